@@ -1,0 +1,68 @@
+//! The time, from one place, so that tests can move it.
+//!
+//! Invariants: both readings of one clock move together, and a clock never goes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Tells the time. Clones of a clock share what was added to it.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// Nanoseconds that a test has added; nothing in production.
+    ahead: Option<Arc<AtomicU64>>,
+}
+
+impl Clock {
+    /// The machine's own time.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The machine's time plus what [`Clock::advance`] has added.
+    #[must_use]
+    pub fn adjustable() -> Self {
+        Self { ahead: Some(Arc::default()) }
+    }
+
+    /// Moves an adjustable clock forward; a system clock stays as it is.
+    pub fn advance(&self, by: Duration) {
+        if let Some(ahead) = &self.ahead {
+            let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+            ahead.fetch_add(nanos, Ordering::SeqCst);
+        }
+    }
+
+    /// For measuring how long something takes.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    pub fn now(&self) -> Instant {
+        Instant::now() + self.added()
+    }
+
+    /// For what people and other programs read.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    pub fn wall(&self) -> SystemTime {
+        SystemTime::now() + self.added()
+    }
+
+    fn added(&self) -> Duration {
+        self.ahead.as_ref().map_or(Duration::ZERO, |ahead| Duration::from_nanos(ahead.load(Ordering::SeqCst)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_of_an_adjustable_clock_move_together() {
+        let clock = Clock::adjustable();
+        let (before, wall) = (clock.now(), clock.wall());
+        clock.clone().advance(Duration::from_secs(3600));
+        assert!(clock.now() - before >= Duration::from_secs(3600));
+        assert!(clock.wall().duration_since(wall).unwrap() >= Duration::from_secs(3600));
+    }
+}

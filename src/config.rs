@@ -1,0 +1,226 @@
+//! What the operator decided, as types that cannot be wrong.
+//!
+//! Text becomes [`Settings`] in one place ([`load`]); everything after it takes values that need no checking.
+//! Invariants: a `Settings` has resolved secrets, parsed certificates and tenants whose account exists, and no key
+//! hash stands in it twice.
+
+use crate::byte_size::ByteSize;
+use crate::name::{AccountName, RouteName, TenantName};
+use secrecy::{SecretBox, SecretString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything the gateway was told, with defaults filled in.
+#[derive(Debug)]
+pub struct Settings {
+    /// The listener for tenants.
+    pub server: Server,
+    /// The listener for Iluma's callbacks, and their delivery.
+    pub callbacks: Callbacks,
+    /// The listener for platform operators.
+    pub admin: Admin,
+    /// What is logged.
+    pub log: Log,
+    /// How Iluma is reached.
+    pub upstream: Upstream,
+    /// Durable state and key material.
+    pub state: State,
+    /// What is remembered, and for how long.
+    pub cache: Cache,
+    /// Iluma accounts by name; at least one.
+    pub accounts: BTreeMap<AccountName, Account>,
+    /// Teams by name.
+    pub tenants: BTreeMap<TenantName, Tenant>,
+    /// Paths that the operator taught us.
+    pub routes: Vec<CustomRoute>,
+    /// Files whose change means a reload: the configuration, secrets, certificates.
+    pub files: Vec<PathBuf>,
+    /// Keys that the operator set and that this version accepts but does not act on yet.
+    pub not_in_effect: Vec<String>,
+}
+
+/// A socket to listen on.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Address and port; port 0 lets the machine choose.
+    pub listen: SocketAddr,
+    /// TLS, and mutual TLS where a client CA was given; ALPN offers `h2` and `http/1.1`.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// The listener for tenants, and its bounds.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub listener: Listener,
+    /// Connections held at once; one more waits in the kernel's backlog.
+    pub max_connections: usize,
+    /// Requests handled at once, over all tenants; one more is refused with 503.
+    pub max_in_flight: usize,
+    /// How long a client may take to send a request's head, and stay silent between requests.
+    pub header_timeout: Duration,
+    /// The largest head of a request.
+    pub max_header_bytes: ByteSize,
+    /// The most header fields of a request.
+    pub max_headers: usize,
+    /// How long a shutdown waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// The callback listener and delivery.
+#[derive(Debug)]
+pub struct Callbacks {
+    /// Where Iluma's callbacks arrive.
+    pub listener: Listener,
+    /// How Iluma reaches that listener.
+    pub public_url: Option<http::Uri>,
+    /// Waits between attempts; after the last one a delivery is dead.
+    pub retry: Vec<Duration>,
+}
+
+/// The admin listener.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listener: Listener,
+    /// The bearer token of the API; without one the API is off, health and metrics are not.
+    pub token: Option<SecretString>,
+}
+
+/// What is logged.
+#[derive(Debug)]
+pub struct Log {
+    /// The least severe diagnostics that are written.
+    pub level: tracing::Level,
+}
+
+/// How Iluma is reached.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Scheme and authority; no path.
+    pub base_url: http::Uri,
+    /// Certificates trusted beside the platform's.
+    pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// An HTTP proxy, used with CONNECT.
+    pub proxy: Option<http::Uri>,
+    /// For the TCP and TLS handshakes, name look-up included.
+    pub connect_timeout: Duration,
+    /// From the request wholly sent to the answer's head.
+    pub timeout: Duration,
+    /// Without a byte of body, either way.
+    pub idle_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// What happens to a path that no row of the table knows.
+    pub unknown_routes: UnknownRoutes,
+}
+
+/// What happens to a path that no row of the table knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownRoutes {
+    /// POSTs are forwarded, the rest is refused.
+    Post,
+    /// Everything is forwarded.
+    Forward,
+    /// Everything is refused.
+    Deny,
+}
+
+/// Durable state and the key material that protects it.
+#[derive(Debug)]
+pub struct State {
+    /// The embedded database.
+    pub path: PathBuf,
+    /// The root of all derived keys; never rotated.
+    pub root_key: SecretBox<[u8; 32]>,
+    /// Keys for data at rest; the first writes, all read. Never empty.
+    pub encryption_keys: Vec<EncryptionKey>,
+}
+
+/// A key for data at rest.
+#[derive(Debug)]
+pub struct EncryptionKey {
+    /// Names the key in what it encrypted.
+    pub id: String,
+    /// The key.
+    pub key: SecretBox<[u8; 32]>,
+}
+
+/// What is remembered, and for how long.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// The bound of the level in memory.
+    pub memory: ByteSize,
+    /// A bank account that exists.
+    pub bank_found: Duration,
+    /// A bank account that does not exist.
+    pub bank_not_found: Duration,
+    /// How much longer a bank answer may be served while Iluma fails.
+    pub bank_stale_if_error: Duration,
+    /// A watchlist question without a match.
+    pub cft_clear: Duration,
+    /// A watchlist question with one.
+    pub cft_match: Duration,
+    /// The list of bank codes.
+    pub bank_codes: Duration,
+}
+
+/// An Iluma account.
+#[derive(Debug)]
+pub struct Account {
+    /// The secret that only the gateway knows.
+    pub api_key: SecretString,
+    /// What Iluma's callbacks carry; several while it changes.
+    pub callback_tokens: Vec<SecretString>,
+    /// What the account may send to Iluma, per second.
+    pub requests_per_second: Option<u32>,
+    /// How long a request may queue for its turn.
+    pub max_wait: Duration,
+    /// Whether references are sealed with the tenant's name.
+    pub seal_references: bool,
+}
+
+/// A team.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Whose key its requests carry to Iluma.
+    pub account: AccountName,
+    /// SHA-256 of each of its keys.
+    pub key_sha256: Vec<[u8; 32]>,
+    /// Sustained rate of requests; none is no limit.
+    pub requests_per_second: Option<u32>,
+    /// Requests that may come at once; at least one where a rate is set.
+    pub burst: Option<u32>,
+    /// Requests handled at once.
+    pub max_in_flight: Option<usize>,
+    /// Its part of the account's rate.
+    pub weight: u32,
+    /// Upstream calls a day.
+    pub upstream_calls_per_day: Option<u64>,
+    /// Upstream calls a month.
+    pub upstream_calls_per_month: Option<u64>,
+    /// Rows it may use, included and always allowed ones among them.
+    pub routes: BTreeSet<RouteName>,
+    /// Whether its cache entries serve other teams of the account, and theirs serve it.
+    pub share_cache: bool,
+    /// Whether unsealed records that no team is known to own are this team's.
+    pub owns_unsealed: bool,
+    /// Where its callbacks may be sent.
+    pub callback_hosts: BTreeSet<String>,
+    /// Callback URLs by type, until the team sets its own.
+    pub callback_urls: BTreeMap<String, http::Uri>,
+}
+
+/// A path that Iluma added, treated like a row we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomRoute {
+    /// The method.
+    pub method: http::Method,
+    /// Segments; `:name` stands for any one segment, `v*` for any version.
+    pub path: String,
+    /// The row whose treatment it gets; never `forbidden` or `other`.
+    pub like: RouteName,
+}

@@ -1,0 +1,3 @@
+//! The command line: arguments, one command, an exit code.
+
+fn main() {}
