@@ -3,4 +3,7 @@
 pub mod byte_size;
 pub mod clock;
 pub mod config;
+pub mod limit;
 pub mod name;
+pub mod route;
+pub mod tenant;

@@ -1,0 +1,250 @@
+//! One normal form for the path of a request.
+//!
+//! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty (but for one trailing slash), `.` or `..`,
+//! or hides a slash behind an encoding, however often encoded; unreserved characters stand decoded and what is left
+//! encoded is in upper case (RFC 3986, section 6.2.2). What is routed is what is forwarded.
+
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// Rounds of decoding in which a hidden slash or dot segment is looked for: servers that decode twice exist.
+const DECODING_ROUNDS: usize = 3;
+
+/// A path in normal form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NormalPath<'a>(Cow<'a, str>);
+
+/// Why a path has no normal form. Each is a 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `.`, `..`, or an encoding of them.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// Two slashes in a row.
+    #[error("the path has an empty segment")]
+    EmptySegment,
+    /// A slash or backslash behind an encoding, or a plain backslash.
+    #[error("the path has an encoded slash")]
+    EncodedSlash,
+    /// A broken percent-encoding, a control character, a character that a path can't hold, or no leading slash.
+    #[error("the path is malformed")]
+    Malformed,
+}
+
+impl<'a> NormalPath<'a> {
+    /// Brings `path` into its normal form; borrows where it has it already.
+    ///
+    /// # Errors
+    /// What makes the path unfit to be routed or forwarded.
+    pub fn parse(path: &'a str) -> Result<Self, PathError> {
+        if !path.starts_with('/') {
+            return Err(PathError::Malformed);
+        }
+        let normal = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
+        if let Some(bad) = normal.bytes().find(|b| !b.is_ascii_graphic() || *b == b'\\') {
+            return Err(if bad == b'\\' { PathError::EncodedSlash } else { PathError::Malformed });
+        }
+        let path = Self(normal);
+        path.segments().try_for_each(check_segment)?;
+        Ok(path)
+    }
+
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The segments, without one trailing slash; none for `/`.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        let inner = &self.0[1..];
+        let inner = inner.strip_suffix('/').unwrap_or(inner);
+        let root = self.0.len() == 1;
+        inner.split('/').filter(move |_| !root)
+    }
+
+    /// Whether some segment is `word`, however it is spelled: letter case, encodings of encodings, and what some
+    /// servers cut from a segment (`;…`, a NUL, a space) make no difference.
+    #[must_use]
+    pub fn names(&self, words: &[&str]) -> bool {
+        self.segments().any(|segment| {
+            let bare = segment.split(';').next().unwrap_or(segment);
+            if words.iter().any(|word| bare.eq_ignore_ascii_case(word)) {
+                return true;
+            }
+            // Only an encoding can hide a word further.
+            bare.contains('%') && {
+                let decoded = decode_fully(bare);
+                let end = decoded.bytes().position(|b| !is_word(b)).unwrap_or(decoded.len());
+                words.iter().any(|word| decoded[..end].eq_ignore_ascii_case(word))
+            }
+        })
+    }
+}
+
+fn check_segment(segment: &str) -> Result<(), PathError> {
+    if segment.is_empty() {
+        return Err(PathError::EmptySegment);
+    }
+    // `..;x` is a dot segment to servers that cut path parameters first.
+    let is_dots = |text: &str| matches!(text.split(';').next(), Some("." | ".."));
+    if is_dots(segment) {
+        return Err(PathError::DotSegment);
+    }
+    if !segment.contains('%') {
+        return Ok(());
+    }
+    let decoded = decode_fully(segment);
+    if decoded.contains(['/', '\\']) {
+        return Err(PathError::EncodedSlash);
+    }
+    if is_dots(&decoded) {
+        return Err(PathError::DotSegment);
+    }
+    if decoded.bytes().any(|b| b.is_ascii_control()) {
+        return Err(PathError::Malformed);
+    }
+    Ok(())
+}
+
+fn decode_fully(segment: &str) -> String {
+    let mut text = segment.to_owned();
+    for _ in 0..DECODING_ROUNDS {
+        let next = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        if next == text {
+            break;
+        }
+        text = next;
+    }
+    text
+}
+
+/// Decodes what RFC 3986 calls unreserved, and writes other encodings in upper case.
+fn decode_unreserved(path: &str) -> Result<String, PathError> {
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        normal.push_str(&rest[..at]);
+        let digits = rest.as_bytes().get(at + 1..at + 3).ok_or(PathError::Malformed)?;
+        let (Some(high), Some(low)) = (hex(digits[0]), hex(digits[1])) else { return Err(PathError::Malformed) };
+        let byte = high << 4 | low;
+        if is_unreserved(byte) {
+            normal.push(char::from(byte));
+        } else {
+            normal.push('%');
+            normal.push(char::from(digits[0].to_ascii_uppercase()));
+            normal.push(char::from(digits[1].to_ascii_uppercase()));
+        }
+        rest = &rest[at + 3..];
+    }
+    normal.push_str(rest);
+    Ok(normal)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn normal(path: &str) -> Result<String, PathError> {
+        NormalPath::parse(path).map(|p| p.as_str().to_owned())
+    }
+
+    #[test]
+    fn unreserved_characters_are_decoded_and_the_rest_is_written_one_way() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("/v1/identity", "/v1/identity"),
+            ("/v1/identity/", "/v1/identity/"),
+            ("/%76%31/%69dentity", "/v1/identity"),
+            ("/a%3ab", "/a%3Ab"),
+            ("/a%20b%2bc", "/a%20b%2Bc"),
+            ("/a;x=1", "/a;x=1"),
+        ] {
+            assert_eq!(normal(path).as_deref(), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_could_mean_another_path_elsewhere_has_no_normal_form() {
+        use PathError::*;
+        for (path, error) in [
+            ("", Malformed),
+            ("*", Malformed),
+            ("v1", Malformed),
+            ("/a//b", EmptySegment),
+            ("//", EmptySegment),
+            ("/a//", EmptySegment),
+            ("/a/./b", DotSegment),
+            ("/a/../b", DotSegment),
+            ("/a/..", DotSegment),
+            ("/a/%2e%2E/b", DotSegment),
+            ("/a/%252e%252e/b", DotSegment),
+            ("/a/..;x/b", DotSegment),
+            ("/a%2fb", EncodedSlash),
+            ("/a%5Cb", EncodedSlash),
+            ("/a\\b", EncodedSlash),
+            ("/a%252fb", EncodedSlash),
+            ("/a%25252fb", EncodedSlash),
+            ("/a%", Malformed),
+            ("/a%4", Malformed),
+            ("/a%zz", Malformed),
+            ("/a%00", Malformed),
+            ("/a%0d%0ab", Malformed),
+            ("/a b", Malformed),
+            ("/é", Malformed),
+        ] {
+            assert_eq!(normal(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_found_in_every_spelling() {
+        for path in [
+            "/businesses/1/api_keys",
+            "/BUSINESSES/1",
+            "/%62usinesses/1",
+            "/x/businesses",
+            "/businesses;v=1/x",
+            "/businesses%3Bv/x",
+            "/%2562usinesses/x",
+            "/businesses%20/x",
+            "/businesses/",
+        ] {
+            assert!(NormalPath::parse(path).unwrap().names(&["businesses"]), "{path}");
+        }
+        for path in ["/business/1", "/mybusinesses", "/businesses2", "/v1/x?businesses"] {
+            assert!(!NormalPath::parse(path).unwrap().names(&["businesses"]), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_is_its_own_normal_form(path in "/[ -~]{0,40}") {
+            if let Ok(once) = normal(&path) {
+                prop_assert_eq!(normal(&once), Ok(once.clone()));
+            }
+        }
+
+        #[test]
+        fn encoding_a_character_changes_nothing(path in "/[a-z0-9_~-]{1,8}(/[a-z0-9_~-]{1,8}){0,3}", at in 1_usize..20) {
+            let at = at.min(path.len() - 1);
+            if path.as_bytes()[at] != b'/' {
+                let encoded = format!("{}%{:02x}{}", &path[..at], path.as_bytes()[at], &path[at + 1..]);
+                prop_assert_eq!(normal(&encoded), Ok(path));
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Who is asking: a key → [`Tenant`].
+//!
+//! Invariants: a key is only ever compared as its SHA-256, with every known hash and in constant time; what is
+//! handed out is a tenant that exists, so later stages need no look-up by name.
+
+use crate::config::Settings;
+use crate::name::{AccountName, RouteName, TenantName};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+
+/// The longest `Authorization` value that is looked at; keys are far shorter.
+const LONGEST_CREDENTIAL: usize = 512;
+
+/// A team, as the request path needs it.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its place among [`Tenants`], by which other parts keep what they know of it.
+    pub index: usize,
+    /// Its name.
+    pub name: TenantName,
+    /// Its account.
+    pub account: AccountName,
+    /// The account's place in the configuration, by which upstream's credential is found.
+    pub account_index: usize,
+    /// Whether it shares cache entries with the other teams of its account.
+    pub share_cache: bool,
+    routes: BTreeSet<RouteName>,
+}
+
+impl Tenant {
+    /// Whether the team may use a row.
+    #[must_use]
+    pub fn may_use(&self, route: RouteName) -> bool {
+        self.routes.contains(&route)
+    }
+}
+
+/// Why a request has no tenant. Each is a 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// No `Authorization`.
+    #[error("an API key is required: Basic authentication with the key as user and no password, or Bearer")]
+    Missing,
+    /// Not Basic with an empty password, not Bearer, or more than one `Authorization`.
+    #[error("the authorization header is malformed: send the API key as Basic user with no password, or as Bearer")]
+    Malformed,
+    /// No tenant has this key.
+    #[error("the API key is invalid")]
+    Unknown,
+}
+
+/// Every team and its keys.
+#[derive(Debug)]
+pub struct Tenants {
+    tenants: Vec<Tenant>,
+    keys: Vec<([u8; 32], u32)>,
+}
+
+impl Tenants {
+    /// The teams of a configuration, in its order.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let (mut tenants, mut keys) = (Vec::new(), Vec::new());
+        for (index, (name, tenant)) in settings.tenants.iter().enumerate() {
+            keys.extend(tenant.key_sha256.iter().map(|hash| (*hash, u32::try_from(index).unwrap_or(u32::MAX))));
+            tenants.push(Tenant {
+                index,
+                name: name.clone(),
+                account: tenant.account.clone(),
+                // Settings hold no tenant without its account.
+                account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
+                share_cache: tenant.share_cache,
+                routes: tenant.routes.clone(),
+            });
+        }
+        Self { tenants, keys }
+    }
+
+    /// The team whose key the request carries.
+    ///
+    /// # Errors
+    /// The request carries no key, carries it in a way we don't know, or nobody has it.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<&Tenant, Unauthenticated> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let value = values.next().ok_or(Unauthenticated::Missing)?;
+        if values.next().is_some() || value.len() > LONGEST_CREDENTIAL {
+            return Err(Unauthenticated::Malformed);
+        }
+        let mut buffer = [0; LONGEST_CREDENTIAL];
+        let key = key_in(value.as_bytes(), &mut buffer).ok_or(Unauthenticated::Malformed)?;
+        let index = self.look_up(&Sha256::digest(key).into());
+        usize::try_from(index).ok().and_then(|index| self.tenants.get(index)).ok_or(Unauthenticated::Unknown)
+    }
+
+    /// Every team.
+    #[must_use]
+    pub fn all(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
+    /// Compares with every key, so that the time taken tells nothing.
+    fn look_up(&self, hash: &[u8; 32]) -> u32 {
+        self.keys.iter().fold(u32::MAX, |found, (known, index)| {
+            let same: Choice = known.ct_eq(hash);
+            u32::conditional_select(&found, index, same)
+        })
+    }
+}
+
+/// The key in an `Authorization` value; `buffer` holds it where it comes encoded.
+fn key_in<'a>(value: &'a [u8], buffer: &'a mut [u8; LONGEST_CREDENTIAL]) -> Option<&'a [u8]> {
+    let at = value.iter().position(|b| *b == b' ')?;
+    let (scheme, rest) = (&value[..at], value[at..].trim_ascii());
+    let key = if scheme.eq_ignore_ascii_case(b"basic") {
+        let length = STANDARD.decode_slice(rest, buffer).ok()?;
+        buffer[..length].strip_suffix(b":")?
+    } else if scheme.eq_ignore_ascii_case(b"bearer") {
+        rest
+    } else {
+        return None;
+    };
+    (!key.is_empty() && !key.contains(&b':')).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants(keys: &[(&str, &str)]) -> Tenants {
+        let name = |text: &str| text.parse::<TenantName>().unwrap();
+        let tenant = |(index, (who, _)): (usize, &(&str, &str))| Tenant {
+            index,
+            name: name(who),
+            account: "live".parse().unwrap(),
+            account_index: 0,
+            share_cache: true,
+            routes: BTreeSet::from([RouteName::Bank]),
+        };
+        let hash = |(index, (_, key)): (u32, &(&str, &str))| (Sha256::digest(key).into(), index);
+        Tenants { tenants: keys.iter().enumerate().map(tenant).collect(), keys: (0..).zip(keys).map(hash).collect() }
+    }
+
+    fn asked(authorization: &[&str]) -> Result<String, Unauthenticated> {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        let tenants = tenants(&[("lending", "key-one"), ("payments", "key-two")]);
+        tenants.authenticate(&headers).map(|tenant| tenant.name.to_string())
+    }
+
+    #[test]
+    fn a_key_finds_its_team_by_basic_and_by_bearer() {
+        let basic = |user_and_password: &str| format!("Basic {}", STANDARD.encode(user_and_password));
+        assert_eq!(asked(&[&basic("key-one:")]), Ok("lending".into()));
+        assert_eq!(asked(&[&basic("key-two:").replace("Basic", "bAsIc ")]), Ok("payments".into()));
+        assert_eq!(asked(&["Bearer key-two"]), Ok("payments".into()));
+        assert_eq!(asked(&[&basic("key-three:")]), Err(Unauthenticated::Unknown));
+        assert_eq!(asked(&["Bearer key-"]), Err(Unauthenticated::Unknown));
+        assert_eq!(asked(&[]), Err(Unauthenticated::Missing));
+        for odd in [
+            "key-one",
+            "Basic",
+            "Basic ",
+            "Basic !!!",
+            "Digest key-one",
+            &basic("key-one"),
+            &basic("key-one:x"),
+            &basic(":"),
+            &format!("Bearer {}", "x".repeat(600)),
+        ] {
+            assert_eq!(asked(&[odd]), Err(Unauthenticated::Malformed), "{odd}");
+        }
+        assert_eq!(asked(&["Bearer key-one", "Bearer key-one"]), Err(Unauthenticated::Malformed));
+    }
+}
