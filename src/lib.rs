@@ -1,6 +1,7 @@
 //! The gateway in front of Iluma, the Indonesian KYC API.
 
 pub mod byte_size;
+pub mod call;
 pub mod clock;
 pub mod config;
 pub mod limit;

@@ -1,0 +1,287 @@
+//! The request, parsed once.
+//!
+//! Invariants: a body is held only up to its bound; what [`Question::parse`] accepts has exactly one meaning (no
+//! member twice goes unnoticed, no number stands for a string, nothing invalid was replaced); the tenant's
+//! credential, hop-by-hop fields, cookies and trace context are gone from what is forwarded.
+
+mod form;
+mod headers;
+mod json;
+
+pub use headers::{Directives, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use std::pin::pin;
+use std::time::Duration;
+
+/// The largest request body that is read rather than streamed: bank and watchlist questions are a few hundred bytes.
+pub const LARGEST_QUESTION: usize = 1 << 20;
+
+/// Why a request body can't be used. Nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Over [`LARGEST_QUESTION`]. A 413.
+    #[error("the request body is larger than 1 MiB")]
+    TooLarge,
+    /// The client sent nothing for too long. A 408.
+    #[error("the request body did not arrive in time")]
+    TooSlow,
+    /// The client went away, or broke its own framing. A 400, which nobody may be there to read.
+    #[error("the request body was cut off")]
+    CutOff,
+    /// A content encoding. A 400.
+    #[error("an encoded request body can't be read here, send it without content-encoding")]
+    Encoded,
+    /// Neither JSON nor a form. A 400.
+    #[error("the content type must be application/json or application/x-www-form-urlencoded")]
+    UnknownType,
+    /// Not one JSON object, or not a form. A 400.
+    #[error("the request body is malformed")]
+    Malformed,
+    /// `reference_id` is not a string, or stands twice. A 400.
+    #[error("reference_id must be one string")]
+    Reference,
+}
+
+/// Reads a whole body, up to [`LARGEST_QUESTION`]; `idle` is how long the client may send nothing, `total` how long
+/// it may take over all.
+///
+/// # Errors
+/// The body is too large, too slow or cut off.
+pub async fn read<B>(headers: &HeaderMap, body: B, idle: Duration, total: Duration) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes>,
+{
+    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > LARGEST_QUESTION) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut body = pin!(body);
+    let all = async {
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        loop {
+            let frame = match tokio::time::timeout(idle, body.frame()).await {
+                Err(_) => return Err(BodyError::TooSlow),
+                Ok(None) => break,
+                Ok(Some(frame)) => frame.map_err(|_| BodyError::CutOff)?,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > LARGEST_QUESTION {
+                return Err(BodyError::TooLarge);
+            }
+            // Nearly every body comes in one piece, which is then used as it is.
+            if first.is_empty() {
+                first = data;
+            } else {
+                rest.extend_from_slice(&data);
+            }
+            if body.is_end_stream() {
+                break;
+            }
+        }
+        if rest.is_empty() {
+            return Ok(first);
+        }
+        let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&rest);
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(total, all).await.unwrap_or(Err(BodyError::TooSlow))
+}
+
+/// What a bank or watchlist request asks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Question {
+    /// All members but `reference_id`, in one canonical encoding: equal exactly if the questions are.
+    pub parameters: Vec<u8>,
+    /// The caller's reference as JSON text with its quotes; none if absent or null.
+    pub reference: Option<Bytes>,
+    /// Why the answer must not be shared, if it must not.
+    pub ambiguity: Option<Ambiguity>,
+}
+
+/// What makes a well-formed question unfit for the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// A member stands twice: which one counts is upstream's secret.
+    DuplicateMember,
+    /// Deeper than any real question.
+    Nesting,
+}
+
+impl Question {
+    /// Parses a JSON or form body.
+    ///
+    /// # Errors
+    /// The reference can't be read exactly, so neither could the answer be given back.
+    pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
+        if headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(BodyError::Encoded);
+        }
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let kind = types.next().and_then(Kind::of).ok_or(BodyError::UnknownType)?;
+        if types.next().is_some() {
+            return Err(BodyError::UnknownType);
+        }
+        match kind {
+            Kind::Json => json::question(body),
+            Kind::Form => form::question(body),
+        }
+    }
+}
+
+enum Kind {
+    Json,
+    Form,
+}
+
+impl Kind {
+    fn of(value: &HeaderValue) -> Option<Self> {
+        let value = value.as_bytes();
+        let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
+        let (essence, parameters) = (value[..end].trim_ascii(), &value[end..]);
+        // JSON is UTF-8 (RFC 8259, section 8.1); in another charset the bytes would mean something else.
+        let charset = parameters.split(|b| *b == b';').map(<[u8]>::trim_ascii).find_map(|p| {
+            let at = p.iter().position(|b| *b == b'=')?;
+            p[..at].trim_ascii().eq_ignore_ascii_case(b"charset").then(|| p[at + 1..].trim_ascii())
+        });
+        let unquoted = charset.map(|c| c.strip_prefix(b"\"").and_then(|c| c.strip_suffix(b"\"")).unwrap_or(c));
+        if unquoted.is_some_and(|c| !c.eq_ignore_ascii_case(b"utf-8") && !c.eq_ignore_ascii_case(b"utf8")) {
+            return None;
+        }
+        if essence.eq_ignore_ascii_case(b"application/json") {
+            Some(Self::Json)
+        } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            Some(Self::Form)
+        } else {
+            None
+        }
+    }
+}
+
+/// The canonical encoding of members: sorted by name, each name and value with its length before it.
+struct Canonical {
+    members: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a value is, ahead of its bytes, so that `"1"` is not `1`.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Tag {
+    Array = b'a',
+    Literal = b'l',
+    Number = b'n',
+    Object = b'o',
+    String = b's',
+}
+
+impl Canonical {
+    const fn new() -> Self {
+        Self { members: Vec::new() }
+    }
+
+    fn push(&mut self, name: &[u8], value: Vec<u8>) {
+        self.members.push((name.to_vec(), value));
+    }
+
+    /// The encoding, and whether some name stands twice.
+    fn finish(mut self) -> (Vec<u8>, bool) {
+        self.members.sort_unstable();
+        let duplicate = self.members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        let size = self.members.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let mut encoded = Vec::with_capacity(size);
+        for (name, value) in &self.members {
+            put(&mut encoded, name);
+            put(&mut encoded, value);
+        }
+        (encoded, duplicate)
+    }
+}
+
+fn tagged(tag: Tag, bytes: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(bytes.len() + 1);
+    value.push(tag as u8);
+    value.extend_from_slice(bytes);
+    value
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    // A question is at most 1 MiB, so its parts' lengths fit.
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{Full, StreamBody};
+
+    fn headers(content_type: &str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())])
+    }
+
+    fn parse(content_type: &str, body: &str) -> Result<Question, BodyError> {
+        Question::parse(&headers(content_type), &Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn json_and_forms_are_known_in_utf8_alone() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/json;charset=\"UTF-8\""] {
+            assert!(parse(good, "{}").is_ok(), "{good}");
+        }
+        assert!(parse("application/x-www-form-urlencoded", "a=b").is_ok());
+        for bad in ["text/plain", "application/json; charset=utf-16", "multipart/form-data; boundary=x", ""] {
+            assert_eq!(parse(bad, "{}"), Err(BodyError::UnknownType), "{bad}");
+        }
+        let mut encoded = headers("application/json");
+        encoded.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+        assert_eq!(Question::parse(&encoded, &Bytes::from_static(b"{}")), Err(BodyError::Encoded));
+        let mut twice = headers("application/json");
+        twice.append(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+        assert_eq!(Question::parse(&twice, &Bytes::from_static(b"{}")), Err(BodyError::UnknownType));
+    }
+
+    #[test]
+    fn a_form_asks_the_same_question_as_json() {
+        let form =
+            parse("application/x-www-form-urlencoded", "bank_code=BCA&bank_account_number=001+2%34&reference_id=r");
+        let json =
+            parse("application/json", r#"{"reference_id":"r","bank_account_number":"001 24","bank_code":"BCA"}"#);
+        assert_eq!(form, json);
+        assert!(form.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_bound() {
+        let long = Duration::from_secs(60);
+        let read = |body: Vec<Vec<u8>>| async move {
+            let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
+            super::read(&HeaderMap::new(), StreamBody::new(futures_util::stream::iter(frames)), long, long).await
+        };
+        assert_eq!(read(vec![]).await, Ok(Bytes::new()));
+        assert_eq!(read(vec![b"ab".to_vec(), b"cd".to_vec(), b"e".to_vec()]).await, Ok(Bytes::from_static(b"abcde")));
+        assert_eq!(read(vec![vec![0; LARGEST_QUESTION]]).await.map(|b| b.len()), Ok(LARGEST_QUESTION));
+        assert_eq!(read(vec![vec![0; LARGEST_QUESTION], vec![0]]).await, Err(BodyError::TooLarge));
+        let declared = HeaderMap::from_iter([(CONTENT_LENGTH, "1048577".parse().unwrap())]);
+        let early = super::read(&declared, Full::new(Bytes::new()), long, long).await;
+        assert_eq!(early, Err(BodyError::TooLarge));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_or_drips_is_given_up() {
+        let (idle, total) = (Duration::from_secs(10), Duration::from_secs(25));
+        let stopped =
+            StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
+        assert_eq!(super::read(&HeaderMap::new(), stopped, idle, total).await, Err(BodyError::TooSlow));
+        let drip = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            Some((Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"x"))), ()))
+        });
+        assert_eq!(super::read(&HeaderMap::new(), StreamBody::new(drip), idle, total).await, Err(BodyError::TooSlow));
+    }
+}

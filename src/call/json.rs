@@ -1,0 +1,288 @@
+//! JSON questions, read without losing a digit or a duplicate.
+
+use super::{Ambiguity, BodyError, Canonical, Question, Tag, put, tagged};
+use bytes::Bytes;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Real questions are flat; this much nesting is followed before the cache is left out of it.
+const DEEPEST: usize = 16;
+
+/// Parses one JSON object.
+pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+    let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
+    let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+    let (mut canonical, mut reference, mut ambiguity) = (Canonical::new(), None, None);
+    for (name, value) in members {
+        if name == "reference_id" {
+            let given = self::reference(value.get(), body)?;
+            if reference.replace(given).is_some() {
+                return Err(BodyError::Reference);
+            }
+            continue;
+        }
+        canonical.push(name.as_bytes(), encode(value.get(), DEEPEST, &mut ambiguity)?);
+    }
+    let (parameters, duplicate) = canonical.finish();
+    let ambiguity = if duplicate { Some(Ambiguity::DuplicateMember) } else { ambiguity };
+    Ok(Question { parameters, reference: reference.flatten(), ambiguity })
+}
+
+/// The reference as upstream would write it, as a slice of `body` where it stands so already.
+fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
+    match value.as_bytes() {
+        b"null" => Ok(None),
+        [b'"', ..] if !value.contains('\\') => Ok(Some(body.slice_ref(value.as_bytes()))),
+        [b'"', ..] => {
+            let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+            serde_json::to_vec(&text).map(|json| Some(json.into())).map_err(|_| BodyError::Malformed)
+        }
+        _ => Err(BodyError::Reference),
+    }
+}
+
+/// The canonical encoding of one value. Numbers stay as they are written: `1.0` is not `1`, and no digit is lost.
+fn encode(value: &str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Vec<u8>, BodyError> {
+    let encoded = match value.as_bytes().first() {
+        Some(b'"') => match value.contains('\\') {
+            false => tagged(Tag::String, value[1..value.len() - 1].as_bytes()),
+            true => {
+                let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+                tagged(Tag::String, text.as_bytes())
+            }
+        },
+        Some(b'{' | b'[') if depth == 0 => {
+            *ambiguity = Some(Ambiguity::Nesting);
+            Vec::new()
+        }
+        Some(b'{') => {
+            let Members(members) = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+            let mut canonical = Canonical::new();
+            for (name, value) in members {
+                canonical.push(name.as_bytes(), encode(value.get(), depth - 1, ambiguity)?);
+            }
+            let (members, duplicate) = canonical.finish();
+            if duplicate {
+                *ambiguity = Some(Ambiguity::DuplicateMember);
+            }
+            tagged(Tag::Object, &members)
+        }
+        Some(b'[') => {
+            let Items(items) = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+            let mut encoded = vec![Tag::Array as u8];
+            for item in items {
+                put(&mut encoded, &encode(item.get(), depth - 1, ambiguity)?);
+            }
+            encoded
+        }
+        Some(b'-' | b'0'..=b'9') => tagged(Tag::Number, value.as_bytes()),
+        _ => tagged(Tag::Literal, value.as_bytes()),
+    };
+    Ok(encoded)
+}
+
+/// The members of an object in the order they stand, duplicates included.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// The items of an array.
+struct Items<'a>(Vec<&'a RawValue>);
+
+impl<'de> de::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some(Name(name)) = map.next_key()? {
+                    members.push((name, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+impl<'de> de::Deserialize<'de> for Items<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Items<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
+}
+
+/// A member's name, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> de::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(body: &str) -> Result<Question, BodyError> {
+        question(&Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    fn parameters(body: &str) -> Vec<u8> {
+        parse(body).unwrap().parameters
+    }
+
+    #[test]
+    fn questions_are_equal_exactly_if_they_mean_the_same() {
+        let base = parameters(r#"{"bank_code":"BCA","bank_account_number":"123"}"#);
+        for same in [
+            r#" { "bank_account_number" : "123" , "bank_code" : "BCA" } "#,
+            r#"{"bank_code":"\u0042CA","bank_account_number":"123"}"#,
+            r#"{"bank\u005fcode":"BCA","bank_account_number":"123","reference_id":"x"}"#,
+            r#"{"reference_id":null,"bank_code":"BCA","bank_account_number":"123"}"#,
+        ] {
+            assert_eq!(parameters(same), base, "{same}");
+        }
+        for other in [
+            r#"{"bank_code":"BCA","bank_account_number":123}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"0123"}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"123","x":1}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"123","x":null}"#,
+            r#"{"bank_code":"BC","Abank_account_number":"123"}"#,
+            r#"{"bank_code":"BCA","bank_account_number":["123"]}"#,
+            r#"{"bank_code":"bca","bank_account_number":"123"}"#,
+        ] {
+            assert_ne!(parameters(other), base, "{other}");
+        }
+        // More digits than a double holds.
+        assert_ne!(parameters(r#"{"n":12345678901234567890}"#), parameters(r#"{"n":12345678901234567891}"#));
+        assert_ne!(parameters(r#"{"n":true}"#), parameters(r#"{"n":"true"}"#));
+        assert_eq!(parameters(r#"{"n":{"a":1,"b":[2]}}"#), parameters(r#"{"n":{ "b":[ 2 ],"a":1}}"#));
+        assert_ne!(parameters(r#"{"n":[1,23]}"#), parameters(r#"{"n":[12,3]}"#));
+    }
+
+    #[test]
+    fn the_reference_is_taken_out_as_upstream_would_write_it() {
+        for (body, reference) in [
+            (r#"{"reference_id":"foo123"}"#, Some(r#""foo123""#)),
+            (r#"{"reference_id":"a\u0041\"\n"}"#, Some(r#""aA\"\n""#)),
+            (r#"{"reference_id":""}"#, Some(r#""""#)),
+            (r#"{"reference_id":null}"#, None),
+            (r"{}", None),
+        ] {
+            assert_eq!(parse(body).unwrap().reference.as_deref(), reference.map(str::as_bytes), "{body}");
+        }
+        for bad in [
+            r#"{"reference_id":1}"#,
+            r#"{"reference_id":["a"]}"#,
+            r#"{"reference_id":"a","reference_id":"a"}"#,
+            r#"{"reference_id":null,"reference_id":"a"}"#,
+            r#"{"reference_id":"a","reference\u005fid":"b"}"#,
+        ] {
+            assert_eq!(parse(bad), Err(BodyError::Reference), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_has_two_meanings_is_marked() {
+        for body in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"\u0062":2}]}"#] {
+            assert_eq!(parse(body).unwrap().ambiguity, Some(Ambiguity::DuplicateMember), "{body}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(parse(&deep).unwrap().ambiguity, Some(Ambiguity::Nesting));
+        assert_eq!(parse(r#"{"a":[[[1]]]}"#).unwrap().ambiguity, None);
+    }
+
+    #[test]
+    fn what_is_not_one_object_is_malformed() {
+        for bad in [
+            "",
+            "[]",
+            "1",
+            "\"x\"",
+            "{",
+            "{}x",
+            "{a:1}",
+            "{\"a\":1,}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":01}",
+            "\u{feff}{}",
+        ] {
+            assert_eq!(parse(bad), Err(BodyError::Malformed), "{bad}");
+        }
+        assert_eq!(question(&Bytes::from_static(b"{\"a\":\"\xff\"}")), Err(BodyError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = question(&body.into());
+        }
+
+        #[test]
+        fn order_and_spaces_do_not_matter(
+            mut members in proptest::collection::btree_map("[a-z]{1,6}", "[ -~]{0,12}", 0..6),
+            swap in any::<bool>(),
+        ) {
+            members.remove("reference_id");
+            let mut pairs: Vec<_> = members.iter().collect();
+            let write = |pairs: &[(&String, &String)], gap: &str| {
+                let member = |(n, v): &(&String, &String)| format!("{gap}{}:{gap}{}", serde_json::json!(n), serde_json::json!(v));
+                format!("{{{}}}", pairs.iter().map(member).collect::<Vec<_>>().join(","))
+            };
+            let first = parameters(&write(&pairs, ""));
+            let by = pairs.len().min(1);
+            if swap { pairs.reverse() } else { pairs.rotate_left(by) }
+            prop_assert_eq!(first, parameters(&write(&pairs, " ")));
+        }
+
+        /// Lengths stand before the parts, so no two different flat questions meet.
+        #[test]
+        fn different_questions_have_different_encodings(
+            a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),
+            b in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),
+        ) {
+            let encode = |m: &std::collections::BTreeMap<String, String>| parameters(&serde_json::to_string(m).unwrap());
+            prop_assert_eq!(a == b, encode(&a) == encode(&b));
+        }
+    }
+}
