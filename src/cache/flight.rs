@@ -1,0 +1,141 @@
+//! Collapsing: identical questions in flight share one call.
+//!
+//! Invariants: at most one leader per key; a leader that is dropped without an answer wakes its waiters, of whom the
+//! next one leads; nothing is left in the map once nobody leads.
+
+use super::Key;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Calls under way, by key.
+#[derive(Debug)]
+pub struct Flights<T>(Arc<Mutex<HashMap<Key, watch::Receiver<Option<T>>>>>);
+
+/// What a request becomes when it joins.
+#[derive(Debug)]
+pub enum Seat<T> {
+    /// It makes the call.
+    Leader(Leader<T>),
+    /// It waits for the answer of who does.
+    Waiter(Waiter<T>),
+}
+
+/// The duty to answer. Dropping it without [`Leader::land`] hands the duty to the next who joins.
+#[derive(Debug)]
+pub struct Leader<T> {
+    flights: Flights<T>,
+    key: Key,
+    answer: watch::Sender<Option<T>>,
+}
+
+/// A place to wait for the leader's answer.
+#[derive(Debug)]
+pub struct Waiter<T>(watch::Receiver<Option<T>>);
+
+impl<T: Clone> Flights<T> {
+    /// No calls.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Leads the call for `key`, or waits for the one that is under way.
+    #[must_use]
+    pub fn join(&self, key: &Key) -> Seat<T> {
+        match lock(&self.0).entry(key.clone()) {
+            Entry::Occupied(flight) => Seat::Waiter(Waiter(flight.get().clone())),
+            Entry::Vacant(place) => {
+                let (answer, waiting) = watch::channel(None);
+                place.insert(waiting);
+                Seat::Leader(Leader { flights: Self(Arc::clone(&self.0)), key: key.clone(), answer })
+            }
+        }
+    }
+}
+
+impl<T: Clone> Default for Flights<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone> Leader<T> {
+    /// A place to wait for the own answer, for the task that asked while another makes the call.
+    #[must_use]
+    pub fn waiter(&self) -> Waiter<T> {
+        Waiter(self.answer.subscribe())
+    }
+
+    /// Gives the answer to all who wait, and ends the flight.
+    pub fn land(self, answer: T) {
+        self.answer.send_replace(Some(answer));
+    }
+}
+
+impl<T> Drop for Leader<T> {
+    fn drop(&mut self) {
+        lock(&self.flights.0).remove(&self.key);
+    }
+}
+
+impl<T: Clone> Waiter<T> {
+    /// The leader's answer; none if it gave up without one.
+    pub async fn landed(mut self) -> Option<T> {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+    }
+}
+
+/// The map is whole even if a holder panicked: each change is one call.
+fn lock<T>(
+    map: &Mutex<HashMap<Key, watch::Receiver<Option<T>>>>,
+) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<T>>>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Scope, Subject, key::Keys};
+    use super::*;
+
+    fn a_key(question: &[u8]) -> Key {
+        Keys::new(&[3; 32]).key(&Scope::shared(&"live".parse().unwrap()), Subject::Bank, "/", question)
+    }
+
+    fn leader(flights: &Flights<u32>, key: &Key) -> Leader<u32> {
+        match flights.join(key) {
+            Seat::Leader(leader) => leader,
+            Seat::Waiter(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn waiter(flights: &Flights<u32>, key: &Key) -> Waiter<u32> {
+        match flights.join(key) {
+            Seat::Leader(_) => panic!("nobody leads"),
+            Seat::Waiter(waiter) => waiter,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_join_get_the_leaders_answer_and_the_next_starts_anew() {
+        let (flights, key) = (Flights::new(), a_key(b"a"));
+        let first = leader(&flights, &key);
+        let _other = leader(&flights, &a_key(b"b"));
+        let (own, second, third) = (first.waiter(), waiter(&flights, &key), waiter(&flights, &key));
+        first.land(7);
+        assert_eq!((own.landed().await, second.landed().await, third.landed().await), (Some(7), Some(7), Some(7)));
+        let _again = leader(&flights, &key);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_gives_up_leaves_the_lead_to_the_next() {
+        let (flights, key) = (Flights::new(), a_key(b"a"));
+        let first = leader(&flights, &key);
+        let second = waiter(&flights, &key);
+        drop(first);
+        assert_eq!(second.landed().await, None);
+        leader(&flights, &key).land(1);
+        assert!(lock(&flights.0).is_empty());
+    }
+}

@@ -1,0 +1,276 @@
+//! Which answers are kept, and for how long: pure functions of what upstream said.
+
+use crate::config;
+use crate::json::Members;
+use crate::name::RouteName;
+use bytes::Bytes;
+use http::StatusCode;
+use std::time::Duration;
+
+/// What a cached answer is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Subject {
+    /// A bank account.
+    Bank,
+    /// A person on watchlists.
+    Cft,
+    /// The list of bank codes.
+    BankCodes,
+    /// Upstream's health.
+    Health,
+}
+
+/// How long upstream's health is believed: long enough to shield upstream from every team's probes, short enough
+/// that nobody's alarm waits for it.
+const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
+
+impl Subject {
+    /// Every subject; `ALL[subject as usize] == subject`.
+    pub const ALL: [Self; 4] = [Self::Bank, Self::Cft, Self::BankCodes, Self::Health];
+
+    /// The subject of a row of the route table, if its answers are kept.
+    #[must_use]
+    pub const fn of(route: RouteName) -> Option<Self> {
+        match route {
+            RouteName::Bank => Some(Self::Bank),
+            RouteName::Cft => Some(Self::Cft),
+            RouteName::BankCodes => Some(Self::BankCodes),
+            RouteName::Health => Some(Self::Health),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bank => "bank",
+            Self::Cft => "cft",
+            Self::BankCodes => "bank_codes",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// How long an answer is kept; none if it is not.
+///
+/// Kept is what is final and says something about the account or person (`iluma-api.txt`, the response schemas of the
+/// bank and CFT routes): never an error status, never what is pending or failed for a reason of upstream's own, never
+/// what we don't understand.
+pub(super) fn lifetime(
+    subject: Subject,
+    status: StatusCode,
+    body: &Bytes,
+    lifetimes: &config::Cache,
+) -> Option<Duration> {
+    if subject == Subject::Health {
+        return Some(HEALTH_LIFETIME);
+    }
+    if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
+        return None;
+    }
+    let lifetime = match subject {
+        Subject::Bank => match bank(body)? {
+            Bank::Found => lifetimes.bank_found,
+            Bank::NotFound => lifetimes.bank_not_found,
+        },
+        Subject::Cft => match cft(body)? {
+            Cft::Clear => lifetimes.cft_clear,
+            Cft::Match => lifetimes.cft_match,
+        },
+        Subject::BankCodes => is_list(body).then_some(lifetimes.bank_codes)?,
+        Subject::Health => HEALTH_LIFETIME,
+    };
+    (!lifetime.is_zero()).then_some(lifetime)
+}
+
+enum Bank {
+    Found,
+    NotFound,
+}
+
+fn bank(body: &Bytes) -> Option<Bank> {
+    let answer = Answer::read(body)?;
+    let status = answer.text("status")?;
+    let is = |word: &str| status.eq_ignore_ascii_case(word);
+    if is("FAILED") {
+        let reason = answer.text("failure_reason")?;
+        return reason.eq_ignore_ascii_case("BANK_ACCOUNT_NOT_FOUND_ERROR").then_some(Bank::NotFound);
+    }
+    if !is("SUCCESS") && !is("COMPLETED") {
+        return None;
+    }
+    match answer.raw("result") {
+        // v1.1 and later say it in the result; a result that doesn't say it is none that we understand.
+        Some(result) => match truth(Answer::read_text(result)?.raw("is_found")?)? {
+            true => Some(Bank::Found),
+            false => Some(Bank::NotFound),
+        },
+        // In v1 SUCCESS itself means that the account exists.
+        None => is("SUCCESS").then_some(Bank::Found),
+    }
+}
+
+enum Cft {
+    Clear,
+    Match,
+}
+
+fn cft(body: &Bytes) -> Option<Cft> {
+    let answer = Answer::read(body)?;
+    // Not documented for this route, but where there is a status it must be a final one.
+    if answer.raw("status").is_some() {
+        let status = answer.text("status")?;
+        if !["SUCCESS", "COMPLETED"].iter().any(|word| status.eq_ignore_ascii_case(word)) {
+            return None;
+        }
+    }
+    let crate::json::Items(results) = serde_json::from_str(answer.raw("results")?).ok()?;
+    Some(if results.is_empty() { Cft::Clear } else { Cft::Match })
+}
+
+fn is_list(body: &Bytes) -> bool {
+    let value: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(body);
+    value.is_ok_and(|value| value.get().starts_with(['[', '{']))
+}
+
+/// Booleans arrive as such or as text (`iluma-field-notes.md`).
+fn truth(raw: &str) -> Option<bool> {
+    match raw.trim_matches('"') {
+        text if text.eq_ignore_ascii_case("true") => Some(true),
+        text if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+/// An answer's members, each of which stands once.
+struct Answer<'a>(Members<'a>);
+
+impl<'a> Answer<'a> {
+    fn read(body: &'a Bytes) -> Option<Self> {
+        Self::read_text(std::str::from_utf8(body).ok()?)
+    }
+
+    fn read_text(text: &'a str) -> Option<Self> {
+        let members: Members<'a> = serde_json::from_str(text).ok()?;
+        let names = &members.0;
+        let twice = names.iter().enumerate().any(|(at, (name, _))| names[..at].iter().any(|(n, _)| n == name));
+        (!twice).then_some(Self(members))
+    }
+
+    fn raw(&self, name: &str) -> Option<&'a str> {
+        self.0.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.get())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.raw(name)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::byte_size::ByteSize;
+
+    const LIFETIMES: config::Cache = config::Cache {
+        memory: ByteSize::mib(1),
+        bank_found: Duration::from_secs(700),
+        bank_not_found: Duration::from_secs(60),
+        bank_stale_if_error: Duration::ZERO,
+        cft_clear: Duration::from_secs(61),
+        cft_match: Duration::from_secs(62),
+        bank_codes: Duration::from_secs(63),
+    };
+
+    fn kept(subject: Subject, status: u16, body: &str) -> Option<u64> {
+        let status = StatusCode::from_u16(status).unwrap();
+        lifetime(subject, status, &Bytes::copy_from_slice(body.as_bytes()), &LIFETIMES).map(|d| d.as_secs())
+    }
+
+    #[test]
+    fn bank_answers_that_are_final_are_kept_by_what_they_say() {
+        let (found, not_found) = (Some(700), Some(60));
+        for (expected, body) in [
+            // v1
+            (found, r#"{"status":"SUCCESS","bank_account_holder_name":"X","is_normal_account":true,"id":"1"}"#),
+            (found, r#"{"status":"success","id":"1"}"#),
+            (not_found, r#"{"status":"FAILED","failure_reason":"BANK_ACCOUNT_NOT_FOUND_ERROR","id":"1"}"#),
+            // v1.1 and later
+            (found, r#"{"status":"COMPLETED","result":{"is_found":true,"account_holder_name":"X"}}"#),
+            (found, r#"{"status":"COMPLETED","result":{"is_found":"true","need_review":true}}"#),
+            (found, r#"{"status":"SUCCESS","result":{"is_found":true}}"#),
+            (not_found, r#"{"status":"COMPLETED","result":{"is_found":false}}"#),
+            (not_found, r#"{"status":"Completed","result":{"is_found":"False"}}"#),
+            // Not final.
+            (None, r#"{"status":"PENDING","id":"1"}"#),
+            (None, r#"{"status":"pending"}"#),
+            (None, r#"{"status":"IN_PROGRESS"}"#),
+            (None, r#"{"status":"WAITING_ON_BANK"}"#),
+            (None, r#"{"status":"RECAPTURE_PENDING"}"#),
+            // Says nothing about the account.
+            (None, r#"{"status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#),
+            (None, r#"{"status":"FAILED","failure_reason":"SOMETHING_NEW"}"#),
+            (None, r#"{"status":"FAILED"}"#),
+            // Not understood.
+            (None, r#"{"status":"ARCHIVED"}"#),
+            (None, r#"{"status":"COMPLETED_REVIEW_REQUIRED","result":{"is_found":true}}"#),
+            (None, r#"{"status":"COMPLETED"}"#),
+            (None, r#"{"status":"COMPLETED","result":{}}"#),
+            (None, r#"{"status":"COMPLETED","result":{"is_found":"maybe"}}"#),
+            (None, r#"{"status":"COMPLETED","result":{"is_found":null}}"#),
+            (None, r#"{"status":"COMPLETED","result":{"is_found":true,"is_found":false}}"#),
+            (None, r#"{"status":"COMPLETED","status":"PENDING","result":{"is_found":true}}"#),
+            (None, r#"{"status":1}"#),
+            (None, r#"{"id":"1"}"#),
+            (None, r#"["status"]"#),
+            (None, r#"{"status":"COMPLETED","result":{"is_found":true}"#),
+            (None, ""),
+        ] {
+            assert_eq!(kept(Subject::Bank, 200, body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn watchlist_answers_are_kept_by_whether_they_match() {
+        for (expected, body) in [
+            (Some(61), r#"{"request_name":"A B","results":[],"id":"1"}"#),
+            (Some(61), r#"{"results":[ ]}"#),
+            (Some(62), r#"{"request_name":"A B","results":[{"pid":"x_1","name":"N"}],"id":"1"}"#),
+            (Some(62), r#"{"status":"COMPLETED","results":[{}]}"#),
+            (None, r#"{"status":"PENDING","results":[]}"#),
+            (None, r#"{"request_name":"A B","id":"1"}"#),
+            (None, r#"{"results":null}"#),
+            (None, r#"{"results":{}}"#),
+            (None, r#"{"results":[],"results":[{}]}"#),
+        ] {
+            assert_eq!(kept(Subject::Cft, 200, body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_status_is_never_kept_but_for_health() {
+        let found = r#"{"status":"COMPLETED","result":{"is_found":true}}"#;
+        for status in [202, 204, 206, 301, 400, 401, 403, 404, 429, 500, 503] {
+            assert_eq!(kept(Subject::Bank, status, found), None, "{status}");
+            assert_eq!(kept(Subject::Cft, status, r#"{"results":[]}"#), None, "{status}");
+            assert_eq!(kept(Subject::BankCodes, status, "[]"), None, "{status}");
+        }
+        assert_eq!(kept(Subject::Bank, 201, found), Some(700));
+        assert_eq!(kept(Subject::Health, 503, "down"), Some(5));
+    }
+
+    #[test]
+    fn the_list_of_bank_codes_is_kept_if_it_parses() {
+        assert_eq!(kept(Subject::BankCodes, 200, r#"[{"code":"BCA"}]"#), Some(63));
+        assert_eq!(kept(Subject::BankCodes, 200, r#"{"data":[]}"#), Some(63));
+        for bad in ["", "[", "null", "<html>", "[1,]"] {
+            assert_eq!(kept(Subject::BankCodes, 200, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_of_zero_keeps_nothing() {
+        let off = config::Cache { cft_match: Duration::ZERO, ..LIFETIMES };
+        let body = Bytes::from_static(br#"{"results":[{}]}"#);
+        assert_eq!(lifetime(Subject::Cft, StatusCode::OK, &body, &off), None);
+    }
+}
