@@ -10,3 +10,5 @@ pub mod limit;
 pub mod name;
 pub mod route;
 pub mod tenant;
+pub mod upstream;
+pub mod tasks;

@@ -1,0 +1,41 @@
+//! Tasks that somebody waits for: every spawned one is known, and a shutdown drains them.
+
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// Spawns tasks and waits for them. Clones share what they spawned.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks(TaskTracker);
+
+impl Tasks {
+    /// No tasks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `task` beside the caller.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.spawn(task);
+    }
+
+    /// Waits until every task has ended, `most` at the longest; says whether they have.
+    pub async fn drain(&self, most: Duration) -> bool {
+        self.0.close();
+        tokio::time::timeout(most, self.0.wait()).await.is_ok()
+    }
+}
+
+/// For hyper, which gives its h2 streams tasks of their own.
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

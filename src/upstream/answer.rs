@@ -1,0 +1,273 @@
+//! The body of upstream's answer, streamed or read.
+
+use super::CallError;
+use super::credential::Mask;
+use super::exchange::Source;
+use super::pool::{Alarm, Http1, Pool};
+use bytes::{Buf as _, Bytes, BytesMut};
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use std::io::Read as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The most of an answer that is held: a thousand watchlist matches have room in it.
+const LARGEST_ANSWER: usize = 8 << 20;
+
+/// An answer's body as it arrives. Its connection goes back to the pool with the last byte; a body that is dropped
+/// before closes it.
+#[derive(Debug)]
+pub struct AnswerBody {
+    incoming: Incoming,
+    /// An h1 connection, which this body drives.
+    connection: Option<Box<Http1>>,
+    pool: Arc<Pool>,
+    mask: Option<Mask>,
+    /// Whether the answer came in an encoding, in which nothing can be looked for.
+    encoded: bool,
+    idle: Duration,
+    waiting_since: Option<Instant>,
+    alarm: Alarm,
+}
+
+/// Why an answer's body ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The connection broke.
+    #[error("the answer was cut off")]
+    Truncated,
+    /// Nothing came for too long.
+    #[error("the answer stalled")]
+    Stalled,
+}
+
+impl AnswerBody {
+    pub(super) fn new(source: Source, pool: Arc<Pool>, idle: Duration, head: &Parts) -> Self {
+        let (incoming, connection) = match source {
+            Source::Http1(incoming, connection) => (incoming, Some(connection)),
+            Source::Http2(incoming) => (incoming, None),
+        };
+        let encoded = is_encoded(&head.headers);
+        let alarm = Alarm::default();
+        let mut body = Self { incoming, connection, pool, mask: None, encoded, idle, waiting_since: None, alarm };
+        body.give_back_if_done();
+        body
+    }
+
+    pub(super) fn mask(&mut self, mask: Mask) {
+        if !self.encoded {
+            self.mask = Some(mask);
+        }
+    }
+
+    fn give_back_if_done(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(connection) = self.connection.take()
+        {
+            self.pool.keep(connection);
+        }
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(connection) = &mut self.connection
+        {
+            connection.drive(cx);
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match frame {
+            Poll::Pending => {
+                let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                let alarm = self.connection.as_mut().map_or(&mut self.alarm, |connection| &mut connection.alarm);
+                if alarm.poll(cx, since + self.idle) {
+                    self.connection = None;
+                    return Poll::Ready(Some(Err(AnswerError::Stalled)));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(frame) => {
+                self.waiting_since = None;
+                match &frame {
+                    Some(Ok(_)) => self.give_back_if_done(),
+                    Some(Err(_)) => self.connection = None,
+                    None => {
+                        if let Some(connection) = self.connection.take() {
+                            self.pool.keep(connection);
+                        }
+                    }
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| AnswerError::Truncated)))
+            }
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self.get_mut();
+        loop {
+            let frame = std::task::ready!(this.poll_incoming(cx));
+            let Some(mask) = &mut this.mask else { return Poll::Ready(frame) };
+            let passed = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let mut data = mask.pass(data);
+                        if this.incoming.is_end_stream() && mask.held() > 0 {
+                            data = [&data[..], &mask.rest()[..]].concat().into();
+                        }
+                        data
+                    }
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                None if mask.held() > 0 => mask.rest(),
+                end => return Poll::Ready(end),
+            };
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream() && self.mask.as_ref().is_none_or(|mask| mask.held() == 0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.mask.as_ref().map_or(0, Mask::held) as u64;
+        match self.incoming.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + held),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+/// An answer that was read whole, in identity encoding.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// The status.
+    pub status: StatusCode,
+    /// The head, without what no longer holds if the body was decoded.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Reads an answer whole, up to 8 MiB, within `total`; decodes it if upstream encoded it.
+///
+/// # Errors
+/// The answer is cut off, too large, too slow, or in an encoding that can't be undone.
+pub async fn collect(
+    response: Response<AnswerBody>,
+    credential: Option<&Arc<super::Credential>>,
+    total: Duration,
+) -> Result<Collected, CallError> {
+    let (parts, body) = response.into_parts();
+    let encoded = body.encoded;
+    let body = tokio::time::timeout(total, read(body)).await.unwrap_or(Err(CallError::TimedOut))?;
+    let mut headers = parts.headers;
+    let body = if encoded {
+        let decoded = decode(&headers, &body).ok_or(CallError::Garbled)?;
+        for name in [CONTENT_ENCODING, CONTENT_LENGTH, ETAG] {
+            headers.remove(name);
+        }
+        headers.remove("digest");
+        headers.remove("content-digest");
+        headers.remove("content-md5");
+        credential.map_or(decoded.clone(), |credential| credential.cover(decoded))
+    } else {
+        body
+    };
+    Ok(Collected { status: parts.status, headers, body })
+}
+
+async fn read(mut body: AnswerBody) -> Result<Bytes, CallError> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error {
+            AnswerError::Truncated => CallError::Truncated,
+            AnswerError::Stalled => CallError::TimedOut,
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > LARGEST_ANSWER {
+            return Err(CallError::TooLarge);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() { Ok(first) } else { Ok([&first[..], &rest[..]].concat().into()) }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Undoes one gzip or deflate, up to the bound of what is held.
+fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let encoding = encodings.next()?.to_str().ok()?.trim().to_ascii_lowercase();
+    if encodings.next().is_some() {
+        return None;
+    }
+    let most = LARGEST_ANSWER as u64 + 1;
+    let mut decoded = Vec::new();
+    match encoding.as_str() {
+        "gzip" | "x-gzip" => GzDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded).ok()?,
+        // Deflate is zlib by the standard and raw by habit.
+        "deflate" => match ZlibDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded) {
+            Ok(length) => length,
+            Err(_) => {
+                decoded.clear();
+                DeflateDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded).ok()?
+            }
+        },
+        _ => return None,
+    };
+    (decoded.len() <= LARGEST_ANSWER).then(|| decoded.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use std::io::Write as _;
+
+    fn decoded(encoding: &str, body: &[u8]) -> Option<Bytes> {
+        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, encoding.parse().unwrap())]);
+        decode(&headers, &Bytes::copy_from_slice(body))
+    }
+
+    #[test]
+    fn gzip_and_both_kinds_of_deflate_are_undone_within_the_bound() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(b"answer").unwrap();
+        assert_eq!(decoded("GZip", &gzip.finish().unwrap()).as_deref(), Some(&b"answer"[..]));
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(b"answer").unwrap();
+        assert_eq!(decoded("deflate", &zlib.finish().unwrap()).as_deref(), Some(&b"answer"[..]));
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
+        raw.write_all(b"answer").unwrap();
+        assert_eq!(decoded("deflate", &raw.finish().unwrap()).as_deref(), Some(&b"answer"[..]));
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+        bomb.write_all(&vec![0; LARGEST_ANSWER + 1]).unwrap();
+        assert_eq!(decoded("gzip", &bomb.finish().unwrap()), None);
+        assert_eq!(decoded("br", b"x"), None);
+        assert_eq!(decoded("gzip", b"not gzip"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! The account's key: on every request to upstream, in nothing that comes back.
+
+use super::AnswerBody;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Response};
+use memchr::memmem::Finder;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::sync::Arc;
+
+/// An account's key, as upstream wants it and as it must not be seen.
+pub struct Credential {
+    authorization: HeaderValue,
+    hidden: Vec<Finder<'static>>,
+}
+
+impl Credential {
+    /// The credential of one account.
+    #[must_use]
+    pub fn new(api_key: &SecretString) -> Self {
+        let key = api_key.expose_secret();
+        let basic = STANDARD.encode(format!("{key}:"));
+        // The configuration lets only printable keys through, so this holds the key.
+        let mut authorization =
+            HeaderValue::try_from(format!("Basic {basic}")).unwrap_or(HeaderValue::from_static("Basic Og=="));
+        authorization.set_sensitive(true);
+        let hidden = [key, basic.trim_end_matches('=')];
+        let hidden = hidden.iter().map(|secret| Finder::new(secret.as_bytes()).into_owned()).collect();
+        Self { authorization, hidden }
+    }
+
+    pub(super) fn authorization(&self) -> HeaderValue {
+        self.authorization.clone()
+    }
+
+    /// Takes the key out of an answer: from its head at once, from its body as it streams.
+    pub(super) fn hide(self: &Arc<Self>, response: &mut Response<AnswerBody>) {
+        let telling = |value: &HeaderValue| self.hidden.iter().any(|f| f.find(value.as_bytes()).is_some());
+        if response.headers().values().any(telling) {
+            let names: Vec<_> =
+                response.headers().iter().filter(|(_, v)| telling(v)).map(|(name, _)| name.clone()).collect();
+            for name in names {
+                response.headers_mut().remove(name);
+            }
+        }
+        response.body_mut().mask(Mask { credential: Arc::clone(self), held: Bytes::new() });
+    }
+
+    /// `data` with every occurrence of the key overwritten, in the same length.
+    pub(super) fn cover(&self, data: Bytes) -> Bytes {
+        if self.hidden.iter().all(|finder| finder.find(&data).is_none()) {
+            return data;
+        }
+        let mut covered = BytesMut::from(&data[..]);
+        for finder in &self.hidden {
+            let places: Vec<_> = finder.find_iter(&data).collect();
+            for at in places {
+                covered[at..at + finder.needle().len()].fill(b'*');
+            }
+        }
+        covered.freeze()
+    }
+
+    /// How many bytes at the end of `data` might be the beginning of the key.
+    fn undecided(&self, data: &[u8]) -> usize {
+        let begins = |finder: &Finder<'_>| {
+            let needle = finder.needle();
+            (1..needle.len().min(data.len() + 1)).rev().find(|n| data.ends_with(&needle[..*n])).unwrap_or(0)
+        };
+        self.hidden.iter().map(begins).max().unwrap_or(0)
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// Covers the key in a body that comes in pieces, however they cut it.
+#[derive(Debug)]
+pub(super) struct Mask {
+    credential: Arc<Credential>,
+    held: Bytes,
+}
+
+impl Mask {
+    /// What may pass of `data` and of what was held before it.
+    pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
+        let data = if self.held.is_empty() { data } else { [&self.held[..], &data[..]].concat().into() };
+        let mut covered = self.credential.cover(data);
+        // What is covered already ends in no beginning of the key, so this looks at the rest alone.
+        self.held = covered.split_off(covered.len() - self.credential.undecided(&covered));
+        covered
+    }
+
+    /// What is still held when nothing more comes.
+    pub(super) fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "iluma_development_TESTONLY";
+
+    fn mask() -> Mask {
+        Mask { credential: Arc::new(Credential::new(&SecretString::from(KEY))), held: Bytes::new() }
+    }
+
+    fn through(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut mask = mask();
+        let mut out: Vec<u8> = Vec::new();
+        for piece in pieces {
+            out.extend_from_slice(&mask.pass(Bytes::copy_from_slice(piece)));
+        }
+        out.extend_from_slice(&mask.rest());
+        out
+    }
+
+    #[test]
+    fn the_key_is_covered_plain_and_encoded_and_nothing_else_is() {
+        let basic = STANDARD.encode(format!("{KEY}:"));
+        let body = format!("key {KEY} and {basic}, iluma_development_OTHER");
+        let covered = String::from_utf8(through(&[body.as_bytes()])).unwrap();
+        assert_eq!(covered.len(), body.len());
+        assert!(!covered.contains(KEY) && !covered.contains(basic.trim_end_matches('=')), "{covered}");
+        assert!(covered.ends_with(", iluma_development_OTHER") && covered.starts_with("key *"), "{covered}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_lets_the_key_through(cuts in proptest::collection::vec(0_usize..80, 0..5), lead in "[ilum_]{0,9}") {
+            let body = format!("{lead}{KEY}{lead}");
+            let mut cuts: Vec<_> = cuts.into_iter().map(|at| at.min(body.len())).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]).collect();
+            let expected = body.replace(KEY, &"*".repeat(KEY.len()));
+            prop_assert_eq!(String::from_utf8(through(&pieces)).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A request on its way to upstream.
+
+use super::connect::Origin;
+use bytes::Bytes;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Method, Request};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+/// A request, before it is known which connection carries it.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// What passes of the client's head; the credential is put in when it is sent.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: OutgoingBody,
+}
+
+impl Outgoing {
+    /// The same request once more, where sending it twice is harmless: no body, and a method that only asks.
+    pub(super) fn again(&self) -> Option<Self> {
+        let harmless = self.method.is_safe() && matches!(self.body, OutgoingBody::Empty);
+        harmless.then(|| Self {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: OutgoingBody::Empty,
+        })
+    }
+
+    /// As h1 wants it: origin form, and a host field.
+    pub(super) fn into_http1(self, origin: &Origin) -> Request<OutgoingBody> {
+        let mut request = self.with_uri(Uri::from);
+        request.headers_mut().insert(http::header::HOST, origin.host.clone());
+        request
+    }
+
+    /// As h2 wants it: scheme and authority in the target.
+    pub(super) fn into_http2(self, origin: &Origin) -> Request<OutgoingBody> {
+        let mut request = self.with_uri(|target| {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(origin.scheme.clone());
+            parts.authority = Some(origin.authority.clone());
+            parts.path_and_query = Some(target);
+            Uri::from_parts(parts).unwrap_or_default()
+        });
+        *request.version_mut() = http::Version::HTTP_2;
+        request
+    }
+
+    /// Undoes [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
+    pub(super) fn from_request(request: Request<OutgoingBody>) -> Self {
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+        Self { method: parts.method, target, headers: parts.headers, body }
+    }
+
+    fn with_uri(self, uri: impl FnOnce(PathAndQuery) -> Uri) -> Request<OutgoingBody> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri(self.target);
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// The body of a request to upstream.
+#[derive(Debug)]
+pub enum OutgoingBody {
+    /// None.
+    Empty,
+    /// Read already; none once it was handed on.
+    Full(Option<Bytes>),
+    /// Passed on as the client sends it.
+    Stream {
+        /// The client's body.
+        body: Incoming,
+        /// How far it is, for those who wait.
+        progress: Arc<Progress>,
+        /// Takes from trailers what is not forwarded.
+        trailers: fn(&mut HeaderMap),
+    },
+}
+
+/// How far a streamed body is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    state: AtomicU8,
+    bytes: AtomicU64,
+}
+
+/// Where a streamed body stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The client is to send.
+    Waiting,
+    /// Upstream is to take.
+    Moving,
+    /// All of it was handed to upstream's connection.
+    Done,
+    /// The client broke off.
+    Failed,
+}
+
+const STAGES: [Stage; 4] = [Stage::Waiting, Stage::Moving, Stage::Done, Stage::Failed];
+
+impl Progress {
+    /// Whether the client has sent all of its body.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stage() == Stage::Done
+    }
+
+    /// Bytes passed on so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        STAGES.get(usize::from(self.state.load(Ordering::Acquire))).copied().unwrap_or(Stage::Failed)
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.state.store(stage as u8, Ordering::Release);
+    }
+}
+
+impl OutgoingBody {
+    /// Passes on a client's body as it comes; `trailers` takes out what is not forwarded.
+    #[must_use]
+    pub fn stream(body: Incoming, trailers: fn(&mut HeaderMap)) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Stream { body, progress: Arc::default(), trailers }
+    }
+
+    /// How far a streamed body is; none if there is nothing to wait for.
+    #[must_use]
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        match self {
+            Self::Stream { progress, .. } => Some(Arc::clone(progress)),
+            Self::Empty | Self::Full(_) => None,
+        }
+    }
+}
+
+impl Body for OutgoingBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let (body, progress, trailers) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Full(data) => return Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Stream { body, progress, trailers } => (body, progress, trailers),
+        };
+        progress.reach(Stage::Waiting);
+        let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        match &mut frame {
+            None => progress.reach(Stage::Done),
+            Some(Err(_)) => progress.reach(Stage::Failed),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                } else if let Some(fields) = frame.trailers_mut() {
+                    trailers(fields);
+                }
+                progress.reach(if body.is_end_stream() { Stage::Done } else { Stage::Moving });
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(data) => data.is_none(),
+            Self::Stream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Stream { body, .. } => body.size_hint(),
+        }
+    }
+}
