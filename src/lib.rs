@@ -9,6 +9,7 @@ pub mod json;
 pub mod limit;
 pub mod name;
 pub mod route;
+pub mod tasks;
+pub mod telemetry;
 pub mod tenant;
 pub mod upstream;
-pub mod tasks;

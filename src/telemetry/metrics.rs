@@ -1,0 +1,438 @@
+//! The gateway's metrics, in Prometheus' text format.
+//!
+//! Invariants: labels come from the configuration and from enums, so the number of series has a bound; on the path of
+//! a request a metric is an array look-up and an atomic addition, and no label is formatted.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::name::{AccountName, RouteName, TenantName};
+use crate::telemetry::CacheOutcome;
+
+/// Seconds. A hit takes microseconds, so the first bound, half a millisecond, says "did not leave the process"; up to
+/// 50 ms is what Redis and the gateway itself may cost; Iluma's own checks take from a tenth of a second to many;
+/// 30 s is upstream's deadline by default and 60 s more than any request should last. Three bounds a decade tell apart
+/// what an alert needs to, and 16 keep the series of 22 routes and 7 outcomes few.
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The statuses that have a label of their own; the others are told by their class.
+const STATUSES: [(u16, &str); 25] = [
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (204, "204"),
+    (206, "206"),
+    (301, "301"),
+    (302, "302"),
+    (304, "304"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (413, "413"),
+    (415, "415"),
+    (422, "422"),
+    (429, "429"),
+    (431, "431"),
+    (499, "499"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Labels of a status: the exact ones, the classes, and the absence of an answer.
+const LABELS: usize = STATUSES.len() + CLASSES.len() + 1;
+const NO_ANSWER: usize = LABELS - 1;
+
+const ROUTES: usize = RouteName::ALL.len();
+const OUTCOMES: usize = CacheOutcome::ALL.len();
+
+/// Where each status from 0 to 599 has its label.
+static PLACES: [u8; 600] = {
+    let mut places = [0; 600];
+    let mut status = 0;
+    while status < 600 {
+        let class = if status < 100 { 5 } else { status / 100 };
+        places[status] = (STATUSES.len() + class - 1) as u8;
+        status += 1;
+    }
+    let mut place = 0;
+    while place < STATUSES.len() {
+        places[STATUSES[place].0 as usize] = place as u8;
+        place += 1;
+    }
+    places
+};
+
+/// The place of a status's label. What is no status counts as 5xx: whoever sent it is broken.
+fn place(status: u16) -> usize {
+    PLACES.get(usize::from(status)).map_or(NO_ANSWER - 1, |place| usize::from(*place))
+}
+
+fn label(place: usize) -> &'static str {
+    match STATUSES.get(place) {
+        Some((_, label)) => label,
+        None => CLASSES.get(place - STATUSES.len()).copied().unwrap_or("error"),
+    }
+}
+
+/// What spared an upstream call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Saved {
+    /// A stored answer.
+    Hit,
+    /// An identical request in flight.
+    Collapsed,
+}
+
+const SAVED: [&str; 2] = ["hit", "collapsed"];
+
+/// The limit that refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Limit {
+    /// Requests a second.
+    Requests,
+    /// Requests in flight.
+    InFlight,
+}
+
+const LIMITS: [&str; 2] = ["requests", "in_flight"];
+
+/// What became of a new configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reload {
+    /// It is in use.
+    Applied,
+    /// It has faults; the old one is in use.
+    Refused,
+}
+
+const RELOADS: [&str; 2] = ["applied", "refused"];
+
+/// A listener whose connections are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Listener {
+    /// `server`, for tenants.
+    Tenants,
+    /// `admin`, for ops.
+    Admin,
+}
+
+const LISTENERS: [&str; 2] = ["tenants", "admin"];
+
+/// A number that another part keeps, read when metrics are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mirrored {
+    /// Answers in memory.
+    CacheEntries,
+    /// Bytes of the answers in memory.
+    CacheBytes,
+    /// What the scrubber has taken out, from the start.
+    Redactions,
+    /// Lines of the access log that were lost, from the start.
+    LogLinesDropped,
+}
+
+/// All metrics. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    /// By route and outcome.
+    duration: Cells<Histogram>,
+    upstream_requests: IntCounterVec,
+    upstream_durations: HistogramVec,
+    /// By route.
+    upstream_duration: Cells<Histogram>,
+    saved: IntCounterVec,
+    limited: IntCounterVec,
+    reloads: [IntCounter; 2],
+    connections: [IntGauge; 2],
+    in_flight: IntGauge,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    redactions: IntCounter,
+    log_lines_dropped: IntCounter,
+    /// By `Mirrored`. The lock is also what keeps two scrapes from counting the same difference twice.
+    sources: Mutex<[Option<Source>; 4]>,
+}
+
+type Source = Box<dyn Fn() -> u64 + Send>;
+
+impl Metrics {
+    /// A registry of its own with all metrics at zero; `version` is what `build_info` tells.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
+        let registry = Registry::new();
+        let counters =
+            |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(options(name, help), labels));
+        let gauges = |name, help, labels: &[&str]| register(&registry, IntGaugeVec::new(options(name, help), labels));
+        let gauge = |name, help| register(&registry, IntGauge::with_opts(options(name, help)));
+        let counter = |name, help| register(&registry, IntCounter::with_opts(options(name, help)));
+        let histograms = |name, help, labels: &[&str]| {
+            let options = HistogramOpts::from(options(name, help)).buckets(SECONDS.to_vec());
+            register(&registry, HistogramVec::new(options, labels))
+        };
+
+        let reloads =
+            counters("config_reloads_total", "Configurations read again, by what became of them.", &["outcome"]);
+        let connections = gauges("connections", "Open connections.", &["listener"]);
+        gauges("build_info", "The version that runs; always 1.", &["version"]).with_label_values(&[version]).set(1);
+        let shared = Shared {
+            requests: counters(
+                "requests_total",
+                "Requests answered, by tenant (none: no known key), route, status and what the cache did.",
+                &["tenant", "route", "status", "cache"],
+            ),
+            durations: histograms(
+                "request_duration_seconds",
+                "From a request's head to the last byte of its answer.",
+                &["route", "cache"],
+            ),
+            duration: cells(ROUTES * OUTCOMES),
+            upstream_requests: counters(
+                "upstream_requests_total",
+                "Requests sent to Iluma, by account, route and status (error: no answer).",
+                &["account", "route", "status"],
+            ),
+            upstream_durations: histograms(
+                "upstream_duration_seconds",
+                "From sending a request to Iluma to the last byte of its answer.",
+                &["route"],
+            ),
+            upstream_duration: cells(ROUTES),
+            saved: counters(
+                "upstream_calls_saved_total",
+                "Requests that needed no call to Iluma, by what spared it.",
+                &["tenant", "route", "how"],
+            ),
+            limited: counters("rate_limited_total", "Requests refused for a tenant's limit.", &["tenant", "limit"]),
+            reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
+            connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
+            in_flight: gauge("in_flight", "Requests being served."),
+            cache_entries: gauge("cache_entries", "Answers in memory."),
+            cache_bytes: gauge("cache_bytes", "Bytes that the answers in memory take."),
+            redactions: counter("redactions_total", "What the scrubber took out of log lines."),
+            log_lines_dropped: counter("log_lines_dropped_total", "Lines of the access log that were lost."),
+            sources: Mutex::default(),
+            registry,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A tenant's counters, for as long as its configuration lasts; asked again they go on from where they are.
+    /// None, labelled `none`: requests without a known key.
+    #[must_use]
+    pub fn tenant(&self, name: Option<&TenantName>) -> Arc<TenantMetrics> {
+        let tenant = name.map_or("none", TenantName::as_str).to_owned();
+        Arc::new(TenantMetrics {
+            requests: cells(ROUTES),
+            saved: cells(ROUTES * SAVED.len()),
+            limited: LIMITS.map(|limit| self.shared.limited.with_label_values(&[&tenant, limit])),
+            metrics: self.clone(),
+            tenant,
+        })
+    }
+
+    /// An account's counters, likewise.
+    #[must_use]
+    pub fn account(&self, name: &AccountName) -> Arc<AccountMetrics> {
+        Arc::new(AccountMetrics {
+            account: name.as_str().to_owned(),
+            requests: cells(ROUTES * LABELS),
+            metrics: self.clone(),
+        })
+    }
+
+    /// A request took this long.
+    pub fn request_took(&self, route: RouteName, cache: CacheOutcome, duration: Duration) {
+        let cell = &self.shared.duration[route as usize * OUTCOMES + cache as usize];
+        cell.get_or_init(|| self.shared.durations.with_label_values(&[route.as_str(), cache.as_str()]))
+            .observe(duration.as_secs_f64());
+    }
+
+    /// A new configuration was read.
+    pub fn config_reload(&self, outcome: Reload) {
+        self.shared.reloads[outcome as usize].inc();
+    }
+
+    /// Counts a connection for as long as what it returns lives.
+    #[must_use]
+    pub fn connection(&self, listener: Listener) -> Counted {
+        Counted::new(&self.shared.connections[listener as usize])
+    }
+
+    /// Counts a request as in flight for as long as what it returns lives.
+    #[must_use]
+    pub fn in_flight(&self) -> Counted {
+        Counted::new(&self.shared.in_flight)
+    }
+
+    /// Where to read a number that another part keeps. The source is called by [`Metrics::render`] and must not
+    /// block or call metrics itself.
+    pub fn mirror(&self, what: Mirrored, source: impl Fn() -> u64 + Send + 'static) {
+        self.sources()[what as usize] = Some(Box::new(source));
+    }
+
+    /// All metrics in the text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let sources = self.sources();
+        let read = |what: Mirrored| sources[what as usize].as_ref().map_or(0, |source| source());
+        let shared = &*self.shared;
+        shared.cache_entries.set(i64::try_from(read(Mirrored::CacheEntries)).unwrap_or(i64::MAX));
+        shared.cache_bytes.set(i64::try_from(read(Mirrored::CacheBytes)).unwrap_or(i64::MAX));
+        let advance = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        advance(&shared.redactions, read(Mirrored::Redactions));
+        advance(&shared.log_lines_dropped, read(Mirrored::LogLinesDropped));
+        drop(sources);
+        let mut text = String::new();
+        // Writing to a string does not fail, and every family has a name and samples.
+        let _ = TextEncoder::new().encode_utf8(&shared.registry.gather(), &mut text);
+        text
+    }
+
+    fn sources(&self) -> std::sync::MutexGuard<'_, [Option<Source>; 4]> {
+        self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("iluma_gateway")
+}
+
+#[allow(clippy::expect_used, reason = "names and labels are constants above, and every test makes them")]
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("names are well-formed");
+    registry.register(Box::new(metric.clone())).expect("names are distinct");
+    metric
+}
+
+/// Handles by the numbers of their labels, each made when it is first needed, so that what never happened is no series.
+type Cells<T> = Box<[OnceLock<T>]>;
+
+fn cells<T>(count: usize) -> Cells<T> {
+    std::iter::repeat_with(OnceLock::new).take(count).collect()
+}
+
+/// What is counted for one tenant.
+pub struct TenantMetrics {
+    metrics: Metrics,
+    tenant: String,
+    /// By route, then by status and outcome: a tenant uses few routes, and a route's cells are three kilobytes.
+    requests: Cells<Cells<IntCounter>>,
+    /// By route and what saved it.
+    saved: Cells<IntCounter>,
+    limited: [IntCounter; 2],
+}
+
+impl TenantMetrics {
+    /// A request was answered.
+    pub fn request(&self, route: RouteName, status: u16, cache: CacheOutcome) {
+        let place = place(status);
+        let cells = self.requests[route as usize].get_or_init(|| cells(NO_ANSWER * OUTCOMES));
+        cells[place * OUTCOMES + cache as usize]
+            .get_or_init(|| {
+                let labels = [self.tenant.as_str(), route.as_str(), label(place), cache.as_str()];
+                self.metrics.shared.requests.with_label_values(&labels)
+            })
+            .inc();
+    }
+
+    /// A request needed no call to Iluma.
+    pub fn saved(&self, route: RouteName, how: Saved) {
+        self.saved[route as usize * SAVED.len() + how as usize]
+            .get_or_init(|| {
+                let labels = [self.tenant.as_str(), route.as_str(), SAVED[how as usize]];
+                self.metrics.shared.saved.with_label_values(&labels)
+            })
+            .inc();
+    }
+
+    /// A request was refused for a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.limited[limit as usize].inc();
+    }
+}
+
+/// What is counted for one account.
+pub struct AccountMetrics {
+    metrics: Metrics,
+    account: String,
+    /// By route and status.
+    requests: Cells<IntCounter>,
+}
+
+impl AccountMetrics {
+    /// A request was sent to Iluma, answered with this status (None: not answered), and took this long.
+    pub fn request(&self, route: RouteName, status: Option<u16>, duration: Duration) {
+        let place = status.map_or(NO_ANSWER, place);
+        let shared = &*self.metrics.shared;
+        self.requests[route as usize * LABELS + place]
+            .get_or_init(|| {
+                shared.upstream_requests.with_label_values(&[self.account.as_str(), route.as_str(), label(place)])
+            })
+            .inc();
+        shared.upstream_duration[route as usize]
+            .get_or_init(|| shared.upstream_durations.with_label_values(&[route.as_str()]))
+            .observe(duration.as_secs_f64());
+    }
+}
+
+impl std::fmt::Debug for TenantMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantMetrics").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for AccountMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountMetrics").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+/// Counts in a gauge until it is dropped.
+#[derive(Debug)]
+pub struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
