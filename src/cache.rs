@@ -10,7 +10,7 @@ mod key;
 mod memory;
 mod policy;
 
-pub use entry::{Entry, Spliced};
+pub use entry::{Absent, Entry, Spliced};
 pub use flight::{Flights, Leader, Seat, Waiter};
 pub use key::{Key, Keys, Scope};
 pub use policy::Subject;
@@ -174,7 +174,9 @@ mod tests {
     }
 
     fn offer(cache: &Cache, key: &Key, body: &'static [u8]) -> bool {
-        cache.offer(key.clone(), Subject::Bank, StatusCode::OK, None, &Bytes::from_static(body))
+        let body = Bytes::from_static(body);
+        let spliced = Spliced::split(&body, Absent::Insert).unwrap_or(Spliced::whole(body.clone()));
+        cache.offer(key.clone(), Subject::Bank, StatusCode::OK, None, &body, &spliced)
     }
 
     #[test]

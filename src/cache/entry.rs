@@ -34,11 +34,20 @@ pub struct Spliced {
     open: bool,
 }
 
+/// What an answer without `reference_id` gives to a caller who has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// The reference: whoever asked first gave none to echo.
+    Insert,
+    /// Nothing: upstream was given one and did not echo it.
+    Leave,
+}
+
 impl Spliced {
     /// Prepares `body`. An object's own `reference_id` is cut out, wherever it stands; what is JSON but no object
     /// stays whole, whoever asks. None if it is not JSON, or names the reference twice.
     #[must_use]
-    pub fn split(body: &Bytes) -> Option<Self> {
+    pub fn split(body: &Bytes, absent: Absent) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         let start = text.find(|c: char| !c.is_ascii_whitespace())?;
         if !text[start..].starts_with('{') {
@@ -53,6 +62,9 @@ impl Spliced {
         };
         let mut own = members.iter().enumerate().filter(|(_, (name, _))| name == "reference_id");
         let Some((index, (_, value))) = own.next() else {
+            if absent == Absent::Leave {
+                return Some(Self::whole(body.clone()));
+            }
             // It would come last: upstream's order of members means nothing.
             let end = members.last().map_or(start + 1, |(_, value)| span(value.get()).1);
             let lead: &[u8] = if members.is_empty() { br#""reference_id":"# } else { br#","reference_id":"# };
@@ -119,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn split(body: &str) -> Option<Spliced> {
-        Spliced::split(&Bytes::copy_from_slice(body.as_bytes()))
+        Spliced::split(&Bytes::copy_from_slice(body.as_bytes()), Absent::Insert)
     }
 
     #[test]
@@ -158,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_echoes_nothing_stays_as_it_is() {
+        let body = Bytes::from_static(br#"{"error_code":"X"}"#);
+        let spliced = Spliced::split(&body, Absent::Leave).unwrap();
+        assert_eq!(spliced.with(Some(b"\"NEW\"")), body);
+        let own = Bytes::from_static(br#"{"reference_id":"x"}"#);
+        assert_eq!(Spliced::split(&own, Absent::Leave), Spliced::split(&own, Absent::Insert));
+    }
+
+    #[test]
     fn what_is_no_json_or_names_it_twice_is_not_split() {
         for bad in ["", " ", "{", "x", "{}x", r#"{"reference_id":"a","reference_id":"b"}"#, "{\"a\":\"\u{1}\"}"] {
             assert_eq!(split(bad), None, "{bad}");
@@ -167,7 +188,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_split_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(spliced) = Spliced::split(&body.into()) {
+            if let Some(spliced) = Spliced::split(&body.into(), Absent::Insert) {
                 let _ = (spliced.with(None), spliced.with(Some(b"\"x\"")));
             }
         }

@@ -1,0 +1,217 @@
+//! What is told of a request, however it ends.
+//!
+//! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
+//! stays that unless the whole answer was handed to the client's connection.
+
+use crate::limit::Permit;
+use crate::name::{RouteName, TenantName};
+use crate::reply::ReplyBody;
+use crate::telemetry::CacheOutcome;
+use crate::telemetry::logs::{self, AccessLog};
+use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
+use crate::upstream::{AnswerError, Progress};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+use uuid::Uuid;
+
+/// nginx's code for a client that went away, which everybody's dashboards know.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Where records go.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// The access log.
+    pub access: AccessLog,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: crate::clock::Clock,
+}
+
+/// One request, from its head to the last byte of its answer.
+#[derive(Debug)]
+pub(super) struct Record {
+    telemetry: Arc<Telemetry>,
+    metrics: Arc<TenantMetrics>,
+    tenant: Option<TenantName>,
+    time: SystemTime,
+    started: Instant,
+    id: Uuid,
+    id_header: HeaderValue,
+    method: &'static str,
+    status: u16,
+    handed_over: bool,
+    upload: Option<Arc<Progress>>,
+    response_bytes: u64,
+    permit: Option<Permit>,
+    _in_flight: Counted,
+    pub(super) route: RouteName,
+    pub(super) cache: CacheOutcome,
+    pub(super) request_bytes: u64,
+    pub(super) upstream_took: Option<Duration>,
+    pub(super) upstream_status: Option<u16>,
+    pub(super) reason: Option<&'static str>,
+}
+
+impl Record {
+    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks.
+    pub(super) fn open(
+        telemetry: &Arc<Telemetry>,
+        metrics: &Arc<TenantMetrics>,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Self {
+        let (id, id_header) = request_id(headers);
+        Self {
+            telemetry: Arc::clone(telemetry),
+            metrics: Arc::clone(metrics),
+            tenant: None,
+            time: telemetry.clock.wall(),
+            started: telemetry.clock.now(),
+            id,
+            id_header,
+            method: method_label(method),
+            status: CLIENT_CLOSED_REQUEST,
+            handed_over: false,
+            upload: None,
+            response_bytes: 0,
+            permit: None,
+            _in_flight: telemetry.metrics.in_flight(),
+            route: RouteName::Other,
+            cache: CacheOutcome::None,
+            request_bytes: 0,
+            upstream_took: None,
+            upstream_status: None,
+            reason: None,
+        }
+    }
+
+    /// Who asks.
+    pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>) {
+        self.tenant = Some(tenant.clone());
+        self.metrics = Arc::clone(metrics);
+    }
+
+    /// What the request holds until its answer is out.
+    pub(super) fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// The body that is on its way through.
+    pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
+        self.upload = progress;
+    }
+
+    pub(super) fn metrics(&self) -> &TenantMetrics {
+        &self.metrics
+    }
+
+    /// The answer, which from here on carries the record.
+    pub(super) fn reply(mut self, response: Response<ReplyBody>) -> Response<Recorded> {
+        let (mut parts, body) = response.into_parts();
+        parts.headers.insert("x-request-id", self.id_header.clone());
+        self.status = parts.status.as_u16();
+        // hyper does not ask a body for frames that it knows to have none.
+        self.handed_over = body.is_end_stream();
+        Response::from_parts(parts, Recorded { body, record: self })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let status = if self.handed_over { self.status } else { CLIENT_CLOSED_REQUEST };
+        let duration = self.telemetry.clock.now().saturating_duration_since(self.started);
+        self.metrics.request(self.route, status, self.cache);
+        self.telemetry.metrics.request_took(self.route, self.cache, duration);
+        self.telemetry.access.write(&logs::Record {
+            time: self.time,
+            request_id: self.id,
+            tenant: self.tenant.as_ref(),
+            route: self.route,
+            method: self.method,
+            status,
+            cache: self.cache,
+            duration,
+            upstream_duration: self.upstream_took,
+            request_bytes: self.upload.as_ref().map_or(self.request_bytes, |upload| upload.bytes()),
+            response_bytes: self.response_bytes,
+            upstream_status: self.upstream_status,
+            reason: self.reason,
+        });
+    }
+}
+
+/// A reply's body, with the record of its request.
+#[derive(Debug)]
+pub struct Recorded {
+    body: ReplyBody,
+    record: Record,
+}
+
+impl Body for Recorded {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let Self { body, record } = self.get_mut();
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                record.handed_over |= body.is_end_stream();
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // The client's connection breaks, as upstream's did: that is no client who went away.
+                record.handed_over = true;
+                record.reason = Some(match error {
+                    AnswerError::Truncated => "upstream_truncated",
+                    AnswerError::Stalled => "upstream_stalled",
+                });
+            }
+            Poll::Ready(None) => record.handed_over = true,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The caller's id if it is a UUID, else a new one.
+fn request_id(headers: &HeaderMap) -> (Uuid, HeaderValue) {
+    if let Some(given) = headers.get("x-request-id")
+        && given.len() == uuid::fmt::Hyphenated::LENGTH
+        && let Ok(id) = Uuid::try_parse_ascii(given.as_bytes())
+    {
+        return (id, given.clone());
+    }
+    let id = Uuid::new_v4();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    (id, HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("")))
+}
+
+/// A method as the log names it; what we don't know could be anything.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}

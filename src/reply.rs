@@ -1,0 +1,263 @@
+//! What goes back to the tenant: the only place that knows status codes and error shapes.
+//!
+//! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
+//! `x-gateway-error` what it is; a message never quotes what was sent.
+
+use crate::call::BodyError;
+use crate::limit::{Limit, Refusal};
+use crate::route::PathError;
+use crate::tenant::Unauthenticated;
+use crate::upstream::{AnswerBody, AnswerError, CallError};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Names the reason of an error that the gateway made.
+pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Why a request gets no answer of upstream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The path has no normal form.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Nobody we know asks.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// The path is never forwarded.
+    #[error("this path is never forwarded, as it could give away the account's secrets or settings")]
+    Forbidden,
+    /// The tenant's `routes` leave the row out.
+    #[error("this API key may not use this route, platform operations can add it to the routes of the team")]
+    RouteNotAllowed,
+    /// No row knows the path.
+    #[error(
+        "the gateway does not know this method and path, platform operations can allow it by upstream.unknown_routes \
+         or by an entry in routes"
+    )]
+    UnknownRoute,
+    /// Callback settings are the tenant's own, and not served yet.
+    #[error("callback settings belong to the shared account and can't be read or changed here")]
+    CallbackSettings,
+    /// A limit.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The request body.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// Upstream.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The client wanted no answer but a stored one.
+    #[error("no stored answer, and only-if-cached asked for no other: nothing was sent")]
+    OnlyIfCached,
+    /// Our own fault.
+    #[error("the gateway failed to handle the request")]
+    Internal,
+}
+
+/// How a rejection shows: status, Iluma's error code, and the reason in header, log and metrics.
+struct Shape(StatusCode, &'static str, &'static str);
+
+impl Rejection {
+    /// The reason, as header and log name it.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        self.shape().2
+    }
+
+    const fn shape(&self) -> Shape {
+        const INVALID: &str = "API_VALIDATION_ERROR";
+        const FORBIDDEN: &str = "REQUEST_FORBIDDEN_ERROR";
+        const UNKNOWN_OUTCOME: (StatusCode, &str) = (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT");
+        match self {
+            Self::Path(PathError::DotSegment) => Shape(StatusCode::BAD_REQUEST, INVALID, "dot_segment"),
+            Self::Path(PathError::EmptySegment) => Shape(StatusCode::BAD_REQUEST, INVALID, "empty_segment"),
+            Self::Path(PathError::EncodedSlash) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_slash"),
+            Self::Path(PathError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_path"),
+            Self::Unauthenticated(Unauthenticated::Missing) => {
+                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "missing_key")
+            }
+            Self::Unauthenticated(Unauthenticated::Malformed) => {
+                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "malformed_key")
+            }
+            Self::Unauthenticated(Unauthenticated::Unknown) => {
+                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unknown_key")
+            }
+            Self::Forbidden => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "forbidden_path"),
+            Self::RouteNotAllowed => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "route_not_allowed"),
+            Self::UnknownRoute => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "unknown_route"),
+            Self::CallbackSettings => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "callback_settings"),
+            Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => {
+                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "rate_limited")
+            }
+            Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
+                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "too_many_in_flight")
+            }
+            Self::Refused(Refusal::Overloaded) => {
+                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "overloaded")
+            }
+            Self::Body(BodyError::TooLarge) => Shape(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
+            Self::Body(BodyError::TooSlow) | Self::Call(CallError::ClientTooSlow) => {
+                Shape(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow")
+            }
+            Self::Body(BodyError::CutOff) | Self::Call(CallError::ClientCutOff) => {
+                Shape(StatusCode::BAD_REQUEST, INVALID, "body_cut_off")
+            }
+            Self::Body(BodyError::Encoded) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_body"),
+            Self::Body(BodyError::UnknownType) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_content_type"),
+            Self::Body(BodyError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_body"),
+            Self::Body(BodyError::Reference) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_reference"),
+            Self::Call(CallError::Unreachable) => {
+                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_unreachable")
+            }
+            Self::Call(CallError::TimedOut) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_timeout"),
+            Self::Call(CallError::Broken) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_broken"),
+            Self::Call(CallError::Garbled) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_garbled"),
+            Self::Call(CallError::Truncated) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_truncated"),
+            Self::Call(CallError::TooLarge) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_too_large"),
+            Self::OnlyIfCached => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "only_if_cached"),
+            Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
+        }
+    }
+
+    /// The rejection as the tenant sees it.
+    #[must_use]
+    pub fn into_response(self) -> Response<ReplyBody> {
+        let Shape(status, code, reason) = self.shape();
+        let mut response = error(status, code, &self.to_string());
+        let headers = response.headers_mut();
+        headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
+        match self {
+            Self::Refused(Refusal::Exceeded { limit, quota, window, retry_after }) => {
+                let seconds = whole_seconds(retry_after);
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+                let name = limit.as_str();
+                let policy = match window {
+                    Some(window) => format!("\"{name}\";q={quota};w={}", whole_seconds(window)),
+                    None => format!("\"{name}\";q={quota}"),
+                };
+                // draft-ietf-httpapi-ratelimit-headers: structured fields, seconds.
+                for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}"))] {
+                    if let Ok(value) = HeaderValue::try_from(value) {
+                        headers.insert(field, value);
+                    }
+                }
+            }
+            Self::Refused(Refusal::Overloaded) | Self::Call(CallError::Unreachable) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// An error in Iluma's shape.
+#[must_use]
+pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<ReplyBody> {
+    #[derive(serde::Serialize)]
+    struct Shape<'a> {
+        error_code: &'a str,
+        message: &'a str,
+    }
+    let body = serde_json::to_vec(&Shape { error_code: code, message }).unwrap_or_default();
+    let mut response = Response::new(ReplyBody::full(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Rounded up: who comes back earlier is refused again.
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+/// The body of a reply.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// Known whole; none once it was handed on.
+    Full(Option<Bytes>),
+    /// Upstream's, as it arrives.
+    Upstream(AnswerBody),
+}
+
+impl ReplyBody {
+    /// A body that is known whole.
+    #[must_use]
+    pub fn full(bytes: Bytes) -> Self {
+        Self::Full((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// No body.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Upstream(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let refusal = Refusal::Exceeded {
+            limit: Limit::Requests,
+            quota: 40,
+            window: Some(Duration::from_secs(2)),
+            retry_after: Duration::from_millis(1050),
+        };
+        let response = Rejection::from(refusal).into_response();
+        assert_eq!(response.status(), 429);
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("retry-after"), "2");
+        assert_eq!(header("ratelimit-policy"), r#""requests";q=40;w=2"#);
+        assert_eq!(header("ratelimit"), r#""requests";r=0;t=2"#);
+        assert_eq!(header("x-gateway-error"), "rate_limited");
+    }
+
+    #[test]
+    fn an_error_has_ilumas_shape() {
+        let ReplyBody::Full(Some(body)) = Rejection::UnknownRoute.into_response().into_body() else {
+            panic!("no body")
+        };
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let members: Vec<_> = value.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["error_code", "message"]);
+        assert_eq!(value["error_code"], "REQUEST_FORBIDDEN_ERROR");
+    }
+}
