@@ -3,4 +3,5 @@
 pub mod byte_size;
 pub mod clock;
 pub mod config;
+pub mod keygen;
 pub mod name;
