@@ -1,8 +1,18 @@
 //! What the operator decided, as types that cannot be wrong.
 //!
-//! Text becomes [`Settings`] in one place ([`load`]); everything after it takes values that need no checking.
+//! Text becomes [`Settings`] in one place ([`Settings::load`]); everything after it takes values that need no checking.
 //! Invariants: a `Settings` has resolved secrets, parsed certificates and tenants whose account exists, and no key
 //! hash stands in it twice.
+
+mod describe;
+mod load;
+mod raw;
+mod tls;
+pub mod watch;
+
+pub use describe::Description;
+pub use load::CALLBACK_TYPES;
+pub use raw::{Fault, Faults};
 
 use crate::byte_size::ByteSize;
 use crate::name::{AccountName, RouteName, TenantName};
