@@ -7,12 +7,14 @@
 mod describe;
 mod load;
 mod raw;
+mod routes;
+mod teams;
 mod tls;
 pub mod watch;
 
 pub use describe::Description;
-pub use load::CALLBACK_TYPES;
 pub use raw::{Fault, Faults};
+pub use teams::CALLBACK_TYPES;
 
 use crate::byte_size::ByteSize;
 use crate::name::{AccountName, RouteName, TenantName};

@@ -304,6 +304,11 @@ impl<'r> Entry<'r> {
         fits
     }
 
+    /// How many of something, or how many a second.
+    pub(super) fn count(&self) -> Option<u32> {
+        self.number(1..=MAX_COUNT)
+    }
+
     /// A time span in a range, such as `"1h 30m"`.
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let Ok(duration) = humantime::parse_duration(self.text()?) else {
@@ -369,19 +374,26 @@ impl<'r> Entry<'r> {
         found
     }
 
-    /// A list with so many members.
-    pub(super) fn list(&self, length: RangeInclusive<usize>) -> Option<Vec<Entry<'r>>> {
+    /// A list with so many members, all of them read, so that a fault of one hides no other.
+    pub(super) fn each<T>(
+        &self,
+        length: RangeInclusive<usize>,
+        mut read: impl FnMut(&Entry<'r>) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let list = self.typed("a list", self.value.as_array())?;
         if !length.contains(&list.len()) {
             self.fault(format!("must have {} to {} members, has {}", length.start(), length.end(), list.len()));
             return None;
         }
-        Some(
-            list.iter()
-                .enumerate()
-                .map(|(place, value)| Entry { reader: self.reader, path: self.path.item(place), value })
-                .collect(),
-        )
+        let mut members = Some(Vec::new());
+        for (place, value) in list.iter().enumerate() {
+            let member = read(&Entry { reader: self.reader, path: self.path.item(place), value });
+            members = members.zip(member).map(|(mut members, member)| {
+                members.push(member);
+                members
+            });
+        }
+        members
     }
 
     /// Whether it is a list at all.
@@ -452,11 +464,11 @@ impl<'r> Entry<'r> {
     }
 
     /// A secret whose text has a bounded length and nothing but printable ASCII that is not in `without`.
-    pub(super) fn token(&self, length: RangeInclusive<usize>, without: &str) -> Option<SecretString> {
+    pub(super) fn token(&self, without: &str) -> Option<SecretString> {
         let secret = self.secret()?;
         let text = secret.expose_secret();
-        if !length.contains(&text.len()) {
-            self.fault(format!("the secret must have {} to {} characters", length.start(), length.end()));
+        if !TOKEN.contains(&text.len()) {
+            self.fault(format!("the secret must have {} to {} characters", TOKEN.start(), TOKEN.end()));
             return None;
         }
         if !text.bytes().all(|b| b.is_ascii_graphic() && !without.as_bytes().contains(&b)) {
@@ -694,6 +706,11 @@ const MAX_SHOWN_NAME: usize = 64;
 const MAX_URL: usize = 2048;
 /// Secrets are hundreds of bytes; a larger file is the wrong file.
 const MAX_SECRET_FILE: ByteSize = ByteSize::kib(16);
+/// Beyond it something else is the limit: memory, the kernel's files.
+const MAX_COUNT: u32 = 1_000_000;
+/// Short tokens can be guessed, and cannot be told from other text when logs are scrubbed; long ones do not fit the
+/// headers they travel in.
+const TOKEN: RangeInclusive<usize> = 8..=512;
 
 #[cfg(test)]
 mod tests {
