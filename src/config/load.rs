@@ -951,6 +951,18 @@ like = "bank"
         }
 
         #[test]
+        fn no_typing_mistake_tells_an_inline_secret(at in 0..100_usize, typed in ".?") {
+            let mut text = format!("[admin]\ntoken = \"{MARK}-token\"\n[upstream]\ntimeout = \"{MARK}\"\n");
+            if text.is_char_boundary(at) && at < text.len() {
+                text.replace_range(at..=at, &typed);
+            }
+            let faults = parse(&with(&text)).unwrap_err();
+            // As a key it would be no secret.
+            prop_assume!(faults.iter().all(|fault| !fault.key().contains(MARK)));
+            prop_assert!(!faults.to_string().contains(MARK), "{}", faults);
+        }
+
+        #[test]
         fn no_text_makes_it_panic(text in any::<String>(), cut in 0..DEFAULTS.len()) {
             let _ = parse(&text);
             let _ = parse(DEFAULTS.get(..cut).unwrap_or_default());

@@ -19,7 +19,7 @@ pub struct Watch {
     notices: mpsc::Receiver<()>,
     folders: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, Option<Look>>,
-    /// A notice was taken and not yet dealt with, because the caller stopped waiting.
+    /// There is a reason to look that is not in the channel: a notice whose wait was given up, or another list.
     pending: bool,
 }
 
@@ -52,7 +52,7 @@ impl Watch {
             self.pending = true;
             self.quiet().await;
             self.pending = false;
-            if self.look() {
+            if self.changes() {
                 return;
             }
         }
@@ -69,6 +69,8 @@ impl Watch {
             let look = before.remove(file).unwrap_or_else(|| Look::at(file));
             self.files.insert(file.clone(), look);
         }
+        // While the folders change hands nothing is noticed, so the next wait begins with a look.
+        self.pending = true;
         self.watch_folders()
     }
 
@@ -83,18 +85,26 @@ impl Watch {
     }
 
     /// Whether a file looks different from before.
-    fn look(&mut self) -> bool {
-        let mut changed = false;
-        for (file, before) in &mut self.files {
-            let now = Look::at(file);
-            changed |= *before != now;
-            *before = now;
-        }
+    fn changes(&mut self) -> bool {
+        let changed = self.look();
         if changed {
             // Links may lead elsewhere now. A folder that has gone comes back with a notice from the one above it.
             let _ = self.watch_folders();
+            // What happened meanwhile caused no notice; it belongs to this change, which nobody has acted on yet.
+            self.look();
         }
         changed
+    }
+
+    /// Takes a new look at each file, and tells whether one differs from the last.
+    fn look(&mut self) -> bool {
+        let mut differs = false;
+        for (file, before) in &mut self.files {
+            let now = Look::at(file);
+            differs |= *before != now;
+            *before = now;
+        }
+        differs
     }
 
     fn watch_folders(&mut self) -> notify::Result<()> {
