@@ -30,7 +30,7 @@ impl ByteSize {
 
     /// The number of bytes as a length in memory; more than memory can hold is the most it can hold.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }

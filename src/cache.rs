@@ -76,7 +76,8 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Keeps an answer if it is worth keeping; says whether it was.
+    /// Keeps an answer if it is worth keeping; says whether it was. `body` is upstream's, `spliced` the same made
+    /// ready for other callers.
     pub fn offer(
         &self,
         key: Key,
@@ -84,11 +85,12 @@ impl Cache {
         status: StatusCode,
         content_type: Option<&HeaderValue>,
         body: &Bytes,
+        spliced: &Spliced,
     ) -> bool {
         let lifetimes = self.lifetimes.load();
         let Some(lifetime) = policy::lifetime(subject, status, body, &lifetimes) else { return false };
-        let Some(body) = Spliced::split(body) else { return false };
-        let entry = Entry { status, content_type: content_type.cloned(), body, stored_at: self.clock.now(), lifetime };
+        let content_type = content_type.cloned();
+        let entry = Entry { status, content_type, body: spliced.clone(), stored_at: self.clock.now(), lifetime };
         self.memory.insert(key, Arc::new(entry));
         true
     }

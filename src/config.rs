@@ -1,8 +1,20 @@
 //! What the operator decided, as types that cannot be wrong.
 //!
-//! Text becomes [`Settings`] in one place ([`load`]); everything after it takes values that need no checking.
+//! Text becomes [`Settings`] in one place ([`Settings::load`]); everything after it takes values that need no checking.
 //! Invariants: a `Settings` has resolved secrets, parsed certificates and tenants whose account exists, and no key
 //! hash stands in it twice.
+
+mod describe;
+mod load;
+mod raw;
+mod routes;
+mod teams;
+mod tls;
+pub mod watch;
+
+pub use describe::Description;
+pub use raw::{Fault, Faults};
+pub use teams::CALLBACK_TYPES;
 
 use crate::byte_size::ByteSize;
 use crate::name::{AccountName, RouteName, TenantName};
@@ -98,7 +110,7 @@ pub struct Log {
 }
 
 /// How Iluma is reached.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Scheme and authority; no path.
     pub base_url: http::Uri,

@@ -1,3 +1,78 @@
 //! The command line: arguments, one command, an exit code.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use iluma_gateway::config::Settings;
+use iluma_gateway::{app, keygen};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A usage error, as clap has it too.
+const USAGE: u8 = 2;
+
+/// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
+///
+/// Exit codes: 0 done; 1 refused (a faulty configuration, a taken address, a failed demo); 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100, after_help = "Start with: iluma-gateway demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve until SIGTERM; SIGHUP or a changed file reloads the configuration.
+    #[command(after_help = "Example: iluma-gateway run --config /etc/iluma-gateway/config.toml")]
+    Run {
+        /// The configuration file; every key is explained in config/default.toml.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Load a configuration, resolve its secrets, and print the effective settings without them.
+    ///
+    /// Exits with 1 and every fault, each with its key path, if the configuration would not start.
+    #[command(after_help = "Example: iluma-gateway check --config config.toml")]
+    Check {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
+    #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
+    Keygen(keygen::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Run { config } => {
+            let settings = Settings::load(&config)?;
+            runtime()?.block_on(app::run(config, settings))?;
+        }
+        Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
+        Command::Keygen(args) => print!("{}", keygen::run(&args)),
+    }
+    Ok(())
+}
+
+/// As many workers as the process may use processors.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

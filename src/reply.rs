@@ -145,7 +145,8 @@ impl Rejection {
                     None => format!("\"{name}\";q={quota}"),
                 };
                 // draft-ietf-httpapi-ratelimit-headers: structured fields, seconds.
-                for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}"))] {
+                for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}"))]
+                {
                     if let Ok(value) = HeaderValue::try_from(value) {
                         headers.insert(field, value);
                     }

@@ -79,6 +79,8 @@ pub enum Treatment {
     Health,
     /// Both bodies pass without being held.
     Streamed,
+    /// OPTIONS: the path's methods are told, and nothing is sent.
+    Described,
     /// A setting of the tenant's own, which never reaches Iluma.
     Callback,
     /// Refused.
@@ -122,9 +124,11 @@ impl Table {
     /// The path has no normal form.
     pub fn find(&self, method: &Method, target: &PathAndQuery) -> Result<Route, PathError> {
         let path = NormalPath::parse(target.path())?;
+        let described = method == Method::OPTIONS;
         let asked = if method == Method::HEAD { &Method::GET } else { method };
-        let row =
-            with_segments(&path, |segments| self.rows.iter().find(|row| row.method == *asked && row.matches(segments)));
+        let row = with_segments(&path, |segments| {
+            self.rows.iter().find(|row| (described || row.method == *asked) && row.matches(segments))
+        });
         let (name, path) = match row.flatten() {
             // Most paths come as they are documented, and cost no copy.
             Some(row) if is_canonical(path.as_str()) => (row.name, Cow::Borrowed(path.as_str())),
@@ -134,7 +138,9 @@ impl Table {
             None if path.names(&FORBIDDEN_WORDS) => (RouteName::Forbidden, Cow::Borrowed(path.as_str())),
             None => (RouteName::Other, Cow::Borrowed(path.as_str())),
         };
-        Ok(Route { name, treatment: treatment(name), target: retarget(target, &path)? })
+        let known = !matches!(name, RouteName::Forbidden | RouteName::Other);
+        let treatment = if described && known { Treatment::Described } else { treatment(name) };
+        Ok(Route { name, treatment, target: retarget(target, &path)? })
     }
 
     /// The methods that some row knows for a path; none if no row knows the path.
@@ -295,6 +301,9 @@ mod tests {
         let methods = table.methods(&"/v1/callback/urls".parse().unwrap()).unwrap();
         assert_eq!(methods, [Method::GET, Method::POST, Method::PATCH]);
         assert!(table.methods(&"/nowhere".parse().unwrap()).unwrap().is_empty());
+        let options = table.find(&Method::OPTIONS, &"/v1/callback/urls".parse().unwrap()).unwrap();
+        assert_eq!((options.name, options.treatment), (RouteName::CallbackUrls, Treatment::Described));
+        assert_eq!(find("OPTIONS", "/businesses/1").0, RouteName::Forbidden);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod exchange;
 mod outgoing;
 mod pool;
 
-pub use answer::{AnswerBody, Collected, collect};
+pub use answer::{AnswerBody, AnswerError, Collected, collect};
 pub use credential::Credential;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
 

@@ -68,6 +68,12 @@ impl AnswerBody {
         }
     }
 
+    /// Whether the answer came in a content encoding.
+    #[must_use]
+    pub const fn is_encoded(&self) -> bool {
+        self.encoded
+    }
+
     fn give_back_if_done(&mut self) {
         if self.incoming.is_end_stream()
             && let Some(connection) = self.connection.take()

@@ -83,7 +83,8 @@ impl Connector {
     pub(super) fn new(settings: &config::Upstream, tasks: Tasks) -> Result<Self, rustls::Error> {
         let scheme = settings.base_url.scheme().cloned().unwrap_or(Scheme::HTTPS);
         let authority = settings.base_url.authority().cloned().unwrap_or(Authority::from_static("api.iluma.ai"));
-        let host = http::HeaderValue::from_str(authority.as_str()).map_err(|e| rustls::Error::General(e.to_string()))?;
+        let host =
+            http::HeaderValue::from_str(authority.as_str()).map_err(|e| rustls::Error::General(e.to_string()))?;
         let tls = if scheme == Scheme::HTTPS { Some(tls(settings, &authority)?) } else { None };
         Ok(Self {
             origin: Origin { scheme, authority, host },
@@ -130,7 +131,10 @@ impl Connector {
     }
 }
 
-fn tls(settings: &config::Upstream, authority: &Authority) -> Result<(TlsConnector, ServerName<'static>), rustls::Error> {
+fn tls(
+    settings: &config::Upstream,
+    authority: &Authority,
+) -> Result<(TlsConnector, ServerName<'static>), rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Verifier::new_with_extra_roots(settings.extra_ca.iter().cloned(), Arc::clone(&provider))?;
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -145,11 +149,8 @@ fn tls(settings: &config::Upstream, authority: &Authority) -> Result<(TlsConnect
 }
 
 async fn http1(stream: Either<TcpStream, TlsStream<TcpStream>>) -> Result<Connected, ConnectError> {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(ConnectError::Http)?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
     Ok(Connected::Http1(sender, connection))
 }
 

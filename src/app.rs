@@ -1,0 +1,279 @@
+//! The composition root: the only place that wires parts together.
+
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::config::{Faults, Settings};
+use crate::gateway::{Gateway, Telemetry};
+use crate::server::{Bounds, Server, TlsHandle};
+use crate::tasks::Tasks;
+use crate::telemetry::logs::{self, AccessLog, LogWriter};
+use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
+use crate::telemetry::redact::Redactor;
+use hyper::service::service_fn;
+use secrecy::SecretString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How often idle upstream connections are looked over.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long calls that nobody waits for any more may run on after the drain.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an app needs beside its settings.
+pub struct Surroundings {
+    /// Where access log lines go.
+    pub access_log: Box<dyn Write + Send>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Surroundings {
+    /// Those of a process that serves: standard output and the machine's time.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self { access_log: Box::new(io::stdout()), clock: Clock::system() }
+    }
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+/// Why an app does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be bound.
+    #[error("{key}: can't listen on {address}: {source}")]
+    Bind {
+        /// The key that names the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine's trust store.
+    #[error("upstream: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Anything else that the machine refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct App {
+    gateway: Arc<Gateway>,
+    admin: Arc<Admin>,
+    metrics: Metrics,
+    redactor: Redactor,
+    server_address: SocketAddr,
+    admin_address: SocketAddr,
+    server_tls: TlsHandle,
+    admin_tls: TlsHandle,
+    drain_timeout: Duration,
+    /// The listeners of the start, which only a restart changes.
+    listening: (SocketAddr, SocketAddr),
+    stop: CancellationToken,
+    stop_admin: CancellationToken,
+    servers: Tasks,
+    admin_server: Tasks,
+    leftovers: Tasks,
+    log: LogWriter,
+}
+
+impl App {
+    /// Binds the listeners and serves in the background.
+    ///
+    /// # Errors
+    /// What the machine refuses.
+    pub async fn start(settings: &Settings, surroundings: Surroundings) -> Result<Self, StartError> {
+        let redactor = Redactor::new(secrets(settings));
+        logs::diagnostics(settings.log.level, redactor.clone());
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
+        let leftovers = Tasks::new();
+        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: surroundings.clock };
+        let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone())?);
+        let admin = Arc::new(Admin::new(settings, metrics.clone()));
+        mirror(&metrics, &gateway, &access, &redactor);
+
+        let bounds = Bounds::new(&settings.server, &settings.upstream);
+        let server = bind("server.listen", &settings.server.listener, bounds).await?;
+        let admin_server = bind("admin.listen", &settings.admin.listener, bounds).await?;
+        let mut app = Self {
+            gateway,
+            admin,
+            metrics,
+            redactor,
+            server_address: server.address()?,
+            admin_address: admin_server.address()?,
+            server_tls: server.tls_handle(),
+            admin_tls: admin_server.tls_handle(),
+            drain_timeout: settings.server.drain_timeout,
+            listening: (settings.server.listener.listen, settings.admin.listener.listen),
+            stop: CancellationToken::new(),
+            stop_admin: CancellationToken::new(),
+            servers: Tasks::new(),
+            admin_server: Tasks::new(),
+            leftovers,
+            log,
+        };
+        app.serve(server, admin_server);
+        for key in &settings.not_in_effect {
+            tracing::warn!(key, "this key is accepted, but has no effect in this version");
+        }
+        tracing::info!(server = %app.server_address, admin = %app.admin_address, "listening");
+        Ok(app)
+    }
+
+    fn serve(&mut self, server: Server, admin_server: Server) {
+        let (gateway, metrics) = (Arc::clone(&self.gateway), self.metrics.clone());
+        let (stop, drain) = (self.stop.clone(), self.drain_timeout);
+        self.servers.spawn(async move {
+            let service = service_fn(move |request| Arc::clone(&gateway).handle(request));
+            server.serve(service, move || metrics.connection(Listener::Tenants), stop, drain).await;
+        });
+        let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
+        self.admin_server.spawn(async move {
+            let service = service_fn(move |request| Arc::clone(&admin).handle(request));
+            let brief = Duration::from_secs(1);
+            admin_server.serve(service, move || metrics.connection(Listener::Admin), stop, brief).await;
+        });
+        let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
+        self.servers.spawn(async move {
+            let sweep = async {
+                loop {
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                    gateway.sweep();
+                }
+            };
+            let _: Option<()> = stop.run_until_cancelled(sweep).await;
+        });
+    }
+
+    /// Where tenants are served.
+    #[must_use]
+    pub const fn server_address(&self) -> SocketAddr {
+        self.server_address
+    }
+
+    /// Where operators are served.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Goes over to other settings, or says why not; then everything stays as it is.
+    ///
+    /// # Errors
+    /// The machine has no usable trust store for upstream's certificate.
+    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        // The new secrets are hidden before anything can use them, and the old ones as long as something may.
+        self.redactor.replace(secrets(settings));
+        self.gateway.reload(settings)?;
+        self.admin.reload(settings);
+        self.server_tls.replace(settings.server.listener.tls.clone());
+        self.admin_tls.replace(settings.admin.listener.tls.clone());
+        if (settings.server.listener.listen, settings.admin.listener.listen) != self.listening {
+            tracing::warn!("a changed listen address takes effect at the next start");
+        }
+        Ok(())
+    }
+
+    /// Notes what became of a changed configuration.
+    fn reloaded(&self, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                self.metrics.config_reload(Reload::Applied);
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(why) => {
+                self.metrics.config_reload(Reload::Refused);
+                tracing::error!(why, "the changed configuration is refused, the old one stays in effect");
+            }
+        }
+    }
+
+    /// Drains: no new connections, requests in flight finish, within the time that the settings give.
+    pub async fn shutdown(self) {
+        tracing::info!("draining");
+        self.admin.drain();
+        self.stop.cancel();
+        self.servers.drain(self.drain_timeout + Duration::from_secs(2)).await;
+        self.leftovers.drain(LEFTOVER_PATIENCE).await;
+        // Last, so that readiness and metrics can be asked until the end.
+        self.stop_admin.cancel();
+        self.admin_server.drain(Duration::from_secs(3)).await;
+        self.log.finish();
+    }
+}
+
+/// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
+///
+/// # Errors
+/// What the machine refuses at the start.
+pub async fn run(path: PathBuf, settings: Settings) -> Result<(), StartError> {
+    let app = App::start(&settings, Surroundings::of_process()).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut files = crate::config::watch::Watch::new(&settings.files).map_err(io::Error::other)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {}
+            () = files.changed() => {}
+        }
+        let outcome = match Settings::load(&path) {
+            Ok(settings) => match app.reload(&settings) {
+                Ok(()) => files.set_files(&settings.files).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+            Err(faults) => Err(one_line(&faults)),
+        };
+        app.reloaded(outcome);
+    }
+    app.shutdown().await;
+    Ok(())
+}
+
+fn one_line(faults: &Faults) -> String {
+    faults.to_string().trim().replace('\n', "; ")
+}
+
+async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bounds) -> Result<Server, StartError> {
+    let bound = Server::bind(listener, bounds).await;
+    bound.map_err(|source| StartError::Bind { key, address: listener.listen, source })
+}
+
+/// Lets metrics read what other parts count.
+fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor) {
+    // Metrics are part of the gateway: a strong reference would keep both alive for ever.
+    let cache = Arc::downgrade(gateway);
+    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().0));
+    let cache = Arc::downgrade(gateway);
+    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().1));
+    let access = access.clone();
+    metrics.mirror(Mirrored::LogLinesDropped, move || access.dropped());
+    let redactor = redactor.clone();
+    metrics.mirror(Mirrored::Redactions, move || redactor.total());
+}
+
+/// What must never be in a line, whatever else happens.
+fn secrets(settings: &Settings) -> Vec<SecretString> {
+    let accounts = settings.accounts.values();
+    let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();
+    secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
+    secrets.extend(settings.admin.token.clone());
+    secrets
+}

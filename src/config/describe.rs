@@ -1,0 +1,175 @@
+//! The effective settings for people to read, as TOML and without secrets.
+//!
+//! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; what
+//! is left out is not set and has no limit.
+
+use super::{Account, Listener, Settings, Tenant, UnknownRoutes};
+use secrecy::SecretBox;
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+impl Settings {
+    /// The settings as readable TOML, without secrets.
+    #[must_use]
+    pub fn describe(&self) -> Description<'_> {
+        Description(self)
+    }
+}
+
+/// Displays the effective settings; see [`Settings::describe`].
+#[derive(Clone, Copy)]
+pub struct Description<'a>(&'a Settings);
+
+impl fmt::Debug for Description<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Display for Description<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Settings { server, callbacks, admin, log, upstream, state, cache, .. } = self.0;
+        writeln!(f, "[server]")?;
+        listener(f, &server.listener)?;
+        writeln!(f, "max_connections = {}", server.max_connections)?;
+        writeln!(f, "max_in_flight = {}", server.max_in_flight)?;
+        writeln!(f, "header_timeout = {}", time(server.header_timeout))?;
+        writeln!(f, "max_header_bytes = \"{}\"", server.max_header_bytes)?;
+        writeln!(f, "max_headers = {}", server.max_headers)?;
+        writeln!(f, "drain_timeout = {}", time(server.drain_timeout))?;
+
+        writeln!(f, "\n[callbacks]")?;
+        listener(f, &callbacks.listener)?;
+        optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
+        writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
+
+        writeln!(f, "\n[admin]")?;
+        listener(f, &admin.listener)?;
+        optional(f, "token", admin.token.as_ref().map(set))?;
+
+        writeln!(f, "\n[log]\nlevel = {}", quoted(log.level.as_str().to_ascii_lowercase()))?;
+
+        writeln!(f, "\n[upstream]\nbase_url = {}", quoted(&upstream.base_url))?;
+        if !upstream.extra_ca.is_empty() {
+            writeln!(f, "extra_ca = \"({} certificates)\"", upstream.extra_ca.len())?;
+        }
+        optional(f, "proxy", upstream.proxy.as_ref().map(quoted))?;
+        writeln!(f, "connect_timeout = {}", time(upstream.connect_timeout))?;
+        writeln!(f, "timeout = {}", time(upstream.timeout))?;
+        writeln!(f, "idle_timeout = {}", time(upstream.idle_timeout))?;
+        writeln!(f, "pool_idle_timeout = {}", time(upstream.pool_idle_timeout))?;
+        let unknown_routes = match upstream.unknown_routes {
+            UnknownRoutes::Post => "post",
+            UnknownRoutes::Forward => "forward",
+            UnknownRoutes::Deny => "deny",
+        };
+        writeln!(f, "unknown_routes = {}", quoted(unknown_routes))?;
+
+        writeln!(f, "\n[state]\npath = {}", quoted(state.path.display()))?;
+        writeln!(f, "root_key = {}", set(&state.root_key))?;
+        let keys = state.encryption_keys.iter();
+        let keys = keys.map(|key| format!("{{ id = {}, key = {} }}", quoted(&key.id), set(&key.key)));
+        writeln!(f, "encryption_keys = {}", list(keys))?;
+
+        writeln!(f, "\n[cache]\nmemory = \"{}\"", cache.memory)?;
+        writeln!(
+            f,
+            "bank = {{ found = {}, not_found = {}, stale_if_error = {} }}",
+            time(cache.bank_found),
+            time(cache.bank_not_found),
+            time(cache.bank_stale_if_error)
+        )?;
+        writeln!(f, "cft = {{ clear = {}, match = {} }}", time(cache.cft_clear), time(cache.cft_match))?;
+        writeln!(f, "bank_codes = {}", time(cache.bank_codes))?;
+
+        for (name, account) in &self.0.accounts {
+            writeln!(f, "\n[accounts.{name}]")?;
+            describe_account(f, account)?;
+        }
+        for (name, tenant) in &self.0.tenants {
+            writeln!(f, "\n[tenants.{name}]")?;
+            describe_tenant(f, tenant)?;
+        }
+        for route in &self.0.routes {
+            writeln!(f, "\n[[routes]]\nmethod = {}\npath = {}", quoted(&route.method), quoted(&route.path))?;
+            writeln!(f, "like = {}", quoted(route.like))?;
+        }
+        if !self.0.not_in_effect.is_empty() {
+            writeln!(f, "\n# Accepted, but without effect in this version:")?;
+            for key in &self.0.not_in_effect {
+                writeln!(f, "#   {key}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn listener(f: &mut Formatter<'_>, listener: &Listener) -> fmt::Result {
+    writeln!(f, "listen = \"{}\"", listener.listen)?;
+    optional(f, "tls", listener.tls.as_ref().map(|_| quoted("(set)")))
+}
+
+fn describe_account(f: &mut Formatter<'_>, account: &Account) -> fmt::Result {
+    writeln!(f, "api_key = {}", set(&account.api_key))?;
+    if !account.callback_tokens.is_empty() {
+        writeln!(f, "callback_token = {}", list(account.callback_tokens.iter().map(set)))?;
+    }
+    optional(f, "requests_per_second", account.requests_per_second)?;
+    writeln!(f, "max_wait = {}", time(account.max_wait))?;
+    writeln!(f, "seal_references = {}", account.seal_references)
+}
+
+fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
+    writeln!(f, "account = \"{}\"", tenant.account)?;
+    let hashes = tenant.key_sha256.iter().map(|hash| {
+        let digits: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        quoted(format!("{digits}…"))
+    });
+    writeln!(f, "key_sha256 = {}", list(hashes))?;
+    optional(f, "requests_per_second", tenant.requests_per_second)?;
+    optional(f, "burst", tenant.burst)?;
+    optional(f, "max_in_flight", tenant.max_in_flight)?;
+    writeln!(f, "weight = {}", tenant.weight)?;
+    optional(f, "upstream_calls_per_day", tenant.upstream_calls_per_day)?;
+    optional(f, "upstream_calls_per_month", tenant.upstream_calls_per_month)?;
+    writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
+    writeln!(f, "share_cache = {}", tenant.share_cache)?;
+    writeln!(f, "owns_unsealed = {}", tenant.owns_unsealed)?;
+    writeln!(f, "callback_hosts = {}", list(tenant.callback_hosts.iter().map(quoted)))?;
+    let urls: Vec<String> =
+        tenant.callback_urls.iter().map(|(kind, url)| format!("{kind} = {}", quoted(without_query(url)))).collect();
+    if !urls.is_empty() {
+        writeln!(f, "callback_urls = {{ {} }}", urls.join(", "))?;
+    }
+    Ok(())
+}
+
+fn optional(f: &mut Formatter<'_>, key: &str, value: Option<impl Display>) -> fmt::Result {
+    value.map_or(Ok(()), |value| writeln!(f, "{key} = {value}"))
+}
+
+/// Takes the secret to prove that there is one, and shows nothing of it.
+fn set<S: secrecy::zeroize::Zeroize + ?Sized>(_: &SecretBox<S>) -> String {
+    quoted("(set)")
+}
+
+fn time(duration: Duration) -> String {
+    quoted(humantime::format_duration(duration))
+}
+
+fn list(members: impl Iterator<Item = String>) -> String {
+    format!("[{}]", members.collect::<Vec<_>>().join(", "))
+}
+
+/// Teams put tokens into the query.
+fn without_query(url: &http::Uri) -> String {
+    let text = url.to_string();
+    match text.split_once('?') {
+        Some((before, _)) => format!("{before}?(set)"),
+        None => text,
+    }
+}
+
+fn quoted(text: impl Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}

@@ -1,0 +1,971 @@
+//! Text to [`Settings`]: the operator's file laid over `config/default.toml`, which is compiled in.
+//!
+//! Invariants: every fault of a file is found in one go; no default stands anywhere but in that file.
+
+use super::raw::{self, Entry, Fault, Faults, Findings, Reader, Section, UrlParts};
+use super::{
+    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Server, Settings, State, UnknownRoutes, Upstream, routes,
+    teams, tls,
+};
+use crate::byte_size::ByteSize;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+use toml::Table;
+
+impl Settings {
+    /// Reads a configuration file, and the secrets and certificates it names.
+    ///
+    /// # Errors
+    /// Every fault of the file: what is not TOML, not known, not there or not right.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(&path).and_then(|file| file.take(MAX_FILE.bytes() + 1).read_to_string(&mut text));
+        if let Err(error) = read {
+            return Err(Fault::new("", format!("cannot read {}: {error}", path.display())).into());
+        }
+        if text.len() > MAX_FILE.to_usize() {
+            return Err(Fault::new("", format!("{} is larger than {MAX_FILE}", path.display())).into());
+        }
+        let base = path.parent().unwrap_or(Path::new("."));
+        let mut settings = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
+        settings.files.insert(0, path);
+        Ok(settings)
+    }
+
+    /// Reads a configuration from text. Relative file paths start at `base`; `env` looks up environment variables.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let own = raw::parse(text)?;
+        let (settings, Findings { faults, mut files, .. }) = read(&own, base, env)?;
+        match settings {
+            Some(mut settings) if faults.is_empty() => {
+                files.sort();
+                files.dedup();
+                settings.files = files;
+                settings.not_in_effect = not_in_effect(&own, &settings);
+                Ok(settings)
+            }
+            _ => Err(Faults::new(faults)),
+        }
+    }
+}
+
+/// Every key with its default, or as an example where it has none.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
+const NOT_IN_EFFECT: [&str; 14] = [
+    "callbacks.*",
+    "state.path",
+    "state.encryption_keys",
+    "cache.bank.stale_if_error",
+    "accounts.*.requests_per_second",
+    "accounts.*.max_wait",
+    "accounts.*.seal_references",
+    "accounts.*.callback_token",
+    "tenants.*.weight",
+    "tenants.*.upstream_calls_per_day",
+    "tenants.*.upstream_calls_per_month",
+    "tenants.*.owns_unsealed",
+    "tenants.*.callback_hosts",
+    "tenants.*.callback_urls",
+];
+
+// Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
+/// A configuration for a thousand tenants has about 500 KiB.
+const MAX_FILE: ByteSize = ByteSize::mib(4);
+/// One a year for longer than anything is kept.
+const MAX_ENCRYPTION_KEYS: usize = 16;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86400);
+/// Zero would end every request before it began.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
+/// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
+const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
+/// Watchlists change every day.
+const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+
+/// Reads everything; `None` only with a fault in the findings.
+fn read(own: &Table, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Option<Settings>, Findings), Fault> {
+    let defaults = raw::parse(DEFAULTS)?;
+    let reader = Reader::new(base, env);
+    let settings = settings(&reader.root(own, &defaults));
+    Ok((settings, reader.finish(own)))
+}
+
+// In these functions everything is read before the first `?`, so that a fault hides no other.
+
+fn settings(root: &Section<'_>) -> Option<Settings> {
+    let server = server(&root.section("server"));
+    let callbacks = callbacks(&root.section("callbacks"));
+    let admin = admin(&root.section("admin"));
+    let log = log(&root.section("log"));
+    let upstream = upstream(&root.section("upstream"));
+    let state = state(&root.section("state"));
+    let cache = cache(&root.section("cache"));
+    let (account_names, accounts) = teams::accounts(&root.section("accounts"));
+    let tenants = teams::tenants(&root.section("tenants"), &account_names);
+    let routes = root.maybe("routes", routes::custom).unwrap_or_default();
+    let (server, callbacks, admin) = (server?, callbacks?, admin?);
+    distinct_listeners(
+        root,
+        [
+            ("server", server.listener.listen),
+            ("callbacks", callbacks.listener.listen),
+            ("admin", admin.listener.listen),
+        ],
+    );
+    Some(Settings {
+        server,
+        callbacks,
+        admin,
+        log: log?,
+        upstream: upstream?,
+        state: state?,
+        cache: cache?,
+        accounts,
+        tenants,
+        routes,
+        files: Vec::new(),
+        not_in_effect: Vec::new(),
+    })
+}
+
+fn server(server: &Section<'_>) -> Option<Server> {
+    let listener = listener(server);
+    let max_connections = server.get("max_connections", Entry::count);
+    let max_in_flight = server.get("max_in_flight", Entry::count);
+    let header_timeout = server.get("header_timeout", |time| time.duration(TIMEOUT));
+    // hyper refuses to buffer less than 8 KiB.
+    let max_header_bytes = server.get("max_header_bytes", |size| size.size(ByteSize::kib(8)..=ByteSize::mib(1)));
+    let max_headers = server.get("max_headers", |count| count.number(1..=1000_u32));
+    let drain_timeout = server.get("drain_timeout", |time| time.duration(Duration::ZERO..=HOUR));
+    Some(Server {
+        listener: listener?,
+        max_connections: max_connections? as usize,
+        max_in_flight: max_in_flight? as usize,
+        header_timeout: header_timeout?,
+        max_header_bytes: max_header_bytes?,
+        max_headers: max_headers? as usize,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
+    let listener = listener(callbacks);
+    let public_url = callbacks.maybe("public_url", |url| url.url(&["http", "https"], UrlParts::Path));
+    let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
+    Some(Callbacks { listener: listener?, public_url, retry: retry? })
+}
+
+fn admin(admin: &Section<'_>) -> Option<Admin> {
+    let listener = listener(admin);
+    let token = admin.maybe("token", |token| token.token(""));
+    Some(Admin { listener: listener?, token })
+}
+
+fn listener(section: &Section<'_>) -> Option<Listener> {
+    let listen = section.get("listen", Entry::address);
+    let tls = section.maybe("tls", |tls| tls::server_config(&tls.table()?));
+    Some(Listener { listen: listen?, tls })
+}
+
+fn distinct_listeners(root: &Section<'_>, listeners: [(&str, SocketAddr); 3]) {
+    for (place, (name, address)) in listeners.iter().enumerate() {
+        let clash = listeners[..place].iter().find(|(_, other)| {
+            let all = address.ip().is_unspecified() || other.ip().is_unspecified();
+            address.port() != 0 && address.port() == other.port() && (all || address.ip() == other.ip())
+        });
+        if let Some((other, _)) = clash {
+            root.section(name).fault_at("listen", format!("the same address as {other}.listen; give it another port"));
+        }
+    }
+}
+
+fn log(log: &Section<'_>) -> Option<Log> {
+    let levels = [
+        ("error", tracing::Level::ERROR),
+        ("warn", tracing::Level::WARN),
+        ("info", tracing::Level::INFO),
+        ("debug", tracing::Level::DEBUG),
+        ("trace", tracing::Level::TRACE),
+    ];
+    Some(Log { level: log.get("level", |level| level.one_of(&levels))? })
+}
+
+fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
+    let base_url = upstream.get("base_url", |url| url.url(&["http", "https"], UrlParts::Authority));
+    let extra_ca = upstream.maybe("extra_ca", tls::trusted).unwrap_or_default();
+    let proxy = upstream.maybe("proxy", |url| url.url(&["http"], UrlParts::Authority));
+    let connect_timeout = upstream.get("connect_timeout", |time| time.duration(TIMEOUT));
+    let timeout = upstream.get("timeout", |time| time.duration(TIMEOUT));
+    let idle_timeout = upstream.get("idle_timeout", |time| time.duration(TIMEOUT));
+    let pool_idle_timeout = upstream.get("pool_idle_timeout", |time| time.duration(TIMEOUT));
+    let words = [("post", UnknownRoutes::Post), ("forward", UnknownRoutes::Forward), ("deny", UnknownRoutes::Deny)];
+    let unknown_routes = upstream.get("unknown_routes", |word| word.one_of(&words));
+    Some(Upstream {
+        base_url: base_url?,
+        extra_ca,
+        proxy,
+        connect_timeout: connect_timeout?,
+        timeout: timeout?,
+        idle_timeout: idle_timeout?,
+        pool_idle_timeout: pool_idle_timeout?,
+        unknown_routes: unknown_routes?,
+    })
+}
+
+fn state(state: &Section<'_>) -> Option<State> {
+    let path = state.get("path", Entry::path_of_file);
+    let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with 64 hex digits \
+                   (iluma-gateway keygen --secret makes them)";
+    let root_key = state.must("root_key", missing, Entry::key);
+    let missing = "missing; give at least one { id = \"2026-11\", key = { env = \"NAME\" } } with 64 hex digits \
+                   (iluma-gateway keygen --secret makes them)";
+    let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
+    if let Some(redis) = state.entry("redis") {
+        redis.fault(
+            "this version keeps its state on one node and cannot share it by Redis: leave it out; \
+                     it comes with a later version",
+        );
+        if let Some(redis) = redis.table() {
+            redis.entry("url");
+            redis.entry("cache_url");
+        }
+    }
+    Some(State { path: path?, root_key: root_key?, encryption_keys: encryption_keys? })
+}
+
+fn encryption_keys(list: &Entry<'_>) -> Option<Vec<EncryptionKey>> {
+    let mut ids = BTreeSet::new();
+    list.each(1..=MAX_ENCRYPTION_KEYS, |entry| {
+        let table = entry.table()?;
+        let id = table.must("id", "missing; give a name for the key, such as \"2026-11\"", |id| {
+            let text = id.text()?;
+            let fits = (1..=32).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            if !fits {
+                id.fault("must be 1 to 32 characters of a-z, A-Z, 0-9, -, _ and .");
+                return None;
+            }
+            if !ids.insert(text) {
+                id.fault("stands twice; an id names one key");
+                return None;
+            }
+            Some(text.to_owned())
+        });
+        let key = table.must("key", "missing; give { env = \"NAME\" } or { file = \"PATH\" }", Entry::key);
+        Some(EncryptionKey { id: id?, key: key? })
+    })
+}
+
+fn cache(cache: &Section<'_>) -> Option<Cache> {
+    let memory = cache.get("memory", |size| size.size(ByteSize::kib(0)..=ByteSize::mib(1 << 20)));
+    let bank = cache.section("bank");
+    let bank_found = bank.get("found", |time| time.duration(LIFETIME));
+    let bank_not_found = bank.get("not_found", |time| time.duration(LIFETIME));
+    let bank_stale_if_error = bank.get("stale_if_error", |time| time.duration(LIFETIME));
+    let cft = cache.section("cft");
+    let cft_clear = cft.get("clear", |time| time.duration(WATCHLIST_LIFETIME));
+    let cft_match = cft.get("match", |time| time.duration(WATCHLIST_LIFETIME));
+    cft.refuse("stale_if_error", "a watchlist answer is never served past its lifetime, whatever fails: leave it out");
+    let bank_codes = cache.get("bank_codes", |time| time.duration(LIFETIME));
+    Some(Cache {
+        memory: memory?,
+        bank_found: bank_found?,
+        bank_not_found: bank_not_found?,
+        bank_stale_if_error: bank_stale_if_error?,
+        cft_clear: cft_clear?,
+        cft_match: cft_match?,
+        bank_codes: bank_codes?,
+    })
+}
+
+/// Which keys of the operator's file nothing acts on yet.
+fn not_in_effect(own: &Table, settings: &Settings) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, value) in own {
+        find_not_in_effect(key.clone(), value, &mut found);
+    }
+    // What it says is what happens.
+    if settings.cache.bank_stale_if_error.is_zero() {
+        found.retain(|key| key != "cache.bank.stale_if_error");
+    }
+    found
+}
+
+fn find_not_in_effect(path: String, value: &toml::Value, found: &mut Vec<String>) {
+    let matches = |pattern: &&str| {
+        pattern.split('.').count() == path.split('.').count()
+            && pattern.split('.').zip(path.split('.')).all(|(wanted, part)| wanted == "*" || wanted == part)
+    };
+    if NOT_IN_EFFECT.iter().any(matches) {
+        found.push(path);
+    } else if let Some(table) = value.as_table() {
+        for (key, value) in table {
+            find_not_in_effect(format!("{path}.{key}"), value, found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CustomRoute;
+    use crate::name::RouteName;
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+
+    /// Every secret that [`env`] gives has this in it, and no fault may.
+    const MARK: &str = "5ec5e7";
+
+    fn env(name: &str) -> Option<String> {
+        Some(match name {
+            "EMPTY" => String::new(),
+            "SHORT" => "5ec5e7".to_owned(),
+            "COLON" => "5ec5e7-with:colon".to_owned(),
+            "SPACE" => "5ec5e7 with space".to_owned(),
+            "QUOTE" => "5ec5e7-with\"quote".to_owned(),
+            "LATIN" => "5ec5e7-with-é".to_owned(),
+            "LONG" => "5ec5e7".repeat(100),
+            "KEY"
+            | "ROOT"
+            | "ILUMA_GATEWAY_ROOT_KEY"
+            | "ILUMA_GATEWAY_KEY_2026_11"
+            | "ILUMA_DEMO_ROOT_KEY"
+            | "ILUMA_DEMO_ENCRYPTION_KEY" => format!("{MARK:0<64}"),
+            "KEY63" => format!("{MARK:0<63}"),
+            "KEYX" => format!("{MARK:x<64}"),
+            _ if name.starts_with("ILUMA_") || name == "TOKEN" => format!("{MARK}-{}", name.to_lowercase()),
+            _ => return None,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Settings, Faults> {
+        Settings::parse(text, Path::new("/nowhere"), &env)
+    }
+
+    fn parse_in(folder: &Path, text: &str) -> Result<Settings, Faults> {
+        Settings::parse(text, folder, &env)
+    }
+
+    /// What has to be there, without `[state]`, one account, no tenant.
+    const ACCOUNT: &str = "[accounts.live]\napi_key = { env = \"TOKEN\" }\n";
+    const STATE: &str =
+        "[state]\nroot_key = { env = \"ROOT\" }\nencryption_keys = [{ id = \"a\", key = { env = \"KEY\" } }]\n";
+
+    fn with(text: &str) -> String {
+        format!("{text}\n{STATE}{ACCOUNT}")
+    }
+
+    fn lending(keys: &str) -> String {
+        let hash = "ab".repeat(32);
+        with(&format!("[tenants.lending]\naccount = \"live\"\nkey_sha256 = [\"{hash}\"]\n{keys}"))
+    }
+
+    /// Writes `cert.pem`, `key.pem`, `other-key.pem`, and the files named in the defaults' examples.
+    fn folder_with_certificates() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        for name in ["cert.pem", "teams-ca.pem", "iluma-ca.pem", "ops-ca.pem", "proxy-ca.pem"] {
+            write(name, &made.cert.pem());
+        }
+        write("key.pem", &made.signing_key.serialize_pem());
+        write("other-key.pem", &other.signing_key.serialize_pem());
+        folder
+    }
+
+    /// The defaults with the examples among them uncommented.
+    fn every_key() -> String {
+        let example = |rest: &str| {
+            let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+            rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| word(key))
+        };
+        let lines = DEFAULTS.lines().map(|line| line.strip_prefix("# ").filter(|rest| example(rest)).unwrap_or(line));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every key of a table as the reader notes them; a secret has no keys of its own.
+    fn keys(path: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) if !table.contains_key("env") => {
+                for (key, value) in table {
+                    let named = matches!(path, "accounts" | "tenants" | "tenants.*.callback_urls");
+                    let key = if named { "*" } else { key };
+                    let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                    keys(&path, value, found);
+                    found.insert(path);
+                }
+            }
+            toml::Value::Array(list) => list.iter().filter(|item| item.is_table()).for_each(|item| {
+                keys(&format!("{path}[]"), item, found);
+            }),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_file_of_defaults_has_every_key_that_is_read_and_no_other() {
+        let folder = folder_with_certificates();
+        let mut own = raw::parse(&every_key()).unwrap();
+        let mut written = BTreeSet::new();
+        keys("", &toml::Value::Table(own.clone()), &mut written);
+        // The operator's file has names where the defaults have "*".
+        for named in ["accounts", "tenants"] {
+            let defaults = own[named].as_table_mut().unwrap().remove("*").unwrap();
+            for (_, member) in own[named].as_table_mut().unwrap() {
+                for (key, value) in defaults.as_table().unwrap() {
+                    member.as_table_mut().unwrap().insert(key.clone(), value.clone());
+                }
+            }
+        }
+        let (settings, findings) = read(&own, folder.path(), &env).unwrap();
+        assert_eq!(Vec::from_iter(findings.asked), Vec::from_iter(written));
+        let faults: Vec<&str> = findings.faults.iter().map(Fault::key).collect();
+        assert_eq!(faults, ["state.redis"]);
+        assert!(settings.is_some());
+    }
+
+    #[test]
+    fn without_a_file_only_what_has_no_default_is_missing() {
+        let faults = parse("").unwrap_err();
+        assert_eq!(
+            faults.iter().map(Fault::key).collect::<Vec<_>>(),
+            ["accounts", "state.encryption_keys", "state.root_key"]
+        );
+    }
+
+    #[test]
+    fn defaults_are_what_the_design_says() {
+        let settings = parse(&lending("requests_per_second = 20")).unwrap();
+        assert_eq!(settings.server.listener.listen, "127.0.0.1:8080".parse().unwrap());
+        assert!(settings.server.listener.tls.is_none());
+        assert_eq!(settings.server.max_connections, 10_000);
+        assert_eq!(settings.server.max_in_flight, 4096);
+        assert_eq!(settings.server.header_timeout, Duration::from_secs(30));
+        assert_eq!(settings.server.max_header_bytes, ByteSize::kib(32));
+        assert_eq!(settings.server.max_headers, 100);
+        assert_eq!(settings.server.drain_timeout, Duration::from_secs(30));
+        assert_eq!(settings.callbacks.listener.listen, "127.0.0.1:8081".parse().unwrap());
+        assert_eq!(settings.callbacks.retry, [5, 30, 120, 600, 3600, 10800, 21600, 43200].map(Duration::from_secs));
+        assert_eq!(settings.admin.listener.listen, "127.0.0.1:9090".parse().unwrap());
+        assert!(settings.admin.token.is_none());
+        assert_eq!(settings.log.level, tracing::Level::INFO);
+        assert_eq!(settings.upstream.base_url, "https://api.iluma.ai/");
+        assert_eq!(settings.upstream.connect_timeout, Duration::from_secs(3));
+        assert_eq!(settings.upstream.timeout, Duration::from_secs(30));
+        assert_eq!(settings.upstream.idle_timeout, Duration::from_secs(30));
+        assert_eq!(settings.upstream.pool_idle_timeout, Duration::from_secs(30));
+        assert_eq!(settings.upstream.unknown_routes, UnknownRoutes::Post);
+        assert_eq!(settings.state.path, Path::new("/nowhere/iluma-gateway.db"));
+        assert_eq!(settings.cache.memory, ByteSize::mib(256));
+        assert_eq!(settings.cache.bank_found, 7 * DAY);
+        assert_eq!(settings.cache.bank_not_found, HOUR);
+        assert_eq!(settings.cache.bank_stale_if_error, Duration::ZERO);
+        assert_eq!([settings.cache.cft_clear, settings.cache.cft_match, settings.cache.bank_codes], [HOUR; 3]);
+        let account = &settings.accounts[&"live".parse().unwrap()];
+        assert_eq!(account.max_wait, Duration::from_secs(2));
+        assert!(account.seal_references && account.requests_per_second.is_none());
+        let tenant = &settings.tenants[&"lending".parse().unwrap()];
+        assert_eq!((tenant.weight, tenant.share_cache, tenant.owns_unsealed), (1, true, false));
+        assert_eq!((tenant.requests_per_second, tenant.burst), (Some(20), Some(20)));
+        assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
+        assert!(!tenant.routes.contains(&RouteName::Forbidden));
+        // It has to be there, so it is always told.
+        assert_eq!(settings.not_in_effect, ["state.encryption_keys"]);
+    }
+
+    #[test]
+    fn the_example_of_the_design_loads() {
+        let settings = parse(
+            r#"
+[server]
+listen = "127.0.0.1:8080"
+[callbacks]
+listen = "127.0.0.1:8081"
+public_url = "https://kyc-callbacks.example.com"
+retry = ["5s", "30s", "2m", "10m", "1h", "3h", "6h", "12h"]
+[admin]
+listen = "127.0.0.1:9090"
+token = { env = "ILUMA_GATEWAY_ADMIN_TOKEN" }
+[log]
+level = "info"
+[upstream]
+base_url = "https://api.iluma.ai"
+proxy = "http://egress.internal:3128"
+connect_timeout = "3s"
+timeout = "30s"
+idle_timeout = "30s"
+unknown_routes = "post"
+[state]
+path = "iluma-gateway.db"
+root_key = { env = "ILUMA_GATEWAY_ROOT_KEY" }
+encryption_keys = [{ id = "2026-11", key = { env = "ILUMA_GATEWAY_KEY_2026_11" } }]
+[cache]
+memory = "256MiB"
+bank = { found = "7d", not_found = "1h", stale_if_error = "0s" }
+cft = { clear = "1h", match = "1h" }
+bank_codes = "1h"
+[accounts.live]
+api_key = { env = "ILUMA_LIVE_API_KEY" }
+callback_token = { env = "ILUMA_LIVE_CALLBACK_TOKEN" }
+requests_per_second = 50
+max_wait = "2s"
+seal_references = true
+[tenants.lending]
+account = "live"
+key_sha256 = ["00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"]
+requests_per_second = 20
+burst = 40
+max_in_flight = 200
+weight = 1
+upstream_calls_per_day = 10000
+upstream_calls_per_month = 200000
+routes = ["bank", "cft"]
+share_cache = true
+owns_unsealed = false
+callback_hosts = ["lending.internal"]
+callback_urls = { NAME_VALIDATOR_REQUEST = "https://lending.internal/kyc" }
+[[routes]]
+method = "POST"
+path = "/v3/identity/bank_checks"
+like = "bank"
+"#,
+        )
+        .unwrap();
+        assert_eq!(settings.upstream.proxy.unwrap(), "http://egress.internal:3128/");
+        let tenant = &settings.tenants[&"lending".parse().unwrap()];
+        use RouteName::{Bank, BankCodes, BankGet, CallbackToken, CallbackUrls, Cft, Health};
+        assert!(tenant.routes.iter().eq(&[Bank, BankGet, Cft, BankCodes, CallbackUrls, CallbackToken, Health]));
+        assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
+        let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
+        assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);
+        assert_eq!(
+            settings.not_in_effect,
+            [
+                "accounts.live.callback_token",
+                "accounts.live.max_wait",
+                "accounts.live.requests_per_second",
+                "accounts.live.seal_references",
+                "callbacks.listen",
+                "callbacks.public_url",
+                "callbacks.retry",
+                "state.encryption_keys",
+                "state.path",
+                "tenants.lending.callback_hosts",
+                "tenants.lending.callback_urls",
+                "tenants.lending.owns_unsealed",
+                "tenants.lending.upstream_calls_per_day",
+                "tenants.lending.upstream_calls_per_month",
+                "tenants.lending.weight",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_example_and_the_demo_load() {
+        let settings = parse(include_str!("../../config/example.toml")).unwrap();
+        assert_eq!((settings.accounts.len(), settings.tenants.len()), (2, 3));
+        let demo = include_str!("../../config/demo.toml")
+            .replace("{upstream}", "127.0.0.1:9")
+            .replace("{lending_sha256}", &"1".repeat(64))
+            .replace("{payments_sha256}", &"2".repeat(64));
+        let settings = parse(&demo).unwrap();
+        assert_eq!((settings.accounts.len(), settings.tenants.len()), (1, 2));
+        assert_eq!(settings.upstream.base_url, "http://127.0.0.1:9/");
+        assert_eq!(settings.not_in_effect, ["callbacks.listen", "state.encryption_keys"]);
+    }
+
+    #[test]
+    fn each_fault_says_where_it_is_and_what_would_be_right() {
+        let hash = "ab".repeat(32);
+        let other = "cd".repeat(32);
+        let secret = "{ env = \"NAME\" } or { file = \"PATH\" }";
+        let missing_key = "with 64 hex digits (iluma-gateway keygen --secret makes them)";
+        let state = |keys: &str| format!("{ACCOUNT}[state]\n{keys}");
+        let root = "root_key = { env = \"ROOT\" }";
+        let key = "encryption_keys = [{ id = \"a\", key = { env = \"KEY\" } }]";
+        let account = |keys: &str| format!("{STATE}[accounts.live]\n{keys}");
+        let api_key = |value: &str| account(&format!("api_key = {value}"));
+        let tenant = |keys: &str| with(&format!("[tenants.lending]\n{keys}"));
+        let route =
+            |keys: &str| with(&format!("[[routes]]\nmethod = \"POST\"\npath = \"/v*/a/:id\"\nlike = \"bank\"\n{keys}"));
+        let path = |path: &str| route("").replace("/v*/a/:id", path);
+        let cases: Vec<(String, String)> = [
+            // Shape.
+            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, log, routes, server, state, tenants, upstream"),
+            (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
+            (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),
+            (with("server = 1"), "server: must be a table, is a whole number"),
+            (with("[server]\nlisten = 8080"), "server.listen: must be a string, is a whole number"),
+            (with("[server]\nlisten = \"localhost\""), "server.listen: must be an address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\""),
+            (with("[server]\nmax_in_flight = \"many\""), "server.max_in_flight: must be a whole number, is a string"),
+            (with("[server]\nmax_in_flight = 0"), "server.max_in_flight: must be a whole number from 1 to 1000000"),
+            (with("[server]\nmax_headers = -1"), "server.max_headers: must be a whole number from 1 to 1000"),
+            (with("[server]\nmax_header_bytes = \"32KB\""), "server.max_header_bytes: a size is a whole number with a unit, such as \"256MiB\" (B, KiB, MiB, GiB)"),
+            (with("[server]\nmax_header_bytes = \"1KiB\""), "server.max_header_bytes: must be from 8KiB to 1MiB"),
+            (with("[server]\nheader_timeout = 30"), "server.header_timeout: must be a string, is a whole number"),
+            (with("[server]\nheader_timeout = \"30\""), "server.header_timeout: must be a time span with units, such as \"500ms\", \"30s\" or \"1h 30m\""),
+            (with("[server]\nheader_timeout = \"0s\""), "server.header_timeout: must be from 1ms to 1h"),
+            (with("[server]\ntls = \"cert.pem\""), "server.tls: must be a table, is a string"),
+            (with("[admin]\nlisten = \"127.0.0.1:8080\""), "admin.listen: the same address as server.listen; give it another port"),
+            (with("[callbacks]\nlisten = \"0.0.0.0:8080\""), "callbacks.listen: the same address as server.listen; give it another port"),
+            (with("[callbacks]\nretry = []"), "callbacks.retry: must have 1 to 20 members, has 0"),
+            (with("[callbacks]\nretry = [\"1s\", 2]"), "callbacks.retry[1]: must be a string, is a whole number"),
+            (with("[callbacks]\npublic_url = \"kyc.example.com\""), "callbacks.public_url: must be a URL with a host, beginning with http:// or https://"),
+            (with("[callbacks]\npublic_url = \"https://kyc.example.com?a=b\""), "callbacks.public_url: must not have a query"),
+            (with("[log]\nlevel = \"loud\""), "log.level: must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),
+            // Upstream.
+            (with("[upstream]\nbase_url = \"ftp://api.iluma.ai\""), "upstream.base_url: must be a URL with a host, beginning with http:// or https://"),
+            (with("[upstream]\nbase_url = \"https://api.iluma.ai/v1\""), "upstream.base_url: must end after the host and port: no path, no query"),
+            (with("[upstream]\nbase_url = \"https://api.iluma.ai#a\""), "upstream.base_url: must be a URL of at most 2048 characters, without #"),
+            (with("[upstream]\nbase_url = \"https://u:5ec5e7@api.iluma.ai\""), "upstream.base_url: must not have a user name or password in it"),
+            (with("[upstream]\nproxy = \"https://egress.internal\""), "upstream.proxy: must be a URL with a host, beginning with http://"),
+            (with("[upstream]\nproxy = \"http://u:5ec5e7@egress.internal\""), "upstream.proxy: must not have a user name or password in it"),
+            (with("[upstream]\nunknown_routes = \"get\""), "upstream.unknown_routes: must be one of \"post\", \"forward\", \"deny\""),
+            (with("[upstream]\nextra_ca = \"none.pem\""), "upstream.extra_ca: cannot read the file: entity not found; a relative path starts at the configuration file's folder"),
+            // Secrets.
+            (with("[admin]\ntoken = \"5ec5e7\""), &format!("admin.token: a secret must not stand in the file; give {secret}")),
+            (with("[admin]\ntoken = 1"), &format!("admin.token: must be a secret, {secret}")),
+            (with("[admin]\ntoken = {}"), &format!("admin.token: must be exactly one of {secret}")),
+            (with("[admin]\ntoken = { env = \"TOKEN\", file = \"token\" }"), &format!("admin.token: must be exactly one of {secret}")),
+            (with("[admin]\ntoken = { env = \"TOKEN\", fil = \"a\" }"), "admin.token.fil: unknown key; did you mean \"file\"?"),
+            (with("[admin]\ntoken = { env = 5 }"), "admin.token.env: must be a string, is a whole number"),
+            (with("[admin]\ntoken = { env = \"UNSET\" }"), "admin.token.env: the environment variable UNSET is not set"),
+            (with("[admin]\ntoken = { env = \"live_5ec5e7\" }"), "admin.token.env: the environment variable with this name is not set"),
+            (with("[admin]\ntoken = { env = \"EMPTY\" }"), "admin.token: the secret is empty"),
+            (with("[admin]\ntoken = { env = \"SHORT\" }"), "admin.token: the secret must have 8 to 512 characters"),
+            (with("[admin]\ntoken = { env = \"SPACE\" }"), "admin.token: the secret must be printable ASCII without space"),
+            (with("[admin]\ntoken = { file = \"5ec5e7\" }"), "admin.token.file: cannot read the file: entity not found; a relative path starts at the configuration file's folder"),
+            (with("[admin]\ntoken = { file = \"\" }"), "admin.token.file: must be the path of a file"),
+            // State.
+            (state(key), &format!("state.root_key: missing; give {secret} {missing_key}")),
+            (state(root), &format!("state.encryption_keys: missing; give at least one {{ id = \"2026-11\", key = {{ env = \"NAME\" }} }} {missing_key}")),
+            (state(&format!("{root}\nencryption_keys = []")), "state.encryption_keys: must have 1 to 16 members, has 0"),
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a\" }}]")), &format!("state.encryption_keys[0].key: missing; give {secret}")),
+            (state(&format!("{root}\nencryption_keys = [{{ key = {{ env = \"KEY\" }} }}]")), "state.encryption_keys[0].id: missing; give a name for the key, such as \"2026-11\""),
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a b\", key = {{ env = \"KEY\" }} }}]")), "state.encryption_keys[0].id: must be 1 to 32 characters of a-z, A-Z, 0-9, -, _ and ."),
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY\" }} }}, {{ id = \"a\", key = {{ env = \"KEY\" }} }}]")), "state.encryption_keys[1].id: stands twice; an id names one key"),
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY63\" }} }}]")), "state.encryption_keys[0].key: the secret must be exactly 64 hex digits (iluma-gateway keygen --secret makes one)"),
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY\" }}, old = true }}]")), "state.encryption_keys[0].old: unknown key; known here: id, key"),
+            (state(&format!("root_key = {{ env = \"KEYX\" }}\n{key}")), "state.root_key: the secret must be exactly 64 hex digits (iluma-gateway keygen --secret makes one)"),
+            (state(&format!("{root}\n{key}\nredis = {{ url = {{ env = \"REDIS\" }} }}")), "state.redis: this version keeps its state on one node and cannot share it by Redis: leave it out; it comes with a later version"),
+            // Cache.
+            (with("[cache]\nmemory = \"2048GiB\""), "cache.memory: must be from 0B to 1024GiB"),
+            (with("[cache]\nbank = { found = \"31d\" }"), "cache.bank.found: must be from 0s to 30days"),
+            (with("[cache]\ncft = { clear = \"25h\" }"), "cache.cft.clear: must be from 0s to 1day"),
+            (with("[cache]\ncft = { stale_if_error = \"0s\" }"), "cache.cft.stale_if_error: a watchlist answer is never served past its lifetime, whatever fails: leave it out"),
+            // Accounts.
+            (STATE.to_owned(), "accounts: there must be at least one account, such as [accounts.live] with api_key = { env = \"ILUMA_LIVE_API_KEY\" }"),
+            (with("[accounts.\"*\"]\napi_key = { env = \"TOKEN\" }"), "accounts.\"*\": a name is 1 to 32 characters of a-z, 0-9 and -"),
+            (with("[accounts.Live]\napi_key = { env = \"TOKEN\" }"), "accounts.Live: a name is 1 to 32 characters of a-z, 0-9 and -"),
+            (with("[accounts]\ndev = 1"), "accounts.dev: must be a table, is a whole number"),
+            (account(""), &format!("accounts.live.api_key: missing; give {secret} with the account's API key")),
+            (api_key("\"5ec5e7\""), &format!("accounts.live.api_key: a secret must not stand in the file; give {secret}")),
+            (api_key("{ env = \"COLON\" }"), "accounts.live.api_key: the secret must be printable ASCII without space, :, \", ', \\"),
+            (api_key("{ env = \"SPACE\" }"), "accounts.live.api_key: the secret must be printable ASCII without space, :, \", ', \\"),
+            (api_key("{ env = \"QUOTE\" }"), "accounts.live.api_key: the secret must be printable ASCII without space, :, \", ', \\"),
+            (api_key("{ env = \"LATIN\" }"), "accounts.live.api_key: the secret must be printable ASCII without space, :, \", ', \\"),
+            (api_key("{ env = \"LONG\" }"), "accounts.live.api_key: the secret must have 8 to 512 characters"),
+            (api_key("{ env = \"TOKEN\" }\ncallback_token = [{ env = \"TOKEN\" }, { env = \"UNSET\" }]"), "accounts.live.callback_token[1].env: the environment variable UNSET is not set"),
+            (api_key("{ env = \"TOKEN\" }\ncallback_token = []"), "accounts.live.callback_token: must have 1 to 4 members, has 0"),
+            (api_key("{ env = \"TOKEN\" }\nrequests_per_second = 0"), "accounts.live.requests_per_second: must be a whole number from 1 to 1000000"),
+            (api_key("{ env = \"TOKEN\" }\nmax_wait = \"2h\""), "accounts.live.max_wait: must be from 0s to 1m"),
+            (api_key("{ env = \"TOKEN\" }\nseal_references = \"yes\""), "accounts.live.seal_references: must be true or false, is a string"),
+            // Tenants.
+            (tenant(&format!("key_sha256 = [\"{hash}\"]")), "tenants.lending.account: missing; give the name of an account"),
+            (tenant(&format!("account = \"liv\"\nkey_sha256 = [\"{hash}\"]")) + "[accounts.dev]\napi_key = { env = \"TOKEN\" }", "tenants.lending.account: no such account \"liv\"; known: dev, live"),
+            (tenant(&format!("account = \"igw_5ec5e7\"\nkey_sha256 = [\"{hash}\"]")), "tenants.lending.account: a name is 1 to 32 characters of a-z, 0-9 and -"),
+            (tenant("account = \"live\""), "tenants.lending.key_sha256: missing; give a list of SHA-256 hashes (iluma-gateway keygen makes a key and its hash)"),
+            (tenant("account = \"live\"\nkey_sha256 = []"), "tenants.lending.key_sha256: must have 1 to 32 members, has 0"),
+            (tenant(&format!("account = \"live\"\nkey_sha256 = \"{hash}\"")), "tenants.lending.key_sha256: must be a list, is a string"),
+            (tenant("account = \"live\"\nkey_sha256 = [\"igw_lending_5ec5e7\"]"), "tenants.lending.key_sha256[0]: must be 64 hex digits: the SHA-256 of the key, not the key (iluma-gateway keygen prints both)"),
+            (tenant(&format!("account = \"live\"\nkey_sha256 = [\"{hash}\", \"{}\"]", hash.to_uppercase())), "tenants.lending.key_sha256[1]: stands twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team"),
+            (lending(&format!("[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\", \"{hash}\"]")), "tenants.payments.key_sha256[1]: stands twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team"),
+            (lending("burst = 5"), "tenants.lending.burst: is of use only with requests_per_second; give that too, or leave this out"),
+            (lending("requests_per_second = 5\nburst = 0"), "tenants.lending.burst: must be a whole number from 1 to 1000000"),
+            (lending("weight = 0"), "tenants.lending.weight: must be a whole number from 1 to 1000"),
+            (lending("max_in_flight = 0"), "tenants.lending.max_in_flight: must be a whole number from 1 to 1000000"),
+            (lending("upstream_calls_per_day = -1"), "tenants.lending.upstream_calls_per_day: must be a whole number from 0 to 1000000000000"),
+            (lending("routes = [\"bank\", \"cfd\"]"), "tenants.lending.routes[1]: no such route; did you mean \"cft\"?"),
+            (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, other"),
+            (lending("routes = [\"forbidden\"]"), "tenants.lending.routes[0]: no team may use these paths: they would hand out the account's key"),
+            (lending(&format!("owns_unsealed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unsealed = true")), "tenants.payments.owns_unsealed: at most one team of an account may have this, and tenants.lending.owns_unsealed has it"),
+            (lending("callback_hosts = [\"https://lending.internal\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
+            (lending("callback_hosts = [\"lending.internal:443\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
+            (lending("callback_hosts = [\"169.254.169.254\"]"), "tenants.lending.callback_hosts[0]: callbacks are never sent to link-local addresses"),
+            (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"http://[fe80::1]/\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: callbacks are never sent to link-local addresses"),
+            (lending("callback_hosts = [\"lending.internal\"]\ncallback_urls = { NAME_VALIDATOR_REQUEST = \"https://payments.internal/?token=5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: its host is not in callback_hosts"),
+            (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"ftp://lending.internal/5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: must be a URL with a host, beginning with http:// or https://"),
+            (lending("callback_urls = { BANK = \"https://lending.internal\" }"), "tenants.lending.callback_urls.BANK: no such callback type; known: NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST"),
+            (lending("callback_url = {}"), "tenants.lending.callback_url: unknown key; did you mean \"callback_urls\"?"),
+            // Routes.
+            (with("[routes]"), "routes: must be a list, is a table"),
+            (route("[[routes]]\npath = \"/a\"\nlike = \"cft\""), "routes[1].method: missing; give \"GET\" or \"POST\""),
+            (route("").replace("POST", "FETCH"), "routes[0].method: must be one of \"GET\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\""),
+            (route("").replace("bank", "banks"), "routes[0].like: no such route; did you mean \"bank\"?"),
+            (route("").replace("bank", "health"), "routes[0].like: must be a row of Iluma's API, and \"health\" is none"),
+            (route("").replace("bank", "forbidden"), "routes[0].like: must be a row of Iluma's API, and \"forbidden\" is none"),
+            (route("[[routes]]\nmethod = \"POST\"\npath = \"/V*/A/:id\"\nlike = \"cft\"").replace("/V*", "/v*"), "routes[1]: method and path stand twice"),
+            (path("v3/checks"), "routes[0].path: must begin with /"),
+            (path("/v3//checks"), "routes[0].path: must not have an empty segment or end with /"),
+            (path("/v3/checks/"), "routes[0].path: must not have an empty segment or end with /"),
+            (path("/v3/../checks"), "routes[0].path: must not have a dot segment"),
+            (path("/v3/:"), "routes[0].path: each segment must be :name for any one, v* for any version, or of a-z, A-Z, 0-9, -, ., _ and ~"),
+            (path("/v3/a?b"), "routes[0].path: each segment must be :name for any one, v* for any version, or of a-z, A-Z, 0-9, -, ., _ and ~"),
+            (path("/v3/a%2fb"), "routes[0].path: each segment must be :name for any one, v* for any version, or of a-z, A-Z, 0-9, -, ., _ and ~"),
+            (path("/Businesses/:id"), "routes[0].path: must not have a segment callback, businesses or api_keys: they concern the account's own keys"),
+        ]
+        .map(|(text, fault)| (text, fault.to_owned()))
+        .into();
+        for (text, fault) in cases {
+            match parse(&text) {
+                Ok(_) => panic!("no fault, but expected: {fault}\n{text}"),
+                Err(faults) => {
+                    let told = faults.to_string();
+                    assert!(told.lines().any(|line| line == fault), "expected: {fault}\ntold:     {told}\n{text}");
+                    // One mistake is one fault; an account or a key that is not there is one more.
+                    assert!(faults.iter().count() <= 2, "{told}\n{text}");
+                    assert!(!told.contains(MARK), "{told}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_file_is_told_in_one_go_and_in_order() {
+        let faults = parse("[server]\nlisten = 1\nmax_headers = 0\ncolour = 1\n[log]\nlevel = \"\"").unwrap_err();
+        let keys: Vec<&str> = faults.iter().map(Fault::key).collect();
+        assert_eq!(
+            keys,
+            [
+                "accounts",
+                "log.level",
+                "server.colour",
+                "server.listen",
+                "server.max_headers",
+                "state.encryption_keys",
+                "state.root_key"
+            ]
+        );
+        assert_eq!(faults.to_string().lines().count(), keys.len());
+    }
+
+    #[test]
+    fn secrets_come_from_files_too_without_their_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), "from-a-file\r\n").unwrap();
+        std::fs::write(folder.path().join("binary"), [0xff; 20]).unwrap();
+        let settings = parse_in(folder.path(), &with("[admin]\ntoken = { file = \"token\" }")).unwrap();
+        assert_eq!(settings.admin.token.unwrap().expose_secret(), "from-a-file");
+        assert_eq!(settings.files, [folder.path().join("token")]);
+        let faults = parse_in(folder.path(), &with("[admin]\ntoken = { file = \"binary\" }")).unwrap_err();
+        assert_eq!(faults.to_string(), "admin.token.file: the file is not UTF-8 text");
+    }
+
+    #[test]
+    fn tls_takes_matching_files_and_nothing_else() {
+        let folder = folder_with_certificates();
+        std::fs::write(folder.path().join("text.pem"), "5ec5e7").unwrap();
+        let tls = |tls: &str| parse_in(folder.path(), &with(&format!("[server]\ntls = {tls}")));
+        let settings = tls("{ cert = \"cert.pem\", key = \"key.pem\" }").unwrap();
+        let config = settings.server.listener.tls.unwrap();
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(settings.files, ["cert.pem", "key.pem"].map(|name| folder.path().join(name)));
+        assert!(tls("{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"teams-ca.pem\" }").is_ok());
+        let read = "cannot read the file: entity not found; a relative path starts at the configuration file's folder";
+        for (table, fault) in [
+            (
+                "{ cert = \"cert.pem\", key = \"other-key.pem\" }",
+                "server.tls.key: the key does not belong to the certificate",
+            ),
+            ("{ key = \"key.pem\" }", "server.tls.cert: missing; give the PEM file of the certificate chain"),
+            ("{ cert = \"cert.pem\" }", "server.tls.key: missing; give the PEM file of the private key"),
+            ("{ cert = \"none.pem\", key = \"key.pem\" }", &format!("server.tls.cert: {read}")),
+            (
+                "{ cert = \"text.pem\", key = \"key.pem\" }",
+                "server.tls.cert: the file is not a list of PEM certificates",
+            ),
+            (
+                "{ cert = \"cert.pem\", key = \"text.pem\" }",
+                "server.tls.key: the file has no PEM private key (PKCS#8, SEC1 or PKCS#1)",
+            ),
+            (
+                "{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"key.pem\" }",
+                "server.tls.client_ca: the file is not a list of PEM certificates",
+            ),
+            (
+                "{ cert = \"cert.pem\", key = \"key.pem\", ca = \"a\" }",
+                "server.tls.ca: unknown key; known here: cert, client_ca, key",
+            ),
+        ] {
+            assert_eq!(tls(table).unwrap_err().to_string(), fault, "{table}");
+        }
+        let extra = parse_in(folder.path(), &with("[upstream]\nextra_ca = \"proxy-ca.pem\"")).unwrap();
+        assert_eq!(extra.upstream.extra_ca.len(), 1);
+    }
+
+    #[test]
+    fn callback_hosts_are_those_of_the_urls_unless_they_are_given() {
+        let urls = "callback_urls = { NAME_VALIDATOR_REQUEST = \"https://Lending.internal:8443/kyc?a=b\" }";
+        let hosts = |keys: &str| {
+            let settings = parse(&lending(keys)).unwrap();
+            Vec::from_iter(settings.tenants[&"lending".parse().unwrap()].callback_hosts.clone())
+        };
+        assert_eq!(hosts(urls), ["lending.internal"]);
+        let given = "callback_hosts = [\"LENDING.internal\", \"::1\", \"[::2]\", \"10.0.0.1\"]";
+        assert_eq!(hosts(&format!("{given}\n{urls}")), ["10.0.0.1", "[::1]", "[::2]", "lending.internal"]);
+        assert!(hosts("").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_loaded_is_watched_and_a_missing_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        for (name, text) in [("api-key", "5ec5e7-api-key\n".to_owned()), ("key", format!("{}\n", "a1".repeat(32)))] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let text = with("").replace("env = \"TOKEN\"", "file = \"api-key\"");
+        let text = text.replace("env = \"ROOT\"", "file = \"key\"").replace("env = \"KEY\"", "file = \"key\"");
+        std::fs::write(&path, text).unwrap();
+        let settings = Settings::load(&path).unwrap();
+        assert_eq!(settings.files, ["gateway.toml", "api-key", "key"].map(|name| folder.path().join(name)));
+        assert_eq!(settings.state.root_key.expose_secret(), &[0xa1; 32]);
+        let faults = Settings::load(&folder.path().join("none.toml")).unwrap_err();
+        assert!(faults.to_string().starts_with("cannot read "), "{faults}");
+    }
+
+    #[test]
+    fn stale_answers_are_without_effect_when_they_are_asked_for() {
+        let settings = parse(&with("[cache]\nbank = { stale_if_error = \"1h\" }")).unwrap();
+        assert!(settings.not_in_effect.contains(&"cache.bank.stale_if_error".to_owned()));
+    }
+
+    #[test]
+    fn a_description_is_toml_and_has_no_secret() {
+        let folder = folder_with_certificates();
+        let text = every_key().replace("[accounts.\"*\"]", "[accounts.dev]\napi_key = { env = \"TOKEN\" }");
+        let text = text.replace("[tenants.\"*\"]", "[tenants.lending]").replace("# [tenants.lending]", "");
+        // The defaults' table and the example become one tenant.
+        let text = text.replacen("\n[tenants.lending]\n# The account", "\n# The account", 1);
+        let text: String =
+            text.lines().filter(|line| !line.starts_with("redis")).flat_map(|line| [line, "\n"]).collect();
+        let text = text.replace("https://lending.internal/kyc", "https://lending.internal/kyc?token=5ec5e7");
+        let settings = parse_in(folder.path(), &text).unwrap();
+        for shown in [settings.describe().to_string(), format!("{settings:?}").replace("?token=5ec5e7", "")] {
+            assert!(!shown.contains(MARK), "{shown}");
+        }
+        let described = settings.describe().to_string();
+        let table = raw::parse(&described).unwrap();
+        assert_eq!(table["accounts"]["live"]["api_key"].as_str(), Some("(set)"));
+        assert_eq!(table["state"]["root_key"].as_str(), Some("(set)"));
+        assert_eq!(table["server"]["tls"].as_str(), Some("(set)"));
+        assert_eq!(table["cache"]["bank"]["found"].as_str(), Some("7days"));
+        assert_eq!(table["tenants"]["lending"]["key_sha256"][0].as_str(), Some("00000000…"));
+        let url = table["tenants"]["lending"]["callback_urls"]["NAME_VALIDATOR_REQUEST"].as_str();
+        assert_eq!(url, Some("https://lending.internal/kyc?(set)"));
+        assert!(described.ends_with("#   tenants.lending.weight\n"), "{described}");
+    }
+
+    /// Any TOML value, with a preference for texts that mean something here.
+    fn value() -> impl Strategy<Value = toml::Value> {
+        let text = prop_oneof![
+            Just("30s".to_owned()),
+            Just("1MiB".to_owned()),
+            Just("https://a.example/b?c".to_owned()),
+            Just("127.0.0.1:0".to_owned()),
+            Just("live".to_owned()),
+            Just("ab".repeat(32)),
+            any::<String>(),
+        ];
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(toml::Value::Integer),
+            any::<bool>().prop_map(toml::Value::Boolean),
+            any::<f64>().prop_map(toml::Value::Float),
+            text.prop_map(toml::Value::String),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            let key = prop_oneof![
+                prop::sample::select(vec![
+                    "env",
+                    "file",
+                    "id",
+                    "key",
+                    "cert",
+                    "listen",
+                    "tls",
+                    "retry",
+                    "token",
+                    "url",
+                    "found",
+                    "bank",
+                    "live",
+                    "account",
+                    "key_sha256",
+                    "routes",
+                    "callback_urls",
+                    "callback_hosts",
+                    "method",
+                    "path",
+                    "like",
+                    "encryption_keys",
+                    "root_key",
+                    "burst",
+                    "api_key",
+                    "callback_token",
+                ])
+                .prop_map(str::to_owned),
+                any::<String>(),
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(toml::Value::Array),
+                prop::collection::vec((key, inner), 0..5)
+                    .prop_map(|members| toml::Value::Table(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_table_makes_it_panic_or_tells_a_secret(
+            sections in prop::collection::btree_map(prop::sample::select(vec![
+                "server", "callbacks", "admin", "log", "upstream", "state", "cache", "accounts", "tenants", "routes", "x",
+            ]), value(), 0..6),
+        ) {
+            let table: Table = sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            let text = toml::to_string(&table).unwrap_or_default();
+            if let Err(faults) = Settings::parse(&text, Path::new("/nowhere"), &|_| Some(MARK.repeat(4))) {
+                prop_assert!(faults.iter().count() > 0);
+                prop_assert!(!faults.to_string().contains(MARK));
+            }
+        }
+
+        #[test]
+        fn no_typing_mistake_tells_an_inline_secret(at in 0..100_usize, typed in ".?") {
+            let mut text = format!("[admin]\ntoken = \"{MARK}-token\"\n[upstream]\ntimeout = \"{MARK}\"\n");
+            if text.is_char_boundary(at) && at < text.len() {
+                text.replace_range(at..=at, &typed);
+            }
+            let faults = parse(&with(&text)).unwrap_err();
+            // As a key it would be no secret.
+            prop_assume!(faults.iter().all(|fault| !fault.key().contains(MARK)));
+            prop_assert!(!faults.to_string().contains(MARK), "{}", faults);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>(), cut in 0..DEFAULTS.len()) {
+            let _ = parse(&text);
+            let _ = parse(DEFAULTS.get(..cut).unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Rows of the route table, as tenants name them and as operators add to them.
+//!
+//! Invariants: nobody gets the forbidden row, and no added path leads to where Iluma keeps the account's own keys.
+
+use super::CustomRoute;
+use super::raw::{self, Entry};
+use crate::name::RouteName;
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+/// The rows that a tenant's `routes` name, with those they include and those that are always allowed.
+pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
+    let named = list.each(0..=RouteName::ALL.len(), |entry| {
+        let route = known_route(entry)?;
+        if route == RouteName::Forbidden {
+            entry.fault("no team may use these paths: they would hand out the account's key");
+            return None;
+        }
+        Some(route)
+    });
+    let mut routes: BTreeSet<RouteName> = named?.into_iter().collect();
+    let included: Vec<RouteName> = routes.iter().flat_map(|route| route.includes()).copied().collect();
+    routes.extend(included);
+    routes.extend(RouteName::ALL.into_iter().filter(|route| route.always_allowed()));
+    Some(routes)
+}
+
+/// The rows of a tenant that names none.
+pub(super) fn all_but_forbidden() -> BTreeSet<RouteName> {
+    RouteName::ALL.into_iter().filter(|route| *route != RouteName::Forbidden).collect()
+}
+
+/// The `[[routes]]`.
+pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
+    let mut seen = BTreeSet::new();
+    list.each(0..=MAX_ROUTES, |entry| {
+        let table = entry.table()?;
+        let method = table.must("method", "missing; give \"GET\" or \"POST\"", |method| method.one_of(&METHODS));
+        let path = table.must("path", "missing; give a path, such as \"/v*/identity/bank_checks\"", route_path);
+        let like = table.must("like", "missing; give the row whose treatment it gets, such as \"bank\"", like);
+        let (method, path, like) = (method?, path?, like?);
+        // Paths are matched without regard to case.
+        if !seen.insert((method, path.to_ascii_lowercase())) {
+            entry.fault("method and path stand twice");
+            return None;
+        }
+        let method = http::Method::from_str(method).ok()?;
+        Some(CustomRoute { method, path, like })
+    })
+}
+
+const METHODS: [(&str, &str); 5] =
+    [("GET", "GET"), ("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE", "DELETE")];
+
+fn route_path(entry: &Entry<'_>) -> Option<String> {
+    let path = entry.text()?;
+    let problem = match path.strip_prefix('/') {
+        None => Some("must begin with /"),
+        Some(_) if path.len() > 256 => Some("must have at most 256 characters"),
+        Some(rest) => rest.split('/').find_map(segment_problem),
+    };
+    if let Some(problem) = problem {
+        entry.fault(problem);
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+fn segment_problem(segment: &str) -> Option<&'static str> {
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    if segment.is_empty() {
+        return Some("must not have an empty segment or end with /");
+    }
+    if matches!(segment, "." | "..") {
+        return Some("must not have a dot segment");
+    }
+    // They set where results go and hand out keys; no row may lead there.
+    if ["callback", "businesses", "api_keys"].iter().any(|closed| segment.eq_ignore_ascii_case(closed)) {
+        return Some("must not have a segment callback, businesses or api_keys: they concern the account's own keys");
+    }
+    let fits = match segment.strip_prefix(':') {
+        Some(name) => !name.is_empty() && plain(name),
+        None => segment == "v*" || plain(segment),
+    };
+    (!fits).then_some("each segment must be :name for any one, v* for any version, or of a-z, A-Z, 0-9, -, ., _ and ~")
+}
+
+fn like(entry: &Entry<'_>) -> Option<RouteName> {
+    let route = known_route(entry)?;
+    let refused =
+        [RouteName::Forbidden, RouteName::Other, RouteName::CallbackUrls, RouteName::CallbackToken, RouteName::Health];
+    if refused.contains(&route) {
+        entry.fault(format!("must be a row of Iluma's API, and {route:?} is none", route = route.as_str()));
+        return None;
+    }
+    Some(route)
+}
+
+fn known_route(entry: &Entry<'_>) -> Option<RouteName> {
+    let text = entry.text()?;
+    let route = text.parse().ok();
+    if route.is_none() {
+        let names = RouteName::ALL.into_iter().filter(|route| *route != RouteName::Forbidden).map(RouteName::as_str);
+        entry.fault(match raw::nearest(text, names.clone()) {
+            Some(near) => format!("no such route; did you mean {near:?}?"),
+            None => format!("no such route; known: {}", names.collect::<Vec<_>>().join(", ")),
+        });
+    }
+    route
+}
+
+/// Iluma's whole table has about 40 rows.
+const MAX_ROUTES: usize = 100;

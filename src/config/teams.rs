@@ -1,0 +1,242 @@
+//! Iluma's accounts and the teams that share them.
+//!
+//! Invariants: a tenant's account exists; no key hash stands twice, whoever has it; at most one tenant of an account
+//! owns unsealed records; a callback URL's host is one of the tenant's hosts.
+
+use super::raw::{self, Entry, Section, UrlParts};
+use super::{Account, Tenant, routes};
+use crate::name::{AccountName, TenantName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What Iluma's callbacks may be about (`type` at `/callback/urls`).
+pub const CALLBACK_TYPES: [&str; 5] = [
+    "NAME_VALIDATOR_REQUEST",
+    "BANK_NAME_VALIDATOR_DETAILS",
+    "ID_IMAGE_OCR_REQUEST",
+    "BUSINESS_DOCUMENT_OCR_REQUEST",
+    "DOCUMENT_OCR_CAPTURE_REQUEST",
+];
+
+/// The names as well, those of faulty accounts among them: a tenant of one has no fault of its own.
+pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
+    let members = accounts.members();
+    if members.is_empty() {
+        accounts.fault(
+            "there must be at least one account, such as [accounts.live] with api_key = { env = \"ILUMA_LIVE_API_KEY\" }",
+        );
+    }
+    if members.len() > MAX_ACCOUNTS {
+        accounts.fault(format!("there must be at most {MAX_ACCOUNTS} accounts"));
+    }
+    let mut names = BTreeSet::new();
+    let mut read = BTreeMap::new();
+    for (name, section) in members {
+        let name = named::<AccountName>(&name, &section);
+        names.extend(name.clone());
+        if let (Some(name), Some(account)) = (name, account(&section)) {
+            read.insert(name, account);
+        }
+    }
+    (names, read)
+}
+
+fn account(account: &Section<'_>) -> Option<Account> {
+    let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with the account's API key";
+    // What Basic authentication and JSON carry without a change, so that no way of writing it escapes the scrubber.
+    let api_key = account.must("api_key", missing, |key| key.token(":\"'\\"));
+    let callback_tokens = account.maybe("callback_token", |token| {
+        if token.is_list() {
+            token.each(1..=MAX_CALLBACK_TOKENS, |token| token.token(""))
+        } else {
+            Some(vec![token.token("")?])
+        }
+    });
+    let requests_per_second = account.maybe("requests_per_second", Entry::count);
+    let max_wait = account.get("max_wait", |time| time.duration(Duration::ZERO..=MAX_WAIT));
+    let seal_references = account.get("seal_references", Entry::flag);
+    Some(Account {
+        api_key: api_key?,
+        callback_tokens: callback_tokens.unwrap_or_default(),
+        requests_per_second,
+        max_wait: max_wait?,
+        seal_references: seal_references?,
+    })
+}
+
+pub(super) fn tenants(tenants: &Section<'_>, accounts: &BTreeSet<AccountName>) -> BTreeMap<TenantName, Tenant> {
+    let members = tenants.members();
+    if members.len() > MAX_TENANTS {
+        tenants.fault(format!("there must be at most {MAX_TENANTS} tenants"));
+    }
+    let mut read = BTreeMap::new();
+    let mut seen = Seen::default();
+    for (name, section) in members {
+        let name = named::<TenantName>(&name, &section);
+        if let (Some(name), Some(tenant)) = (name, tenant(&section, accounts, &mut seen)) {
+            read.insert(name, tenant);
+        }
+    }
+    read
+}
+
+/// What no two tenants may have, and the key path of the one that has it.
+#[derive(Default)]
+struct Seen {
+    hashes: BTreeMap<[u8; 32], String>,
+    owners: BTreeMap<AccountName, String>,
+}
+
+fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut Seen) -> Option<Tenant> {
+    let account = tenant.must("account", "missing; give the name of an account", |name| known_account(name, accounts));
+    let missing = "missing; give a list of SHA-256 hashes (iluma-gateway keygen makes a key and its hash)";
+    let key_sha256 =
+        tenant.must("key_sha256", missing, |list| list.each(1..=MAX_KEYS, |hash| key_hash(hash, &mut seen.hashes)));
+    let requests_per_second = tenant.maybe("requests_per_second", Entry::count);
+    let burst = tenant.maybe("burst", |burst| {
+        if tenant.entry("requests_per_second").is_none() {
+            burst.fault("is of use only with requests_per_second; give that too, or leave this out");
+        }
+        burst.count()
+    });
+    let max_in_flight = tenant.maybe("max_in_flight", Entry::count);
+    let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
+    let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
+    let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
+    let routes = match tenant.entry("routes") {
+        Some(list) => routes::allowed(&list),
+        None => Some(routes::all_but_forbidden()),
+    };
+    let share_cache = tenant.get("share_cache", Entry::flag);
+    let owns_unsealed = tenant.get("owns_unsealed", |flag| {
+        let owns = flag.flag()?;
+        if let (true, Some(account)) = (owns, &account) {
+            if let Some(other) = seen.owners.get(account) {
+                flag.fault(format!("at most one team of an account may have this, and {other} has it"));
+            } else {
+                seen.owners.insert(account.clone(), flag.path().to_owned());
+            }
+        }
+        Some(owns)
+    });
+    let hosts = tenant.maybe("callback_hosts", |list| list.each(0..=MAX_HOSTS, host));
+    let urls = callback_urls(&tenant.section("callback_urls"), hosts.as_deref());
+    let callback_hosts = match hosts {
+        Some(hosts) => hosts.into_iter().collect(),
+        None => urls.values().filter_map(http::Uri::host).map(str::to_ascii_lowercase).collect(),
+    };
+    Some(Tenant {
+        account: account?,
+        key_sha256: key_sha256?,
+        requests_per_second,
+        // As much as a second allows, if nothing is said.
+        burst: burst.or(requests_per_second),
+        max_in_flight: max_in_flight.map(|count| count as usize),
+        weight: weight?,
+        upstream_calls_per_day,
+        upstream_calls_per_month,
+        routes: routes?,
+        share_cache: share_cache?,
+        owns_unsealed: owns_unsealed?,
+        callback_hosts,
+        callback_urls: urls,
+    })
+}
+
+fn known_account(entry: &Entry<'_>, accounts: &BTreeSet<AccountName>) -> Option<AccountName> {
+    let name = entry.parsed::<AccountName>()?;
+    if !accounts.contains(&name) {
+        let known: Vec<&str> = accounts.iter().map(AccountName::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        entry.fault(format!("no such account \"{name}\"; known: {known}"));
+        return None;
+    }
+    Some(name)
+}
+
+fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<[u8; 32]> {
+    let Some(hash) = raw::hex32(entry.text()?) else {
+        entry.fault("must be 64 hex digits: the SHA-256 of the key, not the key (iluma-gateway keygen prints both)");
+        return None;
+    };
+    if let Some(other) = seen.get(&hash) {
+        entry.fault(format!("stands twice; {other} is the same key, and a key belongs to one team"));
+        return None;
+    }
+    seen.insert(hash, entry.path().to_owned());
+    Some(hash)
+}
+
+/// A host as URLs have it: in lower case, an IPv6 address in brackets.
+fn host(entry: &Entry<'_>) -> Option<String> {
+    let text = entry.text()?.to_ascii_lowercase();
+    let host = if text.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{text}]") } else { text };
+    let fits = host.parse::<http::uri::Authority>().is_ok_and(|authority| authority.as_str() == authority.host());
+    if !fits || host.len() > 255 {
+        entry.fault("must be a host name or an IP address, without scheme and port");
+        return None;
+    }
+    refuse_link_local(entry, &host)?;
+    Some(host)
+}
+
+/// Cloud metadata services live there, and they hand out credentials.
+fn refuse_link_local(entry: &Entry<'_>, host: &str) -> Option<()> {
+    let link_local = match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(address)) => address.is_link_local(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|address| address.is_link_local())
+        }
+        Err(_) => false,
+    };
+    if link_local {
+        entry.fault("callbacks are never sent to link-local addresses");
+        return None;
+    }
+    Some(())
+}
+
+fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<String, http::Uri> {
+    let mut read = BTreeMap::new();
+    for (kind, entry) in urls.named() {
+        if !CALLBACK_TYPES.contains(&kind.as_str()) {
+            entry.fault(format!("no such callback type; known: {}", CALLBACK_TYPES.join(", ")));
+        }
+        let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
+        let host = url.host().unwrap_or_default().to_ascii_lowercase();
+        if refuse_link_local(&entry, &host).is_none() {
+            continue;
+        }
+        if hosts.is_some_and(|hosts| !hosts.contains(&host)) {
+            entry.fault("its host is not in callback_hosts");
+        }
+        read.insert(kind, url);
+    }
+    read
+}
+
+fn named<N: FromStr>(name: &str, section: &Section<'_>) -> Option<N>
+where
+    N::Err: std::fmt::Display,
+{
+    name.parse().map_err(|error: N::Err| section.fault(error.to_string())).ok()
+}
+
+/// Label values of every metric.
+const MAX_TENANTS: usize = 1000;
+/// Each has its own limits and metrics.
+const MAX_ACCOUNTS: usize = 100;
+/// Two while a key is rotated; some teams have one key a service.
+const MAX_KEYS: usize = 32;
+/// Old and new, while the token changes.
+const MAX_CALLBACK_TOKENS: usize = 4;
+/// Hosts of one team.
+const MAX_HOSTS: usize = 64;
+/// Per day or month; 0 lets a team live from the cache alone.
+const MAX_CALLS: u64 = 1_000_000_000_000;
+/// More would be a share of nearly everything.
+const MAX_WEIGHT: u32 = 1000;
+/// Longer than this no caller waits.
+const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,92 @@
+//! Certificates and keys from PEM files.
+//!
+//! Invariants: a key belongs to its certificate; where a client CA is given, a client without a certificate of it
+//! gets no connection; what a file holds is never repeated in a fault.
+
+use super::raw::{Entry, Section};
+use crate::byte_size::ByteSize;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use std::sync::Arc;
+
+/// The TLS of a listener: `{ cert, key, client_ca }`.
+pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
+    let cert = tls.must("cert", "missing; give the PEM file of the certificate chain", certificates);
+    let key = tls.must("key", "missing; give the PEM file of the private key", private_key);
+    let client_ca = tls.maybe("client_ca", roots);
+    let mutual = tls.entry("client_ca").is_some();
+
+    // Given explicitly, so that no other crate's choice of a process-wide default matters.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| tls.fault(error.to_string())).ok()?;
+    let builder = if mutual {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(client_ca?), provider).build();
+        let refused = |error: rustls::server::VerifierBuilderError| tls.fault_at("client_ca", error.to_string());
+        builder.with_client_cert_verifier(verifier.map_err(refused).ok()?)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let (cert, key) = (cert?, key?);
+    match builder.with_single_cert(cert, key) {
+        Ok(mut config) => {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Some(Arc::new(config))
+        }
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            tls.fault_at("key", "the key does not belong to the certificate");
+            None
+        }
+        Err(error) => {
+            tls.fault(format!("certificate and key cannot be used: {error}"));
+            None
+        }
+    }
+}
+
+/// One or more certificates.
+pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let pem = file.content(MAX_PEM)?;
+    let certificates: Option<Vec<_>> = CertificateDer::pem_slice_iter(&pem).map(Result::ok).collect();
+    let certificates = certificates.filter(|found| !found.is_empty());
+    if certificates.is_none() {
+        file.fault("the file is not a list of PEM certificates");
+    }
+    certificates
+}
+
+/// One or more certificates that are fit to be trusted.
+pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let certificates = certificates(file)?;
+    store(file, &certificates)?;
+    Some(certificates)
+}
+
+fn roots(file: &Entry<'_>) -> Option<RootCertStore> {
+    store(file, &certificates(file)?)
+}
+
+fn store(file: &Entry<'_>, certificates: &[CertificateDer<'static>]) -> Option<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates {
+        if store.add(certificate.clone()).is_err() {
+            file.fault("the file has a certificate that cannot be read");
+            return None;
+        }
+    }
+    Some(store)
+}
+
+fn private_key(file: &Entry<'_>) -> Option<PrivateKeyDer<'static>> {
+    let pem = zeroize::Zeroizing::new(file.content(MAX_PEM)?);
+    let key = PrivateKeyDer::from_pem_slice(&pem).ok();
+    if key.is_none() {
+        file.fault("the file has no PEM private key (PKCS#8, SEC1 or PKCS#1)");
+    }
+    key
+}
+
+/// Room for a bundle of every public CA, which has about 200 KiB.
+const MAX_PEM: ByteSize = ByteSize::mib(1);

@@ -1,0 +1,162 @@
+//! The request path: from a request's head to its answer, stage by stage.
+//!
+//! Invariants: every request leaves one record ([`record`]); nothing is sent to upstream for a request that was not
+//! authenticated and admitted (but health, which carries no credential); a call that was wholly sent is finished even
+//! if nobody waits for it any more.
+
+mod ask;
+mod forward;
+mod live;
+mod record;
+
+pub use record::{Recorded, Telemetry};
+
+use crate::cache::{Cache, Flights};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::reply::{Rejection, ReplyBody};
+use crate::route::{Route, Treatment};
+use crate::tasks::Tasks;
+use crate::telemetry::metrics;
+use crate::tenant::Tenant;
+use crate::upstream::CallError;
+use arc_swap::ArcSwap;
+use ask::Landed;
+use futures_util::FutureExt as _;
+use http::header::ALLOW;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use live::Live;
+use record::Record;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// Everything a request meets on its way.
+#[derive(Debug)]
+pub struct Gateway {
+    live: ArcSwap<Live>,
+    cache: Cache,
+    flights: Flights<Result<Arc<Landed>, CallError>>,
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+impl Gateway {
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
+    ///
+    /// # Errors
+    /// The machine has no usable trust store for upstream's certificate.
+    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks) -> Result<Self, rustls::Error> {
+        use secrecy::ExposeSecret as _;
+        let clock = telemetry.clock.clone();
+        let live = Live::new(settings, None, &telemetry.metrics, &clock, &tasks)?;
+        Ok(Self {
+            live: ArcSwap::from_pointee(live),
+            cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
+            flights: Flights::new(),
+            telemetry: Arc::new(telemetry),
+            clock,
+            tasks,
+        })
+    }
+
+    /// Goes over to other settings. Requests in flight end under the old ones; cache, counters and limits go on.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`]; then everything stays as it is.
+    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        let live = Live::new(settings, Some(&self.live.load()), &self.telemetry.metrics, &self.clock, &self.tasks)?;
+        self.cache.reload(&settings.cache);
+        self.live.store(Arc::new(live));
+        Ok(())
+    }
+
+    /// Work to be done from time to time: closes upstream connections that nobody uses.
+    pub fn sweep(&self) {
+        self.live.load().upstream.sweep();
+    }
+
+    /// Entries and bytes in the cache's memory.
+    #[must_use]
+    pub fn cache_size(&self) -> (u64, u64) {
+        self.cache.size()
+    }
+
+    /// Answers one request, whatever it is.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Recorded>, Infallible> {
+        let live = self.live.load_full();
+        let mut record = Record::open(&self.telemetry, &live.nobody, request.method(), request.headers());
+        let head = request.method() == Method::HEAD;
+        // A panic is a bug, and must stay one request's.
+        let served = AssertUnwindSafe(self.serve(&live, request, &mut record)).catch_unwind().await;
+        let mut response = served.unwrap_or(Err(Rejection::Internal)).unwrap_or_else(|rejection| {
+            record.reason = Some(rejection.reason());
+            if let Rejection::Refused(crate::limit::Refusal::Exceeded { limit, .. }) = rejection {
+                record.metrics().limited(match limit {
+                    crate::limit::Limit::Requests => metrics::Limit::Requests,
+                    crate::limit::Limit::InFlight => metrics::Limit::InFlight,
+                });
+            }
+            rejection.into_response()
+        });
+        if head {
+            forward::without_body(&mut response);
+        }
+        Ok(record.reply(response))
+    }
+
+    /// A request's way.
+    async fn serve(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("*"));
+        let route = live.table.find(request.method(), &target)?;
+        record.route = route.name;
+        if route.treatment == Treatment::Health {
+            record.hold(live.limits.admit_anonymous()?);
+            return self.health(live, request, route, record).await;
+        }
+
+        let tenant = live.tenants.authenticate(request.headers())?;
+        record.is_of(&tenant.name, &live.metrics[tenant.index]);
+        live.permit(tenant, request.method(), &route)?;
+        record.hold(live.limits.admit(tenant.index)?);
+
+        match route.treatment {
+            Treatment::Cached => self.answer(live, tenant, request, route, record).await,
+            Treatment::Listed => self.list(live, tenant, request, route, record).await,
+            Treatment::Described => Ok(describe(live, &route)),
+            _ => self.forward(live, tenant, request, route, record).await,
+        }
+    }
+}
+
+/// The methods of a path that some row knows.
+fn describe(live: &Live, route: &Route) -> Response<ReplyBody> {
+    let mut methods = live.table.methods(&route.target).unwrap_or_default();
+    if methods.contains(&Method::GET) {
+        methods.push(Method::HEAD);
+    }
+    methods.push(Method::OPTIONS);
+    let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let mut response = Response::new(ReplyBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::try_from(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}
+
+/// The account whose credential a tenant's calls carry.
+fn account_of<'a>(live: &'a Live, tenant: &Tenant) -> &'a live::Account {
+    &live.accounts[tenant.account_index]
+}

@@ -1,0 +1,309 @@
+//! Rows that are read and cached: from memory, from a call that is under way, or from upstream.
+
+use super::forward::{passed_on, whole};
+use super::live::Live;
+use super::record::Record;
+use super::{Gateway, account_of};
+use crate::cache::{Absent, Hit, Key, Leader, Report, Scope, Seat, Spliced, Subject};
+use crate::call::{self, Ambiguity, Directives, Question};
+use crate::name::RouteName;
+use crate::reply::{Rejection, ReplyBody};
+use crate::route::Route;
+use crate::telemetry::CacheOutcome;
+use crate::telemetry::metrics::Saved;
+use crate::tenant::Tenant;
+use crate::upstream::{self, CallError, Collected, Outgoing, OutgoingBody};
+use bytes::Bytes;
+use http::header::{self, ACCEPT_ENCODING, AGE, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What one call brought to all who asked.
+#[derive(Debug)]
+pub(super) struct Landed {
+    answer: Collected,
+    /// The body for those who ask with another reference.
+    shared: Spliced,
+    stored: bool,
+    took: Duration,
+}
+
+/// A question that the cache may answer.
+struct Ask {
+    key: Key,
+    subject: Subject,
+    route: RouteName,
+    directives: Directives,
+    /// The caller's, as JSON text.
+    reference: Option<Bytes>,
+    /// Whose credential the call carries, by index; none for health.
+    account: Option<usize>,
+    outgoing: Outgoing,
+}
+
+impl Gateway {
+    /// A bank or watchlist question.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        tenant: &Tenant,
+        request: Request<Incoming>,
+        route: Route,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let timeouts = live.upstream.timeouts();
+        let (parts, body) = request.into_parts();
+        let body = call::read(&parts.headers, body, timeouts.idle, timeouts.answer).await?;
+        record.request_bytes = body.len() as u64;
+        let question = Question::parse(&parts.headers, &body)?;
+        let directives = Directives::of(&parts.headers);
+        let bypass = bypass(&parts.headers, &question, directives);
+        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
+        let key = self.cache.key(&scope_of(tenant), subject, route.target.as_str(), &question.parameters);
+
+        // What a hit needs is done; the rest is for upstream.
+        if bypass.is_none()
+            && !directives.no_cache
+            && let Some(hit) = self.cache.look_up(&key, directives.max_age)
+        {
+            return Ok(served(&hit, question.reference.as_deref(), route.name, record));
+        }
+        let mut headers = parts.headers;
+        readable(&mut headers);
+        let outgoing =
+            Outgoing { method: parts.method, target: route.target, headers, body: OutgoingBody::Full(Some(body)) };
+        if let Some(detail) = bypass {
+            record.cache = CacheOutcome::Bypass;
+            let response = self.send(live, tenant, route.name, outgoing, record).await?;
+            let account = account_of(live, tenant);
+            let mut response = passed_on(response, &account.credential, timeouts.answer).await?;
+            response.headers_mut().insert(CACHE_STATUS, Report::Bypass { detail }.header());
+            return Ok(response);
+        }
+        let (reference, account) = (question.reference, Some(tenant.account_index));
+        let ask = Ask { key, subject, route: route.name, directives, reference, account, outgoing };
+        self.ask(live, ask, record).await
+    }
+
+    /// A public list, the same for every tenant of an account.
+    pub(super) async fn list(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        tenant: &Tenant,
+        request: Request<Incoming>,
+        route: Route,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let scope = Scope::shared(&account_of(live, tenant).name);
+        self.ask_for(live, &scope, Some(tenant.account_index), request, route, record).await
+    }
+
+    /// Upstream's health, which has no account and needs no key.
+    pub(super) async fn health(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: Request<Incoming>,
+        route: Route,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        // Any account names the one upstream that all of them share.
+        let account = live.accounts.first().ok_or(Rejection::Internal)?;
+        self.ask_for(live, &Scope::shared(&account.name), None, request, route, record).await
+    }
+
+    /// A GET whose answer is the same for everybody in `scope`.
+    async fn ask_for(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        scope: &Scope<'_>,
+        account: Option<usize>,
+        request: Request<Incoming>,
+        route: Route,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
+        // Who asks upstream for its health without a key may not make it answer anew.
+        let directives = account.map_or(Directives::default(), |_| Directives::of(request.headers()));
+        let key = self.cache.key(scope, subject, route.target.as_str(), &[]);
+        let mut headers = request.into_parts().0.headers;
+        readable(&mut headers);
+        // HEAD is answered from GET's answer.
+        let outgoing = Outgoing { method: http::Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+        let ask = Ask { key, subject, route: route.name, directives, reference: None, account, outgoing };
+        self.ask(live, ask, record).await
+    }
+
+    /// Answers from the cache, from a call that is under way, or makes the call.
+    async fn ask(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let (directives, reference) = (ask.directives, ask.reference.clone());
+        let route = ask.route;
+        let fresh = |max_age| self.cache.look_up(&ask.key, max_age);
+        if !directives.no_cache
+            && let Some(hit) = fresh(directives.max_age)
+        {
+            return Ok(served(&hit, reference.as_deref(), route, record));
+        }
+        if directives.only_if_cached {
+            return Err(Rejection::OnlyIfCached);
+        }
+        if directives.no_cache || directives.no_store || (directives.max_age.is_some() && fresh(None).is_some()) {
+            // The caller wants an answer that is newer than any call which began before.
+            let landed = self.spawn_call(live, ask, None).await?;
+            let stored = landed.stored;
+            return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
+        }
+        loop {
+            match self.flights.join(&ask.key) {
+                Seat::Leader(leader) => {
+                    // The answer may have landed between the look-up and here.
+                    if let Some(hit) = fresh(None) {
+                        drop(leader);
+                        return Ok(served(&hit, reference.as_deref(), route, record));
+                    }
+                    let landed = self.spawn_call(live, ask, Some(leader)).await?;
+                    let stored = landed.stored;
+                    let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
+                    return Ok(brought(&landed, Report::Miss { stored }, outcome, record));
+                }
+                Seat::Waiter(waiter) => {
+                    if let Some(landed) = waiter.landed().await {
+                        let landed = landed?;
+                        record.cache = CacheOutcome::Collapsed;
+                        record.metrics().saved(route, Saved::Collapsed);
+                        return Ok(shared(&landed, reference.as_deref()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the call in a task of its own, which ends whether or not anybody still waits.
+    async fn spawn_call(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        leader: Option<Leader<Result<Arc<Landed>, CallError>>>,
+    ) -> Result<Arc<Landed>, Rejection> {
+        let (gateway, live) = (Arc::clone(self), Arc::clone(live));
+        let (done, landed) = tokio::sync::oneshot::channel();
+        self.tasks.spawn(async move {
+            let answer = gateway.call(&live, ask).await.map(Arc::new);
+            if let Some(leader) = leader {
+                leader.land(answer.clone());
+            }
+            // Whoever asked may have gone away.
+            let _ = done.send(answer);
+        });
+        // The task sends unless it panicked.
+        Ok(landed.await.map_err(|_| Rejection::Internal)??)
+    }
+
+    async fn call(&self, live: &Live, ask: Ask) -> Result<Landed, CallError> {
+        let started = self.clock.now();
+        let account = ask.account.and_then(|index| live.accounts.get(index));
+        let credential = account.map(|account| &account.credential);
+        let total = live.upstream.timeouts().answer;
+        let answer = match live.upstream.send(ask.outgoing, credential).await {
+            Ok(response) => upstream::collect(response, credential, total).await,
+            Err(error) => Err(error),
+        };
+        let took = self.clock.now().saturating_duration_since(started);
+        if let Some(account) = account {
+            account.metrics.request(ask.route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+        }
+        let mut answer = answer?;
+        call::forwardable_response(&mut answer.headers);
+        // Where upstream was given a reference or failed, its not echoing one is its answer.
+        let absent = if ask.reference.is_none() && answer.status.is_success() { Absent::Insert } else { Absent::Leave };
+        let shared = Spliced::split(&answer.body, absent).unwrap_or(Spliced::whole(answer.body.clone()));
+        let content_type = answer.headers.get(CONTENT_TYPE);
+        let stored = !ask.directives.no_store
+            && self.cache.offer(ask.key, ask.subject, answer.status, content_type, &answer.body, &shared);
+        Ok(Landed { answer, shared, stored, took })
+    }
+}
+
+/// Whom the entries that a tenant's questions make may serve.
+fn scope_of(tenant: &Tenant) -> Scope<'_> {
+    if tenant.share_cache { Scope::shared(&tenant.account) } else { Scope::private(&tenant.account, &tenant.name) }
+}
+
+/// Why the cache is left out of it, if it is.
+fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> Option<&'static str> {
+    if call::is_magic(headers) {
+        return Some("magic-reply");
+    }
+    match question.ambiguity {
+        Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
+        Some(Ambiguity::Nesting) => Some("nesting"),
+        None => directives.no_store.then_some("no-store"),
+    }
+}
+
+/// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
+fn readable(headers: &mut HeaderMap) {
+    call::forwardable_request(headers);
+    for name in [
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::IF_RANGE,
+        header::RANGE,
+        header::TE,
+        header::TRAILER,
+        // The body has been read, and is sent in one piece.
+        header::CONTENT_LENGTH,
+    ] {
+        headers.remove(name);
+    }
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// The reply from an entry.
+fn served(hit: &Hit, reference: Option<&[u8]>, route: RouteName, record: &mut Record) -> Response<ReplyBody> {
+    record.cache = CacheOutcome::Hit;
+    record.metrics().saved(route, Saved::Hit);
+    let body = ReplyBody::full(hit.entry.body.with(reference));
+    let mut response = bare(hit.entry.status, hit.entry.content_type.as_ref(), body);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_STATUS, Report::Hit { ttl: hit.ttl }.header());
+    headers.insert(AGE, HeaderValue::from(hit.age.as_secs()));
+    response
+}
+
+/// The reply to who made the call: upstream's answer as it came.
+fn brought(landed: &Landed, report: Report, outcome: CacheOutcome, record: &mut Record) -> Response<ReplyBody> {
+    record.cache = outcome;
+    record.upstream_took = Some(landed.took);
+    record.upstream_status = Some(landed.answer.status.as_u16());
+    let body = ReplyBody::full(landed.answer.body.clone());
+    let mut response = whole(landed.answer.status, landed.answer.headers.clone(), body);
+    response.headers_mut().insert(CACHE_STATUS, report.header());
+    response
+}
+
+/// The reply to who waited for another's call, with nothing in it of the other.
+fn shared(landed: &Landed, reference: Option<&[u8]>) -> Response<ReplyBody> {
+    let content_type = landed.answer.headers.get(CONTENT_TYPE);
+    let mut response = bare(landed.answer.status, content_type, ReplyBody::full(landed.shared.with(reference)));
+    response.headers_mut().insert(CACHE_STATUS, Report::Collapsed.header());
+    response
+}
+
+fn bare(status: StatusCode, content_type: Option<&HeaderValue>, body: ReplyBody) -> Response<ReplyBody> {
+    let mut headers = HeaderMap::with_capacity(8);
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, content_type.clone());
+    }
+    whole(status, headers, body)
+}

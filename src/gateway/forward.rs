@@ -1,0 +1,141 @@
+//! Rows that are not cached: both bodies pass without being held.
+
+use super::live::{Account, Live};
+use super::record::Record;
+use super::{Gateway, account_of};
+use crate::call;
+use crate::name::RouteName;
+use crate::reply::{self, Rejection, ReplyBody};
+use crate::route::Route;
+use crate::tasks::Tasks;
+use crate::tenant::Tenant;
+use crate::upstream::{self, AnswerBody, CallError, Credential, Outgoing, OutgoingBody, Progress};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+impl Gateway {
+    /// Streams a request to upstream and the answer back.
+    pub(super) async fn forward(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        tenant: &Tenant,
+        request: Request<Incoming>,
+        route: Route,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let (mut parts, body) = request.into_parts();
+        call::forwardable_request(&mut parts.headers);
+        let body = OutgoingBody::stream(body, call::forwardable_trailers);
+        let outgoing = Outgoing { method: parts.method, target: route.target, headers: parts.headers, body };
+        record.upload(outgoing.body.progress());
+        let response = self.send(live, tenant, route.name, outgoing, record).await?;
+        passed_on(response, &account_of(live, tenant).credential, live.upstream.timeouts().answer).await
+    }
+
+    /// Makes one upstream call for the tenant, booked in its record. Once a request that is not safe was wholly sent,
+    /// the call ends even if this future is dropped.
+    pub(super) async fn send(
+        &self,
+        live: &Arc<Live>,
+        tenant: &Tenant,
+        route: RouteName,
+        outgoing: Outgoing,
+        record: &mut Record,
+    ) -> Result<Response<AnswerBody>, CallError> {
+        let (safe, progress) = (outgoing.method.is_safe(), outgoing.body.progress());
+        let (live, index, clock) = (Arc::clone(live), tenant.account_index, self.clock.clone());
+        let call = async move {
+            let started = clock.now();
+            let account: &Account = &live.accounts[index];
+            let sent = live.upstream.send(outgoing, Some(&account.credential)).await;
+            let took = clock.now().saturating_duration_since(started);
+            account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
+            (sent, took)
+        };
+        let (sent, took) = if safe { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
+        record.upstream_took = Some(took);
+        record.upstream_status = sent.as_ref().ok().map(|response| response.status().as_u16());
+        sent
+    }
+}
+
+/// Upstream's answer as the tenant gets it.
+pub(super) async fn passed_on(
+    mut response: Response<AnswerBody>,
+    credential: &Arc<Credential>,
+    total: Duration,
+) -> Result<Response<ReplyBody>, Rejection> {
+    call::forwardable_response(response.headers_mut());
+    let failure = response.status().is_client_error() || response.status().is_server_error();
+    if failure && response.body().is_encoded() {
+        // An error may quote the account's key, and in an encoding it could not be found.
+        return Ok(match upstream::collect(response, Some(credential), total).await {
+            Ok(answer) => whole(answer.status, answer.headers, ReplyBody::full(answer.body)),
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(response.map(ReplyBody::Upstream))
+}
+
+/// A response of its parts.
+pub(super) fn whole(status: StatusCode, headers: http::HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to HEAD: the head that GET would have.
+pub(super) fn without_body(response: &mut Response<ReplyBody>) {
+    if !response.headers().contains_key(CONTENT_LENGTH)
+        && let Some(length) = response.body().size_hint().exact()
+        && length > 0
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = reply::ReplyBody::empty();
+}
+
+/// A call that outlives its caller: dropped after its body was wholly sent, it goes on as a task.
+struct Lasting<T: 'static> {
+    call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// None: there was no body to wait for.
+    progress: Option<Arc<Progress>>,
+    tasks: Tasks,
+}
+
+impl<T: Send + 'static> Lasting<T> {
+    fn new(call: impl Future<Output = T> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
+        Self { call: Some(Box::pin(call)), progress, tasks }
+    }
+}
+
+impl<T: Send + 'static> Future for Lasting<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let output = std::task::ready!(call.as_mut().poll(cx));
+        self.call = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<T: 'static> Drop for Lasting<T> {
+    fn drop(&mut self) {
+        let sent = self.progress.as_ref().is_none_or(|progress| progress.is_done());
+        if let Some(call) = self.call.take()
+            && sent
+        {
+            self.tasks.spawn(async move {
+                call.await;
+            });
+        }
+    }
+}

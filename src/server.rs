@@ -1,0 +1,251 @@
+//! Sockets: accept, TLS, HTTP/1.1 and HTTP/2, drain. Knows only "a service".
+//!
+//! Invariants: no more connections than the bound; a peer that sends nothing, or takes nothing of what it is sent, is
+//! cut off; a drain accepts nothing new, lets requests in flight finish, and waits no longer than it was told to.
+
+mod stall;
+
+use crate::config::{self, Listener};
+use crate::tasks::Tasks;
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::ServerConfig;
+use stall::StallGuard;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// What h2 allows one connection to have open at once. Each costs a task and a window.
+const MOST_STREAMS: u32 = 250;
+
+/// Windows of an h2 connection: what a client may send that nobody has taken yet, per request and in all.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// A dead h2 peer is noticed after this long without an answer to a ping.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What hyper reads of a body at once, and may buffer of an answer: hundreds of connections stay small.
+const BUFFER: usize = 64 << 10;
+
+/// How long the acceptor rests when the system is out of sockets.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// The first bytes of HTTP/2 in clear with prior knowledge (RFC 9113, section 3.4).
+const PREFACE: &[u8; 3] = b"PRI";
+
+/// The bounds of a listener's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once; one more waits in the kernel's backlog.
+    pub connections: usize,
+    /// How long a peer may take to send a request's head, and stay silent between requests.
+    pub header_timeout: Duration,
+    /// The largest head of a request, in bytes.
+    pub header_bytes: usize,
+    /// The most fields in a head.
+    pub headers: usize,
+    /// How long a peer may take nothing of what it is sent.
+    pub write_timeout: Duration,
+}
+
+impl Bounds {
+    /// The bounds that the tenants' listener was given, which fit the others too.
+    #[must_use]
+    pub fn new(server: &config::Server, upstream: &config::Upstream) -> Self {
+        Self {
+            connections: server.max_connections,
+            header_timeout: server.header_timeout,
+            header_bytes: server.max_header_bytes.to_usize(),
+            headers: server.max_headers,
+            write_timeout: upstream.idle_timeout,
+        }
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    bounds: Bounds,
+}
+
+/// Changes the certificate of a server that is running.
+#[derive(Debug, Clone)]
+pub struct TlsHandle(Arc<ArcSwapOption<ServerConfig>>);
+
+impl TlsHandle {
+    /// New connections get this certificate; those that are open keep theirs.
+    pub fn replace(&self, tls: Option<Arc<ServerConfig>>) {
+        self.0.store(tls);
+    }
+}
+
+impl Server {
+    /// Binds a listener's address.
+    ///
+    /// # Errors
+    /// The address is taken, or not ours.
+    pub async fn bind(listener: &Listener, bounds: Bounds) -> io::Result<Self> {
+        let tls = Arc::new(ArcSwapOption::new(listener.tls.clone()));
+        Ok(Self { listener: TcpListener::bind(listener.listen).await?, tls, bounds })
+    }
+
+    /// The address it listens on, with the port that the machine chose.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// For changing the certificate.
+    #[must_use]
+    pub fn tls_handle(&self) -> TlsHandle {
+        TlsHandle(Arc::clone(&self.tls))
+    }
+
+    /// Serves until `stop`, then drains: answers what was asked, `drain` at the longest. `on_connection` is called for
+    /// each connection; what it returns lives as long as that.
+    pub async fn serve<S, B, G>(
+        self,
+        service: S,
+        on_connection: impl Fn() -> G + Send,
+        stop: CancellationToken,
+        drain: Duration,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        G: Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(self.bounds.connections.min(Semaphore::MAX_PERMITS)));
+        let (graceful, tasks, end) = (GracefulShutdown::new(), Tasks::new(), CancellationToken::new());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept(&places) => accepted,
+            };
+            let (stream, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept a connection");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                tls: self.tls.load_full(),
+                bounds: self.bounds,
+                watcher: graceful.watcher(),
+                tasks: tasks.clone(),
+            };
+            let (service, guard, end) = (service.clone(), on_connection(), end.clone());
+            tasks.spawn(async move {
+                let _held = (place, guard);
+                let _ = end.run_until_cancelled(connection.serve(stream, service)).await;
+            });
+        }
+        // Closes the socket: who connects now is refused, and can try another node.
+        drop(self.listener);
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests were still in flight when the drain's time was over");
+        }
+        // Ends what is left: handshakes, and connections that were too slow.
+        end.cancel();
+        tasks.drain(Duration::from_secs(1)).await;
+    }
+
+    async fn accept(
+        &self,
+        places: &Arc<Semaphore>,
+    ) -> io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
+        // The semaphore is never closed.
+        let place = Arc::clone(places).acquire_owned().await.ok();
+        let (stream, _) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, place))
+    }
+}
+
+/// One connection.
+struct Connection {
+    tls: Option<Arc<ServerConfig>>,
+    bounds: Bounds,
+    watcher: Watcher,
+    tasks: Tasks,
+}
+
+impl Connection {
+    async fn serve<S, B>(self, stream: TcpStream, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let patience = self.bounds.header_timeout;
+        let ended = match &self.tls {
+            Some(tls) => {
+                let accept = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+                let Ok(Ok(stream)) = tokio::time::timeout(patience, accept).await else { return };
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.http(stream, h2, service).await
+            }
+            None => {
+                let mut first = [0; PREFACE.len()];
+                let Ok(Ok(count)) = tokio::time::timeout(patience, stream.peek(&mut first)).await else { return };
+                self.http(stream, first[..count] == *PREFACE, service).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
+    }
+
+    async fn http<S, B, I>(self, stream: I, h2: bool, service: S) -> Result<(), hyper::Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(StallGuard::new(stream, self.bounds.write_timeout));
+        if h2 {
+            let connection = http2::Builder::new(self.tasks.clone())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MOST_STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(u32::try_from(self.bounds.header_bytes).unwrap_or(u32::MAX))
+                .keep_alive_interval(PING_INTERVAL)
+                .serve_connection(io, service);
+            self.watcher.watch(connection).await
+        } else {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.bounds.header_timeout)
+                .max_header_size(self.bounds.header_bytes)
+                .max_headers(self.bounds.headers)
+                .max_buf_size(BUFFER.max(self.bounds.header_bytes))
+                .serve_connection(io, service);
+            self.watcher.watch(connection).await
+        }
+    }
+}
