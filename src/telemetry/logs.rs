@@ -113,6 +113,10 @@ impl AccessLog {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(out: Box<dyn Write + Send>, redactor: Redactor) -> io::Result<(Self, LogWriter)> {
+        Self::start_with(out, redactor, PERIOD)
+    }
+
+    fn start_with(out: Box<dyn Write + Send>, redactor: Redactor, period: Duration) -> io::Result<(Self, LogWriter)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let shared = Arc::new(Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -122,7 +126,7 @@ impl AccessLog {
             writer: OnceLock::new(),
         });
         let (end, done) = sync_channel(1);
-        let pen = Pen { shared: shared.clone(), out, redactor, line: Vec::new(), batch: Vec::new(), lines: 0 };
+        let pen = Pen { shared: shared.clone(), out, redactor, period, line: Vec::new(), batch: Vec::new(), lines: 0 };
         let thread = thread::Builder::new().name("access-log".into()).spawn(move || pen.run(&end))?;
         // Only set here, so it is empty.
         let _ = shared.writer.set(thread.thread().clone());
@@ -319,6 +323,7 @@ struct Pen {
     shared: Arc<Shared>,
     out: Box<dyn Write + Send>,
     redactor: Redactor,
+    period: Duration,
     line: Vec<u8>,
     batch: Vec<u8>,
     /// Lines in `batch`.
@@ -342,7 +347,7 @@ impl Pen {
                 let _ = end.try_send(());
                 return;
             }
-            thread::park_timeout(PERIOD);
+            thread::park_timeout(self.period);
         }
     }
 
@@ -468,5 +473,283 @@ impl<W: Write> Write for ScrubbedLine<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+
+    use super::*;
+
+    /// A sink that tests can read, stop and break.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<(Mutex<SinkState>, Condvar)>);
+
+    #[derive(Default)]
+    struct SinkState {
+        bytes: Vec<u8>,
+        stopped: bool,
+        broken: bool,
+        writes: usize,
+    }
+
+    impl Sink {
+        fn set(&self, change: impl FnOnce(&mut SinkState)) {
+            change(&mut self.0.0.lock().unwrap());
+            self.0.1.notify_all();
+        }
+
+        fn wait_for(&self, what: impl Fn(&SinkState) -> bool) {
+            let _state = self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !what(state)).unwrap();
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.0.lock().unwrap().bytes.clone()).unwrap()
+        }
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.set(|state| state.writes += 1);
+            let mut state = self.0.1.wait_while(self.0.0.lock().unwrap(), |state| state.stopped).unwrap();
+            if state.broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            state.bytes.extend_from_slice(bytes);
+            self.0.1.notify_all();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start(sink: &Sink) -> (AccessLog, LogWriter) {
+        AccessLog::start(Box::new(sink.clone()), Redactor::new(Vec::new())).unwrap()
+    }
+
+    fn record(tenant: Option<&TenantName>) -> Record<'_> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_416_716_007),
+            request_id: "3f2504e0-4f89-41d3-9a0c-0305e82c3301".parse().unwrap(),
+            tenant,
+            route: RouteName::Bank,
+            method: "POST",
+            status: 200,
+            cache: CacheOutcome::Hit,
+            duration: Duration::from_nanos(15_999),
+            upstream_duration: None,
+            request_bytes: 143,
+            response_bytes: 412,
+            upstream_status: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_fields_of_its_record_and_nothing_else() {
+        let (sink, tenant) = (Sink::default(), "lending".parse().unwrap());
+        let (log, writer) = start(&sink);
+        log.write(&record(Some(&tenant)));
+        log.write(&Record {
+            status: 429,
+            cache: CacheOutcome::None,
+            duration: Duration::from_secs(12),
+            upstream_duration: Some(Duration::from_micros(11_234_567)),
+            response_bytes: 123_456_789,
+            upstream_status: Some(503),
+            reason: Some("rate_limited"),
+            ..record(None)
+        });
+        writer.finish();
+        assert_eq!(
+            sink.text(),
+            concat!(
+                r#"{"time":"2026-11-23T06:51:56.007Z","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""tenant":"lending","route":"bank","method":"POST","status":200,"cache":"hit","duration_us":15,"#,
+                r#""request_bytes":143,"response_bytes":412}"#,
+                "\n",
+                r#"{"time":"2026-11-23T06:51:56.007Z","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""tenant":null,"route":"bank","method":"POST","status":429,"cache":"-","duration_us":12000000,"#,
+                r#""upstream_us":11234567,"request_bytes":143,"response_bytes":123456789,"upstream_status":503,"#,
+                r#""reason":"rate_limited"}"#,
+                "\n",
+            )
+        );
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn the_longest_line_fits_the_room_that_is_kept_for_it() {
+        let tenant = "t".repeat(32).parse().unwrap();
+        let most = Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 100),
+            status: u16::MAX,
+            route: RouteName::CallbackToken,
+            cache: CacheOutcome::Collapsed,
+            duration: Duration::MAX,
+            upstream_duration: Some(Duration::MAX),
+            request_bytes: u64::MAX,
+            response_bytes: u64::MAX,
+            upstream_status: Some(u16::MAX),
+            reason: Some("\"not a word\""),
+            ..record(Some(&tenant))
+        };
+        let mut out = Vec::new();
+        line(&mut out, &most, &stamp(u64::from(u32::MAX) * 100), 999);
+        assert!(out.len() <= LONGEST, "{}", out.len());
+        assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok());
+    }
+
+    #[test]
+    fn every_line_passes_the_scrubber() {
+        let (sink, tenant) = (Sink::default(), "team-081234567890".parse().unwrap());
+        let redactor = Redactor::new(Vec::new());
+        let (log, writer) = AccessLog::start(Box::new(sink.clone()), redactor.clone()).unwrap();
+        log.write(&record(Some(&tenant)));
+        writer.finish();
+        assert!(sink.text().contains(r#""tenant":"team-[redacted]""#), "{}", sink.text());
+        assert_eq!(redactor.total(), 1);
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_dropped_and_counted() {
+        let sink = Sink::default();
+        sink.set(|state| state.stopped = true);
+        let (log, writer) = start(&sink);
+        log.write(&record(None));
+        sink.wait_for(|state| state.writes > 0);
+        // The writer hangs in the sink; this thread's page takes what it has room for.
+        for _ in 0..2000 {
+            log.write(&record(None));
+        }
+        let dropped = log.dropped();
+        assert!((500..1900).contains(&dropped), "{dropped}");
+        sink.set(|state| state.stopped = false);
+        writer.finish();
+        assert_eq!(sink.text().lines().count() as u64, 2001 - dropped);
+        log.write(&record(None));
+        assert_eq!(log.dropped(), dropped + 1, "a line after the end is lost");
+    }
+
+    #[test]
+    fn a_broken_sink_counts_what_it_lost() {
+        let sink = Sink::default();
+        sink.set(|state| state.broken = true);
+        let (log, writer) = start(&sink);
+        log.write(&record(None));
+        log.write(&record(None));
+        writer.finish();
+        assert_eq!(log.dropped(), 2);
+    }
+
+    #[test]
+    fn a_half_full_page_wakes_the_writer() {
+        let sink = Sink::default();
+        let hour = Duration::from_secs(3600);
+        let (log, _writer) = AccessLog::start_with(Box::new(sink.clone()), Redactor::new(Vec::new()), hour).unwrap();
+        for _ in 0..ROOM / 2 / 200 {
+            log.write(&record(None));
+        }
+        sink.wait_for(|state| !state.bytes.is_empty());
+    }
+
+    #[test]
+    fn threads_write_whole_lines_and_leave_nothing_behind() {
+        let sink = Sink::default();
+        let (log, writer) = start(&sink);
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let log = log.clone();
+                thread::spawn(move || (0..500).for_each(|_| log.write(&record(None))))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        sink.wait_for(|state| memchr::memchr_iter(b'\n', &state.bytes).count() == 4000);
+        // Each thread is struck off with the wake-up after its end.
+        while !lock(&log.shared.seats).pages.is_empty() {
+            writer.thread.as_ref().unwrap().thread().unpark();
+            thread::yield_now();
+        }
+        writer.finish();
+        assert!(sink.text().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn one_thread_may_write_to_two_logs() {
+        let (one, two) = (Sink::default(), Sink::default());
+        let ((log_one, writer_one), (log_two, writer_two)) = (start(&one), start(&two));
+        for _ in 0..10 {
+            log_one.write(&record(None));
+            log_two.write(&record(None));
+        }
+        drop((writer_one, writer_two));
+        assert_eq!((one.text().lines().count(), two.text().lines().count()), (10, 10));
+    }
+
+    #[test]
+    fn timestamps_follow_the_calendar() {
+        for (second, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (4_107_542_399, "2100-02-28T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (1_798_761_599, "2026-12-31T23:59:59"),
+        ] {
+            assert_eq!(std::str::from_utf8(&stamp(second)).unwrap(), text);
+        }
+    }
+
+    /// What of some events reaches the log.
+    fn diagnosed(directives: Option<&str>) -> String {
+        let sink = Sink::default();
+        let out = {
+            let sink = sink.clone();
+            Scrubbing { redactor: Redactor::new(Vec::new()), out: move || sink.clone() }
+        };
+        tracing::subscriber::with_default(subscriber(tracing::Level::INFO, directives, out), || {
+            tracing::info!(target: "iluma_gateway::cache", account = 1_234_567_890_u64, "for siti@example.com");
+            tracing::debug!(target: "iluma_gateway::cache", "own debug");
+            tracing::warn!(target: "hyper", "foreign warning");
+            tracing::info!(target: "hyper", "foreign info");
+        });
+        sink.text()
+    }
+
+    #[test]
+    fn diagnostics_are_scrubbed_and_foreign_ones_capped() {
+        let text = diagnosed(None);
+        assert!(text.contains(r#""message":"for [redacted]""#) && text.contains(r#""account":"[redacted]""#), "{text}");
+        assert!(text.contains("foreign warning") && text.contains(r#""timestamp":"2"#), "{text}");
+        assert!(!text.contains("foreign info") && !text.contains("own debug"), "{text}");
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+
+        let text = diagnosed(Some("trace"));
+        assert!(text.contains("own debug") && !text.contains("foreign info"), "{text}");
+        let text = diagnosed(Some("hyper=trace"));
+        assert!(text.contains("foreign warning") && !text.contains("foreign info") && !text.contains("siti"), "{text}");
+        assert!(diagnosed(Some("a=b=c")).contains("foreign warning"), "what cannot be read counts as not set");
+    }
+
+    #[test]
+    fn diagnostics_are_installed_once() {
+        let _ = diagnostics(tracing::Level::WARN, Redactor::new(Vec::new()));
+        assert!(!diagnostics(tracing::Level::WARN, Redactor::new(Vec::new())));
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_alone() {
+        let line = panic_line(SystemTime::UNIX_EPOCH, Some(panic::Location::caller()));
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["fields"]["message"], "panic");
+        assert_eq!(line["fields"]["file"], "src/telemetry/logs.rs");
+        assert!(line["fields"]["line"].is_number());
     }
 }

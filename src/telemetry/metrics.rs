@@ -436,3 +436,112 @@ impl Drop for Counted {
         self.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    #[test]
+    fn every_metric_has_its_name_and_labels() {
+        let metrics = Metrics::new("1.2.3");
+        let lending = "lending".parse().unwrap();
+        let tenant = metrics.tenant(Some(&lending));
+        tenant.request(RouteName::Bank, 200, CacheOutcome::Hit);
+        tenant.request(RouteName::Bank, 200, CacheOutcome::Hit);
+        metrics.tenant(None).request(RouteName::Other, 401, CacheOutcome::None);
+        tenant.saved(RouteName::Cft, Saved::Collapsed);
+        tenant.limited(Limit::InFlight);
+        metrics.request_took(RouteName::Bank, CacheOutcome::Hit, Duration::from_micros(15));
+        let account = metrics.account(&"live".parse().unwrap());
+        account.request(RouteName::Ktp, Some(503), Duration::from_secs(2));
+        account.request(RouteName::Ktp, None, Duration::from_secs(2));
+        metrics.config_reload(Reload::Refused);
+        let counted = (metrics.connection(Listener::Admin), metrics.in_flight());
+        for (mirrored, number) in [
+            (Mirrored::CacheEntries, 11),
+            (Mirrored::CacheBytes, 12),
+            (Mirrored::Redactions, 13),
+            (Mirrored::LogLinesDropped, 14),
+        ] {
+            metrics.mirror(mirrored, move || number);
+        }
+        let text = metrics.render();
+        for (series, expected) in [
+            (r#"requests_total{cache="hit",route="bank",status="200",tenant="lending"}"#, 2.0),
+            (r#"requests_total{cache="-",route="other",status="401",tenant="none"}"#, 1.0),
+            (r#"upstream_calls_saved_total{how="collapsed",route="cft",tenant="lending"}"#, 1.0),
+            (r#"rate_limited_total{limit="in_flight",tenant="lending"}"#, 1.0),
+            (r#"rate_limited_total{limit="requests",tenant="lending"}"#, 0.0),
+            (r#"request_duration_seconds_bucket{cache="hit",route="bank",le="0.0005"}"#, 1.0),
+            (r#"request_duration_seconds_count{cache="hit",route="bank"}"#, 1.0),
+            (r#"upstream_requests_total{account="live",route="ktp",status="503"}"#, 1.0),
+            (r#"upstream_requests_total{account="live",route="ktp",status="error"}"#, 1.0),
+            (r#"upstream_duration_seconds_sum{route="ktp"}"#, 4.0),
+            (r#"config_reloads_total{outcome="refused"}"#, 1.0),
+            (r#"config_reloads_total{outcome="applied"}"#, 0.0),
+            (r#"connections{listener="admin"}"#, 1.0),
+            (r#"connections{listener="tenants"}"#, 0.0),
+            ("in_flight", 1.0),
+            ("cache_entries", 11.0),
+            ("cache_bytes", 12.0),
+            ("redactions_total", 13.0),
+            ("log_lines_dropped_total", 14.0),
+            (r#"build_info{version="1.2.3"}"#, 1.0),
+        ] {
+            assert_eq!(value(&text, &format!("iluma_gateway_{series} ")), Some(expected), "{series}\n{text}");
+        }
+        drop(counted);
+        let text = metrics.render();
+        assert_eq!(value(&text, "iluma_gateway_in_flight "), Some(0.0));
+        assert_eq!(value(&text, "iluma_gateway_redactions_total "), Some(13.0), "a second scrape adds nothing");
+    }
+
+    #[test]
+    fn statuses_have_a_bounded_set_of_labels() {
+        let labels: std::collections::BTreeSet<_> = (0..=u16::MAX).map(|status| label(place(status))).collect();
+        assert_eq!(labels.len(), STATUSES.len() + CLASSES.len());
+        for (status, expected) in [
+            (100, "1xx"),
+            (200, "200"),
+            (299, "2xx"),
+            (307, "3xx"),
+            (418, "4xx"),
+            (501, "5xx"),
+            (0, "5xx"),
+            (999, "5xx"),
+        ] {
+            assert_eq!(label(place(status)), expected);
+        }
+        for (status, expected) in STATUSES {
+            assert_eq!((label(place(status)), expected), (expected, status.to_string().as_str()));
+        }
+        assert_eq!(label(NO_ANSWER), "error");
+    }
+
+    #[test]
+    fn a_tenant_that_is_resolved_again_goes_on_counting() {
+        let metrics = Metrics::new("1");
+        let name = "lending".parse().unwrap();
+        let before = metrics.tenant(Some(&name));
+        before.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        let after = metrics.tenant(Some(&name));
+        after.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        // A request that began before the reload ends with the old handle.
+        before.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        let series = r#"iluma_gateway_requests_total{cache="stored",route="cft",status="200",tenant="lending"} "#;
+        assert_eq!(value(&metrics.render(), series), Some(3.0));
+    }
+
+    #[test]
+    fn what_never_happened_is_no_series() {
+        let metrics = Metrics::new("1");
+        let _tenant = metrics.tenant(None);
+        let text = metrics.render();
+        assert!(!text.contains("iluma_gateway_requests_total{"), "{text}");
+        assert!(text.lines().count() < 60, "{text}");
+    }
+}
