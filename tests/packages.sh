@@ -45,9 +45,9 @@ ROOT
   rm -f "$log"
   for pair in "$@"; do
     what=${pair%%=*}
-    # Whatever the package's maintainer scripts started answers to its own name and has no terminal of ours.
-    if [[ " ${missing[*]} " == *" ${pair#*=} "* && $what != /* ]] && service_runs "$what"; then
-      echo "installing ${pair#*=} started $what: stop and disable that service, then run this again" >&2
+    # What a maintainer script starts is named like the program or like the package, and is a child of init.
+    if [[ " ${missing[*]} " == *" ${pair#*=} "* ]] && { service_runs "${what##*/}" || service_runs "${pair#*=}"; }; then
+      echo "installing ${pair#*=} started a service: stop and disable it, then run this again" >&2
       return 1
     fi
   done
