@@ -4,3 +4,4 @@ pub mod byte_size;
 pub mod clock;
 pub mod config;
 pub mod name;
+pub mod simulator;
