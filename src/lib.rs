@@ -15,6 +15,7 @@ pub mod name;
 pub mod reply;
 pub mod route;
 pub mod server;
+pub mod simulator;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;

@@ -1,0 +1,227 @@
+//! The knobs: what the command line takes, and the plain values the server runs with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What `--help` says after the flags: an example and the data rules.
+const RULES: &str = "\
+Example:
+  iluma-gateway simulate --listen 127.0.0.1:8090 --callback-delay 2s
+  curl -u iluma_development_me: http://127.0.0.1:8090/v1.1/identity/bank_account_data_requests \\
+       -H 'content-type: application/json' -d '{\"bank_account_number\":\"1234567890\",\"bank_code\":\"BCA\"}'
+
+Answers are invented from the input and always the same. The last two digits of an account number decide:
+  00 not found        99 TEMPORARY_NETWORK_ERROR (not charged)   88 virtual account      77 need_review
+  66 pending for ever 55 known at once, never pending            33 booleans as strings  22 lower-case status
+NIK (KTP, id card), NPWP and phone numbers: 00 not found, 99 TEMPORARY_NETWORK_ERROR; KTP 11: name does not match;
+  id card 01 to 10: the documented failure reasons in their order.
+CFT: a name with the word HANTUMALAM has one match, HANTULAUT two, every other name is clear.
+Files: a file name with `unreadable`, `unrecognized`, `neterror`, `noface` or `mismatch` gives that outcome.
+Captures: a reference_id with `sim-review`, `sim-fail` or `sim-abandon` needs a review, fails, or is never finished.
+Faults: header `x-sim-fault: kind[=value]`, or POST /_sim/faults; see also GET /_sim.";
+
+/// The arguments of the simulator's command.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = RULES)]
+pub struct Args {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    pub listen: SocketAddr,
+    /// Accept this API key alone (repeat for more); without it any key that begins with iluma_development_, iluma_live_ or
+    /// iluma_production_ is accepted
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// How long a question stays PENDING before its result and its callback
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub callback_delay: Duration,
+    /// Answer bank requests with the result at once instead of PENDING first
+    #[arg(long)]
+    pub answer_at_once: bool,
+    /// How long a bank account that was asked for is answered at once
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub recent: Duration,
+    /// Added to every answer, after the request was processed
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub latency: Duration,
+    /// Requests a second that each key may make; more are answered RATE_LIMIT_EXCEEDED
+    #[arg(long, value_name = "N")]
+    pub requests_per_second: Option<u32>,
+    /// What `retry-after` says on 429 and 503 (whole seconds)
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub retry_after: Duration,
+    /// Count calls with development keys as charged too
+    #[arg(long)]
+    pub charge_development: bool,
+    /// The callback token of every key, instead of one derived from the key
+    #[arg(long, value_name = "TOKEN")]
+    pub callback_token: Option<String>,
+    /// How often a callback is tried until it is answered 2xx
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub callback_attempts: u32,
+    /// The pause after a callback's first failed attempt; it doubles with each
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub callback_retry: Duration,
+    /// Treat paths that begin with NEW like those that begin with OLD (repeat for more), as when Iluma adds a route
+    #[arg(long = "alias", value_name = "NEW=OLD")]
+    pub aliases: Vec<Alias>,
+    /// Certificate chain for TLS (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key for TLS (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// How a simulator behaves. Start from the default and change what matters.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Serve TLS; h1 and h2 by ALPN (set here if the configuration names no protocol). In clear h1, and h2 by prior knowledge.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The keys that are accepted; empty: any with one of Iluma's beginnings.
+    pub keys: Vec<String>,
+    /// How long a question stays PENDING before its result and its callback.
+    pub callback_delay: Duration,
+    /// Bank requests are PENDING first; false: the result at once.
+    pub pending_first: bool,
+    /// How long a bank account that was asked for is answered at once.
+    pub recent: Duration,
+    /// Added to every answer, after the request was processed and charged.
+    pub latency: Duration,
+    /// What each key may ask in a second; none is no limit.
+    pub requests_per_second: Option<u32>,
+    /// What `retry-after` says on 429 and 503, in whole seconds.
+    pub retry_after: Duration,
+    /// Calls with development keys count as charged too.
+    pub charge_development: bool,
+    /// The callback token of every key; none: derived from the key.
+    pub callback_token: Option<String>,
+    /// Attempts at a callback until it is answered 2xx.
+    pub callback_attempts: u32,
+    /// The pause after the first failed attempt; it doubles with each.
+    pub callback_retry: Duration,
+    /// How one attempt at a callback may take.
+    pub callback_timeout: Duration,
+    /// For callbacks to https; none: the platform's roots.
+    pub callback_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Paths that are treated like others, as when Iluma adds a route.
+    pub aliases: Vec<Alias>,
+    /// Results kept; the oldest go first.
+    pub max_records: usize,
+    /// Requests kept for `GET /_sim/requests`.
+    pub max_requests: usize,
+    /// Bytes of each request body kept there.
+    pub max_request_body: usize,
+    /// Connections at a time; more wait in the listener's queue.
+    pub max_connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            keys: Vec::new(),
+            callback_delay: Duration::from_millis(500),
+            pending_first: true,
+            recent: Duration::from_secs(3600),
+            latency: Duration::ZERO,
+            requests_per_second: None,
+            retry_after: Duration::from_secs(1),
+            charge_development: false,
+            callback_token: None,
+            callback_attempts: 5,
+            callback_retry: Duration::from_secs(1),
+            callback_timeout: Duration::from_secs(10),
+            callback_tls: None,
+            aliases: Vec::new(),
+            // About 1 KiB each: 100 MB at most.
+            max_records: 100_000,
+            max_requests: 1000,
+            // With a thousand requests: 16 MiB at most.
+            max_request_body: 16 * 1024,
+            max_connections: 10_000,
+        }
+    }
+}
+
+impl From<&Args> for Options {
+    /// Everything but TLS, whose files [`super::run`] reads.
+    fn from(args: &Args) -> Self {
+        Self {
+            keys: args.keys.clone(),
+            callback_delay: args.callback_delay,
+            pending_first: !args.answer_at_once,
+            recent: args.recent,
+            latency: args.latency,
+            requests_per_second: args.requests_per_second,
+            retry_after: args.retry_after,
+            charge_development: args.charge_development,
+            callback_token: args.callback_token.clone(),
+            callback_attempts: args.callback_attempts,
+            callback_retry: args.callback_retry,
+            aliases: args.aliases.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A path prefix that stands for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// What the caller's path begins with.
+    pub new: String,
+    /// What it is taken for.
+    pub old: String,
+}
+
+impl FromStr for Alias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((new, old)) if new.starts_with('/') && old.starts_with('/') => {
+                Ok(Self { new: new.into(), old: old.into() })
+            }
+            _ => Err("two paths are expected, /new/path=/old/path".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_flags_default_to_the_options_default() {
+        let args = Command::parse_from(["sim"]).args;
+        let (parsed, default) = (Options::from(&args), Options::default());
+        assert_eq!(format!("{parsed:?}"), format!("{default:?}"));
+        assert_eq!(args.listen.port(), 8090);
+    }
+
+    #[test]
+    fn flags_reach_the_options() {
+        let flags = ["sim", "--key", "k", "--recent", "2m", "--answer-at-once", "--alias", "/v3/x=/v1/identity/y"];
+        let options = Options::from(&Command::parse_from(flags).args);
+        assert_eq!(options.keys, ["k"]);
+        assert_eq!(options.recent, Duration::from_secs(120));
+        assert!(!options.pending_first);
+        assert_eq!(options.aliases, [Alias { new: "/v3/x".into(), old: "/v1/identity/y".into() }]);
+        assert!(Command::try_parse_from(["sim", "--alias", "x"]).is_err());
+    }
+
+    #[test]
+    fn the_help_has_an_example_and_the_rules() {
+        let help = Command::try_parse_from(["sim", "--help"]).err().unwrap().to_string();
+        assert!(help.contains("Example:") && help.contains("HANTUMALAM"), "{help}");
+    }
+}

@@ -1,0 +1,209 @@
+//! Sockets: accept, TLS, connections, and the two ways to break one (reset, bytes that are no HTTP).
+//!
+//! Invariants: every task is tracked and ends with the simulator; at most `max_connections` connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::answer;
+use super::world::World;
+
+/// A handshake takes milliseconds; a client that takes longer is gone.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be idle or slow with a request's head. Long, so that pools of clients rarely race with it.
+const HEAD: Duration = Duration::from_secs(300);
+/// Streams of one h2 connection at a time.
+const MAX_STREAMS: u32 = 1000;
+/// What a `garbage` fault sends.
+const GARBAGE: &[u8] = b"\x00\x16\xfe\xffthis is no HTTP\r\n\x07\x1b\xee 200 maybe\r\n\r\n";
+
+/// Spawns tasks that end with the simulator and that it can wait for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tracked {
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Tracked {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        self.spawn(async move {
+            task.await;
+        });
+    }
+}
+
+/// Accepts until the simulator stops.
+pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: Tracked) {
+    let permits = Arc::new(Semaphore::new(world.options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let tls = world.options.tls.as_ref().map(|config| {
+        let mut config = config.as_ref().clone();
+        if config.alpn_protocols.is_empty() {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
+        TlsAcceptor::from(Arc::new(config))
+    });
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: others must end first.
+                tracing::warn!(%error, "the simulator could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        world.tally.connected();
+        let (world, tls, inner) = (Arc::clone(&world), tls.clone(), executor.clone());
+        executor.spawn(async move {
+            connection(stream, world, tls, inner).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, world: Arc<World>, tls: Option<TlsAcceptor>, executor: Tracked) {
+    // A small answer must not wait for the acknowledgement of the one before it; if it can't be set, it is only slower.
+    let _ = stream.set_nodelay(true);
+    let line = Arc::new(Line::default());
+    let wire = Wire { stream, line: Arc::clone(&line) };
+    match tls {
+        None => http(wire, world, line, executor).await,
+        Some(tls) => {
+            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(wire)).await {
+                http(stream, world, line, executor).await;
+            }
+        }
+    }
+}
+
+async fn http<S>(stream: S, world: Arc<World>, line: Arc<Line>, executor: Tracked)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(executor);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let inner = Arc::clone(&line);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (world, line) = (Arc::clone(&world), Arc::clone(&inner));
+        async move { Ok::<_, Infallible>(Box::pin(answer::answer(world, line, request)).await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        outcome = connection => {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a connection to the simulator ended early");
+            }
+        }
+        () = line.fired.cancelled() => {}
+    }
+}
+
+/// How a connection is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Reset,
+    Garbage,
+}
+
+/// Lets a request break the connection that it came on.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    cut: OnceLock<Cut>,
+    fired: CancellationToken,
+}
+
+impl Line {
+    /// Ends the connection; the first way wins.
+    pub(super) fn cut(&self, how: Cut) {
+        let _ = self.cut.set(how);
+        self.fired.cancel();
+    }
+}
+
+/// A socket that carries out the cut when it is dropped.
+struct Wire {
+    stream: TcpStream,
+    line: Arc<Line>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // What fails here fails because the peer is gone already.
+        match self.line.cut.get() {
+            Some(Cut::Reset) => {
+                let _ = self.stream.set_zero_linger();
+            }
+            Some(Cut::Garbage) => {
+                let _ = self.stream.try_write(GARBAGE);
+            }
+            None => {}
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,194 @@
+//! What was asked, what it would have cost, and how much at a time.
+//!
+//! Invariants: routes come from the table and keys appear as labels, at most [`MAX_KEYS`] of them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use super::hold;
+use super::route::Route;
+
+/// Labels of keys that are counted apart; the rest share one row.
+const MAX_KEYS: usize = 1000;
+
+/// Counts since the start or the last reset, as `GET /_sim/stats` shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Requests received, refused ones included; not those to `/_sim`.
+    pub requests: u64,
+    /// Calls that Iluma would put on the bill.
+    pub charged: u64,
+    /// What they cost at the simulator's invented prices.
+    pub rupiah: u64,
+    /// Requests received and not answered yet.
+    pub in_flight: u64,
+    /// The most of them at a time.
+    pub max_in_flight: u64,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Results stored now.
+    pub records: u64,
+    /// Callbacks, by what became of them.
+    pub callbacks: CallbackStats,
+    /// The same by route: `bank`, `bank_get`, `cft`, …
+    pub routes: BTreeMap<String, RouteStats>,
+    /// The same by key: `development-1a2b3c4d`, `none` for requests without a valid key.
+    pub keys: BTreeMap<String, KeyStats>,
+}
+
+/// Counts of one route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RouteStats {
+    /// Requests received.
+    pub requests: u64,
+    /// Calls that Iluma would put on the bill.
+    pub charged: u64,
+    /// What they cost.
+    pub rupiah: u64,
+    /// Received and not answered yet.
+    pub in_flight: u64,
+    /// The most of them at a time.
+    pub max_in_flight: u64,
+    /// Answers by HTTP status; an answer that a fault broke counts as the status it had.
+    pub statuses: BTreeMap<u16, u64>,
+}
+
+/// Counts of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KeyStats {
+    /// Requests received.
+    pub requests: u64,
+    /// Calls that Iluma would put on the bill.
+    pub charged: u64,
+    /// What they cost.
+    pub rupiah: u64,
+}
+
+/// Callbacks, by what became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CallbackStats {
+    /// Answered 2xx.
+    pub delivered: u64,
+    /// Attempts, repeated ones included.
+    pub attempts: u64,
+    /// Never answered 2xx.
+    pub failed: u64,
+    /// Not sent: no URL was set for their type.
+    pub no_url: u64,
+    /// Not sent: too many waited.
+    pub dropped: u64,
+}
+
+/// The counts as they grow.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Stats>);
+
+impl Tally {
+    /// Counts a request until the guard goes.
+    pub(super) fn enter(&self, route: Route, key: Option<&str>) -> InFlight<'_> {
+        let mut stats = hold(&self.0);
+        stats.requests += 1;
+        stats.in_flight += 1;
+        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        let row = stats.routes.entry(route.label().0.into()).or_default();
+        row.requests += 1;
+        row.in_flight += 1;
+        row.max_in_flight = row.max_in_flight.max(row.in_flight);
+        key_row(&mut stats, key).requests += 1;
+        InFlight { tally: self, route }
+    }
+
+    pub(super) fn charge(&self, route: Route, key: &str) {
+        let (label, price) = route.label();
+        let mut stats = hold(&self.0);
+        stats.charged += 1;
+        stats.rupiah += price;
+        let row = stats.routes.entry(label.into()).or_default();
+        row.charged += 1;
+        row.rupiah += price;
+        let row = key_row(&mut stats, Some(key));
+        row.charged += 1;
+        row.rupiah += price;
+    }
+
+    pub(super) fn answered(&self, route: Route, status: u16) {
+        *hold(&self.0).routes.entry(route.label().0.into()).or_default().statuses.entry(status).or_default() += 1;
+    }
+
+    pub(super) fn connected(&self) {
+        hold(&self.0).connections += 1;
+    }
+
+    pub(super) fn callbacks(&self, count: impl FnOnce(&mut CallbackStats)) {
+        count(&mut hold(&self.0).callbacks);
+    }
+
+    pub(super) fn snapshot(&self, records: usize) -> Stats {
+        Stats { records: records as u64, ..hold(&self.0).clone() }
+    }
+
+    /// Everything to nought but what is in flight.
+    pub(super) fn reset(&self) {
+        let mut stats = hold(&self.0);
+        let routes = stats.routes.iter().filter(|(_, row)| row.in_flight > 0).map(|(label, row)| {
+            let row = RouteStats { in_flight: row.in_flight, max_in_flight: row.in_flight, ..RouteStats::default() };
+            (label.clone(), row)
+        });
+        let (routes, in_flight) = (routes.collect(), stats.in_flight);
+        *stats = Stats { in_flight, max_in_flight: in_flight, routes, ..Stats::default() };
+    }
+}
+
+fn key_row<'a>(stats: &'a mut Stats, key: Option<&str>) -> &'a mut KeyStats {
+    let key = key.unwrap_or("none");
+    let known = stats.keys.contains_key(key) || stats.keys.len() < MAX_KEYS;
+    stats.keys.entry(if known { key } else { "further" }.into()).or_default()
+}
+
+/// A request that is being answered.
+pub(super) struct InFlight<'a> {
+    tally: &'a Tally,
+    route: Route,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut stats = hold(&self.tally.0);
+        stats.in_flight = stats.in_flight.saturating_sub(1);
+        let row = stats.routes.entry(self.route.label().0.into()).or_default();
+        row.in_flight = row.in_flight.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_keeps_what_is_in_flight() {
+        let tally = Tally::default();
+        let first = tally.enter(Route::Bank, Some("development-1"));
+        drop(tally.enter(Route::Cft, None));
+        tally.charge(Route::Bank, "development-1");
+        assert_eq!(tally.snapshot(0).rupiah, 500);
+        assert_eq!(tally.snapshot(0).max_in_flight, 2);
+        tally.reset();
+        let stats = tally.snapshot(0);
+        assert_eq!((stats.requests, stats.charged, stats.in_flight, stats.max_in_flight), (0, 0, 1, 1));
+        drop(first);
+        assert_eq!(tally.snapshot(0).routes["bank"].in_flight, 0);
+    }
+
+    #[test]
+    fn keys_have_a_bound() {
+        let tally = Tally::default();
+        for key in 0..MAX_KEYS + 10 {
+            drop(tally.enter(Route::Bank, Some(&key.to_string())));
+        }
+        let stats = tally.snapshot(0);
+        assert_eq!(stats.keys.len(), MAX_KEYS + 1);
+        assert_eq!(stats.keys["further"].requests, 10);
+    }
+}
