@@ -7,6 +7,7 @@ pub mod cache;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod gateway;
 pub mod json;
 pub mod keygen;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, keygen};
+use iluma_gateway::{app, demo, keygen, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +40,10 @@ enum Command {
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
+    /// A simulated Iluma to develop and test against.
+    Simulate(simulator::Args),
+    /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +71,8 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             runtime()?.block_on(app::run(config, settings))?;
         }
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
+        Command::Simulate(args) => runtime()?.block_on(simulator::run(args))?,
+        Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),
     }
     Ok(())
