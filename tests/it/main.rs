@@ -1,1 +1,3 @@
+//! Integration tests over real sockets, one module for each part.
 
+mod simulator;
