@@ -6,7 +6,7 @@ use super::body::{File, Form};
 use super::reply::{FieldError, Problem};
 
 /// The longest text that a field may hold. The longest documented limit is 100 characters.
-const MAX_TEXT: usize = 1024;
+const MAX_TEXT: usize = 512;
 
 /// Reads fields; what is missing or wrong is listed in `finish`'s error, all at once.
 pub(super) struct Check<'a> {

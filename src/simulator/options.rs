@@ -10,20 +10,29 @@ use std::time::Duration;
 const RULES: &str = "\
 Example:
   iluma-gateway simulate --listen 127.0.0.1:8090 --callback-delay 2s
-  curl -u iluma_development_me: http://127.0.0.1:8090/v1.1/identity/bank_account_data_requests \\
-       -H 'content-type: application/json' -d '{\"bank_account_number\":\"1234567890\",\"bank_code\":\"BCA\"}'
+  curl -u iluma_development_me: -d 'bank_account_number=1234567890&bank_code=BCA' \\
+       http://127.0.0.1:8090/v1.1/identity/bank_account_data_requests
 
-Answers are invented from the input and always the same. The last two digits of an account number decide:
-  00 not found        99 TEMPORARY_NETWORK_ERROR (not charged)   88 virtual account      77 need_review
-  66 pending for ever 55 known at once, never pending            33 booleans as strings  22 lower-case status
-NIK (KTP, id card), NPWP and phone numbers: 00 not found, 99 TEMPORARY_NETWORK_ERROR; KTP 11: name does not match;
-  id card 01 to 10: the documented failure reasons in their order.
-CFT: a name with the word HANTUMALAM has one match, HANTULAUT two, every other name is clear.
-Files: a file name with `unreadable`, `unrecognized`, `neterror`, `noface` or `mismatch` gives that outcome.
-Captures: a reference_id with `sim-review`, `sim-fail` or `sim-abandon` needs a review, fails, or is never finished.
-Faults: header `x-sim-fault: kind[=value]`, or POST /_sim/faults; see also GET /_sim.";
+Answers are invented from the input and always the same.
+How a bank account number ends decides:
+  00  not found                      99  TEMPORARY_NETWORK_ERROR, not charged
+  88  a virtual account              77  found, need_review
+  66  PENDING for ever               55  known at once, never PENDING
+  33  booleans as strings            22  the status in lower case
+How a NIK, NPWP or phone number ends:
+  00  not found                      99  TEMPORARY_NETWORK_ERROR, not charged
+  11  KTP: the name does not match   01 to 10  id card: the documented failures
+A word in a CFT name: HANTUMALAM has one match, HANTULAUT has two.
+A word in a file's name: unreadable, unrecognized, neterror, noface, mismatch.
+A word in a capture's reference_id: sim-review, sim-fail, sim-abandon.
 
-/// The arguments of the simulator's command.
+Faults: the header `x-sim-fault: kind[=value]`, or POST /_sim/faults.
+GET /_sim says more, also about statistics and what was received.";
+
+/// A simulated Iluma to develop and test against
+///
+/// Every route of Iluma's API on invented data, with callbacks, magic replies, faults on demand and a count of what it would
+/// have cost.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = RULES)]
 pub struct Args {

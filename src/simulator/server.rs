@@ -29,6 +29,8 @@ use super::world::World;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may be idle or slow with a request's head. Long, so that pools of clients rarely race with it.
 const HEAD: Duration = Duration::from_secs(300);
+/// The largest head of an h1 request. The journal keeps heads, so this bounds it too; h2 has 16 KiB of its own.
+const MAX_HEAD: usize = 64 * 1024;
 /// Streams of one h2 connection at a time.
 const MAX_STREAMS: u32 = 1000;
 /// What a `garbage` fault sends.
@@ -115,7 +117,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(executor);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let inner = Arc::clone(&line);
     let service = service_fn(move |request: Request<Incoming>| {

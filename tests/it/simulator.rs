@@ -1,5 +1,7 @@
 //! The simulator from outside: every route over real sockets, callbacks, paging, faults.
 
+#![allow(clippy::unwrap_used, reason = "a test states what it expects: a panic there is the report")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
