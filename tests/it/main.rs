@@ -1,3 +1,7 @@
-//! Integration tests over real sockets, one module for each part.
+//! The gateway and the simulator over real sockets, by behaviour.
 
+#![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
+
+mod journey;
 mod simulator;
+mod support;

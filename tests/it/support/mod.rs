@@ -1,0 +1,29 @@
+//! Real parts for tests: the gateway, the simulator or an upstream of the test's own, and a plain client.
+//!
+//! Every part listens on a port that the machine chose and ends with the test; nothing is shared between tests.
+
+mod client;
+mod rig;
+mod upstream;
+
+pub use client::{Answer, Ask, ask, raw};
+pub use rig::{Lines, Rig, RigBuilder};
+pub use upstream::{Heard, Upstream};
+
+use std::time::Duration;
+
+/// How long anything that must happen may take on a busy machine. Nothing waits for it where all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `so` holds, looking again whenever the runtime has nothing else to do.
+///
+/// # Panics
+/// If it does not hold within [`PATIENCE`].
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let look = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, look).await.is_ok(), "waited in vain: {what}");
+}

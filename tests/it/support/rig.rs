@@ -1,0 +1,217 @@
+//! A gateway with its upstream, started for one test.
+
+use super::client::{Ask, ask};
+use super::until;
+use iluma_gateway::app::{App, Surroundings};
+use iluma_gateway::clock::Clock;
+use iluma_gateway::config::{Faults, Settings};
+use iluma_gateway::keygen;
+use iluma_gateway::simulator::{self, Simulator};
+use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// A running gateway, its simulator where it has one, and what it logs.
+pub struct Rig {
+    pub app: App,
+    pub simulator: Option<Simulator>,
+    pub clock: Clock,
+    pub log: Lines,
+    /// The account's key, which no tenant may ever see.
+    pub account_key: String,
+    keys: BTreeMap<String, String>,
+    settings_text: String,
+    secrets: BTreeMap<String, String>,
+}
+
+/// What a rig is made of. Without more it has the simulator as upstream and the teams `lending` and `payments` on one
+/// account `live`, without limits.
+pub struct RigBuilder {
+    options: simulator::Options,
+    upstream: Option<String>,
+    tenants: Vec<(String, String)>,
+    sections: BTreeMap<String, String>,
+    extra: String,
+}
+
+impl Rig {
+    pub fn builder() -> RigBuilder {
+        RigBuilder {
+            options: simulator::Options { pending_first: false, ..simulator::Options::default() },
+            upstream: None,
+            tenants: vec![("lending".into(), String::new()), ("payments".into(), String::new())],
+            sections: BTreeMap::new(),
+            extra: String::new(),
+        }
+    }
+
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// The URL of a path at the gateway.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.server_address())
+    }
+
+    /// The URL of a path at the admin listener.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.admin_address())
+    }
+
+    /// The key of a team.
+    pub fn key(&self, team: &str) -> &str {
+        &self.keys[team]
+    }
+
+    /// A request of a team.
+    pub fn ask(&self, team: &str, method: &str, path: &str) -> Ask {
+        ask(method, self.url(path)).key(self.key(team))
+    }
+
+    /// A JSON POST of a team.
+    pub fn post(&self, team: &str, path: &str, body: impl Into<String>) -> Ask {
+        self.ask(team, "POST", path).json(body)
+    }
+
+    /// The simulator.
+    pub fn sim(&self) -> &Simulator {
+        self.simulator.as_ref().expect("a rig with a simulator")
+    }
+
+    /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = ask("GET", self.admin_url("/metrics")).send().await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// The access log's lines, once there are `count` of them.
+    pub async fn logged(&self, count: usize) -> Vec<serde_json::Value> {
+        until(&format!("{count} log lines"), || self.log.lines().len() >= count).await;
+        self.log.lines().iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    }
+
+    /// Settings as this rig's, with `change` made to their text.
+    ///
+    /// # Errors
+    /// The faults of the changed text.
+    pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
+        let text = change(self.settings_text.clone());
+        Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned())
+    }
+
+    /// Ends the gateway and the simulator.
+    pub async fn stop(self) {
+        self.app.shutdown().await;
+        if let Some(simulator) = self.simulator {
+            simulator.stop().await;
+        }
+    }
+}
+
+impl RigBuilder {
+    /// Changes the simulator's options.
+    pub fn simulator(mut self, change: impl FnOnce(&mut simulator::Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// Puts the gateway before something else than the simulator.
+    pub fn upstream(mut self, base_url: impl Into<String>) -> Self {
+        self.upstream = Some(base_url.into());
+        self
+    }
+
+    /// Adds TOML lines to a team's table, or adds the team.
+    pub fn tenant(mut self, name: &str, lines: &str) -> Self {
+        match self.tenants.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => known.push_str(&format!("{lines}\n")),
+            None => self.tenants.push((name.into(), format!("{lines}\n"))),
+        }
+        self
+    }
+
+    /// Adds TOML lines to a section: `server`, `upstream`, `cache`, `admin`, `log`.
+    pub fn section(mut self, name: &str, lines: &str) -> Self {
+        self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// Adds whole tables at the end.
+    pub fn extra(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self
+    }
+
+    pub async fn start(self) -> Rig {
+        let simulator = match &self.upstream {
+            Some(_) => None,
+            None => {
+                Some(Simulator::start(([127, 0, 0, 1], 0).into(), self.options.clone()).await.expect("a simulator"))
+            }
+        };
+        let base_url = match (&self.upstream, &simulator) {
+            (Some(url), _) => url.clone(),
+            (None, Some(simulator)) => simulator.url(),
+            (None, None) => unreachable!("no upstream"),
+        };
+        let account_key = format!("iluma_live_{}", &keygen::secret().expose_secret()[..32]);
+        let mut secrets = BTreeMap::from([("ACCOUNT".to_owned(), account_key.clone())]);
+        for name in ["ROOT", "ENCRYPTION", "ADMIN"] {
+            secrets.insert(name.into(), keygen::secret().expose_secret().to_owned());
+        }
+        let section = |name: &str| self.sections.get(name).cloned().unwrap_or_default();
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
+             [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
+             [state]\nroot_key = {{ env = \"ROOT\" }}\n\
+             encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
+             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n",
+            section("server"),
+            section("admin"),
+            section("log"),
+            section("upstream"),
+            section("cache"),
+        );
+        let mut keys = BTreeMap::new();
+        for (name, lines) in &self.tenants {
+            let key = keygen::team_key(&name.parse().expect("a name"));
+            let hash: String = key.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            let account = if lines.contains("account =") { "" } else { "account = \"live\"\n" };
+            text.push_str(&format!("[tenants.{name}]\n{account}key_sha256 = [\"{hash}\"]\n{lines}\n"));
+            keys.insert(name.clone(), key.key.expose_secret().to_owned());
+        }
+        text.push_str(&self.extra);
+        let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
+        let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+        let (clock, log) = (Clock::adjustable(), Lines::default());
+        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone() };
+        let app = App::start(&settings, surroundings).await.expect("a gateway");
+        Rig { app, simulator, clock, log, account_key, keys, settings_text: text, secrets }
+    }
+}
+
+/// Lines that were written so far.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.0.lock().expect("a log")).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("a log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
