@@ -40,7 +40,7 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
     let key = key::authenticate(&parts.headers, &world.options);
     let label = key.as_ref().ok().map(|key| Arc::clone(&key.label));
     hold(&entry).key.clone_from(&label);
-    let in_flight = world.tally.enter(route, label.as_deref());
+    let _in_flight = world.tally.enter(route, label.as_deref());
     let body = Tap::new(incoming, world.options.max_request_body, Arc::clone(&entry));
     let plan = match fault::of_headers(&parts.headers) {
         Ok(mut faults) => {
@@ -57,6 +57,7 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
     let reply = process(&world, &parts, &matched, key, body, &plan, &entry).await;
     tokio::time::sleep(world.options.latency + plan.latency).await;
     world.tally.answered(route, reply.status.as_u16());
+    let reply = plan.distorted(reply);
     match plan.ending {
         Ending::Hang => never().await,
         Ending::Cut(cut) => {
@@ -65,10 +66,7 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
         }
         Ending::Truncate => response(reply, End::Break),
         Ending::Stall => response(reply, End::Stall),
-        Ending::Whole | Ending::Refuse => {
-            drop(in_flight);
-            response(plan.distorted(reply), End::Whole)
-        }
+        Ending::Whole | Ending::Refuse => response(reply, End::Whole),
     }
 }
 

@@ -57,17 +57,16 @@ pub(super) async fn post(call: &mut Call<'_>, kind: Type) -> Result<Reply, Probl
         Progress::Known => State::Done(finding),
     };
     let mut steps = vec![Step { from: times.now, object: account.object(bank, first, &times) }];
-    let mut callback = None;
-    if progress != Progress::Never {
-        let object = account.object(bank, State::Done(finding), &times);
-        steps.push(Step { from: times.done_at, object: object.clone() });
-        let due = if progress == Progress::Known {
-            call.times(call.world.options.callback_delay).done_at
-        } else {
-            times.done_at
-        };
-        callback = Some(Callback { kind, key: call.key.clone(), due, object });
+    if matches!(progress, Progress::New(_) | Progress::Duplicate(_)) {
+        steps.push(Step { from: times.done_at, object: account.object(bank, State::Done(finding), &times) });
     }
+    let due = match progress {
+        // What is known at once is called back with the usual delay all the same.
+        Progress::Known => call.times(call.world.options.callback_delay).done_at,
+        _ => times.done_at,
+    };
+    let last = steps.last().filter(|_| progress != Progress::Never);
+    let callback = last.map(|step| Callback { kind, key: call.key.clone(), due, object: step.object.clone() });
     let reply = call.store(Kind::Bank, &account.id, account.reference.as_deref(), steps);
     Ok(reply.charged(finding != Finding::NetworkError).callback(callback))
 }
