@@ -18,7 +18,7 @@ pub use outgoing::{Outgoing, OutgoingBody, Progress};
 use crate::clock::Clock;
 use crate::config;
 use crate::tasks::Tasks;
-use connect::{Connected, Connector};
+use connect::Connector;
 use exchange::{Failed, exchange};
 use pool::{Pool, Pooled};
 use std::sync::Arc;
@@ -74,7 +74,6 @@ pub struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     timeouts: Timeouts,
-    tasks: Tasks,
 }
 
 impl Upstream {
@@ -84,10 +83,9 @@ impl Upstream {
     /// The machine has no usable trust store.
     pub fn new(settings: &config::Upstream, clock: &Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         Ok(Self {
-            connector: Connector::new(settings, tasks.clone())?,
+            connector: Connector::new(settings, tasks)?,
             pool: Arc::new(Pool::new(settings.pool_idle_timeout, clock.clone())),
             timeouts: Timeouts { answer: settings.timeout, idle: settings.idle_timeout },
-            tasks,
         })
     }
 
@@ -150,15 +148,9 @@ impl Upstream {
     async fn connect(&self) -> Result<Pooled, CallError> {
         for _ in 0..CONNECT_ATTEMPTS {
             match self.connector.connect().await {
-                Ok(Connected::Http1(sender, connection)) => return Ok(Pooled::http1(sender, connection)),
-                Ok(Connected::Http2(sender, connection)) => {
-                    self.tasks.spawn(async move {
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%error, "an upstream h2 connection ended");
-                        }
-                    });
-                    self.pool.share(&sender);
-                    return Ok(Pooled::http2(sender));
+                Ok(pooled) => {
+                    self.pool.share(&pooled);
+                    return Ok(pooled);
                 }
                 Err(error) => tracing::warn!(%error, "no connection to upstream"),
             }

@@ -44,7 +44,7 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
 fn encode(value: &str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Vec<u8>, BodyError> {
     let encoded = match value.as_bytes().first() {
         Some(b'"') => match value.contains('\\') {
-            false => tagged(Tag::String, value[1..value.len() - 1].as_bytes()),
+            false => tagged(Tag::String, &value.as_bytes()[1..value.len() - 1]),
             true => {
                 let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
                 tagged(Tag::String, text.as_bytes())

@@ -1,6 +1,7 @@
 //! A connection to upstream: TCP or a proxy's tunnel, TLS, HTTP handshake.
 
 use super::outgoing::OutgoingBody;
+use super::pool::Pooled;
 use crate::config;
 use crate::tasks::Tasks;
 use http::Uri;
@@ -25,7 +26,6 @@ pub(super) type Io = TokioIo<Either<TcpStream, TlsStream<TcpStream>>>;
 pub(super) type Http1Sender = http1::SendRequest<OutgoingBody>;
 pub(super) type Http1Connection = http1::Connection<Io, OutgoingBody>;
 pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
-pub(super) type Http2Connection = http2::Connection<Io, OutgoingBody, Tasks>;
 
 /// The largest head of an answer, and the most of a body that hyper reads at once: uploads and downloads of hundreds
 /// of megabytes pass through a few such buffers.
@@ -61,11 +61,6 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-pub(super) enum Connected {
-    Http1(Http1Sender, Http1Connection),
-    Http2(Http2Sender, Http2Connection),
-}
-
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
@@ -97,11 +92,11 @@ impl Connector {
     }
 
     /// One attempt, all of it within the timeout.
-    pub(super) async fn connect(&self) -> Result<Connected, ConnectError> {
+    pub(super) async fn connect(&self) -> Result<Pooled, ConnectError> {
         tokio::time::timeout(self.timeout, self.attempt()).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
-    async fn attempt(&self) -> Result<Connected, ConnectError> {
+    async fn attempt(&self) -> Result<Pooled, ConnectError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -148,14 +143,15 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-async fn http1(stream: Either<TcpStream, TlsStream<TcpStream>>) -> Result<Connected, ConnectError> {
+async fn http1(stream: Either<TcpStream, TlsStream<TcpStream>>) -> Result<Pooled, ConnectError> {
     let (sender, connection) =
         http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
-    Ok(Connected::Http1(sender, connection))
+    Ok(Pooled::http1(sender, connection))
 }
 
-async fn http2(stream: Either<TcpStream, TlsStream<TcpStream>>, tasks: Tasks) -> Result<Connected, ConnectError> {
-    let (sender, connection) = http2::Builder::new(tasks)
+/// An h2 connection serves several requests at once, so it gets a task of its own.
+async fn http2(stream: Either<TcpStream, TlsStream<TcpStream>>, tasks: Tasks) -> Result<Pooled, ConnectError> {
+    let (sender, connection) = http2::Builder::new(tasks.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -165,5 +161,10 @@ async fn http2(stream: Either<TcpStream, TlsStream<TcpStream>>, tasks: Tasks) ->
         .handshake(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
-    Ok(Connected::Http2(sender, connection))
+    tasks.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream h2 connection ended");
+        }
+    });
+    Ok(Pooled::http2(sender))
 }

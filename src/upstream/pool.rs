@@ -84,9 +84,11 @@ impl Pool {
         }
     }
 
-    /// Lets other requests use an h2 connection too.
-    pub(super) fn share(&self, sender: &Http2Sender) {
-        self.lock().http2 = Some(sender.clone());
+    /// Lets other requests use a new connection too, if it can carry several at once.
+    pub(super) fn share(&self, pooled: &Pooled) {
+        if let Pooled::Http2 { sender, .. } = pooled {
+            self.lock().http2 = Some(sender.clone());
+        }
     }
 
     /// Closes what is too old, or was closed by upstream.
