@@ -41,7 +41,7 @@ enum Command {
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
     /// A simulated Iluma to develop and test against.
-    Simulate(simulator::Args),
+    Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
     Demo(demo::Args),
 }
@@ -71,7 +71,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             runtime()?.block_on(app::run(config, settings))?;
         }
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
-        Command::Simulate(args) => runtime()?.block_on(simulator::run(args))?,
+        Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),
     }
