@@ -15,6 +15,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use std::borrow::Cow;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -165,12 +166,16 @@ impl Kind {
 }
 
 /// The canonical encoding of members: sorted by name, each name and value with its length before it.
-struct Canonical {
-    members: Vec<(Vec<u8>, Vec<u8>)>,
+struct Canonical<'a> {
+    members: Vec<(Cow<'a, str>, Value<'a>)>,
 }
 
+/// A value: what it is, and its bytes, which mostly stand in the body as they are meant.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Value<'a>(Tag, Cow<'a, [u8]>);
+
 /// What a value is, ahead of its bytes, so that `"1"` is not `1`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Tag {
     Array = b'a',
@@ -180,34 +185,35 @@ enum Tag {
     String = b's',
 }
 
-impl Canonical {
-    const fn new() -> Self {
-        Self { members: Vec::new() }
+impl<'a> Canonical<'a> {
+    fn new() -> Self {
+        // Questions have two to four members.
+        Self { members: Vec::with_capacity(8) }
     }
 
-    fn push(&mut self, name: &[u8], value: Vec<u8>) {
-        self.members.push((name.to_vec(), value));
+    fn push(&mut self, name: Cow<'a, str>, value: Value<'a>) {
+        self.members.push((name, value));
     }
 
     /// The encoding, and whether some name stands twice.
     fn finish(mut self) -> (Vec<u8>, bool) {
         self.members.sort_unstable();
         let duplicate = self.members.windows(2).any(|pair| pair[0].0 == pair[1].0);
-        let size = self.members.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let size = self.members.iter().map(|(name, value)| name.len() + value.1.len() + 9).sum();
         let mut encoded = Vec::with_capacity(size);
         for (name, value) in &self.members {
-            put(&mut encoded, name);
-            put(&mut encoded, value);
+            put(&mut encoded, name.as_bytes());
+            value.put(&mut encoded);
         }
         (encoded, duplicate)
     }
 }
 
-fn tagged(tag: Tag, bytes: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(bytes.len() + 1);
-    value.push(tag as u8);
-    value.extend_from_slice(bytes);
-    value
+impl Value<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.0 as u8);
+        put(out, &self.1);
+    }
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -1,6 +1,7 @@
 //! The gateway in front of Iluma, the Indonesian KYC API.
 
 pub mod admin;
+pub mod alarm;
 pub mod app;
 pub mod byte_size;
 pub mod cache;

@@ -3,19 +3,22 @@
 //! Invariants: no more connections than the bound; a peer that sends nothing, or takes nothing of what it is sent, is
 //! cut off; a drain accepts nothing new, lets requests in flight finish, and waits no longer than it was told to.
 
+mod drain;
+mod patience;
 mod stall;
 
 use crate::config::{self, Listener};
 use crate::tasks::Tasks;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use drain::Drain;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use patience::HeadTimer;
 use rustls::ServerConfig;
 use stall::StallGuard;
 use std::convert::Infallible;
@@ -24,7 +27,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +47,9 @@ const BUFFER: usize = 64 << 10;
 
 /// How long the acceptor rests when the system is out of sockets.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What h2 streams may take to end after their connection has.
+const STREAM_END: Duration = Duration::from_secs(1);
 
 /// The first bytes of HTTP/2 in clear with prior knowledge (RFC 9113, section 3.4).
 const PREFACE: &[u8; 3] = b"PRI";
@@ -135,12 +142,14 @@ impl Server {
         G: Send + 'static,
     {
         let places = Arc::new(Semaphore::new(self.bounds.connections.min(Semaphore::MAX_PERMITS)));
-        let (graceful, tasks, end) = (GracefulShutdown::new(), Tasks::new(), CancellationToken::new());
+        let (ending, streams, mut connections) = (Drain::default(), Tasks::new(), JoinSet::new());
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.accept(&places) => accepted,
             };
+            // Those that ended meanwhile leave nothing but their place.
+            while connections.try_join_next().is_some() {}
             let (stream, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -149,32 +158,26 @@ impl Server {
                     continue;
                 }
             };
-            let connection = Connection {
-                tls: self.tls.load_full(),
-                bounds: self.bounds,
-                watcher: graceful.watcher(),
-                tasks: tasks.clone(),
-            };
-            let (service, guard, end) = (service.clone(), on_connection(), end.clone());
-            tasks.spawn(async move {
+            let (tls, bounds) = (self.tls.load_full(), self.bounds);
+            let connection = Connection { tls, bounds, drain: ending.clone(), streams: streams.clone() };
+            let (service, guard) = (service.clone(), on_connection());
+            connections.spawn(async move {
                 let _held = (place, guard);
-                let _ = end.run_until_cancelled(connection.serve(stream, service)).await;
+                connection.serve(stream, service).await;
             });
         }
         // Closes the socket: who connects now is refused, and can try another node.
         drop(self.listener);
-        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        ending.tell();
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!("requests were still in flight when the drain's time was over");
+            connections.shutdown().await;
         }
-        // Ends what is left: handshakes, and connections that were too slow.
-        end.cancel();
-        tasks.drain(Duration::from_secs(1)).await;
+        streams.drain(STREAM_END).await;
     }
 
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
         // The semaphore is never closed.
         let place = Arc::clone(places).acquire_owned().await.ok();
         let (stream, _) = self.listener.accept().await?;
@@ -187,8 +190,9 @@ impl Server {
 struct Connection {
     tls: Option<Arc<ServerConfig>>,
     bounds: Bounds,
-    watcher: Watcher,
-    tasks: Tasks,
+    drain: Drain,
+    /// Where the requests of an h2 connection run.
+    streams: Tasks,
 }
 
 impl Connection {
@@ -203,13 +207,15 @@ impl Connection {
         let ended = match &self.tls {
             Some(tls) => {
                 let accept = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-                let Ok(Ok(stream)) = tokio::time::timeout(patience, accept).await else { return };
+                let accepted = self.drain.unless_told(tokio::time::timeout(patience, accept)).await;
+                let Some(Ok(Ok(stream))) = accepted else { return };
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 self.http(stream, h2, service).await
             }
             None => {
                 let mut first = [0; PREFACE.len()];
-                let Ok(Ok(count)) = tokio::time::timeout(patience, stream.peek(&mut first)).await else { return };
+                let peeked = self.drain.unless_told(tokio::time::timeout(patience, stream.peek(&mut first))).await;
+                let Some(Ok(Ok(count))) = peeked else { return };
                 self.http(stream, first[..count] == *PREFACE, service).await
             }
         };
@@ -228,7 +234,7 @@ impl Connection {
     {
         let io = TokioIo::new(StallGuard::new(stream, self.bounds.write_timeout));
         if h2 {
-            let connection = http2::Builder::new(self.tasks.clone())
+            let connection = http2::Builder::new(self.streams)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
@@ -236,16 +242,16 @@ impl Connection {
                 .max_header_list_size(u32::try_from(self.bounds.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(PING_INTERVAL)
                 .serve_connection(io, service);
-            self.watcher.watch(connection).await
+            self.drain.watch(connection).await
         } else {
             let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
+                .timer(HeadTimer::default())
                 .header_read_timeout(self.bounds.header_timeout)
                 .max_header_size(self.bounds.header_bytes)
                 .max_headers(self.bounds.headers)
                 .max_buf_size(BUFFER.max(self.bounds.header_bytes))
                 .serve_connection(io, service);
-            self.watcher.watch(connection).await
+            self.drain.watch(connection).await
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Form questions (`application/x-www-form-urlencoded`).
 
-use super::{Ambiguity, BodyError, Canonical, Question, Tag, tagged};
+use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
@@ -20,7 +20,11 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
             // What some servers read as an array or an object named reference_id.
             return Err(BodyError::Reference);
         } else {
-            canonical.push(name.as_bytes(), tagged(Tag::String, value.as_bytes()));
+            let value = match value {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            };
+            canonical.push(name, Value(Tag::String, value));
         }
     }
     let (parameters, duplicate) = canonical.finish();

@@ -1,8 +1,9 @@
 //! JSON questions, read without losing a digit or a duplicate.
 
-use super::{Ambiguity, BodyError, Canonical, Question, Tag, put, tagged};
+use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
 use crate::json::{Items, Members};
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// Real questions are flat; this much nesting is followed before the cache is left out of it.
 const DEEPEST: usize = 16;
@@ -20,7 +21,7 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
             }
             continue;
         }
-        canonical.push(name.as_bytes(), encode(value.get(), DEEPEST, &mut ambiguity)?);
+        canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
     }
     let (parameters, duplicate) = canonical.finish();
     let ambiguity = if duplicate { Some(Ambiguity::DuplicateMember) } else { ambiguity };
@@ -40,44 +41,43 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     }
 }
 
-/// The canonical encoding of one value. Numbers stay as they are written: `1.0` is not `1`, and no digit is lost.
-fn encode(value: &str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Vec<u8>, BodyError> {
-    let encoded = match value.as_bytes().first() {
-        Some(b'"') => match value.contains('\\') {
-            false => tagged(Tag::String, &value.as_bytes()[1..value.len() - 1]),
-            true => {
-                let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
-                tagged(Tag::String, text.as_bytes())
-            }
-        },
+/// One value. Numbers stay as they are written: `1.0` is not `1`, and no digit is lost.
+fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Value<'a>, BodyError> {
+    let bytes = text.as_bytes();
+    let value = match bytes.first() {
+        Some(b'"') if !text.contains('\\') => Value(Tag::String, Cow::Borrowed(&bytes[1..bytes.len() - 1])),
+        Some(b'"') => {
+            let text: String = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+            Value(Tag::String, Cow::Owned(text.into_bytes()))
+        }
         Some(b'{' | b'[') if depth == 0 => {
             *ambiguity = Some(Ambiguity::Nesting);
-            Vec::new()
+            Value(Tag::Object, Cow::Borrowed(&[]))
         }
         Some(b'{') => {
-            let Members(members) = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+            let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
             let mut canonical = Canonical::new();
             for (name, value) in members {
-                canonical.push(name.as_bytes(), encode(value.get(), depth - 1, ambiguity)?);
+                canonical.push(name, value_of(value.get(), depth - 1, ambiguity)?);
             }
             let (members, duplicate) = canonical.finish();
             if duplicate {
                 *ambiguity = Some(Ambiguity::DuplicateMember);
             }
-            tagged(Tag::Object, &members)
+            Value(Tag::Object, Cow::Owned(members))
         }
         Some(b'[') => {
-            let Items(items) = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
-            let mut encoded = vec![Tag::Array as u8];
+            let Items(items) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+            let mut encoded = Vec::new();
             for item in items {
-                put(&mut encoded, &encode(item.get(), depth - 1, ambiguity)?);
+                value_of(item.get(), depth - 1, ambiguity)?.put(&mut encoded);
             }
-            encoded
+            Value(Tag::Array, Cow::Owned(encoded))
         }
-        Some(b'-' | b'0'..=b'9') => tagged(Tag::Number, value.as_bytes()),
-        _ => tagged(Tag::Literal, value.as_bytes()),
+        Some(b'-' | b'0'..=b'9') => Value(Tag::Number, Cow::Borrowed(bytes)),
+        _ => Value(Tag::Literal, Cow::Borrowed(bytes)),
     };
-    Ok(encoded)
+    Ok(value)
 }
 
 #[cfg(test)]

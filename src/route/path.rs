@@ -58,9 +58,14 @@ impl<'a> NormalPath<'a> {
     /// The segments, without one trailing slash; none for `/`.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         let inner = &self.0[1..];
-        let inner = inner.strip_suffix('/').unwrap_or(inner);
-        let root = self.0.len() == 1;
-        inner.split('/').filter(move |_| !root)
+        let mut rest = (!inner.is_empty()).then(|| inner.strip_suffix('/').unwrap_or(inner));
+        std::iter::from_fn(move || {
+            let path = rest?;
+            // Segments are too short for a search that is made for long texts.
+            let end = path.bytes().position(|b| b == b'/');
+            rest = end.map(|at| &path[at + 1..]);
+            Some(end.map_or(path, |at| &path[..at]))
+        })
     }
 
     /// Whether some segment is `word`, however it is spelled: letter case, encodings of encodings, and what some
@@ -87,7 +92,7 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
         return Err(PathError::EmptySegment);
     }
     // `..;x` is a dot segment to servers that cut path parameters first.
-    let is_dots = |text: &str| matches!(text.split(';').next(), Some("." | ".."));
+    let is_dots = |text: &str| text.starts_with('.') && matches!(text.split(';').next(), Some("." | ".."));
     if is_dots(segment) {
         return Err(PathError::DotSegment);
     }

@@ -3,7 +3,8 @@
 use super::CallError;
 use super::credential::Mask;
 use super::exchange::Source;
-use super::pool::{Alarm, Http1, Pool};
+use super::pool::{Http1, Pool};
+use crate::alarm::Alarm;
 use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG};

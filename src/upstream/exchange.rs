@@ -2,8 +2,9 @@
 
 use super::connect::{Http2Sender, Origin};
 use super::outgoing::{Outgoing, OutgoingBody, Progress, Stage};
-use super::pool::{Alarm, Http1, Pooled};
+use super::pool::{Http1, Pooled};
 use super::{CallError, Timeouts};
+use crate::alarm::Alarm;
 use http::response::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;

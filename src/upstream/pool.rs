@@ -4,13 +4,13 @@
 //! nobody reads from a connection that lies here; that upstream closed it shows when it is taken.
 
 use super::connect::{Http1Connection, Http1Sender, Http2Sender};
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// Connections kept unused: more than this many at once were a burst that is over.
 const MOST_IDLE: usize = 512;
@@ -141,46 +141,5 @@ impl Http1 {
     fn is_usable(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         !self.ended && self.sender.is_ready()
-    }
-}
-
-/// A timer that is set again only when it rings: a deadline that moves on with every request or piece of body costs
-/// nothing, and a connection's timer serves all its requests.
-#[derive(Debug, Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Whether `deadline` has passed; if not, the task is woken when it has.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: tokio::time::Instant) -> bool {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if tokio::time::Instant::now() >= deadline {
-                return true;
-            }
-            sleep.as_mut().reset(deadline);
-        }
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::poll_fn;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_alarm_rings_at_its_last_deadline_and_not_before() {
-        let mut alarm = Alarm::default();
-        let start = tokio::time::Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(!poll_fn(|cx| Poll::Ready(alarm.poll(cx, after(10)))).await);
-        assert!(!poll_fn(|cx| Poll::Ready(alarm.poll(cx, after(30)))).await);
-        poll_fn(|cx| if alarm.poll(cx, after(30)) { Poll::Ready(()) } else { Poll::Pending }).await;
-        assert_eq!(start.elapsed().as_secs(), 30);
-        poll_fn(|cx| if alarm.poll(cx, after(31)) { Poll::Ready(()) } else { Poll::Pending }).await;
-        assert_eq!(start.elapsed().as_secs(), 31);
     }
 }
