@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,8 @@ pub struct App {
     admin: Arc<Admin>,
     metrics: Metrics,
     redactor: Redactor,
+    /// The secrets of the settings in effect.
+    known_secrets: Mutex<Vec<SecretString>>,
     server_address: SocketAddr,
     admin_address: SocketAddr,
     server_tls: TlsHandle,
@@ -114,6 +116,7 @@ impl App {
             admin,
             metrics,
             redactor,
+            known_secrets: Mutex::new(secrets(settings)),
             server_address: server.address()?,
             admin_address: admin_server.address()?,
             server_tls: server.tls_handle(),
@@ -177,9 +180,12 @@ impl App {
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
-        // The new secrets are hidden before anything can use them, and the old ones as long as something may.
-        self.redactor.replace(secrets(settings));
+        // The new secrets are hidden before anything can use them, and the ones before as long as something may.
+        let new = secrets(settings);
+        let mut known = self.known_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        self.redactor.replace(known.iter().chain(&new).cloned().collect());
         self.gateway.reload(settings)?;
+        *known = new;
         self.admin.reload(settings);
         self.server_tls.replace(settings.server.listener.tls.clone());
         self.admin_tls.replace(settings.admin.listener.tls.clone());
@@ -209,6 +215,7 @@ impl App {
         self.admin.drain();
         self.stop.cancel();
         self.servers.drain(self.drain_timeout + Duration::from_secs(2)).await;
+        self.gateway.close();
         self.leftovers.drain(LEFTOVER_PATIENCE).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();

@@ -61,6 +61,11 @@ impl Cache {
         self.lifetimes.store(Arc::new(settings.clone()));
     }
 
+    /// Finds nothing again of what was stored until now.
+    pub fn forget(&self) {
+        self.keys.begin_epochs();
+    }
+
     /// The key of a question.
     #[must_use]
     pub fn key(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> Key {
@@ -89,7 +94,8 @@ impl Cache {
     ) -> bool {
         let lifetimes = self.lifetimes.load();
         let Some(lifetime) = policy::lifetime(subject, status, body, &lifetimes) else { return false };
-        let content_type = content_type.cloned();
+        // Copied, as the body was: see `Spliced::whole`.
+        let content_type = content_type.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         let entry = Entry { status, content_type, body: spliced.clone(), stored_at: self.clock.now(), lifetime };
         self.memory.insert(key, Arc::new(entry));
         true
@@ -177,7 +183,7 @@ mod tests {
 
     fn offer(cache: &Cache, key: &Key, body: &'static [u8]) -> bool {
         let body = Bytes::from_static(body);
-        let spliced = Spliced::split(&body, Absent::Insert).unwrap_or(Spliced::whole(body.clone()));
+        let spliced = Spliced::split(&body, Absent::Insert).unwrap_or(Spliced::whole(&body));
         cache.offer(key.clone(), Subject::Bank, StatusCode::OK, None, &body, &spliced)
     }
 

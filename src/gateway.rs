@@ -41,7 +41,10 @@ pub struct Gateway {
     flights: Flights<Result<Arc<Landed>, CallError>>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
+    /// Calls that nobody may wait for any more.
     tasks: Tasks,
+    /// Upstream connections that serve several requests.
+    connections: Tasks,
 }
 
 impl Gateway {
@@ -52,7 +55,8 @@ impl Gateway {
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks) -> Result<Self, rustls::Error> {
         use secrecy::ExposeSecret as _;
         let clock = telemetry.clock.clone();
-        let live = Live::new(settings, None, &telemetry.metrics, &clock, &tasks)?;
+        let connections = Tasks::new();
+        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
@@ -60,6 +64,7 @@ impl Gateway {
             telemetry: Arc::new(telemetry),
             clock,
             tasks,
+            connections,
         })
     }
 
@@ -68,10 +73,19 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::new`]; then everything stays as it is.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
-        let live = Live::new(settings, Some(&self.live.load()), &self.telemetry.metrics, &self.clock, &self.tasks)?;
+        let previous = self.live.load_full();
+        let live = Live::new(settings, Some(&previous), &self.telemetry.metrics, &self.clock, &self.connections)?;
         self.cache.reload(&settings.cache);
+        if live.asks_another_upstream(&previous) {
+            self.cache.forget();
+        }
         self.live.store(Arc::new(live));
         Ok(())
+    }
+
+    /// Closes upstream connections that carry no request, before the end.
+    pub fn close(&self) {
+        self.live.load().upstream.close();
     }
 
     /// Work to be done from time to time: closes upstream connections that nobody uses.
@@ -123,7 +137,7 @@ impl Gateway {
         record.route = route.name;
         if route.treatment == Treatment::Health {
             record.hold(live.limits.admit_anonymous()?);
-            return self.health(live, request, route, record).await;
+            return self.health(live, route, record).await;
         }
 
         let tenant = live.tenants.authenticate(request.headers())?;

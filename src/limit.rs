@@ -11,6 +11,9 @@ use local::{InFlight, Place, Rate};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Requests without a key at once. They have places of their own, so that nobody without a key can take a team's.
+const MOST_ANONYMOUS: usize = 64;
+
 /// A limit, by the name that metrics and the `RateLimit` headers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -68,7 +71,8 @@ struct TenantLimits {
 /// Every limit of this process.
 #[derive(Debug)]
 pub struct Limits {
-    gateway: InFlight,
+    gateway: Arc<InFlight>,
+    anonymous: Arc<InFlight>,
     tenants: Vec<Arc<TenantLimits>>,
     names: Vec<crate::name::TenantName>,
 }
@@ -86,8 +90,17 @@ impl Limits {
             Some(limits) if limits.fit(tenant) => Arc::clone(limits),
             _ => Arc::new(TenantLimits::new(tenant, clock)),
         });
-        let gateway = InFlight::new(Some(settings.server.max_in_flight));
-        Self { gateway, tenants: tenants.collect(), names: settings.tenants.keys().cloned().collect() }
+        let fits = |limits: &&Self| limits.gateway.most() == u64::try_from(settings.server.max_in_flight).ok();
+        let gateway = match previous.filter(fits) {
+            Some(limits) => Arc::clone(&limits.gateway),
+            None => Arc::new(InFlight::new(Some(settings.server.max_in_flight))),
+        };
+        let anonymous = match previous {
+            Some(limits) => Arc::clone(&limits.anonymous),
+            None => Arc::new(InFlight::new(Some(MOST_ANONYMOUS))),
+        };
+        let names = settings.tenants.keys().cloned().collect();
+        Self { gateway, anonymous, tenants: tenants.collect(), names }
     }
 
     /// Takes what one request of the tenant at `index` costs, or nothing.
@@ -119,10 +132,10 @@ impl Limits {
     /// A place for a request that no tenant asks, such as upstream's health.
     ///
     /// # Errors
-    /// The gateway has as many requests in hand as it may.
+    /// There are as many of them as there may be.
     pub fn admit_anonymous(&self) -> Result<Permit, Refusal> {
-        let gateway = self.gateway.enter().ok_or(Refusal::Overloaded)?;
-        Ok(Permit { _tenant: Place::free(), _gateway: gateway })
+        let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
+        Ok(Permit { _tenant: Place::free(), _gateway: anonymous })
     }
 
     /// Requests in flight over all tenants.

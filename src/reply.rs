@@ -176,6 +176,25 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
+/// Stands for an error of upstream's in an encoding that can't be undone, and so not be looked through for secrets: the
+/// status is upstream's.
+#[must_use]
+pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
+    let code = match status {
+        StatusCode::BAD_REQUEST => "API_VALIDATION_ERROR",
+        StatusCode::UNAUTHORIZED => "INVALID_API_KEY",
+        StatusCode::FORBIDDEN => "REQUEST_FORBIDDEN_ERROR",
+        StatusCode::NOT_FOUND => "DATA_NOT_FOUND",
+        StatusCode::PAYLOAD_TOO_LARGE => "FILE_TOO_LARGE",
+        StatusCode::TOO_MANY_REQUESTS => "RATE_LIMIT_EXCEEDED",
+        StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
+        _ => "SERVER_ERROR",
+    };
+    let mut response = error(status, code, "Iluma answered with an error in an encoding that can't be passed on");
+    response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static("unreadable_error"));
+    response
+}
+
 /// Rounded up: who comes back earlier is refused again.
 fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)

@@ -6,6 +6,7 @@
 mod drain;
 mod patience;
 mod stall;
+mod streams;
 
 use crate::config::{self, Listener};
 use crate::tasks::Tasks;
@@ -16,7 +17,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::HeadTimer;
 use rustls::ServerConfig;
@@ -26,6 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use streams::{Bounded, Streams};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -33,11 +35,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// What h2 allows one connection to have open at once. Each costs a task and a window.
-const MOST_STREAMS: u32 = 250;
+const MOST_STREAMS: u32 = 128;
 
-/// Windows of an h2 connection: what a client may send that nobody has taken yet, per request and in all.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Windows of an h2 connection: what a client may send that nobody has taken yet, per request and in all. There is room
+/// for every request, so that one that upstream reads slowly holds up no other.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
 /// A dead h2 peer is noticed after this long without an answer to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -137,7 +140,7 @@ impl Server {
     ) where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         G: Send + 'static,
     {
@@ -200,7 +203,7 @@ impl Connection {
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let patience = self.bounds.header_timeout;
@@ -228,12 +231,18 @@ impl Connection {
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(StallGuard::new(stream, self.bounds.write_timeout));
         if h2 {
+            let streams = Streams::new();
+            let entered = streams.clone();
+            let service = service_fn(move |request| {
+                let (stream, answer) = (entered.enter(), service.call(request));
+                async move { answer.await.map(|response| response.map(|body| stream.carry(body))) }
+            });
             let connection = http2::Builder::new(self.streams)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
@@ -242,7 +251,9 @@ impl Connection {
                 .max_header_list_size(u32::try_from(self.bounds.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(PING_INTERVAL)
                 .serve_connection(io, service);
-            self.drain.watch(connection).await
+            let (idle, untaken) = (self.bounds.header_timeout, self.bounds.write_timeout);
+            let ended = Bounded::new(self.drain.watch(connection), streams, idle, untaken).await;
+            ended.unwrap_or(Ok(()))
         } else {
             let connection = http1::Builder::new()
                 .timer(HeadTimer::default())

@@ -27,9 +27,6 @@ use std::time::Duration;
 /// Attempts to connect for one request: a second one meets a host that was just restarting.
 const CONNECT_ATTEMPTS: usize = 2;
 
-/// How often a request without a body may be sent anew after a kept connection broke under it.
-const RESENDS: usize = 1;
-
 /// Why there is no whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -74,6 +71,8 @@ pub struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     timeouts: Timeouts,
+    /// Held by who makes a connection that many will use.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Upstream {
@@ -86,6 +85,7 @@ impl Upstream {
             connector: Connector::new(settings, tasks)?,
             pool: Arc::new(Pool::new(settings.pool_idle_timeout, clock.clone())),
             timeouts: Timeouts { answer: settings.timeout, idle: settings.idle_timeout },
+            turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -93,6 +93,11 @@ impl Upstream {
     #[must_use]
     pub const fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    /// Closes the connections that carry no request.
+    pub fn close(&self) {
+        self.pool.clear();
     }
 
     /// Closes connections that nobody used for a while. Called from time to time.
@@ -113,12 +118,14 @@ impl Upstream {
         if let Some(credential) = credential {
             request.headers.insert(http::header::AUTHORIZATION, credential.authorization());
         }
-        let mut resends = RESENDS;
+        let mut resent = false;
         loop {
             let again = request.again();
-            let pooled = match self.pool.take() {
+            let kept = if resent { None } else { self.pool.take() };
+            let pooled = match kept {
                 Some(pooled) => pooled,
-                None => self.connect().await?,
+                // Rare, and large: on the heap it does not weigh on every request.
+                None => Box::pin(self.connect()).await?,
             };
             let fresh = pooled.is_fresh();
             match exchange(pooled, request, &self.connector.origin, self.timeouts).await {
@@ -135,8 +142,8 @@ impl Upstream {
                 Err(Failed::Unsent(_)) => return Err(CallError::Unreachable),
                 Err(Failed::Sent(error)) => match again {
                     // A connection that upstream closes just as it is used again says nothing of upstream.
-                    Some(again) if !fresh && resends > 0 && error == CallError::Broken => {
-                        resends -= 1;
+                    Some(again) if !fresh && error == CallError::Broken => {
+                        resent = true;
                         request = again;
                     }
                     _ => return Err(error),
@@ -146,10 +153,21 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Pooled, CallError> {
+        // Where one connection serves many, those who need a new one wait for whoever makes it.
+        let mut turn = None;
+        if self.pool.multiplexes() {
+            turn = Some(self.turn.lock().await);
+            if let Some(pooled) = self.pool.take() {
+                return Ok(pooled);
+            }
+            // Nobody succeeded: from here everyone tries alone, or the last in line would wait for all before.
+            turn = turn.filter(|_| self.pool.multiplexes());
+        }
         for _ in 0..CONNECT_ATTEMPTS {
             match self.connector.connect().await {
                 Ok(pooled) => {
                     self.pool.share(&pooled);
+                    drop(turn);
                     return Ok(pooled);
                 }
                 Err(error) => tracing::warn!(%error, "no connection to upstream"),

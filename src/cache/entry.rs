@@ -52,7 +52,7 @@ impl Spliced {
         let start = text.find(|c: char| !c.is_ascii_whitespace())?;
         if !text[start..].starts_with('{') {
             let _: &serde_json::value::RawValue = serde_json::from_str(text).ok()?;
-            return Some(Self::whole(body.clone()));
+            return Some(Self::whole(body));
         }
         let Members(members) = serde_json::from_str(text).ok()?;
         // Where a value stands in the text: serde_json borrows it from there.
@@ -63,7 +63,7 @@ impl Spliced {
         let mut own = members.iter().enumerate().filter(|(_, (name, _))| name == "reference_id");
         let Some((index, (_, value))) = own.next() else {
             if absent == Absent::Leave {
-                return Some(Self::whole(body.clone()));
+                return Some(Self::whole(body));
             }
             // It would come last: upstream's order of members means nothing.
             let end = members.last().map_or(start + 1, |(_, value)| span(value.get()).1);
@@ -86,11 +86,12 @@ impl Spliced {
         Some(Self { raw, before, at: from, after: from + comma, open: true })
     }
 
-    /// A body that takes no reference.
+    /// A body that takes no reference. It is copied: what arrives is a slice of a read buffer of many kilobytes, which
+    /// an entry would keep alive for days.
     #[must_use]
-    pub fn whole(body: Bytes) -> Self {
+    pub fn whole(body: &Bytes) -> Self {
         let end = body.len();
-        Self { raw: body, before: end, at: end, after: end, open: false }
+        Self { raw: Bytes::copy_from_slice(body), before: end, at: end, after: end, open: false }
     }
 
     /// The body for a caller with this reference (JSON text with its quotes), or with none.

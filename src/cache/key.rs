@@ -5,10 +5,12 @@
 
 use super::Subject;
 use crate::name::{AccountName, TenantName};
+use arc_swap::ArcSwap;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The name of a cache entry: an HMAC-SHA256.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +55,13 @@ impl<'a> Scope<'a> {
 pub struct Keys {
     mac: Hmac<Sha256>,
     /// Random per subject: entries of an epoch that ended are never found again.
-    epochs: [[u8; 16]; Subject::ALL.len()],
+    epochs: ArcSwap<Epochs>,
+}
+
+type Epochs = [[u8; 16]; Subject::ALL.len()];
+
+fn epochs() -> Epochs {
+    Subject::ALL.map(|_| uuid::Uuid::new_v4().into_bytes())
 }
 
 impl Keys {
@@ -65,18 +73,24 @@ impl Keys {
         let derived = Hkdf::<Sha256>::new(None, root).expand(b"iluma-gateway cache keys v1", &mut secret);
         debug_assert!(derived.is_ok());
         let mac = Hmac::<Sha256>::new(&secret.into());
-        Self { mac, epochs: Subject::ALL.map(|_| uuid::Uuid::new_v4().into_bytes()) }
+        Self { mac, epochs: ArcSwap::from_pointee(epochs()) }
+    }
+
+    /// Ends every epoch.
+    pub(super) fn begin_epochs(&self) {
+        self.epochs.store(Arc::new(epochs()));
     }
 
     /// `target` is path with version and query; `parameters` is one canonical encoding of what is asked.
     pub(super) fn key(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> Key {
         let mut mac = self.mac.clone();
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
+        let epochs = self.epochs.load();
         let parts: [&[u8]; 7] = [
             scope.account.as_str().as_bytes(),
             subject.as_str().as_bytes(),
             target.as_bytes(),
-            &self.epochs[subject as usize],
+            &epochs[subject as usize],
             kind.as_bytes(),
             tenant.as_bytes(),
             parameters,
@@ -137,8 +151,12 @@ mod tests {
         let parts = ("live".to_owned(), None, 0, "/x".to_owned(), vec![]);
         let keys = Keys::new(&[1; 32]);
         assert_ne!(key(&keys, &parts), key(&Keys::new(&[1; 32]), &parts), "epochs are random");
-        let mut other = Keys::new(&[2; 32]);
-        other.epochs = keys.epochs;
+        let other = Keys::new(&[2; 32]);
+        other.epochs.store(keys.epochs.load_full());
         assert_ne!(key(&keys, &parts), key(&other, &parts));
+        let before = key(&keys, &parts);
+        assert_eq!(key(&keys, &parts), before);
+        keys.begin_epochs();
+        assert_ne!(key(&keys, &parts), before);
     }
 }

@@ -18,7 +18,10 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(most: ByteSize) -> Self {
-        let weight = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        let weight = |_: &Key, entry: &Arc<Entry>| {
+            let content_type = entry.content_type.as_ref().map_or(0, |value| value.len());
+            u32::try_from(entry.body.len() + content_type + OVERHEAD).unwrap_or(u32::MAX)
+        };
         let entries = Cache::builder()
             .max_capacity(most.bytes())
             .weigher(weight)
@@ -89,7 +92,7 @@ mod tests {
         let keys = Keys::new(&[0; 32]);
         let account = "live".parse().unwrap();
         for n in 0..1000_u32 {
-            let body = Spliced::whole(Bytes::from(vec![b'x'; 1024]));
+            let body = Spliced::whole(&Bytes::from(vec![b'x'; 1024]));
             let lifetime = Duration::from_secs(60);
             let stored_at = crate::clock::Clock::system().now();
             let entry = Entry { status: StatusCode::OK, content_type: None, body, stored_at, lifetime };

@@ -14,11 +14,16 @@ use crate::telemetry::metrics::Saved;
 use crate::tenant::Tenant;
 use crate::upstream::{self, CallError, Collected, Outgoing, OutgoingBody};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{self, ACCEPT_ENCODING, AGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+const MAGIC_REPLY: &str = "magic-reply";
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -26,8 +31,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 #[derive(Debug)]
 pub(super) struct Landed {
     answer: Collected,
-    /// The body for those who ask with another reference.
-    shared: Spliced,
+    /// The body for those who ask with another reference; none if it tells the first one's.
+    shared: Option<Spliced>,
     stored: bool,
     took: Duration,
 }
@@ -72,17 +77,17 @@ impl Gateway {
         {
             return Ok(served(&hit, question.reference.as_deref(), route.name, record));
         }
-        let mut headers = parts.headers;
-        readable(&mut headers);
-        let outgoing =
-            Outgoing { method: parts.method, target: route.target, headers, body: OutgoingBody::Full(Some(body)) };
+        if directives.only_if_cached {
+            return Err(Rejection::OnlyIfCached);
+        }
+        let (method, mut headers) = (parts.method, parts.headers);
+        match bypass {
+            Some(_) => readable(&mut headers),
+            None => headers = common(headers.remove(CONTENT_TYPE)),
+        }
+        let outgoing = Outgoing { method, target: route.target, headers, body: OutgoingBody::Full(Some(body)) };
         if let Some(detail) = bypass {
-            record.cache = CacheOutcome::Bypass;
-            let response = self.send(live, tenant, route.name, outgoing, record).await?;
-            let account = account_of(live, tenant);
-            let mut response = passed_on(response, &account.credential, timeouts.answer).await?;
-            response.headers_mut().insert(CACHE_STATUS, Report::Bypass { detail }.header());
-            return Ok(response);
+            return self.bypass(live, tenant, route.name, outgoing, detail, record).await;
         }
         let (reference, account) = (question.reference, Some(tenant.account_index));
         let ask = Ask { key, subject, route: route.name, directives, reference, account, outgoing };
@@ -98,21 +103,46 @@ impl Gateway {
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
-        let scope = Scope::shared(&account_of(live, tenant).name);
-        self.ask_for(live, &scope, Some(tenant.account_index), request, route, record).await
+        let (scope, directives) = (Scope::shared(&tenant.account), Directives::of(request.headers()));
+        if call::is_magic(request.headers()) {
+            let mut headers = request.into_parts().0.headers;
+            readable(&mut headers);
+            let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+            return self.bypass(live, tenant, route.name, outgoing, MAGIC_REPLY, record).await;
+        }
+        self.ask_for(live, &scope, Some(tenant.account_index), directives, route, record).await
+    }
+
+    /// A call that the cache is left out of.
+    async fn bypass(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        tenant: &Tenant,
+        route: RouteName,
+        outgoing: Outgoing,
+        detail: &'static str,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        record.cache = CacheOutcome::Bypass;
+        let response = self.send(live, tenant, route, outgoing, record).await?;
+        let account = account_of(live, tenant);
+        let mut response = passed_on(response, &account.credential, live.upstream.timeouts().answer).await?;
+        response.headers_mut().insert(CACHE_STATUS, Report::Bypass { detail }.header());
+        Ok(response)
     }
 
     /// Upstream's health, which has no account and needs no key.
     pub(super) async fn health(
         self: &Arc<Self>,
         live: &Arc<Live>,
-        request: Request<Incoming>,
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
+        // Who needs no key has no say in what is sent, nor in how often: no query, no header, no directive counts.
+        let route = Route { target: PathAndQuery::from_static("/health"), ..route };
         // Any account names the one upstream that all of them share.
         let account = live.accounts.first().ok_or(Rejection::Internal)?;
-        self.ask_for(live, &Scope::shared(&account.name), None, request, route, record).await
+        self.ask_for(live, &Scope::shared(&account.name), None, Directives::default(), route, record).await
     }
 
     /// A GET whose answer is the same for everybody in `scope`.
@@ -121,18 +151,15 @@ impl Gateway {
         live: &Arc<Live>,
         scope: &Scope<'_>,
         account: Option<usize>,
-        request: Request<Incoming>,
+        directives: Directives,
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
-        // Who asks upstream for its health without a key may not make it answer anew.
-        let directives = account.map_or(Directives::default(), |_| Directives::of(request.headers()));
         let key = self.cache.key(scope, subject, route.target.as_str(), &[]);
-        let mut headers = request.into_parts().0.headers;
-        readable(&mut headers);
         // HEAD is answered from GET's answer.
-        let outgoing = Outgoing { method: http::Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+        let (headers, body) = (common(None), OutgoingBody::Empty);
+        let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body };
         let ask = Ask { key, subject, route: route.name, directives, reference: None, account, outgoing };
         self.ask(live, ask, record).await
     }
@@ -157,7 +184,7 @@ impl Gateway {
         }
         if directives.no_cache || directives.no_store || (directives.max_age.is_some() && fresh(None).is_some()) {
             // The caller wants an answer that is newer than any call which began before.
-            let landed = self.spawn_call(live, ask, None).await?;
+            let landed = self.spawn_call(live, ask, None, record).await?;
             let stored = landed.stored;
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
         }
@@ -169,18 +196,20 @@ impl Gateway {
                         drop(leader);
                         return Ok(served(&hit, reference.as_deref(), route, record));
                     }
-                    let landed = self.spawn_call(live, ask, Some(leader)).await?;
+                    let landed = self.spawn_call(live, ask, Some(leader), record).await?;
                     let stored = landed.stored;
                     let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                     return Ok(brought(&landed, Report::Miss { stored }, outcome, record));
                 }
                 Seat::Waiter(waiter) => {
-                    if let Some(landed) = waiter.landed().await {
-                        let landed = landed?;
+                    let Some(landed) = waiter.landed().await else { continue };
+                    let landed = landed?;
+                    if let Some(body) = &landed.shared {
                         record.cache = CacheOutcome::Collapsed;
                         record.metrics().saved(route, Saved::Collapsed);
-                        return Ok(shared(&landed, reference.as_deref()));
+                        return Ok(shared(&landed.answer, body.with(reference.as_deref())));
                     }
+                    // What came back is for the other one's eyes alone.
                 }
             }
         }
@@ -192,18 +221,22 @@ impl Gateway {
         live: &Arc<Live>,
         ask: Ask,
         leader: Option<Leader<Result<Arc<Landed>, CallError>>>,
+        record: &Record,
     ) -> Result<Arc<Landed>, Rejection> {
-        let (gateway, live) = (Arc::clone(self), Arc::clone(live));
+        let (gateway, live, permit) = (Arc::clone(self), Arc::clone(live), record.permit());
         let (done, landed) = tokio::sync::oneshot::channel();
         self.tasks.spawn(async move {
-            let answer = gateway.call(&live, ask).await.map(Arc::new);
+            let _held = permit;
+            // A panic is a bug; it must not make every waiter send the same again.
+            let called = AssertUnwindSafe(gateway.call(&live, ask)).catch_unwind().await;
+            let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
             if let Some(leader) = leader {
                 leader.land(answer.clone());
             }
             // Whoever asked may have gone away.
             let _ = done.send(answer);
         });
-        // The task sends unless it panicked.
+        // The task always sends, unless the process ends.
         Ok(landed.await.map_err(|_| Rejection::Internal)??)
     }
 
@@ -224,12 +257,23 @@ impl Gateway {
         call::forwardable_response(&mut answer.headers);
         // Where upstream was given a reference or failed, its not echoing one is its answer.
         let absent = if ask.reference.is_none() && answer.status.is_success() { Absent::Insert } else { Absent::Leave };
-        let shared = Spliced::split(&answer.body, absent).unwrap_or(Spliced::whole(answer.body.clone()));
+        let split = Spliced::split(&answer.body, absent);
+        let whole = split.is_none() || !answer.status.is_success();
+        let shared = split.unwrap_or_else(|| Spliced::whole(&answer.body));
         let content_type = answer.headers.get(CONTENT_TYPE);
         let stored = !ask.directives.no_store
             && self.cache.offer(ask.key, ask.subject, answer.status, content_type, &answer.body, &shared);
-        Ok(Landed { answer, shared, stored, took })
+        // An error's text may quote the reference, outside of the place that is ours to change.
+        let tells = whole && ask.reference.as_deref().is_some_and(|reference| quotes(&shared, reference));
+        Ok(Landed { answer, shared: (!tells).then_some(shared), stored, took })
     }
+}
+
+/// Whether a body has a reference (JSON text with its quotes) anywhere in it. One of two letters could be any two
+/// letters, and tells nothing.
+fn quotes(body: &Spliced, reference: &[u8]) -> bool {
+    let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
+    bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
 }
 
 /// Whom the entries that a tenant's questions make may serve.
@@ -240,13 +284,25 @@ fn scope_of(tenant: &Tenant) -> Scope<'_> {
 /// Why the cache is left out of it, if it is.
 fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> Option<&'static str> {
     if call::is_magic(headers) {
-        return Some("magic-reply");
+        return Some(MAGIC_REPLY);
     }
     match question.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
         Some(Ambiguity::Nesting) => Some("nesting"),
         None => directives.no_store.then_some("no-store"),
     }
+}
+
+/// The head of a request whose answer others may get: nothing of it but the body's type is the caller's own.
+fn common(content_type: Option<HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION"))));
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    headers
 }
 
 /// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
@@ -293,9 +349,8 @@ fn brought(landed: &Landed, report: Report, outcome: CacheOutcome, record: &mut 
 }
 
 /// The reply to who waited for another's call, with nothing in it of the other.
-fn shared(landed: &Landed, reference: Option<&[u8]>) -> Response<ReplyBody> {
-    let content_type = landed.answer.headers.get(CONTENT_TYPE);
-    let mut response = bare(landed.answer.status, content_type, ReplyBody::full(landed.shared.with(reference)));
+fn shared(answer: &Collected, body: Bytes) -> Response<ReplyBody> {
+    let mut response = bare(answer.status, answer.headers.get(CONTENT_TYPE), ReplyBody::full(body));
     response.headers_mut().insert(CACHE_STATUS, Report::Collapsed.header());
     response
 }

@@ -50,7 +50,10 @@ impl Gateway {
     ) -> Result<Response<AnswerBody>, CallError> {
         let (safe, progress) = (outgoing.method.is_safe(), outgoing.body.progress());
         let (live, index, clock) = (Arc::clone(live), tenant.account_index, self.clock.clone());
+        // A call that outlives its client keeps the client's place.
+        let permit = record.permit();
         let call = async move {
+            let _held = permit;
             let started = clock.now();
             let account: &Account = &live.accounts[index];
             let sent = live.upstream.send(outgoing, Some(&account.credential)).await;
@@ -75,10 +78,12 @@ pub(super) async fn passed_on(
     let failure = response.status().is_client_error() || response.status().is_server_error();
     if failure && response.body().is_encoded() {
         // An error may quote the account's key, and in an encoding it could not be found.
-        return Ok(match upstream::collect(response, Some(credential), total).await {
-            Ok(answer) => whole(answer.status, answer.headers, ReplyBody::full(answer.body)),
-            Err(error) => return Err(error.into()),
-        });
+        let status = response.status();
+        return match upstream::collect(response, Some(credential), total).await {
+            Ok(answer) => Ok(whole(answer.status, answer.headers, ReplyBody::full(answer.body))),
+            Err(CallError::Garbled) => Ok(reply::unreadable(status)),
+            Err(error) => Err(error.into()),
+        };
     }
     Ok(response.map(ReplyBody::Upstream))
 }

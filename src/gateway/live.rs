@@ -67,12 +67,19 @@ impl Live {
         })
     }
 
+    /// Whether another upstream answers than in `previous`, so that nothing it said counts any more.
+    pub(super) fn asks_another_upstream(&self, previous: &Self) -> bool {
+        self.upstream_settings.base_url != previous.upstream_settings.base_url
+    }
+
     /// Whether the tenant may go where the route leads.
     pub(super) fn permit(&self, tenant: &Tenant, method: &Method, route: &Route) -> Result<(), Rejection> {
         match route.treatment {
             Treatment::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
             Treatment::Callback => Err(Rejection::CallbackSettings),
+            // TRACE would bring the account's credential back, CONNECT is for proxies.
+            _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
             Treatment::Unknown => match self.unknown_routes {
                 UnknownRoutes::Forward => Ok(()),
                 UnknownRoutes::Post if method == Method::POST => Ok(()),

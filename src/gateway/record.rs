@@ -3,6 +3,7 @@
 //! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
 //! stays that unless the whole answer was handed to the client's connection.
 
+use crate::call;
 use crate::limit::Permit;
 use crate::name::{RouteName, TenantName};
 use crate::reply::ReplyBody;
@@ -48,7 +49,7 @@ pub(super) struct Record {
     handed_over: bool,
     upload: Option<Arc<Progress>>,
     response_bytes: u64,
-    permit: Option<Permit>,
+    permit: Option<Arc<Permit>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
     pub(super) cache: CacheOutcome,
@@ -97,9 +98,14 @@ impl Record {
         self.metrics = Arc::clone(metrics);
     }
 
-    /// What the request holds until its answer is out.
+    /// What the request holds until its answer is out, and a call that outlives it until that is done.
     pub(super) fn hold(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        self.permit = Some(Arc::new(permit));
+    }
+
+    /// A share of what the request holds.
+    pub(super) fn permit(&self) -> Option<Arc<Permit>> {
+        self.permit.clone()
     }
 
     /// The body that is on its way through.
@@ -118,6 +124,10 @@ impl Record {
         self.status = parts.status.as_u16();
         // hyper does not ask a body for frames that it knows to have none.
         self.handed_over = body.is_end_stream();
+        if matches!(body, ReplyBody::Full(_)) {
+            // The work is done; a client that takes its time to read takes nobody's place.
+            self.permit = None;
+        }
         Response::from_parts(parts, Recorded { body, record: self })
     }
 }
@@ -159,9 +169,12 @@ impl Body for Recorded {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let Self { body, record } = self.get_mut();
-        let frame = Pin::new(&mut *body).poll_frame(cx);
-        match &frame {
+        let mut frame = Pin::new(&mut *body).poll_frame(cx);
+        match &mut frame {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    call::forwardable_response(trailers);
+                }
                 record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 record.handed_over |= body.is_end_stream();
             }

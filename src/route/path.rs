@@ -69,20 +69,15 @@ impl<'a> NormalPath<'a> {
     }
 
     /// Whether some segment is `word`, however it is spelled: letter case, encodings of encodings, and what some
-    /// servers cut from a segment (`;…`, a NUL, a space) make no difference.
+    /// servers cut from a segment (`;…`, `.json`, a space) make no difference.
     #[must_use]
     pub fn names(&self, words: &[&str]) -> bool {
         self.segments().any(|segment| {
-            let bare = segment.split(';').next().unwrap_or(segment);
-            if words.iter().any(|word| bare.eq_ignore_ascii_case(word)) {
-                return true;
-            }
             // Only an encoding can hide a word further.
-            bare.contains('%') && {
-                let decoded = decode_fully(bare);
-                let end = decoded.bytes().position(|b| !is_word(b)).unwrap_or(decoded.len());
-                words.iter().any(|word| decoded[..end].eq_ignore_ascii_case(word))
-            }
+            let decoded =
+                if segment.contains('%') { Cow::Owned(decode_fully(segment)) } else { Cow::Borrowed(segment) };
+            let end = decoded.bytes().position(|b| !is_word(b)).unwrap_or(decoded.len());
+            words.iter().any(|word| decoded[..end].eq_ignore_ascii_case(word))
         })
     }
 }
@@ -227,6 +222,8 @@ mod tests {
             "/%2562usinesses/x",
             "/businesses%20/x",
             "/businesses/",
+            "/businesses.json",
+            "/businesses,x",
         ] {
             assert!(NormalPath::parse(path).unwrap().names(&["businesses"]), "{path}");
         }

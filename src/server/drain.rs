@@ -59,6 +59,14 @@ pub(super) struct Drained<C> {
     ending: bool,
 }
 
+impl<C: GracefulConnection> Drained<C> {
+    /// Ends the connection after the requests that it is at.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+        self.connection.as_mut().graceful_shutdown();
+    }
+}
+
 impl<C: GracefulConnection> Future for Drained<C> {
     type Output = C::Output;
 
@@ -70,8 +78,7 @@ impl<C: GracefulConnection> Future for Drained<C> {
             let _ = self.notified.as_mut().poll(cx);
         }
         if !self.ending && self.signal.told.load(Ordering::Acquire) {
-            self.ending = true;
-            self.connection.as_mut().graceful_shutdown();
+            self.end();
         }
         self.connection.as_mut().poll(cx)
     }

@@ -3,7 +3,7 @@
 use super::CallError;
 use super::credential::Mask;
 use super::exchange::Source;
-use super::pool::{Http1, Pool};
+use super::pool::{Http1, Http2, Pool};
 use crate::alarm::Alarm;
 use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
@@ -30,6 +30,8 @@ pub struct AnswerBody {
     incoming: Incoming,
     /// An h1 connection, which this body drives.
     connection: Option<Box<Http1>>,
+    /// A share in an h2 connection.
+    share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
     /// Whether the answer came in an encoding, in which nothing can be looked for.
@@ -52,13 +54,14 @@ pub enum AnswerError {
 
 impl AnswerBody {
     pub(super) fn new(source: Source, pool: Arc<Pool>, idle: Duration, head: &Parts) -> Self {
-        let (incoming, connection) = match source {
-            Source::Http1(incoming, connection) => (incoming, Some(connection)),
-            Source::Http2(incoming) => (incoming, None),
+        let (incoming, connection, share) = match source {
+            Source::Http1(incoming, connection) => (incoming, Some(connection), None),
+            Source::Http2(incoming, share) => (incoming, None, Some(share)),
         };
         let encoded = is_encoded(&head.headers);
         let alarm = Alarm::default();
-        let mut body = Self { incoming, connection, pool, mask: None, encoded, idle, waiting_since: None, alarm };
+        let mut body =
+            Self { incoming, connection, share, pool, mask: None, encoded, idle, waiting_since: None, alarm };
         body.give_back_if_done();
         body
     }
@@ -106,6 +109,10 @@ impl AnswerBody {
                 match &frame {
                     Some(Ok(_)) => self.give_back_if_done(),
                     Some(Err(_)) => self.connection = None,
+                    // hyper takes a reset without an error for an end; only END_STREAM is one.
+                    None if self.share.is_some() && !self.incoming.is_end_stream() => {
+                        return Poll::Ready(Some(Err(AnswerError::Truncated)));
+                    }
                     None => {
                         if let Some(connection) = self.connection.take() {
                             self.pool.keep(connection);
@@ -136,7 +143,12 @@ impl Body for AnswerBody {
                         }
                         data
                     }
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(mut trailers) => {
+                        if let Some(fields) = trailers.trailers_mut() {
+                            mask.clean(fields);
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
                 },
                 None if mask.held() > 0 => mask.rest(),
                 end => return Poll::Ready(end),
@@ -181,8 +193,10 @@ pub async fn collect(
     total: Duration,
 ) -> Result<Collected, CallError> {
     let (parts, body) = response.into_parts();
-    let encoded = body.encoded;
+    let mut encoded = body.encoded;
     let body = tokio::time::timeout(total, read(body)).await.unwrap_or(Err(CallError::TimedOut))?;
+    // An answer to HEAD has the encoding's name and no body.
+    encoded &= !body.is_empty();
     let mut headers = parts.headers;
     let body = if encoded {
         let decoded = decode(&headers, &body).ok_or(CallError::Garbled)?;

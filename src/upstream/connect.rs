@@ -1,7 +1,7 @@
 //! A connection to upstream: TCP or a proxy's tunnel, TLS, HTTP handshake.
 
 use super::outgoing::OutgoingBody;
-use super::pool::Pooled;
+use super::pool::{MOST_STREAMS, Pooled};
 use crate::config;
 use crate::tasks::Tasks;
 use http::Uri;
@@ -32,11 +32,13 @@ pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 const BUFFER: usize = 64 << 10;
 
 /// Windows of an h2 connection: what may be on the way to us unread, per answer and in all.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Room for every request on a connection, so that one whose client reads slowly holds up no other.
+const STREAM_WINDOW: u32 = 128 << 10;
+const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
-/// A dead h2 peer is noticed after this long without an answer to a ping.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How often an h2 peer is asked whether it is there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who upstream is, as requests name it.
 #[derive(Debug, Clone)]
@@ -156,6 +158,7 @@ async fn http2(stream: Either<TcpStream, TlsStream<TcpStream>>, tasks: Tasks) ->
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_PATIENCE)
         .keep_alive_while_idle(true)
         .max_header_list_size(u32::try_from(BUFFER).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream))

@@ -4,7 +4,7 @@ use super::AnswerBody;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use memchr::memmem::Finder;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
@@ -36,15 +36,17 @@ impl Credential {
 
     /// Takes the key out of an answer: from its head at once, from its body as it streams.
     pub(super) fn hide(self: &Arc<Self>, response: &mut Response<AnswerBody>) {
-        let telling = |value: &HeaderValue| self.hidden.iter().any(|f| f.find(value.as_bytes()).is_some());
-        if response.headers().values().any(telling) {
-            let names: Vec<_> =
-                response.headers().iter().filter(|(_, v)| telling(v)).map(|(name, _)| name.clone()).collect();
-            for name in names {
-                response.headers_mut().remove(name);
-            }
-        }
+        self.clean(response.headers_mut());
         response.body_mut().mask(Mask { credential: Arc::clone(self), held: Bytes::new() });
+    }
+
+    /// Drops the fields that hold the key.
+    fn clean(&self, fields: &mut HeaderMap) {
+        let telling = |value: &HeaderValue| self.hidden.iter().any(|f| f.find(value.as_bytes()).is_some());
+        let names: Vec<_> = fields.iter().filter(|(_, value)| telling(value)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            fields.remove(name);
+        }
     }
 
     /// `data` with every occurrence of the key overwritten, in the same length.
@@ -93,6 +95,11 @@ impl Mask {
         // What is covered already ends in no beginning of the key, so this looks at the rest alone.
         self.held = covered.split_off(covered.len() - self.credential.undecided(&covered));
         covered
+    }
+
+    /// Drops the trailers that hold the key.
+    pub(super) fn clean(&self, trailers: &mut HeaderMap) {
+        self.credential.clean(trailers);
     }
 
     /// What is still held when nothing more comes.

@@ -2,7 +2,7 @@
 
 use super::connect::{Http2Sender, Origin};
 use super::outgoing::{Outgoing, OutgoingBody, Progress, Stage};
-use super::pool::{Http1, Pooled};
+use super::pool::{Http1, Http2, Pooled};
 use super::{CallError, Timeouts};
 use crate::alarm::Alarm;
 use http::response::Parts;
@@ -18,7 +18,8 @@ use tokio::time::Instant;
 /// An answer's body, with the connection it comes on where that serves nobody else.
 pub(super) enum Source {
     Http1(Incoming, Box<Http1>),
-    Http2(Incoming),
+    /// The share in the connection counts until the body is done.
+    Http2(Incoming, Arc<Http2>),
 }
 
 /// Why there is no head of an answer.
@@ -48,10 +49,13 @@ pub(super) async fn exchange(
             let (head, body) = finish(sent.await, &patience)?.into_parts();
             Ok((head, Source::Http1(body, connection)))
         }
-        Pooled::Http2 { mut sender, .. } => {
-            let sent = http2(&mut sender, request.into_http2(origin), &mut patience).await;
+        Pooled::Http2 { connection, .. } => {
+            let sent = http2(&mut connection.sender.clone(), request.into_http2(origin), &mut patience).await;
+            if matches!(sent, Err(CallError::TimedOut)) {
+                connection.suspect();
+            }
             let (head, body) = finish(sent, &patience)?.into_parts();
-            Ok((head, Source::Http2(body)))
+            Ok((head, Source::Http2(body, connection)))
         }
     }
 }

@@ -1,0 +1,194 @@
+//! Bounds for what HTTP/2 lets a peer keep open: a connection without a request, and an answer that nobody takes.
+//!
+//! Flow control is the peer's: it can answer pings for ever and never open a window. So a connection that was idle for
+//! as long as a head may take is ended, and so is one with an answer that waited too long for its next piece to be
+//! asked for.
+
+use super::drain::Drained;
+use crate::alarm::Alarm;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper_util::server::graceful::GracefulConnection;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The requests of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Streams(Arc<Mutex<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    requests: usize,
+    idle_since: Instant,
+    next: u64,
+    /// Answers of which a piece waits to be asked for, and since when.
+    untaken: HashMap<u64, Instant>,
+}
+
+/// One request, until its answer is out.
+#[derive(Debug)]
+pub(super) struct Stream {
+    id: u64,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        let idle_since = Instant::now();
+        Self(Arc::new(Mutex::new(Open { requests: 0, idle_since, next: 0, untaken: HashMap::new() })))
+    }
+
+    pub(super) fn enter(&self) -> Stream {
+        let mut open = lock(&self.0);
+        open.requests += 1;
+        open.next += 1;
+        Stream { id: open.next, open: Arc::clone(&self.0) }
+    }
+
+    fn is_idle_for(&self, patience: Duration) -> bool {
+        let open = lock(&self.0);
+        open.requests == 0 && open.idle_since.elapsed() >= patience
+    }
+
+    fn has_untaken_for(&self, patience: Duration) -> bool {
+        lock(&self.0).untaken.values().any(|since| since.elapsed() >= patience)
+    }
+}
+
+impl Stream {
+    /// The answer's body, whose pieces are to be asked for.
+    pub(super) fn carry<B>(self, body: B) -> Carried<B> {
+        self.waits();
+        Carried { body, stream: self }
+    }
+
+    fn waits(&self) {
+        lock(&self.open).untaken.insert(self.id, Instant::now());
+    }
+
+    fn is_asked(&self) {
+        lock(&self.open).untaken.remove(&self.id);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        open.untaken.remove(&self.id);
+        open.requests -= 1;
+        if open.requests == 0 {
+            open.idle_since = Instant::now();
+        }
+    }
+}
+
+/// The counts are whole even if a holder panicked: each change is a few plain assignments.
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A body that notes when its pieces are asked for.
+#[derive(Debug)]
+pub(super) struct Carried<B> {
+    body: B,
+    stream: Stream,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Carried<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Self { body, stream } = self.get_mut();
+        // While upstream is waited for it is nobody's fault here, and has its own deadline.
+        stream.is_asked();
+        let frame = Pin::new(body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            stream.waits();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that ends when its bounds are reached.
+pub(super) struct Bounded<C> {
+    connection: Drained<C>,
+    streams: Streams,
+    idle: Duration,
+    untaken: Duration,
+    alarm: Alarm,
+    look: Instant,
+    ending: bool,
+}
+
+impl<C> Bounded<C> {
+    /// Ends `connection` after `idle` without a request, or with an answer that was not asked for in `untaken`.
+    pub(super) fn new(connection: Drained<C>, streams: Streams, idle: Duration, untaken: Duration) -> Self {
+        let look = Instant::now() + idle.min(untaken);
+        Self { connection, streams, idle, untaken, alarm: Alarm::default(), look, ending: false }
+    }
+}
+
+impl<C: GracefulConnection> Future for Bounded<C> {
+    /// What the connection says of its end; nothing if it was cut off.
+    type Output = Option<C::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            let look = self.look;
+            if !self.alarm.poll(cx, look) {
+                return Poll::Pending;
+            }
+            if self.streams.has_untaken_for(self.untaken) {
+                return Poll::Ready(None);
+            }
+            if self.streams.is_idle_for(self.idle) {
+                if self.ending {
+                    return Poll::Ready(None);
+                }
+                self.ending = true;
+                self.connection.end();
+            }
+            self.look = Instant::now() + self.idle.min(self.untaken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_idle_and_what_is_untaken_shows_after_its_time() {
+        let streams = Streams::new();
+        let seconds = Duration::from_secs;
+        tokio::time::advance(seconds(10)).await;
+        assert!(streams.is_idle_for(seconds(10)) && !streams.is_idle_for(seconds(11)));
+        let stream = streams.enter();
+        assert!(!streams.is_idle_for(seconds(1)));
+        let body = stream.carry(http_body_util::Full::new(Bytes::from_static(b"x")));
+        tokio::time::advance(seconds(5)).await;
+        assert!(streams.has_untaken_for(seconds(5)) && !streams.has_untaken_for(seconds(6)));
+        let mut body = body;
+        use http_body_util::BodyExt as _;
+        assert!(body.frame().await.is_some());
+        assert!(!streams.has_untaken_for(seconds(5)), "the next piece waits anew");
+        drop(body);
+        assert!(!streams.has_untaken_for(seconds(0)) && streams.is_idle_for(seconds(0)));
+    }
+}
