@@ -6,7 +6,7 @@ mod client;
 mod rig;
 mod upstream;
 
-pub use client::{Answer, Ask, ask, raw};
+pub use client::{Answer, Ask, Part, ask, raw};
 pub use rig::{Lines, Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 
