@@ -6,5 +6,6 @@ mod caching;
 mod collapsing;
 mod contract;
 mod journey;
+mod privacy;
 mod simulator;
 mod support;
