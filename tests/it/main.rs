@@ -3,5 +3,6 @@
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
 mod journey;
+mod routing;
 mod simulator;
 mod support;
