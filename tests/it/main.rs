@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
+mod hostile;
 mod journey;
 mod routing;
 mod simulator;

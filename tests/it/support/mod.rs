@@ -4,11 +4,14 @@
 
 mod client;
 mod expect;
+pub mod h2;
+mod held;
 mod rig;
 mod upstream;
 mod wire;
 
 pub use client::{Answer, Ask, ask, raw};
+pub use held::{Held, endless};
 pub use rig::{Lines, Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
