@@ -4,6 +4,8 @@
 
 mod hostile;
 mod journey;
+mod limits;
 mod routing;
 mod simulator;
 mod support;
+mod upstream_faults;
