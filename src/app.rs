@@ -31,13 +31,15 @@ pub struct Surroundings {
     pub access_log: Box<dyn Write + Send>,
     /// The time.
     pub clock: Clock,
+    /// Whether the process is the app's own, so that its diagnostics and panics are written as the app's are.
+    pub diagnostics: bool,
 }
 
 impl Surroundings {
     /// Those of a process that serves: standard output and the machine's time.
     #[must_use]
     pub fn of_process() -> Self {
-        Self { access_log: Box::new(io::stdout()), clock: Clock::system() }
+        Self { access_log: Box::new(io::stdout()), clock: Clock::system(), diagnostics: true }
     }
 }
 
@@ -99,7 +101,9 @@ impl App {
     /// What the machine refuses.
     pub async fn start(settings: &Settings, surroundings: Surroundings) -> Result<Self, StartError> {
         let redactor = Redactor::new(secrets(settings));
-        logs::diagnostics(settings.log.level, redactor.clone());
+        if surroundings.diagnostics {
+            logs::diagnostics(settings.log.level, redactor.clone());
+        }
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
         let leftovers = Tasks::new();

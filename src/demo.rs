@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<(), DemoError> {
     let (lending, payments) = (Team::new("lending"), Team::new("payments"));
     let settings = settings(&simulator, &lending, &payments)?;
     let log = Lines::default();
-    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: Clock::system() };
+    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: Clock::system(), diagnostics: true };
     let app = App::start(&settings, surroundings).await?;
 
     let mut tour =

@@ -2,6 +2,14 @@
 
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
+mod caching;
+mod collapsing;
+mod contract;
+mod hostile;
 mod journey;
+mod limits;
+mod privacy;
+mod routing;
 mod simulator;
 mod support;
+mod upstream_faults;

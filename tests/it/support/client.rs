@@ -27,6 +27,31 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// A part of a multipart form: name and text, or name, file name, type and content.
+#[derive(Debug, Clone)]
+pub enum Part<'a> {
+    Text(&'a str, &'a str),
+    File(&'a str, &'a str, &'a str, Vec<u8>),
+}
+
+fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        let (head, content) = match part {
+            Part::Text(name, text) => (format!("content-disposition: form-data; name=\"{name}\""), text.as_bytes()),
+            Part::File(name, file, kind, content) => {
+                let disposition = format!("content-disposition: form-data; name=\"{name}\"; filename=\"{file}\"");
+                (format!("{disposition}\r\ncontent-type: {kind}"), content.as_slice())
+            }
+        };
+        body.extend_from_slice(format!("--between\r\n{head}\r\n\r\n").as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--between--\r\n");
+    body
+}
+
 /// A request of `method` to an absolute URL.
 pub fn ask(method: &str, url: impl AsRef<str>) -> Ask {
     Ask { request: Request::builder().method(method).uri(url.as_ref()), body: Bytes::new() }
@@ -50,6 +75,11 @@ impl Ask {
 
     pub fn form(self, body: impl Into<String>) -> Self {
         self.header("content-type", "application/x-www-form-urlencoded").body(body.into())
+    }
+
+    /// A multipart form.
+    pub fn multipart(self, parts: &[Part<'_>]) -> Self {
+        self.header("content-type", "multipart/form-data; boundary=between").body(multipart(parts))
     }
 
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {

@@ -3,12 +3,18 @@
 //! Every part listens on a port that the machine chose and ends with the test; nothing is shared between tests.
 
 mod client;
+mod expect;
+pub mod h2;
+mod held;
 mod rig;
 mod upstream;
+mod wire;
 
-pub use client::{Answer, Ask, ask, raw};
+pub use client::{Answer, Ask, Part, ask, raw};
+pub use held::{Held, endless};
 pub use rig::{Lines, Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
+pub use wire::{Head, Wire, answer};
 
 use std::time::Duration;
 

@@ -34,6 +34,8 @@ pub struct RigBuilder {
     tenants: Vec<(String, String)>,
     sections: BTreeMap<String, String>,
     extra: String,
+    account_key: Option<String>,
+    secrets: BTreeMap<String, String>,
 }
 
 impl Rig {
@@ -44,6 +46,8 @@ impl Rig {
             tenants: vec![("lending".into(), String::new()), ("payments".into(), String::new())],
             sections: BTreeMap::new(),
             extra: String::new(),
+            account_key: None,
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -146,6 +150,18 @@ impl RigBuilder {
         self
     }
 
+    /// Gives the account `live` this key, as one for development.
+    pub fn account_key(mut self, key: &str) -> Self {
+        self.account_key = Some(key.into());
+        self
+    }
+
+    /// Adds a secret that the settings can name as `{ env = "NAME" }`.
+    pub fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.insert(name.into(), value.into());
+        self
+    }
+
     pub async fn start(self) -> Rig {
         let simulator = match &self.upstream {
             Some(_) => None,
@@ -158,8 +174,10 @@ impl RigBuilder {
             (None, Some(simulator)) => simulator.url(),
             (None, None) => unreachable!("no upstream"),
         };
-        let account_key = format!("iluma_live_{}", &keygen::secret().expose_secret()[..32]);
-        let mut secrets = BTreeMap::from([("ACCOUNT".to_owned(), account_key.clone())]);
+        let random_key = || format!("iluma_live_{}", &keygen::secret().expose_secret()[..32]);
+        let account_key = self.account_key.clone().unwrap_or_else(random_key);
+        let mut secrets = self.secrets.clone();
+        secrets.insert("ACCOUNT".into(), account_key.clone());
         for name in ["ROOT", "ENCRYPTION", "ADMIN"] {
             secrets.insert(name.into(), keygen::secret().expose_secret().to_owned());
         }
@@ -189,7 +207,7 @@ impl RigBuilder {
         let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let (clock, log) = (Clock::adjustable(), Lines::default());
-        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone() };
+        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
         let app = App::start(&settings, surroundings).await.expect("a gateway");
         Rig { app, simulator, clock, log, account_key, keys, settings_text: text, secrets }
     }
