@@ -108,8 +108,8 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // Framing is hyper's, and a reason to break it is an attack.
-        .filter(|name| *name != header::CONTENT_LENGTH);
+        // Framing is hyper's, and without its type a body would be read as another: to drop these is an attack.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE);
     dropped.extend(nominated);
     for name in dropped {
         headers.remove(name);
@@ -180,7 +180,7 @@ mod tests {
     fn a_request_leaves_credential_hops_cookies_and_traces_behind() {
         let mut sent = headers(&[
             ("authorization", "Basic x"),
-            ("connection", "keep-alive, X-Private, Content-Length"),
+            ("connection", "keep-alive, X-Private, Content-Length, Content-Type"),
             ("x-private", "1"),
             ("content-length", "3"),
             ("transfer-encoding", "chunked"),

@@ -81,10 +81,7 @@ impl Gateway {
             return Err(Rejection::OnlyIfCached);
         }
         let (method, mut headers) = (parts.method, parts.headers);
-        match bypass {
-            Some(_) => readable(&mut headers),
-            None => headers = common(headers.remove(CONTENT_TYPE)),
-        }
+        readable(&mut headers);
         let outgoing = Outgoing { method, target: route.target, headers, body: OutgoingBody::Full(Some(body)) };
         if let Some(detail) = bypass {
             return self.bypass(live, tenant, route.name, outgoing, detail, record).await;
@@ -103,14 +100,15 @@ impl Gateway {
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
-        let (scope, directives) = (Scope::shared(&tenant.account), Directives::of(request.headers()));
-        if call::is_magic(request.headers()) {
-            let mut headers = request.into_parts().0.headers;
-            readable(&mut headers);
+        let (scope, mut headers) = (Scope::shared(&tenant.account), request.into_parts().0.headers);
+        let (directives, magic) = (Directives::of(&headers), call::is_magic(&headers));
+        readable(&mut headers);
+        if magic {
             let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
             return self.bypass(live, tenant, route.name, outgoing, MAGIC_REPLY, record).await;
         }
-        self.ask_for(live, &scope, Some(tenant.account_index), directives, route, record).await
+        let account = Some(tenant.account_index);
+        self.ask(live, self.plain(&scope, Subject::BankCodes, account, directives, route, headers), record).await
     }
 
     /// A call that the cache is left out of.
@@ -142,26 +140,25 @@ impl Gateway {
         let route = Route { target: PathAndQuery::from_static("/health"), ..route };
         // Any account names the one upstream that all of them share.
         let account = live.accounts.first().ok_or(Rejection::Internal)?;
-        self.ask_for(live, &Scope::shared(&account.name), None, Directives::default(), route, record).await
+        let (scope, headers) = (Scope::shared(&account.name), HeaderMap::new());
+        let directives = Directives::default();
+        self.ask(live, self.plain(&scope, Subject::Health, None, directives, route, headers), record).await
     }
 
     /// A GET whose answer is the same for everybody in `scope`.
-    async fn ask_for(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
+    fn plain(
+        &self,
         scope: &Scope<'_>,
+        subject: Subject,
         account: Option<usize>,
         directives: Directives,
         route: Route,
-        record: &mut Record,
-    ) -> Result<Response<ReplyBody>, Rejection> {
-        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
+        headers: HeaderMap,
+    ) -> Ask {
         let key = self.cache.key(scope, subject, route.target.as_str(), &[]);
         // HEAD is answered from GET's answer.
-        let (headers, body) = (common(None), OutgoingBody::Empty);
-        let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body };
-        let ask = Ask { key, subject, route: route.name, directives, reference: None, account, outgoing };
-        self.ask(live, ask, record).await
+        let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+        Ask { key, subject, route: route.name, directives, reference: None, account, outgoing }
     }
 
     /// Answers from the cache, from a call that is under way, or makes the call.
@@ -291,18 +288,6 @@ fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> O
         Some(Ambiguity::Nesting) => Some("nesting"),
         None => directives.no_store.then_some("no-store"),
     }
-}
-
-/// The head of a request whose answer others may get: nothing of it but the body's type is the caller's own.
-fn common(content_type: Option<HeaderValue>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION"))));
-    if let Some(content_type) = content_type {
-        headers.insert(CONTENT_TYPE, content_type);
-    }
-    headers
 }
 
 /// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
