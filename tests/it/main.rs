@@ -6,6 +6,7 @@ mod caching;
 mod collapsing;
 mod contract;
 mod journey;
+mod metrics;
 mod privacy;
 mod simulator;
 mod support;
