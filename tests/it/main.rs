@@ -5,6 +5,7 @@
 mod caching;
 mod collapsing;
 mod contract;
+mod house;
 mod journey;
 mod metrics;
 mod privacy;
