@@ -459,7 +459,7 @@ async fn the_accounts_key_is_in_no_answer_that_echoes_it() {
         for (method, path) in ROUTES {
             for packed in [false, true] {
                 // What is good and packed passes untouched where nothing is read: a success is not searched for keys.
-                if packed && status == 200 {
+                if packed && status == 200 && ![BANK, CFT, CODES].contains(&path) {
                     continue;
                 }
                 let mut ask = rig.ask("lending", method, path).header("accept-encoding", "gzip").json("{}");
@@ -474,6 +474,28 @@ async fn the_accounts_key_is_in_no_answer_that_echoes_it() {
         }
         rig.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_accounts_key_is_in_no_answer_that_was_kept() {
+    let upstream = Upstream::answering(|heard| {
+        let sent = heard.headers["authorization"].to_str().expect("text").trim_start_matches("Basic ");
+        let plain = String::from_utf8(STANDARD.decode(sent).expect("base64")).expect("text");
+        let plain = plain.trim_end_matches(':');
+        let body = format!(
+            r#"{{"status":"COMPLETED","id":"{plain}","result":{{"is_found":true,"account_holder_name":"{sent}"}},"reference_id":"r"}}"#
+        );
+        let answer = Response::builder().header("content-type", format!("application/json; key={plain}"));
+        answer.body(Full::from(body)).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    for reference in ["r", "s", "a longer one"] {
+        let body = format!(r#"{{"bank_account_number":"1","bank_code":"BCA","reference_id":"{reference}"}}"#);
+        let answer = rig.post("lending", BANK, body).send().await;
+        has_no_key(&answer, &rig.account_key, reference);
+    }
+    rig.stop().await;
 }
 
 #[tokio::test]

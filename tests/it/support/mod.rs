@@ -7,7 +7,7 @@ mod rig;
 mod upstream;
 
 pub use client::{Answer, Ask, Part, ask, raw};
-pub use rig::{Lines, Rig, RigBuilder};
+pub use rig::{Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 
 use std::time::Duration;
