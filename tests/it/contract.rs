@@ -51,7 +51,12 @@ impl Pair {
     }
 
     async fn of(builder: RigBuilder) -> Self {
-        Self::with(builder, |options| options.pending_first = false).await
+        // Nothing that is pending gets done in between the two ways.
+        Self::with(builder, |options| {
+            options.pending_first = false;
+            options.callback_delay = Duration::from_secs(3600);
+        })
+        .await
     }
 
     async fn with(builder: RigBuilder, change: impl Fn(&mut Options)) -> Self {
@@ -602,29 +607,56 @@ async fn captures_and_recaptures() {
     pair.stop().await;
 }
 
-/// What is in a capture comes from its id, so here one simulator is asked both ways for what was made through the gateway.
-#[tokio::test]
-async fn the_files_and_results_of_a_capture() {
-    let quick = |options: &mut Options| options.callback_delay = Duration::from_millis(5);
-    let rig = Rig::builder().simulator(quick).start().await;
-    let body = json!({ "types": ["IDENTITY_CARD", "SELFIE", "BUSINESS_REGISTRATION"] });
-    let started = rig.post("lending", CAPTURES, body.to_string()).send().await.json();
-    let id = started["id"].as_str().expect("an id");
-    let path = format!("{CAPTURES}/{id}");
+/// Asks through the gateway until a job is done.
+async fn done(rig: &Rig, path: &str) -> Value {
     let finished = async {
         loop {
-            let capture = rig.ask("lending", "GET", &path).send().await.json();
-            if capture["status"] == "COMPLETED" {
-                return capture;
+            let record = rig.ask("lending", "GET", path).send().await.json();
+            if !["PENDING", "IN_PROGRESS"].contains(&record["status"].as_str().expect("a status")) {
+                return record;
             }
         }
     };
-    let capture = tokio::time::timeout(crate::support::PATIENCE, finished).await.expect("a result in time");
-    let mut paths = vec![path];
-    for part in ["id_card_ocr", "selfie", "business_registration_ocr"] {
-        let link = capture["result"][part]["link"].as_str().expect("a link");
-        paths.push(format!("/v1/identity/captures/{id}/results/{link}/download"));
+    tokio::time::timeout(crate::support::PATIENCE, finished).await.expect("a result in time")
+}
+
+/// What is in a result comes from its id, so here one simulator is asked both ways for what was made through the gateway.
+#[tokio::test]
+async fn results_and_their_files() {
+    let quick = |options: &mut Options| options.callback_delay = Duration::from_millis(5);
+    let rig = Rig::builder().simulator(quick).start().await;
+    let mut paths = Vec::new();
+    let image = [
+        Part::Text("type", "indonesia_ktp"),
+        Part::Text("reference_id", "a b"),
+        Part::File("image", "a.png", "image/png", vec![1; 64]),
+    ];
+    let document = [
+        Part::File("image", "a.pdf", "application/pdf", vec![1; 64]),
+        Part::Text("reference_id", "a b"),
+        Part::Text("type", "BUSINESS_REGISTRATION"),
+        Part::Text("country", "ID"),
+        Part::Text("document_name", "SK_MENKEH"),
+    ];
+    let capture = json!({ "types": ["IDENTITY_CARD", "SELFIE", "BUSINESS_REGISTRATION"], "reference_id": "a b" });
+    for (path, ask) in [
+        (IMAGES, rig.ask("lending", "POST", IMAGES).multipart(&image)),
+        (DOCUMENTS, rig.ask("lending", "POST", DOCUMENTS).multipart(&document)),
+        (CAPTURES, rig.post("lending", CAPTURES, capture.to_string())),
+    ] {
+        let started = ask.send().await.json();
+        let id = started["id"].as_str().expect("an id");
+        let record = format!("{path}/{id}");
+        let result = done(&rig, &record).await;
+        assert_eq!(result["status"], "COMPLETED", "{path}");
+        paths.extend([record, format!("{path}?reference_id=a%20b")]);
+        for part in ["id_card_ocr", "selfie", "business_registration_ocr"] {
+            if let Some(link) = result["result"][part]["link"].as_str() {
+                paths.push(format!("/v1/identity/captures/{id}/results/{link}/download"));
+            }
+        }
     }
+    assert_eq!(paths.len(), 9, "{paths:?}");
     for path in paths {
         let straight = ask("GET", format!("{}{path}", rig.sim().url())).key(&rig.account_key).send().await;
         let through = rig.ask("lending", "GET", &path).send().await;
