@@ -802,3 +802,47 @@ async fn odd_bodies_are_iluma_s_to_judge() {
     }
     pair.stop().await;
 }
+
+/// Iluma's document shows the links of this list without `/identity`: a client that follows them asks there.
+#[tokio::test]
+async fn a_list_of_captures_by_its_own_links() {
+    let pair = Pair::start().await;
+    for _ in 0..3 {
+        pair.post(CAPTURES, json!({ "types": ["SELFIE"], "reference_id": "1234" })).await.is(200);
+    }
+    assert_eq!(list(&pair, CAPTURES, "1234").await, 3);
+    pair.stop().await;
+}
+
+/// Iluma knows no reference on this route and echoes none.
+#[tokio::test]
+async fn a_hit_on_a_watchlist_has_no_reference_that_iluma_would_not_tell() {
+    let pair = Pair::start().await;
+    let body = json!({ "given_name": "Abdul", "surname": "Aziz" });
+    pair.post(CFT, body.clone()).await.is(200);
+    pair.post(CFT, with(body, "reference_id", "foo123")).await.is(200);
+    pair.stop().await;
+}
+
+/// References are not sealed on this row, so nothing but malformed JSON is the gateway's to refuse.
+#[tokio::test]
+async fn a_watchlist_question_that_the_gateway_cannot_read_is_iluma_s_to_judge() {
+    let pair = Pair::start().await;
+    let mut differences = Vec::new();
+    for (headers, body) in [
+        (&[][..], QUESTION.to_owned()),
+        (&[("content-type", "")], QUESTION.to_owned()),
+        (&[("content-type", "text/plain")], QUESTION.to_owned()),
+        (&[("content-type", "application/vnd.api+json")], QUESTION.to_owned()),
+        (&[("content-type", "application/json; charset=latin1")], QUESTION.to_owned()),
+        (&[JSON, ("content-encoding", "gzip")], QUESTION.to_owned()),
+        (&[("content-type", "multipart/form-data; boundary=b")], "--b--\r\n".to_owned()),
+        (&[FORM], "given_name=Abdul&x=%zz%ff".to_owned()),
+        (&[JSON], QUESTION.replace('{', r#"{"reference_id":12,"#)),
+        (&[JSON], QUESTION.replace('{', r#"{"reference_id":"a","reference_id":"b","#)),
+    ] {
+        differences.extend(odd(&pair, CFT, headers, &body).await.err());
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    pair.stop().await;
+}
