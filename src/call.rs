@@ -113,9 +113,17 @@ pub enum Ambiguity {
     DuplicateMember,
     /// Deeper than any real question.
     Nesting,
+    /// In no form that is read here.
+    Unreadable,
 }
 
 impl Question {
+    /// A question that could not be parsed, for a row on which upstream judges that.
+    #[must_use]
+    pub const fn unreadable() -> Self {
+        Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable) }
+    }
+
     /// Parses a JSON or form body.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ const ROWS: &[(RouteName, Method, &str)] = &[
     (RouteName::CaptureGet,    Method::GET,   "v*/identity/document_ocr_captures"),
     (RouteName::CaptureGet,    Method::GET,   "v*/identity/document_ocr_capture"),
     (RouteName::CaptureGet,    Method::GET,   "v*/identity/document_ocr_captures/:id"),
+    (RouteName::CaptureGet,    Method::GET,   "v*/document_ocr_captures"), // as the links of its lists spell it
     (RouteName::CaptureFile,   Method::GET,   "v*/identity/captures/:id/results/:link/download"),
     (RouteName::CallbackUrls,  Method::GET,   "v*/callback/urls"),
     (RouteName::CallbackUrls,  Method::POST,  "v*/callback/urls"),

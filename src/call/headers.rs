@@ -18,16 +18,11 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// What a request leaves at the gateway beside its hop-by-hop fields.
-fn stays_with_request(name: &str) -> bool {
-    let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The connection's authority is upstream's own; the body's readiness was settled with us, the cache told us.
-    let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma");
-    // Ids and traces would let upstream follow a team's requests through our systems.
-    let trace = matches!(
+/// Ids of a trace, which would let either side follow requests through the other's systems.
+fn is_trace(name: &str) -> bool {
+    matches!(
         name,
-        "x-request-id"
-            | "traceparent"
+        "traceparent"
             | "tracestate"
             | "baggage"
             | "b3"
@@ -36,18 +31,20 @@ fn stays_with_request(name: &str) -> bool {
             | "x-amzn-trace-id"
             | "x-cloud-trace-context"
     ) || name.starts_with("x-b3-")
-        || name.starts_with("x-datadog-");
+        || name.starts_with("x-datadog-")
+}
+
+/// What a request leaves at the gateway beside its hop-by-hop fields.
+fn stays_with_request(name: &str) -> bool {
+    let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
+    // The connection's authority is upstream's own; the body's readiness was settled with us, the cache told us.
+    let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma");
+    let trace = name == "x-request-id" || is_trace(name);
     // What makes some servers see another method or path than the one that was routed.
-    let disguise = matches!(
-        name,
-        "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "x-original-method"
-            | "x-original-url"
-            | "x-original-uri"
-            | "x-rewrite-url"
-    );
+    let disguise = name.contains("override")
+        || name.starts_with("x-original-")
+        || name.starts_with("x-rewrite-")
+        || name == "x-http-method";
     // How the request came to us is our network's own business; some of these override host and path, too.
     let way_here = matches!(name, "forwarded" | "via" | "x-real-ip" | "x-client-ip" | "true-client-ip")
         || name.starts_with("x-forwarded-")
@@ -60,6 +57,7 @@ fn stays_with_response(name: &str) -> bool {
     // Sessions that upstream's load balancer opens are the account's, not one team's; alt-svc would send clients
     // around the gateway; of the rest the gateway says its own.
     matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "x-request-id" | "x-gateway-error" | "cache-status")
+        || is_trace(name)
 }
 
 /// Takes from a request's head what is not forwarded.

@@ -64,10 +64,15 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let body = call::read(&parts.headers, body, timeouts.idle, timeouts.answer).await?;
         record.request_bytes = body.len() as u64;
-        let question = Question::parse(&parts.headers, &body)?;
+        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
+        let question = match Question::parse(&parts.headers, &body) {
+            Ok(question) => question,
+            // Malformed or unreadable: on a row without references that is upstream's to judge.
+            Err(_) if subject == Subject::Cft => Question::unreadable(),
+            Err(error) => return Err(error.into()),
+        };
         let directives = Directives::of(&parts.headers);
         let bypass = bypass(&parts.headers, &question, directives);
-        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
         let key = self.cache.key(&scope_of(tenant), subject, route.target.as_str(), &question.parameters);
 
         // What a hit needs is done; the rest is for upstream.
@@ -252,8 +257,9 @@ impl Gateway {
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);
-        // Where upstream was given a reference or failed, its not echoing one is its answer.
-        let absent = if ask.reference.is_none() && answer.status.is_success() { Absent::Insert } else { Absent::Leave };
+        // Bank answers echo a reference. Where none was given there is none to echo; else its absence is the answer.
+        let echoes = ask.subject == Subject::Bank && answer.status.is_success();
+        let absent = if echoes && ask.reference.is_none() { Absent::Insert } else { Absent::Leave };
         let split = Spliced::split(&answer.body, absent);
         let whole = split.is_none() || !answer.status.is_success();
         let shared = split.unwrap_or_else(|| Spliced::whole(&answer.body));
@@ -286,6 +292,7 @@ fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> O
     match question.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
         Some(Ambiguity::Nesting) => Some("nesting"),
+        Some(Ambiguity::Unreadable) => Some("unreadable"),
         None => directives.no_store.then_some("no-store"),
     }
 }

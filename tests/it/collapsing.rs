@@ -175,6 +175,25 @@ async fn two_hundred_identical_requests_make_one_call() {
     rig.stop().await;
 }
 
+/// While it is in flight; what is pending upstream afterwards is nobody's to remember here.
+#[tokio::test]
+async fn a_pending_answer_is_shared_by_those_in_flight_and_not_kept() {
+    let held = Held::start().await;
+    let rig = rig(&held).await;
+    let crowd = Crowd::gather(&rig, BANK, 0).await;
+    held.has(1).await;
+    held.say(Say::Answer(200, r#"{"status":"PENDING","id":"bknv_1"}"#));
+    for (reference, answer) in crowd.answers().await {
+        assert_eq!((answer.status, &answer.json()["reference_id"]), (200, &reference.into()));
+        assert_eq!(answer.json()["status"], "PENDING");
+        assert!(!answer.header("cache-status").contains("stored"), "{:?}", answer.headers);
+    }
+    assert_eq!(held.arrived(), 1);
+    let absent = rig.post("lending", BANK, ACCOUNT).header("cache-control", "only-if-cached").send().await;
+    assert_eq!(absent.status, 504);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn different_questions_do_not_wait_for_each_other() {
     let held = Held::start().await;

@@ -459,7 +459,7 @@ async fn the_accounts_key_is_in_no_answer_that_echoes_it() {
         for (method, path) in ROUTES {
             for packed in [false, true] {
                 // What is good and packed passes untouched where nothing is read: a success is not searched for keys.
-                if packed && status == 200 {
+                if packed && status == 200 && ![BANK, CFT, CODES].contains(&path) {
                     continue;
                 }
                 let mut ask = rig.ask("lending", method, path).header("accept-encoding", "gzip").json("{}");
@@ -474,6 +474,28 @@ async fn the_accounts_key_is_in_no_answer_that_echoes_it() {
         }
         rig.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_accounts_key_is_in_no_answer_that_was_kept() {
+    let upstream = Upstream::answering(|heard| {
+        let sent = heard.headers["authorization"].to_str().expect("text").trim_start_matches("Basic ");
+        let plain = String::from_utf8(STANDARD.decode(sent).expect("base64")).expect("text");
+        let plain = plain.trim_end_matches(':');
+        let body = format!(
+            r#"{{"status":"COMPLETED","id":"{plain}","result":{{"is_found":true,"account_holder_name":"{sent}"}},"reference_id":"r"}}"#
+        );
+        let answer = Response::builder().header("content-type", format!("application/json; key={plain}"));
+        answer.body(Full::from(body)).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    for reference in ["r", "s", "a longer one"] {
+        let body = format!(r#"{{"bank_account_number":"1","bank_code":"BCA","reference_id":"{reference}"}}"#);
+        let answer = rig.post("lending", BANK, body).send().await;
+        has_no_key(&answer, &rig.account_key, reference);
+    }
+    rig.stop().await;
 }
 
 #[tokio::test]
@@ -669,4 +691,47 @@ async fn a_request_id_is_the_callers_if_it_is_a_uuid() {
     let text = format!("{lines:?}");
     assert!(text.to_ascii_lowercase().contains(uuid) && !text.contains("zkanari"), "{text}");
     tokio::time::timeout(Duration::from_secs(5), rig.stop()).await.expect("an end");
+}
+
+/// Symfony and Zend take the path from `x-override-url`; `te` and `trailer` are about one hop alone.
+#[tokio::test]
+async fn the_last_override_and_hop_by_hop_headers_are_stripped_on_the_way_there() {
+    let upstream = Upstream::answering(|_| Response::new(Full::from("{}"))).await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let mut left = Vec::new();
+    for (method, path) in ROUTES {
+        for (name, value) in [("x-override-url", "/businesses/1/api_keys"), ("te", "trailers"), ("trailer", "x-sum")] {
+            let ask = rig.ask("lending", method, path).header("cache-control", "no-cache").header(name, value);
+            assert_eq!(ask.json("{}").send().await.status, 200, "{method} {path}");
+            if upstream.heard().last().expect("a call").headers.contains_key(name) {
+                left.push(format!("{name} on {method} {path}"));
+            }
+        }
+    }
+    assert!(left.is_empty(), "{left:#?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn trace_context_and_trailer_are_stripped_on_the_way_back() {
+    let upstream = Upstream::answering(|_| {
+        let answer = Response::builder()
+            .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .header("tracestate", "a=b")
+            .header("trailer", "x-sum");
+        answer.body(Full::from("{}")).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let mut left = Vec::new();
+    for (method, path) in ROUTES {
+        let answer = rig.ask("lending", method, path).json("{}").send().await;
+        for name in ["traceparent", "tracestate", "trailer"] {
+            if answer.headers.contains_key(name) {
+                left.push(format!("{name} on {method} {path}"));
+            }
+        }
+    }
+    assert!(left.is_empty(), "{left:#?}");
+    rig.stop().await;
 }

@@ -12,7 +12,7 @@ mod wire;
 
 pub use client::{Answer, Ask, Part, ask, raw};
 pub use held::{Held, endless};
-pub use rig::{Lines, Rig, RigBuilder};
+pub use rig::{Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
 

@@ -1,0 +1,305 @@
+//! What is counted, and that nobody can make it count without end.
+
+use crate::support::{PATIENCE, Rig, Upstream, ask};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const CFT: &str = "/v1/identity/cft/individual_watchlist";
+const KTP: &str = "/v1/identity/ktp_name/validations";
+const FOUND: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
+
+/// A metric with its labels, in their order, and what it is. Those of callbacks, Redis and the breaker come with them.
+const DOCUMENTED: [(&str, &str, &[&str]); 11] = [
+    ("requests_total", "counter", &["cache", "route", "status", "tenant"]),
+    ("request_duration_seconds", "histogram", &["cache", "route"]),
+    ("upstream_requests_total", "counter", &["account", "route", "status"]),
+    ("upstream_duration_seconds", "histogram", &["route"]),
+    ("upstream_calls_saved_total", "counter", &["how", "route", "tenant"]),
+    ("rate_limited_total", "counter", &["limit", "tenant"]),
+    ("cache_entries", "gauge", &[]),
+    ("cache_bytes", "gauge", &[]),
+    ("config_reloads_total", "counter", &["outcome"]),
+    ("redactions_total", "counter", &[]),
+    ("build_info", "gauge", &["version"]),
+];
+
+async fn metrics(rig: &Rig) -> String {
+    ask("GET", rig.admin_url("/metrics")).send().await.text()
+}
+
+/// `name{a="b"}` and the value, of every line.
+fn series(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let pairs = lines.map(|line| line.rsplit_once(' ').expect("a name and a value"));
+    pairs.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+fn labels(series: &str) -> Vec<&str> {
+    let inside = series.split_once('{').map_or("", |(_, rest)| rest.trim_end_matches('}'));
+    inside.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name).collect()
+}
+
+/// One of everything: a miss, hits, a bypass, a stream, errors, refusals of every kind.
+async fn use_it(rig: &Rig) {
+    for team in ["lending", "payments", "lending"] {
+        rig.post(team, BANK, FOUND).send().await;
+    }
+    rig.post("lending", BANK, FOUND).header("x-magic-reply", "").send().await;
+    rig.post("lending", BANK, "{").send().await;
+    rig.post("lending", CFT, r#"{"given_name":"Abdul"}"#).send().await;
+    rig.post("lending", KTP, r#"{"nik":"1234567890123456","name":"A"}"#).send().await;
+    rig.post("lending", KTP, "{}").send().await;
+    rig.post("lending", "/v9/new", "{}").send().await;
+    rig.ask("lending", "GET", "/businesses/1/api_keys").send().await;
+    rig.ask("lending", "GET", "/bank/available_bank_codes").send().await;
+    rig.ask("slow", "GET", "/bank/available_bank_codes").send().await;
+    rig.ask("slow", "GET", "/bank/available_bank_codes").send().await;
+    ask("GET", rig.url("/health")).send().await;
+    ask("POST", rig.url(BANK)).key("nobody").json(FOUND).send().await;
+    rig.post("lending", KTP, "{}").header("x-sim-fault", "status=503").send().await;
+}
+
+async fn used() -> Rig {
+    let rig = Rig::builder().tenant("slow", "requests_per_second = 1\nburst = 1").start().await;
+    use_it(&rig).await;
+    rig
+}
+
+#[tokio::test]
+async fn every_documented_metric_is_there_with_its_labels() {
+    let rig = used().await;
+    rig.app.reload(&rig.settings(|text| text).expect("settings")).expect("a reload");
+    let answer = ask("GET", rig.admin_url("/metrics")).send().await;
+    assert_eq!(answer.status, 200, "open to all");
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"), "{:?}", answer.headers);
+    let text = answer.text();
+    let all = series(&text);
+    for (name, kind, wanted) in DOCUMENTED {
+        let name = format!("iluma_gateway_{name}");
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}:\n{text}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        let base = if kind == "histogram" { format!("{name}_count") } else { name.clone() };
+        let mine: Vec<_> = all.keys().filter(|series| series.split('{').next() == Some(base.as_str())).collect();
+        assert!(!mine.is_empty(), "{name} has no series:\n{text}");
+        for series in mine {
+            assert_eq!(labels(series), wanted, "{series}");
+        }
+    }
+    for series in all.keys() {
+        assert!(series.starts_with("iluma_gateway_"), "{series}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_happened_is_what_is_counted() {
+    let rig = used().await;
+    let text = metrics(&rig).await;
+    let all = series(&text);
+    for (name, value) in [
+        (r#"requests_total{cache="hit",route="bank",status="200",tenant="lending"}"#, 1.0),
+        (r#"requests_total{cache="hit",route="bank",status="200",tenant="payments"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="bank",status="200"}"#, 2.0),
+        (r#"upstream_requests_total{account="live",route="cft",status="200"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="ktp",status="200"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="ktp",status="400"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="ktp",status="503"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="bank_codes",status="200"}"#, 1.0),
+        (r#"upstream_requests_total{account="live",route="other",status="404"}"#, 1.0),
+        (r#"upstream_calls_saved_total{how="hit",route="bank",tenant="lending"}"#, 1.0),
+        (r#"upstream_calls_saved_total{how="hit",route="bank",tenant="payments"}"#, 1.0),
+        (r#"upstream_calls_saved_total{how="hit",route="bank_codes",tenant="slow"}"#, 1.0),
+        (r#"rate_limited_total{limit="requests",tenant="slow"}"#, 1.0),
+        (r#"request_duration_seconds_count{cache="hit",route="bank"}"#, 2.0),
+        (r#"upstream_duration_seconds_count{route="cft"}"#, 1.0),
+    ] {
+        let got = all.get(&format!("iluma_gateway_{name}")).copied().unwrap_or_default();
+        assert!((got - value).abs() < f64::EPSILON, "{name} is {got}, not {value}:\n{text}");
+    }
+    // Every request of `use_it` once, whatever became of it.
+    let requests: f64 =
+        all.iter().filter(|(name, _)| name.starts_with("iluma_gateway_requests_total{")).map(|(_, value)| value).sum();
+    assert!((requests - 16.0).abs() < f64::EPSILON, "{requests}:\n{text}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_cache_tells_its_size() {
+    let rig = Rig::start().await;
+    for number in 0..20 {
+        rig.post("lending", BANK, FOUND.replace("1234567855", &format!("12345678{number:02}55"))).send().await;
+    }
+    let grown = async {
+        while rig.metric("iluma_gateway_cache_entries").await < 20.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, grown).await.expect("twenty entries");
+    let bytes = rig.metric("iluma_gateway_cache_bytes").await;
+    assert!((20.0 * 100.0..20.0 * 10_000.0).contains(&bytes), "{bytes}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_on_requests_in_flight_is_counted() {
+    let (tell, told) = watch::channel(false);
+    let upstream = Upstream::on_connection(move |mut stream| {
+        let mut told = told.clone();
+        async move {
+            let _ = stream.read_buf(&mut Vec::new()).await;
+            drop(told.wait_for(|told| *told).await);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").await;
+        }
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).tenant("narrow", "max_in_flight = 2").start().await;
+    // With two in flight the third is refused, whichever that is.
+    let mut asks = JoinSet::new();
+    for _ in 0..3 {
+        asks.spawn(rig.post("narrow", KTP, "{}").send());
+    }
+    let refused = asks.join_next().await.expect("an answer").expect("an answer");
+    assert_eq!((refused.status, &refused.json()["error_code"]), (429, &"RATE_LIMIT_EXCEEDED".into()));
+    let counted = rig.metric(r#"iluma_gateway_rate_limited_total{limit="in_flight",tenant="narrow"}"#).await;
+    assert!((counted - 1.0).abs() < f64::EPSILON, "{counted}");
+    tell.send_replace(true);
+    for answer in asks.join_all().await {
+        assert_eq!(answer.status, 200);
+    }
+    rig.stop().await;
+}
+
+/// The same numbers every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn word(&mut self) -> String {
+        format!("{:x}{:x}", self.next(), self.next())
+    }
+}
+
+/// A request with something random in it that a careless gateway would use as a label.
+fn hostile(numbers: &mut Numbers, key: &str, at: usize) -> String {
+    let good = format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{key}:")));
+    let (a, b) = (numbers.word(), numbers.word());
+    let (line, key) = match at % 8 {
+        0 => (format!("POST /{a}/{b}"), format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{a}:")))),
+        1 => (format!("GET /{a}/{b}?{a}={b}"), good),
+        2 => (format!("{} /{b}", a.to_ascii_uppercase()), good),
+        3 => (format!("POST /v{}.{}/identity/bank_account_data_requests", numbers.next() % 100_000, at), good),
+        4 => (format!("GET /v1/{a}/../{b}%2F"), good),
+        5 => (format!("GET {BANK}/{a}"), format!("authorization: Bearer {b}\r\n")),
+        6 => (format!("DELETE /businesses/{a}/{b}"), good),
+        _ => (format!("GET /health/{a}"), format!("x-forwarded-for: {b}\r\nx-tenant: {a}\r\nx-request-id: {b}\r\n")),
+    };
+    format!("{line} HTTP/1.1\r\nhost: {b}\r\nuser-agent: {a}\r\n{key}content-length: 0\r\n\r\n")
+}
+
+/// Sends them one behind the other over one connection and counts the answers.
+async fn pipeline(to: std::net::SocketAddr, requests: Vec<String>) -> usize {
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let (mut reading, mut writing) = stream.into_split();
+    let mut bytes = requests.concat();
+    // The last one ends the connection.
+    bytes.truncate(bytes.len() - "\r\n".len());
+    bytes.push_str("connection: close\r\n\r\n");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        writing.write_all(bytes.as_bytes()).await.expect("room");
+        writing
+    });
+    let mut got = Vec::new();
+    tokio::time::timeout(PATIENCE, reading.read_to_end(&mut got)).await.expect("in time").expect("answers");
+    tasks.join_all().await;
+    String::from_utf8_lossy(&got).matches("HTTP/1.1 ").count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_requests_add_no_series() {
+    let rig = used().await;
+    let mut numbers = Numbers(1);
+    let mut known = BTreeSet::new();
+    // The first ones show every outcome there is; ten thousand more have to stay within.
+    for (round, count) in [160, 10_000].into_iter().enumerate() {
+        let requests: Vec<_> = (0..count).map(|at| hostile(&mut numbers, rig.key("lending"), at)).collect();
+        let mut connections = JoinSet::new();
+        for part in requests.chunks(count / 10) {
+            connections.spawn(pipeline(rig.app.server_address(), part.to_vec()));
+        }
+        let answers: usize = connections.join_all().await.into_iter().sum();
+        assert_eq!(answers, count, "every request was answered");
+        let text = metrics(&rig).await;
+        let now: BTreeSet<_> = series(&text).into_keys().collect();
+        if round > 0 {
+            let added: Vec<_> = now.difference(&known).collect();
+            assert!(added.is_empty(), "{added:#?}");
+        }
+        known = now;
+    }
+    // Labels come from the configuration alone.
+    let tenants = ["lending", "payments", "slow", "none"];
+    for series in &known {
+        if let Some(tenant) = series.split_once("tenant=\"").and_then(|(_, rest)| rest.split('"').next()) {
+            assert!(tenants.contains(&tenant), "{series}");
+        }
+        if let Some(account) = series.split_once("account=\"").and_then(|(_, rest)| rest.split('"').next()) {
+            assert_eq!(account, "live", "{series}");
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn statuses_of_upstream_do_not_make_series_without_end() {
+    let upstream = Upstream::answering(|heard| {
+        let status: u16 = heard.headers["x-status"].to_str().expect("text").parse().expect("a number");
+        let answer = http::Response::builder().status(status);
+        answer.body(http_body_util::Full::from("{}")).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    for status in 200..1000_u16 {
+        // These end without a body, by their meaning.
+        if ![204, 205, 304].contains(&status) {
+            let _ = rig.post("lending", KTP, "{}").header("x-status", status.to_string()).try_send().await;
+        }
+        rig.clock.advance(std::time::Duration::from_secs(60));
+    }
+    let all = series(&metrics(&rig).await);
+    for name in ["iluma_gateway_requests_total{", "iluma_gateway_upstream_requests_total{"] {
+        let count = all.keys().filter(|series| series.starts_with(name)).count();
+        assert!(count < 100, "{count} series of {name}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say() {
+    let rig = used().await;
+    let text = metrics(&rig).await;
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("promtool is needed (Debian: apt-get install prometheus): {error}"));
+    promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("room");
+    let output = promtool.wait_with_output().expect("an end");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
+    rig.stop().await;
+}
