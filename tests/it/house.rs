@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 21] = [
+const EDGES: [(&str, &[&str]); 22] = [
     // The base: newtypes and tools that know nothing of the gateway.
+    ("alarm", &[]),
     ("byte_size", &[]),
     ("clock", &[]),
     ("json", &[]),
@@ -24,7 +25,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
-    ("upstream", &["clock", "config", "tasks"]),
+    ("upstream", &["alarm", "clock", "config", "tasks"]),
     // Errors of the features to HTTP.
     ("reply", &["call", "limit", "route", "tenant", "upstream"]),
     // The request path hands each feature its slice.
@@ -46,7 +47,7 @@ const EDGES: [(&str, &[&str]); 21] = [
         ],
     ),
     ("admin", &["config", "name", "telemetry"]),
-    ("server", &["config", "tasks"]),
+    ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
     ("app", &["admin", "clock", "config", "gateway", "server", "tasks", "telemetry"]),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
@@ -55,7 +56,7 @@ const EDGES: [(&str, &[&str]); 21] = [
 ];
 
 const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 6] = ["byte_size", "clock", "config", "json", "name", "tasks"];
+const BASE: [&str; 7] = ["alarm", "byte_size", "clock", "config", "json", "name", "tasks"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {
