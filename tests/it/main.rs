@@ -5,6 +5,7 @@
 mod hostile;
 mod journey;
 mod limits;
+mod process;
 mod routing;
 mod simulator;
 mod support;

@@ -6,6 +6,7 @@ mod client;
 mod expect;
 pub mod h2;
 mod held;
+pub mod process;
 mod rig;
 mod upstream;
 mod wire;
