@@ -6,6 +6,7 @@ mod hostile;
 mod journey;
 mod limits;
 mod process;
+mod protocols;
 mod routing;
 mod simulator;
 mod support;

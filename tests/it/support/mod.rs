@@ -7,12 +7,15 @@ mod expect;
 pub mod h2;
 mod held;
 pub mod process;
+mod proxy;
 mod rig;
+pub mod tls;
 mod upstream;
 mod wire;
 
 pub use client::{Answer, Ask, ask, raw};
 pub use held::{Held, endless};
+pub use proxy::Proxy;
 pub use rig::{Lines, Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
