@@ -453,6 +453,87 @@ async fn an_upstream_that_is_not_trusted_gets_nothing() {
 }
 
 #[tokio::test]
+async fn a_post_is_sent_again_if_the_handshake_broke() {
+    let (folder, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let acceptor = authority.leaf("127.0.0.1").acceptor(&["http/1.1"]);
+    let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let shared = (Arc::clone(&connections), Arc::clone(&requests));
+    let upstream = Upstream::on_connection(move |stream| {
+        let (acceptor, first) = (acceptor.clone(), shared.0.fetch_add(1, Ordering::SeqCst) == 0);
+        let requests = Arc::clone(&shared.1);
+        async move {
+            if first {
+                // Nothing of the request can have come this far.
+                Wire::over(stream).exactly(5).await;
+                return;
+            }
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let mut wire = Wire::over(stream);
+            while wire.request().await.is_some() {
+                requests.fetch_add(1, Ordering::SeqCst);
+                wire.send(answer(200, FOUND)).await;
+            }
+        }
+    })
+    .await;
+    let extra_ca = format!("extra_ca = {:?}", authority.write(folder.path(), "ca.pem"));
+    let url = upstream.url().replace("http:", "https:");
+    let rig = Rig::builder().upstream(url).section("upstream", &extra_ca).start().await;
+    let answer = rig.post("lending", NAME, "{}").send().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((connections.load(Ordering::SeqCst), requests.load(Ordering::SeqCst)), (2, 1));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_h2_upstream_that_says_goodbye_costs_no_post_a_second_call() {
+    let (folder, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let acceptor = authority.leaf("127.0.0.1").acceptor(&["h2"]);
+    let posts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&posts);
+    // Each connection announces its end with its first answer.
+    let upstream = Upstream::on_connection(move |stream| {
+        let (acceptor, posts) = (acceptor.clone(), Arc::clone(&counted));
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let enough = Arc::new(tokio::sync::Notify::new());
+            let done = Arc::clone(&enough);
+            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                let (posts, done) = (Arc::clone(&posts), Arc::clone(&done));
+                async move {
+                    if request.method() == "POST" {
+                        posts.fetch_add(1, Ordering::SeqCst);
+                    }
+                    let _ = request.into_body().collect().await;
+                    done.notify_one();
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            let mut connection = std::pin::pin!(server.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = enough.notified() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+        }
+    })
+    .await;
+    let extra_ca = format!("extra_ca = {:?}", authority.write(folder.path(), "ca.pem"));
+    let url = upstream.url().replace("http:", "https:");
+    let rig = Rig::builder().upstream(url).section("upstream", &extra_ca).start().await;
+    for _ in 0..15 {
+        assert_eq!(rig.ask("lending", "GET", PHONE).send().await.status, 200);
+        let before = posts.load(Ordering::SeqCst);
+        let answer = rig.post("lending", NAME, "{}").send().await;
+        // 503 says that nothing was sent, and has to be true.
+        let most = if answer.status == 503 { before } else { before + 1 };
+        assert!(matches!(answer.status, 200 | 503 | 504), "{} {}", answer.status, answer.text());
+        assert!(posts.load(Ordering::SeqCst) <= most, "{}: upstream was asked too often", answer.status);
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_leads_to_an_upstream_in_clear() {
     let upstream = agreeing().await;
     let proxy = Proxy::to(upstream.addr(), 200).await;
