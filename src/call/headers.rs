@@ -68,20 +68,6 @@ pub fn forwardable_request(headers: &mut HeaderMap) {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if headers.contains_key(header::ACCEPT_ENCODING) {
-        headers.insert(header::ACCEPT_ENCODING, checkable(headers));
-    }
-}
-
-/// What the client takes of the encodings in which an error can be looked through for the account's key.
-fn checkable(headers: &HeaderMap) -> HeaderValue {
-    let offered = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let known = offered.flat_map(|value| value.split(',')).map(str::trim).filter(|coding| {
-        let name = coding.split(';').next().unwrap_or(coding).trim();
-        ["gzip", "x-gzip", "deflate", "identity"].iter().any(|known| name.eq_ignore_ascii_case(known))
-    });
-    let known = known.collect::<Vec<_>>().join(", ");
-    HeaderValue::try_from(known).ok().filter(|known| !known.is_empty()).unwrap_or(HeaderValue::from_static("identity"))
 }
 
 /// Takes from an answer's head or trailers what is not passed on.
@@ -199,20 +185,6 @@ mod tests {
         let mut left: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length", "content-type", "te", "x-magic-reply"]);
-    }
-
-    #[test]
-    fn only_encodings_that_can_be_undone_are_asked_for() {
-        for (offered, asked) in [
-            ("gzip, deflate, br, zstd", "gzip, deflate"),
-            ("br;q=1.0, GZIP;q=0.8, *;q=0.1", "GZIP;q=0.8"),
-            ("br", "identity"),
-            ("", "identity"),
-        ] {
-            let mut sent = headers(&[("accept-encoding", offered)]);
-            forwardable_request(&mut sent);
-            assert_eq!(sent["accept-encoding"], asked);
-        }
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Undoes one gzip or deflate, up to the bound of what is held.
+/// Undoes one gzip, deflate or br, up to the bound of what is held.
 fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let encoding = encodings.next()?.to_str().ok()?.trim().to_ascii_lowercase();
@@ -257,6 +257,10 @@ fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
                 DeflateDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded).ok()?
             }
         },
+        "br" => brotli_decompressor::Decompressor::new(body.clone().reader(), 4096)
+            .take(most)
+            .read_to_end(&mut decoded)
+            .ok()?,
         _ => return None,
     };
     (decoded.len() <= LARGEST_ANSWER).then(|| decoded.into())
@@ -288,7 +292,9 @@ mod tests {
         let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
         bomb.write_all(&vec![0; LARGEST_ANSWER + 1]).unwrap();
         assert_eq!(decoded("gzip", &bomb.finish().unwrap()), None);
+        assert_eq!(decoded("br", b"\x1b\x05\x00\xf8\x25\x00\x82\x90\xc8\x64").as_deref(), Some(&b"answer"[..]));
         assert_eq!(decoded("br", b"x"), None);
+        assert_eq!(decoded("zstd", b"x"), None);
         assert_eq!(decoded("gzip", b"not gzip"), None);
     }
 }

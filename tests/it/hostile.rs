@@ -1,11 +1,15 @@
 //! Malformed, oversized, ambiguous, truncated and slow clients: nothing of them goes further, and nothing of them
 //! stays (design, sections 2 and 3).
 
-use crate::support::h2::{CONTINUATION, HEADERS, PING, PREFACE, RST, SETTINGS, block, frame};
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
+use crate::support::h2::{CONTINUATION, HEADERS, PING, PREFACE, RST, SETTINGS, block, frame, speak};
 use crate::support::{Held, Rig, Upstream, Wire, endless, until};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -421,6 +425,67 @@ async fn a_body_that_stops_coming_is_not_waited_for() {
         }
     }
     assert_eq!(whole.load(Ordering::SeqCst), 0, "a body that was not whole reached upstream as if it were");
+    still_serves(&rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_h2_body_that_stops_coming_is_not_waited_for() {
+    let upstream = agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).section("upstream", "idle_timeout = \"300ms\"").start().await;
+    let mut sender = speak(TcpStream::connect(rig.app.server_address()).await.expect("a connection")).await;
+    for path in [BANK, NAME] {
+        let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]);
+        let body = StreamBody::new(first.chain(futures_util::stream::pending())).boxed_unsync();
+        let request = Request::post(rig.url(path)).header("authorization", rig.basic("lending"));
+        let request = request.header("content-type", "application/json").body(body).expect("a request");
+        let began = Instant::now();
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["x-gateway-error"].is_empty()),
+            (408, false),
+            "{path}"
+        );
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+    drop(sender);
+    assert!(upstream.heard().iter().all(|heard| heard.body.is_empty()), "{:?}", upstream.heard());
+    still_serves(&rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_h2_does_not_allow_is_an_error_of_the_stream() {
+    let upstream = agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).section("upstream", "unknown_routes = \"forward\"").start().await;
+    let key = rig.basic("lending");
+    let paths = [
+        "",
+        "*",
+        "businesses",
+        "/businesses",
+        "//businesses",
+        "/v1/../businesses",
+        "/a b",
+        "/a#b",
+        "http://x/businesses",
+    ];
+    for path in paths {
+        let mut wire = Wire::connect(rig.app.server_address()).await;
+        wire.send([PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, 0b101, 1, &block(path, &key))].concat()).await;
+        // A ping that is answered says that the stream was dealt with; so does the end of the connection.
+        wire.send(frame(PING, 0, 0, b"answered")).await;
+        let mut got = Vec::new();
+        while let Some(byte) = wire.exactly(1).await {
+            got.extend_from_slice(&byte);
+            if got.ends_with(b"answered") {
+                break;
+            }
+        }
+    }
+    rig.is_idle().await;
+    let heard: Vec<_> = upstream.heard().into_iter().filter(|heard| heard.target.contains("businesses")).collect();
+    assert!(heard.is_empty(), "{heard:?}");
     still_serves(&rig).await;
     rig.stop().await;
 }

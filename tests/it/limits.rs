@@ -1,5 +1,7 @@
 //! How much a team, and all teams together, may ask for (design, section 6, the local part).
 
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
 use crate::support::{Answer, Held, Rig, RigBuilder, Upstream, Wire};
 use bytes::Bytes;
 use http::Response;

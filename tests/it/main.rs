@@ -11,6 +11,8 @@ mod journey;
 mod limits;
 mod metrics;
 mod privacy;
+mod process;
+mod protocols;
 mod routing;
 mod simulator;
 mod support;

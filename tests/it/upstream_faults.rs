@@ -1,12 +1,15 @@
 //! Everything that can go wrong behind the gateway: what the client sees, and how often upstream was asked (design,
 //! section 3: errors, money-safe).
 
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
+use crate::support::h2::{speak, whole};
 use crate::support::{Held, Rig, Upstream, Wire, answer, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -354,6 +357,29 @@ async fn a_truncated_answer_is_a_broken_connection_and_never_a_short_success() {
                 panic!("{method} {path} of {start:?}: {} {:?} {:?}", whole.status, whole.headers, whole.text());
             }
         }
+        rig.is_idle().await;
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_a_broken_stream_over_h2() {
+    for start in CUT_OFF {
+        let (upstream, _) = breaking_off(start, false).await;
+        let rig = before(&upstream, "").await;
+        let mut sender = speak(TcpStream::connect(rig.app.server_address()).await.expect("a connection")).await;
+        for path in [NAME, "/v9/new"] {
+            let request = Request::post(rig.url(path)).header("authorization", rig.basic("lending"));
+            let response = sender.send_request(request.body(whole("{}")).expect("a request")).await;
+            let Ok(response) = response else { continue };
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await;
+            assert!(body.is_err(), "{path} of {start:?} ended well: {body:?}");
+        }
+        // The connection itself goes on.
+        let health = Request::get(rig.url("/businesses")).body(whole("")).expect("a request");
+        assert!(sender.send_request(health).await.is_ok());
+        drop(sender);
         rig.is_idle().await;
         rig.stop().await;
     }

@@ -1,4 +1,15 @@
-//! HTTP/2 frames by hand (RFC 9113), for what a well-behaved client can not send.
+//! HTTP/2: a client, and frames by hand (RFC 9113) for what a well-behaved client can not send.
+
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// One HTTP/2 frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -32,3 +43,27 @@ pub const RST: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const CONTINUATION: u8 = 9;
+
+/// A body that a test makes as it goes along, or has whole.
+pub type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Speaks HTTP/2 over a stream, for as long as the sender lives.
+pub async fn speak<S>(stream: S) -> http2::SendRequest<AnyBody>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("an h2 connection");
+    tokio::spawn(connection);
+    sender
+}
+
+/// A whole body.
+pub fn whole(body: impl Into<Bytes>) -> AnyBody {
+    Full::new(body.into()).boxed_unsync()
+}
+
+/// A body of these frames.
+pub fn frames(frames: Vec<Frame<Bytes>>) -> AnyBody {
+    StreamBody::new(futures_util::stream::iter(frames.into_iter().map(Ok))).boxed_unsync()
+}

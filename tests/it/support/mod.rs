@@ -6,12 +6,16 @@ mod client;
 mod expect;
 pub mod h2;
 mod held;
+pub mod process;
+mod proxy;
 mod rig;
+pub mod tls;
 mod upstream;
 mod wire;
 
 pub use client::{Answer, Ask, Part, ask, raw};
 pub use held::{Held, endless};
+pub use proxy::Proxy;
 pub use rig::{Rig, RigBuilder};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};

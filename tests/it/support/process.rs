@@ -1,0 +1,197 @@
+//! The built program as a process of its own: what an operator starts, signals and reads.
+
+use super::until;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_iluma-gateway");
+
+/// A folder with a configuration, and the environment that goes with it.
+pub struct Folder {
+    dir: TempDir,
+    env: BTreeMap<String, String>,
+}
+
+/// A program that runs; it ends with the test at the latest.
+pub struct Program {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// What a program that ended has said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+impl Folder {
+    /// A configuration before `upstream` with secrets that are good, and the team `lending` with the key
+    /// [`Folder::KEY`].
+    pub fn new(upstream: &str) -> Self {
+        let folder = Self { dir: TempDir::new().expect("a folder"), env: BTreeMap::new() };
+        let folder = folder.env("ROOT", &"1a".repeat(32)).env("ENCRYPTION", &"2b".repeat(32));
+        let folder = folder.env("ADMIN", "operators-only").env("ACCOUNT", "iluma_live_0123456789");
+        folder.write("config.toml", &Self::text(upstream));
+        folder
+    }
+
+    pub const KEY: &str = "a-key-of-the-team-lending";
+
+    /// The configuration's text.
+    pub fn text(upstream: &str) -> String {
+        let hash = Self::hash(Self::KEY);
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[callbacks]\nlisten = \"127.0.0.1:0\"\n[admin]\n\
+             listen = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n[upstream]\nbase_url = \"{upstream}\"\n\
+             [state]\npath = \"state.db\"\nroot_key = {{ env = \"ROOT\" }}\n\
+             encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n\
+             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\
+             [tenants.lending]\naccount = \"live\"\nkey_sha256 = [\"{hash}\"]\n"
+        )
+    }
+
+    /// The hash of a key, as the configuration wants it.
+    pub fn hash(key: &str) -> String {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.env.remove(name);
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a file in place in one step, as deployments do.
+    pub fn write(&self, name: &str, text: &str) {
+        let (new, path) = (self.path(&format!("{name}.new")), self.path(name));
+        std::fs::write(&new, text).expect("a file");
+        std::fs::rename(&new, &path).expect("a file in its place");
+    }
+
+    /// The arguments of a command on this configuration.
+    fn command(&self, command: &str) -> Vec<String> {
+        vec![command.into(), "--config".into(), self.path("config.toml").display().to_string()]
+    }
+
+    /// Runs `command --config FILE` to its end.
+    pub async fn once(&self, command: &str) -> Said {
+        Program::start(&self.command(command), &self.env, self.dir.path()).said().await
+    }
+
+    /// Starts `run --config FILE`.
+    pub fn run(&self) -> Program {
+        Program::start(&self.command("run"), &self.env, self.dir.path())
+    }
+}
+
+/// Runs the program to its end, with nothing in its environment.
+pub async fn once(args: &[&str]) -> Said {
+    started(args).said().await
+}
+
+/// Starts the program with nothing in its environment.
+pub fn started(args: &[&str]) -> Program {
+    let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+    Program::start(&args, &BTreeMap::new(), Path::new("/"))
+}
+
+impl Program {
+    fn start(args: &[String], env: &BTreeMap<String, String>, folder: &Path) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(args).env_clear().envs(env).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let stdout = read(child.stdout.take().expect("its output"));
+        let stderr = read(child.stderr.take().expect("its errors"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Where it listens: `server` and `admin`, as its log says.
+    pub async fn listening(&self) -> (SocketAddr, SocketAddr) {
+        let line = self.stderr_line(r#""message":"listening""#).await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
+        let address =
+            |name: &str| line["fields"][name].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        (address("server"), address("admin"))
+    }
+
+    /// A line of the standard error with this text, once it is there.
+    pub async fn stderr_line(&self, with: &str) -> String {
+        line(&self.stderr, with).await
+    }
+
+    /// A line of the standard output with this text, once it is there.
+    pub async fn stdout_line(&self, with: &str) -> String {
+        line(&self.stdout, with).await
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -$0 $1", name, &id]).status().expect("a shell");
+        assert!(sent.success());
+    }
+
+    /// How it ends.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the process ends", || {
+            status = self.child.try_wait().expect("a status");
+            status.is_some()
+        })
+        .await;
+        status.expect("a status")
+    }
+
+    /// What it has said once it has ended.
+    pub async fn said(mut self) -> Said {
+        let code = self.ended().await.code();
+        // A reader ends with its pipe: then nobody else holds the lines.
+        until("its last words", || Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1).await;
+        let text = |lines: &Lines| lines.lock().expect("lines").join("\n");
+        Said { code, stdout: text(&self.stdout), stderr: text(&self.stderr) }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(from: impl Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let kept = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            kept.lock().expect("lines").push(line);
+        }
+    });
+    lines
+}
+
+async fn line(lines: &Lines, with: &str) -> String {
+    let find = || lines.lock().expect("lines").iter().find(|line| line.contains(with)).cloned();
+    until(&format!("a line with {with}"), || find().is_some()).await;
+    find().expect("a line")
+}
