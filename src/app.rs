@@ -10,7 +10,7 @@ use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
 use crate::telemetry::redact::Redactor;
 use hyper::service::service_fn;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 /// How often idle upstream connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long calls that nobody waits for any more may run on after the drain.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// What ending takes where all is well, beside the time that requests in flight are given.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// What an app needs beside its settings.
 pub struct Surroundings {
@@ -62,6 +62,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The configuration.
+    #[error(transparent)]
+    Configuration(#[from] Faults),
     /// The machine's trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
@@ -84,8 +87,8 @@ pub struct App {
     server_tls: TlsHandle,
     admin_tls: TlsHandle,
     drain_timeout: Duration,
-    /// The listeners of the start, which only a restart changes.
-    listening: (SocketAddr, SocketAddr),
+    /// What only a restart changes, as it was at the start.
+    fixed: Vec<(&'static str, String)>,
     stop: CancellationToken,
     stop_admin: CancellationToken,
     servers: Tasks,
@@ -126,7 +129,7 @@ impl App {
             server_tls: server.tls_handle(),
             admin_tls: admin_server.tls_handle(),
             drain_timeout: settings.server.drain_timeout,
-            listening: (settings.server.listener.listen, settings.admin.listener.listen),
+            fixed: fixed(settings),
             stop: CancellationToken::new(),
             stop_admin: CancellationToken::new(),
             servers: Tasks::new(),
@@ -152,8 +155,7 @@ impl App {
         let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
         self.admin_server.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&admin).handle(request));
-            let brief = Duration::from_secs(1);
-            admin_server.serve(service, move || metrics.connection(Listener::Admin), stop, brief).await;
+            admin_server.serve(service, move || metrics.connection(Listener::Admin), stop, LAST_MOMENT / 2).await;
         });
         let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
         self.servers.spawn(async move {
@@ -193,8 +195,10 @@ impl App {
         self.admin.reload(settings);
         self.server_tls.replace(settings.server.listener.tls.clone());
         self.admin_tls.replace(settings.admin.listener.tls.clone());
-        if (settings.server.listener.listen, settings.admin.listener.listen) != self.listening {
-            tracing::warn!("a changed listen address takes effect at the next start");
+        for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {
+            if now.1 != *value {
+                tracing::warn!(key, "this change takes effect at the next start");
+            }
         }
         Ok(())
     }
@@ -218,12 +222,14 @@ impl App {
         tracing::info!("draining");
         self.admin.drain();
         self.stop.cancel();
-        self.servers.drain(self.drain_timeout + Duration::from_secs(2)).await;
+        // One span of time for all of it: who stops us counts it, too.
+        let end = tokio::time::Instant::now() + self.drain_timeout;
+        self.servers.drain(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();
-        self.leftovers.drain(LEFTOVER_PATIENCE).await;
+        self.leftovers.drain(end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT)).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
-        self.admin_server.drain(Duration::from_secs(3)).await;
+        self.admin_server.drain(LAST_MOMENT).await;
         self.log.finish();
     }
 }
@@ -231,13 +237,17 @@ impl App {
 /// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
 ///
 /// # Errors
-/// What the machine refuses at the start.
-pub async fn run(path: PathBuf, settings: Settings) -> Result<(), StartError> {
-    let app = App::start(&settings, Surroundings::of_process()).await?;
+/// What the machine or the configuration refuses at the start.
+pub async fn run(path: PathBuf) -> Result<(), StartError> {
+    // Signals and changes are watched for before anybody can know that the gateway is there to get them; what changed
+    // before the watch began is read by the second load.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let mut files = crate::config::watch::Watch::new(&settings.files).map_err(io::Error::other)?;
+    let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files).map_err(io::Error::other)?;
+    let settings = Settings::load(&path)?;
+    files.set_files(&settings.files).map_err(io::Error::other)?;
+    let app = App::start(&settings, Surroundings::of_process()).await?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -256,6 +266,22 @@ pub async fn run(path: PathBuf, settings: Settings) -> Result<(), StartError> {
     }
     app.shutdown().await;
     Ok(())
+}
+
+/// The settings that are read at the start alone, by key.
+fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
+    let server = &settings.server;
+    vec![
+        ("server.listen", server.listener.listen.to_string()),
+        ("server.max_connections", server.max_connections.to_string()),
+        ("server.header_timeout", format!("{:?}", server.header_timeout)),
+        ("server.max_header_bytes", server.max_header_bytes.to_string()),
+        ("server.max_headers", server.max_headers.to_string()),
+        ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
+        ("admin.listen", settings.admin.listener.listen.to_string()),
+        ("log.level", settings.log.level.to_string()),
+        ("cache.memory", settings.cache.memory.to_string()),
+    ]
 }
 
 fn one_line(faults: &Faults) -> String {
@@ -286,5 +312,8 @@ fn secrets(settings: &Settings) -> Vec<SecretString> {
     let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();
     secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
     secrets.extend(settings.admin.token.clone());
+    let hex = |key: &[u8; 32]| SecretString::from(key.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    secrets.push(hex(settings.state.root_key.expose_secret()));
+    secrets.extend(settings.state.encryption_keys.iter().map(|key| hex(key.key.expose_secret())));
     secrets
 }

@@ -66,10 +66,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Run { config } => {
-            let settings = Settings::load(&config)?;
-            runtime()?.block_on(app::run(config, settings))?;
-        }
+        Command::Run { config } => runtime()?.block_on(app::run(config))?,
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,

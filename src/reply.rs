@@ -1,4 +1,4 @@
-//! What goes back to the tenant: the only place that knows status codes and error shapes.
+//! What goes back to the tenant: the only place where a fault becomes a status, an error code and a reason.
 //!
 //! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
 //! `x-gateway-error` what it is; a message never quotes what was sent.

@@ -14,8 +14,9 @@ use http::uri::PathAndQuery;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Segments that hand out an account's secrets or settings: where no row says otherwise, nothing with one passes.
-const FORBIDDEN_WORDS: [&str; 3] = ["callback", "businesses", "api_keys"];
+/// Segments that hand out an account's secrets or settings, and the gateway's own: where no row that we know says
+/// otherwise, nothing with one passes, whatever the operator added.
+const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
 
 /// Segments of the longest row, and then some for rows that the operator adds; a longer path matches no row.
 const MOST_SEGMENTS: usize = 12;
@@ -65,6 +66,8 @@ pub struct Route {
     pub name: RouteName,
     /// What the gateway does on that row.
     pub treatment: Treatment,
+    /// Whether asking twice changes and costs nothing.
+    pub repeatable: bool,
     /// Path and query as they are forwarded: the path in normal form, the query as it came.
     pub target: PathAndQuery,
 }
@@ -93,7 +96,8 @@ pub enum Treatment {
 /// The table, ready to be asked.
 #[derive(Debug)]
 pub struct Table {
-    rows: Vec<Row>,
+    known: Vec<Row>,
+    added: Vec<Row>,
 }
 
 #[derive(Debug)]
@@ -116,7 +120,7 @@ impl Table {
     pub fn new(custom: &[CustomRoute]) -> Self {
         let known = ROWS.iter().map(|(name, method, pattern)| Row::new(*name, method.clone(), pattern));
         let added = custom.iter().map(|route| Row::new(route.like, route.method.clone(), &route.path));
-        Self { rows: known.chain(added).collect() }
+        Self { known: known.collect(), added: added.collect() }
     }
 
     /// The row of a request. HEAD is routed as GET.
@@ -128,7 +132,10 @@ impl Table {
         let described = method == Method::OPTIONS;
         let asked = if method == Method::HEAD { &Method::GET } else { method };
         let row = with_segments(&path, |segments| {
-            self.rows.iter().find(|row| (described || row.method == *asked) && row.matches(segments))
+            let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
+            let known = self.known.iter().find(fits);
+            // What an added row stands for is the operator's choice, but not where the account's keys are.
+            known.or_else(|| self.added.iter().find(fits).filter(|_| !path.names(&FORBIDDEN_WORDS)))
         });
         let (name, path) = match row.flatten() {
             // Most paths come as they are documented, and cost no copy.
@@ -141,7 +148,8 @@ impl Table {
         };
         let known = !matches!(name, RouteName::Forbidden | RouteName::Other);
         let treatment = if described && known { Treatment::Described } else { treatment(name) };
-        Ok(Route { name, treatment, target: retarget(target, &path)? })
+        let repeatable = method.is_safe() && is_free(name);
+        Ok(Route { name, treatment, repeatable, target: retarget(target, &path)? })
     }
 
     /// The methods that some row knows for a path; none if no row knows the path.
@@ -151,7 +159,8 @@ impl Table {
     pub fn methods(&self, target: &PathAndQuery) -> Result<Vec<Method>, PathError> {
         let path = NormalPath::parse(target.path())?;
         let rows = |segments: &[&str]| {
-            self.rows.iter().filter(|row| row.matches(segments)).map(|row| row.method.clone()).collect()
+            let rows = self.known.iter().chain(&self.added);
+            rows.filter(|row| row.matches(segments)).map(|row| row.method.clone()).collect()
         };
         Ok(with_segments(&path, rows).unwrap_or_default())
     }
@@ -181,6 +190,21 @@ const fn treatment(name: RouteName) -> Treatment {
         RouteName::Forbidden => Treatment::Forbidden,
         RouteName::Other => Treatment::Unknown,
     }
+}
+
+/// Whether a GET on the row only looks at what is there. The age of a phone number is charged, and a recapture is one
+/// by GET too.
+const fn is_free(name: RouteName) -> bool {
+    matches!(
+        name,
+        RouteName::BankGet
+            | RouteName::BankCodes
+            | RouteName::OcrGet
+            | RouteName::DocumentGet
+            | RouteName::CaptureGet
+            | RouteName::CaptureFile
+            | RouteName::Health
+    )
 }
 
 impl Row {
@@ -315,6 +339,17 @@ mod tests {
         let route = table.find(&Method::POST, &"/V3/identity/Bank_Checks/Ab".parse().unwrap()).unwrap();
         assert_eq!((route.name, route.target.as_str()), (RouteName::Bank, "/v3/identity/bank_checks/Ab"));
         assert_eq!(route.treatment, Treatment::Cached);
+    }
+
+    #[test]
+    fn an_added_path_never_leads_to_the_accounts_keys() {
+        let added = CustomRoute { method: Method::GET, path: "/:a/:b/:c".into(), like: RouteName::Ktp };
+        let table = Table::new(&[added]);
+        let name = |target: &str| table.find(&Method::GET, &target.parse().unwrap()).unwrap().name;
+        assert_eq!(name("/a/b/c"), RouteName::Ktp);
+        for closed in ["/businesses/5abc/api_keys?token=1", "/v1/callback/x", "/x/y/api_keys", "/_gateway/x/y"] {
+            assert_eq!(name(closed), RouteName::Forbidden, "{closed}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::HeadTimer;
 use rustls::ServerConfig;
-use stall::StallGuard;
+use stall::{Resets, StallGuard};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -211,7 +211,11 @@ impl Connection {
             Some(tls) => {
                 let accept = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
                 let accepted = self.drain.unless_told(tokio::time::timeout(patience, accept)).await;
-                let Some(Ok(Ok(stream))) = accepted else { return };
+                let stream = match accepted {
+                    Some(Ok(Ok(stream))) => stream,
+                    Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
+                    Some(Err(_)) | None => return,
+                };
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 self.http(stream, h2, service).await
             }
@@ -233,9 +237,11 @@ impl Connection {
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Resets + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(StallGuard::new(stream, self.bounds.write_timeout));
+        let guarded = StallGuard::new(stream, self.bounds.write_timeout);
+        let broken = guarded.broken();
+        let io = TokioIo::new(guarded);
         if h2 {
             let streams = Streams::new();
             let entered = streams.clone();
@@ -262,7 +268,13 @@ impl Connection {
                 .max_headers(self.bounds.headers)
                 .max_buf_size(BUFFER.max(self.bounds.header_bytes))
                 .serve_connection(io, service);
-            self.drain.watch(connection).await
+            let mut connection = self.drain.watch(connection);
+            let ended = (&mut connection).await;
+            // An answer that broke off may have no other end than the connection's (HTTP/1.0).
+            if ended.is_err() {
+                broken.note();
+            }
+            ended
         }
     }
 }

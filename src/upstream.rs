@@ -1,7 +1,8 @@
 //! Iluma, seen from here: one pooled client.
 //!
 //! Invariants: a request that may change something or cost something is sent at most once, and sent again only where
-//! none of it left this process; the account's credential is on every request to upstream and in no answer from it;
+//! none of it left this process; the account's credential is on every request to upstream, and
+//! in no answer from it that can be looked through (a success in a content encoding passes untouched);
 //! every wait has a deadline; a connection goes back to the pool only between two whole messages.
 
 mod answer;

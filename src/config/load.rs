@@ -62,10 +62,9 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 14] = [
+const NOT_IN_EFFECT: [&str; 13] = [
     "callbacks.*",
     "state.path",
-    "state.encryption_keys",
     "cache.bank.stale_if_error",
     "accounts.*.requests_per_second",
     "accounts.*.max_wait",
@@ -482,7 +481,7 @@ mod tests {
         assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
         // It has to be there, so it is always told.
-        assert_eq!(settings.not_in_effect, ["state.encryption_keys"]);
+        assert_eq!(settings.not_in_effect, Vec::<String>::new());
     }
 
     #[test]
@@ -560,7 +559,6 @@ like = "bank"
                 "callbacks.listen",
                 "callbacks.public_url",
                 "callbacks.retry",
-                "state.encryption_keys",
                 "state.path",
                 "tenants.lending.callback_hosts",
                 "tenants.lending.callback_urls",
@@ -583,7 +581,7 @@ like = "bank"
         let settings = parse(&demo).unwrap();
         assert_eq!((settings.accounts.len(), settings.tenants.len()), (1, 2));
         assert_eq!(settings.upstream.base_url, "http://127.0.0.1:9/");
-        assert_eq!(settings.not_in_effect, ["callbacks.listen", "state.encryption_keys"]);
+        assert_eq!(settings.not_in_effect, Vec::<String>::new());
     }
 
     #[test]
@@ -748,15 +746,7 @@ like = "bank"
         let keys: Vec<&str> = faults.iter().map(Fault::key).collect();
         assert_eq!(
             keys,
-            [
-                "accounts",
-                "log.level",
-                "server.colour",
-                "server.listen",
-                "server.max_headers",
-                "state.encryption_keys",
-                "state.root_key"
-            ]
+            ["accounts", "log.level", "server.colour", "server.listen", "server.max_headers", "state.root_key"]
         );
         assert_eq!(faults.to_string().lines().count(), keys.len());
     }

@@ -45,6 +45,11 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
             return None;
         }
         let method = http::Method::from_str(method).ok()?;
+        let right = if like == RouteName::BankCodes { http::Method::GET } else { http::Method::POST };
+        if matches!(like, RouteName::Bank | RouteName::Cft | RouteName::BankCodes) && method != right {
+            entry.fault(format!("the row {like} takes {right} alone"));
+            return None;
+        }
         Some(CustomRoute { method, path, like })
     })
 }

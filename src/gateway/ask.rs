@@ -87,7 +87,8 @@ impl Gateway {
         }
         let (method, mut headers) = (parts.method, parts.headers);
         readable(&mut headers);
-        let outgoing = Outgoing { method, target: route.target, headers, body: OutgoingBody::Full(Some(body)) };
+        let (body, repeatable) = (OutgoingBody::Full(Some(body)), false);
+        let outgoing = Outgoing { method, target: route.target, headers, body, repeatable };
         if let Some(detail) = bypass {
             return self.bypass(live, tenant, route.name, outgoing, detail, record).await;
         }
@@ -108,8 +109,11 @@ impl Gateway {
         let (scope, mut headers) = (Scope::shared(&tenant.account), request.into_parts().0.headers);
         let (directives, magic) = (Directives::of(&headers), call::is_magic(&headers));
         readable(&mut headers);
+        if magic && directives.only_if_cached {
+            return Err(Rejection::OnlyIfCached);
+        }
         if magic {
-            let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+            let outgoing = look(route.target, headers);
             return self.bypass(live, tenant, route.name, outgoing, MAGIC_REPLY, record).await;
         }
         let account = Some(tenant.account_index);
@@ -161,8 +165,7 @@ impl Gateway {
         headers: HeaderMap,
     ) -> Ask {
         let key = self.cache.key(scope, subject, route.target.as_str(), &[]);
-        // HEAD is answered from GET's answer.
-        let outgoing = Outgoing { method: Method::GET, target: route.target, headers, body: OutgoingBody::Empty };
+        let outgoing = look(route.target, headers);
         Ask { key, subject, route: route.name, directives, reference: None, account, outgoing }
     }
 
@@ -277,6 +280,11 @@ impl Gateway {
 fn quotes(body: &Spliced, reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
+}
+
+/// A GET that only looks; HEAD is answered from its answer.
+fn look(target: PathAndQuery, headers: HeaderMap) -> Outgoing {
+    Outgoing { method: Method::GET, target, headers, body: OutgoingBody::Empty, repeatable: true }
 }
 
 /// Whom the entries that a tenant's questions make may serve.

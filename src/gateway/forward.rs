@@ -32,14 +32,16 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         call::forwardable_request(&mut parts.headers);
         let body = OutgoingBody::stream(body, call::forwardable_trailers);
-        let outgoing = Outgoing { method: parts.method, target: route.target, headers: parts.headers, body };
+        let repeatable = route.repeatable;
+        let outgoing =
+            Outgoing { method: parts.method, target: route.target, headers: parts.headers, body, repeatable };
         record.upload(outgoing.body.progress());
         let response = self.send(live, tenant, route.name, outgoing, record).await?;
         passed_on(response, &account_of(live, tenant).credential, live.upstream.timeouts().answer).await
     }
 
-    /// Makes one upstream call for the tenant, booked in its record. Once a request that is not safe was wholly sent,
-    /// the call ends even if this future is dropped.
+    /// Makes one upstream call for the tenant, booked in its record. Once a request that may change or cost
+    /// something was wholly sent, the call ends even if this future is dropped.
     pub(super) async fn send(
         &self,
         live: &Arc<Live>,
@@ -48,7 +50,7 @@ impl Gateway {
         outgoing: Outgoing,
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, CallError> {
-        let (safe, progress) = (outgoing.method.is_safe(), outgoing.body.progress());
+        let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
         let (live, index, clock) = (Arc::clone(live), tenant.account_index, self.clock.clone());
         // A call that outlives its client keeps the client's place.
         let permit = record.permit();
@@ -61,7 +63,7 @@ impl Gateway {
             account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
             (sent, took)
         };
-        let (sent, took) = if safe { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
+        let (sent, took) = if repeatable { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
         record.upstream_took = Some(took);
         record.upstream_status = sent.as_ref().ok().map(|response| response.status().as_u16());
         sent

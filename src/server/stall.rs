@@ -1,25 +1,73 @@
-//! Cuts off a peer that takes nothing of what it is sent.
+//! Cuts off a peer that takes nothing of what it is sent, and lets a broken answer look broken.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 
-/// A stream whose writes fail when none of them got anywhere for a while.
+/// A stream that can end with a reset, which nobody takes for the end of an answer.
+pub(super) trait Resets {
+    /// Makes the stream's end a reset.
+    fn reset(&self);
+}
+
+impl Resets for TcpStream {
+    fn reset(&self) {
+        // Where it fails the stream is gone already.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Resets for TlsStream<TcpStream> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
+/// A stream whose writes fail when none of them got anywhere for a while, and which ends with a reset if its
+/// connection broke off.
 #[derive(Debug)]
-pub(super) struct StallGuard<I> {
+pub(super) struct StallGuard<I: Resets> {
     stream: I,
     patience: Duration,
     /// Runs while a write waits; made when the first one does.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    broken: Broken,
 }
 
-impl<I> StallGuard<I> {
-    pub(super) const fn new(stream: I, patience: Duration) -> Self {
-        Self { stream, patience, timer: None, waiting: false }
+/// Whether a connection broke off in the middle of an answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Broken(Arc<AtomicBool>);
+
+impl Broken {
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl<I: Resets> Drop for StallGuard<I> {
+    fn drop(&mut self) {
+        if self.broken.0.load(Ordering::Acquire) {
+            self.stream.reset();
+        }
+    }
+}
+
+impl<I: Resets> StallGuard<I> {
+    pub(super) fn new(stream: I, patience: Duration) -> Self {
+        Self { stream, patience, timer: None, waiting: false, broken: Broken::default() }
+    }
+
+    /// To be told that the connection broke off.
+    pub(super) fn broken(&self) -> Broken {
+        self.broken.clone()
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -36,13 +84,13 @@ impl<I> StallGuard<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for StallGuard<I> {
+impl<I: AsyncRead + Resets + Unpin> AsyncRead for StallGuard<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for StallGuard<I> {
+impl<I: AsyncWrite + Resets + Unpin> AsyncWrite for StallGuard<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -76,6 +124,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for StallGuard<I> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    impl Resets for tokio::io::DuplexStream {
+        fn reset(&self) {}
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {

@@ -220,7 +220,7 @@ impl Metrics {
             ),
             upstream_durations: histograms(
                 "upstream_duration_seconds",
-                "From sending a request to Iluma to the last byte of its answer.",
+                "From sending a request to Iluma to its answer: its head where it streams, its last byte where it is read.",
                 &["route"],
             ),
             upstream_duration: cells(ROUTES),

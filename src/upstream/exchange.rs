@@ -38,6 +38,7 @@ pub(super) async fn exchange(
     origin: &Origin,
     timeouts: Timeouts,
 ) -> Result<(Parts, Source), Failed> {
+    let repeatable = request.repeatable;
     let mut patience = Patience::new(request.body.progress(), timeouts);
     match pooled {
         Pooled::Http1 { mut connection, .. } => {
@@ -46,7 +47,7 @@ pub(super) async fn exchange(
                 connection.drive(cx);
                 patience.poll(cx, answer.as_mut(), &mut connection.alarm)
             });
-            let (head, body) = finish(sent.await, &patience)?.into_parts();
+            let (head, body) = finish(sent.await, &patience, repeatable)?.into_parts();
             Ok((head, Source::Http1(body, connection)))
         }
         Pooled::Http2 { connection, .. } => {
@@ -54,7 +55,7 @@ pub(super) async fn exchange(
             if matches!(sent, Err(CallError::TimedOut)) {
                 connection.suspect();
             }
-            let (head, body) = finish(sent, &patience)?.into_parts();
+            let (head, body) = finish(sent, &patience, repeatable)?.into_parts();
             Ok((head, Source::Http2(body, connection)))
         }
     }
@@ -70,9 +71,9 @@ async fn http2(
     poll_fn(|cx| patience.poll(cx, answer.as_mut(), &mut alarm)).await
 }
 
-fn finish(sent: Result<Sent, CallError>, patience: &Patience) -> Result<Response<Incoming>, Failed> {
+fn finish(sent: Result<Sent, CallError>, patience: &Patience, repeatable: bool) -> Result<Response<Incoming>, Failed> {
     sent.map_err(Failed::Sent)?.map_err(|mut failure| match failure.take_message() {
-        Some(request) => Failed::Unsent(Box::new(Outgoing::from_request(request))),
+        Some(request) => Failed::Unsent(Box::new(Outgoing::from_request(request, repeatable))),
         None => Failed::Sent(patience.blame(failure.error())),
     })
 }

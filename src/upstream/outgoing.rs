@@ -22,17 +22,20 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// The body.
     pub body: OutgoingBody,
+    /// Whether sending it twice changes and costs nothing.
+    pub repeatable: bool,
 }
 
 impl Outgoing {
-    /// The same request once more, where sending it twice is harmless: no body, and a method that only asks.
+    /// The same request once more, where that is harmless and there is no body.
     pub(super) fn again(&self) -> Option<Self> {
-        let harmless = self.method.is_safe() && matches!(self.body, OutgoingBody::Empty);
+        let harmless = self.repeatable && matches!(self.body, OutgoingBody::Empty);
         harmless.then(|| Self {
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
             body: OutgoingBody::Empty,
+            repeatable: true,
         })
     }
 
@@ -57,10 +60,10 @@ impl Outgoing {
     }
 
     /// Undoes [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
-    pub(super) fn from_request(request: Request<OutgoingBody>) -> Self {
+    pub(super) fn from_request(request: Request<OutgoingBody>, repeatable: bool) -> Self {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
-        Self { method: parts.method, target, headers: parts.headers, body }
+        Self { method: parts.method, target, headers: parts.headers, body, repeatable }
     }
 
     fn with_uri(self, uri: impl FnOnce(PathAndQuery) -> Uri) -> Request<OutgoingBody> {

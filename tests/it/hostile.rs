@@ -165,19 +165,20 @@ async fn a_body_that_grows_too_large_is_refused() {
 async fn a_length_that_is_none_is_refused() {
     let upstream = agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let refused = async |request: String| {
+        let mut wire = Wire::connect(rig.app.server_address()).await;
+        wire.send(&request).await;
+        if let Some(head) = wire.head().await {
+            assert_eq!(head.status(), 400, "{request:?}");
+        }
+    };
     for target in [BANK, NAME] {
+        let head = format!("{}content-type: application/json\r\n", rig.head("lending", "POST", target));
         for length in ["-1", "+2", "0x2", "2 2", "99999999999999999999999999", "two", "", "2,3"] {
-            let head = rig.head("lending", "POST", target);
-            let answer =
-                spoken(&rig, format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{{}}"))
-                    .await;
-            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{target} {length:?}: {answer}");
+            refused(format!("{head}content-length: {length}\r\n\r\n{{}}")).await;
         }
         for size in ["fffffffffffffffff", "-1", "g", "", "0x2"] {
-            let head = rig.head("lending", "POST", target);
-            let head = format!("{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
-            let answer = spoken(&rig, format!("{head}{size}\r\n{{}}\r\n0\r\n\r\n")).await;
-            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{target} chunk of {size:?}: {answer}");
+            refused(format!("{head}transfer-encoding: chunked\r\n\r\n{size}\r\n{{}}\r\n0\r\n\r\n")).await;
         }
     }
     rig.is_idle().await;

@@ -5,6 +5,7 @@
 mod caching;
 mod collapsing;
 mod contract;
+mod h2_stalls;
 mod hostile;
 mod house;
 mod journey;
@@ -15,5 +16,7 @@ mod process;
 mod protocols;
 mod routing;
 mod simulator;
+mod start_and_end;
 mod support;
+mod unread;
 mod upstream_faults;

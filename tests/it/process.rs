@@ -185,7 +185,7 @@ async fn it_is_ready_with_iluma_down() {
     assert_eq!(admin(ops, "/healthz").await.status, 200);
     assert_eq!(admin(ops, "/readyz").await.status, 200);
     post(server, Folder::KEY).send().await.is_rejection(503, "SERVICE_UNAVAILABLE");
-    program.signal("TERM");
+    program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));
 }
 
@@ -199,7 +199,7 @@ async fn the_access_log_goes_to_standard_output_and_nothing_else_does() {
     let line = program.stdout_line("ktp").await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
     assert_eq!((&line["tenant"], &line["route"], &line["status"]), (&"lending".into(), &"ktp".into(), &200.into()));
-    program.signal("TERM");
+    program.signal("TERM").await;
     let said = program.said().await;
     assert_eq!(said.code, Some(0), "{said:?}");
     for line in said.stdout.lines() {
@@ -237,7 +237,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
         let mut idle = Wire::connect(server).await;
         idle.send("GET /businesses HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert!(matches!(idle.answer().await.status, 401 | 403));
-        program.signal(signal);
+        program.signal(signal).await;
         program.stderr_line("draining").await;
         let refused = async {
             while TcpStream::connect(server).await.is_ok() {
@@ -265,7 +265,7 @@ async fn a_drain_does_not_wait_for_ever() {
     let mut program = folder.run();
     let (server, _) = program.listening().await;
     let mut busy = in_flight(server, &held).await;
-    program.signal("TERM");
+    program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));
     assert!(busy.try_answer().await.is_none_or(|answer| answer.status >= 500), "no answer was to be had");
 }
@@ -281,12 +281,12 @@ async fn a_hang_up_signal_reloads() {
     let both = format!("[\"{}\", \"{}\"]", Folder::hash(Folder::KEY), Folder::hash("a-second-key-of-lending"));
     let text = Folder::text(&upstream.url()).replace(&format!("[\"{}\"]", Folder::hash(Folder::KEY)), &both);
     std::fs::write(folder.path("config.toml"), text).expect("a file");
-    program.signal("HUP");
+    program.signal("HUP").await;
     reloaded(ops, "applied", 1.0).await;
     for key in [Folder::KEY, "a-second-key-of-lending"] {
         assert_eq!(post(server, key).send().await.status, 200, "{key}");
     }
-    program.signal("TERM");
+    program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));
 }
 
@@ -296,6 +296,7 @@ async fn a_changed_file_reloads_without_a_signal() {
     let folder = Folder::new(&upstream.url());
     let program = folder.run();
     let (server, ops) = program.listening().await;
+    program.watches_files().await;
     let renewed = Folder::text(&upstream.url()).replace(&Folder::hash(Folder::KEY), &Folder::hash("another-key"));
     folder.write("config.toml", &renewed);
     reloaded(ops, "applied", 1.0).await;
@@ -320,6 +321,7 @@ async fn a_changed_secret_file_reloads() {
     folder.write("config.toml", &text);
     let program = folder.run();
     let (server, ops) = program.listening().await;
+    program.watches_files().await;
     assert_eq!(post(server, Folder::KEY).send().await.status, 200);
     folder.write("account", "iluma_live_after\n");
     reloaded(ops, "applied", 1.0).await;
@@ -342,7 +344,7 @@ async fn a_bad_file_changes_nothing_and_is_counted() {
     {
         let before = reloads(ops, "refused").await;
         folder.write("config.toml", &bad);
-        program.signal("HUP");
+        program.signal("HUP").await;
         reloaded(ops, "refused", before + 1.0).await;
         assert_eq!(post(server, Folder::KEY).send().await.status, 200, "bad file {n}");
     }
@@ -352,19 +354,19 @@ async fn a_bad_file_changes_nothing_and_is_counted() {
     // Gone altogether, and back again.
     std::fs::remove_file(folder.path("config.toml")).expect("gone");
     let before = reloads(ops, "refused").await;
-    program.signal("HUP");
+    program.signal("HUP").await;
     reloaded(ops, "refused", before + 1.0).await;
     folder.write("config.toml", &good.replace(&Folder::hash(Folder::KEY), &Folder::hash("another-key")));
-    program.signal("HUP");
+    program.signal("HUP").await;
     reloaded(ops, "applied", 1.0).await;
     assert_eq!(post(server, "another-key").send().await.status, 200);
     // With its whole folder.
     std::fs::remove_dir_all(folder.path("")).expect("gone");
     let before = reloads(ops, "refused").await;
-    program.signal("HUP");
+    program.signal("HUP").await;
     reloaded(ops, "refused", before + 1.0).await;
     assert_eq!(post(server, "another-key").send().await.status, 200);
-    program.signal("TERM");
+    program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));
 }
 
@@ -384,7 +386,7 @@ async fn a_reload_keeps_what_was_remembered() {
             .json(r#"{"bank_account_number":"1","bank_code":"BCA"}"#)
     };
     assert_eq!(bank().send().await.status, 200);
-    program.signal("HUP");
+    program.signal("HUP").await;
     reloaded(ops, "applied", 1.0).await;
     assert!(bank().send().await.header("cache-status").starts_with("iluma-gateway; hit"));
     assert_eq!(upstream.heard().len(), 1);
@@ -468,21 +470,6 @@ async fn simulate_serves_a_small_iluma() {
 }
 
 #[tokio::test]
-async fn the_demo_shows_its_tour_and_ends_well() {
-    let said = once(&["demo", "--exit"]).await;
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stdout.to_lowercase().contains("saved"), "says what it saved: {}", said.stdout);
-}
-
-#[tokio::test]
-async fn the_demo_serves_until_it_is_interrupted() {
-    let mut program = started(&["demo"]);
-    program.stdout_line("Ctrl-C").await;
-    program.signal("INT");
-    assert_eq!(program.ended().await.code(), Some(0));
-}
-
-#[tokio::test]
 async fn an_upstream_that_answers_in_parts_is_no_reason_to_drop_a_request_in_a_drain() {
     // The head is out, the body is not: this is in flight too.
     let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
@@ -510,7 +497,7 @@ async fn an_upstream_that_answers_in_parts_is_no_reason_to_drop_a_request_in_a_d
     ))
     .await;
     let head = wire.head().await.expect("a head");
-    program.signal("TERM");
+    program.signal("TERM").await;
     program.stderr_line("draining").await;
     go.add_permits(1);
     let (body, _) = wire.body(&head).await.expect("the whole body");

@@ -144,8 +144,33 @@ impl Program {
         line(&self.stdout, with).await
     }
 
-    /// Sends a signal by its name, such as `TERM`.
-    pub fn signal(&self, name: &str) {
+    /// Waits until the program watches files, so that the next change of one can't be too early.
+    pub async fn watches_files(&self) {
+        let folder = format!("/proc/{}/fdinfo", self.child.id());
+        let watches = || {
+            let descriptors = std::fs::read_dir(&folder).expect("a running process").flatten();
+            descriptors
+                .map(|entry| std::fs::read_to_string(entry.path()))
+                .any(|text| text.is_ok_and(|text| text.contains("inotify wd:")))
+        };
+        until("it watches files", watches).await;
+    }
+
+    /// Sends a signal by its name, once the program listens for it.
+    pub async fn signal(&self, name: &str) {
+        let id = self.child.id();
+        let number = match name {
+            "HUP" => 1,
+            "INT" => 2,
+            "TERM" => 15,
+            _ => panic!("a signal of which the number is not known here"),
+        };
+        until(&format!("it listens for {name}"), || catches(id, number)).await;
+        self.signal_at_once(name);
+    }
+
+    /// Sends a signal by its name, whether the program listens for it or not.
+    pub fn signal_at_once(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", "kill -$0 $1", name, &id]).status().expect("a shell");
         assert!(sent.success());
@@ -177,6 +202,13 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a process has a handler for a signal, as the kernel says (proc(5), SigCgt).
+fn catches(process: u32, signal: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask").trim();
+    u64::from_str_radix(mask, 16).expect("a mask") >> (signal - 1) & 1 == 1
 }
 
 fn read(from: impl Read + Send + 'static) -> Lines {
