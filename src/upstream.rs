@@ -133,6 +133,8 @@ impl Upstream {
                 Ok((head, body)) => {
                     let body = AnswerBody::new(body, Arc::clone(&self.pool), self.timeouts.idle, &head);
                     let mut response = http::Response::from_parts(head, body);
+                    // Among them a reason phrase of upstream's own, which would be passed on unseen.
+                    response.extensions_mut().clear();
                     if let Some(credential) = credential {
                         credential.hide(&mut response);
                     }

@@ -746,7 +746,15 @@ like = "bank"
         let keys: Vec<&str> = faults.iter().map(Fault::key).collect();
         assert_eq!(
             keys,
-            ["accounts", "log.level", "server.colour", "server.listen", "server.max_headers", "state.root_key"]
+            [
+                "accounts",
+                "log.level",
+                "server.colour",
+                "server.listen",
+                "server.max_headers",
+                "state.encryption_keys",
+                "state.root_key"
+            ]
         );
         assert_eq!(faults.to_string().lines().count(), keys.len());
     }

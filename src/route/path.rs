@@ -7,8 +7,9 @@
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Rounds of decoding in which a hidden slash or dot segment is looked for: servers that decode twice exist.
-const DECODING_ROUNDS: usize = 3;
+/// Rounds of decoding in which a hidden slash or dot segment is looked for. Servers that decode twice exist; what is
+/// still encoded after this many rounds is an attack, and refused.
+const DECODING_ROUNDS: usize = 8;
 
 /// A path in normal form.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,9 +74,11 @@ impl<'a> NormalPath<'a> {
     #[must_use]
     pub fn names(&self, words: &[&str]) -> bool {
         self.segments().any(|segment| {
-            // Only an encoding can hide a word further.
-            let decoded =
-                if segment.contains('%') { Cow::Owned(decode_fully(segment)) } else { Cow::Borrowed(segment) };
+            // Only an encoding can hide a word further; a normal path has no segment that can't be decoded.
+            let decoded = match segment.contains('%') {
+                true => Cow::Owned(decode_fully(segment).unwrap_or_default()),
+                false => Cow::Borrowed(segment),
+            };
             let end = decoded.bytes().position(|b| !is_word(b)).unwrap_or(decoded.len());
             words.iter().any(|word| decoded[..end].eq_ignore_ascii_case(word))
         })
@@ -94,7 +97,7 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if !segment.contains('%') {
         return Ok(());
     }
-    let decoded = decode_fully(segment);
+    let decoded = decode_fully(segment).ok_or(PathError::Malformed)?;
     if decoded.contains(['/', '\\']) {
         return Err(PathError::EncodedSlash);
     }
@@ -107,16 +110,17 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-fn decode_fully(segment: &str) -> String {
+/// What a segment means when nothing of it is encoded any more; none if it takes too many rounds to say.
+fn decode_fully(segment: &str) -> Option<String> {
     let mut text = segment.to_owned();
     for _ in 0..DECODING_ROUNDS {
         let next = percent_decode_str(&text).decode_utf8_lossy().into_owned();
         if next == text {
-            break;
+            return Some(text);
         }
         text = next;
     }
-    text
+    None
 }
 
 /// Decodes what RFC 3986 calls unreserved, and writes other encodings in upper case.
@@ -198,6 +202,8 @@ mod tests {
             ("/a\\b", EncodedSlash),
             ("/a%252fb", EncodedSlash),
             ("/a%25252fb", EncodedSlash),
+            ("/a%252525252fb", EncodedSlash),
+            ("/a%25252525252525252525252fb", Malformed),
             ("/a%", Malformed),
             ("/a%4", Malformed),
             ("/a%zz", Malformed),

@@ -34,6 +34,8 @@ pub struct AnswerBody {
     share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
+    /// Those that came while the mask still held some of the data before them.
+    trailers: Option<HeaderMap>,
     /// Whether the answer came in an encoding, in which nothing can be looked for.
     encoded: bool,
     idle: Duration,
@@ -60,8 +62,18 @@ impl AnswerBody {
         };
         let encoded = is_encoded(&head.headers);
         let alarm = Alarm::default();
-        let mut body =
-            Self { incoming, connection, share, pool, mask: None, encoded, idle, waiting_since: None, alarm };
+        let mut body = Self {
+            incoming,
+            connection,
+            share,
+            pool,
+            mask: None,
+            trailers: None,
+            encoded,
+            idle,
+            waiting_since: None,
+            alarm,
+        };
         body.give_back_if_done();
         body
     }
@@ -132,6 +144,9 @@ impl Body for AnswerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         loop {
+            if let Some(trailers) = this.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
             let frame = std::task::ready!(this.poll_incoming(cx));
             let Some(mask) = &mut this.mask else { return Poll::Ready(frame) };
             let passed = match frame {
@@ -143,11 +158,12 @@ impl Body for AnswerBody {
                         }
                         data
                     }
-                    Err(mut trailers) => {
-                        if let Some(fields) = trailers.trailers_mut() {
-                            mask.clean(fields);
-                        }
-                        return Poll::Ready(Some(Ok(trailers)));
+                    Err(frame) => {
+                        this.trailers = frame.into_trailers().ok().map(|mut trailers| {
+                            mask.clean(&mut trailers);
+                            trailers
+                        });
+                        mask.rest()
                     }
                 },
                 None if mask.held() > 0 => mask.rest(),
@@ -160,7 +176,8 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream() && self.mask.as_ref().is_none_or(|mask| mask.held() == 0)
+        let held = self.mask.as_ref().map_or(0, Mask::held);
+        self.incoming.is_end_stream() && held == 0 && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
