@@ -137,7 +137,7 @@ impl Gateway {
         record.route = route.name;
         if route.treatment == Treatment::Health {
             record.hold(live.limits.admit_anonymous()?);
-            return self.health(live, route, record).await;
+            return Box::pin(self.health(live, route, record)).await;
         }
 
         let tenant = live.tenants.authenticate(request.headers())?;
@@ -147,9 +147,9 @@ impl Gateway {
 
         match route.treatment {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
-            Treatment::Listed => self.list(live, tenant, request, route, record).await,
+            Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Described => Ok(describe(live, &route)),
-            _ => self.forward(live, tenant, request, route, record).await,
+            _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
         }
     }
 }

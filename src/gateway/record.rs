@@ -66,9 +66,10 @@ impl Record {
         metrics: &Arc<TenantMetrics>,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Self {
+    ) -> Box<Self> {
         let (id, id_header) = request_id(headers);
-        Self {
+        // It goes from hand to hand until the answer is out.
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
             tenant: None,
@@ -89,7 +90,7 @@ impl Record {
             upstream_took: None,
             upstream_status: None,
             reason: None,
-        }
+        })
     }
 
     /// Who asks.
@@ -118,7 +119,7 @@ impl Record {
     }
 
     /// The answer, which from here on carries the record.
-    pub(super) fn reply(mut self, response: Response<ReplyBody>) -> Response<Recorded> {
+    pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<Recorded> {
         let (mut parts, body) = response.into_parts();
         parts.headers.insert("x-request-id", self.id_header.clone());
         self.status = parts.status.as_u16();
@@ -160,7 +161,7 @@ impl Drop for Record {
 #[derive(Debug)]
 pub struct Recorded {
     body: ReplyBody,
-    record: Record,
+    record: Box<Record>,
 }
 
 impl Body for Recorded {

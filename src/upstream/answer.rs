@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -99,13 +99,19 @@ impl AnswerBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(connection) = &mut self.connection
-        {
-            connection.drive(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
+        let frame = match &mut self.connection {
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+            Some(connection) => {
+                // What comes, comes by driving the connection: its own wake-up would only be one more.
+                let mut unwoken = Context::from_waker(Waker::noop());
+                let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
+                if frame.is_pending() {
+                    connection.drive(cx);
+                    frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
+                }
+                frame
+            }
+        };
         match frame {
             Poll::Pending => {
                 let since = *self.waiting_since.get_or_insert_with(Instant::now);

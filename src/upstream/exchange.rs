@@ -10,9 +10,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 /// An answer's body, with the connection it comes on where that serves nobody else.
@@ -43,9 +43,11 @@ pub(super) async fn exchange(
     match pooled {
         Pooled::Http1 { mut connection, .. } => {
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
+            // The answer comes by driving the connection and no other way, so its own wake-up would only be one more.
             let sent = poll_fn(|cx| {
                 connection.drive(cx);
-                patience.poll(cx, answer.as_mut(), &mut connection.alarm)
+                let mut unwoken = Context::from_waker(Waker::noop());
+                patience.poll(cx, answer.as_mut().poll(&mut unwoken), &mut connection.alarm)
             });
             let (head, body) = finish(sent.await, &patience, repeatable)?.into_parts();
             Ok((head, Source::Http1(body, connection)))
@@ -68,7 +70,11 @@ async fn http2(
 ) -> Result<Sent, CallError> {
     let mut answer = pin!(sender.try_send_request(request));
     let mut alarm = Alarm::default();
-    poll_fn(|cx| patience.poll(cx, answer.as_mut(), &mut alarm)).await
+    poll_fn(|cx| {
+        let answered = answer.as_mut().poll(cx);
+        patience.poll(cx, answered, &mut alarm)
+    })
+    .await
 }
 
 fn finish(sent: Result<Sent, CallError>, patience: &Patience, repeatable: bool) -> Result<Response<Incoming>, Failed> {
@@ -95,13 +101,8 @@ impl Patience {
         Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
     }
 
-    fn poll<F: Future<Output = Sent>>(
-        &mut self,
-        cx: &mut Context<'_>,
-        answer: Pin<&mut F>,
-        alarm: &mut Alarm,
-    ) -> Poll<Result<Sent, CallError>> {
-        if let Poll::Ready(sent) = answer.poll(cx) {
+    fn poll(&mut self, cx: &mut Context<'_>, answered: Poll<Sent>, alarm: &mut Alarm) -> Poll<Result<Sent, CallError>> {
+        if let Poll::Ready(sent) = answered {
             return Poll::Ready(Ok(sent));
         }
         let stage = self.look();
