@@ -6,6 +6,9 @@ use iluma_gateway::{app, demo, keygen, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A usage error, as clap has it too.
 const USAGE: u8 = 2;
 

@@ -206,7 +206,7 @@ pub enum ReplyBody {
     /// Known whole; none once it was handed on.
     Full(Option<Bytes>),
     /// Upstream's, as it arrives.
-    Upstream(AnswerBody),
+    Upstream(Box<AnswerBody>),
 }
 
 impl ReplyBody {

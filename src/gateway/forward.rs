@@ -87,7 +87,7 @@ pub(super) async fn passed_on(
             Err(error) => Err(error.into()),
         };
     }
-    Ok(response.map(ReplyBody::Upstream))
+    Ok(response.map(|body| ReplyBody::Upstream(Box::new(body))))
 }
 
 /// A response of its parts.
