@@ -240,7 +240,13 @@ async fn serve(answer: &Answer) -> Infallible {
 /// The gateway: asks, and looks at all that it would hand out.
 async fn take(answer: &Answer) {
     let target = PathAndQuery::from_static("/v1/identity/npwp_data_requests");
-    let outgoing = Outgoing { method: Method::GET, target, headers: HeaderMap::new(), body: OutgoingBody::Empty };
+    let outgoing = Outgoing {
+        method: Method::GET,
+        target,
+        headers: HeaderMap::new(),
+        body: OutgoingBody::Empty,
+        repeatable: true,
+    };
     let response = WORLD.upstream.send(outgoing, Some(&WORLD.credential)).await.expect("the head of an answer");
     check_fields(response.headers());
     assert_eq!(response.headers()["x-kept"], "yes");
