@@ -3,6 +3,7 @@
 use super::{Entry, Key};
 use crate::byte_size::ByteSize;
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ impl Memory {
         let entries = Cache::builder()
             .max_capacity(most.bytes())
             .weigher(weight)
+            // Each answer was paid for and is asked for a few times at most, soon after: the newest is always worth its
+            // place, which a policy by frequency would deny it once memory is full.
+            .eviction_policy(EvictionPolicy::lru())
             // Gives memory back; that nothing is served too late is the cache's own check, on its own clock.
             .expire_after(Lifetime)
             .build_with_hasher(BuildHasherDefault::default());
@@ -91,15 +95,18 @@ mod tests {
         let memory = Memory::new(ByteSize::kib(64));
         let keys = Keys::new(&[0; 32]);
         let account = "live".parse().unwrap();
+        let mut newest = None;
         for n in 0..1000_u32 {
             let body = Spliced::whole(&Bytes::from(vec![b'x'; 1024]));
             let lifetime = Duration::from_secs(60);
             let stored_at = crate::clock::Clock::system().now();
             let entry = Entry { status: StatusCode::OK, content_type: None, body, stored_at, lifetime };
             let key = keys.key(&Scope::shared(&account), Subject::Bank, "/", &n.to_be_bytes());
-            memory.insert(key, Arc::new(entry));
+            memory.insert(key.clone(), Arc::new(entry));
+            newest = Some(key);
         }
         let (entries, bytes) = memory.size();
+        assert!(memory.look_up(&newest.unwrap()).is_some(), "the newest answer is kept");
         assert!(entries > 10 && bytes <= 64 << 10, "{entries} entries, {bytes} bytes");
     }
 }
