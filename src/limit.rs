@@ -137,12 +137,6 @@ impl Limits {
         let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
         Ok(Permit { _tenant: Place::free(), _gateway: anonymous })
     }
-
-    /// Requests in flight over all tenants.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.gateway.count()
-    }
 }
 
 impl TenantLimits {

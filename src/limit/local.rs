@@ -85,7 +85,8 @@ impl InFlight {
         self.most.and_then(|most| u64::try_from(most).ok())
     }
 
-    pub(super) fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.inside.load(Ordering::Relaxed)
     }
 }
