@@ -150,6 +150,41 @@ pub struct State {
     pub root_key: SecretBox<[u8; 32]>,
     /// Keys for data at rest; the first writes, all read. Never empty.
     pub encryption_keys: Vec<EncryptionKey>,
+    /// Where gateways share what they know; none for a gateway that serves alone.
+    pub redis: Option<Redis>,
+    /// How long what is stored is kept.
+    pub retention: Retention,
+}
+
+/// Where gateways share what they know.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// What must not be lost: callbacks, limits, quotas.
+    pub main: RedisTarget,
+    /// What may be lost, if it has an instance of its own: the cache.
+    pub cache: Option<RedisTarget>,
+}
+
+/// One Redis.
+#[derive(Debug, Clone)]
+pub struct RedisTarget {
+    /// `redis://` or `rediss://`, with user, password and database where there are any.
+    pub url: SecretString,
+    /// PEM certificates that are trusted in place of the platform's.
+    pub extra_ca: Option<Vec<u8>>,
+}
+
+/// How long what is stored is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Who owns an id.
+    pub owners: Duration,
+    /// Callbacks that were delivered.
+    pub delivered_callbacks: Duration,
+    /// Callbacks that nobody took, and those that nobody owns.
+    pub dead_letters: Duration,
+    /// The ledger's days.
+    pub ledger: Duration,
 }
 
 /// A key for data at rest.

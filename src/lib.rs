@@ -10,7 +10,7 @@
 //!   [`telemetry`] (logs, metrics, scrubber).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`].
+//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material) and [`link`] (Redis).
 
 pub mod admin;
 pub mod alarm;
@@ -25,6 +25,7 @@ pub mod gateway;
 pub mod json;
 pub mod keygen;
 pub mod limit;
+pub mod link;
 pub mod name;
 pub mod reply;
 pub mod route;
@@ -34,3 +35,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tenant;
 pub mod upstream;
+pub mod vault;

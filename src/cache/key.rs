@@ -5,10 +5,8 @@
 
 use super::Subject;
 use crate::name::{AccountName, TenantName};
+use crate::vault::{self, Namer};
 use arc_swap::ArcSwap;
-use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -52,8 +50,9 @@ impl<'a> Scope<'a> {
 }
 
 /// Makes keys.
+#[derive(Debug)]
 pub struct Keys {
-    mac: Hmac<Sha256>,
+    namer: Namer,
     /// Random per subject: entries of an epoch that ended are never found again.
     epochs: ArcSwap<Epochs>,
 }
@@ -61,19 +60,13 @@ pub struct Keys {
 type Epochs = [[u8; 16]; Subject::ALL.len()];
 
 fn epochs() -> Epochs {
-    Subject::ALL.map(|_| uuid::Uuid::new_v4().into_bytes())
+    Subject::ALL.map(|_| vault::random())
 }
 
 impl Keys {
     /// Keys that derive from `root`, in epochs of their own.
     pub(super) fn new(root: &[u8; 32]) -> Self {
-        // As long as SHA-256's block, the longest secret that HMAC takes as it is.
-        let mut secret = [0; 64];
-        // HKDF-SHA256 gives up to 8160 bytes: it cannot fail here.
-        let derived = Hkdf::<Sha256>::new(None, root).expand(b"iluma-gateway cache keys v1", &mut secret);
-        debug_assert!(derived.is_ok());
-        let mac = Hmac::<Sha256>::new(&secret.into());
-        Self { mac, epochs: ArcSwap::from_pointee(epochs()) }
+        Self { namer: Namer::new(root, "cache keys v1"), epochs: ArcSwap::from_pointee(epochs()) }
     }
 
     /// Ends every epoch.
@@ -83,10 +76,9 @@ impl Keys {
 
     /// `target` is path with version and query; `parameters` is one canonical encoding of what is asked.
     pub(super) fn key(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> Key {
-        let mut mac = self.mac.clone();
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
         let epochs = self.epochs.load();
-        let parts: [&[u8]; 7] = [
+        Key(self.namer.name([
             scope.account.as_str().as_bytes(),
             subject.as_str().as_bytes(),
             target.as_bytes(),
@@ -94,23 +86,7 @@ impl Keys {
             kind.as_bytes(),
             tenant.as_bytes(),
             parameters,
-        ];
-        // The lengths come first, in one piece: parts can't run into each other, and the MAC is fed twice as fast.
-        let mut lengths = [0; 7 * 8];
-        for (slot, part) in lengths.chunks_exact_mut(8).zip(parts) {
-            slot.copy_from_slice(&(part.len() as u64).to_be_bytes());
-        }
-        mac.update(&lengths);
-        for part in parts {
-            mac.update(part);
-        }
-        Key(mac.finalize().into_bytes().into())
-    }
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(…)")
+        ]))
     }
 }
 

@@ -70,6 +70,22 @@ impl Display for Description<'_> {
         let keys = state.encryption_keys.iter();
         let keys = keys.map(|key| format!("{{ id = {}, key = {} }}", quoted(&key.id), set(&key.key)));
         writeln!(f, "encryption_keys = {}", list(keys))?;
+        if let Some(redis) = &state.redis {
+            let cache =
+                redis.cache.as_ref().map_or(String::new(), |cache| format!(", cache_url = {}", set(&cache.url)));
+            let ca =
+                redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
+            writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
+        }
+        let kept = &state.retention;
+        writeln!(
+            f,
+            "retention = {{ owners = {}, delivered_callbacks = {}, dead_letters = {}, ledger = {} }}",
+            time(kept.owners),
+            time(kept.delivered_callbacks),
+            time(kept.dead_letters),
+            time(kept.ledger)
+        )?;
 
         writeln!(f, "\n[cache]\nmemory = \"{}\"", cache.memory)?;
         writeln!(

@@ -4,10 +4,11 @@
 
 use super::raw::{self, Entry, Fault, Faults, Findings, Reader, Section, UrlParts};
 use super::{
-    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Server, Settings, State, UnknownRoutes, Upstream, routes,
-    teams, tls,
+    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Redis, RedisTarget, Retention, Server, Settings, State,
+    UnknownRoutes, Upstream, routes, teams, tls,
 };
 use crate::byte_size::ByteSize;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -89,6 +90,9 @@ const DAY: Duration = Duration::from_secs(86400);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 /// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
+/// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
+/// one before.
+const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
 /// Watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
@@ -230,17 +234,42 @@ fn state(state: &Section<'_>) -> Option<State> {
     let missing = "missing; give at least one { id = \"2026-11\", key = { env = \"NAME\" } } with 64 hex digits \
                    (iluma-gateway keygen --secret makes them)";
     let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
-    if let Some(redis) = state.entry("redis") {
-        redis.fault(
-            "this version keeps its state on one node and cannot share it by Redis: leave it out; \
-                     it comes with a later version",
-        );
-        if let Some(redis) = redis.table() {
-            redis.entry("url");
-            redis.entry("cache_url");
-        }
+    let redis = state.maybe("redis", |redis| self::redis(&redis.table()?));
+    let retention = retention(&state.section("retention"));
+    Some(State { path: path?, root_key: root_key?, encryption_keys: encryption_keys?, redis, retention: retention? })
+}
+
+fn redis(redis: &Section<'_>) -> Option<Redis> {
+    let missing =
+        "missing; give { env = \"NAME\" } or { file = \"PATH\" } with a URL such as redis://user:password@host:6379/0";
+    let url = redis.must("url", missing, redis_url);
+    let cache_url = redis.maybe("cache_url", redis_url);
+    let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
+    let target = |url| RedisTarget { url, extra_ca: extra_ca.clone() };
+    Some(Redis { main: target(url?), cache: cache_url.map(target) })
+}
+
+fn redis_url(entry: &Entry<'_>) -> Option<SecretString> {
+    let url = entry.secret()?;
+    // Its own words on what is wrong may quote the password.
+    if ::redis::parse_redis_url(url.expose_secret()).is_none() {
+        entry.fault("the secret must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS");
+        return None;
     }
-    Some(State { path: path?, root_key: root_key?, encryption_keys: encryption_keys? })
+    Some(url)
+}
+
+fn retention(retention: &Section<'_>) -> Option<Retention> {
+    let owners = retention.get("owners", |time| time.duration(DAY..=RETENTION));
+    let delivered_callbacks = retention.get("delivered_callbacks", |time| time.duration(HOUR..=RETENTION));
+    let dead_letters = retention.get("dead_letters", |time| time.duration(HOUR..=RETENTION));
+    let ledger = retention.get("ledger", |time| time.duration(62 * DAY..=RETENTION));
+    Some(Retention {
+        owners: owners?,
+        delivered_callbacks: delivered_callbacks?,
+        dead_letters: dead_letters?,
+        ledger: ledger?,
+    })
 }
 
 fn encryption_keys(list: &Entry<'_>) -> Option<Vec<EncryptionKey>> {
@@ -341,6 +370,9 @@ mod tests {
             | "ILUMA_GATEWAY_KEY_2026_11"
             | "ILUMA_DEMO_ROOT_KEY"
             | "ILUMA_DEMO_ENCRYPTION_KEY" => format!("{MARK:0<64}"),
+            "ILUMA_GATEWAY_REDIS_URL" | "ILUMA_GATEWAY_REDIS_CACHE_URL" => {
+                format!("rediss://iluma:{MARK}@redis.internal/0")
+            }
             "KEY63" => format!("{MARK:0<63}"),
             "KEYX" => format!("{MARK:x<64}"),
             _ if name.starts_with("ILUMA_") || name == "TOKEN" => format!("{MARK}-{}", name.to_lowercase()),
@@ -376,7 +408,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        for name in ["cert.pem", "teams-ca.pem", "iluma-ca.pem", "ops-ca.pem", "proxy-ca.pem"] {
+        for name in ["cert.pem", "teams-ca.pem", "iluma-ca.pem", "ops-ca.pem", "proxy-ca.pem", "redis-ca.pem"] {
             write(name, &made.cert.pem());
         }
         write("key.pem", &made.signing_key.serialize_pem());
@@ -430,8 +462,7 @@ mod tests {
         }
         let (settings, findings) = read(&own, folder.path(), &env).unwrap();
         assert_eq!(Vec::from_iter(findings.asked), Vec::from_iter(written));
-        let faults: Vec<&str> = findings.faults.iter().map(Fault::key).collect();
-        assert_eq!(faults, ["state.redis"]);
+        assert_eq!(findings.faults, []);
         assert!(settings.is_some());
     }
 
@@ -657,7 +688,7 @@ like = "bank"
             (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY63\" }} }}]")), "state.encryption_keys[0].key: the secret must be exactly 64 hex digits (iluma-gateway keygen --secret makes one)"),
             (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY\" }}, old = true }}]")), "state.encryption_keys[0].old: unknown key; known here: id, key"),
             (state(&format!("root_key = {{ env = \"KEYX\" }}\n{key}")), "state.root_key: the secret must be exactly 64 hex digits (iluma-gateway keygen --secret makes one)"),
-            (state(&format!("{root}\n{key}\nredis = {{ url = {{ env = \"REDIS\" }} }}")), "state.redis: this version keeps its state on one node and cannot share it by Redis: leave it out; it comes with a later version"),
+            (state(&format!("{root}\n{key}\nredis = {{ url = {{ env = \"TOKEN\" }} }}")), "state.redis.url: the secret must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS"),
             // Cache.
             (with("[cache]\nmemory = \"2048GiB\""), "cache.memory: must be from 0B to 1024GiB"),
             (with("[cache]\nbank = { found = \"31d\" }"), "cache.bank.found: must be from 0s to 30days"),
@@ -856,8 +887,6 @@ like = "bank"
         let text = text.replace("[tenants.\"*\"]", "[tenants.lending]").replace("# [tenants.lending]", "");
         // The defaults' table and the example become one tenant.
         let text = text.replacen("\n[tenants.lending]\n# The account", "\n# The account", 1);
-        let text: String =
-            text.lines().filter(|line| !line.starts_with("redis")).flat_map(|line| [line, "\n"]).collect();
         let text = text.replace("https://lending.internal/kyc", "https://lending.internal/kyc?token=5ec5e7");
         let settings = parse_in(folder.path(), &text).unwrap();
         for shown in [settings.describe().to_string(), format!("{settings:?}").replace("?token=5ec5e7", "")] {

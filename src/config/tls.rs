@@ -64,6 +64,12 @@ pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> 
     Some(certificates)
 }
 
+/// The same as PEM, for who reads that alone.
+pub(super) fn trusted_pem(file: &Entry<'_>) -> Option<Vec<u8>> {
+    trusted(file)?;
+    file.content(MAX_PEM)
+}
+
 fn roots(file: &Entry<'_>) -> Option<RootCertStore> {
     store(file, &certificates(file)?)
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 22] = [
+const EDGES: [(&str, &[&str]); 24] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -18,8 +18,10 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("tasks", &[]),
     ("config", &["byte_size", "name"]),
     ("keygen", &["name"]),
+    ("vault", &["config"]),
+    ("link", &["config", "tasks", "vault"]),
     // The features, which never know each other.
-    ("cache", &["byte_size", "clock", "config", "json", "name"]),
+    ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
     ("call", &["json"]),
     ("limit", &["clock", "config", "name"]),
     ("route", &["config", "name"]),
@@ -56,7 +58,7 @@ const EDGES: [(&str, &[&str]); 22] = [
 ];
 
 const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 7] = ["alarm", "byte_size", "clock", "config", "json", "name", "tasks"];
+const BASE: [&str; 9] = ["alarm", "byte_size", "clock", "config", "json", "link", "name", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {

@@ -10,6 +10,7 @@ mod hostile;
 mod house;
 mod journey;
 mod limits;
+mod link;
 mod metrics;
 mod privacy;
 mod process;

@@ -1,0 +1,388 @@
+//! The way to one Redis: a connection that is kept, and a breaker that keeps its troubles away from requests.
+//!
+//! Invariants: a request waits for Redis no longer than its [`Budget`], whatever it asks; while Redis is out nobody asks
+//! it but the keeper, which probes after a cool-off; a Redis that hangs, loads, refuses writes, is full or talks nonsense
+//! is out, like one that is not there.
+
+use crate::config;
+use crate::tasks::Tasks;
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
+    PushInfo, PushKind, RedisError, RedisResult, ScriptInvocation, ServerErrorKind, Value,
+};
+use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+/// What all of Redis together may cost one request (section 4 of the design): a tenth of what upstream takes at its best.
+pub const REQUEST_BUDGET: Duration = Duration::from_millis(50);
+
+/// How long Redis is left alone after it failed, a quarter more or less so that nodes do not probe in step. With the time
+/// of a probe it is far below the 5 s within which all is to be normal again.
+const COOL_OFF: Duration = Duration::from_millis(500);
+/// What connecting and a probe may take: name, TCP, TLS and two round trips.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a connection that nobody uses is looked at.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Messages that a slow listener may be behind before it is told that it has missed some.
+const MOST_MESSAGES: usize = 1024;
+
+/// What a request, or a piece of work, may still wait for Redis. All questions of one request share one.
+#[derive(Debug)]
+pub struct Budget(AtomicU64);
+
+impl Budget {
+    /// That of a request.
+    #[must_use]
+    pub fn of_request() -> Self {
+        Self::of_work(REQUEST_BUDGET)
+    }
+
+    /// That of work that no request waits for.
+    #[must_use]
+    pub fn of_work(time: Duration) -> Self {
+        Self(AtomicU64::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn spend(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(nanos)));
+    }
+}
+
+/// Why Redis gave no answer that is of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// It is out, or the budget is spent: it was not asked, or it is not known whether it acted.
+    #[error("Redis is out")]
+    Out,
+    /// It answered, but not with what belongs there: another program's value, or a damaged one.
+    #[error("Redis holds something else there")]
+    Unexpected,
+}
+
+/// A Redis. Clones share the connection.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    client: redis::Client,
+    /// None while Redis is out.
+    connection: ArcSwapOption<MultiplexedConnection>,
+    up: watch::Sender<bool>,
+    /// Tells the keeper that the connection is of no use any more.
+    broken: Notify,
+    channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
+}
+
+impl Link {
+    /// A link that connects once it is [kept](Self::keep), and then listens to `channels`.
+    ///
+    /// # Errors
+    /// The URL or the certificates can't be used; the configuration has checked both.
+    pub fn new(target: &config::RedisTarget, channels: &[String]) -> Result<Self, RedisError> {
+        let info = target.url.expose_secret().into_connection_info()?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings);
+        let client = match &target.extra_ca {
+            Some(pem) => redis::Client::build_with_tls(
+                info,
+                redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) },
+            )?,
+            None => redis::Client::open(info)?,
+        };
+        let channels = channels.iter().map(|name| (name.clone(), broadcast::channel(MOST_MESSAGES).0)).collect();
+        Ok(Self(Arc::new(Shared {
+            client,
+            connection: ArcSwapOption::empty(),
+            up: watch::Sender::new(false),
+            broken: Notify::new(),
+            channels,
+        })))
+    }
+
+    /// Connects and stays connected until `tasks` are drained and `stop` ends.
+    pub fn keep(&self, tasks: &Tasks, stop: tokio_util::sync::CancellationToken) {
+        let shared = Arc::clone(&self.0);
+        tasks.spawn(async move {
+            let _: Option<()> = stop.run_until_cancelled(shared.keep()).await;
+            shared.connection.store(None);
+            shared.up.send_replace(false);
+        });
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self.0.up.borrow()
+    }
+
+    /// To wait for it to come or go.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.up.subscribe()
+    }
+
+    /// What is published on one of the channels from now on. What was published while Redis was out is lost.
+    ///
+    /// # Panics
+    /// The channel was not named when the link was made: a mistake in the program.
+    #[must_use]
+    pub fn listen(&self, channel: &str) -> broadcast::Receiver<Vec<u8>> {
+        match self.0.channels.get(channel) {
+            Some(sender) => sender.subscribe(),
+            None => panic!("nobody listens to this channel"),
+        }
+    }
+
+    /// Asks by one command.
+    ///
+    /// # Errors
+    /// Redis is out, or holds something else there.
+    pub async fn command<T: FromRedisValue>(&self, budget: &Budget, command: &Cmd) -> Result<T, LinkError> {
+        self.ask(budget, |mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// Asks by several commands in one round trip.
+    ///
+    /// # Errors
+    /// Redis is out, or holds something else there.
+    pub async fn pipeline<T: FromRedisValue>(&self, budget: &Budget, pipeline: &Pipeline) -> Result<T, LinkError> {
+        self.ask(budget, |mut connection| async move { pipeline.query_async(&mut connection).await }).await
+    }
+
+    /// Asks by a script, which Redis runs as one step.
+    ///
+    /// # Errors
+    /// Redis is out, or holds something else there.
+    pub async fn script<T: FromRedisValue>(
+        &self,
+        budget: &Budget,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, LinkError> {
+        self.ask(budget, |mut connection| async move { script.invoke_async(&mut connection).await }).await
+    }
+
+    async fn ask<T, A, F>(&self, budget: &Budget, asking: A) -> Result<T, LinkError>
+    where
+        T: FromRedisValue,
+        A: FnOnce(MultiplexedConnection) -> F,
+        F: Future<Output = RedisResult<T>>,
+    {
+        let Some(connection) = self.0.connection.load_full() else { return Err(LinkError::Out) };
+        let (left, started) = (budget.left(), Instant::now());
+        if left.is_zero() {
+            return Err(LinkError::Out);
+        }
+        let answer = timeout(left, asking((*connection).clone())).await;
+        budget.spend(started.elapsed());
+        match answer {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if is_about_the_value(&error) => Err(LinkError::Unexpected),
+            Ok(Err(error)) => {
+                // The code alone: a message may quote what was asked.
+                self.0.trip(&connection, error.code().unwrap_or("connection"));
+                Err(LinkError::Out)
+            }
+            Err(_) => {
+                // Less than a whole budget proves nothing: what was asked before may have taken it.
+                if left >= REQUEST_BUDGET {
+                    self.0.trip(&connection, "slow");
+                }
+                Err(LinkError::Out)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Leaves Redis alone from now on, if `connection` is still the one in use.
+    fn trip(&self, connection: &Arc<MultiplexedConnection>, why: &str) {
+        let current = self.connection.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            self.connection.store(None);
+            self.up.send_replace(false);
+            tracing::warn!(why, "Redis is out");
+            self.broken.notify_one();
+        }
+    }
+
+    async fn keep(self: &Arc<Self>) {
+        let mut told = false;
+        loop {
+            match timeout(PROBE_TIMEOUT, self.connect()).await {
+                Ok(Ok(connection)) => {
+                    let connection = Arc::new(connection);
+                    self.connection.store(Some(Arc::clone(&connection)));
+                    self.up.send_replace(true);
+                    tracing::info!("Redis is there");
+                    told = true;
+                    self.while_well(&connection).await;
+                }
+                // Once: it may be out for hours.
+                failed if !told => {
+                    told = true;
+                    let why = failed.ok().and_then(|failed| failed.err()).map(|error| error.code().map(str::to_owned));
+                    tracing::warn!(why = why.flatten().as_deref().unwrap_or("connection"), "Redis is out");
+                }
+                _ => {}
+            }
+            let [jitter] = crate::vault::random::<1>();
+            sleep(COOL_OFF.mul_f64(0.75 + f64::from(jitter) / 512.0)).await;
+        }
+    }
+
+    /// Returns when the connection is of no use any more.
+    async fn while_well(&self, connection: &Arc<MultiplexedConnection>) {
+        loop {
+            // What woke us may have been about a connection before this one.
+            let _ = timeout(HEARTBEAT, self.broken.notified()).await;
+            if self.connection.load().is_none() {
+                return;
+            }
+            match timeout(PROBE_TIMEOUT, probe(&mut (**connection).clone())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.trip(connection, error.code().unwrap_or("connection")),
+                Err(_) => return self.trip(connection, "slow"),
+            }
+        }
+    }
+
+    async fn connect(self: &Arc<Self>) -> RedisResult<MultiplexedConnection> {
+        let listeners = Arc::downgrade(self);
+        // None of the library's own times: those of this file cover each step.
+        let settings =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None).set_push_sender(
+                move |push: PushInfo| listeners.upgrade().map(|shared| shared.hear(push)).ok_or(redis::aio::SendError),
+            );
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&settings).await?;
+        for channel in self.channels.keys() {
+            connection.subscribe(channel).await?;
+        }
+        probe(&mut connection).await?;
+        Ok(connection)
+    }
+
+    fn hear(&self, push: PushInfo) {
+        match (push.kind, push.data.as_slice()) {
+            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(message)]) => {
+                let channel = std::str::from_utf8(channel).ok().and_then(|name| self.channels.get(name));
+                if let Some(channel) = channel {
+                    // Nobody may listen just now.
+                    let _ = channel.send(message.clone());
+                }
+            }
+            (PushKind::Disconnection, _) => {
+                if let Some(connection) = self.connection.load_full() {
+                    self.trip(&connection, "disconnected");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes something: a Redis that does not take writes is of no use, however well it reads.
+async fn probe(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    redis::cmd("SET").arg("iluma-gateway:probe").arg(1).arg("PX").arg(10_000).query_async(connection).await
+}
+
+/// Whether the error says something of one value, and nothing of Redis.
+fn is_about_the_value(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::UnexpectedReturnType => true,
+        ErrorKind::Server(ServerErrorKind::ResponseError) => error.code() == Some("ERR"),
+        _ => error.code() == Some("WRONGTYPE"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::SecretString;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::sync::CancellationToken;
+
+    /// A server that says hello like Redis, takes subscriptions and writes, and leaves every GET without an answer.
+    async fn hanging(mut stream: TcpStream) {
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            heard.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&heard).into_owned();
+            let mut answer = String::new();
+            for word in text.split("\r\n") {
+                match word {
+                    "HELLO" => answer.push_str("%1\r\n$5\r\nproto\r\n:3\r\n"),
+                    "SET" | "CLIENT" => answer.push_str("+OK\r\n"),
+                    _ => {}
+                }
+            }
+            heard.clear();
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn link(addr: std::net::SocketAddr) -> Link {
+        let url = SecretString::from(format!("redis://{addr}/"));
+        Link::new(&config::RedisTarget { url, extra_ca: None }, &[]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let link = link(listener.local_addr().unwrap());
+        tasks.spawn(async move {
+            if let Ok((stream, _)) = listener.accept().await {
+                hanging(stream).await;
+            }
+        });
+        link.keep(&tasks, stop.clone());
+        link.watch().wait_for(|up| *up).await.unwrap();
+        // From here time is what the test says: it moves only when everybody waits, straight to the next deadline.
+        tokio::time::pause();
+        let (budget, started) = (Budget::of_request(), Instant::now());
+        let get = redis::cmd("GET").arg("x").clone();
+        for _ in 0..3 {
+            let answer: Result<Option<String>, LinkError> = link.command(&budget, &get).await;
+            assert_eq!(answer, Err(LinkError::Out));
+        }
+        assert!(started.elapsed() <= REQUEST_BUDGET + Duration::from_millis(1), "{:?}", started.elapsed());
+        assert!(!link.is_up());
+        let (budget, started) = (Budget::of_request(), Instant::now());
+        let answer: Result<Option<String>, LinkError> = link.command(&budget, &get).await;
+        assert_eq!((answer, started.elapsed()), (Err(LinkError::Out), Duration::ZERO));
+        stop.cancel();
+    }
+
+    #[test]
+    fn a_budget_is_spent_and_never_overdrawn() {
+        let budget = Budget::of_request();
+        budget.spend(Duration::from_millis(30));
+        assert_eq!(budget.left(), Duration::from_millis(20));
+        budget.spend(Duration::from_secs(1));
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,85 @@
+//! The link to a real Redis: it goes and comes back, whatever happens to the server.
+
+use crate::support::{PATIENCE, Redis};
+use iluma_gateway::config::RedisTarget;
+use iluma_gateway::link::{Budget, Link, LinkError};
+use iluma_gateway::tasks::Tasks;
+use redis::cmd;
+use tokio_util::sync::CancellationToken;
+
+/// A link that is kept until the test ends.
+struct Kept {
+    link: Link,
+    stop: CancellationToken,
+}
+
+impl Kept {
+    fn new(redis: &Redis) -> Self {
+        let target = RedisTarget { url: redis.url().into(), extra_ca: None };
+        let link = Link::new(&target, &["news".to_owned()]).expect("a URL");
+        let stop = CancellationToken::new();
+        link.keep(&Tasks::new(), stop.clone());
+        Self { link, stop }
+    }
+
+    async fn becomes(&self, up: bool) {
+        let mut watch = self.link.watch();
+        let seen = tokio::time::timeout(PATIENCE, watch.wait_for(|now| *now == up)).await;
+        assert!(seen.is_ok(), "the link never became {}", if up { "up" } else { "down" });
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, LinkError> {
+        // The patience of a request is no matter here, and the machine may be busy.
+        self.link.command(&Budget::of_work(PATIENCE), cmd("GET").arg(key)).await
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_link_finds_back_to_a_server_that_was_killed_or_hung() {
+    let mut redis = Redis::start().await;
+    let kept = Kept::new(&redis);
+    kept.becomes(true).await;
+    let mut news = kept.link.listen("news");
+    redis.ask::<()>(cmd("SET").arg("a").arg("1"));
+    assert_eq!(kept.get("a").await, Ok(Some("1".to_owned())));
+
+    redis.kill();
+    kept.becomes(false).await;
+    assert_eq!(kept.get("a").await, Err(LinkError::Out));
+    redis.run().await;
+    kept.becomes(true).await;
+    assert_eq!(kept.get("a").await, Ok(None));
+
+    redis.pause();
+    kept.becomes(false).await;
+    redis.resume();
+    kept.becomes(true).await;
+    assert_eq!(kept.get("a").await, Ok(None));
+    redis.ask::<i64>(cmd("PUBLISH").arg("news").arg("still heard"));
+    assert_eq!(news.recv().await.expect("a message"), b"still heard");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_out_and_another_type_is_not() {
+    let redis = Redis::start().await;
+    let kept = Kept::new(&redis);
+    kept.becomes(true).await;
+    redis.ask::<i64>(cmd("LPUSH").arg("list").arg("1"));
+    assert_eq!(kept.get("list").await, Err(LinkError::Unexpected));
+    assert!(kept.link.is_up());
+    for (break_it, mend_it) in [
+        (["REPLICAOF", "127.0.0.1", "1"].as_slice(), ["REPLICAOF", "NO", "ONE"].as_slice()),
+        (&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+    ] {
+        redis.ask::<()>(cmd(break_it[0]).arg(&break_it[1..]));
+        kept.becomes(false).await;
+        redis.ask::<()>(cmd(mend_it[0]).arg(&mend_it[1..]));
+        kept.becomes(true).await;
+    }
+}
