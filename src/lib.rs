@@ -10,7 +10,8 @@
 //!   [`telemetry`] (logs, metrics, scrubber).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material) and [`link`] (Redis).
+//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material), [`link`] (Redis)
+//!   and [`database`] (the embedded one).
 
 pub mod admin;
 pub mod alarm;
@@ -20,6 +21,7 @@ pub mod cache;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod database;
 pub mod demo;
 pub mod gateway;
 pub mod json;

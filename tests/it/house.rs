@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 24] = [
+const EDGES: [(&str, &[&str]); 25] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
     ("clock", &[]),
+    ("database", &[]),
     ("json", &[]),
     ("name", &[]),
     ("tasks", &[]),
@@ -58,7 +59,8 @@ const EDGES: [(&str, &[&str]); 24] = [
 ];
 
 const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 9] = ["alarm", "byte_size", "clock", "config", "json", "link", "name", "tasks", "vault"];
+const BASE: [&str; 10] =
+    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {
