@@ -29,6 +29,7 @@ pub mod keygen;
 pub mod limit;
 pub mod link;
 pub mod name;
+pub mod person;
 pub mod reply;
 pub mod route;
 pub mod server;

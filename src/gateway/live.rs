@@ -67,11 +67,6 @@ impl Live {
         })
     }
 
-    /// Whether another upstream answers than in `previous`, so that nothing it said counts any more.
-    pub(super) fn asks_another_upstream(&self, previous: &Self) -> bool {
-        self.upstream_settings.base_url != previous.upstream_settings.base_url
-    }
-
     /// Whether the tenant may go where the route leads.
     pub(super) fn permit(&self, tenant: &Tenant, method: &Method, route: &Route) -> Result<(), Rejection> {
         match route.treatment {
@@ -85,9 +80,12 @@ impl Live {
                 UnknownRoutes::Post if method == Method::POST => Ok(()),
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
-            Treatment::Cached | Treatment::Listed | Treatment::Health | Treatment::Streamed | Treatment::Described => {
-                Ok(())
-            }
+            Treatment::Cached
+            | Treatment::Looked
+            | Treatment::Listed
+            | Treatment::Health
+            | Treatment::Streamed
+            | Treatment::Described => Ok(()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::call;
 use crate::limit::Permit;
+use crate::link::Budget;
 use crate::name::{RouteName, TenantName};
 use crate::reply::ReplyBody;
 use crate::telemetry::CacheOutcome;
@@ -57,6 +58,8 @@ pub(super) struct Record {
     pub(super) upstream_took: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
     pub(super) reason: Option<&'static str>,
+    /// What the request may still wait for Redis.
+    pub(super) redis: Budget,
 }
 
 impl Record {
@@ -90,6 +93,7 @@ impl Record {
             upstream_took: None,
             upstream_status: None,
             reason: None,
+            redis: Budget::of_request(),
         })
     }
 
@@ -153,6 +157,7 @@ impl Drop for Record {
             response_bytes: self.response_bytes,
             upstream_status: self.upstream_status,
             reason: self.reason,
+            redis_duration: self.redis.spent(),
         });
     }
 }

@@ -12,6 +12,7 @@ mod journey;
 mod limits;
 mod link;
 mod metrics;
+mod nodes;
 mod privacy;
 mod process;
 mod protocols;

@@ -38,6 +38,9 @@ pub struct RigBuilder {
     secrets: BTreeMap<String, String>,
 }
 
+/// The key for data at rest, if a test says nothing else.
+const KEYS: &str = r#"encryption_keys = [{ id = "one", key = { env = "ENCRYPTION" } }]"#;
+
 impl Rig {
     pub fn builder() -> RigBuilder {
         RigBuilder {
@@ -85,6 +88,11 @@ impl Rig {
         self.simulator.as_ref().expect("a rig with a simulator")
     }
 
+    /// An operator's request.
+    pub fn operate(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
+    }
+
     /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = ask("GET", self.admin_url("/metrics")).send().await.text();
@@ -105,6 +113,27 @@ impl Rig {
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
         Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned())
+    }
+
+    /// Another node with the same configuration: same teams, same secrets, same upstream. Its clock and log are its own.
+    pub async fn another(&self) -> Self {
+        self.another_with(|text| text).await
+    }
+
+    /// Another node, with a change made to its configuration.
+    pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
+        let settings = self.settings(change).expect("settings");
+        let (app, clock, log) = started(&settings).await;
+        Self {
+            app,
+            simulator: None,
+            clock,
+            log,
+            account_key: self.account_key.clone(),
+            keys: self.keys.clone(),
+            settings_text: self.settings_text.clone(),
+            secrets: self.secrets.clone(),
+        }
     }
 
     /// Ends the gateway and the simulator.
@@ -138,7 +167,7 @@ impl RigBuilder {
         self
     }
 
-    /// Adds TOML lines to a section: `server`, `upstream`, `cache`, `admin`, `log`.
+    /// Adds TOML lines to a section: `server`, `upstream`, `state`, `cache`, `admin`, `log`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -154,6 +183,11 @@ impl RigBuilder {
     pub fn account_key(mut self, key: &str) -> Self {
         self.account_key = Some(key.into());
         self
+    }
+
+    /// Lets the gateway share what it knows by this server.
+    pub fn redis(self, redis: &super::Redis) -> Self {
+        self.secret("REDIS", &redis.url()).section("state", "redis = { url = { env = \"REDIS\" } }")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
@@ -187,12 +221,14 @@ impl RigBuilder {
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
              [state]\nroot_key = {{ env = \"ROOT\" }}\n\
-             encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
+             {}\n{}\n[cache]\n{}\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n",
             section("server"),
             section("admin"),
             section("log"),
             section("upstream"),
+            if section("state").contains("encryption_keys") { "" } else { KEYS },
+            section("state"),
             section("cache"),
         );
         let mut keys = BTreeMap::new();
@@ -206,11 +242,15 @@ impl RigBuilder {
         text.push_str(&self.extra);
         let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
-        let (clock, log) = (Clock::adjustable(), Lines::default());
-        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
-        let app = App::start(&settings, surroundings).await.expect("a gateway");
+        let (app, clock, log) = started(&settings).await;
         Rig { app, simulator, clock, log, account_key, keys, settings_text: text, secrets }
     }
+}
+
+async fn started(settings: &Settings) -> (App, Clock, Lines) {
+    let (clock, log) = (Clock::adjustable(), Lines::default());
+    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
+    (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 
 /// Lines that were written so far.
