@@ -122,7 +122,8 @@ impl Gateway {
     /// None.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Recorded>, Infallible> {
         let live = self.live.load_full();
-        let mut record = Record::open(&self.telemetry, &live.nobody, request.method(), request.headers());
+        let mut record =
+            Record::open(&self.telemetry, &live.nobody, request.method(), request.headers(), live.redis_timeout);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must stay one request's.
         let served = AssertUnwindSafe(self.serve(&live, request, &mut record)).catch_unwind().await;

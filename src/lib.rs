@@ -8,9 +8,10 @@
 //! - The features, which never know each other: [`route`] (path to row), [`tenant`] (key to team), [`limit`] (may it ask
 //!   now), [`call`] (the request, parsed once), [`cache`] (keys, entries, flights), [`upstream`] (connections to Iluma),
 //!   [`telemetry`] (logs, metrics, scrubber).
+//! - [`operator`] is the command line's way to a gateway that runs.
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material), [`link`] (Redis)
+//!   [`alarm`], [`json`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material), [`link`] (Redis)
 //!   and [`database`] (the embedded one).
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod keygen;
 pub mod limit;
 pub mod link;
 pub mod name;
+pub mod operator;
 pub mod person;
 pub mod reply;
 pub mod route;
@@ -37,5 +39,6 @@ pub mod simulator;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;
+pub mod trust;
 pub mod upstream;
 pub mod vault;

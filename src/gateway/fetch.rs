@@ -31,6 +31,9 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// How old the word that a request is pending may be before upstream is asked what became of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What looking up where an answer belongs may take, in a call that upstream has answered.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// What one call brought to all who asked.
 #[derive(Debug)]
 pub(super) struct Landed {
@@ -266,7 +269,7 @@ impl Gateway {
     /// Gives the final answer to a pending request its place: who asks the same from now on gets it.
     async fn settle(&self, account: &AccountName, target: &PathAndQuery, answer: &Collected) {
         let Some((path, id)) = target.path().rsplit_once('/') else { return };
-        let Some(awaited) = self.cache.awaited(account, id, &Budget::of_request()).await else { return };
+        let Some(awaited) = self.cache.awaited(account, id, &Budget::of(SETTLING)).await else { return };
         // Another version of the API says the same in another shape.
         if awaited.path != path {
             return;

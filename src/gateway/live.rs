@@ -12,6 +12,7 @@ use crate::tenant::{Tenant, Tenants};
 use crate::upstream::{Credential, Upstream};
 use http::Method;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Live {
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
     /// Of requests that no tenant asks.
     pub(super) nobody: Arc<TenantMetrics>,
+    /// What a request may wait for Redis.
+    pub(super) redis_timeout: Duration,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
 }
@@ -62,6 +65,7 @@ impl Live {
             upstream,
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
             nobody: metrics.tenant(None),
+            redis_timeout: settings.state.redis_timeout,
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })

@@ -13,6 +13,7 @@ mod limits;
 mod link;
 mod metrics;
 mod nodes;
+mod pending;
 mod privacy;
 mod process;
 mod protocols;

@@ -185,9 +185,10 @@ impl RigBuilder {
         self
     }
 
-    /// Lets the gateway share what it knows by this server.
+    /// Lets the gateway share what it knows by this server. Its patience is a busy machine's.
     pub fn redis(self, redis: &super::Redis) -> Self {
-        self.secret("REDIS", &redis.url()).section("state", "redis = { url = { env = \"REDIS\" } }")
+        self.secret("REDIS", &redis.url())
+            .section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
