@@ -14,10 +14,9 @@ pub mod watch;
 
 pub use describe::Description;
 pub use raw::{Fault, Faults};
-pub use teams::CALLBACK_TYPES;
 
 use crate::byte_size::ByteSize;
-use crate::name::{AccountName, RouteName, TenantName};
+use crate::name::{AccountName, CallbackType, RouteName, TenantName};
 use secrecy::{SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -258,7 +257,7 @@ pub struct Tenant {
     /// Where its callbacks may be sent.
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
-    pub callback_urls: BTreeMap<String, http::Uri>,
+    pub callback_urls: BTreeMap<CallbackType, http::Uri>,
 }
 
 /// A path that Iluma added, treated like a row we know.

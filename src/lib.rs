@@ -11,7 +11,7 @@
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
 //!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material), [`link`] (Redis)
-//!   and [`database`] (the embedded one).
+//!   [`database`] (the embedded one), and [`state`] (what must not be lost).
 
 pub mod admin;
 pub mod alarm;
@@ -33,6 +33,7 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod simulator;
+pub mod state;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;

@@ -5,20 +5,11 @@
 
 use super::raw::{self, Entry, Section, UrlParts};
 use super::{Account, Tenant, routes};
-use crate::name::{AccountName, TenantName};
+use crate::name::{AccountName, CallbackType, TenantName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
-
-/// What Iluma's callbacks may be about (`type` at `/callback/urls`).
-pub const CALLBACK_TYPES: [&str; 5] = [
-    "NAME_VALIDATOR_REQUEST",
-    "BANK_NAME_VALIDATOR_DETAILS",
-    "ID_IMAGE_OCR_REQUEST",
-    "BUSINESS_DOCUMENT_OCR_REQUEST",
-    "DOCUMENT_OCR_CAPTURE_REQUEST",
-];
 
 /// The names as well, those of faulty accounts among them: a tenant of one has no fault of its own.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
@@ -198,11 +189,13 @@ fn refuse_link_local(entry: &Entry<'_>, host: &str) -> Option<()> {
     Some(())
 }
 
-fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<String, http::Uri> {
+fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<CallbackType, http::Uri> {
     let mut read = BTreeMap::new();
-    for (kind, entry) in urls.named() {
-        if !CALLBACK_TYPES.contains(&kind.as_str()) {
-            entry.fault(format!("no such callback type; known: {}", CALLBACK_TYPES.join(", ")));
+    for (name, entry) in urls.named() {
+        let kind = name.parse::<CallbackType>();
+        if let Err(unknown) = &kind {
+            let known = CallbackType::ALL.map(CallbackType::as_str).join(", ");
+            entry.fault(format!("{unknown}; known: {known}"));
         }
         let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
         let host = url.host().unwrap_or_default().to_ascii_lowercase();
@@ -212,7 +205,9 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Strin
         if hosts.is_some_and(|hosts| !hosts.contains(&host)) {
             entry.fault("its host is not in callback_hosts");
         }
-        read.insert(kind, url);
+        if let Ok(kind) = kind {
+            read.insert(kind, url);
+        }
     }
     read
 }

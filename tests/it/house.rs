@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 25] = [
+const EDGES: [(&str, &[&str]); 26] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -21,6 +21,7 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
+    ("state", &["clock", "config", "database", "name", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
     ("call", &["json"]),
@@ -59,8 +60,8 @@ const EDGES: [(&str, &[&str]); 25] = [
 ];
 
 const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 10] =
-    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
+const BASE: [&str; 11] =
+    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "state", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {
