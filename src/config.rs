@@ -90,6 +90,8 @@ pub struct Callbacks {
     pub public_url: Option<http::Uri>,
     /// Waits between attempts; after the last one a delivery is dead.
     pub retry: Vec<Duration>,
+    /// Certificates that deliveries trust beside the platform's.
+    pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 /// The admin listener.
@@ -258,6 +260,11 @@ pub struct Tenant {
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
     pub callback_urls: BTreeMap<CallbackType, http::Uri>,
+    /// What its callbacks carry as `x-callback-token`; none is one derived from the root key.
+    pub callback_token: Option<SecretString>,
+    /// What its callbacks are signed with, `whsec_` and base64 each: all of them, while it changes. None is one derived
+    /// from the root key.
+    pub webhook_secrets: Vec<SecretString>,
 }
 
 /// A path that Iluma added, treated like a row we know.

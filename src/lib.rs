@@ -19,6 +19,7 @@ pub mod app;
 pub mod byte_size;
 pub mod cache;
 pub mod call;
+pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod database;

@@ -485,3 +485,21 @@ impl State {
         }
     }
 }
+
+impl Waiting {
+    /// One that came now, for tests of what is made of it.
+    #[cfg(test)]
+    #[must_use]
+    pub fn example(account: &str, kind: Option<CallbackType>, id: &str, body: Bytes, awaiting: Vec<Awaiting>) -> Self {
+        Self {
+            name: CallbackName([0; 32]),
+            account: account.parse().expect("a name"),
+            kind,
+            id: id.into(),
+            body,
+            received: crate::clock::Clock::system().wall(),
+            awaiting,
+            touched: 0,
+        }
+    }
+}
