@@ -1,15 +1,20 @@
-//! What platform operators ask: health, readiness, metrics, and who the tenants are.
+//! What platform operators ask: health, readiness, metrics, who the tenants are, and what became of callbacks.
 //!
 //! Invariant: what names a team needs the admin token, compared in constant time; metrics hold nothing personal and
 //! are open.
 
+mod callbacks;
+
 use crate::config::Settings;
 use crate::name::RouteName;
+use crate::state::State;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -22,6 +27,7 @@ use subtle::ConstantTimeEq as _;
 #[derive(Debug)]
 pub struct Admin {
     metrics: Metrics,
+    state: State,
     live: ArcSwap<Live>,
     draining: AtomicBool,
 }
@@ -64,8 +70,9 @@ impl Live {
 impl Admin {
     /// Answers for what `settings` say.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics) -> Self {
-        Self { metrics, live: ArcSwap::from_pointee(Live::new(settings)), draining: AtomicBool::new(false) }
+    pub fn new(settings: &Settings, metrics: Metrics, state: State) -> Self {
+        let live = ArcSwap::from_pointee(Live::new(settings));
+        Self { metrics, state, live, draining: AtomicBool::new(false) }
     }
 
     /// Goes over to other settings.
@@ -82,29 +89,37 @@ impl Admin {
     ///
     /// # Errors
     /// None.
-    #[allow(clippy::unused_async, reason = "a service answers with a future")]
-    pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = request.uri().path();
-        let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/tenants");
+    pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        let method = match path {
+            "/v1/callbacks/replay" => Some(Method::POST),
+            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" => Some(Method::GET),
+            _ => None,
+        };
+        let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         Ok(match path {
-            _ if known && !asks => {
-                let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "only GET is known here");
-                refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                refused
-            }
+            _ if method.as_ref().is_some_and(|method| method != asked) => not_allowed(method == Some(Method::POST)),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.draining.load(Ordering::Acquire) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render().into())
             }
-            _ => self.api(path, request.headers()),
+            _ => self.api(path, &head, body).await,
         })
     }
 
-    fn api(&self, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let live = self.live.load();
+    async fn api<B>(&self, path: &str, head: &Parts, body: B) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let live = self.live.load_full();
         let Some(token) = &live.token else {
             return error(
                 StatusCode::FORBIDDEN,
@@ -112,17 +127,24 @@ impl Admin {
                 "the admin API is off, admin.token turns it on",
             );
         };
-        if !bears(headers, token) {
+        if !bears(&head.headers, token) {
             return error(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "the admin token is missing or wrong");
         }
         match path {
-            "/v1/tenants" => {
-                let body = serde_json::to_vec(&serde_json::json!({ "tenants": live.tenants })).unwrap_or_default();
-                typed(StatusCode::OK, "application/json", body.into())
-            }
+            "/v1/tenants" => json(&serde_json::json!({ "tenants": live.tenants })),
+            "/v1/callbacks" => callbacks::list(&self.state, head.uri.query().unwrap_or_default()).await,
+            "/v1/callbacks/replay" => callbacks::replay(&self.state, body).await,
             _ => error(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "there is nothing at this path"),
         }
     }
+}
+
+fn not_allowed(post: bool) -> Response<Full<Bytes>> {
+    let (message, allow) =
+        if post { ("only POST is known here", "POST") } else { ("only GET is known here", "GET, HEAD") };
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    refused
 }
 
 /// Whether the request carries the token. Hashes are compared, so that not even its length shows.
@@ -139,6 +161,10 @@ fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     typed(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(StatusCode::OK, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {

@@ -73,10 +73,13 @@ pub struct Callbacks {
 /// What the rest of the gateway is asked and told.
 pub struct Hooks {
     /// The persons that a callback's body is about.
-    pub persons: Box<dyn Fn(&AccountName, &[u8]) -> Vec<Tag> + Send + Sync>,
+    pub persons: Persons,
     /// Something happened that is counted.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
 }
+
+/// Finds the persons in a callback of an account.
+pub type Persons = Box<dyn Fn(&AccountName, &[u8]) -> Vec<Tag> + Send + Sync>;
 
 /// Something that is counted. Nothing in it comes from input.
 #[derive(Debug, Clone, Copy)]

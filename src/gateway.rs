@@ -8,10 +8,12 @@ mod ask;
 mod forward;
 mod live;
 mod record;
+mod settings;
 
 pub use record::{Recorded, Telemetry};
 
 use crate::cache::{Cache, Flights};
+use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::reply::{Rejection, ReplyBody};
@@ -38,6 +40,7 @@ use std::sync::Arc;
 pub struct Gateway {
     live: ArcSwap<Live>,
     cache: Cache,
+    callbacks: Arc<Callbacks>,
     flights: Flights<Result<Arc<Landed>, CallError>>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
@@ -52,7 +55,12 @@ impl Gateway {
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks) -> Result<Self, rustls::Error> {
+    pub fn new(
+        settings: &Settings,
+        telemetry: Telemetry,
+        tasks: Tasks,
+        callbacks: Arc<Callbacks>,
+    ) -> Result<Self, rustls::Error> {
         use secrecy::ExposeSecret as _;
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
@@ -60,6 +68,7 @@ impl Gateway {
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
+            callbacks,
             flights: Flights::new(),
             telemetry: Arc::new(telemetry),
             clock,
@@ -149,6 +158,7 @@ impl Gateway {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Described => Ok(describe(live, &route)),
+            Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,
             _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
         }
     }

@@ -63,20 +63,15 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 13] = [
-    "callbacks.*",
-    "state.path",
+const NOT_IN_EFFECT: [&str; 8] = [
     "cache.bank.stale_if_error",
     "accounts.*.requests_per_second",
     "accounts.*.max_wait",
     "accounts.*.seal_references",
-    "accounts.*.callback_token",
     "tenants.*.weight",
     "tenants.*.upstream_calls_per_day",
     "tenants.*.upstream_calls_per_month",
     "tenants.*.owns_unsealed",
-    "tenants.*.callback_hosts",
-    "tenants.*.callback_urls",
 ];
 
 // Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
@@ -595,16 +590,9 @@ like = "bank"
         assert_eq!(
             settings.not_in_effect,
             [
-                "accounts.live.callback_token",
                 "accounts.live.max_wait",
                 "accounts.live.requests_per_second",
                 "accounts.live.seal_references",
-                "callbacks.listen",
-                "callbacks.public_url",
-                "callbacks.retry",
-                "state.path",
-                "tenants.lending.callback_hosts",
-                "tenants.lending.callback_urls",
                 "tenants.lending.owns_unsealed",
                 "tenants.lending.upstream_calls_per_day",
                 "tenants.lending.upstream_calls_per_month",

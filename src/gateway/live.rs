@@ -77,7 +77,6 @@ impl Live {
         match route.treatment {
             Treatment::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
-            Treatment::Callback => Err(Rejection::CallbackSettings),
             // TRACE would bring the account's credential back, CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
             Treatment::Unknown => match self.unknown_routes {
@@ -85,9 +84,12 @@ impl Live {
                 UnknownRoutes::Post if method == Method::POST => Ok(()),
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
-            Treatment::Cached | Treatment::Listed | Treatment::Health | Treatment::Streamed | Treatment::Described => {
-                Ok(())
-            }
+            Treatment::Cached
+            | Treatment::Listed
+            | Treatment::Health
+            | Treatment::Streamed
+            | Treatment::Described
+            | Treatment::Callback => Ok(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 27] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -25,19 +25,21 @@ const EDGES: [(&str, &[&str]); 26] = [
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
     ("call", &["json"]),
+    ("callback", &["clock", "config", "json", "name", "state", "tasks", "vault"]),
     ("limit", &["clock", "config", "name"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
     ("upstream", &["alarm", "clock", "config", "tasks"]),
     // Errors of the features to HTTP.
-    ("reply", &["call", "limit", "route", "tenant", "upstream"]),
+    ("reply", &["call", "callback", "limit", "route", "tenant", "upstream"]),
     // The request path hands each feature its slice.
     (
         "gateway",
         &[
             "cache",
             "call",
+            "callback",
             "clock",
             "config",
             "limit",
@@ -50,16 +52,16 @@ const EDGES: [(&str, &[&str]); 26] = [
             "upstream",
         ],
     ),
-    ("admin", &["config", "name", "telemetry"]),
+    ("admin", &["config", "name", "state", "telemetry"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
-    ("app", &["admin", "clock", "config", "gateway", "server", "tasks", "telemetry"]),
+    ("app", &["admin", "callback", "clock", "config", "database", "gateway", "server", "state", "tasks", "telemetry"]),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),
 ];
 
-const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
+const FEATURES: [&str; 8] = ["cache", "call", "callback", "limit", "route", "telemetry", "tenant", "upstream"];
 const BASE: [&str; 11] =
     ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "state", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];

@@ -1,5 +1,7 @@
 //! What every engine of state does, whichever it is: one suite, run against each.
 
+#![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
+
 use bytes::Bytes;
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{self, EncryptionKey, Retention};

@@ -10,8 +10,8 @@ use iluma_gateway::simulator::{self, Simulator};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 
 /// A running gateway, its simulator where it has one, and what it logs.
 pub struct Rig {
@@ -21,6 +21,8 @@ pub struct Rig {
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
     pub account_key: String,
+    /// Where its state is.
+    pub folder: Arc<TempDir>,
     keys: BTreeMap<String, String>,
     settings_text: String,
     secrets: BTreeMap<String, String>,
@@ -35,6 +37,7 @@ pub struct RigBuilder {
     sections: BTreeMap<String, String>,
     extra: String,
     account_key: Option<String>,
+    folder: Option<Arc<TempDir>>,
     secrets: BTreeMap<String, String>,
 }
 
@@ -47,6 +50,7 @@ impl Rig {
             sections: BTreeMap::new(),
             extra: String::new(),
             account_key: None,
+            folder: None,
             secrets: BTreeMap::new(),
         }
     }
@@ -63,6 +67,27 @@ impl Rig {
     /// The URL of a path at the admin listener.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.admin_address())
+    }
+
+    /// The URL of a path at the listener for callbacks.
+    pub fn callbacks_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.callbacks_address())
+    }
+
+    /// A callback of Iluma's for the account `live`.
+    pub fn callback(&self, kind: &str, body: impl Into<String>) -> Ask {
+        let url = self.callbacks_url(&format!("/callbacks/live/{kind}"));
+        ask("POST", url).header("x-callback-token", self.secret("CALLBACK")).json(body)
+    }
+
+    /// A secret of its settings.
+    pub fn secret(&self, name: &str) -> &str {
+        &self.secrets[name]
+    }
+
+    /// A request of an operator.
+    pub fn operator(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
     /// The key of a team.
@@ -104,7 +129,7 @@ impl Rig {
     /// The faults of the changed text.
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
-        Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned())
+        Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned())
     }
 
     /// Ends the gateway and the simulator.
@@ -138,7 +163,15 @@ impl RigBuilder {
         self
     }
 
-    /// Adds TOML lines to a section: `server`, `upstream`, `cache`, `admin`, `log`.
+    /// Gives it the state of a rig that ended, in its folder; the secrets and keys that go with it are to be the same, too.
+    pub fn after(mut self, rig: &Rig) -> Self {
+        self.folder = Some(Arc::clone(&rig.folder));
+        self.account_key = Some(rig.account_key.clone());
+        self.secrets.clone_from(&rig.secrets);
+        self
+    }
+
+    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `cache`, `admin`, `log`, `accounts.live`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -178,22 +211,25 @@ impl RigBuilder {
         let account_key = self.account_key.clone().unwrap_or_else(random_key);
         let mut secrets = self.secrets.clone();
         secrets.insert("ACCOUNT".into(), account_key.clone());
-        for name in ["ROOT", "ENCRYPTION", "ADMIN"] {
-            secrets.insert(name.into(), keygen::secret().expose_secret().to_owned());
+        for name in ["ROOT", "ENCRYPTION", "ADMIN", "CALLBACK"] {
+            secrets.entry(name.into()).or_insert_with(|| keygen::secret().expose_secret().to_owned());
         }
         let section = |name: &str| self.sections.get(name).cloned().unwrap_or_default();
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
              [state]\nroot_key = {{ env = \"ROOT\" }}\n\
              encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
-             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n",
+             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\
+             callback_token = {{ env = \"CALLBACK\" }}\n{}\n",
             section("server"),
+            section("callbacks"),
             section("admin"),
             section("log"),
             section("upstream"),
             section("cache"),
+            section("accounts.live"),
         );
         let mut keys = BTreeMap::new();
         for (name, lines) in &self.tenants {
@@ -204,12 +240,13 @@ impl RigBuilder {
             keys.insert(name.clone(), key.key.expose_secret().to_owned());
         }
         text.push_str(&self.extra);
-        let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
+        let folder = self.folder.clone().unwrap_or_else(|| Arc::new(TempDir::new().expect("a folder")));
+        let settings = Settings::parse(&text, folder.path(), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let (clock, log) = (Clock::adjustable(), Lines::default());
         let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
         let app = App::start(&settings, surroundings).await.expect("a gateway");
-        Rig { app, simulator, clock, log, account_key, keys, settings_text: text, secrets }
+        Rig { app, simulator, clock, log, account_key, folder, keys, settings_text: text, secrets }
     }
 }
 
