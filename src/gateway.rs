@@ -9,10 +9,12 @@ mod fetch;
 mod forward;
 mod live;
 mod record;
+mod settings;
 
 pub use record::{Recorded, Telemetry};
 
 use crate::cache::{Cache, Flights};
+use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::link::Link;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 pub struct Gateway {
     live: ArcSwap<Live>,
     cache: Arc<Cache>,
+    callbacks: Arc<Callbacks>,
     flights: Flights<Result<Arc<Landed>, CallError>>,
     persons: Persons,
     telemetry: Arc<Telemetry>,
@@ -53,28 +56,34 @@ pub struct Gateway {
     connections: Tasks,
 }
 
+/// What a gateway shares with others who serve beside it.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where nodes share the cache.
+    pub link: Option<Link>,
+    /// Tells persons apart, and nobody who they are.
+    pub persons: Persons,
+    /// Everything about callbacks.
+    pub callbacks: Arc<Callbacks>,
+}
+
 impl Gateway {
-    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away; `link` is where nodes share
-    /// the cache.
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(
-        settings: &Settings,
-        telemetry: Telemetry,
-        tasks: Tasks,
-        link: Option<Link>,
-    ) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = link.map(|link| (link, Vault::new(&settings.state)));
+        let shared = parts.link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
+            callbacks: parts.callbacks,
             flights: Flights::new(),
-            persons: Persons::new(root),
+            persons: parts.persons,
             telemetry: Arc::new(telemetry),
             clock,
             tasks,
@@ -108,12 +117,6 @@ impl Gateway {
     #[must_use]
     pub const fn cache(&self) -> &Arc<Cache> {
         &self.cache
-    }
-
-    /// Tells persons apart, and nobody who they are.
-    #[must_use]
-    pub const fn persons(&self) -> &Persons {
-        &self.persons
     }
 
     /// Answers one request, whatever it is.
@@ -168,6 +171,7 @@ impl Gateway {
             Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Described => Ok(describe(live, &route)),
+            Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,
             _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
         }
     }

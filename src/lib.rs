@@ -11,8 +11,8 @@
 //! - [`operator`] is the command line's way to a gateway that runs.
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material), [`link`] (Redis)
-//!   and [`database`] (the embedded one).
+//!   [`alarm`], [`json`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material), [`link`] (Redis),
+//!   [`database`] (the embedded one), and [`state`] (what must not be lost).
 
 pub mod admin;
 pub mod alarm;
@@ -20,6 +20,7 @@ pub mod app;
 pub mod byte_size;
 pub mod cache;
 pub mod call;
+pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod database;
@@ -36,6 +37,7 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod simulator;
+pub mod state;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;

@@ -63,19 +63,14 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 12] = [
-    "callbacks.*",
-    "state.path",
+const NOT_IN_EFFECT: [&str; 7] = [
     "accounts.*.requests_per_second",
     "accounts.*.max_wait",
     "accounts.*.seal_references",
-    "accounts.*.callback_token",
     "tenants.*.weight",
     "tenants.*.upstream_calls_per_day",
     "tenants.*.upstream_calls_per_month",
     "tenants.*.owns_unsealed",
-    "tenants.*.callback_hosts",
-    "tenants.*.callback_urls",
 ];
 
 // Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
@@ -167,7 +162,8 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
     let listener = listener(callbacks);
     let public_url = callbacks.maybe("public_url", |url| url.url(&["http", "https"], UrlParts::Path));
     let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
-    Some(Callbacks { listener: listener?, public_url, retry: retry? })
+    let extra_ca = callbacks.maybe("extra_ca", tls::trusted).unwrap_or_default();
+    Some(Callbacks { listener: listener?, public_url, retry: retry?, extra_ca })
 }
 
 fn admin(admin: &Section<'_>) -> Option<Admin> {
@@ -378,6 +374,9 @@ mod tests {
             "ILUMA_GATEWAY_REDIS_URL" | "ILUMA_GATEWAY_REDIS_CACHE_URL" => {
                 format!("rediss://iluma:{MARK}@redis.internal/0")
             }
+            "LENDING_CALLBACK_TOKEN" => format!("{MARK}-token"),
+            "LENDING_WEBHOOK_SECRET" => format!("whsec_{MARK:0<32}"),
+            "WHSEC_SHORT" => format!("whsec_{MARK:0<28}"),
             "KEY63" => format!("{MARK:0<63}"),
             "KEYX" => format!("{MARK:x<64}"),
             _ if name.starts_with("ILUMA_") || name == "TOKEN" => format!("{MARK}-{}", name.to_lowercase()),
@@ -413,7 +412,15 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        for name in ["cert.pem", "teams-ca.pem", "iluma-ca.pem", "ops-ca.pem", "proxy-ca.pem", "redis-ca.pem"] {
+        for name in [
+            "cert.pem",
+            "teams-ca.pem",
+            "iluma-ca.pem",
+            "ops-ca.pem",
+            "proxy-ca.pem",
+            "redis-ca.pem",
+            "internal-ca.pem",
+        ] {
             write(name, &made.cert.pem());
         }
         write("key.pem", &made.signing_key.serialize_pem());
@@ -589,16 +596,9 @@ like = "bank"
         assert_eq!(
             settings.not_in_effect,
             [
-                "accounts.live.callback_token",
                 "accounts.live.max_wait",
                 "accounts.live.requests_per_second",
                 "accounts.live.seal_references",
-                "callbacks.listen",
-                "callbacks.public_url",
-                "callbacks.retry",
-                "state.path",
-                "tenants.lending.callback_hosts",
-                "tenants.lending.callback_urls",
                 "tenants.lending.owns_unsealed",
                 "tenants.lending.upstream_calls_per_day",
                 "tenants.lending.upstream_calls_per_month",
@@ -743,6 +743,10 @@ like = "bank"
             (lending("callback_hosts = [\"lending.internal\"]\ncallback_urls = { NAME_VALIDATOR_REQUEST = \"https://payments.internal/?token=5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: its host is not in callback_hosts"),
             (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"ftp://lending.internal/5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: must be a URL with a host, beginning with http:// or https://"),
             (lending("callback_urls = { BANK = \"https://lending.internal\" }"), "tenants.lending.callback_urls.BANK: no such callback type; known: NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST"),
+            (lending("webhook_secret = { env = \"WHSEC_SHORT\" }"), "tenants.lending.webhook_secret: the secret must be whsec_ and the base64 of 24 to 64 bytes"),
+            (lending("webhook_secret = [{ env = \"LENDING_WEBHOOK_SECRET\" }, { env = \"TOKEN\" }]"), "tenants.lending.webhook_secret[1]: the secret must be whsec_ and the base64 of 24 to 64 bytes"),
+            (lending("webhook_secret = []"), "tenants.lending.webhook_secret: must have 1 to 4 members, has 0"),
+            (lending("callback_token = { env = \"SPACE\" }"), "tenants.lending.callback_token: the secret must be printable ASCII without space"),
             (lending("callback_url = {}"), "tenants.lending.callback_url: unknown key; did you mean \"callback_urls\"?"),
             // Routes.
             (with("[routes]"), "routes: must be a list, is a table"),
@@ -950,6 +954,8 @@ like = "bank"
                     "burst",
                     "api_key",
                     "callback_token",
+                    "webhook_secret",
+                    "extra_ca",
                 ])
                 .prop_map(str::to_owned),
                 any::<String>(),

@@ -76,7 +76,6 @@ impl Live {
         match route.treatment {
             Treatment::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
-            Treatment::Callback => Err(Rejection::CallbackSettings),
             // TRACE would bring the account's credential back, CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
             Treatment::Unknown => match self.unknown_routes {
@@ -89,7 +88,8 @@ impl Live {
             | Treatment::Listed
             | Treatment::Health
             | Treatment::Streamed
-            | Treatment::Described => Ok(()),
+            | Treatment::Described
+            | Treatment::Callback => Ok(()),
         }
     }
 }

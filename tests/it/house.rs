@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 28] = [
+const EDGES: [(&str, &[&str]); 30] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -23,22 +23,25 @@ const EDGES: [(&str, &[&str]); 28] = [
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     ("person", &["json", "vault"]),
+    ("state", &["clock", "config", "database", "name", "person", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
     ("call", &["json"]),
+    ("callback", &["clock", "config", "json", "name", "person", "state", "tasks", "trust", "vault"]),
     ("limit", &["clock", "config", "name"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
     ("upstream", &["alarm", "clock", "config", "tasks", "trust"]),
     // Errors of the features to HTTP.
-    ("reply", &["call", "limit", "route", "tenant", "upstream"]),
+    ("reply", &["call", "callback", "limit", "route", "tenant", "upstream"]),
     // The request path hands each feature its slice.
     (
         "gateway",
         &[
             "cache",
             "call",
+            "callback",
             "clock",
             "config",
             "limit",
@@ -54,19 +57,49 @@ const EDGES: [(&str, &[&str]); 28] = [
             "vault",
         ],
     ),
-    ("admin", &["cache", "config", "name", "person", "telemetry"]),
+    ("admin", &["cache", "config", "name", "person", "state", "telemetry"]),
     ("operator", &["config", "trust"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
-    ("app", &["admin", "cache", "clock", "config", "gateway", "link", "server", "tasks", "telemetry"]),
+    (
+        "app",
+        &[
+            "admin",
+            "cache",
+            "callback",
+            "clock",
+            "config",
+            "database",
+            "gateway",
+            "link",
+            "person",
+            "server",
+            "state",
+            "tasks",
+            "telemetry",
+        ],
+    ),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),
 ];
 
-const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 10] =
-    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
+const FEATURES: [&str; 8] = ["cache", "call", "callback", "limit", "route", "telemetry", "tenant", "upstream"];
+const BASE: [&str; 13] = [
+    "alarm",
+    "byte_size",
+    "clock",
+    "config",
+    "database",
+    "json",
+    "link",
+    "name",
+    "person",
+    "state",
+    "tasks",
+    "trust",
+    "vault",
+];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {

@@ -20,6 +20,7 @@ mod protocols;
 mod routing;
 mod simulator;
 mod start_and_end;
+mod state;
 mod support;
 mod unread;
 mod upstream_faults;

@@ -140,11 +140,14 @@ impl Program {
 
     /// Where it listens: `server` and `admin`, as its log says.
     pub async fn listening(&self) -> (SocketAddr, SocketAddr) {
+        (self.address("server").await, self.address("admin").await)
+    }
+
+    /// Where one of its listeners is.
+    pub async fn address(&self, listener: &str) -> SocketAddr {
         let line = self.stderr_line(r#""message":"listening""#).await;
         let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
-        let address =
-            |name: &str| line["fields"][name].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        (address("server"), address("admin"))
+        line["fields"][listener].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
     /// A line of the standard error with this text, once it is there.
