@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, simulator};
+use iluma_gateway::{app, demo, keygen, register, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,6 +43,15 @@ enum Command {
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
+    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
+    ///
+    /// Prints what it changed, by account and type; exits with 1 if anything failed.
+    #[command(after_help = "Example: iluma-gateway register-callbacks --config /etc/iluma-gateway/config.toml")]
+    RegisterCallbacks {
+        /// The configuration file; callbacks.public_url says how Iluma reaches the gateway.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -71,6 +80,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Run { config } => runtime()?.block_on(app::run(config))?,
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
+        Command::RegisterCallbacks { config } => {
+            print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
+        }
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),
