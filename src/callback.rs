@@ -51,7 +51,7 @@ const MOST_MADE: usize = 4096;
 
 /// How often what is old is removed, and queues are counted.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a loop rests after state failed it.
 const REST: Duration = Duration::from_secs(1);

@@ -2,11 +2,12 @@
 //!
 //! `README.md` says what it does, `ARCHITECTURE.md` how it is built. The map, from the top down:
 //!
-//! - [`app`] wires the parts together and serves; [`demo`] and [`simulator`] show and test it.
+//! - [`app`] wires the parts together and serves; [`demo`] and [`simulator`] show and test it; [`register`] tells Iluma
+//!   where callbacks go.
 //! - [`server`] knows sockets, TLS and drain, and nothing of what is asked. [`admin`] answers operators.
 //! - [`gateway`] is the path of a request: `Gateway::handle` leaves one record of each, `Gateway::serve` is its stages.
 //! - The features, which never know each other: [`route`] (path to row), [`tenant`] (key to team), [`limit`] (may it ask
-//!   now), [`call`] (the request, parsed once), [`cache`] (keys, entries, flights), [`upstream`] (connections to Iluma),
+//!   now), [`call`] (the request, parsed once), [`callback`] (results on their way to teams), [`cache`] (keys, entries, flights), [`upstream`] (connections to Iluma),
 //!   [`telemetry`] (logs, metrics, scrubber).
 //! - [`operator`] is the command line's way to a gateway that runs.
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
@@ -33,6 +34,7 @@ pub mod link;
 pub mod name;
 pub mod operator;
 pub mod person;
+pub mod register;
 pub mod reply;
 pub mod route;
 pub mod server;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, operator, simulator};
+use iluma_gateway::{app, demo, keygen, operator, register, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +47,15 @@ enum Command {
     Purge(operator::Purge),
     /// Erase what a running gateway, and all that share with it, know about a person.
     Erase(operator::Erase),
+    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
+    ///
+    /// Prints what it changed, by account and type; exits with 1 if anything failed.
+    #[command(after_help = "Example: iluma-gateway register-callbacks --config /etc/iluma-gateway/config.toml")]
+    RegisterCallbacks {
+        /// The configuration file; callbacks.public_url says how Iluma reaches the gateway.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -77,6 +86,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
         Command::Purge(order) => println!("{}", runtime()?.block_on(operator::purge(order))?),
         Command::Erase(order) => println!("{}", runtime()?.block_on(operator::erase(order))?),
+        Command::RegisterCallbacks { config } => {
+            print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
+        }
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

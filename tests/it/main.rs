@@ -3,12 +3,14 @@
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
 mod caching;
+mod callbacks;
 mod collapsing;
 mod contract;
 mod h2_stalls;
 mod hostile;
 mod house;
 mod journey;
+mod kills;
 mod limits;
 mod link;
 mod metrics;

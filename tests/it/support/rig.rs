@@ -192,11 +192,9 @@ impl RigBuilder {
         self
     }
 
-    /// Gives it the state of a rig that ended, in its folder; the secrets and keys that go with it are to be the same, too.
-    pub fn after(mut self, rig: &Rig) -> Self {
-        self.folder = Some(Arc::clone(&rig.folder));
-        self.account_key = Some(rig.account_key.clone());
-        self.secrets.clone_from(&rig.secrets);
+    /// Gives it the folder of a rig that ended, and so its state; the secrets that it was written with are to be the same.
+    pub fn in_folder(mut self, folder: &Arc<TempDir>) -> Self {
+        self.folder = Some(Arc::clone(folder));
         self
     }
 
