@@ -10,13 +10,14 @@ mod key;
 mod memory;
 mod policy;
 
-pub use entry::{Absent, Entry, Spliced};
+pub use entry::Entry;
 pub use flight::{Flights, Leader, Seat, Waiter};
 pub use key::{Key, Keys, Scope};
 pub use policy::Subject;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::splice::Spliced;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -161,6 +162,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::splice::Absent;
 
     const FOUND: &[u8] = br#"{"status":"COMPLETED","id":"1","result":{"is_found":true}}"#;
 

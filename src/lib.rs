@@ -10,7 +10,7 @@
 //!   [`telemetry`] (logs, metrics, scrubber).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material) and [`link`] (Redis).
+//!   [`alarm`], [`json`], [`splice`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material) and [`link`] (Redis).
 
 pub mod admin;
 pub mod alarm;
@@ -31,6 +31,7 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod simulator;
+pub mod splice;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;

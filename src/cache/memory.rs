@@ -85,8 +85,9 @@ impl Hasher for Uniform {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scope, Spliced, Subject, key::Keys};
+    use super::super::{Scope, Subject, key::Keys};
     use super::*;
+    use crate::splice::Spliced;
     use bytes::Bytes;
     use http::StatusCode;
 

@@ -83,6 +83,13 @@ pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     });
 }
 
+/// Takes from a head, either way, what no longer holds once the body behind it was changed.
+pub fn forget_body(headers: &mut HeaderMap) {
+    for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
+        headers.remove(name);
+    }
+}
+
 /// Drops hop-by-hop fields, those that `Connection` names, and those that `stays` names.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =

@@ -8,21 +8,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 24] = [
+const EDGES: [(&str, &[&str]); 25] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
     ("clock", &[]),
     ("json", &[]),
     ("name", &[]),
+    ("splice", &["json"]),
     ("tasks", &[]),
     ("config", &["byte_size", "name"]),
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     // The features, which never know each other.
-    ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
-    ("call", &["json"]),
+    ("cache", &["byte_size", "clock", "config", "json", "name", "splice", "vault"]),
+    ("call", &["json", "name", "splice"]),
     ("limit", &["clock", "config", "name"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
@@ -42,6 +43,7 @@ const EDGES: [(&str, &[&str]); 24] = [
             "name",
             "reply",
             "route",
+            "splice",
             "tasks",
             "telemetry",
             "tenant",
@@ -58,7 +60,7 @@ const EDGES: [(&str, &[&str]); 24] = [
 ];
 
 const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 9] = ["alarm", "byte_size", "clock", "config", "json", "link", "name", "tasks", "vault"];
+const BASE: [&str; 10] = ["alarm", "byte_size", "clock", "config", "json", "link", "name", "splice", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {

@@ -1,0 +1,282 @@
+//! Bodies on rows where references are not sealed: none may carry another team's seal.
+//!
+//! Invariants: the top-level reference of an object or a form is looked at however it is spelled, repeated or split into
+//! pieces; nothing is held but its beginning ([`LONGEST`]); what is malformed is upstream's to judge.
+
+use super::form::loosely;
+use super::multipart::{Boundary, is_like_ascii};
+use super::seal::{Named, REFERENCE, Seal, Seals, named};
+use super::{BodyError, charset, essence, is_encoded};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// What is held of a name or of a reference: every letter of the longest seal escaped has room in it.
+const LONGEST: usize = 1 << 10;
+
+/// What a body is looked through as.
+pub(super) enum Kind {
+    Json,
+    Form,
+    Multipart(Boundary),
+}
+
+/// The kind that a head declares. Anything may be JSON to a server that does not care for types.
+pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
+    if is_encoded(headers) {
+        return Err(BodyError::Encoded);
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = types.next() else { return Ok(Kind::Json) };
+    if types.next().is_some() || charset(value).is_some_and(|charset| !is_like_ascii(charset)) {
+        return Err(BodyError::UnknownType);
+    }
+    let essence = essence(value);
+    if essence.eq_ignore_ascii_case(b"multipart/form-data") {
+        return Boundary::of(value.as_bytes()).map(Kind::Multipart).ok_or(BodyError::Malformed);
+    }
+    let form = essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+    Ok(if form { Kind::Form } else { Kind::Json })
+}
+
+/// Looks through a body as it passes.
+#[derive(Debug)]
+pub(super) struct Screen {
+    own: Seal,
+    seals: Seals,
+    /// The beginning of a name or of a reference.
+    text: Vec<u8>,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+enum Reader {
+    Json(Json),
+    Form(Form),
+}
+
+#[derive(Debug, Default)]
+struct Json {
+    depth: usize,
+    /// Whether a value comes next in the object itself, rather than a name.
+    value: bool,
+    /// Whether that value is the reference.
+    reference: bool,
+    lex: Lex,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Lex {
+    /// Before the object.
+    #[default]
+    Before,
+    Between,
+    Name {
+        escaped: bool,
+    },
+    Reference {
+        escaped: bool,
+    },
+    Skipped {
+        escaped: bool,
+    },
+    /// Not an object: nothing to look for.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Name,
+    Reference,
+    Skipped,
+}
+
+impl Screen {
+    pub(super) fn json(own: Seal, seals: Seals) -> Self {
+        Self { own, seals, text: Vec::new(), reader: Reader::Json(Json::default()) }
+    }
+
+    pub(super) fn form(own: Seal, seals: Seals) -> Self {
+        Self { own, seals, text: Vec::new(), reader: Reader::Form(Form::Name) }
+    }
+
+    /// Looks at what came next. On an error none of it may pass.
+    pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match &self.reader {
+                Reader::Json(json) if json.lex == Lex::Done => return Ok(()),
+                Reader::Json(Json { lex: Lex::Skipped { escaped: false }, .. }) => {
+                    // Files in base64 are long.
+                    let next = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                    if let Some(byte) = rest.get(next) {
+                        self.json_byte(*byte)?;
+                    }
+                    next + 1
+                }
+                Reader::Json(_) => self.json_byte(rest[0]).map(|()| 1)?,
+                Reader::Form(Form::Skipped) => {
+                    let next = memchr::memchr2(b'&', b';', rest).unwrap_or(rest.len());
+                    if let Some(byte) = rest.get(next) {
+                        self.form_byte(*byte)?;
+                    }
+                    next + 1
+                }
+                Reader::Form(_) => self.form_byte(rest[0]).map(|()| 1)?,
+            };
+        }
+        // The end of the body may be the end of the reference: what is there must be judged before it passes.
+        match &self.reader {
+            Reader::Json(Json { lex: Lex::Reference { .. }, .. }) => self.judge(&unescaped(&self.text)),
+            Reader::Form(Form::Reference) => self.judge(&loosely(&self.text)),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self, reference: &str) -> Result<(), BodyError> {
+        if self.seals.is_foreign(&self.own, reference) { Err(BodyError::Foreign) } else { Ok(()) }
+    }
+
+    fn json_byte(&mut self, byte: u8) -> Result<(), BodyError> {
+        let Reader::Json(json) = &mut self.reader else { return Ok(()) };
+        let next = match json.lex {
+            Lex::Before => match byte {
+                // With a byte order mark, too.
+                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => Lex::Before,
+                b'{' => {
+                    *json = Json { depth: 1, ..Json::default() };
+                    Lex::Between
+                }
+                _ => Lex::Done,
+            },
+            Lex::Between => match byte {
+                b'"' if json.depth > 1 => Lex::Skipped { escaped: false },
+                b'"' if !json.value => Lex::Name { escaped: false },
+                b'"' if json.reference => Lex::Reference { escaped: false },
+                b'"' => Lex::Skipped { escaped: false },
+                b'{' | b'[' => {
+                    // A list of one text is that text to some.
+                    if json.depth == 1 && json.reference {
+                        return Err(BodyError::Reference);
+                    }
+                    json.depth += 1;
+                    Lex::Between
+                }
+                b'}' | b']' => {
+                    json.depth -= 1;
+                    // More may follow, for those who read line by line.
+                    if json.depth == 0 { Lex::Before } else { Lex::Between }
+                }
+                b':' if json.depth == 1 => {
+                    json.value = true;
+                    Lex::Between
+                }
+                b',' if json.depth == 1 => {
+                    (json.value, json.reference) = (false, false);
+                    Lex::Between
+                }
+                _ => Lex::Between,
+            },
+            Lex::Name { escaped: false } if byte == b'"' => {
+                json.reference = unescaped(&self.text).eq_ignore_ascii_case(REFERENCE);
+                self.text.clear();
+                Lex::Between
+            }
+            Lex::Name { escaped } => {
+                // A longer one is no name that matters.
+                if self.text.len() < LONGEST {
+                    self.text.push(byte);
+                }
+                Lex::Name { escaped: byte == b'\\' && !escaped }
+            }
+            Lex::Reference { escaped: false } if byte == b'"' => {
+                let reference = unescaped(&self.text);
+                self.text.clear();
+                json.lex = Lex::Between;
+                return self.judge(&reference);
+            }
+            Lex::Reference { escaped } => {
+                self.text.push(byte);
+                if self.text.len() > LONGEST {
+                    let reference = unescaped(&self.text);
+                    self.text.clear();
+                    json.lex = Lex::Skipped { escaped: byte == b'\\' && !escaped };
+                    return self.judge_long(&reference);
+                }
+                Lex::Reference { escaped: byte == b'\\' && !escaped }
+            }
+            Lex::Skipped { escaped: false } if byte == b'"' => Lex::Between,
+            Lex::Skipped { escaped } => Lex::Skipped { escaped: byte == b'\\' && !escaped },
+            Lex::Done => Lex::Done,
+        };
+        json.lex = next;
+        Ok(())
+    }
+
+    fn form_byte(&mut self, byte: u8) -> Result<(), BodyError> {
+        let Reader::Form(form) = &mut self.reader else { return Ok(()) };
+        match (*form, byte) {
+            // Some servers take a semicolon for a separator, too.
+            (Form::Name, b'&' | b';') => self.text.clear(),
+            (Form::Name, b'=') => {
+                *form = if named(&loosely(&self.text)) == Named::Other { Form::Skipped } else { Form::Reference };
+                self.text.clear();
+            }
+            (Form::Reference, b'&' | b';') => {
+                *form = Form::Name;
+                let reference = loosely(&std::mem::take(&mut self.text));
+                return self.judge(&reference);
+            }
+            (Form::Skipped, b'&' | b';') => *form = Form::Name,
+            (Form::Skipped, _) => {}
+            (Form::Name | Form::Reference, _) if self.text.len() < LONGEST => self.text.push(byte),
+            (Form::Name, _) => return Err(BodyError::Malformed),
+            (Form::Reference, _) => {
+                *form = Form::Skipped;
+                let reference = loosely(&std::mem::take(&mut self.text));
+                return self.judge_long(&reference);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a reference that is too long to be held: a seal must have come by now, if one comes at all.
+    fn judge_long(&self, reference: &str) -> Result<(), BodyError> {
+        let trimmed = reference.trim_start_matches(|c: char| c.is_whitespace() || c.is_control());
+        // A kilobyte of spaces, and then what may become a name.
+        if trimmed.len() <= 32 && !trimmed.contains(':') {
+            return Err(BodyError::Reference);
+        }
+        self.judge(reference)
+    }
+}
+
+/// The inside of a JSON string as far as it can be read; it may be cut off, or malformed.
+fn unescaped(inner: &[u8]) -> String {
+    let (mut text, mut rest) = (Vec::with_capacity(inner.len()), inner);
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        if *byte != b'\\' {
+            text.push(*byte);
+            continue;
+        }
+        let Some((escape, behind)) = rest.split_first() else { break };
+        rest = behind;
+        let letter = match escape {
+            b'u' => {
+                let Some((hex, behind)) = rest.split_at_checked(4) else { break };
+                rest = behind;
+                let code = std::str::from_utf8(hex).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                // Half a pair stands for a letter that no name and no space is.
+                code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            other => char::from(*other),
+        };
+        text.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

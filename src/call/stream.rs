@@ -1,0 +1,218 @@
+//! Request bodies that are looked through, or sealed, on their way to upstream.
+//!
+//! Invariants: nothing of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
+//! end, so upstream never has it whole; memory is bounded whatever the body's size.
+
+use super::BodyError;
+use super::multipart::{Boundary, Pieces, Rewriter};
+use super::screen::{self, Screen};
+use super::seal::{Seal, Seals};
+use crate::splice::Absent;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+/// A client's body as it goes on to upstream.
+#[derive(Debug)]
+pub struct SealedBody<B> {
+    body: B,
+    filter: Filter,
+    out: Pieces,
+    trailers: Option<HeaderMap>,
+    stage: Stage,
+    outcome: Arc<Outcome>,
+}
+
+#[derive(Debug)]
+enum Filter {
+    Multipart(Box<Rewriter>),
+    Screen(Screen),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// More may come.
+    Open,
+    /// All came, and was right.
+    Ended,
+    /// It was not; the error is yet to be told.
+    Failing(BodyError),
+    /// It was told.
+    Failed,
+}
+
+/// What became of a body that was passed on, for those who no longer hold it.
+#[derive(Default)]
+pub struct Outcome(OnceLock<Result<Option<Bytes>, BodyError>>);
+
+impl Outcome {
+    /// None as long as the client's body has not ended, or if it was dropped before. Then the caller's reference as JSON
+    /// text with its quotes (none if it gave none, or if references were only looked at), or why the body was broken off.
+    #[must_use]
+    pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
+        self.0.get().cloned()
+    }
+
+    fn settle(&self, result: Result<Option<Bytes>, BodyError>) {
+        // The first one counts.
+        let _ = self.0.set(result);
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A reference is nobody else's business.
+        f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError<E> {
+    /// By our doing.
+    #[error(transparent)]
+    Refused(BodyError),
+    /// By the client's.
+    #[error("the request body was cut off")]
+    Client(#[source] E),
+}
+
+impl<B> SealedBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    /// Seals the reference of a multipart body. Its length is not known ahead: the head must not declare one.
+    pub fn seal(body: B, boundary: &Boundary, seal: Seal, absent: Absent) -> Self {
+        Self::new(body, Filter::Multipart(Box::new(Rewriter::seal(boundary, seal, absent))))
+    }
+
+    /// Passes a body on unchanged, and breaks it off where its reference has the seal of another team than `own`. Bodies
+    /// of any type may come; what is neither a form nor multipart is looked through as JSON, if it begins like an object.
+    ///
+    /// # Errors
+    /// Nothing can be looked for in the body: it is encoded, in an unusual charset, or its type is declared in more than
+    /// one way.
+    pub fn screen(headers: &HeaderMap, body: B, own: &Seal, seals: &Seals) -> Result<Self, BodyError> {
+        let filter = match screen::kind(headers)? {
+            screen::Kind::Multipart(boundary) => {
+                Filter::Multipart(Box::new(Rewriter::watch(&boundary, own.clone(), seals.clone())))
+            }
+            screen::Kind::Form => Filter::Screen(Screen::form(own.clone(), seals.clone())),
+            screen::Kind::Json => Filter::Screen(Screen::json(own.clone(), seals.clone())),
+        };
+        Ok(Self::new(body, filter))
+    }
+
+    fn new(body: B, filter: Filter) -> Self {
+        let (out, outcome) = (Pieces::default(), Arc::default());
+        let mut sealed = Self { body, filter, out, trailers: None, stage: Stage::Open, outcome };
+        if sealed.body.is_end_stream() {
+            sealed.end();
+        }
+        sealed
+    }
+
+    /// What becomes of the body, to be asked after it was handed over.
+    #[must_use]
+    pub fn outcome(&self) -> Arc<Outcome> {
+        Arc::clone(&self.outcome)
+    }
+
+    fn feed(&mut self, data: Bytes) {
+        let fed = match &mut self.filter {
+            Filter::Multipart(rewriter) => rewriter.feed(data, &mut self.out),
+            Filter::Screen(screen) => screen.feed(&data).map(|()| self.out.push(data)),
+        };
+        if let Err(error) = fed {
+            self.fail(error);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        let reference = match &self.filter {
+            Filter::Multipart(rewriter) => rewriter.finish().map(|()| rewriter.reference()),
+            Filter::Screen(_) => Ok(None),
+        };
+        match reference {
+            Ok(reference) => {
+                self.stage = Stage::Ended;
+                self.outcome.settle(Ok(reference));
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) {
+        self.out.clear();
+        self.stage = Stage::Failing(error);
+        self.outcome.settle(Err(error));
+    }
+}
+
+impl<B> Body for SealedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = StreamError<B::Error>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError<B::Error>>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(piece) = this.out.pop() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match this.stage {
+                Stage::Open => {}
+                Stage::Failing(error) => {
+                    this.stage = Stage::Failed;
+                    return Poll::Ready(Some(Err(StreamError::Refused(error))));
+                }
+                Stage::Ended => return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+                Stage::Failed => return Poll::Ready(None),
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                None => this.end(),
+                Some(Err(error)) => {
+                    this.stage = Stage::Failed;
+                    this.outcome.settle(Err(BodyError::CutOff));
+                    return Poll::Ready(Some(Err(StreamError::Client(error))));
+                }
+                Some(Ok(frame)) => {
+                    match frame.into_data() {
+                        Ok(data) => this.feed(data),
+                        Err(frame) => this.trailers = frame.into_trailers().ok(),
+                    }
+                    if this.trailers.is_some() || this.body.is_end_stream() {
+                        this.end();
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let over = matches!(self.stage, Stage::Ended | Stage::Failed);
+        over && self.out.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = match &self.filter {
+            Filter::Multipart(rewriter) if rewriter.changes_length() => return SizeHint::default(),
+            Filter::Multipart(rewriter) => rewriter.held(),
+            Filter::Screen(_) => 0,
+        };
+        let ours = (held + self.out.len()) as u64;
+        self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
+    }
+}
