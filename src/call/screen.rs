@@ -280,3 +280,160 @@ fn unescaped(inner: &[u8]) -> String {
     }
     String::from_utf8_lossy(&text).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn own() -> Seal {
+        Seal::of(&"lending".parse().unwrap())
+    }
+
+    fn seals() -> Seals {
+        Seals::of(["lending", "payments", "x"].map(|name| name.parse().unwrap()))
+    }
+
+    fn screened<'a>(mut screen: Screen, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), BodyError> {
+        chunks.into_iter().try_for_each(|chunk| screen.feed(chunk))
+    }
+
+    /// In one piece, and byte by byte.
+    fn judged(screen: fn(Seal, Seals) -> Screen, body: &str) -> Result<(), BodyError> {
+        let whole = screened(screen(own(), seals()), [body.as_bytes()]);
+        assert_eq!(whole, screened(screen(own(), seals()), body.as_bytes().chunks(1)), "{body}");
+        whole
+    }
+
+    #[test]
+    fn json_is_looked_through_at_its_top_alone() {
+        for good in [
+            "",
+            "{}",
+            r#"{"reference_id":"foo"}"#,
+            r#"{"reference_id":"lending:foo"}"#,
+            r#"{"reference_id":"unknown:foo","a":"payments:foo"}"#,
+            r#"{"a":{"reference_id":"payments:foo"},"b":[{"reference_id":"payments:x"}],"reference_id":1}"#,
+            r#"{"a":"reference_id","b":"payments:foo"}"#,
+            r#"{"reference_id":null,"a":["payments:x"]}"#,
+            r#"{"reference_id":"a:payments:foo"}"#,
+            r#"{"a":"\"reference_id\":\"payments:x\""}"#,
+            r#""reference_id""#,
+            r#"[{"reference_id":"payments:x"}]"#,
+            "%PDF-1.7 {\"reference_id\":\"payments:x\"}",
+            "}}}]]]",
+            "{]]]{",
+        ] {
+            assert_eq!(judged(Screen::json, good), Ok(()), "{good}");
+        }
+        for bad in [
+            r#"{"reference_id":"payments:foo"}"#,
+            r#" { "a":[1,"}",{"b":"\\"}], "reference_id" : "x:" } "#,
+            r#"{"reference\u005fid":"\u0070ayments\u003afoo"}"#,
+            r#"{"REFERENCE_ID":"payments:foo"}"#,
+            r#"{"reference_id":"foo","reference_id":"payments:foo"}"#,
+            r#"{"reference_id":" \n\u00a0payments:foo"}"#,
+            "\u{feff}{\"reference_id\":\"payments:foo\"}",
+            "{}\n{\"reference_id\":\"payments:foo\"}",
+            // Cut off: it must not pass all the same.
+            r#"{"reference_id":"payments:"#,
+        ] {
+            assert_eq!(judged(Screen::json, bad), Err(BodyError::Foreign), "{bad}");
+        }
+        for bad in [r#"{"reference_id":["payments:foo"]}"#, r#"{"reference_id":{"a":1}}"#] {
+            assert_eq!(judged(Screen::json, bad), Err(BodyError::Reference), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_looked_through_as_any_server_may_read_it() {
+        for good in
+            ["", "a=payments:x", "reference_id=foo&b=payments%3Ax", "reference_id", "reference_id=lending:x", "&&=;"]
+        {
+            assert_eq!(judged(Screen::form, good), Ok(()), "{good}");
+        }
+        for bad in [
+            "reference_id=payments:foo",
+            "a=1&reference_id=payments%3A",
+            "a=1&reference%5Fid=%70ayments%3afoo&b",
+            "reference_id=foo&reference_id=payments:foo",
+            "reference_id[]=payments:foo",
+            "a=1;Reference_Id=payments:foo",
+            "reference_id=+%09payments:foo",
+            "reference_id=payments:foo;x",
+        ] {
+            assert_eq!(judged(Screen::form, bad), Err(BodyError::Foreign), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_is_held_hides_nothing() {
+        let long = "y".repeat(3 * LONGEST);
+        assert_eq!(judged(Screen::json, &format!(r#"{{"{long}":"{long}","reference_id":"{long}:"}}"#)), Ok(()));
+        assert_eq!(judged(Screen::form, &format!("reference_id={long}:&a={long}")), Ok(()));
+        assert_eq!(judged(Screen::form, &format!("{long}=1")), Err(BodyError::Malformed));
+        for spaces in [LONGEST - 8, LONGEST - 4, LONGEST, 2 * LONGEST] {
+            let spaces = " ".repeat(spaces);
+            assert!(judged(Screen::json, &format!(r#"{{"reference_id":"{spaces}payments:x"}}"#)).is_err());
+            assert!(judged(Screen::form, &format!("reference_id={spaces}payments:x")).is_err());
+        }
+        let after = format!(r#"{{"{long}":"{long}\"","reference_id":"payments:x"}}"#);
+        assert_eq!(judged(Screen::json, &after), Err(BodyError::Foreign));
+    }
+
+    #[test]
+    fn the_kind_is_told_from_the_head() {
+        let kind = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| _ = headers.append(CONTENT_TYPE, value.parse().unwrap()));
+            super::kind(&headers)
+        };
+        for json in [&[][..], &["application/json"], &["text/plain"], &["application/pdf; charset=ISO-8859-1"]] {
+            assert!(matches!(kind(json), Ok(Kind::Json)), "{json:?}");
+        }
+        assert!(matches!(kind(&["Application/X-WWW-Form-Urlencoded"]), Ok(Kind::Form)));
+        assert!(matches!(kind(&["multipart/form-data; boundary=x"]), Ok(Kind::Multipart(_))));
+        assert!(matches!(kind(&["multipart/form-data"]), Err(BodyError::Malformed)));
+        assert!(matches!(kind(&["application/json; charset=utf-16"]), Err(BodyError::UnknownType)));
+        assert!(matches!(kind(&["application/json", "text/plain"]), Err(BodyError::UnknownType)));
+        let encoded = HeaderMap::from_iter([(http::header::CONTENT_ENCODING, "gzip".parse().unwrap())]);
+        assert!(matches!(super::kind(&encoded), Err(BodyError::Encoded)));
+    }
+
+    proptest! {
+        /// A foreign seal is found in every spelling of JSON, wherever its pieces are cut.
+        #[test]
+        fn a_seal_is_found_wherever_the_body_is_cut(
+            names in proptest::collection::vec("[a-z\\\\\"{}:,]{0,5}", 0..4),
+            place in any::<prop::sample::Index>(),
+            reference in prop_oneof!["payments:[a-z]{0,3}", "lending:[a-z]{0,3}", "[a-z]{0,3}"],
+            escape in any::<bool>(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let written = |text: &str| {
+                let all = text.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect::<String>();
+                if escape { format!("\"{all}\"") } else { serde_json::json!(text).to_string() }
+            };
+            let mut members: Vec<_> = names
+                .iter()
+                .map(|name| format!("{}: [{}, {{\"reference_id\":\"payments:x\"}}]", written(&format!("_{name}")), written(name)))
+                .collect();
+            let member = format!("{} : {}", written("reference_id"), written(&reference));
+            members.insert(place.index(members.len() + 1), member);
+            let body = format!("{{{}}}", members.join(","));
+            let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).chain([0, body.len()]).collect();
+            at.sort_unstable();
+            let chunks = at.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]);
+            let expected = if reference.starts_with("payments:") { Err(BodyError::Foreign) } else { Ok(()) };
+            prop_assert_eq!(screened(Screen::json(own(), seals()), chunks), expected, "{}", body);
+        }
+
+        #[test]
+        fn any_bytes_are_looked_through(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for screen in [Screen::json, Screen::form] {
+                let whole = screened(screen(own(), seals()), [&body[..]]);
+                prop_assert_eq!(whole, screened(screen(own(), seals()), body.chunks(1)));
+            }
+        }
+    }
+}

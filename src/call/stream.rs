@@ -216,3 +216,161 @@ where
         self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::reference_text;
+    use futures_util::stream;
+    use http::header::CONTENT_TYPE;
+    use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+    use std::io;
+
+    const BODY: &str = "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\nfoo\r\n\
+                        --b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"f\"\r\n\r\nFILE\r\n--b--\r\n";
+
+    fn seal() -> Seal {
+        Seal::of(&"lending".parse().unwrap())
+    }
+
+    fn sealed<B: Body<Data = Bytes>>(body: B) -> SealedBody<B> {
+        let boundary = Boundary::of(b"multipart/form-data; boundary=b").unwrap();
+        SealedBody::seal(body, &boundary, seal(), Absent::Insert)
+    }
+
+    fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<SealedBody<B>, BodyError> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+        let seals = Seals::of(["lending", "payments"].map(|name| name.parse().unwrap()));
+        SealedBody::screen(&headers, body, &seal(), &seals)
+    }
+
+    fn frames(frames: Vec<io::Result<Frame<Bytes>>>) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {
+        StreamBody::new(stream::iter(frames))
+    }
+
+    fn pieces(text: &str, size: usize) -> Vec<io::Result<Frame<Bytes>>> {
+        text.as_bytes().chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
+    }
+
+    /// What upstream has of a body when it ends or breaks off.
+    async fn drain<B>(mut body: SealedBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (mut text, mut trailers) = (String::new(), None);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Err(error) => {
+                    assert!(body.frame().await.is_none() && body.is_end_stream());
+                    return (text, trailers, Some(error));
+                }
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => text.push_str(std::str::from_utf8(&data).unwrap()),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        assert!(body.is_end_stream());
+        (text, trailers, None)
+    }
+
+    #[tokio::test]
+    async fn a_body_passes_sealed_and_tells_its_reference() {
+        for size in [1, 7, BODY.len()] {
+            let trailers = HeaderMap::from_iter([(CONTENT_TYPE, "x".parse().unwrap())]);
+            let mut all = pieces(BODY, size);
+            all.push(Ok(Frame::trailers(trailers.clone())));
+            let body = sealed(frames(all));
+            let outcome = body.outcome();
+            assert!(outcome.result().is_none() && body.size_hint().exact().is_none() && !body.is_end_stream());
+            let (text, passed, error) = drain(body).await;
+            assert_eq!(text, BODY.replace("foo", "lending:foo"));
+            assert_eq!((passed, error.is_none()), (Some(trailers), true));
+            let reference = outcome.result().unwrap().unwrap().unwrap();
+            assert_eq!(reference_text(&reference).as_deref(), Some("foo"));
+            assert!(!format!("{outcome:?}").contains("foo"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ends_without_another_frame_is_finished_as_well() {
+        let body = sealed(Full::new(Bytes::from_static(b"--b--\r\n")));
+        let outcome = body.outcome();
+        let (text, _, error) = drain(body).await;
+        assert!(text.contains("\r\n\r\nlending:\r\n--b--") && error.is_none(), "{text}");
+        assert_eq!(outcome.result(), Some(Ok(None)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_refused_breaks_off_before_its_end() {
+        let twice = BODY
+            .replace("\r\n--b--", "\r\n--b\r\nContent-Disposition: form-data; name=reference_id\r\n\r\nbar\r\n--b--");
+        let cut = &BODY[..BODY.len() - 4];
+        for (text, expected) in
+            [(twice.as_str(), BodyError::Reference), (cut, BodyError::Malformed), ("{}", BodyError::Malformed)]
+        {
+            for size in [1, 11, 1000] {
+                let body = sealed(frames(pieces(text, size)));
+                let outcome = body.outcome();
+                let (passed, _, error) = drain(body).await;
+                assert!(matches!(error, Some(StreamError::Refused(error)) if error == expected));
+                assert_eq!(outcome.result(), Some(Err(expected)));
+                assert!(!passed.contains("bar") && !passed.contains("--b--"), "{passed}");
+            }
+        }
+        let empty = sealed(Empty::new());
+        assert!(!empty.is_end_stream(), "hyper would ask no further");
+        let outcome = empty.outcome();
+        assert!(drain(empty).await.2.is_some());
+        assert_eq!(outcome.result(), Some(Err(BodyError::Malformed)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_off_is_told_apart() {
+        let mut broken = pieces(&BODY[..40], 10);
+        broken.push(Err(io::Error::other("reset")));
+        let body = sealed(frames(broken));
+        let outcome = body.outcome();
+        let (_, _, error) = drain(body).await;
+        assert!(matches!(error, Some(StreamError::Client(_))));
+        assert_eq!(outcome.result(), Some(Err(BodyError::CutOff)));
+        let dropped = sealed(frames(pieces(BODY, 10))).outcome();
+        assert_eq!(dropped.result(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_only_looked_through_keeps_its_length() {
+        let json = r#"{"a":1,"reference_id":"lending:foo"}"#;
+        let multipart = BODY.replace("foo", "lending:foo");
+        for (kind, text) in [
+            ("application/json", json),
+            ("application/x-www-form-urlencoded", "reference_id=foo"),
+            ("multipart/form-data; boundary=b", &multipart),
+            ("application/octet-stream", BODY),
+        ] {
+            let body = screened(kind, Full::new(Bytes::copy_from_slice(text.as_bytes()))).unwrap();
+            let outcome = body.outcome();
+            assert_eq!(body.size_hint().exact(), Some(text.len() as u64));
+            assert_eq!(drain(body).await.0, text);
+            assert!(outcome.result().is_some_and(|result| result.is_ok()));
+        }
+        assert!(screened("application/json", Empty::new()).unwrap().is_end_stream());
+        let multipart = multipart.replace("lending:", "payments:");
+        for (kind, text) in [
+            ("application/json", r#"{"a":"payments:foo","reference_id":"payments:foo"}"#),
+            ("application/x-www-form-urlencoded", "a=payments:foo&reference_id=payments:foo"),
+            ("multipart/form-data; boundary=b", &multipart),
+        ] {
+            for size in [1, 11, 1000] {
+                let body = screened(kind, frames(pieces(text, size))).unwrap();
+                let outcome = body.outcome();
+                let (passed, _, error) = drain(body).await;
+                assert!(matches!(error, Some(StreamError::Refused(BodyError::Foreign))), "{kind}");
+                assert!(
+                    text.starts_with(&passed) && passed.matches("payments:").count() < 2 && passed.len() < text.len()
+                );
+                assert_eq!(outcome.result(), Some(Err(BodyError::Foreign)));
+            }
+        }
+    }
+}

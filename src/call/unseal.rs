@@ -355,3 +355,343 @@ fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
     let closes = text.get(end).is_some_and(|b| b"\"'`\\&)]>".contains(b));
     opens && closes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{reference_json, reference_text};
+    use proptest::prelude::*;
+
+    fn seal() -> Seal {
+        Seal::of(&"lending".parse().unwrap())
+    }
+
+    fn seals() -> Seals {
+        Seals::of(["payments", "lending", "a"].map(|name| name.parse().unwrap()))
+    }
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn record(body: &str) -> Option<Record> {
+        Record::read(&bytes(body), &seals())
+    }
+
+    fn list(body: &str) -> List {
+        match Answer::read(&bytes(body), &seals()) {
+            Answer::List(list) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is kept, asking as a team that owns what it sealed and the unsealed `mine`.
+    fn kept(body: &str, reference: Option<&str>) -> String {
+        let keep = |record: &Record| match record.ownership(&seal()) {
+            Ownership::Own => true,
+            Ownership::Foreign => record.id.as_deref() == Some("shared"),
+            Ownership::Unsealed => record.id.as_deref() == Some("mine"),
+        };
+        let kept = list(body).kept(&Echo::new(seal(), reference), keep);
+        String::from_utf8(kept.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_owner_has_its_own_reference_or_none() {
+        for (body, own) in [
+            (r#"{"id":"1","reference_id":"lending:foo"}"#, r#"{"id":"1","reference_id":"foo"}"#),
+            (r#"{ "reference_id" : "lending:" , "n" : 1.50 }"#, r#"{ "n" : 1.50 }"#),
+            (r#"{"a":1,"reference_id":"lending:"}"#, r#"{"a":1}"#),
+            (r#"{"reference_id":"lending\u003af\u00f6\/\""}"#, r#"{"reference_id":"f\u00f6\/\""}"#),
+            (r#"{"reference_id":"lending:lending:x"}"#, r#"{"reference_id":"lending:x"}"#),
+            (
+                r#"{"reference_id":"lending:","b":{"reference_id":"lending:in"}}"#,
+                r#"{"b":{"reference_id":"lending:in"}}"#,
+            ),
+            ("{\r\n\t\"reference_id\": \"lending:é\"\r\n}\r\n", "{\r\n\t\"reference_id\": \"é\"\r\n}\r\n"),
+        ] {
+            let record = record(body).unwrap();
+            assert_eq!(record.ownership(&seal()), Ownership::Own, "{body}");
+            assert_eq!((record.own(), record.seen_by(&seal())), (bytes(own), bytes(own)));
+        }
+    }
+
+    #[test]
+    fn what_no_team_sealed_is_as_it_came() {
+        for (body, reference) in [
+            (r#"{"id":"1","reference_id":"foo"}"#, Some(r#""foo""#)),
+            (r#"{"reference_id":"former-team:foo"}"#, Some(r#""former-team:foo""#)),
+            (r#"{"reference_id":"Lending:foo"}"#, Some(r#""Lending:foo""#)),
+            (r#"{"reference_id":"lending"}"#, Some(r#""lending""#)),
+            (r#"{"reference_id":12.50}"#, Some("12.50")),
+            (r#"{"reference_id":null ,"a":1}"#, None),
+            (r#"{"a":{"reference_id":"lending:foo"}}"#, None),
+            (" { } ", None),
+        ] {
+            let record = record(body).unwrap();
+            assert_eq!(record.ownership(&seal()), Ownership::Unsealed, "{body}");
+            assert_eq!(record.reference.as_deref(), reference.map(str::as_bytes), "{body}");
+            assert_eq!((record.own(), record.seen_by(&seal())), (bytes(body), bytes(body)));
+        }
+    }
+
+    #[test]
+    fn another_teams_reference_is_shown_to_nobody() {
+        let record = record(r#"{"id":"1","reference_id":"payments:foo","b":2}"#).unwrap();
+        assert_eq!(record.ownership(&seal()), Ownership::Foreign);
+        assert_eq!(record.seen_by(&seal()), r#"{"id":"1","b":2}"#);
+        // Who shares it has it with a reference of its own.
+        assert_eq!(record.with(Some(b"\"bar\"")), r#"{"id":"1","reference_id":"bar","b":2}"#);
+        assert!(!format!("{record:?}").contains("foo"));
+    }
+
+    #[test]
+    fn a_callback_tells_its_id_its_team_and_its_reference() {
+        for (body, id, team, reference) in [
+            (r#"{"id":"x-1","reference_id":"payments:foo"}"#, Some("x-1"), Some("payments"), Some("foo")),
+            (r#"{"id":"\u0078","reference_id":"a:"}"#, Some("x"), Some("a"), None),
+            (r#"{"id":17,"reference_id":"foo"}"#, Some("17"), None, Some("foo")),
+            (r#"{"id":null}"#, None, None, None),
+            (r#"{"test":{"id":"y"}}"#, None, None, None),
+        ] {
+            let record = record(body).unwrap();
+            let own = record.reference.as_deref().map(|json| reference_text(json).unwrap());
+            assert_eq!(record.id.as_deref(), id, "{body}");
+            assert_eq!(record.sealed_by.as_ref().map(TenantName::as_str), team, "{body}");
+            assert_eq!(own.as_deref(), reference, "{body}");
+            let spliced = record.into_spliced();
+            assert!(!String::from_utf8_lossy(&spliced.with(None)).contains("reference_id"));
+            let other: serde_json::Value = serde_json::from_slice(&spliced.with(Some(b"\"o\""))).unwrap();
+            assert_eq!(other["reference_id"], "o");
+        }
+        for bad in ["", "[]", "1", "{", r#"{"id":"1","id":"2"}"#, r#"{"reference_id":"a","reference\u005fid":"b"}"#] {
+            assert!(record(bad).is_none(), "{bad}");
+            let other = matches!(Answer::read(&bytes(bad), &seals()), Answer::Other);
+            assert_eq!(other, bad != "[]", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_holds_the_teams_own_records_alone() {
+        let given = r#"{
+  "data":[{
+    "id": "1", "data": {"name": "x"}, "reference_id":"lending:foo"
+  } , {"id":"2","reference_id":"payments:foo"},
+  {"id":"mine","reference_id":"foo"}, {"id":"theirs","reference_id":"foo"},
+  {"id":"shared","reference_id":"payments:bar"}, 7, {"id":"5","id":"6","reference_id":"lending:foo"}
+  ],
+  "has_more": true,
+  "links": [
+    {"href": "/v1/identity/id_card_images?reference_id=lending%3Afoo", "rel": "first", "method": "GET"},
+    {"href": "\/v1\/x?limit=1\u0026reference_id=lending:foo&after_id=a-lending:foo", "rel": "next"}
+  ]
+}"#;
+        let expected = r#"{
+  "data":[{
+    "id": "1", "data": {"name": "x"}, "reference_id":"foo"
+  },
+  {"id":"mine","reference_id":"foo"},
+  {"id":"shared"}
+  ],
+  "has_more": true,
+  "links": [
+    {"href": "/v1/identity/id_card_images?reference_id=foo", "rel": "first", "method": "GET"},
+    {"href": "\/v1\/x?limit=1\u0026reference_id=foo&after_id=a-lending:foo", "rel": "next"}
+  ]
+}"#;
+        assert_eq!(kept(given, Some("foo")), expected);
+        let ids: Vec<_> = list(given).records().map(|record| record.id.clone().unwrap()).collect();
+        assert_eq!(ids, ["1", "2", "mine", "theirs", "shared"]);
+    }
+
+    #[test]
+    fn lists_of_any_shape_are_read() {
+        for (given, reference, expected) in [
+            ("[]", Some("x"), "[]"),
+            (r#" [ {"id":"2"} ] "#, Some("x"), " [  ] "),
+            (r#"[{"id":"2"},{"reference_id":"lending:x"}]"#, Some("x"), r#"[{"reference_id":"x"}]"#),
+            (r#"[{"reference_id":"lending:x"},{"id":"2"}]"#, Some("x"), r#"[{"reference_id":"x"}]"#),
+            (r#"{"links":["?reference_id=lending%3a"],"data":[]}"#, None, r#"{"links":["?reference_id="],"data":[]}"#),
+            (
+                // Upstream may write it in its own way.
+                r#"{"data":[],"links":["/x?reference_id=lending%3Ag%c3%b6+%26&limit=1"]}"#,
+                Some("gö &"),
+                r#"{"data":[],"links":["/x?reference_id=g%c3%b6+%26&limit=1"]}"#,
+            ),
+            (
+                r#"{"data":[{"id":"mine","reference_id":null}],"reference_id":"lending:x"}"#,
+                Some("x"),
+                r#"{"data":[{"id":"mine","reference_id":null}],"reference_id":"x"}"#,
+            ),
+        ] {
+            assert_eq!(kept(given, reference), expected, "{given}");
+        }
+        // A record may have an object of that name, and no list has two.
+        let one = Answer::read(&bytes(r#"{"id":"1","data":{},"reference_id":"lending:x"}"#), &seals());
+        assert!(matches!(one, Answer::Record(record) if record.ownership(&seal()) == Ownership::Own));
+        for other in [r#"{"data":[],"data":[]}"#, "[1,", "x", "\u{feff}[]"] {
+            assert!(matches!(Answer::read(&bytes(other), &seals()), Answer::Other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_the_callers_own_reference() {
+        for (reference, given, expected) in [
+            (Some("foo123"), r#"{"message":"lending:foo123 exists"}"#, r#"{"message":"foo123 exists"}"#),
+            (Some("foo"), r#"{"message":"\"lending:foo\" is taken"}"#, r#"{"message":"\"foo\" is taken"}"#),
+            (Some("foo"), r#"{"message":"line\nlending\u003Afoo"}"#, r#"{"message":"line\nfoo"}"#),
+            (Some("foo"), "?q=%22lending%3Afoo%22", "?q=%22foo%22"),
+            (
+                Some("a\"é b"),
+                r#"{"m":"lending:a\"\u00e9 b, lending:a%22%C3%A9+b"}"#,
+                r#"{"m":"a\"\u00e9 b, a%22%C3%A9+b"}"#,
+            ),
+            (Some("😀"), r#"{"m":"lending:\ud83d\ude00"}"#, r#"{"m":"\ud83d\ude00"}"#),
+            (Some("a\\b"), "lending:a\\b lending:a\\\\b", "a\\b a\\\\b"),
+            (Some("foo"), "<b>lending:foo</b>", "<b>foo</b>"),
+            (
+                None,
+                r#"{"message":"reference_id \"lending:\" is empty"}"#,
+                r#"{"message":"reference_id \"\" is empty"}"#,
+            ),
+            (None, r#"{"reference_id":"lending:","message":"'lending:'"}"#, r#"{"message":"''"}"#),
+            (
+                Some("foo"),
+                r#"{"reference_id":"lending:foo","error_code":"X"}"#,
+                r#"{"reference_id":"foo","error_code":"X"}"#,
+            ),
+        ] {
+            assert_eq!(Echo::new(seal(), reference).error(&bytes(given)), expected, "{given}");
+        }
+        for (reference, same) in [
+            (Some("foo"), "my-lending:foo xlending:foo LENDING:foo lending:bar lending foo \\lending:foo"),
+            (Some("foo"), "payments:foo \"payments:\""),
+            (None, "lending: is a team, lending:x another's reference"),
+            (Some(""), "lending:x"),
+        ] {
+            assert_eq!(Echo::new(seal(), reference).error(&bytes(same)), same);
+        }
+        // Names that look like parts of escapes.
+        for (name, reference, given, expected) in [
+            ("n", "x", r#""a\n:x""#, r#""a\n:x""#),
+            ("n", "x", r#""a\\n:x""#, r#""a\\x""#),
+            ("3a", "x", "%3a:x", "%3a:x"),
+            ("0041", "x", r#""\u0041:x""#, r#""\u0041:x""#),
+            ("2a2", "x", "%2a2a2:x", "%2ax"),
+            ("a", "x", r#""data:x a:x""#, r#""data:x x""#),
+        ] {
+            let echo = Echo::new(Seal::of(&name.parse().unwrap()), Some(reference));
+            assert_eq!(echo.error(&bytes(given)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_no_seal_either() {
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_static("/v1/x?reference_id=lending%3Afoo"));
+        headers.insert("x-other", HeaderValue::from_static("lending:bar"));
+        Echo::new(seal(), Some("foo")).head(&mut headers);
+        assert_eq!(headers["location"], "/v1/x?reference_id=foo");
+        assert_eq!(headers["x-other"], "lending:bar");
+    }
+
+    fn ascii(json: &str) -> String {
+        let escaped = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")).collect();
+        json.chars().map(|c| if c.is_ascii() { c.to_string() } else { escaped(c) }).collect()
+    }
+
+    proptest! {
+        /// What upstream echoes of a sealed body is, unsealed, the caller's to the byte.
+        #[test]
+        fn unsealing_takes_out_what_sealing_put_in(
+            reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
+            values in proptest::collection::vec("\"[a-z,{}:\\[\\]]{0,6}\"|0|-1\\.50e3|\\{\"reference_id\": ?\"lending:y\"\\}|null", 0..5),
+            gap in "[ \n\t]{0,2}",
+            place in any::<prop::sample::Index>(),
+            escaped in any::<bool>(),
+        ) {
+            let json = reference_json(&reference);
+            let json = std::str::from_utf8(&json).unwrap();
+            let json = if escaped { ascii(json) } else { json.to_owned() };
+            let colon = if escaped { "\\u003a" } else { ":" };
+            let sealed_json = format!("\"lending{colon}{}", &json[1..]);
+            let write = |own: &str| {
+                let mut members: Vec<_> =
+                    values.iter().enumerate().map(|(i, value)| format!("{gap}\"m{i}\":{gap}{value}{gap}")).collect();
+                members.insert(place.index(members.len() + 1), format!("{gap}\"reference_id\"{gap}:{own}"));
+                format!("{gap}{{{}}}{gap}", members.join(","))
+            };
+            let record = record(&write(&sealed_json)).unwrap();
+            prop_assert_eq!(record.ownership(&seal()), Ownership::Own);
+            prop_assert_eq!(record.own(), write(&json));
+            prop_assert_eq!(reference_text(record.reference.as_deref().unwrap()), Some(reference));
+            prop_assert_eq!(record.with(Some(b"\"o\"")), write("\"o\""));
+        }
+
+        /// Items go or stay whole, and what is between them with them.
+        #[test]
+        fn a_list_changes_by_whole_items(
+            items in proptest::collection::vec((0..4_u8, "[ \n]{0,2}", "[ \n]{0,2}"), 0..6),
+            outer in any::<bool>(),
+        ) {
+            let write = |keep: &dyn Fn(u8) -> bool, sealed: bool| {
+                let mut text = String::new();
+                for (kind, before, behind) in items.iter().filter(|(kind, ..)| keep(*kind)) {
+                    let (before, behind) = if sealed { (before.as_str(), behind.as_str()) } else { ("", "") };
+                    let comma = if text.is_empty() { "" } else { "," };
+                    let seal = if sealed { ["lending:", "payments:", "", "lending:"][usize::from(*kind)] } else { "" };
+                    text += &format!(r#"{before}{comma}{behind}{{"k":{kind},"reference_id":"{seal}r"}}"#);
+                }
+                if outer { format!(r#"{{"data":[{text}],"has_more":false}}"#) } else { format!("[{text}]") }
+            };
+            let kept = list(&write(&|_| true, true))
+                .kept(&Echo::new(seal(), Some("r")), |record| record.ownership(&seal()) == Ownership::Own);
+            let found: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+            let expected: serde_json::Value = serde_json::from_str(&write(&|kind| kind % 3 == 0, false)).unwrap();
+            prop_assert_eq!(found, expected);
+        }
+
+        /// The seal goes and the reference stays as upstream wrote it, in whatever encoding.
+        #[test]
+        fn an_echo_is_cut_in_every_encoding(
+            reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
+            around in "[ .,=(]{1,3}",
+        ) {
+            let json = reference_json(&reference);
+            let json = std::str::from_utf8(&json).unwrap();
+            let json = &json[1..json.len() - 1];
+            let form: String = form_urlencoded::byte_serialize(reference.as_bytes()).collect();
+            let percent = percent_encoding::utf8_percent_encode(&reference, percent_encoding::NON_ALPHANUMERIC).to_string();
+            for (colon, written) in
+                [(":", reference.as_str()), (":", json), (r"\u003a", &ascii(json)), ("%3A", &form), ("%3a", &percent)]
+            {
+                let text = |seal: &str| bytes(&format!("{around}{seal}{written}{around}"));
+                let sealed = text(&format!("lending{colon}"));
+                prop_assert_eq!(Echo::new(seal(), Some(&reference)).error(&sealed), text(""), "{:?}", sealed);
+            }
+        }
+
+        /// JSON stays JSON, whatever the team is called and whatever upstream says.
+        #[test]
+        fn an_echo_breaks_no_json(
+            name in "[u0-9a-fn-]{1,4}",
+            reference in "[a-c:\\\\\"\n]{0,2}",
+            pieces in proptest::collection::vec("[\\\\\"nu:%a-c0-3é\n=]{0,4}", 0..6),
+            escaped in any::<bool>(),
+        ) {
+            let text = pieces.iter().flat_map(|piece| [piece.as_str(), name.as_str(), ":"]).collect::<String>();
+            let json = serde_json::json!({"message": text, "reference_id": text, "x": [text]}).to_string();
+            let json = if escaped { ascii(&json) } else { json };
+            let echo = Echo::new(Seal::of(&name.parse().unwrap()), Some(&reference));
+            let unsealed = echo.error(&bytes(&json));
+            let value: Result<serde_json::Value, _> = serde_json::from_slice(&unsealed);
+            prop_assert!(value.is_ok(), "{} -> {:?}", json, unsealed);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let body = Bytes::from(body);
+            let _ = (Answer::read(&body, &seals()), Echo::new(seal(), Some("x")).error(&body));
+        }
+    }
+}
