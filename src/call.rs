@@ -16,6 +16,7 @@ mod unseal;
 
 pub use headers::{Directives, forget_body, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
 pub use multipart::Boundary;
+pub use screen::screen_target;
 pub use seal::{Seal, Seals, reference_json, reference_text};
 pub use stream::{Outcome, SealedBody, StreamError};
 pub use unseal::{Answer, Echo, List, Ownership, Record};

@@ -195,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_body_leaves_nothing_behind_that_tells_of_the_old_one() {
+        let mut headers = HeaderMap::new();
+        for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "content-type"]
+        {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        forget_body(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+    }
+
+    #[test]
     fn trailers_hold_no_framing_and_no_credential() {
         let mut trailers = headers(&[("authorization", "x"), ("content-length", "1"), ("x-checksum", "1")]);
         forwardable_trailers(&mut trailers);

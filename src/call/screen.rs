@@ -9,6 +9,7 @@ use super::seal::{Named, REFERENCE, Seal, Seals, named};
 use super::{BodyError, charset, essence, is_encoded};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 
 /// What is held of a name or of a reference: every letter of the longest seal escaped has room in it.
 const LONGEST: usize = 1 << 10;
@@ -36,6 +37,15 @@ pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
     }
     let form = essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     Ok(if form { Kind::Form } else { Kind::Json })
+}
+
+/// Looks through the query of a target on a row where references are not sealed. Who reads parameters from both query and
+/// body could find a reference there that sealing the body did not touch: on such rows [`Seal::target`] is for it.
+///
+/// # Errors
+/// A reference has the seal of another team than `own`, or a name in it is longer than is looked at.
+pub fn screen_target(target: &PathAndQuery, own: &Seal, seals: &Seals) -> Result<(), BodyError> {
+    Screen::form(own.clone(), seals.clone()).feed(target.query().unwrap_or_default().as_bytes())
 }
 
 /// Looks through a body as it passes.
@@ -363,6 +373,13 @@ mod tests {
             "reference_id=payments:foo;x",
         ] {
             assert_eq!(judged(Screen::form, bad), Err(BodyError::Foreign), "{bad}");
+        }
+        for (target, expected) in [
+            ("/v9/new?reference_id=payments%3Ax", Err(BodyError::Foreign)),
+            ("/v9/new?reference_id=lending%3Ax", Ok(())),
+            ("/v9/payments:x", Ok(())),
+        ] {
+            assert_eq!(screen_target(&target.parse().unwrap(), &own(), &seals()), expected, "{target}");
         }
     }
 
