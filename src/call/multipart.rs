@@ -320,7 +320,8 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
             [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
             // Half a line end is a whole one to some.
             [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
-            _ => from = at + 1,
+            // No other one begins in it, as there is no line end in it.
+            _ => from = at + delimiter.len(),
         }
     }
     if fresh && delimiter.starts_with(data) {

@@ -565,7 +565,7 @@ mod tests {
         }
         for (reference, same) in [
             (Some("foo"), "my-lending:foo xlending:foo LENDING:foo lending:bar lending foo \\lending:foo"),
-            (Some("foo"), "payments:foo \"payments:\""),
+            (Some("foo"), "payments:foo \"payments:\" u0041lending:foo \\\\u0041lending:foo nlending:foo"),
             (None, "lending: is a team, lending:x another's reference"),
             (Some(""), "lending:x"),
         ] {
