@@ -62,7 +62,6 @@ impl Boundary {
 }
 
 /// What is done with the reference.
-#[derive(Debug)]
 enum Task {
     /// It is sealed; if there is none, as [`Absent`] says.
     Seal(Seal, Absent),
@@ -71,7 +70,6 @@ enum Task {
 }
 
 /// Where in the body the next byte stands.
-#[derive(Debug)]
 enum State {
     /// Before the first delimiter.
     Start,
@@ -88,12 +86,11 @@ enum State {
 }
 
 /// Passes a multipart body on, piece by piece.
-#[derive(Debug)]
 pub(super) struct Rewriter {
     delimiter: Finder<'static>,
     task: Task,
     state: State,
-    /// What may become a delimiter.
+    /// What may become a delimiter; a copy, which keeps no chunk alive.
     held: Vec<u8>,
     head: Vec<u8>,
     value: Vec<u8>,
@@ -146,7 +143,8 @@ impl Rewriter {
                         return Err(BodyError::Malformed);
                     }
                     if data.len() < whole.len() + 2 {
-                        return self.hold(&data);
+                        self.held = data.to_vec();
+                        return Ok(());
                     }
                     out.push(data.split_to(lead));
                     self.delimiter(&mut data, 0, out)?;
@@ -169,14 +167,16 @@ impl Rewriter {
                     }
                     // What follows a delimiter tells whether it closes.
                     if !found || data.len() < 2 + self.delimiter.needle().len() + 2 {
-                        return self.hold(&data);
+                        self.held = data.to_vec();
+                        return Ok(());
                     }
                     self.end_part(out)?;
                     self.delimiter(&mut data, 2, out)?;
                 }
                 State::Closed => {
-                    if data.len() < 2 && data[..] == b"\r"[..] {
-                        return self.hold(&data);
+                    if data == b"\r"[..] {
+                        self.held = data.to_vec();
+                        return Ok(());
                     }
                     if !data.starts_with(b"\r\n") {
                         return Err(BodyError::Malformed);
@@ -199,12 +199,6 @@ impl Rewriter {
     pub(super) fn finish(&self) -> Result<(), BodyError> {
         let whole = matches!(self.state, State::Closed | State::Epilogue) && self.held.is_empty();
         whole.then_some(()).ok_or(BodyError::Malformed)
-    }
-
-    /// Keeps what can't be told yet. It is copied: it would keep the whole chunk alive.
-    fn hold(&mut self, data: &[u8]) -> Result<(), BodyError> {
-        self.held = data.to_vec();
-        Ok(())
     }
 
     /// Passes a delimiter at the beginning of `data`, behind `lead` bytes of line end.
@@ -337,7 +331,7 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
 }
 
 /// What a part's head says, as far as it matters.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Head {
     is_reference: bool,
     /// Where the digits of its content length stand.
@@ -558,7 +552,7 @@ fn is_boundary(byte: u8) -> bool {
 }
 
 /// Pieces on their way out, the small ones joined.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 
 /// Below this a piece is copied to its neighbour rather than sent as a frame of its own.

@@ -49,7 +49,6 @@ pub fn screen_target(target: &PathAndQuery, own: &Seal, seals: &Seals) -> Result
 }
 
 /// Looks through a body as it passes.
-#[derive(Debug)]
 pub(super) struct Screen {
     own: Seal,
     seals: Seals,
@@ -58,13 +57,12 @@ pub(super) struct Screen {
     reader: Reader,
 }
 
-#[derive(Debug)]
 enum Reader {
     Json(Json),
     Form(Form),
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Json {
     depth: usize,
     /// Whether a value comes next in the object itself, rather than a name.

@@ -17,7 +17,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 /// A client's body as it goes on to upstream.
-#[derive(Debug)]
 pub struct SealedBody<B> {
     body: B,
     filter: Filter,
@@ -27,7 +26,6 @@ pub struct SealedBody<B> {
     outcome: Arc<Outcome>,
 }
 
-#[derive(Debug)]
 enum Filter {
     Multipart(Box<Rewriter>),
     Screen(Screen),
@@ -67,6 +65,12 @@ impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A reference is nobody else's business.
         f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
+    }
+}
+
+impl<B> fmt::Debug for SealedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBody").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
