@@ -5,15 +5,14 @@ use super::ask::{Ask, look};
 use super::forward::whole;
 use super::live::Live;
 use super::record::Record;
-use crate::cache::{
-    Absent, Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Spliced, Subject, Told,
-};
+use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
 use crate::call;
 use crate::callback::Arrived;
 use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::person::Tag;
 use crate::reply::{Rejection, ReplyBody};
+use crate::splice::{Absent, Spliced};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::metrics::Saved;
 use crate::upstream::{self, CallError, Collected};
