@@ -3,12 +3,14 @@
 //! Invariant: what names a team needs the admin token, compared in constant time; metrics hold nothing personal and
 //! are open.
 
+use crate::calendar::Day;
 use crate::config::Settings;
-use crate::name::RouteName;
+use crate::ledger::{Counts, Ledger, Row};
+use crate::name::{RouteName, TenantName};
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -22,6 +24,7 @@ use subtle::ConstantTimeEq as _;
 #[derive(Debug)]
 pub struct Admin {
     metrics: Metrics,
+    ledger: Ledger,
     live: ArcSwap<Live>,
     draining: AtomicBool,
 }
@@ -64,8 +67,8 @@ impl Live {
 impl Admin {
     /// Answers for what `settings` say.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics) -> Self {
-        Self { metrics, live: ArcSwap::from_pointee(Live::new(settings)), draining: AtomicBool::new(false) }
+    pub fn new(settings: &Settings, metrics: Metrics, ledger: Ledger) -> Self {
+        Self { metrics, ledger, live: ArcSwap::from_pointee(Live::new(settings)), draining: AtomicBool::new(false) }
     }
 
     /// Goes over to other settings.
@@ -82,11 +85,10 @@ impl Admin {
     ///
     /// # Errors
     /// None.
-    #[allow(clippy::unused_async, reason = "a service answers with a future")]
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         let path = request.uri().path();
-        let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/tenants");
+        let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/usage");
         Ok(match path {
             _ if known && !asks => {
                 let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "only GET is known here");
@@ -99,12 +101,12 @@ impl Admin {
             "/metrics" => {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render().into())
             }
-            _ => self.api(path, request.headers()),
+            _ => self.api(path, request.uri().query().unwrap_or_default(), request.headers()).await,
         })
     }
 
-    fn api(&self, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let live = self.live.load();
+    async fn api(&self, path: &str, query: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let live = self.live.load_full();
         let Some(token) = &live.token else {
             return error(
                 StatusCode::FORBIDDEN,
@@ -120,9 +122,52 @@ impl Admin {
                 let body = serde_json::to_vec(&serde_json::json!({ "tenants": live.tenants })).unwrap_or_default();
                 typed(StatusCode::OK, "application/json", body.into())
             }
+            "/v1/usage" => self.usage(query, headers).await,
             _ => error(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "there is nothing at this path"),
         }
     }
+}
+
+impl Admin {
+    /// The books, `from` a day `to` a day, both included; left out, from the first of this month to today.
+    async fn usage(&self, query: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let invalid = |message: &str| error(StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", message);
+        let today = self.ledger.today();
+        let (mut from, mut to, mut tenant) = (today.month().first(), today, None);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "from" | "to" => match (value.parse::<Day>(), &*name) {
+                    (Ok(day), "from") => from = day,
+                    (Ok(day), _) => to = day,
+                    (Err(_), _) => return invalid("from and to are days, such as 2026-11-25"),
+                },
+                "tenant" => match value.parse::<TenantName>() {
+                    Ok(name) => tenant = Some(name),
+                    Err(_) => return invalid("tenant is the name of a team"),
+                },
+                _ => return invalid("known here: from, to and tenant"),
+            }
+        }
+        let Ok(rows) = self.ledger.rows(from, to, tenant.as_ref()).await else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now");
+        };
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        if accepted.into_iter().any(|value| value.to_ascii_lowercase().contains("text/csv")) {
+            return typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into());
+        }
+        let body = serde_json::to_vec(&serde_json::json!({ "rows": rows })).unwrap_or_default();
+        typed(StatusCode::OK, "application/json", body.into())
+    }
+}
+
+/// RFC 4180. Names need no quotes.
+fn csv(rows: &[Row]) -> String {
+    let mut text = format!("day,tenant,route,{}\r\n", Counts::NAMES.join(","));
+    for Row { day, tenant, route, counts } in rows {
+        let numbers = counts.numbers().map(|number| number.to_string());
+        text.push_str(&format!("{day},{tenant},{route},{}\r\n", numbers.join(",")));
+    }
+    text
 }
 
 /// Whether the request carries the token. Hashes are compared, so that not even its length shows.

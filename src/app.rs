@@ -3,7 +3,9 @@
 use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
+use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Telemetry};
+use crate::ledger::{self, Ledger};
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::tasks::Tasks;
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
@@ -68,6 +70,12 @@ pub enum StartError {
     /// The machine's trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
+    /// The database.
+    #[error("state.path: {0}")]
+    Database(#[from] OpenError),
+    /// What is in it.
+    #[error("state.path: {0}")]
+    State(#[from] DatabaseError),
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -94,6 +102,8 @@ pub struct App {
     servers: Tasks,
     admin_server: Tasks,
     leftovers: Tasks,
+    ledger: Ledger,
+    database: Database,
     log: LogWriter,
 }
 
@@ -111,8 +121,10 @@ impl App {
         let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
         let leftovers = Tasks::new();
         let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: surroundings.clock };
-        let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone())?);
-        let admin = Arc::new(Admin::new(settings, metrics.clone()));
+        let database = Database::open(&settings.state.path, &[("ledger", ledger::MIGRATIONS)])?;
+        let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone()).await?;
+        let gateway = Arc::new(Gateway::new(settings, telemetry, ledger.clone(), leftovers.clone())?);
+        let admin = Arc::new(Admin::new(settings, metrics.clone(), ledger.clone()));
         mirror(&metrics, &gateway, &access, &redactor);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
@@ -135,6 +147,8 @@ impl App {
             servers: Tasks::new(),
             admin_server: Tasks::new(),
             leftovers,
+            ledger,
+            database,
             log,
         };
         app.serve(server, admin_server);
@@ -166,6 +180,10 @@ impl App {
                 }
             };
             let _: Option<()> = stop.run_until_cancelled(sweep).await;
+        });
+        let (ledger, stop) = (self.ledger.clone(), self.stop_admin.clone());
+        self.admin_server.spawn(async move {
+            let _: Option<()> = stop.run_until_cancelled(ledger.keep()).await;
         });
     }
 
@@ -230,6 +248,10 @@ impl App {
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
+        if self.ledger.flush().await.is_err() {
+            tracing::error!("what was counted last could not be written");
+        }
+        self.database.close().await;
         self.log.finish();
     }
 }
@@ -280,6 +302,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
         ("admin.listen", settings.admin.listener.listen.to_string()),
         ("log.level", settings.log.level.to_string()),
+        ("state.path", settings.state.path.display().to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
     ]
 }

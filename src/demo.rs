@@ -19,7 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use secrecy::ExposeSecret as _;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,7 +77,9 @@ pub async fn run(args: Args) -> Result<(), DemoError> {
     };
     let simulator = Simulator::start(([127, 0, 0, 1], 0).into(), options).await?;
     let (lending, payments) = (Team::new("lending"), Team::new("payments"));
-    let settings = settings(&simulator, &lending, &payments)?;
+    let mut settings = settings(&simulator, &lending, &payments)?;
+    let folder = Folder::new()?;
+    settings.state.path = folder.0.join("iluma-gateway.db");
     let log = Lines::default();
     let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: Clock::system(), diagnostics: true };
     let app = App::start(&settings, surroundings).await?;
@@ -92,6 +94,24 @@ pub async fn run(args: Args) -> Result<(), DemoError> {
     app.shutdown().await;
     simulator.stop().await;
     Ok(())
+}
+
+/// A folder for this run alone.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("iluma-gateway-demo-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What can't be removed is left to whoever cleans up there.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A team and its key, made for this run.

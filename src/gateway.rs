@@ -4,6 +4,7 @@
 //! authenticated and admitted (but health, which carries no credential); a call that was wholly sent is finished even
 //! if nobody waits for it any more.
 
+mod admit;
 mod ask;
 mod forward;
 mod live;
@@ -14,6 +15,7 @@ pub use record::{Recorded, Telemetry};
 use crate::cache::{Cache, Flights};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::ledger::Ledger;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::{Route, Treatment};
 use crate::tasks::Tasks;
@@ -40,6 +42,7 @@ pub struct Gateway {
     cache: Cache,
     flights: Flights<Result<Arc<Landed>, CallError>>,
     telemetry: Arc<Telemetry>,
+    ledger: Ledger,
     clock: Clock,
     /// Calls that nobody may wait for any more.
     tasks: Tasks,
@@ -52,16 +55,17 @@ impl Gateway {
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &Settings, telemetry: Telemetry, ledger: Ledger, tasks: Tasks) -> Result<Self, rustls::Error> {
         use secrecy::ExposeSecret as _;
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
-        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
+        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections, &ledger)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
             flights: Flights::new(),
             telemetry: Arc::new(telemetry),
+            ledger,
             clock,
             tasks,
             connections,
@@ -74,7 +78,9 @@ impl Gateway {
     /// As [`Gateway::new`]; then everything stays as it is.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.live.load_full();
-        let live = Live::new(settings, Some(&previous), &self.telemetry.metrics, &self.clock, &self.connections)?;
+        let metrics = &self.telemetry.metrics;
+        let live = Live::new(settings, Some(&previous), metrics, &self.clock, &self.connections, &self.ledger)?;
+        self.ledger.reload(settings);
         self.cache.reload(&settings.cache);
         if live.asks_another_upstream(&previous) {
             self.cache.forget();
@@ -88,9 +94,12 @@ impl Gateway {
         self.live.load().upstream.close();
     }
 
-    /// Work to be done from time to time: closes upstream connections that nobody uses.
+    /// Work to be done from time to time: closes upstream connections that nobody uses, tells metrics what changes with
+    /// the time.
     pub fn sweep(&self) {
-        self.live.load().upstream.sweep();
+        let live = self.live.load();
+        live.upstream.sweep();
+        live.tell();
     }
 
     /// Entries and bytes in the cache's memory.
@@ -115,6 +124,9 @@ impl Gateway {
                 record.metrics().limited(match limit {
                     crate::limit::Limit::Requests => metrics::Limit::Requests,
                     crate::limit::Limit::InFlight => metrics::Limit::InFlight,
+                    crate::limit::Limit::Account => metrics::Limit::Account,
+                    crate::limit::Limit::QuotaDay => metrics::Limit::QuotaDay,
+                    crate::limit::Limit::QuotaMonth => metrics::Limit::QuotaMonth,
                 });
             }
             rejection.into_response()
@@ -141,7 +153,7 @@ impl Gateway {
         }
 
         let tenant = live.tenants.authenticate(request.headers())?;
-        record.is_of(&tenant.name, &live.metrics[tenant.index]);
+        record.is_of(&tenant.name, &live.metrics[tenant.index], &live.tallies[tenant.index]);
         live.permit(tenant, request.method(), &route)?;
         record.hold(live.limits.admit(tenant.index)?);
 

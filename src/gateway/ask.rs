@@ -1,5 +1,6 @@
 //! Rows that are read and cached: from memory, from a call that is under way, or from upstream.
 
+use super::admit::Admission;
 use super::forward::{passed_on, whole};
 use super::live::Live;
 use super::record::Record;
@@ -95,7 +96,7 @@ impl Gateway {
         }
         let (reference, account) = (question.reference, Some(tenant.account_index));
         let ask = Ask { key, subject, route: route.name, directives, reference, account, outgoing };
-        Box::pin(self.ask(live, ask, record)).await
+        Box::pin(self.ask(live, Some(tenant), ask, record)).await
     }
 
     /// A public list, the same for every tenant of an account.
@@ -118,7 +119,8 @@ impl Gateway {
             return self.bypass(live, tenant, route.name, outgoing, MAGIC_REPLY, record).await;
         }
         let account = Some(tenant.account_index);
-        self.ask(live, self.plain(&scope, Subject::BankCodes, account, directives, route, headers), record).await
+        let ask = self.plain(&scope, Subject::BankCodes, account, directives, route, headers);
+        self.ask(live, Some(tenant), ask, record).await
     }
 
     /// A call that the cache is left out of.
@@ -152,7 +154,8 @@ impl Gateway {
         let account = live.accounts.first().ok_or(Rejection::Internal)?;
         let (scope, headers) = (Scope::shared(&account.name), HeaderMap::new());
         let directives = Directives::default();
-        self.ask(live, self.plain(&scope, Subject::Health, None, directives, route, headers), record).await
+        let ask = self.plain(&scope, Subject::Health, None, directives, route, headers);
+        self.ask(live, None, ask, record).await
     }
 
     /// A GET whose answer is the same for everybody in `scope`.
@@ -174,6 +177,7 @@ impl Gateway {
     async fn ask(
         self: &Arc<Self>,
         live: &Arc<Live>,
+        tenant: Option<&Tenant>,
         ask: Ask,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
@@ -190,7 +194,8 @@ impl Gateway {
         }
         if directives.no_cache || directives.no_store || (directives.max_age.is_some() && fresh(None).is_some()) {
             // The caller wants an answer that is newer than any call which began before.
-            let landed = self.spawn_call(live, ask, None, record).await?;
+            let admission = self.admit_question(live, tenant, &ask).await?;
+            let landed = self.spawn_call(live, ask, admission, None, record).await?;
             let stored = landed.stored;
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
         }
@@ -202,7 +207,9 @@ impl Gateway {
                         drop(leader);
                         return Ok(served(&hit, reference.as_deref(), route, record));
                     }
-                    let landed = self.spawn_call(live, ask, Some(leader), record).await?;
+                    // Refused, it leaves the lead to the next one, who is asked for itself.
+                    let admission = self.admit_question(live, tenant, &ask).await?;
+                    let landed = self.spawn_call(live, ask, admission, Some(leader), record).await?;
                     let stored = landed.stored;
                     let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                     return Ok(brought(&landed, Report::Miss { stored }, outcome, record));
@@ -221,11 +228,25 @@ impl Gateway {
         }
     }
 
+    /// Health carries no credential, so no account's limits know it.
+    async fn admit_question(
+        &self,
+        live: &Arc<Live>,
+        tenant: Option<&Tenant>,
+        ask: &Ask,
+    ) -> Result<Option<Admission>, Rejection> {
+        match tenant {
+            Some(tenant) => self.admit(live, tenant, ask.route, !ask.outgoing.repeatable).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Makes the call in a task of its own, which ends whether or not anybody still waits.
     async fn spawn_call(
         self: &Arc<Self>,
         live: &Arc<Live>,
         ask: Ask,
+        admission: Option<Admission>,
         leader: Option<Leader<Result<Arc<Landed>, CallError>>>,
         record: &Record,
     ) -> Result<Arc<Landed>, Rejection> {
@@ -234,7 +255,7 @@ impl Gateway {
         self.tasks.spawn(async move {
             let _held = permit;
             // A panic is a bug; it must not make every waiter send the same again.
-            let called = AssertUnwindSafe(gateway.call(&live, ask)).catch_unwind().await;
+            let called = AssertUnwindSafe(gateway.call(&live, ask, admission)).catch_unwind().await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
             if let Some(leader) = leader {
                 leader.land(answer.clone());
@@ -246,8 +267,11 @@ impl Gateway {
         Ok(landed.await.map_err(|_| Rejection::Internal)??)
     }
 
-    async fn call(&self, live: &Live, ask: Ask) -> Result<Landed, CallError> {
+    async fn call(&self, live: &Live, ask: Ask, mut admission: Option<Admission>) -> Result<Landed, CallError> {
         let started = self.clock.now();
+        if let Some(admission) = &mut admission {
+            admission.start(None);
+        }
         let account = ask.account.and_then(|index| live.accounts.get(index));
         let credential = account.map(|account| &account.credential);
         let total = live.upstream.timeouts().answer;
@@ -258,6 +282,15 @@ impl Gateway {
         let took = self.clock.now().saturating_duration_since(started);
         if let Some(account) = account {
             account.metrics.request(ask.route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+        }
+        if let Some(admission) = admission {
+            match &answer {
+                Ok(answer) => admission.answered(answer),
+                Err(error) => admission.failed(*error),
+            }
+            // Whoever sees the answer finds its outcome in the books, even if the process is killed right after. Where it
+            // can't be written now it is kept, and the answer is worth no less.
+            let _ = self.ledger.flush().await;
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);

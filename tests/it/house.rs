@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 25] = [
+const EDGES: [(&str, &[&str]); 27] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -17,14 +17,16 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("json", &[]),
     ("name", &[]),
     ("tasks", &[]),
-    ("config", &["byte_size", "name"]),
+    ("calendar", &[]),
+    ("config", &["byte_size", "calendar", "name"]),
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
     ("call", &["json"]),
-    ("limit", &["clock", "config", "name"]),
+    ("ledger", &["calendar", "clock", "config", "database", "name", "vault"]),
+    ("limit", &["calendar", "clock", "config", "name", "tasks"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
@@ -39,6 +41,7 @@ const EDGES: [(&str, &[&str]); 25] = [
             "call",
             "clock",
             "config",
+            "ledger",
             "limit",
             "name",
             "reply",
@@ -49,18 +52,18 @@ const EDGES: [(&str, &[&str]); 25] = [
             "upstream",
         ],
     ),
-    ("admin", &["config", "name", "telemetry"]),
+    ("admin", &["calendar", "config", "ledger", "name", "telemetry"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
-    ("app", &["admin", "clock", "config", "gateway", "server", "tasks", "telemetry"]),
+    ("app", &["admin", "clock", "config", "database", "gateway", "ledger", "server", "tasks", "telemetry"]),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),
 ];
 
-const FEATURES: [&str; 7] = ["cache", "call", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 10] =
-    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
+const FEATURES: [&str; 8] = ["cache", "call", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
+const BASE: [&str; 11] =
+    ["alarm", "byte_size", "calendar", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {

@@ -12,11 +12,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 
 /// A running gateway, its simulator where it has one, and what it logs.
 pub struct Rig {
     pub app: App,
     pub simulator: Option<Simulator>,
+    /// The gateway's own files.
+    pub folder: TempDir,
     pub clock: Clock,
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
@@ -181,18 +184,20 @@ impl RigBuilder {
         for name in ["ROOT", "ENCRYPTION", "ADMIN"] {
             secrets.insert(name.into(), keygen::secret().expose_secret().to_owned());
         }
+        let folder = TempDir::new().expect("a folder");
         let section = |name: &str| self.sections.get(name).cloned().unwrap_or_default();
         let mut text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
-             [state]\nroot_key = {{ env = \"ROOT\" }}\n\
+             [state]\npath = \"{}\"\nroot_key = {{ env = \"ROOT\" }}\n\
              encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n",
             section("server"),
             section("admin"),
             section("log"),
             section("upstream"),
+            folder.path().join("gateway.db").display(),
             section("cache"),
         );
         let mut keys = BTreeMap::new();
@@ -209,7 +214,7 @@ impl RigBuilder {
         let (clock, log) = (Clock::adjustable(), Lines::default());
         let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
         let app = App::start(&settings, surroundings).await.expect("a gateway");
-        Rig { app, simulator, clock, log, account_key, keys, settings_text: text, secrets }
+        Rig { app, simulator, folder, clock, log, account_key, keys, settings_text: text, secrets }
     }
 }
 
