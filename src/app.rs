@@ -1,11 +1,13 @@
 //! The composition root: the only place that wires parts together.
 
 use crate::admin::Admin;
+use crate::cache::{Cache, Counts};
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
 use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Telemetry};
 use crate::ledger::{self, Ledger};
+use crate::link::Link;
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::tasks::Tasks;
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
@@ -16,6 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often idle upstream connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a start waits for Redis: where all is well it is there at once, and where it is not the gateway serves without.
+const REDIS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What ending takes where all is well, beside the time that requests in flight are given.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -76,6 +82,9 @@ pub enum StartError {
     /// What is in it.
     #[error("state.path: {0}")]
     State(#[from] DatabaseError),
+    /// Where nodes share.
+    #[error("state.redis: {0}")]
+    Redis(#[from] redis::RedisError),
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -104,6 +113,9 @@ pub struct App {
     leftovers: Tasks,
     ledger: Ledger,
     database: Database,
+    /// What goes on beside requests for as long as there may be some.
+    background: Tasks,
+    stop_background: CancellationToken,
     log: LogWriter,
 }
 
@@ -123,9 +135,20 @@ impl App {
         let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: surroundings.clock };
         let database = Database::open(&settings.state.path, &[("ledger", ledger::MIGRATIONS)])?;
         let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone()).await?;
-        let gateway = Arc::new(Gateway::new(settings, telemetry, ledger.clone(), leftovers.clone())?);
-        let admin = Arc::new(Admin::new(settings, metrics.clone(), ledger.clone()));
-        mirror(&metrics, &gateway, &access, &redactor);
+        let (background, stop_background) = (Tasks::new(), CancellationToken::new());
+        let links = Links::new(settings)?;
+        let gateway =
+            Arc::new(Gateway::new(settings, telemetry, ledger.clone(), leftovers.clone(), links.cache.clone())?);
+        links.keep(&background, &stop_background);
+        gateway.cache().keep(&background, stop_background.clone());
+        let (books, stop) = (ledger.clone(), stop_background.clone());
+        background.spawn(async move {
+            let _: Option<()> = stop.run_until_cancelled(books.keep()).await;
+        });
+        links.await_them().await;
+        let (cache, persons) = (Arc::clone(gateway.cache()), gateway.persons().clone());
+        let admin = Arc::new(Admin::new(settings, metrics.clone(), cache, persons, ledger.clone()));
+        mirror(&metrics, &gateway, &access, &redactor, &links);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         let server = bind("server.listen", &settings.server.listener, bounds).await?;
@@ -149,6 +172,8 @@ impl App {
             leftovers,
             ledger,
             database,
+            background,
+            stop_background,
             log,
         };
         app.serve(server, admin_server);
@@ -180,10 +205,6 @@ impl App {
                 }
             };
             let _: Option<()> = stop.run_until_cancelled(sweep).await;
-        });
-        let (ledger, stop) = (self.ledger.clone(), self.stop_admin.clone());
-        self.admin_server.spawn(async move {
-            let _: Option<()> = stop.run_until_cancelled(ledger.keep()).await;
         });
     }
 
@@ -245,6 +266,8 @@ impl App {
         self.servers.drain(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();
         self.leftovers.drain(end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT)).await;
+        self.stop_background.cancel();
+        self.background.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
@@ -316,13 +339,60 @@ async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bou
     bound.map_err(|source| StartError::Bind { key, address: listener.listen, source })
 }
 
+/// The ways to Redis: none where a gateway serves alone.
+#[derive(Debug)]
+struct Links {
+    /// The cache's, which may be an instance of its own.
+    cache: Option<Link>,
+}
+
+impl Links {
+    fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
+        let Some(redis) = &settings.state.redis else { return Ok(Self { cache: None }) };
+        let channels = Cache::channels(settings.state.root_key.expose_secret());
+        let cache = Link::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
+        Ok(Self { cache: Some(cache) })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Link> {
+        self.cache.iter()
+    }
+
+    fn keep(&self, tasks: &Tasks, stop: &CancellationToken) {
+        self.all().for_each(|link| link.keep(tasks, stop.clone()));
+    }
+
+    async fn await_them(&self) {
+        for link in self.all() {
+            let mut up = link.watch();
+            // Out for now: the link goes on trying by itself.
+            let _ = tokio::time::timeout(REDIS_PATIENCE, up.wait_for(|up| *up)).await;
+        }
+    }
+}
+
 /// Lets metrics read what other parts count.
-fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor) {
+fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor, links: &Links) {
     // Metrics are part of the gateway: a strong reference would keep both alive for ever.
-    let cache = Arc::downgrade(gateway);
-    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().0));
-    let cache = Arc::downgrade(gateway);
-    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().1));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |cache| cache.size().0));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |cache| cache.size().1));
+    let all: Vec<Link> = links.all().cloned().collect();
+    metrics.mirror(Mirrored::RedisUp, move || all.iter().all(Link::is_up).into());
+    if let Some(counts) = gateway.cache().counts() {
+        type Count = fn(&Counts) -> &AtomicU64;
+        let mirrored: [(Mirrored, Count); 4] = [
+            (Mirrored::RedisHits, |counts| &counts.hits),
+            (Mirrored::RedisMisses, |counts| &counts.misses),
+            (Mirrored::RedisDamaged, |counts| &counts.damaged),
+            (Mirrored::RedisOut, |counts| &counts.out),
+        ];
+        for (mirrored, count) in mirrored {
+            let counts = Arc::clone(&counts);
+            metrics.mirror(mirrored, move || count(&counts).load(Ordering::Relaxed));
+        }
+    }
     let access = access.clone();
     metrics.mirror(Mirrored::LogLinesDropped, move || access.dropped());
     let redactor = redactor.clone();

@@ -6,9 +6,11 @@
 
 mod admit;
 mod ask;
+mod fetch;
 mod forward;
 mod live;
 mod record;
+mod usage;
 
 pub use record::{Recorded, Telemetry};
 
@@ -16,14 +18,17 @@ use crate::cache::{Cache, Flights};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
+use crate::link::Link;
+use crate::person::Persons;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::{Route, Treatment};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics;
 use crate::tenant::Tenant;
 use crate::upstream::CallError;
+use crate::vault::Vault;
 use arc_swap::ArcSwap;
-use ask::Landed;
+use fetch::Landed;
 use futures_util::FutureExt as _;
 use http::header::ALLOW;
 use http::uri::PathAndQuery;
@@ -31,6 +36,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use live::Live;
 use record::Record;
+use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -39,8 +45,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Gateway {
     live: ArcSwap<Live>,
-    cache: Cache,
+    cache: Arc<Cache>,
     flights: Flights<Result<Arc<Landed>, CallError>>,
+    persons: Persons,
     telemetry: Arc<Telemetry>,
     ledger: Ledger,
     clock: Clock,
@@ -51,19 +58,28 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away; `link` is where nodes share
+    /// the cache.
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(settings: &Settings, telemetry: Telemetry, ledger: Ledger, tasks: Tasks) -> Result<Self, rustls::Error> {
-        use secrecy::ExposeSecret as _;
+    pub fn new(
+        settings: &Settings,
+        telemetry: Telemetry,
+        ledger: Ledger,
+        tasks: Tasks,
+        link: Option<Link>,
+    ) -> Result<Self, rustls::Error> {
+        let root = settings.state.root_key.expose_secret();
+        let shared = link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections, &ledger)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
-            cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
+            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
             flights: Flights::new(),
+            persons: Persons::new(root),
             telemetry: Arc::new(telemetry),
             ledger,
             clock,
@@ -81,10 +97,7 @@ impl Gateway {
         let metrics = &self.telemetry.metrics;
         let live = Live::new(settings, Some(&previous), metrics, &self.clock, &self.connections, &self.ledger)?;
         self.ledger.reload(settings);
-        self.cache.reload(&settings.cache);
-        if live.asks_another_upstream(&previous) {
-            self.cache.forget();
-        }
+        self.cache.reload(&settings.cache, &settings.upstream.base_url);
         self.live.store(Arc::new(live));
         Ok(())
     }
@@ -102,10 +115,16 @@ impl Gateway {
         live.tell();
     }
 
-    /// Entries and bytes in the cache's memory.
+    /// What is remembered.
     #[must_use]
-    pub fn cache_size(&self) -> (u64, u64) {
-        self.cache.size()
+    pub const fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Tells persons apart, and nobody who they are.
+    #[must_use]
+    pub const fn persons(&self) -> &Persons {
+        &self.persons
     }
 
     /// Answers one request, whatever it is.
@@ -159,7 +178,9 @@ impl Gateway {
 
         match route.treatment {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
+            Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
+            Treatment::Usage => Box::pin(self.usage(live, tenant)).await,
             Treatment::Described => Ok(describe(live, &route)),
             _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
         }

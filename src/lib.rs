@@ -31,6 +31,7 @@ pub mod ledger;
 pub mod limit;
 pub mod link;
 pub mod name;
+pub mod person;
 pub mod reply;
 pub mod route;
 pub mod server;

@@ -35,7 +35,11 @@ const MOST_MESSAGES: usize = 1024;
 
 /// What a request, or a piece of work, may still wait for Redis. All questions of one request share one.
 #[derive(Debug)]
-pub struct Budget(AtomicU64);
+pub struct Budget {
+    whole: Duration,
+    /// Nanoseconds.
+    left: AtomicU64,
+}
 
 impl Budget {
     /// That of a request.
@@ -47,18 +51,24 @@ impl Budget {
     /// That of work that no request waits for.
     #[must_use]
     pub fn of_work(time: Duration) -> Self {
-        Self(AtomicU64::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+        Self { whole: time, left: AtomicU64::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) }
     }
 
     /// What is left of it.
     #[must_use]
     pub fn left(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        Duration::from_nanos(self.left.load(Ordering::Relaxed))
+    }
+
+    /// What was waited for so far.
+    #[must_use]
+    pub fn spent(&self) -> Duration {
+        self.whole.saturating_sub(self.left())
     }
 
     fn spend(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(nanos)));
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(nanos)));
     }
 }
 

@@ -61,6 +61,9 @@ pub enum Rejection {
     /// The intent could not be written: a call that is in no book is not made.
     #[error("the gateway can't book calls just now, nothing was sent")]
     Unbooked,
+    /// The books can't be read.
+    #[error("the gateway can't read its books just now, try again later")]
+    BooksClosed,
     /// The client wanted no answer but a stored one.
     #[error("no stored answer, and only-if-cached asked for no other: nothing was sent")]
     OnlyIfCached,
@@ -136,6 +139,7 @@ impl Rejection {
             Self::Call(CallError::Truncated) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_truncated"),
             Self::Call(CallError::TooLarge) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_too_large"),
             Self::CircuitOpen(_) => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "circuit_open"),
+            Self::BooksClosed => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
             Self::Unbooked => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
             Self::OnlyIfCached => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "only_if_cached"),
             Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
@@ -169,7 +173,10 @@ impl Rejection {
             Self::CircuitOpen(wait) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
             }
-            Self::Refused(Refusal::Overloaded) | Self::Call(CallError::Unreachable) | Self::Unbooked => {
+            Self::Refused(Refusal::Overloaded)
+            | Self::Call(CallError::Unreachable)
+            | Self::Unbooked
+            | Self::BooksClosed => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

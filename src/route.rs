@@ -57,6 +57,7 @@ const ROWS: &[(RouteName, Method, &str)] = &[
     (RouteName::CallbackUrls,  Method::PATCH, "v*/callback/urls"),
     (RouteName::CallbackToken, Method::GET,   "v*/callback/authentication_tokens"),
     (RouteName::Health,        Method::GET,   "health"),
+    (RouteName::Gateway,       Method::GET,   "_gateway/usage"),
 ];
 
 /// Where a request goes, and how it is treated there.
@@ -77,6 +78,8 @@ pub struct Route {
 pub enum Treatment {
     /// The request is read, and answered from the cache where that can be.
     Cached,
+    /// A result by its id: final ones are kept, and upstream is asked for others once a second.
+    Looked,
     /// A public list, kept for every tenant of an account.
     Listed,
     /// Upstream's health, asked without a key.
@@ -85,6 +88,8 @@ pub enum Treatment {
     Streamed,
     /// OPTIONS: the path's methods are told, and nothing is sent.
     Described,
+    /// What the team used and may use, from the gateway's own books.
+    Usage,
     /// A setting of the tenant's own, which never reaches Iluma.
     Callback,
     /// Refused.
@@ -172,8 +177,8 @@ const fn treatment(name: RouteName) -> Treatment {
         RouteName::Bank | RouteName::Cft => Treatment::Cached,
         RouteName::BankCodes => Treatment::Listed,
         RouteName::Health => Treatment::Health,
-        RouteName::BankGet
-        | RouteName::Ktp
+        RouteName::BankGet => Treatment::Looked,
+        RouteName::Ktp
         | RouteName::Npwp
         | RouteName::Phone
         | RouteName::Drawdown
@@ -187,6 +192,7 @@ const fn treatment(name: RouteName) -> Treatment {
         | RouteName::CaptureGet
         | RouteName::CaptureFile => Treatment::Streamed,
         RouteName::CallbackUrls | RouteName::CallbackToken => Treatment::Callback,
+        RouteName::Gateway => Treatment::Usage,
         RouteName::Forbidden => Treatment::Forbidden,
         RouteName::Other => Treatment::Unknown,
     }

@@ -591,8 +591,17 @@ like = "bank"
         .unwrap();
         assert_eq!(settings.upstream.proxy.unwrap(), "http://egress.internal:3128/");
         let tenant = &settings.tenants[&"lending".parse().unwrap()];
-        use RouteName::{Bank, BankCodes, BankGet, CallbackToken, CallbackUrls, Cft, Health};
-        assert!(tenant.routes.iter().eq(&[Bank, BankGet, Cft, BankCodes, CallbackUrls, CallbackToken, Health]));
+        use RouteName::{Bank, BankCodes, BankGet, CallbackToken, CallbackUrls, Cft, Gateway, Health};
+        assert!(tenant.routes.iter().eq(&[
+            Bank,
+            BankGet,
+            Cft,
+            BankCodes,
+            CallbackUrls,
+            CallbackToken,
+            Health,
+            Gateway
+        ]));
         assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
         let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
         assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);

@@ -104,8 +104,8 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
 
 fn like(entry: &Entry<'_>) -> Option<RouteName> {
     let route = known_route(entry)?;
-    let refused =
-        [RouteName::Forbidden, RouteName::Other, RouteName::CallbackUrls, RouteName::CallbackToken, RouteName::Health];
+    use RouteName::{CallbackToken, CallbackUrls, Forbidden, Gateway, Health, Other};
+    let refused = [Forbidden, Other, CallbackUrls, CallbackToken, Health, Gateway];
     if refused.contains(&route) {
         entry.fault(format!("must be a row of Iluma's API, and {route:?} is none", route = route.as_str()));
         return None;

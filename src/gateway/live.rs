@@ -1,5 +1,6 @@
 //! What the configuration makes of the request path: replaced whole when the configuration changes.
 
+use super::usage::Allowance;
 use crate::clock::Clock;
 use crate::config::{self, Settings, UnknownRoutes};
 use crate::ledger::{Ledger, Spent, Tally};
@@ -29,6 +30,8 @@ pub(super) struct Live {
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
     /// Likewise.
     pub(super) tallies: Vec<Arc<Tally>>,
+    /// Likewise.
+    pub(super) allowances: Vec<Allowance>,
     /// Of requests that no tenant asks.
     pub(super) nobody: Arc<TenantMetrics>,
     unknown_routes: UnknownRoutes,
@@ -81,6 +84,7 @@ impl Live {
             tenants: Tenants::new(settings),
             limits,
             tallies: settings.tenants.keys().map(|name| ledger.tally(name)).collect(),
+            allowances: settings.tenants.values().map(|tenant| Allowance::new(tenant, settings)).collect(),
             accounts: settings.accounts.iter().map(account).collect(),
             upstream,
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
@@ -88,11 +92,6 @@ impl Live {
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })
-    }
-
-    /// Whether another upstream answers than in `previous`, so that nothing it said counts any more.
-    pub(super) fn asks_another_upstream(&self, previous: &Self) -> bool {
-        self.upstream_settings.base_url != previous.upstream_settings.base_url
     }
 
     /// Tells metrics how far the tenant at `index` is with its quotas; `beyond` is one that would have refused a call,
@@ -128,9 +127,13 @@ impl Live {
                 UnknownRoutes::Post if method == Method::POST => Ok(()),
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
-            Treatment::Cached | Treatment::Listed | Treatment::Health | Treatment::Streamed | Treatment::Described => {
-                Ok(())
-            }
+            Treatment::Cached
+            | Treatment::Looked
+            | Treatment::Listed
+            | Treatment::Health
+            | Treatment::Streamed
+            | Treatment::Usage
+            | Treatment::Described => Ok(()),
         }
     }
 }

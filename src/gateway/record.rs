@@ -7,6 +7,7 @@ use super::admit::Witness;
 use crate::call;
 use crate::ledger::{Saved, Tally};
 use crate::limit::Permit;
+use crate::link::Budget;
 use crate::name::{RouteName, TenantName};
 use crate::reply::ReplyBody;
 use crate::telemetry::CacheOutcome;
@@ -62,6 +63,8 @@ pub(super) struct Record {
     pub(super) upstream_took: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
     pub(super) reason: Option<&'static str>,
+    /// What the request may still wait for Redis.
+    pub(super) redis: Budget,
 }
 
 impl Record {
@@ -97,6 +100,7 @@ impl Record {
             upstream_took: None,
             upstream_status: None,
             reason: None,
+            redis: Budget::of_request(),
         })
     }
 
@@ -159,8 +163,9 @@ impl Drop for Record {
             tally.request(
                 self.route,
                 match self.cache {
-                    CacheOutcome::Hit => Some(Saved::Hit),
+                    CacheOutcome::Hit | CacheOutcome::Stale => Some(Saved::Hit),
                     CacheOutcome::Collapsed => Some(Saved::Collapsed),
+                    CacheOutcome::Shared => Some(Saved::Shared),
                     _ => None,
                 },
             );
@@ -180,6 +185,7 @@ impl Drop for Record {
             response_bytes: self.response_bytes,
             upstream_status: self.upstream_status,
             reason: self.reason,
+            redis_duration: self.redis.spent(),
         });
     }
 }

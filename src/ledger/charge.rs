@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn the_table_of_what_is_charged() {
         let network = br#"{"id":"a","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#.as_slice();
-        let cases: [(RouteName, u16, Option<&[u8]>, Outcome, Option<&str>); 24] = [
+        type Case<'a> = (RouteName, u16, Option<&'a [u8]>, Outcome, Option<&'a str>);
+        let cases: [Case<'_>; 24] = [
             (RouteName::Bank, 200, Some(br#"{"id":"a","status":"PENDING"}"#), Unknown, Some("a")),
             (RouteName::Bank, 200, Some(br#"{"id":"a","status":"pending"}"#), Unknown, Some("a")),
             (RouteName::Bank, 200, Some(br#"{"id":"a","status":"WAITING_ON_BANK"}"#), Unknown, Some("a")),

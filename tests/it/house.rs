@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 27] = [
+const EDGES: [(&str, &[&str]); 28] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -22,8 +22,9 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
+    ("person", &["json", "vault"]),
     // The features, which never know each other.
-    ("cache", &["byte_size", "clock", "config", "json", "name", "vault"]),
+    ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
     ("call", &["json"]),
     ("ledger", &["calendar", "clock", "config", "database", "name", "vault"]),
     ("limit", &["calendar", "clock", "config", "name", "tasks"]),
@@ -43,19 +44,25 @@ const EDGES: [(&str, &[&str]); 27] = [
             "config",
             "ledger",
             "limit",
+            "link",
             "name",
+            "person",
             "reply",
             "route",
             "tasks",
             "telemetry",
             "tenant",
             "upstream",
+            "vault",
         ],
     ),
-    ("admin", &["calendar", "config", "ledger", "name", "telemetry"]),
+    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "telemetry"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
-    ("app", &["admin", "clock", "config", "database", "gateway", "ledger", "server", "tasks", "telemetry"]),
+    (
+        "app",
+        &["admin", "cache", "clock", "config", "database", "gateway", "ledger", "link", "server", "tasks", "telemetry"],
+    ),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),

@@ -18,8 +18,8 @@ use tempfile::TempDir;
 pub struct Rig {
     pub app: App,
     pub simulator: Option<Simulator>,
-    /// The gateway's own files.
-    pub folder: TempDir,
+    /// The gateway's own files, for as long as it runs.
+    _folder: TempDir,
     pub clock: Clock,
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
@@ -40,6 +40,9 @@ pub struct RigBuilder {
     account_key: Option<String>,
     secrets: BTreeMap<String, String>,
 }
+
+/// The key for data at rest, if a test says nothing else.
+const KEYS: &str = r#"encryption_keys = [{ id = "one", key = { env = "ENCRYPTION" } }]"#;
 
 impl Rig {
     pub fn builder() -> RigBuilder {
@@ -73,6 +76,20 @@ impl Rig {
         &self.keys[team]
     }
 
+    /// A secret of the settings.
+    pub fn secret(&self, name: &str) -> &str {
+        &self.secrets[name]
+    }
+
+    /// The same gateway, ended and started again over its files.
+    pub async fn restart(self) -> Self {
+        self.app.shutdown().await;
+        let text = self.settings_text.clone();
+        let settings = Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned());
+        let (app, clock, log) = started(&settings.expect("settings")).await;
+        Self { app, clock, log, ..self }
+    }
+
     /// A request of a team.
     pub fn ask(&self, team: &str, method: &str, path: &str) -> Ask {
         ask(method, self.url(path)).key(self.key(team))
@@ -86,6 +103,11 @@ impl Rig {
     /// The simulator.
     pub fn sim(&self) -> &Simulator {
         self.simulator.as_ref().expect("a rig with a simulator")
+    }
+
+    /// An operator's request.
+    pub fn operate(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
     /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
@@ -108,6 +130,30 @@ impl Rig {
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
         Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned())
+    }
+
+    /// Another node with the same configuration: same teams, same secrets, same upstream. Its clock and log are its own.
+    pub async fn another(&self) -> Self {
+        self.another_with(|text| text).await
+    }
+
+    /// Another node, with a change made to its configuration.
+    pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
+        let mut settings = self.settings(change).expect("settings");
+        let folder = TempDir::new().expect("a folder");
+        settings.state.path = folder.path().join("gateway.db");
+        let (app, clock, log) = started(&settings).await;
+        Self {
+            app,
+            simulator: None,
+            _folder: folder,
+            clock,
+            log,
+            account_key: self.account_key.clone(),
+            keys: self.keys.clone(),
+            settings_text: self.settings_text.clone(),
+            secrets: self.secrets.clone(),
+        }
     }
 
     /// Ends the gateway and the simulator.
@@ -141,7 +187,12 @@ impl RigBuilder {
         self
     }
 
-    /// Adds TOML lines to a section: `server`, `upstream`, `cache`, `admin`, `log`.
+    /// Adds TOML lines to the account's table.
+    pub fn account(self, lines: &str) -> Self {
+        self.section("account", lines)
+    }
+
+    /// Adds TOML lines to a section: `server`, `upstream`, `state`, `cache`, `admin`, `log`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -157,6 +208,11 @@ impl RigBuilder {
     pub fn account_key(mut self, key: &str) -> Self {
         self.account_key = Some(key.into());
         self
+    }
+
+    /// Lets the gateway share what it knows by this server.
+    pub fn redis(self, redis: &super::Redis) -> Self {
+        self.secret("REDIS", &redis.url()).section("state", "redis = { url = { env = \"REDIS\" } }")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
@@ -191,14 +247,17 @@ impl RigBuilder {
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
              [state]\npath = \"{}\"\nroot_key = {{ env = \"ROOT\" }}\n\
-             encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
-             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n",
+             {}\n{}\n[cache]\n{}\n\
+             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n{}\n",
             section("server"),
             section("admin"),
             section("log"),
             section("upstream"),
             folder.path().join("gateway.db").display(),
+            if section("state").contains("encryption_keys") { "" } else { KEYS },
+            section("state"),
             section("cache"),
+            section("account"),
         );
         let mut keys = BTreeMap::new();
         for (name, lines) in &self.tenants {
@@ -211,11 +270,15 @@ impl RigBuilder {
         text.push_str(&self.extra);
         let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
-        let (clock, log) = (Clock::adjustable(), Lines::default());
-        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
-        let app = App::start(&settings, surroundings).await.expect("a gateway");
-        Rig { app, simulator, folder, clock, log, account_key, keys, settings_text: text, secrets }
+        let (app, clock, log) = started(&settings).await;
+        Rig { app, simulator, _folder: folder, clock, log, account_key, keys, settings_text: text, secrets }
     }
+}
+
+async fn started(settings: &Settings) -> (App, Clock, Lines) {
+    let (clock, log) = (Clock::adjustable(), Lines::default());
+    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
+    (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 
 /// Lines that were written so far.
