@@ -7,6 +7,7 @@ use crate::config::{Faults, Settings};
 use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Telemetry};
 use crate::ledger::{self, Ledger};
+use crate::limit::Nodes;
 use crate::link::Link;
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::tasks::Tasks;
@@ -29,6 +30,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a start waits for Redis: where all is well it is there at once, and where it is not the gateway serves without.
 const REDIS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often nodes tell each other what they see.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What ending takes where all is well, beside the time that requests in flight are given.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -137,8 +141,10 @@ impl App {
         let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone()).await?;
         let (background, stop_background) = (Tasks::new(), CancellationToken::new());
         let links = Links::new(settings)?;
-        let gateway =
-            Arc::new(Gateway::new(settings, telemetry, ledger.clone(), leftovers.clone(), links.cache.clone())?);
+        let root = settings.state.root_key.expose_secret();
+        let nodes = links.main.clone().map(|link| Nodes::new(link, root, ledger.node()));
+        let (books, tasks) = (ledger.clone(), leftovers.clone());
+        let gateway = Arc::new(Gateway::new(settings, telemetry, books, tasks, links.cache.clone(), nodes)?);
         links.keep(&background, &stop_background);
         gateway.cache().keep(&background, stop_background.clone());
         let (books, stop) = (ledger.clone(), stop_background.clone());
@@ -146,6 +152,17 @@ impl App {
             let _: Option<()> = stop.run_until_cancelled(books.keep()).await;
         });
         links.await_them().await;
+        gateway.beat().await;
+        let (beating, stop) = (Arc::clone(&gateway), stop_background.clone());
+        background.spawn(async move {
+            let beat = async {
+                loop {
+                    tokio::time::sleep(BEAT).await;
+                    beating.beat().await;
+                }
+            };
+            let _: Option<()> = stop.run_until_cancelled(beat).await;
+        });
         let (cache, persons) = (Arc::clone(gateway.cache()), gateway.persons().clone());
         let admin = Arc::new(Admin::new(settings, metrics.clone(), cache, persons, ledger.clone()));
         mirror(&metrics, &gateway, &access, &redactor, &links);
@@ -266,6 +283,7 @@ impl App {
         self.servers.drain(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();
         self.leftovers.drain(end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT)).await;
+        self.gateway.leave().await;
         self.stop_background.cancel();
         self.background.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
@@ -342,20 +360,25 @@ async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bou
 /// The ways to Redis: none where a gateway serves alone.
 #[derive(Debug)]
 struct Links {
+    /// Of limits and books.
+    main: Option<Link>,
     /// The cache's, which may be an instance of its own.
     cache: Option<Link>,
 }
 
 impl Links {
     fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
-        let Some(redis) = &settings.state.redis else { return Ok(Self { cache: None }) };
+        let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let channels = Cache::channels(settings.state.root_key.expose_secret());
         let cache = Link::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
-        Ok(Self { cache: Some(cache) })
+        let main = if redis.cache.is_some() { Link::new(&redis.main, &[])? } else { cache.clone() };
+        Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
     fn all(&self) -> impl Iterator<Item = &Link> {
-        self.cache.iter()
+        // One that serves for both is one.
+        let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
+        main.chain(&self.cache)
     }
 
     fn keep(&self, tasks: &Tasks, stop: &CancellationToken) {

@@ -18,6 +18,7 @@ use crate::cache::{Cache, Flights};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
+use crate::limit::Nodes;
 use crate::link::Link;
 use crate::person::Persons;
 use crate::reply::{Rejection, ReplyBody};
@@ -50,6 +51,7 @@ pub struct Gateway {
     persons: Persons,
     telemetry: Arc<Telemetry>,
     ledger: Ledger,
+    nodes: Option<Nodes>,
     clock: Clock,
     /// Calls that nobody may wait for any more.
     tasks: Tasks,
@@ -69,12 +71,13 @@ impl Gateway {
         ledger: Ledger,
         tasks: Tasks,
         link: Option<Link>,
+        nodes: Option<Nodes>,
     ) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
         let shared = link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
-        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections, &ledger)?;
+        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections, &ledger, nodes.as_ref())?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
@@ -82,6 +85,7 @@ impl Gateway {
             persons: Persons::new(root),
             telemetry: Arc::new(telemetry),
             ledger,
+            nodes,
             clock,
             tasks,
             connections,
@@ -95,7 +99,15 @@ impl Gateway {
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.live.load_full();
         let metrics = &self.telemetry.metrics;
-        let live = Live::new(settings, Some(&previous), metrics, &self.clock, &self.connections, &self.ledger)?;
+        let live = Live::new(
+            settings,
+            Some(&previous),
+            metrics,
+            &self.clock,
+            &self.connections,
+            &self.ledger,
+            self.nodes.as_ref(),
+        )?;
         self.ledger.reload(settings);
         self.cache.reload(&settings.cache, &settings.upstream.base_url);
         self.live.store(Arc::new(live));
@@ -113,6 +125,18 @@ impl Gateway {
         let live = self.live.load();
         live.upstream.sweep();
         live.tell();
+    }
+
+    /// Tells other nodes what this one sees, where there are any. Called once a second.
+    pub async fn beat(&self) {
+        let live = self.live.load_full();
+        live.limits.beat().await;
+    }
+
+    /// Leaves the other nodes, so that they take this one's part at once.
+    pub async fn leave(&self) {
+        let live = self.live.load_full();
+        live.limits.leave().await;
     }
 
     /// What is remembered.

@@ -84,6 +84,7 @@ struct Shared {
     writer: tokio::sync::Mutex<()>,
     closed: Notify,
     spent: Vec<Spent>,
+    node: String,
 }
 
 /// What the configuration says.
@@ -283,8 +284,9 @@ impl Ledger {
     pub async fn open(database: Database, settings: &Settings, clock: Clock) -> Result<Self, DatabaseError> {
         let live = Live::new(settings);
         let today = live.calendar.day(clock.wall());
-        let (spent, open) =
-            database.write(move |connection| Ok((spent(connection, today)?, open(connection)?))).await?;
+        let (spent, open, node) = database
+            .write(move |connection| Ok((spent(connection, today)?, open(connection)?, node(connection)?)))
+            .await?;
         if open > 0 {
             tracing::info!(calls = open, "calls of before whose outcome is not known");
         }
@@ -299,6 +301,7 @@ impl Ledger {
             writer: tokio::sync::Mutex::default(),
             closed: Notify::new(),
             spent,
+            node,
         })))
     }
 
@@ -311,6 +314,12 @@ impl Ledger {
     #[must_use]
     pub fn spent(&self) -> &[Spent] {
         &self.0.spent
+    }
+
+    /// This node's name among others: as long as its database lives, it is the same.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.0.node
     }
 
     /// What is counted of a team.
@@ -577,6 +586,17 @@ fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {
         spent.push(Spent { tenant, day: today, today: count(today_count), this_month: count(this_month) });
     }
     Ok(spent)
+}
+
+fn node(connection: &Connection) -> rusqlite::Result<String> {
+    match connection.query_row("SELECT id FROM ledger_node", [], |row| row.get(0)) {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            let node = uuid::Uuid::new_v4().simple().to_string();
+            connection.execute("INSERT INTO ledger_node VALUES (?1)", [&node])?;
+            Ok(node)
+        }
+        known => known,
+    }
 }
 
 fn open(connection: &Connection) -> rusqlite::Result<i64> {

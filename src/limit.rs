@@ -7,9 +7,11 @@
 mod gcra;
 mod local;
 mod quota;
+mod shared;
 mod turns;
 
 pub use quota::Spent;
+pub use shared::Nodes;
 
 use crate::calendar::Calendar;
 use crate::clock::Clock;
@@ -103,7 +105,9 @@ impl CallPermit {
     /// From here on the call counts.
     pub fn sent(&mut self) {
         self.turn = None;
-        self.reservation = None;
+        if let Some(reservation) = self.reservation.take() {
+            reservation.keep();
+        }
     }
 
     /// The quota that would have refused it, were it in force.
@@ -117,9 +121,6 @@ impl Drop for CallPermit {
     fn drop(&mut self) {
         if let Some(turn) = self.turn.take() {
             turn.give_back();
-        }
-        if let Some(reservation) = self.reservation.take() {
-            reservation.give_back();
         }
     }
 }
@@ -166,12 +167,20 @@ pub struct Limits {
     counters: BTreeMap<TenantName, Arc<Counter>>,
     calendar: Calendar,
     clock: Clock,
+    /// Where several nodes hold the limits together.
+    nodes: Option<Nodes>,
 }
 
 impl Limits {
     /// The limits that `settings` asks for. A tenant of `previous` whose limits did not change keeps what it used.
     #[must_use]
-    pub fn new(settings: &Settings, previous: Option<&Self>, clock: &Clock, tasks: &Tasks) -> Self {
+    pub fn new(
+        settings: &Settings,
+        previous: Option<&Self>,
+        clock: &Clock,
+        tasks: &Tasks,
+        nodes: Option<&Nodes>,
+    ) -> Self {
         let before = |name| {
             let previous = previous?;
             let at = previous.names.iter().position(|known| known == name)?;
@@ -197,7 +206,9 @@ impl Limits {
         let spenders = settings.tenants.iter().map(|(name, tenant)| Spender {
             weight: tenant.weight,
             quota: Quota::new(tenant),
-            counter: Arc::clone(counters.entry(name.clone()).or_insert_with(|| Counter::new(Spent::nothing(today)))),
+            counter: Arc::clone(
+                counters.entry(name.clone()).or_insert_with(|| Counter::new(Spent::nothing(today), version(clock))),
+            ),
             // Settings hold no tenant without its account.
             account: settings.accounts.keys().position(|account| *account == tenant.account).unwrap_or_default(),
         });
@@ -206,21 +217,26 @@ impl Limits {
             let known = previous.and_then(|limits| limits.accounts.iter().find(|(known, _)| known == name));
             let turns = match known {
                 Some((_, turns)) => Arc::clone(turns),
-                None => Arc::new(Turns::new(account.requests_per_second, account.max_wait, clock, tasks)),
+                None => Arc::new(match nodes {
+                    Some(nodes) => {
+                        Turns::shared(nodes, name, account.requests_per_second, account.max_wait, clock, tasks)
+                    }
+                    None => Turns::new(account.requests_per_second, account.max_wait, clock, tasks),
+                }),
             };
             turns.reshape(account.requests_per_second, account.max_wait);
             (name.clone(), turns)
         });
         let accounts = accounts.collect();
         let names = settings.tenants.keys().cloned().collect();
-        let clock = clock.clone();
-        Self { gateway, anonymous, tenants, names, spenders, accounts, counters, calendar, clock }
+        let (clock, nodes) = (clock.clone(), nodes.cloned());
+        Self { gateway, anonymous, tenants, names, spenders, accounts, counters, calendar, clock, nodes }
     }
 
     /// Takes over what was spent before this process began.
     pub fn remember(&mut self, spent: impl IntoIterator<Item = (TenantName, Spent)>) {
         for (name, spent) in spent {
-            let counter = Counter::new(spent);
+            let counter = Counter::new(spent, version(&self.clock));
             if let Some(at) = self.names.iter().position(|known| *known == name) {
                 self.spenders[at].counter = Arc::clone(&counter);
             }
@@ -239,7 +255,13 @@ impl Limits {
         };
         // First what needs no waiting: who has nothing left would only take others' places in the queue.
         let reservation = if charged {
-            let reserved = spender.quota.reserve(&spender.counter, &self.calendar, self.clock.wall());
+            let (quota, counter, now) = (&spender.quota, &spender.counter, self.clock.wall());
+            let reserved = match &self.nodes {
+                Some(nodes) if quota.is_any() => {
+                    quota.reserve_together(name, counter, &self.calendar, now, nodes).await
+                }
+                _ => quota.reserve(counter, &self.calendar, now),
+            };
             Some(reserved.map_err(|exceeded| Refusal::Exceeded {
                 limit: exceeded.limit,
                 quota: exceeded.quota,
@@ -267,6 +289,35 @@ impl Limits {
     pub fn pause(&self, index: usize, time: Duration) {
         if let Some((_, turns)) = self.accounts.get(index) {
             turns.pause(time);
+        }
+    }
+
+    /// Tells the other nodes what this one sees, hears what they see, and takes its part of the tenants' rates. Called
+    /// once a second where there are others.
+    pub async fn beat(&self) {
+        let Some(nodes) = &self.nodes else { return };
+        let rated = || self.names.iter().zip(&self.tenants).filter_map(|(name, t)| Some((name, t.rate.as_ref()?)));
+        let asked: Vec<_> = rated().map(|(name, rate)| (name.clone(), rate.asked())).collect();
+        match nodes.beat(&asked).await {
+            Some(totals) => {
+                for (((_, rate), (_, mine)), all) in rated().zip(&asked).zip(totals) {
+                    rate.take_part(local::part(rate.per_second(), *mine, all, nodes.alive()));
+                }
+            }
+            None => rated().for_each(|(_, rate)| rate.take_part(1.0 / f64::from(nodes.alive()))),
+        }
+        let day = self.calendar.day(self.clock.wall());
+        for (name, spender) in self.names.iter().zip(&self.spenders) {
+            if spender.quota.is_any() && nodes.is_up() {
+                spender.counter.tell(name, day, nodes).await;
+            }
+        }
+    }
+
+    /// This node leaves the others.
+    pub async fn leave(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.leave().await;
         }
     }
 
@@ -318,6 +369,12 @@ impl Limits {
         let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
         Ok(Permit { _tenant: Place::free(), _gateway: anonymous })
     }
+}
+
+/// Microseconds since 1970: beyond what a process before this one has counted to.
+fn version(clock: &Clock) -> u64 {
+    let since = clock.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
 }
 
 impl TenantLimits {

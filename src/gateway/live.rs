@@ -4,7 +4,7 @@ use super::usage::Allowance;
 use crate::clock::Clock;
 use crate::config::{self, Settings, UnknownRoutes};
 use crate::ledger::{Ledger, Spent, Tally};
-use crate::limit::{self, Limit, Limits};
+use crate::limit::{self, Limit, Limits, Nodes};
 use crate::name::AccountName;
 use crate::reply::Rejection;
 use crate::route::{Route, Table, Treatment};
@@ -58,6 +58,7 @@ impl Live {
         clock: &Clock,
         tasks: &Tasks,
         ledger: &Ledger,
+        nodes: Option<&Nodes>,
     ) -> Result<Self, rustls::Error> {
         let known =
             |name: &AccountName| previous.and_then(|live| live.accounts.iter().find(|account| account.name == *name));
@@ -68,7 +69,7 @@ impl Live {
             breaker: known(name).map_or_else(|| Arc::new(Breaker::new(clock)), |known| Arc::clone(&known.breaker)),
             charges: !account.api_key.expose_secret().starts_with(DEVELOPMENT_KEY),
         };
-        let mut limits = Limits::new(settings, previous.map(|live| &live.limits), clock, tasks);
+        let mut limits = Limits::new(settings, previous.map(|live| &live.limits), clock, tasks, nodes);
         if previous.is_none() {
             let spent = ledger.spent().iter().cloned();
             limits.remember(

@@ -4,8 +4,10 @@
 //! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
 
 use super::Limit;
+use super::shared::{Mine, Nodes, Others};
 use crate::calendar::{Calendar, Day, Month};
 use crate::config::{self, QuotaMode};
+use crate::name::TenantName;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +21,21 @@ pub(super) struct Quota {
 
 /// What a team has spent, whatever the configuration says and however often it changes.
 #[derive(Debug)]
-pub(super) struct Counter(Mutex<Spent>);
+pub(super) struct Counter(Mutex<Inner>);
+
+#[derive(Debug, Clone, Copy)]
+struct Inner {
+    /// Of this node.
+    spent: Spent,
+    /// Of the other nodes, as far as is known.
+    others: Others,
+    /// What this node had spent when it last heard of them: what it spends without them is counted from there.
+    known: Spent,
+    /// Grows with every change.
+    version: u64,
+    /// The version that the other nodes know of.
+    told: u64,
+}
 
 /// Calls that were made or are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +57,10 @@ pub(super) struct Exceeded {
     pub(super) retry_after: Duration,
 }
 
-/// A call that is counted.
+/// A call that is counted. Dropped before it is [kept](Self::keep), it is given back.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    counter: Arc<Counter>,
+    counter: Option<Arc<Counter>>,
     day: Day,
     /// The quota that would have refused it, were it in force.
     pub(super) beyond: Option<Limit>,
@@ -64,6 +80,11 @@ impl Quota {
         [(Limit::QuotaDay, self.per_day), (Limit::QuotaMonth, self.per_month)]
     }
 
+    /// Whether there is any.
+    pub(super) fn is_any(&self) -> bool {
+        self.per_day.is_some() || self.per_month.is_some()
+    }
+
     /// Counts one call.
     pub(super) fn reserve(
         &self,
@@ -71,22 +92,81 @@ impl Quota {
         calendar: &Calendar,
         now: SystemTime,
     ) -> Result<Reservation, Exceeded> {
-        let mut spent = counter.spent(calendar.day(now));
-        let beyond = self.beyond(&spent);
+        let mut inner = counter.on_day(calendar.day(now));
+        let beyond = self.beyond(&inner.total());
         if let Some((limit, quota)) = beyond
             && self.mode == QuotaMode::Enforce
         {
-            let retry_after = match limit {
-                Limit::QuotaMonth => calendar.until_next_month(now),
-                _ => calendar.until_next_day(now),
-            };
-            return Err(Exceeded { limit, quota, retry_after });
+            return Err(exceeded(limit, quota, calendar, now));
         }
-        spent.today += 1;
-        spent.this_month += 1;
-        let (day, beyond) = (spent.day, beyond.map(|(limit, _)| limit));
-        drop(spent);
-        Ok(Reservation { counter: Arc::clone(counter), day, beyond })
+        let day = inner.add();
+        drop(inner);
+        Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(limit, _)| limit) })
+    }
+
+    /// The same where several nodes count together.
+    pub(super) async fn reserve_together(
+        &self,
+        tenant: &TenantName,
+        counter: &Arc<Counter>,
+        calendar: &Calendar,
+        now: SystemTime,
+        nodes: &Nodes,
+    ) -> Result<Reservation, Exceeded> {
+        let (day, mine) = {
+            let mut inner = counter.on_day(calendar.day(now));
+            (inner.add(), inner.mine())
+        };
+        // Gives back what was counted if it is refused, or nobody waits for it any more.
+        let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, beyond: None };
+        let enforced = self.mode == QuotaMode::Enforce;
+        let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
+        let before = |count: u64| count.saturating_sub(1);
+        match nodes.reserve(tenant, day, mine, bounds).await {
+            Some(Ok(others)) => {
+                counter.hear(day, others, mine);
+                let (today, this_month) = (mine.today + others.today, mine.this_month + others.this_month);
+                let total = Spent { day, today: before(today), this_month: before(this_month) };
+                reservation.beyond = self.beyond(&total).map(|(limit, _)| limit);
+                Ok(reservation)
+            }
+            Some(Err(of_month)) => {
+                let (limit, quota) = if of_month {
+                    (Limit::QuotaMonth, self.per_month.unwrap_or_default())
+                } else {
+                    (Limit::QuotaDay, self.per_day.unwrap_or_default())
+                };
+                Err(exceeded(limit, quota, calendar, now))
+            }
+            None => {
+                let inner = *counter.on_day(day);
+                let spent = Spent { day, today: before(mine.today), this_month: before(mine.this_month) };
+                let part = self.part_of(&inner, nodes.alive());
+                let beyond = part.beyond(&spent).map(|(limit, _)| limit);
+                match beyond {
+                    Some(limit) if enforced => {
+                        let quota = if limit == Limit::QuotaMonth { self.per_month } else { self.per_day };
+                        Err(exceeded(limit, quota.unwrap_or_default(), calendar, now))
+                    }
+                    beyond => {
+                        reservation.beyond = beyond;
+                        Ok(reservation)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What this node may have spent, if each takes its part of what was left when they last heard of each other.
+    fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
+        let part = |quota: Option<u64>, known: u64, others: u64| {
+            quota.map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
+        };
+        Self {
+            per_day: part(self.per_day, inner.known.today, inner.others.today),
+            per_month: part(self.per_month, inner.known.this_month, inner.others.this_month),
+            mode: self.mode,
+        }
     }
 
     /// The quota that has nothing left; of two the one that lasts longer.
@@ -97,24 +177,78 @@ impl Quota {
     }
 }
 
+fn exceeded(limit: Limit, quota: u64, calendar: &Calendar, now: SystemTime) -> Exceeded {
+    let retry_after = match limit {
+        Limit::QuotaMonth => calendar.until_next_month(now),
+        _ => calendar.until_next_day(now),
+    };
+    Exceeded { limit, quota, retry_after }
+}
+
 impl Counter {
-    pub(super) fn new(spent: Spent) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(spent)))
+    /// `version`: beyond any that a process before this one told other nodes.
+    pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
+        let known = Spent { today: 0, this_month: 0, ..spent };
+        Arc::new(Self(Mutex::new(Inner { spent, others: Others::default(), known, version, told: 0 })))
     }
 
-    /// What was spent on that day and in its month.
+    /// What was spent on that day and in its month, by all nodes as far as is known.
     pub(super) fn on(&self, day: Day) -> Spent {
-        *self.spent(day)
+        self.on_day(day).total()
+    }
+
+    /// Tells the other nodes what they don't know yet.
+    pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
+        let mine = {
+            let inner = self.on_day(day);
+            inner.mine()
+        };
+        if let Some(Ok(others)) = nodes.reserve(tenant, day, mine, (None, None)).await {
+            self.hear(day, others, mine);
+        }
+    }
+
+    fn hear(&self, day: Day, others: Others, mine: Mine) {
+        let mut inner = self.on_day(day);
+        // What was overtaken by a later answer, or by midnight, says nothing.
+        if inner.spent.day == day && inner.told <= mine.version {
+            inner.told = mine.version;
+            inner.others = others;
+            inner.known = Spent { day, today: mine.today, this_month: mine.this_month };
+        }
     }
 
     /// The numbers, turned over to that day. A clock that went back a little changes nothing.
-    fn spent(&self, day: Day) -> MutexGuard<'_, Spent> {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if day > spent.day {
-            let this_month = if spent.day.month() == day.month() { spent.this_month } else { 0 };
-            *spent = Spent { day, today: 0, this_month };
+    fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if day > inner.spent.day {
+            let same_month = inner.spent.month() == day.month();
+            let this_month = |count: u64| if same_month { count } else { 0 };
+            let over = |spent: Spent| Spent { day, today: 0, this_month: this_month(spent.this_month) };
+            (inner.spent, inner.known) = (over(inner.spent), over(inner.known));
+            inner.others = Others { today: 0, this_month: this_month(inner.others.this_month) };
+            inner.version += 1;
         }
-        spent
+        inner
+    }
+}
+
+impl Inner {
+    /// Counts one call; gives the day of it.
+    fn add(&mut self) -> Day {
+        self.spent.today += 1;
+        self.spent.this_month += 1;
+        self.version += 1;
+        self.spent.day
+    }
+
+    fn mine(&self) -> Mine {
+        Mine { version: self.version, today: self.spent.today, this_month: self.spent.this_month }
+    }
+
+    fn total(&self) -> Spent {
+        let Spent { day, today, this_month } = self.spent;
+        Spent { day, today: today + self.others.today, this_month: this_month + self.others.this_month }
     }
 }
 
@@ -133,15 +267,23 @@ impl Spent {
 }
 
 impl Reservation {
-    /// The call was never sent.
-    pub(super) fn give_back(self) {
-        let mut spent = self.counter.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.day == self.day {
-            spent.today = spent.today.saturating_sub(1);
+    /// The call was sent: it counts for good.
+    pub(super) fn keep(mut self) {
+        self.counter = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let Some(counter) = self.counter.take() else { return };
+        let mut inner = counter.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.spent.day == self.day {
+            inner.spent.today = inner.spent.today.saturating_sub(1);
         }
-        if spent.month() == self.day.month() {
-            spent.this_month = spent.this_month.saturating_sub(1);
+        if inner.spent.month() == self.day.month() {
+            inner.spent.this_month = inner.spent.this_month.saturating_sub(1);
         }
+        inner.version += 1;
     }
 }
 
@@ -162,19 +304,20 @@ mod tests {
         let calendar: Calendar = "Asia/Jakarta".parse().unwrap();
         let quota = quota(Some(2), Some(3), QuotaMode::Enforce);
         let noon = at(&calendar, "2026-11-29") + Duration::from_secs(12 * 3600);
-        let counter = Counter::new(Spent::nothing(calendar.day(noon)));
+        let counter = Counter::new(Spent::nothing(calendar.day(noon)), 0);
         let reserve = |time| quota.reserve(&counter, &calendar, time);
-        assert!(reserve(noon).is_ok() && reserve(noon).is_ok());
+        let keep = |time| reserve(time).map(Reservation::keep).is_ok();
+        assert!(keep(noon) && keep(noon));
         let half = Duration::from_secs(12 * 3600);
         assert_eq!(reserve(noon).unwrap_err(), Exceeded { limit: Limit::QuotaDay, quota: 2, retry_after: half });
         let next = noon + Duration::from_secs(86400);
         let third = reserve(next).unwrap();
         assert_eq!(reserve(next).unwrap_err(), Exceeded { limit: Limit::QuotaMonth, quota: 3, retry_after: half });
-        third.give_back();
+        drop(third);
         let kept = reserve(next).unwrap();
         let december = next + Duration::from_secs(86400);
-        assert!(reserve(december).is_ok());
-        kept.give_back();
+        assert!(keep(december));
+        drop(kept);
         let spent = counter.on(calendar.day(december));
         assert_eq!((spent.today, spent.this_month), (1, 1), "what is given back late is of another month");
     }
@@ -183,10 +326,13 @@ mod tests {
     fn a_shadow_counts_and_refuses_nothing() {
         let calendar: Calendar = "UTC".parse().unwrap();
         let now = at(&calendar, "2026-11-29");
-        let counter = Counter::new(Spent::nothing(calendar.day(now)));
+        let counter = Counter::new(Spent::nothing(calendar.day(now)), 0);
         let quota = quota(Some(1), None, QuotaMode::Shadow);
-        assert_eq!(quota.reserve(&counter, &calendar, now).unwrap().beyond, None);
-        assert_eq!(quota.reserve(&counter, &calendar, now).unwrap().beyond, Some(Limit::QuotaDay));
+        for beyond in [None, Some(Limit::QuotaDay)] {
+            let reservation = quota.reserve(&counter, &calendar, now).unwrap();
+            assert_eq!(reservation.beyond, beyond);
+            reservation.keep();
+        }
         assert_eq!(counter.on(calendar.day(now)).today, 2);
     }
 
@@ -194,10 +340,10 @@ mod tests {
     fn exactly_as_many_as_are_left_pass_at_once() {
         let calendar: Calendar = "UTC".parse().unwrap();
         let now = at(&calendar, "2026-11-29");
-        let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700 });
+        let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700 }, 0);
         let quota = quota(Some(100), None, QuotaMode::Enforce);
         let passed = std::thread::scope(|scope| {
-            let ask = || quota.reserve(&counter, &calendar, now).is_ok();
+            let ask = || quota.reserve(&counter, &calendar, now).map(Reservation::keep).is_ok();
             let all: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
             all.into_iter().map(|one| one.join().unwrap()).filter(|passed| *passed).count()
         });

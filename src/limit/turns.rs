@@ -5,10 +5,12 @@
 //! refused at once; a turn that was given is used, or given back.
 
 use super::gcra::Gcra;
+use super::shared::{Given, Nodes, Want};
 use crate::clock::Clock;
-use crate::name::TenantName;
+use crate::name::{AccountName, TenantName};
 use crate::tasks::Tasks;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -34,6 +36,17 @@ struct Shared {
     moved: Notify,
     clock: Clock,
     tasks: Tasks,
+    /// Where several nodes share the account.
+    far: Option<Far>,
+}
+
+/// The account's turns at all nodes.
+#[derive(Debug)]
+struct Far {
+    nodes: Nodes,
+    account: AccountName,
+    /// Whether the last turns were given without the others.
+    alone: AtomicBool,
 }
 
 /// A turn that was given.
@@ -42,13 +55,35 @@ pub(super) struct Turn(Arc<Shared>);
 
 impl Turns {
     pub(super) fn new(per_second: Option<u32>, max_wait: Duration, clock: &Clock, tasks: &Tasks) -> Self {
-        let queue = Mutex::new(Queue::new(per_second, max_wait, clock.now()));
-        Self(Arc::new(Shared { queue, moved: Notify::new(), clock: clock.clone(), tasks: tasks.clone() }))
+        Self::over(None, per_second, max_wait, clock, tasks)
+    }
+
+    /// Those of an account that other nodes share.
+    pub(super) fn shared(
+        nodes: &Nodes,
+        account: &AccountName,
+        per_second: Option<u32>,
+        max_wait: Duration,
+        clock: &Clock,
+        tasks: &Tasks,
+    ) -> Self {
+        let far = Far { nodes: nodes.clone(), account: account.clone(), alone: AtomicBool::new(false) };
+        Self::over(Some(far), per_second, max_wait, clock, tasks)
+    }
+
+    fn over(far: Option<Far>, per_second: Option<u32>, max_wait: Duration, clock: &Clock, tasks: &Tasks) -> Self {
+        let mut queue = Queue::new(per_second, max_wait, clock.now());
+        queue.is_far = far.is_some() && per_second.is_some();
+        let (clock, tasks) = (clock.clone(), tasks.clone());
+        Self(Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new(), clock, tasks, far }))
     }
 
     /// Another rate and patience from now on. Who waits goes on waiting.
     pub(super) fn reshape(&self, per_second: Option<u32>, max_wait: Duration) {
-        self.0.queue().reshape(per_second, max_wait, self.0.clock.now());
+        let mut queue = self.0.queue();
+        queue.reshape(per_second, max_wait, self.0.clock.now());
+        queue.is_far = self.0.far.is_some() && per_second.is_some();
+        drop(queue);
         self.0.moved.notify_one();
     }
 
@@ -76,12 +111,14 @@ impl Turns {
 
     /// Upstream said that the account asks too much: nothing is sent for so long.
     pub(super) fn pause(&self, time: Duration) {
-        self.0.queue().pause(self.0.clock.now() + time.min(LONGEST_PAUSE));
+        let time = time.min(LONGEST_PAUSE);
+        self.0.queue().pause(self.0.clock.now() + time);
+        self.0.correct(0, time);
     }
 
     /// The rate, and what may leave at once.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
-        self.0.queue().rate.as_ref().map(Gcra::shape)
+        self.0.queue().shape()
     }
 }
 
@@ -99,20 +136,72 @@ impl Shared {
     }
 
     fn give_back(&self) {
+        if self.far.as_ref().is_some_and(|far| !far.alone.load(Ordering::Relaxed)) {
+            return self.correct(1, Duration::ZERO);
+        }
         if let Some(rate) = &mut self.queue().rate {
             rate.give_back();
         }
         self.moved.notify_one();
     }
 
+    /// Tells the other nodes of turns that were not used, or of a pause.
+    fn correct(&self, back: u32, pause: Duration) {
+        let (Some(far), Some(shape)) = (&self.far, self.queue().shape()) else { return };
+        let (nodes, account) = (far.nodes.clone(), far.account.clone());
+        self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back, pause).await });
+    }
+
     /// Gives turns until nobody waits.
     async fn serve(&self) {
         loop {
-            let wait = self.queue().serve(self.clock.now());
+            let wait = match &self.far {
+                Some(far) => self.serve_far(far).await,
+                None => self.queue().serve(self.clock.now()),
+            };
             let Some(wait) = wait else { return };
             // Not before its time: a timer's millisecond is rounded up.
             let _ = tokio::time::timeout(wait, self.moved.notified()).await;
         }
+    }
+}
+
+impl Shared {
+    /// The same where all nodes share the turns.
+    async fn serve_far(&self, far: &Far) -> Option<Duration> {
+        let (shape, wants) = {
+            let mut queue = self.queue();
+            let pause = queue.pause_left(self.clock.now());
+            if !pause.is_zero() && queue.waiting > 0 {
+                return Some(pause);
+            }
+            match queue.shape() {
+                Some(shape) if queue.is_far && queue.waiting > 0 => (shape, queue.wants()),
+                _ => return queue.serve(self.clock.now()),
+            }
+        };
+        let given = far.nodes.turns(&far.account, shape, &wants, far.alone.load(Ordering::Relaxed)).await;
+        let now = self.clock.now();
+        let Some(Given { turns, wait, crowd }) = given else {
+            let was_alone = far.alone.swap(true, Ordering::Relaxed);
+            return self.queue().serve_alone(now, far.nodes.alive(), was_alone);
+        };
+        far.alone.store(false, Ordering::Relaxed);
+        let (mut unused, mut queue) = (0, self.queue());
+        for (tenant, count) in turns {
+            // Some may have gone while Redis was asked.
+            unused += (0..count).map(|_| u32::from(!queue.give_to(&tenant))).sum::<u32>();
+        }
+        (queue.crowd, queue.next_far) = (crowd, Some(now + wait));
+        let left = (queue.waiting > 0).then_some(wait);
+        if left.is_none() {
+            queue.end();
+        }
+        drop(queue);
+        if unused > 0 {
+            self.correct(unused, Duration::ZERO);
+        }
+        left
     }
 }
 
@@ -157,6 +246,13 @@ struct Queue {
     last_ticket: u64,
     /// Whether a task gives turns.
     is_served: bool,
+    /// Whether turns are given by all nodes together.
+    is_far: bool,
+    /// Of those: when the next may come, as far as is known, and how many times as much as this node all want.
+    next_far: Option<Instant>,
+    crowd: f64,
+    /// While the others can't be asked: the own part of the rate.
+    alone: Option<Gcra>,
 }
 
 #[derive(Debug)]
@@ -184,7 +280,60 @@ impl Queue {
             virtual_time: 0,
             last_ticket: 0,
             is_served: false,
+            is_far: false,
+            next_far: None,
+            crowd: 1.0,
+            alone: None,
         }
+    }
+
+    fn shape(&self) -> Option<(u32, u32)> {
+        self.rate.as_ref().map(Gcra::shape)
+    }
+
+    fn pause_left(&self, now: Instant) -> Duration {
+        self.not_before.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    fn wants(&self) -> Vec<Want> {
+        let want = |(tenant, lane): (&TenantName, &Lane)| Want {
+            tenant: tenant.clone(),
+            weight: lane.weight,
+            count: lane.waiters.len(),
+        };
+        self.lanes.iter().map(want).collect()
+    }
+
+    /// Gives what is this node's part if there are so many of them.
+    fn serve_alone(&mut self, now: Instant, nodes: u32, was_alone: bool) -> Option<Duration> {
+        let (rate, _) = self.shape()?;
+        let part = (rate / nodes).max(1);
+        let alone = self.alone.get_or_insert_with(|| Gcra::new(part, burst(part), now));
+        if alone.per_second() != part {
+            alone.reshape(part, burst(part), now);
+        }
+        if !was_alone {
+            // What was given together just now is not given again.
+            alone.empty_until(now + alone.interval());
+        }
+        self.crowd = f64::from(rate) / f64::from(part);
+        while self.waiting > 0 {
+            let alone = self.alone.as_mut()?;
+            if let Err(wait) = alone.take(now) {
+                self.next_far = Some(now + wait);
+                return Some(wait);
+            }
+            self.give();
+        }
+        self.end();
+        None
+    }
+
+    /// Nobody waits any more.
+    fn end(&mut self) {
+        self.is_served = false;
+        self.virtual_time = 0;
+        self.crowd = 1.0;
     }
 
     fn reshape(&mut self, per_second: Option<u32>, max_wait: Duration, now: Instant) {
@@ -205,12 +354,18 @@ impl Queue {
 
     /// A turn without waiting, if nobody else waits for one.
     fn take(&mut self, now: Instant) -> bool {
-        self.waiting == 0 && self.next(now).is_zero() && self.rate.as_mut().is_none_or(|rate| rate.take(now).is_ok())
+        !self.is_far
+            && self.waiting == 0
+            && self.next(now).is_zero()
+            && self.rate.as_mut().is_none_or(|rate| rate.take(now).is_ok())
     }
 
     /// How long until the next turn.
     fn next(&self, now: Instant) -> Duration {
-        let pause = self.not_before.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let pause = self.pause_left(now);
+        if self.is_far {
+            return self.next_far.map_or(Duration::ZERO, |next| next.saturating_duration_since(now)).max(pause);
+        }
         self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)).max(pause)
     }
 
@@ -248,7 +403,7 @@ impl Queue {
         let weights: u64 = others.map(|(_, lane)| u64::from(lane.weight)).sum::<u64>() + u64::from(weight);
         let ahead = self.lanes.get(tenant).map_or(0, |lane| lane.waiters.len()) as u64;
         let turns = ((ahead + 1) * weights).div_ceil(u64::from(weight.max(1))).min(self.waiting as u64 + 1);
-        first + rate.interval() * u32::try_from(turns - 1).unwrap_or(u32::MAX)
+        first + (rate.interval() * u32::try_from(turns - 1).unwrap_or(u32::MAX)).mul_f64(self.crowd)
     }
 
     /// Gives the turns whose time has come, and says how long until the next; none if nobody waits.
@@ -263,8 +418,7 @@ impl Queue {
             }
             self.give();
         }
-        self.is_served = false;
-        self.virtual_time = 0;
+        self.end();
         None
     }
 
@@ -276,8 +430,9 @@ impl Queue {
         }
     }
 
-    fn give_to(&mut self, tenant: &TenantName) {
-        let Some(lane) = self.lanes.get_mut(tenant) else { return };
+    /// Whether somebody waited for it.
+    fn give_to(&mut self, tenant: &TenantName) -> bool {
+        let Some(lane) = self.lanes.get_mut(tenant) else { return false };
         self.virtual_time = lane.tag;
         lane.tag += lane.cost();
         let first = lane.waiters.pop_front();
@@ -285,10 +440,8 @@ impl Queue {
             self.lanes.remove(tenant);
         }
         self.waiting -= usize::from(first.is_some());
-        if let Some((_, give)) = first {
-            // Whoever goes leaves under the queue's lock, so whoever stands in it still waits.
-            let _ = give.send(());
-        }
+        // Whoever goes leaves under the queue's lock, so whoever stands in it still waits.
+        first.is_some_and(|(_, give)| give.send(()).is_ok())
     }
 
     fn leave(&mut self, tenant: &TenantName, ticket: u64) {

@@ -27,7 +27,7 @@ const EDGES: [(&str, &[&str]); 28] = [
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
     ("call", &["json"]),
     ("ledger", &["calendar", "clock", "config", "database", "name", "vault"]),
-    ("limit", &["calendar", "clock", "config", "name", "tasks"]),
+    ("limit", &["calendar", "clock", "config", "link", "name", "tasks", "vault"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
