@@ -175,8 +175,8 @@ impl Nodes {
 
 // Times in the scripts are microseconds, which a Lua number holds exactly for longer than anyone will run this.
 
-/// A hash an account: `full`, when its bucket is full again; `v`, the virtual time; `t:TENANT`, when who was served last
-/// of a team was through; `w:NODE`, what a node wants and until when that holds. Turns go to the team that is due among
+/// A hash an account: `full`, when its bucket is full again; `v`, the virtual time; `t:TENANT`, when the
+/// first of a team is through, for as long as any node has one that waits; `w:NODE`, what a node wants and until when that holds. Turns go to the team that is due among
 /// all that any node wants; a node whose team is not due comes back later, unless a turn has been there for half the time that a bucket takes.
 static TURNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -202,9 +202,6 @@ static TURNS: LazyLock<Script> = LazyLock::new(|| {
                 all = all + want[i + 2]
               end
             end
-          elseif string.sub(field, 1, 2) == 't:' and (tonumber(value) or 0) <= v then
-            redis.call('HDEL', KEYS[1], field)
-            state[field] = nil
           end
         end
         for i = 5, #ARGV, 3 do
@@ -213,11 +210,14 @@ static TURNS: LazyLock<Script> = LazyLock::new(|| {
           own = own + mine[ARGV[i]]
         end
         all = all + own
+        local tags = {}
+        for tenant, weight in pairs(weights) do
+          tags[tenant] = tonumber(state['t:' .. tenant] or '') or v + 1 / weight
+        end
         local function due(of)
           local best, first
-          for tenant, weight in pairs(weights) do
+          for tenant, tag in pairs(tags) do
             if (of[tenant] or 0) > 0 then
-              local tag = math.max(tonumber(state['t:' .. tenant] or 0) or 0, v) + 1 / weight
               if not first or tag < first or (tag == first and tenant < best) then best, first = tenant, tag end
             end
           end
@@ -233,10 +233,20 @@ static TURNS: LazyLock<Script> = LazyLock::new(|| {
           if other and before < tag and -short < interval * burst / 2 then break end
           mine[tenant] = mine[tenant] - 1
           v = tag
-          state['t:' .. tenant] = string.format('%.9f', tag)
-          redis.call('HSET', KEYS[1], 't:' .. tenant, state['t:' .. tenant])
+          tags[tenant] = tag + 1 / weights[tenant]
           full = math.max(full, now) + interval
           given[tenant] = (given[tenant] or 0) + 1
+        end
+        for tenant, tag in pairs(tags) do
+          if (mine[tenant] or 0) + (others[tenant] or 0) > 0 then
+            redis.call('HSET', KEYS[1], 't:' .. tenant, string.format('%.9f', tag))
+          end
+        end
+        for field in pairs(state) do
+          if string.sub(field, 1, 2) == 't:' then
+            local tenant = string.sub(field, 3)
+            if (mine[tenant] or 0) + (others[tenant] or 0) == 0 then redis.call('HDEL', KEYS[1], field) end
+          end
         end
         local want = {now + wait + 2 * interval + 250000}
         for tenant, count in pairs(mine) do

@@ -17,6 +17,7 @@ mod privacy;
 mod process;
 mod protocols;
 mod routing;
+mod shared_limits;
 mod simulator;
 mod start_and_end;
 mod support;
