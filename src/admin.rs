@@ -6,10 +6,12 @@
 
 mod callbacks;
 mod orders;
+mod usage;
 
 pub use orders::Orders;
 
 use crate::config::Settings;
+use crate::ledger::Ledger;
 use crate::name::RouteName;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -40,6 +42,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Admin {
     metrics: Metrics,
     orders: Orders,
+    ledger: Ledger,
     live: ArcSwap<Live>,
     draining: AtomicBool,
 }
@@ -82,9 +85,9 @@ impl Live {
 impl Admin {
     /// Answers for what `settings` say, and has `orders` carried out.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders) -> Self {
+    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
         let live = ArcSwap::from_pointee(Live::new(settings));
-        Self { metrics, orders, live, draining: AtomicBool::new(false) }
+        Self { metrics, orders, ledger, live, draining: AtomicBool::new(false) }
     }
 
     /// Goes over to other settings.
@@ -110,7 +113,7 @@ impl Admin {
         let path = head.uri.path();
         let method = match path {
             "/v1/callbacks/replay" | "/v1/cache/purge" | "/v1/erase" => Some(Method::POST),
-            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" => Some(Method::GET),
+            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage" => Some(Method::GET),
             _ => None,
         };
         let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
@@ -145,6 +148,7 @@ impl Admin {
         match path {
             "/v1/tenants" => Ok(json(StatusCode::OK, &serde_json::json!({ "tenants": live.tenants }))),
             "/v1/callbacks" => Ok(callbacks::list(&self.orders.state, head.uri.query().unwrap_or_default()).await),
+            "/v1/usage" => usage::usage(&self.ledger, head.uri.query().unwrap_or_default(), &head.headers).await,
             "/v1/callbacks/replay" => Ok(callbacks::replay(&self.orders.state, &read(body).await?).await),
             "/v1/cache/purge" => {
                 let known = |tenant: &str| live.tenants.iter().any(|known| known.name == tenant);

@@ -5,8 +5,10 @@ use crate::cache::{Cache, Counts};
 use crate::callback::{self, Callbacks, Hooks, Note};
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
-use crate::database::{Database, OpenError};
+use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Parts, Telemetry};
+use crate::ledger::{self, Ledger};
+use crate::limit::Nodes;
 use crate::link::Link;
 use crate::person::Persons;
 use crate::server::{Bounds, Server, TlsHandle};
@@ -19,7 +21,7 @@ use hyper::service::service_fn;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +33,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a start waits for Redis: where all is well it is there at once, and where it is not the gateway serves without.
 const REDIS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often nodes tell each other what they see.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What ending takes where all is well, beside the time that requests in flight are given.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -78,6 +83,9 @@ pub enum StartError {
     /// The machine's trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
+    /// What the embedded database holds.
+    #[error("state.path: {0}")]
+    Database(#[from] DatabaseError),
     /// Where nodes share.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
@@ -100,7 +108,6 @@ pub struct App {
     gateway: Arc<Gateway>,
     admin: Arc<Admin>,
     callbacks: Arc<Callbacks>,
-    state: State,
     metrics: Metrics,
     redactor: Redactor,
     /// The secrets of the settings in effect.
@@ -119,6 +126,8 @@ pub struct App {
     servers: Tasks,
     admin_server: Tasks,
     leftovers: Tasks,
+    ledger: Ledger,
+    database: Database,
     /// What goes on beside requests for as long as there may be some.
     background: Tasks,
     stop_background: CancellationToken,
@@ -143,25 +152,44 @@ impl App {
         let clock = surroundings.clock;
         let (background, stop_background) = (Tasks::new(), CancellationToken::new());
         let links = Links::new(settings)?;
-        let state = open(&settings.state, &clock)?;
-        let persons = Persons::new(settings.state.root_key.expose_secret());
+        let root = settings.state.root_key.expose_secret();
+        let database = open(&settings.state.path)?;
+        let ledger = Ledger::open(database.clone(), settings, clock.clone()).await?;
+        let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
+        let persons = Persons::new(root);
         let hooks = hooks(&metrics, &persons);
         let (callbacks, inflow, arrivals) = Callbacks::new(settings, state.clone(), hooks, clock.clone())?;
         let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: clock.clone() };
-        let parts = Parts { link: links.cache.clone(), persons: persons.clone(), callbacks: Arc::clone(&callbacks) };
+        let parts = Parts {
+            link: links.cache.clone(),
+            persons: persons.clone(),
+            callbacks: Arc::clone(&callbacks),
+            ledger: ledger.clone(),
+            nodes: links.main.clone().map(|link| Nodes::new(link, root, ledger.node())),
+        };
         let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), parts)?);
         links.keep(&background, &stop_background);
         gateway.cache().keep(&background, stop_background.clone());
-        let (learner, stop_learning) = (Arc::clone(&gateway), stop_background.clone());
-        background.spawn(async move {
-            let _: Option<()> = stop_learning.run_until_cancelled(learner.learn(arrivals)).await;
-        });
+        let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let stop = stop_background.clone();
+            background.spawn(async move {
+                let _: Option<()> = stop.run_until_cancelled(work).await;
+            });
+        };
+        let (learner, books) = (Arc::clone(&gateway), ledger.clone());
+        until_stop(Box::pin(async move { learner.learn(arrivals).await }));
+        until_stop(Box::pin(async move { books.keep().await }));
         links.await_them().await;
-        let admin = Arc::new(Admin::new(
-            settings,
-            metrics.clone(),
-            Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons },
-        ));
+        gateway.beat().await;
+        let beating = Arc::clone(&gateway);
+        until_stop(Box::pin(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                beating.beat().await;
+            }
+        }));
+        let orders = Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons };
+        let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, ledger.clone()));
         mirror(&metrics, &gateway, &access, &redactor, &links);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
@@ -172,7 +200,6 @@ impl App {
             gateway,
             admin,
             callbacks,
-            state,
             metrics,
             redactor,
             known_secrets: Mutex::new(secrets(settings)),
@@ -189,6 +216,8 @@ impl App {
             servers: Tasks::new(),
             admin_server: Tasks::new(),
             leftovers,
+            ledger,
+            database,
             background,
             stop_background,
             relay: Tasks::new(),
@@ -303,12 +332,16 @@ impl App {
         self.leftovers.drain(left()).await;
         // A delivery that does not end in time is made again at the next start.
         self.relay.drain(left()).await;
+        self.gateway.leave().await;
         self.stop_background.cancel();
         self.background.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
-        self.state.close().await;
+        if self.ledger.flush().await.is_err() {
+            tracing::error!("what was counted last could not be written");
+        }
+        self.database.close().await;
         self.log.finish();
     }
 }
@@ -361,6 +394,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
         ("state.path", settings.state.path.display().to_string()),
         ("log.level", settings.log.level.to_string()),
+        ("state.path", settings.state.path.display().to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
     ]
 }
@@ -377,20 +411,25 @@ async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bou
 /// The ways to Redis: none where a gateway serves alone.
 #[derive(Debug)]
 struct Links {
+    /// Of limits and books.
+    main: Option<Link>,
     /// The cache's, which may be an instance of its own.
     cache: Option<Link>,
 }
 
 impl Links {
     fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
-        let Some(redis) = &settings.state.redis else { return Ok(Self { cache: None }) };
+        let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let channels = Cache::channels(settings.state.root_key.expose_secret());
         let cache = Link::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
-        Ok(Self { cache: Some(cache) })
+        let main = if redis.cache.is_some() { Link::new(&redis.main, &[])? } else { cache.clone() };
+        Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
     fn all(&self) -> impl Iterator<Item = &Link> {
-        self.cache.iter()
+        // One that serves for both is one.
+        let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
+        main.chain(&self.cache)
     }
 
     fn keep(&self, tasks: &Tasks, stop: &CancellationToken) {
@@ -406,11 +445,10 @@ impl Links {
     }
 }
 
-/// The embedded state.
-fn open(settings: &crate::config::State, clock: &Clock) -> Result<State, StartError> {
-    let database = Database::open(&settings.path, &[state::MIGRATIONS])
-        .map_err(|source| StartError::State { path: settings.path.clone(), source })?;
-    Ok(State::Sqlite(Arc::new(Sqlite::new(database, settings, clock.clone()))))
+/// The embedded database: what must not be lost where a gateway serves alone, and every node's own books.
+fn open(path: &Path) -> Result<Database, StartError> {
+    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
+    Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
 }
 
 /// What callbacks are counted as, and who tells persons.

@@ -16,6 +16,7 @@ pub use describe::Description;
 pub use raw::{Fault, Faults};
 
 use crate::byte_size::ByteSize;
+use crate::calendar::Calendar;
 use crate::name::{AccountName, CallbackType, RouteName, TenantName};
 use secrecy::{SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,10 @@ pub struct Settings {
     pub state: State,
     /// What is remembered, and for how long.
     pub cache: Cache,
+    /// How quotas count.
+    pub quotas: Quotas,
+    /// What a charged call costs, in rupiah, by row; one that is left out costs nothing that we know of.
+    pub prices: BTreeMap<RouteName, u64>,
     /// Iluma accounts by name; at least one.
     pub accounts: BTreeMap<AccountName, Account>,
     /// Teams by name.
@@ -218,6 +223,22 @@ pub struct Cache {
     pub bank_codes: Duration,
 }
 
+/// How quotas count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quotas {
+    /// Where a day and a month begin, for quotas and for the ledger.
+    pub calendar: Calendar,
+}
+
+/// What happens to a call beyond a team's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaMode {
+    /// It is refused.
+    Enforce,
+    /// It is counted as one that would have been refused, and made.
+    Shadow,
+}
+
 /// An Iluma account.
 #[derive(Debug)]
 pub struct Account {
@@ -252,6 +273,8 @@ pub struct Tenant {
     pub upstream_calls_per_day: Option<u64>,
     /// Upstream calls a month.
     pub upstream_calls_per_month: Option<u64>,
+    /// What happens beyond those.
+    pub quota_mode: QuotaMode,
     /// Rows it may use, included and always allowed ones among them.
     pub routes: BTreeSet<RouteName>,
     /// Whether its cache entries serve other teams of the account, and theirs serve it.

@@ -4,12 +4,14 @@
 //! authenticated and admitted (but health, which carries no credential); a call that was wholly sent is finished even
 //! if nobody waits for it any more.
 
+mod admit;
 mod ask;
 mod fetch;
 mod forward;
 mod live;
 mod record;
 mod settings;
+mod usage;
 
 pub use record::{Recorded, Telemetry};
 
@@ -17,6 +19,8 @@ use crate::cache::{Cache, Flights};
 use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::ledger::Ledger;
+use crate::limit::Nodes;
 use crate::link::Link;
 use crate::person::Persons;
 use crate::reply::{Rejection, ReplyBody};
@@ -49,6 +53,8 @@ pub struct Gateway {
     flights: Flights<Result<Arc<Landed>, CallError>>,
     persons: Persons,
     telemetry: Arc<Telemetry>,
+    ledger: Ledger,
+    nodes: Option<Nodes>,
     clock: Clock,
     /// Calls that nobody may wait for any more.
     tasks: Tasks,
@@ -65,6 +71,10 @@ pub struct Parts {
     pub persons: Persons,
     /// Everything about callbacks.
     pub callbacks: Arc<Callbacks>,
+    /// Where calls are booked.
+    pub ledger: Ledger,
+    /// Where nodes share limits.
+    pub nodes: Option<Nodes>,
 }
 
 impl Gateway {
@@ -77,7 +87,8 @@ impl Gateway {
         let shared = parts.link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
-        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
+        let live =
+            Live::new(settings, None, &telemetry.metrics, &clock, &connections, &parts.ledger, parts.nodes.as_ref())?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
@@ -85,6 +96,8 @@ impl Gateway {
             flights: Flights::new(),
             persons: parts.persons,
             telemetry: Arc::new(telemetry),
+            ledger: parts.ledger,
+            nodes: parts.nodes,
             clock,
             tasks,
             connections,
@@ -97,7 +110,17 @@ impl Gateway {
     /// As [`Gateway::new`]; then everything stays as it is.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.live.load_full();
-        let live = Live::new(settings, Some(&previous), &self.telemetry.metrics, &self.clock, &self.connections)?;
+        let metrics = &self.telemetry.metrics;
+        let live = Live::new(
+            settings,
+            Some(&previous),
+            metrics,
+            &self.clock,
+            &self.connections,
+            &self.ledger,
+            self.nodes.as_ref(),
+        )?;
+        self.ledger.reload(settings);
         self.cache.reload(&settings.cache, &settings.upstream.base_url);
         self.live.store(Arc::new(live));
         Ok(())
@@ -108,9 +131,24 @@ impl Gateway {
         self.live.load().upstream.close();
     }
 
-    /// Work to be done from time to time: closes upstream connections that nobody uses.
+    /// Work to be done from time to time: closes upstream connections that nobody uses, tells metrics what changes with
+    /// the time.
     pub fn sweep(&self) {
-        self.live.load().upstream.sweep();
+        let live = self.live.load();
+        live.upstream.sweep();
+        live.tell();
+    }
+
+    /// Tells other nodes what this one sees, where there are any. Called once a second.
+    pub async fn beat(&self) {
+        let live = self.live.load_full();
+        live.limits.beat().await;
+    }
+
+    /// Leaves the other nodes, so that they take this one's part at once.
+    pub async fn leave(&self) {
+        let live = self.live.load_full();
+        live.limits.leave().await;
     }
 
     /// What is remembered.
@@ -136,6 +174,9 @@ impl Gateway {
                 record.metrics().limited(match limit {
                     crate::limit::Limit::Requests => metrics::Limit::Requests,
                     crate::limit::Limit::InFlight => metrics::Limit::InFlight,
+                    crate::limit::Limit::Account => metrics::Limit::Account,
+                    crate::limit::Limit::QuotaDay => metrics::Limit::QuotaDay,
+                    crate::limit::Limit::QuotaMonth => metrics::Limit::QuotaMonth,
                 });
             }
             rejection.into_response()
@@ -162,7 +203,7 @@ impl Gateway {
         }
 
         let tenant = live.tenants.authenticate(request.headers())?;
-        record.is_of(&tenant.name, &live.metrics[tenant.index]);
+        record.is_of(&tenant.name, &live.metrics[tenant.index], &live.tallies[tenant.index]);
         live.permit(tenant, request.method(), &route)?;
         record.hold(live.limits.admit(tenant.index)?);
 
@@ -170,6 +211,7 @@ impl Gateway {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
             Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
+            Treatment::Usage => Box::pin(self.usage(live, tenant)).await,
             Treatment::Described => Ok(describe(live, &route)),
             Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,
             _ => Box::pin(self.forward(live, tenant, request, route, record)).await,

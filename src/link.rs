@@ -124,6 +124,12 @@ impl Link {
         });
     }
 
+    /// Whether both are clones of one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether it answers.
     #[must_use]
     pub fn is_up(&self) -> bool {

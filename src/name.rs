@@ -103,6 +103,8 @@ pub enum RouteName {
     CallbackToken,
     /// Upstream's health.
     Health,
+    /// The gateway's own, about the team that asks.
+    Gateway,
     /// What must never be forwarded.
     Forbidden,
     /// What no row knows.
@@ -111,7 +113,7 @@ pub enum RouteName {
 
 impl RouteName {
     /// Every row, in the table's order; `ALL[name as usize] == name`.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Bank,
         Self::BankGet,
         Self::Cft,
@@ -132,6 +134,7 @@ impl RouteName {
         Self::CallbackUrls,
         Self::CallbackToken,
         Self::Health,
+        Self::Gateway,
         Self::Forbidden,
         Self::Other,
     ];
@@ -160,6 +163,7 @@ impl RouteName {
             Self::CallbackUrls => "callback_urls",
             Self::CallbackToken => "callback_token",
             Self::Health => "health",
+            Self::Gateway => "gateway",
             Self::Forbidden => "forbidden",
             Self::Other => "other",
         }
@@ -180,7 +184,7 @@ impl RouteName {
     /// Whether every tenant may use the row, whatever its `routes` say.
     #[must_use]
     pub const fn always_allowed(self) -> bool {
-        matches!(self, Self::BankCodes | Self::CallbackUrls | Self::CallbackToken | Self::Health)
+        matches!(self, Self::BankCodes | Self::CallbackUrls | Self::CallbackToken | Self::Health | Self::Gateway)
     }
 }
 

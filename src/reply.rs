@@ -56,6 +56,15 @@ pub enum Rejection {
     /// Upstream.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// Upstream only fails: it is left alone for so long.
+    #[error("Iluma fails and is left alone for a moment, nothing was sent")]
+    CircuitOpen(Duration),
+    /// The intent could not be written: a call that is in no book is not made.
+    #[error("the gateway can't book calls just now, nothing was sent")]
+    Unbooked,
+    /// The books can't be read.
+    #[error("the gateway can't read its books just now, try again later")]
+    BooksClosed,
     /// The client wanted no answer but a stored one.
     #[error("no stored answer, and only-if-cached asked for no other: nothing was sent")]
     OnlyIfCached,
@@ -113,6 +122,12 @@ impl Rejection {
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
                 Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "too_many_in_flight")
             }
+            Self::Refused(Refusal::Exceeded { limit: Limit::Account, .. }) => {
+                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "account_rate_limited")
+            }
+            Self::Refused(Refusal::Exceeded { limit: Limit::QuotaDay | Limit::QuotaMonth, .. }) => {
+                Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", "quota_exceeded")
+            }
             Self::Refused(Refusal::Overloaded) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "overloaded")
             }
@@ -136,6 +151,9 @@ impl Rejection {
             Self::Call(CallError::Garbled) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_garbled"),
             Self::Call(CallError::Truncated) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_truncated"),
             Self::Call(CallError::TooLarge) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_too_large"),
+            Self::CircuitOpen(_) => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "circuit_open"),
+            Self::BooksClosed => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
+            Self::Unbooked => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
             Self::OnlyIfCached => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "only_if_cached"),
             Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
         }
@@ -165,9 +183,14 @@ impl Rejection {
                     }
                 }
             }
+            Self::CircuitOpen(wait) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+            }
             Self::Refused(Refusal::Overloaded)
             | Self::Call(CallError::Unreachable)
-            | Self::Setting(SettingError::Unavailable) => {
+            | Self::Setting(SettingError::Unavailable)
+            | Self::Unbooked
+            | Self::BooksClosed => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -61,6 +61,7 @@ const ROWS: &[(RouteName, Method, &str)] = &[
     (RouteName::CallbackToken, Method::GET,   "v*/callback/authentication_tokens"),
     (RouteName::CallbackToken, Method::GET,   WEBHOOK_SECRET),
     (RouteName::Health,        Method::GET,   "health"),
+    (RouteName::Gateway,       Method::GET,   "_gateway/usage"),
 ];
 
 /// Where a request goes, and how it is treated there.
@@ -91,6 +92,8 @@ pub enum Treatment {
     Streamed,
     /// OPTIONS: the path's methods are told, and nothing is sent.
     Described,
+    /// What the team used and may use, from the gateway's own books.
+    Usage,
     /// A setting of the tenant's own, which never reaches Iluma.
     Callback,
     /// Refused.
@@ -193,6 +196,7 @@ const fn treatment(name: RouteName) -> Treatment {
         | RouteName::CaptureGet
         | RouteName::CaptureFile => Treatment::Streamed,
         RouteName::CallbackUrls | RouteName::CallbackToken => Treatment::Callback,
+        RouteName::Gateway => Treatment::Usage,
         RouteName::Forbidden => Treatment::Forbidden,
         RouteName::Other => Treatment::Unknown,
     }

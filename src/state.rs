@@ -476,7 +476,7 @@ impl State {
         }
     }
 
-    /// Lets go of everything, in good order: what was acknowledged stays.
+    /// Lets go of everything, in good order: what was acknowledged stays. The database that it shares is closed with it.
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,

@@ -84,6 +84,12 @@ impl Tenants {
         Self { tenants, keys }
     }
 
+    /// The team at a place.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Tenant> {
+        self.tenants.get(index)
+    }
+
     /// The team whose key the request carries.
     ///
     /// # Errors

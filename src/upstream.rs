@@ -6,13 +6,15 @@
 //! every wait has a deadline; a connection goes back to the pool only between two whole messages.
 
 mod answer;
+mod breaker;
 mod connect;
 mod credential;
 mod exchange;
 mod outgoing;
 mod pool;
 
-pub use answer::{AnswerBody, AnswerError, Collected, collect};
+pub use answer::{AnswerBody, AnswerError, Collected, collect, decoded};
+pub use breaker::{Breaker, Passage};
 pub use credential::Credential;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
 

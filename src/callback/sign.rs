@@ -69,6 +69,7 @@ mod tests {
             requests_per_second: None,
             burst: None,
             max_in_flight: None,
+            quota_mode: config::QuotaMode::Enforce,
             weight: 1,
             upstream_calls_per_day: None,
             upstream_calls_per_month: None,

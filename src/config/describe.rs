@@ -3,7 +3,7 @@
 //! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; what
 //! is left out is not set and has no limit.
 
-use super::{Account, Listener, Settings, Tenant, UnknownRoutes};
+use super::{Account, Listener, QuotaMode, Settings, Tenant, UnknownRoutes};
 use secrecy::SecretBox;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -102,6 +102,14 @@ impl Display for Description<'_> {
         writeln!(f, "cft = {{ clear = {}, match = {} }}", time(cache.cft_clear), time(cache.cft_match))?;
         writeln!(f, "bank_codes = {}", time(cache.bank_codes))?;
 
+        writeln!(f, "\n[quotas]\ntime_zone = {}", quoted(&self.0.quotas.calendar))?;
+        if !self.0.prices.is_empty() {
+            writeln!(f, "\n[prices]")?;
+        }
+        for (route, price) in &self.0.prices {
+            writeln!(f, "{route} = {price}")?;
+        }
+
         for (name, account) in &self.0.accounts {
             writeln!(f, "\n[accounts.{name}]")?;
             describe_account(f, account)?;
@@ -152,6 +160,11 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
     writeln!(f, "weight = {}", tenant.weight)?;
     optional(f, "upstream_calls_per_day", tenant.upstream_calls_per_day)?;
     optional(f, "upstream_calls_per_month", tenant.upstream_calls_per_month)?;
+    let quota_mode = match tenant.quota_mode {
+        QuotaMode::Enforce => "enforce",
+        QuotaMode::Shadow => "shadow",
+    };
+    writeln!(f, "quota_mode = {}", quoted(quota_mode))?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
     writeln!(f, "owns_unsealed = {}", tenant.owns_unsealed)?;

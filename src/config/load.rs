@@ -4,12 +4,13 @@
 
 use super::raw::{self, Entry, Fault, Faults, Findings, Reader, Section, UrlParts};
 use super::{
-    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Redis, RedisTarget, Retention, Server, Settings, State,
-    UnknownRoutes, Upstream, routes, teams, tls,
+    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings,
+    State, UnknownRoutes, Upstream, routes, teams, tls,
 };
 use crate::byte_size::ByteSize;
+use crate::name::RouteName;
 use secrecy::{ExposeSecret as _, SecretString};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -63,15 +64,7 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 7] = [
-    "accounts.*.requests_per_second",
-    "accounts.*.max_wait",
-    "accounts.*.seal_references",
-    "tenants.*.weight",
-    "tenants.*.upstream_calls_per_day",
-    "tenants.*.upstream_calls_per_month",
-    "tenants.*.owns_unsealed",
-];
+const NOT_IN_EFFECT: [&str; 2] = ["accounts.*.seal_references", "tenants.*.owns_unsealed"];
 
 // Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
 /// A configuration for a thousand tenants has about 500 KiB.
@@ -89,6 +82,8 @@ const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Durat
 /// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
 /// one before.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
+/// Rupiah. A billion calls of it are still a number.
+const MAX_PRICE: u64 = 1_000_000_000;
 /// Watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
@@ -110,6 +105,8 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let upstream = upstream(&root.section("upstream"));
     let state = state(&root.section("state"));
     let cache = cache(&root.section("cache"));
+    let quotas = quotas(&root.section("quotas"));
+    let prices = prices(&root.section("prices"));
     let (account_names, accounts) = teams::accounts(&root.section("accounts"));
     let tenants = teams::tenants(&root.section("tenants"), &account_names);
     let routes = root.maybe("routes", routes::custom).unwrap_or_default();
@@ -130,6 +127,8 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         upstream: upstream?,
         state: state?,
         cache: cache?,
+        quotas: quotas?,
+        prices,
         accounts,
         tenants,
         routes,
@@ -322,6 +321,22 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
     })
 }
 
+fn quotas(quotas: &Section<'_>) -> Option<Quotas> {
+    Some(Quotas { calendar: quotas.get("time_zone", Entry::parsed)? })
+}
+
+/// A row that can't be read leaves a fault behind.
+fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
+    let mut read = BTreeMap::new();
+    for (name, entry) in prices.named() {
+        match routes::priced(&name) {
+            Ok(route) => read.extend(entry.number(0..=MAX_PRICE).map(|price| (route, price))),
+            Err(problem) => entry.fault(problem),
+        }
+    }
+    read
+}
+
 /// Which keys of the operator's file nothing acts on yet.
 fn not_in_effect(own: &Table) -> Vec<String> {
     let mut found = Vec::new();
@@ -349,7 +364,6 @@ fn find_not_in_effect(path: String, value: &toml::Value, found: &mut Vec<String>
 mod tests {
     use super::*;
     use crate::config::CustomRoute;
-    use crate::name::RouteName;
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
@@ -443,7 +457,7 @@ mod tests {
         match value {
             toml::Value::Table(table) if !table.contains_key("env") => {
                 for (key, value) in table {
-                    let named = matches!(path, "accounts" | "tenants" | "tenants.*.callback_urls");
+                    let named = matches!(path, "accounts" | "tenants" | "prices" | "tenants.*.callback_urls");
                     let key = if named { "*" } else { key };
                     let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
                     keys(&path, value, found);
@@ -588,23 +602,21 @@ like = "bank"
         .unwrap();
         assert_eq!(settings.upstream.proxy.unwrap(), "http://egress.internal:3128/");
         let tenant = &settings.tenants[&"lending".parse().unwrap()];
-        use RouteName::{Bank, BankCodes, BankGet, CallbackToken, CallbackUrls, Cft, Health};
-        assert!(tenant.routes.iter().eq(&[Bank, BankGet, Cft, BankCodes, CallbackUrls, CallbackToken, Health]));
+        use RouteName::{Bank, BankCodes, BankGet, CallbackToken, CallbackUrls, Cft, Gateway, Health};
+        assert!(tenant.routes.iter().eq(&[
+            Bank,
+            BankGet,
+            Cft,
+            BankCodes,
+            CallbackUrls,
+            CallbackToken,
+            Health,
+            Gateway
+        ]));
         assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
         let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
         assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);
-        assert_eq!(
-            settings.not_in_effect,
-            [
-                "accounts.live.max_wait",
-                "accounts.live.requests_per_second",
-                "accounts.live.seal_references",
-                "tenants.lending.owns_unsealed",
-                "tenants.lending.upstream_calls_per_day",
-                "tenants.lending.upstream_calls_per_month",
-                "tenants.lending.weight",
-            ]
-        );
+        assert_eq!(settings.not_in_effect, ["accounts.live.seal_references", "tenants.lending.owns_unsealed",]);
     }
 
     #[test]
@@ -638,7 +650,11 @@ like = "bank"
         let path = |path: &str| route("").replace("/v*/a/:id", path);
         let cases: Vec<(String, String)> = [
             // Shape.
-            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, log, routes, server, state, tenants, upstream"),
+            (with("[quotas]\ntime_zone = \"Jakarta\""), "quotas.time_zone: no such time zone; give a name of the IANA database, such as \"Asia/Jakarta\" or \"UTC\""),
+            (with("[prices]\nbank = -1"), "prices.bank: must be a whole number from 0 to 1000000000"),
+            (with("[prices]\nbank_get = 1"), "prices.bank_get: no row with a price; known: bank, cft, ktp, npwp, phone, drawdown, face, id_card, ocr, document, capture, other"),
+            (lending("quota_mode = \"off\""), "tenants.lending.quota_mode: must be one of \"enforce\", \"shadow\""),
+            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, log, prices, quotas, routes, server, state, tenants, upstream"),
             (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
             (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),
             (with("server = 1"), "server: must be a table, is a whole number"),
@@ -733,7 +749,7 @@ like = "bank"
             (lending("max_in_flight = 0"), "tenants.lending.max_in_flight: must be a whole number from 1 to 1000000"),
             (lending("upstream_calls_per_day = -1"), "tenants.lending.upstream_calls_per_day: must be a whole number from 0 to 1000000000000"),
             (lending("routes = [\"bank\", \"cfd\"]"), "tenants.lending.routes[1]: no such route; did you mean \"cft\"?"),
-            (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, other"),
+            (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, gateway, other"),
             (lending("routes = [\"forbidden\"]"), "tenants.lending.routes[0]: no team may use these paths: they would hand out the account's key"),
             (lending(&format!("owns_unsealed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unsealed = true")), "tenants.payments.owns_unsealed: at most one team of an account may have this, and tenants.lending.owns_unsealed has it"),
             (lending("callback_hosts = [\"https://lending.internal\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
@@ -905,7 +921,9 @@ like = "bank"
         assert_eq!(table["tenants"]["lending"]["key_sha256"][0].as_str(), Some("00000000…"));
         let url = table["tenants"]["lending"]["callback_urls"]["NAME_VALIDATOR_REQUEST"].as_str();
         assert_eq!(url, Some("https://lending.internal/kyc?(set)"));
-        assert!(described.ends_with("#   tenants.lending.weight\n"), "{described}");
+        assert!(described.ends_with("#   tenants.lending.owns_unsealed\n"), "{described}");
+        assert_eq!(table["quotas"]["time_zone"].as_str(), Some("Asia/Jakarta"));
+        assert_eq!(table["prices"]["bank"].as_integer(), Some(500));
     }
 
     /// Any TOML value, with a preference for texts that mean something here.

@@ -54,6 +54,18 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     })
 }
 
+/// The row of a price. Rows that Iluma does not charge for, and those that never reach it, have none.
+pub(super) fn priced(name: &str) -> Result<RouteName, String> {
+    use RouteName::{Bank, Capture, Cft, Document, Drawdown, Face, IdCard, Ktp, Npwp, Ocr, Other, Phone};
+    let priced = [Bank, Cft, Ktp, Npwp, Phone, Drawdown, Face, IdCard, Ocr, Document, Capture, Other];
+    let names = priced.iter().map(|route| route.as_str());
+    priced
+        .iter()
+        .find(|route| route.as_str() == name)
+        .copied()
+        .ok_or_else(|| format!("no row with a price; known: {}", names.collect::<Vec<_>>().join(", ")))
+}
+
 const METHODS: [(&str, &str); 5] =
     [("GET", "GET"), ("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE", "DELETE")];
 
@@ -92,8 +104,8 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
 
 fn like(entry: &Entry<'_>) -> Option<RouteName> {
     let route = known_route(entry)?;
-    let refused =
-        [RouteName::Forbidden, RouteName::Other, RouteName::CallbackUrls, RouteName::CallbackToken, RouteName::Health];
+    use RouteName::{CallbackToken, CallbackUrls, Forbidden, Gateway, Health, Other};
+    let refused = [Forbidden, Other, CallbackUrls, CallbackToken, Health, Gateway];
     if refused.contains(&route) {
         entry.fault(format!("must be a row of Iluma's API, and {route:?} is none", route = route.as_str()));
         return None;

@@ -4,7 +4,7 @@
 //! owns unsealed records; a callback URL's host is one of the tenant's hosts.
 
 use super::raw::{self, Entry, Section, UrlParts};
-use super::{Account, Tenant, routes};
+use super::{Account, QuotaMode, Tenant, routes};
 use crate::name::{AccountName, CallbackType, TenantName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -96,6 +96,8 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
     let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
     let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
     let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
+    let modes = [("enforce", QuotaMode::Enforce), ("shadow", QuotaMode::Shadow)];
+    let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
     let routes = match tenant.entry("routes") {
         Some(list) => routes::allowed(&list),
         None => Some(routes::all_but_forbidden()),
@@ -131,6 +133,7 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
         weight: weight?,
         upstream_calls_per_day,
         upstream_calls_per_month,
+        quota_mode: quota_mode?,
         routes: routes?,
         share_cache: share_cache?,
         owns_unsealed: owns_unsealed?,

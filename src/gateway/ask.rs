@@ -32,6 +32,8 @@ pub(super) struct Ask {
     pub(super) directives: Directives,
     /// The caller's, as JSON text.
     pub(super) reference: Option<Bytes>,
+    /// Whose call it is, by index; none for health.
+    pub(super) tenant: Option<usize>,
     /// Whose credential the call carries, by index; none for health.
     pub(super) account: Option<usize>,
     pub(super) outgoing: Outgoing,
@@ -85,7 +87,8 @@ impl Gateway {
             return Box::pin(self.bypass(live, tenant, route.name, outgoing, directives, detail, record)).await;
         }
         let (reference, account) = (question.reference, Some(tenant.account_index));
-        let ask = Ask { place, route: route.name, directives, reference, account, outgoing, tags };
+        let (route, tenant) = (route.name, Some(tenant.index));
+        let ask = Ask { place, route, directives, reference, tenant, account, outgoing, tags };
         Box::pin(self.ask(live, ask, record)).await
     }
 
@@ -110,9 +113,8 @@ impl Gateway {
             let outgoing = look(route.target, headers);
             return self.bypass(live, tenant, route.name, outgoing, directives, detail, record).await;
         }
-        let account = Some(tenant.account_index);
         let scope = Scope::shared(&tenant.account);
-        self.ask(live, self.plain(&scope, Subject::BankGet, account, directives, route, headers), record).await
+        self.ask(live, self.plain(&scope, Subject::BankGet, Some(tenant), directives, route, headers), record).await
     }
 
     /// Whom a question names.
@@ -141,8 +143,7 @@ impl Gateway {
             let outgoing = look(route.target, headers);
             return self.bypass(live, tenant, route.name, outgoing, directives, MAGIC_REPLY, record).await;
         }
-        let account = Some(tenant.account_index);
-        self.ask(live, self.plain(&scope, Subject::BankCodes, account, directives, route, headers), record).await
+        self.ask(live, self.plain(&scope, Subject::BankCodes, Some(tenant), directives, route, headers), record).await
     }
 
     /// A call that the cache is left out of.
@@ -189,14 +190,15 @@ impl Gateway {
         &self,
         scope: &Scope<'_>,
         subject: Subject,
-        account: Option<usize>,
+        tenant: Option<&Tenant>,
         directives: Directives,
         route: Route,
         headers: HeaderMap,
     ) -> Ask {
         let place = self.cache.place(scope, subject, route.target.as_str(), &[]);
         let outgoing = look(route.target, headers);
-        Ask { place, route: route.name, directives, reference: None, account, outgoing, tags: BTreeSet::new() }
+        let (tenant, account) = (tenant.map(|tenant| tenant.index), tenant.map(|tenant| tenant.account_index));
+        Ask { place, route: route.name, directives, reference: None, tenant, account, outgoing, tags: BTreeSet::new() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From memory, from Redis, from a call that is under way here or on another node, or from upstream.
 
 use super::Gateway;
+use super::admit::Admission;
 use super::ask::{Ask, look};
 use super::forward::whole;
 use super::live::Live;
@@ -74,7 +75,8 @@ impl Gateway {
             || directives.no_store
             || directives.max_age.is_some() && self.known(live, &ask, None, record).await.is_some();
         if newer {
-            let landed = self.spawn_call(live, ask, None, None, record).await?;
+            let admission = self.admit_question(live, &ask, &record.redis).await?;
+            let landed = self.spawn_call(live, ask, admission, None, None, record).await?;
             let stored = landed.is_stored();
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
         }
@@ -85,6 +87,8 @@ impl Gateway {
                 let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                 Ok(brought(&landed, Report::Miss { stored }, outcome, record))
             }
+            // A limit is no fault of upstream's.
+            Err(refused @ Rejection::Refused(_)) => Err(refused),
             failed => {
                 // Nothing new, and it is upstream's fault: what is old may have to do.
                 if let Some(hit) = self.cache.look_up_stale(&place, &record.redis).await {
@@ -138,9 +142,9 @@ impl Gateway {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let outgoing = look(target, headers);
-        let (route, account, tags) = (RouteName::BankGet, Some(account), BTreeSet::new());
+        let (route, tenant, account, tags) = (RouteName::BankGet, ask.tenant, Some(account), BTreeSet::new());
         let directives = ask.directives;
-        let poll = Ask { place, route, directives, reference: None, account, outgoing, tags };
+        let poll = Ask { place, route, directives, reference: None, tenant, account, outgoing, tags };
         // What comes of it is in the cache, or upstream could not be asked: then it is still pending, as far as we know.
         let _: Result<Joined, Rejection> = Box::pin(self.join(live, poll, record)).await;
     }
@@ -182,7 +186,30 @@ impl Gateway {
                 Claim::Lead(lease) => Some(lease),
                 Claim::Alone => None,
             };
-            return Ok(Joined::Led(self.spawn_call(live, ask, Some(leader), lease, record).await?));
+            // Refused, it leaves the lead to the next one, who is asked for itself.
+            let admission = match renewing(self.admit_question(live, &ask, &record.redis), lease.as_ref()).await {
+                Ok(admission) => admission,
+                Err(refused) => {
+                    if let Some(lease) = lease {
+                        lease.release().await;
+                    }
+                    return Err(refused);
+                }
+            };
+            return Ok(Joined::Led(self.spawn_call(live, ask, admission, Some(leader), lease, record).await?));
+        }
+    }
+
+    /// Leave to make the call. Health carries no credential, so no account's limits know it.
+    async fn admit_question(
+        &self,
+        live: &Arc<Live>,
+        ask: &Ask,
+        redis: &Budget,
+    ) -> Result<Option<Admission>, Rejection> {
+        match ask.tenant.and_then(|index| live.tenants.at(index)) {
+            Some(tenant) => self.admit(live, tenant, ask.route, !ask.outgoing.repeatable, redis).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -191,6 +218,7 @@ impl Gateway {
         self: &Arc<Self>,
         live: &Arc<Live>,
         ask: Ask,
+        admission: Option<Admission>,
         leader: Option<Leader<Outcome>>,
         lease: Option<Lease>,
         record: &Record,
@@ -201,7 +229,7 @@ impl Gateway {
             let _held = permit;
             let (place, account) = (ask.place.clone(), ask.account);
             // A panic is a bug; it must not make every waiter send the same again.
-            let call = AssertUnwindSafe(gateway.call(&live, ask)).catch_unwind();
+            let call = AssertUnwindSafe(gateway.call(&live, ask, admission)).catch_unwind();
             let called = renewing(call, lease.as_ref()).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
             if let Some(leader) = leader {
@@ -221,8 +249,11 @@ impl Gateway {
         Ok(landed.await.map_err(|_| Rejection::Internal)??)
     }
 
-    async fn call(&self, live: &Live, ask: Ask) -> Result<Landed, CallError> {
+    async fn call(&self, live: &Live, ask: Ask, mut admission: Option<Admission>) -> Result<Landed, CallError> {
         let started = self.clock.now();
+        if let Some(admission) = &mut admission {
+            admission.start(None);
+        }
         let account = ask.account.and_then(|index| live.accounts.get(index));
         let credential = account.map(|account| &account.credential);
         let total = live.upstream.timeouts().answer;
@@ -234,6 +265,15 @@ impl Gateway {
         let took = self.clock.now().saturating_duration_since(started);
         if let Some(account) = account {
             account.metrics.request(ask.route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+        }
+        if let Some(admission) = admission {
+            match &answer {
+                Ok(answer) => admission.answered(answer),
+                Err(error) => admission.failed(*error),
+            }
+            // Whoever sees the answer finds its outcome in the books, even if the process is killed right after. Where it
+            // can't be written now it is kept, and the answer is worth no less.
+            let _ = self.ledger.flush().await;
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);

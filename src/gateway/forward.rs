@@ -1,5 +1,6 @@
 //! Rows that are not cached: both bodies pass without being held.
 
+use super::admit::Witness;
 use super::live::{Account, Live};
 use super::record::Record;
 use super::{Gateway, account_of};
@@ -49,24 +50,51 @@ impl Gateway {
         route: RouteName,
         outgoing: Outgoing,
         record: &mut Record,
-    ) -> Result<Response<AnswerBody>, CallError> {
+    ) -> Result<Response<AnswerBody>, Rejection> {
         let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
+        let mut admission = self.admit(live, tenant, route, !repeatable, &record.redis).await?;
         let (live, index, clock) = (Arc::clone(live), tenant.account_index, self.clock.clone());
         // A call that outlives its client keeps the client's place.
         let permit = record.permit();
+        let (upload, tasks) = (progress.clone(), self.tasks.clone());
         let call = async move {
             let _held = permit;
             let started = clock.now();
             let account: &Account = &live.accounts[index];
+            admission.start(upload);
             let sent = live.upstream.send(outgoing, Some(&account.credential)).await;
             let took = clock.now().saturating_duration_since(started);
             account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
-            (sent, took)
+            let witness = match &sent {
+                Ok(response) => Witness::new(admission, response, &tasks),
+                Err(error) => {
+                    admission.failed(*error);
+                    None
+                }
+            };
+            Called { sent, witness, took }
         };
-        let (sent, took) = if repeatable { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
-        record.upstream_took = Some(took);
-        record.upstream_status = sent.as_ref().ok().map(|response| response.status().as_u16());
-        sent
+        let called = if repeatable { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
+        record.upstream_took = Some(called.took);
+        record.upstream_status = called.sent.as_ref().ok().map(|response| response.status().as_u16());
+        record.witness = called.witness;
+        Ok(called.sent?)
+    }
+}
+
+/// What a call brought.
+struct Called {
+    sent: Result<Response<AnswerBody>, CallError>,
+    witness: Option<Box<Witness>>,
+    took: Duration,
+}
+
+impl Called {
+    /// Nobody is left who wants it, but what it cost is booked all the same.
+    async fn outlive(self) {
+        if let (Ok(response), Some(witness)) = (self.sent, self.witness) {
+            witness.read(response.into_body()).await;
+        }
     }
 }
 
@@ -110,23 +138,23 @@ pub(super) fn without_body(response: &mut Response<ReplyBody>) {
 }
 
 /// A call that outlives its caller: dropped after its body was wholly sent, it goes on as a task.
-struct Lasting<T: 'static> {
-    call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+struct Lasting {
+    call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
     /// None: there was no body to wait for.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
 }
 
-impl<T: Send + 'static> Lasting<T> {
-    fn new(call: impl Future<Output = T> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
+impl Lasting {
+    fn new(call: impl Future<Output = Called> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
         Self { call: Some(Box::pin(call)), progress, tasks }
     }
 }
 
-impl<T: Send + 'static> Future for Lasting<T> {
-    type Output = T;
+impl Future for Lasting {
+    type Output = Called;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Called> {
         let Some(call) = &mut self.call else { return Poll::Pending };
         let output = std::task::ready!(call.as_mut().poll(cx));
         self.call = None;
@@ -134,15 +162,13 @@ impl<T: Send + 'static> Future for Lasting<T> {
     }
 }
 
-impl<T: 'static> Drop for Lasting<T> {
+impl Drop for Lasting {
     fn drop(&mut self) {
         let sent = self.progress.as_ref().is_none_or(|progress| progress.is_done());
         if let Some(call) = self.call.take()
             && sent
         {
-            self.tasks.spawn(async move {
-                call.await;
-            });
+            self.tasks.spawn(async move { call.await.outlive().await });
         }
     }
 }

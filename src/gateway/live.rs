@@ -1,18 +1,24 @@
 //! What the configuration makes of the request path: replaced whole when the configuration changes.
 
+use super::usage::Allowance;
 use crate::clock::Clock;
 use crate::config::{self, Settings, UnknownRoutes};
-use crate::limit::Limits;
+use crate::ledger::{Ledger, Spent, Tally};
+use crate::limit::{self, Limit, Limits, Nodes};
 use crate::name::AccountName;
 use crate::reply::Rejection;
 use crate::route::{Route, Table, Treatment};
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::{AccountMetrics, Metrics, TenantMetrics};
+use crate::telemetry::metrics::{AccountMetrics, Metrics, Period, TenantMetrics};
 use crate::tenant::{Tenant, Tenants};
-use crate::upstream::{Credential, Upstream};
+use crate::upstream::{Breaker, Credential, Upstream};
 use http::Method;
+use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How the keys begin that hit dummy data.
+const DEVELOPMENT_KEY: &str = "iluma_development_";
 
 #[derive(Debug)]
 pub(super) struct Live {
@@ -23,6 +29,10 @@ pub(super) struct Live {
     pub(super) upstream: Arc<Upstream>,
     /// By the index of a tenant.
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
+    /// Likewise.
+    pub(super) tallies: Vec<Arc<Tally>>,
+    /// Likewise.
+    pub(super) allowances: Vec<Allowance>,
     /// Of requests that no tenant asks.
     pub(super) nobody: Arc<TenantMetrics>,
     /// What a request may wait for Redis.
@@ -37,6 +47,9 @@ pub(super) struct Account {
     pub(super) name: AccountName,
     pub(super) credential: Arc<Credential>,
     pub(super) metrics: Arc<AccountMetrics>,
+    pub(super) breaker: Arc<Breaker>,
+    /// Whether its calls cost anything: with a development key they don't (section "Authentication" of the API document).
+    pub(super) charges: bool,
 }
 
 impl Live {
@@ -47,12 +60,25 @@ impl Live {
         metrics: &Metrics,
         clock: &Clock,
         tasks: &Tasks,
+        ledger: &Ledger,
+        nodes: Option<&Nodes>,
     ) -> Result<Self, rustls::Error> {
+        let known =
+            |name: &AccountName| previous.and_then(|live| live.accounts.iter().find(|account| account.name == *name));
         let account = |(name, account): (&AccountName, &config::Account)| Account {
             name: name.clone(),
             credential: Arc::new(Credential::new(&account.api_key)),
             metrics: metrics.account(name),
+            breaker: known(name).map_or_else(|| Arc::new(Breaker::new(clock)), |known| Arc::clone(&known.breaker)),
+            charges: !account.api_key.expose_secret().starts_with(DEVELOPMENT_KEY),
         };
+        let mut limits = Limits::new(settings, previous.map(|live| &live.limits), clock, tasks, nodes);
+        if previous.is_none() {
+            let spent = ledger.spent().iter().cloned();
+            limits.remember(
+                spent.map(|Spent { tenant, day, today, this_month }| (tenant, limit::Spent { day, today, this_month })),
+            );
+        }
         let upstream = match previous {
             Some(live) if live.upstream_settings == settings.upstream => Arc::clone(&live.upstream),
             _ => Arc::new(Upstream::new(&settings.upstream, clock, tasks.clone())?),
@@ -60,7 +86,9 @@ impl Live {
         Ok(Self {
             table: Table::new(&settings.routes),
             tenants: Tenants::new(settings),
-            limits: Limits::new(settings, previous.map(|live| &live.limits), clock),
+            limits,
+            tallies: settings.tenants.keys().map(|name| ledger.tally(name)).collect(),
+            allowances: settings.tenants.values().map(|tenant| Allowance::new(tenant, settings)).collect(),
             accounts: settings.accounts.iter().map(account).collect(),
             upstream,
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
@@ -69,6 +97,26 @@ impl Live {
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })
+    }
+
+    /// Tells metrics how far the tenant at `index` is with its quotas; `beyond` is one that would have refused a call,
+    /// were it in force.
+    pub(super) fn tell_standing(&self, index: usize, beyond: Option<Limit>) {
+        let metrics = &self.metrics[index];
+        for standing in self.limits.standing(index).into_iter().flatten() {
+            if let Some(quota) = standing.quota {
+                metrics.quota(period(standing.limit), standing.used, quota);
+            }
+        }
+        if let Some(limit) = beyond {
+            metrics.beyond_quota(period(limit));
+        }
+    }
+
+    /// Tells metrics what changes with the time alone.
+    pub(super) fn tell(&self) {
+        (0..self.metrics.len()).for_each(|index| self.tell_standing(index, None));
+        self.accounts.iter().for_each(|account| account.metrics.circuit(account.breaker.is_open()));
     }
 
     /// Whether the tenant may go where the route leads.
@@ -88,8 +136,16 @@ impl Live {
             | Treatment::Listed
             | Treatment::Health
             | Treatment::Streamed
+            | Treatment::Usage
             | Treatment::Described
             | Treatment::Callback => Ok(()),
         }
+    }
+}
+
+const fn period(limit: Limit) -> Period {
+    match limit {
+        Limit::QuotaMonth => Period::Month,
+        Limit::QuotaDay | Limit::Requests | Limit::InFlight | Limit::Account => Period::Day,
     }
 }

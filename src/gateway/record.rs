@@ -3,7 +3,9 @@
 //! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
 //! stays that unless the whole answer was handed to the client's connection.
 
+use super::admit::Witness;
 use crate::call;
+use crate::ledger::{Saved, Tally};
 use crate::limit::Permit;
 use crate::link::Budget;
 use crate::name::{RouteName, TenantName};
@@ -41,6 +43,7 @@ pub(super) struct Record {
     telemetry: Arc<Telemetry>,
     metrics: Arc<TenantMetrics>,
     tenant: Option<TenantName>,
+    tally: Option<Arc<Tally>>,
     time: SystemTime,
     started: Instant,
     id: Uuid,
@@ -51,6 +54,8 @@ pub(super) struct Record {
     upload: Option<Arc<Progress>>,
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
+    /// Of a streamed answer whose body tells what its call cost.
+    pub(super) witness: Option<Box<Witness>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
     pub(super) cache: CacheOutcome,
@@ -78,6 +83,7 @@ impl Record {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
             tenant: None,
+            tally: None,
             time: telemetry.clock.wall(),
             started: telemetry.clock.now(),
             id,
@@ -88,6 +94,7 @@ impl Record {
             upload: None,
             response_bytes: 0,
             permit: None,
+            witness: None,
             _in_flight: telemetry.metrics.in_flight(),
             route: RouteName::Other,
             cache: CacheOutcome::None,
@@ -100,8 +107,9 @@ impl Record {
     }
 
     /// Who asks.
-    pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>) {
+    pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>, tally: &Arc<Tally>) {
         self.tenant = Some(tenant.clone());
+        self.tally = Some(Arc::clone(tally));
         self.metrics = Arc::clone(metrics);
     }
 
@@ -124,6 +132,12 @@ impl Record {
         &self.metrics
     }
 
+    fn close_witness(&mut self, whole: bool) {
+        if let Some(witness) = self.witness.take() {
+            witness.close(whole);
+        }
+    }
+
     /// The answer, which from here on carries the record.
     pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<Recorded> {
         let (mut parts, body) = response.into_parts();
@@ -131,6 +145,9 @@ impl Record {
         self.status = parts.status.as_u16();
         // hyper does not ask a body for frames that it knows to have none.
         self.handed_over = body.is_end_stream();
+        if self.handed_over {
+            self.close_witness(true);
+        }
         if matches!(body, ReplyBody::Full(_)) {
             // The work is done; a client that takes its time to read takes nobody's place.
             self.permit = None;
@@ -144,6 +161,17 @@ impl Drop for Record {
         let status = if self.handed_over { self.status } else { CLIENT_CLOSED_REQUEST };
         let duration = self.telemetry.clock.now().saturating_duration_since(self.started);
         self.metrics.request(self.route, status, self.cache);
+        if let Some(tally) = &self.tally {
+            tally.request(
+                self.route,
+                match self.cache {
+                    CacheOutcome::Hit | CacheOutcome::Stale => Some(Saved::Hit),
+                    CacheOutcome::Collapsed => Some(Saved::Collapsed),
+                    CacheOutcome::Shared => Some(Saved::Shared),
+                    _ => None,
+                },
+            );
+        }
         self.telemetry.metrics.request_took(self.route, self.cache, duration);
         self.telemetry.access.write(&logs::Record {
             time: self.time,
@@ -184,17 +212,28 @@ impl Body for Recorded {
                     call::forwardable_response(trailers);
                 }
                 record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                record.handed_over |= body.is_end_stream();
+                if let (Some(witness), Some(data)) = (&mut record.witness, frame.data_ref()) {
+                    witness.see(data);
+                }
+                if body.is_end_stream() {
+                    record.handed_over = true;
+                    // Before the client can have the last byte of it.
+                    record.close_witness(true);
+                }
             }
             Poll::Ready(Some(Err(error))) => {
                 // The client's connection breaks, as upstream's did: that is no client who went away.
                 record.handed_over = true;
+                record.close_witness(false);
                 record.reason = Some(match error {
                     AnswerError::Truncated => "upstream_truncated",
                     AnswerError::Stalled => "upstream_stalled",
                 });
             }
-            Poll::Ready(None) => record.handed_over = true,
+            Poll::Ready(None) => {
+                record.handed_over = true;
+                record.close_witness(true);
+            }
             Poll::Pending => {}
         }
         frame
@@ -206,6 +245,14 @@ impl Body for Recorded {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(witness) = self.record.witness.take() {
+            witness.outlive(std::mem::replace(&mut self.body, ReplyBody::empty()));
+        }
     }
 }
 

@@ -1,62 +1,128 @@
 //! Limits that one process keeps by itself.
 
 use crate::clock::Clock;
-use governor::clock::Clock as _;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A rate with a burst, by GCRA: a bucket of `burst` tokens that fills at `per_second`.
+const SECOND: f64 = 1e9;
+
+/// A rate with a burst, by GCRA: a bucket of `burst` tokens that fills at `per_second`. Of both this process may have a
+/// part only, which changes while it runs: the other nodes have the rest. Every request passes here, so it is a few
+/// atomics.
 #[derive(Debug)]
 pub(super) struct Rate {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Ticks>,
-    clock: Ticks,
-    per_second: NonZeroU32,
-    burst: NonZeroU32,
+    clock: Clock,
+    start: Instant,
+    per_second: u32,
+    burst: u32,
+    /// In nanoseconds since the start: when the bucket will be full again.
+    full_at: AtomicU64,
+    /// Nanoseconds from one token to the next.
+    interval: AtomicU64,
+    /// Nanoseconds that the bucket holds beyond one token.
+    spare: AtomicU64,
+    /// Requests that came, admitted or not.
+    asked: AtomicU64,
 }
 
 impl Rate {
     /// None where either number is 0, which the configuration does not let through.
     pub(super) fn new(per_second: u32, burst: u32, clock: &Clock) -> Option<Self> {
-        let (per_second, burst) = (NonZeroU32::new(per_second)?, NonZeroU32::new(burst)?);
-        let clock = Ticks(clock.clone());
-        let quota = Quota::per_second(per_second).allow_burst(burst);
-        Some(Self { limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock, per_second, burst })
+        if per_second == 0 || burst == 0 {
+            return None;
+        }
+        let rate = Self {
+            clock: clock.clone(),
+            start: clock.now(),
+            per_second,
+            burst,
+            full_at: AtomicU64::new(0),
+            interval: AtomicU64::new(1),
+            spare: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+        };
+        rate.take_part(1.0);
+        Some(rate)
     }
 
     /// Takes a token, or says how long until there is one.
     pub(super) fn take(&self) -> Result<(), Duration> {
-        self.limiter.check().map_err(|until| until.wait_time_from(self.clock.now()))
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let now = self.now();
+        let (interval, spare) = (self.interval.load(Ordering::Relaxed), self.spare.load(Ordering::Relaxed));
+        let take = |full: u64| {
+            let full = full.max(now);
+            (full - now <= spare).then(|| full.saturating_add(interval))
+        };
+        match self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(()),
+            Err(full) => Err(Duration::from_nanos((full - now).saturating_sub(spare))),
+        }
+    }
+
+    /// From now on this process has such a part of the rate. What was taken stays taken.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "far below 2^52"
+    )]
+    pub(super) fn take_part(&self, part: f64) {
+        let part = part.clamp(1e-6, 1.0);
+        let interval = (SECOND / (f64::from(self.per_second) * part)) as u64;
+        let burst = (f64::from(self.burst) * part).max(1.0);
+        let before = self.interval.swap(interval, Ordering::Relaxed);
+        self.spare.store((interval as f64 * (burst - 1.0)) as u64, Ordering::Relaxed);
+        let now = self.now();
+        let stretch = interval as f64 / before as f64;
+        let most = (interval as f64 * burst) as u64;
+        let restate = |full: u64| Some(now + ((full.saturating_sub(now) as f64 * stretch) as u64).min(most));
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, restate);
+    }
+
+    /// Requests that came since this was asked last.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn per_second(&self) -> u32 {
+        self.per_second
     }
 
     pub(super) fn burst(&self) -> u64 {
-        self.burst.get().into()
+        self.burst.into()
     }
 
     /// How long an empty bucket takes to fill.
     pub(super) fn window(&self) -> Duration {
-        Duration::from_secs(1) * self.burst.get() / self.per_second.get()
+        Duration::from_secs(1) * self.burst / self.per_second
     }
 
     pub(super) fn shape(&self) -> (u32, u32) {
-        (self.per_second.get(), self.burst.get())
+        (self.per_second, self.burst)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// Our clock as governor's.
-#[derive(Clone, Debug)]
-struct Ticks(Clock);
-
-impl governor::clock::Clock for Ticks {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        self.0.now()
+/// What part of a rate is a node's: by what it was asked for of what all were, and of what nobody wants as much as any
+/// other. Even who was asked for nothing has a little, for the request that comes next.
+#[allow(clippy::cast_precision_loss, reason = "requests in a second are far below 2^52")]
+pub(super) fn part(per_second: u32, mine: u64, all: u64, nodes: u32) -> f64 {
+    let (rate, nodes) = (f64::from(per_second), f64::from(nodes.max(1)));
+    let (mine, all) = (mine as f64, all.max(mine) as f64);
+    if all < rate {
+        return (mine + (rate - all) / nodes) / rate;
     }
+    let least = LEAST_PART / nodes;
+    least + (1.0 - LEAST_PART) * mine / all
 }
+
+/// What is kept for those who are asked for nothing: far below what the limit may be off by.
+const LEAST_PART: f64 = 0.03;
 
 /// A bound on how many are inside at once; none still counts them.
 #[derive(Debug)]
@@ -123,6 +189,37 @@ mod tests {
         assert_eq!(rate.take(), Ok(()));
         assert!(rate.take().is_err());
         assert_eq!(rate.window(), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_part_of_a_rate_is_that_part_and_changes_without_a_jump() {
+        let clock = Clock::adjustable();
+        let rate = Rate::new(90, 9, &clock).unwrap();
+        rate.take_part(1.0 / 3.0);
+        assert_eq!((0..100).filter(|_| rate.take().is_ok()).count(), 3);
+        let passed = |seconds: u32| {
+            let step = || {
+                clock.advance(Duration::from_millis(1));
+                (0..2).filter(|_| rate.take().is_ok()).count()
+            };
+            (0..seconds * 1000).map(|_| step()).sum::<usize>()
+        };
+        assert!((299..=301).contains(&passed(10)));
+        rate.take_part(1.0);
+        assert!(rate.take().is_err(), "an empty bucket stays empty");
+        assert!((895..=901).contains(&passed(10)));
+        assert!(rate.asked() > 40_000);
+    }
+
+    #[test]
+    fn parts_add_up_to_the_rate_whoever_asks() {
+        for asked in [[0, 0, 0], [100, 0, 0], [400, 10, 10], [500, 500, 500], [1, 2, 60], [1000, 1, 0]] {
+            let all = asked.iter().sum();
+            let parts = asked.map(|mine| part(50, mine, all, 3));
+            assert!((parts.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{asked:?}: {parts:?}");
+            assert!(parts.iter().all(|part| *part >= 0.009), "{asked:?}: {parts:?}");
+        }
+        assert!(part(50, 1000, 1000, 3) >= 0.97);
     }
 
     #[test]

@@ -111,9 +111,29 @@ pub enum Limit {
     Requests,
     /// Requests in flight.
     InFlight,
+    /// What the account may send to Iluma.
+    Account,
+    /// Upstream calls a day.
+    QuotaDay,
+    /// Upstream calls a month.
+    QuotaMonth,
 }
 
-const LIMITS: [&str; 2] = ["requests", "in_flight"];
+const LIMITS: [&str; 5] = ["requests", "in_flight", "account", "quota_day", "quota_month"];
+
+/// What a quota is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Period {
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+const PERIODS: [&str; 2] = ["day", "month"];
+/// Of a quota, in percent: time to talk about it, and the end.
+const WARNINGS: [(u64, &str); 2] = [(80, "80"), (100, "100")];
 
 /// What became of a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +238,11 @@ struct Shared {
     upstream_duration: Cells<Histogram>,
     saved: IntCounterVec,
     limited: IntCounterVec,
+    quota_used: IntGaugeVec,
+    quota_limit: IntGaugeVec,
+    quota_warning: IntGaugeVec,
+    beyond_quota: IntCounterVec,
+    circuit_open: IntGaugeVec,
     reloads: [IntCounter; 2],
     connections: [IntGauge; 3],
     in_flight: IntGauge,
@@ -293,7 +318,20 @@ impl Metrics {
                 "Requests that needed no call to Iluma, by what spared it.",
                 &["tenant", "route", "how"],
             ),
-            limited: counters("rate_limited_total", "Requests refused for a tenant's limit.", &["tenant", "limit"]),
+            limited: counters("rate_limited_total", "Requests refused for a limit.", &["tenant", "limit"]),
+            quota_used: gauges("quota_used", "Upstream calls of this day or month.", &["tenant", "period"]),
+            quota_limit: gauges("quota_limit", "Upstream calls that a day or month may have.", &["tenant", "period"]),
+            quota_warning: gauges(
+                "quota_warning",
+                "1 where so many percent of a quota are used.",
+                &["tenant", "period", "percent"],
+            ),
+            beyond_quota: counters(
+                "quota_beyond_total",
+                "Calls beyond a quota that is not in force (quota_mode = \"shadow\").",
+                &["tenant", "period"],
+            ),
+            circuit_open: gauges("circuit_open", "1 while nothing is sent to Iluma because it fails.", &["account"]),
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             in_flight: gauge("in_flight", "Requests being served."),
@@ -332,6 +370,7 @@ impl Metrics {
             requests: cells(ROUTES),
             saved: cells(ROUTES * SAVED.len()),
             limited: LIMITS.map(|limit| self.shared.limited.with_label_values(&[&tenant, limit])),
+            quotas: Default::default(),
             metrics: self.clone(),
             tenant,
         })
@@ -343,6 +382,7 @@ impl Metrics {
         Arc::new(AccountMetrics {
             account: name.as_str().to_owned(),
             requests: cells(ROUTES * LABELS),
+            circuit: self.shared.circuit_open.with_label_values(&[name.as_str()]),
             metrics: self.clone(),
         })
     }
@@ -462,7 +502,15 @@ pub struct TenantMetrics {
     requests: Cells<Cells<IntCounter>>,
     /// By route and what saved it.
     saved: Cells<IntCounter>,
-    limited: [IntCounter; 2],
+    limited: [IntCounter; 5],
+    /// By period.
+    quotas: [OnceLock<QuotaGauges>; 2],
+}
+
+struct QuotaGauges {
+    used: IntGauge,
+    limit: IntGauge,
+    warnings: [IntGauge; 2],
 }
 
 impl TenantMetrics {
@@ -492,6 +540,31 @@ impl TenantMetrics {
     pub fn limited(&self, limit: Limit) {
         self.limited[limit as usize].inc();
     }
+
+    /// So much of a quota is used.
+    pub fn quota(&self, period: Period, used: u64, quota: u64) {
+        let gauges = self.quotas[period as usize].get_or_init(|| {
+            let (shared, labels) = (&self.metrics.shared, [self.tenant.as_str(), PERIODS[period as usize]]);
+            let warning = |(_, percent): (u64, &str)| {
+                shared.quota_warning.with_label_values(&[self.tenant.as_str(), PERIODS[period as usize], percent])
+            };
+            QuotaGauges {
+                used: shared.quota_used.with_label_values(&labels),
+                limit: shared.quota_limit.with_label_values(&labels),
+                warnings: WARNINGS.map(warning),
+            }
+        });
+        gauges.used.set(i64::try_from(used).unwrap_or(i64::MAX));
+        gauges.limit.set(i64::try_from(quota).unwrap_or(i64::MAX));
+        for (gauge, (percent, _)) in gauges.warnings.iter().zip(WARNINGS) {
+            gauge.set(i64::from(u128::from(used) * 100 >= u128::from(quota) * u128::from(percent)));
+        }
+    }
+
+    /// A call was made beyond a quota that is not in force.
+    pub fn beyond_quota(&self, period: Period) {
+        self.metrics.shared.beyond_quota.with_label_values(&[self.tenant.as_str(), PERIODS[period as usize]]).inc();
+    }
 }
 
 /// What is counted for one account.
@@ -500,9 +573,15 @@ pub struct AccountMetrics {
     account: String,
     /// By route and status.
     requests: Cells<IntCounter>,
+    circuit: IntGauge,
 }
 
 impl AccountMetrics {
+    /// Whether nothing is sent because upstream fails.
+    pub fn circuit(&self, open: bool) {
+        self.circuit.set(i64::from(open));
+    }
+
     /// A request was sent to Iluma, answered with this status (None: not answered), and took this long.
     pub fn request(&self, route: RouteName, status: Option<u16>, duration: Duration) {
         let place = status.map_or(NO_ANSWER, place);

@@ -236,6 +236,12 @@ pub async fn collect(
     Ok(Collected { status: parts.status, headers, body })
 }
 
+/// A copy of an answer's body, without its content encoding; none if that can't be undone.
+#[must_use]
+pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
+    if is_encoded(headers) { decode(headers, body) } else { Some(body.clone()) }
+}
+
 async fn read(mut body: AnswerBody) -> Result<Bytes, CallError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();

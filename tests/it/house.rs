@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 32] = [
+const EDGES: [(&str, &[&str]); 34] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -19,7 +19,8 @@ const EDGES: [(&str, &[&str]); 32] = [
     ("splice", &["json"]),
     ("tasks", &[]),
     ("trust", &[]),
-    ("config", &["byte_size", "name"]),
+    ("calendar", &[]),
+    ("config", &["byte_size", "calendar", "name"]),
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
@@ -29,7 +30,8 @@ const EDGES: [(&str, &[&str]); 32] = [
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
     ("call", &["json", "name", "splice"]),
     ("callback", &["clock", "config", "json", "name", "person", "splice", "state", "tasks", "trust", "vault"]),
-    ("limit", &["clock", "config", "name"]),
+    ("ledger", &["calendar", "clock", "config", "database", "name", "vault"]),
+    ("limit", &["calendar", "clock", "config", "link", "name", "tasks", "vault"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
@@ -45,6 +47,7 @@ const EDGES: [(&str, &[&str]); 32] = [
             "callback",
             "clock",
             "config",
+            "ledger",
             "limit",
             "link",
             "name",
@@ -59,7 +62,7 @@ const EDGES: [(&str, &[&str]); 32] = [
             "vault",
         ],
     ),
-    ("admin", &["cache", "config", "name", "person", "state", "telemetry"]),
+    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "state", "telemetry"]),
     ("operator", &["config", "trust"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
@@ -73,6 +76,8 @@ const EDGES: [(&str, &[&str]); 32] = [
             "config",
             "database",
             "gateway",
+            "ledger",
+            "limit",
             "link",
             "person",
             "server",
@@ -87,10 +92,12 @@ const EDGES: [(&str, &[&str]); 32] = [
     ("simulator", &[]),
 ];
 
-const FEATURES: [&str; 8] = ["cache", "call", "callback", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 14] = [
+const FEATURES: [&str; 9] =
+    ["cache", "call", "callback", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
+const BASE: [&str; 15] = [
     "alarm",
     "byte_size",
+    "calendar",
     "clock",
     "config",
     "database",

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub struct Rig {
     pub app: App,
     pub simulator: Option<Simulator>,
+    /// The gateway's own files, for as long as it runs.
     pub clock: Clock,
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
@@ -96,6 +97,15 @@ impl Rig {
     /// The key of a team.
     pub fn key(&self, team: &str) -> &str {
         &self.keys[team]
+    }
+
+    /// The same gateway, ended and started again over its files.
+    pub async fn restart(self) -> Self {
+        self.app.shutdown().await;
+        let text = self.settings_text.clone();
+        let settings = Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned());
+        let (app, clock, log) = started(&settings.expect("settings")).await;
+        Self { app, clock, log, ..self }
     }
 
     /// A request of a team.
@@ -196,6 +206,11 @@ impl RigBuilder {
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> Self {
         self.folder = Some(Arc::clone(folder));
         self
+    }
+
+    /// Adds TOML lines to the account's table.
+    pub fn account(self, lines: &str) -> Self {
+        self.section("accounts.live", lines)
     }
 
     /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `state`, `cache`, `admin`, `log`, `accounts.live`.

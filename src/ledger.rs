@@ -1,0 +1,777 @@
+//! Who called Iluma, what it charged for, and what the gateway saved.
+//!
+//! Invariants: no call that may be charged leaves before its intent is on disk; until its outcome is, it counts as
+//! unknown, so at any moment, after any crash, `billable <= what Iluma counted <= billable + unknown`; what is booked
+//! has no id and nothing of a person in it, only names that tell nothing; a hit pays one addition in memory.
+
+mod charge;
+
+pub use charge::{Outcome, Verdict, told, verdict};
+
+use crate::calendar::{Calendar, Day};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::database::{Database, DatabaseError};
+use crate::name::{AccountName, RouteName, TenantName};
+use crate::vault::Namer;
+use arc_swap::ArcSwap;
+use rusqlite::{Connection, params};
+use secrecy::ExposeSecret as _;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The ledger's tables. `unknown` holds calls under way too: whoever reads in the middle, or after a crash, sees the
+/// truth.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE ledger_node (id TEXT NOT NULL);
+    CREATE TABLE ledger_days (
+        day TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        route TEXT NOT NULL,
+        requests INTEGER NOT NULL DEFAULT 0,
+        upstream_calls INTEGER NOT NULL DEFAULT 0,
+        -- Of those, what upstream may charge for: what quotas count.
+        charged_calls INTEGER NOT NULL DEFAULT 0,
+        billable INTEGER NOT NULL DEFAULT 0,
+        unknown INTEGER NOT NULL DEFAULT 0,
+        hits INTEGER NOT NULL DEFAULT 0,
+        collapsed INTEGER NOT NULL DEFAULT 0,
+        shared INTEGER NOT NULL DEFAULT 0,
+        cost INTEGER NOT NULL DEFAULT 0,
+        saved INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (day, tenant, route)
+    ) WITHOUT ROWID;
+    -- Calls whose outcome is not known, or not yet; a row goes when it is.
+    CREATE TABLE ledger_calls (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        day TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        route TEXT NOT NULL,
+        price INTEGER NOT NULL,
+        -- Names account and upstream's id without telling them.
+        name BLOB
+    );
+    CREATE INDEX ledger_calls_by_name ON ledger_calls (name) WHERE name IS NOT NULL;
+"];
+
+/// How long what is counted in memory may wait for the disk.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what is too old is deleted.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+/// Words about calls that have not been answered yet: as many as may come while their POSTs are on their way back.
+const MOST_EARLY: usize = 4096;
+
+const ROUTES: usize = RouteName::ALL.len();
+
+/// The books. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    clock: Clock,
+    namer: Namer,
+    live: ArcSwap<Live>,
+    tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
+    closings: Mutex<Vec<Closing>>,
+    /// Words that came before what they are about.
+    early: Mutex<VecDeque<([u8; 32], Outcome)>>,
+    /// Held by who writes; who waits for it finds its own written.
+    writer: tokio::sync::Mutex<()>,
+    closed: Notify,
+    spent: Vec<Spent>,
+    node: String,
+}
+
+/// What the configuration says.
+#[derive(Debug)]
+struct Live {
+    calendar: Calendar,
+    prices: [u64; ROUTES],
+    retention: Duration,
+}
+
+/// What a team has called that may be charged, as the books had it at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    /// The team.
+    pub tenant: TenantName,
+    /// The day.
+    pub day: Day,
+    /// Calls on it.
+    pub today: u64,
+    /// Calls in its month so far.
+    pub this_month: u64,
+}
+
+/// One line of the books.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Row {
+    /// The day, as `2026-11-25`.
+    pub day: String,
+    /// The team.
+    pub tenant: String,
+    /// The row of the route table.
+    pub route: String,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// What is counted of a team, on a route, on a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Requests of the team, however they ended.
+    pub requests: u64,
+    /// Calls to Iluma.
+    pub upstream_calls: u64,
+    /// Of those, what Iluma charges for.
+    pub billable: u64,
+    /// Of those, what it may have charged for: under way, pending, or without an answer.
+    pub unknown: u64,
+    /// Requests answered from the cache.
+    pub hits: u64,
+    /// Requests answered by another's call that was under way.
+    pub collapsed: u64,
+    /// Requests answered by another's call that is pending at Iluma.
+    pub shared: u64,
+    /// What the billable calls cost, in rupiah, at the price of their time.
+    pub cost: u64,
+    /// What hits, collapsed and shared requests would have cost.
+    pub saved: u64,
+}
+
+impl Counts {
+    /// Names of the numbers, in the order of [`Counts::numbers`].
+    pub const NAMES: [&'static str; 9] =
+        ["requests", "upstream_calls", "billable", "unknown", "hits", "collapsed", "shared", "cost", "saved"];
+
+    /// The numbers, in the order in which they are declared.
+    #[must_use]
+    pub const fn numbers(&self) -> [u64; 9] {
+        [
+            self.requests,
+            self.upstream_calls,
+            self.billable,
+            self.unknown,
+            self.hits,
+            self.collapsed,
+            self.shared,
+            self.cost,
+            self.saved,
+        ]
+    }
+
+    const fn of(numbers: [u64; 9]) -> Self {
+        let [requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved] = numbers;
+        Self { requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let (mut sum, others) = (self.numbers(), other.numbers());
+        for (number, other) in sum.iter_mut().zip(others) {
+            *number = number.saturating_add(other);
+        }
+        *self = Self::of(sum);
+    }
+}
+
+/// What spared a request its upstream call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Saved {
+    /// A stored answer.
+    Hit,
+    /// Another's call under way.
+    Collapsed,
+    /// Another's call that is pending.
+    Shared,
+}
+
+/// What is counted of one team in memory, by route.
+#[derive(Debug)]
+pub struct Tally {
+    requests: [AtomicU64; ROUTES],
+    calls: [AtomicU64; ROUTES],
+    saved: [[AtomicU64; ROUTES]; 3],
+}
+
+impl Tally {
+    fn new() -> Self {
+        let zeros = || [const { AtomicU64::new(0) }; ROUTES];
+        Self { requests: zeros(), calls: zeros(), saved: [zeros(), zeros(), zeros()] }
+    }
+
+    /// A request was answered, and what spared it a call, if something did.
+    pub fn request(&self, route: RouteName, saved: Option<Saved>) {
+        self.requests[route as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(how) = saved {
+            self.saved[how as usize][route as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A call was made that Iluma never charges for.
+    pub fn call(&self, route: RouteName) {
+        self.calls[route as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes out what was counted on a route.
+    fn take(&self, route: RouteName, price: u64) -> Counts {
+        let take = |counts: &[AtomicU64; ROUTES]| counts[route as usize].swap(0, Ordering::Relaxed);
+        let [hits, collapsed, shared] = [take(&self.saved[0]), take(&self.saved[1]), take(&self.saved[2])];
+        Counts {
+            requests: take(&self.requests),
+            upstream_calls: take(&self.calls),
+            hits,
+            collapsed,
+            shared,
+            saved: (hits + collapsed + shared).saturating_mul(price),
+            ..Counts::default()
+        }
+    }
+}
+
+/// A call whose intent is on disk. Dropped without a word, its outcome stays unknown.
+#[derive(Debug)]
+pub struct Booking {
+    ledger: Ledger,
+    id: i64,
+}
+
+/// The end of a booking, which is on its way to the disk.
+#[derive(Debug)]
+struct Closing {
+    id: i64,
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It was never sent.
+    Withdrawn,
+    Outcome(Outcome, Option<[u8; 32]>),
+}
+
+impl Booking {
+    /// The call was never sent: as if it had not been booked.
+    pub fn withdraw(self) {
+        self.close(End::Withdrawn);
+    }
+
+    /// What became of the call.
+    pub fn settle(self, account: &AccountName, verdict: &Verdict) {
+        let name = verdict.id.as_deref().map(|id| self.ledger.0.name(account, id));
+        self.close(End::Outcome(verdict.outcome, name));
+    }
+
+    fn close(&self, end: End) {
+        hold(&self.ledger.0.closings).push(Closing { id: self.id, end });
+        self.ledger.0.closed.notify_one();
+    }
+}
+
+impl Ledger {
+    /// The books in `database`, whose migrations were run. Calls that a crash left open stay unknown.
+    ///
+    /// # Errors
+    /// The database can't be used.
+    pub async fn open(database: Database, settings: &Settings, clock: Clock) -> Result<Self, DatabaseError> {
+        let live = Live::new(settings);
+        let today = live.calendar.day(clock.wall());
+        let (spent, open, node) = database
+            .write(move |connection| Ok((spent(connection, today)?, open(connection)?, node(connection)?)))
+            .await?;
+        if open > 0 {
+            tracing::info!(calls = open, "calls of before whose outcome is not known");
+        }
+        Ok(Self(Arc::new(Shared {
+            database,
+            clock,
+            namer: Namer::new(settings.state.root_key.expose_secret(), "ledger"),
+            live: ArcSwap::from_pointee(live),
+            tallies: Mutex::default(),
+            closings: Mutex::default(),
+            early: Mutex::default(),
+            writer: tokio::sync::Mutex::default(),
+            closed: Notify::new(),
+            spent,
+            node,
+        })))
+    }
+
+    /// Goes over to other prices, days and times. What was booked stays as it was.
+    pub fn reload(&self, settings: &Settings) {
+        self.0.live.store(Arc::new(Live::new(settings)));
+    }
+
+    /// What teams had spent when the books were opened.
+    #[must_use]
+    pub fn spent(&self) -> &[Spent] {
+        &self.0.spent
+    }
+
+    /// This node's name among others: as long as its database lives, it is the same.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// What is counted of a team.
+    #[must_use]
+    pub fn tally(&self, tenant: &TenantName) -> Arc<Tally> {
+        Arc::clone(hold(&self.0.tallies).entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
+    }
+
+    /// Books a call that may be charged. On disk when this returns: now it may be sent.
+    ///
+    /// # Errors
+    /// It could not be written; the call must not be made.
+    pub async fn book(&self, tenant: &TenantName, route: RouteName) -> Result<Booking, DatabaseError> {
+        let live = self.0.live.load();
+        let day = live.calendar.day(self.0.clock.wall()).to_string();
+        let (tenant, price) = (tenant.clone(), live.prices[route as usize]);
+        let book = move |connection: &Connection| book(connection, &day, tenant.as_str(), route.as_str(), price);
+        let id = self.0.database.write(book).await?;
+        Ok(Booking { ledger: self.clone(), id })
+    }
+
+    /// What a callback or a GET told of a call that was pending: its outcome, by upstream's id.
+    pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
+        let name = self.0.name(account, id);
+        let shared = Arc::clone(&self.0);
+        hold(&shared.closings).push(Closing { id: 0, end: End::Outcome(outcome, Some(name)) });
+        shared.closed.notify_one();
+    }
+
+    /// Writes what was counted and settled so far; returns once it is on disk.
+    ///
+    /// # Errors
+    /// It can't be written now; it is kept, and tried again.
+    pub async fn flush(&self) -> Result<(), DatabaseError> {
+        let _turn = self.0.writer.lock().await;
+        let mut closings = std::mem::take(&mut *hold(&self.0.closings));
+        // A word about a call may have come before the call's own answer, in this round or in one before.
+        closings.sort_by_key(|closing| closing.id == 0);
+        closings.iter_mut().for_each(|closing| self.0.hear_early(closing));
+        let counted = self.0.take_tallies();
+        if closings.is_empty() && counted.is_empty() {
+            return Ok(());
+        }
+        let work = Arc::new((closings, counted));
+        let (to_write, day) = (Arc::clone(&work), self.0.today().to_string());
+        let write = move |connection: &Connection| {
+            let (closings, counted) = &*to_write;
+            let mut early = Vec::new();
+            for closing in closings {
+                if !close(connection, closing)?
+                    && let End::Outcome(outcome, Some(name)) = closing.end
+                {
+                    early.push((name, outcome));
+                }
+            }
+            for (tenant, route, counts) in counted {
+                add(connection, &day, tenant.as_str(), route.as_str(), counts)?;
+            }
+            Ok(early)
+        };
+        match self.0.database.write(write).await {
+            Ok(told_early) => {
+                let mut early = hold(&self.0.early);
+                early.extend(told_early);
+                let surplus = early.len().saturating_sub(MOST_EARLY);
+                early.drain(..surplus);
+                Ok(())
+            }
+            Err(error) => {
+                let (closings, counted) = Arc::into_inner(work).unwrap_or_default();
+                hold(&self.0.closings).splice(0..0, closings);
+                self.0.put_back(counted);
+                Err(error)
+            }
+        }
+    }
+
+    /// The lines of these days, both included, of one team or of all.
+    ///
+    /// # Errors
+    /// The books can't be read.
+    pub async fn rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
+        self.flush().await?;
+        let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
+        self.0.database.read(move |connection| rows(connection, &from, &to, tenant.as_deref())).await
+    }
+
+    /// The day of now, as the books count.
+    #[must_use]
+    pub fn today(&self) -> Day {
+        self.0.today()
+    }
+
+    /// Keeps the books until it is dropped: writes, and deletes what is too old.
+    pub async fn keep(&self) {
+        let mut pruned: Option<std::time::Instant> = None;
+        loop {
+            let _ = tokio::time::timeout(FLUSH_INTERVAL, self.0.closed.notified()).await;
+            if self.flush().await.is_err() {
+                // The database has said why; a full disk is not emptied by trying faster.
+                tokio::time::sleep(FLUSH_INTERVAL).await;
+            }
+            let now = self.0.clock.now();
+            if pruned.is_none_or(|at| now.saturating_duration_since(at) >= PRUNE_INTERVAL) {
+                pruned = Some(now);
+                let oldest = self.today().before(self.0.live.load().retention).to_string();
+                // Tried again in an hour.
+                let _ = self.0.database.write(move |connection| prune(connection, &oldest)).await;
+            }
+        }
+    }
+}
+
+impl Live {
+    fn new(settings: &Settings) -> Self {
+        let price = |route: RouteName| settings.prices.get(&route).copied().unwrap_or_default();
+        Self {
+            calendar: settings.quotas.calendar.clone(),
+            prices: RouteName::ALL.map(price),
+            retention: settings.state.retention.ledger,
+        }
+    }
+}
+
+impl Shared {
+    fn today(&self) -> Day {
+        self.live.load().calendar.day(self.clock.wall())
+    }
+
+    fn name(&self, account: &AccountName, id: &str) -> [u8; 32] {
+        self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
+    }
+
+    /// Replaces an outcome that is not known by what was said of it before.
+    fn hear_early(&self, closing: &mut Closing) {
+        let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
+        let mut early = hold(&self.early);
+        let at = early.iter().position(|(known, _)| known == name);
+        if let Some((_, told)) = at.and_then(|at| early.remove(at)) {
+            *outcome = told;
+        }
+    }
+
+    fn take_tallies(&self) -> Vec<(TenantName, RouteName, Counts)> {
+        let live = self.live.load();
+        let tallies = hold(&self.tallies);
+        let all = tallies.iter().flat_map(|(tenant, tally)| RouteName::ALL.map(|route| (tenant, tally, route)));
+        let counts = all.map(|(tenant, tally, route)| (tenant, route, tally.take(route, live.prices[route as usize])));
+        let counted = counts.filter(|(_, _, counts)| *counts != Counts::default());
+        counted.map(|(tenant, route, counts)| (tenant.clone(), route, counts)).collect()
+    }
+
+    fn put_back(&self, counted: Vec<(TenantName, RouteName, Counts)>) {
+        let tallies = hold(&self.tallies);
+        for (tenant, route, counts) in counted {
+            let Some(tally) = tallies.get(&tenant) else { continue };
+            let add = |to: &[AtomicU64; ROUTES], count| to[route as usize].fetch_add(count, Ordering::Relaxed);
+            add(&tally.requests, counts.requests);
+            add(&tally.calls, counts.upstream_calls);
+            for (to, count) in tally.saved.iter().zip([counts.hits, counts.collapsed, counts.shared]) {
+                add(to, count);
+            }
+        }
+    }
+}
+
+/// Nothing that is held so is left half done by a panic.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// What follows runs inside the database.
+
+fn book(connection: &Connection, day: &str, tenant: &str, route: &str, price: u64) -> rusqlite::Result<i64> {
+    let mut insert =
+        connection.prepare_cached("INSERT INTO ledger_calls (day, tenant, route, price) VALUES (?1, ?2, ?3, ?4)")?;
+    let id = insert.insert(params![day, tenant, route, number(price)])?;
+    let mut count = connection.prepare_cached(
+        "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
+         ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
+             unknown = unknown + 1",
+    )?;
+    count.execute(params![day, tenant, route])?;
+    Ok(id)
+}
+
+/// Ends what a closing is about; whether there was anything.
+fn close(connection: &Connection, closing: &Closing) -> rusqlite::Result<bool> {
+    let name = match closing.end {
+        End::Outcome(_, Some(name)) if closing.id == 0 => Some(name),
+        _ => None,
+    };
+    let mut find = connection
+        .prepare_cached("SELECT id, day, tenant, route, price FROM ledger_calls WHERE id = ?1 OR name = ?2")?;
+    let found = find.query_map(params![closing.id, name], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    })?;
+    let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
+    for (id, day, tenant, route, price) in &found {
+        let (calls, billable, cost) = match closing.end {
+            End::Outcome(Outcome::Unknown, name) => {
+                let mut keep = connection.prepare_cached("UPDATE ledger_calls SET name = ?2 WHERE id = ?1")?;
+                keep.execute(params![id, name])?;
+                continue;
+            }
+            End::Withdrawn => (1, 0, 0),
+            End::Outcome(Outcome::Billable, _) => (0, 1, *price),
+            End::Outcome(Outcome::NotBillable, _) => (0, 0, 0),
+        };
+        let mut count = connection.prepare_cached(
+            "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
+                 charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
+             WHERE day = ?1 AND tenant = ?2 AND route = ?3",
+        )?;
+        count.execute(params![day, tenant, route, calls, billable, cost])?;
+        connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Adds what was counted in memory.
+fn add(connection: &Connection, day: &str, tenant: &str, route: &str, counts: &Counts) -> rusqlite::Result<()> {
+    let mut add = connection.prepare_cached(
+        "INSERT INTO ledger_days (day, tenant, route, requests, upstream_calls, hits, collapsed, shared, saved)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
+             upstream_calls = upstream_calls + excluded.upstream_calls, hits = hits + excluded.hits,
+             collapsed = collapsed + excluded.collapsed, shared = shared + excluded.shared,
+             saved = saved + excluded.saved",
+    )?;
+    let [requests, calls, _, _, hits, collapsed, shared, _, saved] = counts.numbers().map(number);
+    add.execute(params![day, tenant, route, requests, calls, hits, collapsed, shared, saved])?;
+    Ok(())
+}
+
+fn rows(connection: &Connection, from: &str, to: &str, tenant: Option<&str>) -> rusqlite::Result<Vec<Row>> {
+    let mut select = connection.prepare_cached(
+        "SELECT day, tenant, route, requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved
+         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY day, tenant, route",
+    )?;
+    let rows = select.query_map(params![from, to, tenant], |row| {
+        let mut numbers = [0; 9];
+        for (at, number) in numbers.iter_mut().enumerate() {
+            *number = u64::try_from(row.get::<_, i64>(at + 3)?).unwrap_or_default();
+        }
+        Ok(Row { day: row.get(0)?, tenant: row.get(1)?, route: row.get(2)?, counts: Counts::of(numbers) })
+    })?;
+    rows.collect()
+}
+
+fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {
+    let mut select = connection.prepare_cached(
+        "SELECT tenant, sum(charged_calls), sum(CASE day WHEN ?2 THEN charged_calls ELSE 0 END)
+         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant",
+    )?;
+    let found = select.query_map(params![today.month().first().to_string(), today.to_string()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    })?;
+    let mut spent = Vec::new();
+    for row in found {
+        let (tenant, this_month, today_count) = row?;
+        let Ok(tenant) = tenant.parse() else { continue };
+        let count = |number| u64::try_from(number).unwrap_or_default();
+        spent.push(Spent { tenant, day: today, today: count(today_count), this_month: count(this_month) });
+    }
+    Ok(spent)
+}
+
+fn node(connection: &Connection) -> rusqlite::Result<String> {
+    match connection.query_row("SELECT id FROM ledger_node", [], |row| row.get(0)) {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            let node = uuid::Uuid::new_v4().simple().to_string();
+            connection.execute("INSERT INTO ledger_node VALUES (?1)", [&node])?;
+            Ok(node)
+        }
+        known => known,
+    }
+}
+
+fn open(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM ledger_calls", [], |row| row.get(0))
+}
+
+fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM ledger_days WHERE day < ?1", [oldest])?;
+    connection.execute("DELETE FROM ledger_calls WHERE day < ?1", [oldest])?;
+    Ok(())
+}
+
+/// SQLite's integers have a sign.
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::OpenError;
+    use std::path::Path;
+
+    const PARTS: &[(&str, &[&str])] = &[("ledger", MIGRATIONS)];
+
+    fn settings(text: &str) -> Settings {
+        let text = format!(
+            "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+             [prices]\nbank = 500\n[accounts.live]\napi_key = {{ env = \"K\" }}\n{text}"
+        );
+        Settings::parse(&text, Path::new("/nowhere"), &|_| Some("ab".repeat(32))).unwrap()
+    }
+
+    fn open_file(folder: &Path) -> Result<Database, OpenError> {
+        Database::open(&folder.join("x.db"), PARTS)
+    }
+
+    async fn ledger(folder: &Path, clock: &Clock) -> Ledger {
+        Ledger::open(open_file(folder).unwrap(), &settings(""), clock.clone()).await.unwrap()
+    }
+
+    async fn all(ledger: &Ledger) -> BTreeMap<(String, String), Counts> {
+        let rows = ledger.rows("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap(), None).await.unwrap();
+        let mut all = BTreeMap::<_, Counts>::new();
+        for row in rows {
+            *all.entry((row.tenant, row.route)).or_default() += row.counts;
+        }
+        all
+    }
+
+    async fn bank(ledger: &Ledger) -> Counts {
+        all(ledger).await.get(&("lending".into(), "bank".into())).copied().unwrap_or_default()
+    }
+
+    fn name() -> TenantName {
+        "lending".parse().unwrap()
+    }
+
+    fn account() -> AccountName {
+        "live".parse().unwrap()
+    }
+
+    fn billable() -> Verdict {
+        Verdict { outcome: Outcome::Billable, id: None }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_unknown_from_its_intent_to_its_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let expected = Counts { upstream_calls: 1, unknown: 1, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+        booking.settle(&account(), &billable());
+        let expected = Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+        let free = Verdict { outcome: Outcome::NotBillable, id: None };
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &free);
+        ledger.book(&name(), RouteName::Bank).await.unwrap().withdraw();
+        let expected = Counts { upstream_calls: 2, billable: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_pending_call_is_settled_by_a_later_word_or_an_earlier_one_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.into()) };
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("later"));
+        assert_eq!(bank(&ledger).await.unknown, 1);
+        ledger.settle(&"other".parse().unwrap(), "later", Outcome::Billable);
+        assert_eq!(bank(&ledger).await.unknown, 1, "another account's id is another");
+        for _ in 0..3 {
+            ledger.settle(&account(), "later", Outcome::Billable);
+        }
+        assert_eq!(bank(&ledger).await, Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() });
+        // The callback comes first, in an earlier round and in the same one.
+        ledger.settle(&account(), "early", Outcome::NotBillable);
+        ledger.flush().await.unwrap();
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("early"));
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        ledger.settle(&account(), "same", Outcome::Billable);
+        booking.settle(&account(), &pending("same"));
+        let counts = bank(&ledger).await;
+        assert_eq!((counts.upstream_calls, counts.billable, counts.unknown), (3, 2, 0));
+        let file = std::fs::read(folder.path().join("x.db-wal")).unwrap();
+        assert!(!file.windows(5).any(|window| window == b"later"), "no id in the clear");
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_leaves_open_stays_unknown_and_counts_toward_quotas() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::adjustable();
+        let before = ledger(folder.path(), &clock).await;
+        let kept = before.book(&name(), RouteName::Bank).await.unwrap();
+        before.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        before.tally(&name()).call(RouteName::BankGet);
+        before.flush().await.unwrap();
+        // What was settled last did not reach the disk.
+        kept.settle(&account(), &billable());
+        before.0.database.close().await;
+        let after = ledger(folder.path(), &clock).await;
+        let expected = Counts { upstream_calls: 2, billable: 1, unknown: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&after).await, expected);
+        let spent = after.spent();
+        assert_eq!((spent.len(), spent[0].today, spent[0].this_month), (1, 2, 2), "looks do not count");
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_in_memory_is_written_once_even_if_the_disk_was_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let tally = ledger.tally(&name());
+        tally.request(RouteName::Bank, Some(Saved::Hit));
+        tally.request(RouteName::Bank, Some(Saved::Collapsed));
+        tally.request(RouteName::Bank, None);
+        tally.call(RouteName::BankGet);
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let lock = |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
+        lock("CREATE TRIGGER t BEFORE UPDATE ON ledger_days BEGIN SELECT raise(ABORT, 'no'); END").await.unwrap();
+        booking.settle(&account(), &billable());
+        assert!(ledger.flush().await.is_err());
+        lock("DROP TRIGGER t").await.unwrap();
+        let counts = bank(&ledger).await;
+        let expected = Counts {
+            requests: 3,
+            upstream_calls: 1,
+            billable: 1,
+            hits: 1,
+            collapsed: 1,
+            cost: 500,
+            saved: 1000,
+            ..Counts::default()
+        };
+        assert_eq!(counts, expected);
+        assert_eq!(bank(&ledger).await, expected);
+        assert_eq!(all(&ledger).await[&("lending".to_owned(), "bank_get".to_owned())].upstream_calls, 1);
+    }
+
+    #[tokio::test]
+    async fn days_are_apart_and_old_ones_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::adjustable();
+        let ledger = ledger(folder.path(), &clock).await;
+        let first = ledger.today();
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        ledger.flush().await.unwrap();
+        clock.advance(Duration::from_secs(86400));
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        let rows = ledger.rows(first, first, Some(&name())).await.unwrap();
+        assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
+        assert_eq!(ledger.rows(first, first.next(), None).await.unwrap().len(), 2);
+        assert_eq!(ledger.rows(first, first.next(), Some(&"other".parse().unwrap())).await.unwrap(), []);
+        let oldest = first.next().to_string();
+        ledger.0.database.write(move |connection| prune(connection, &oldest)).await.unwrap();
+        assert_eq!(ledger.rows(first, first.next(), None).await.unwrap().len(), 1);
+    }
+}

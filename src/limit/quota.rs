@@ -1,0 +1,354 @@
+//! Upstream calls a day and a month.
+//!
+//! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
+//! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
+
+use super::Limit;
+use super::shared::{self, Mine, Nodes, Others};
+use crate::calendar::{Calendar, Day, Month};
+use crate::config::{self, QuotaMode};
+use crate::link::Budget;
+use crate::name::TenantName;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// What a team may spend, as the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quota {
+    per_day: Option<u64>,
+    per_month: Option<u64>,
+    mode: QuotaMode,
+}
+
+/// What a team has spent, whatever the configuration says and however often it changes.
+#[derive(Debug)]
+pub(super) struct Counter(Mutex<Inner>);
+
+#[derive(Debug, Clone, Copy)]
+struct Inner {
+    /// Of this node.
+    spent: Spent,
+    /// Of the other nodes, as far as is known.
+    others: Others,
+    /// What this node had spent when it last heard of them: what it spends without them is counted from there.
+    known: Spent,
+    /// Grows with every change.
+    version: u64,
+    /// The version that the other nodes know of.
+    told: u64,
+}
+
+/// Calls that were made or are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// The day that is counted.
+    pub day: Day,
+    /// Calls on it.
+    pub today: u64,
+    /// Calls in the month that it is in, itself included.
+    pub this_month: u64,
+}
+
+/// A quota that has nothing left.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Exceeded {
+    pub(super) limit: Limit,
+    pub(super) quota: u64,
+    /// Until it begins anew.
+    pub(super) retry_after: Duration,
+}
+
+/// A call that is counted. Dropped before it is [kept](Self::keep), it is given back.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    counter: Option<Arc<Counter>>,
+    day: Day,
+    /// The quota that would have refused it, were it in force.
+    pub(super) beyond: Option<Limit>,
+}
+
+impl Quota {
+    pub(super) fn new(tenant: &config::Tenant) -> Self {
+        Self {
+            per_day: tenant.upstream_calls_per_day,
+            per_month: tenant.upstream_calls_per_month,
+            mode: tenant.quota_mode,
+        }
+    }
+
+    /// The bounds, by their names.
+    pub(super) fn bounds(&self) -> [(Limit, Option<u64>); 2] {
+        [(Limit::QuotaDay, self.per_day), (Limit::QuotaMonth, self.per_month)]
+    }
+
+    /// Whether there is any.
+    pub(super) fn is_any(&self) -> bool {
+        self.per_day.is_some() || self.per_month.is_some()
+    }
+
+    /// Counts one call.
+    pub(super) fn reserve(
+        &self,
+        counter: &Arc<Counter>,
+        calendar: &Calendar,
+        now: SystemTime,
+    ) -> Result<Reservation, Exceeded> {
+        let mut inner = counter.on_day(calendar.day(now));
+        let beyond = self.beyond(&inner.total());
+        if let Some((limit, quota)) = beyond
+            && self.mode == QuotaMode::Enforce
+        {
+            return Err(exceeded(limit, quota, calendar, now));
+        }
+        let day = inner.add();
+        drop(inner);
+        Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(limit, _)| limit) })
+    }
+
+    /// The same where several nodes count together.
+    pub(super) async fn reserve_together(
+        &self,
+        tenant: &TenantName,
+        counter: &Arc<Counter>,
+        calendar: &Calendar,
+        now: SystemTime,
+        nodes: &Nodes,
+        redis: &Budget,
+    ) -> Result<Reservation, Exceeded> {
+        let (day, mine) = {
+            let mut inner = counter.on_day(calendar.day(now));
+            (inner.add(), inner.mine())
+        };
+        // Gives back what was counted if it is refused, or nobody waits for it any more.
+        let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, beyond: None };
+        let enforced = self.mode == QuotaMode::Enforce;
+        let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
+        let before = |count: u64| count.saturating_sub(1);
+        match nodes.reserve(tenant, day, mine, bounds, redis).await {
+            Some(Ok(others)) => {
+                counter.hear(day, others, mine);
+                let (today, this_month) = (mine.today + others.today, mine.this_month + others.this_month);
+                let total = Spent { day, today: before(today), this_month: before(this_month) };
+                reservation.beyond = self.beyond(&total).map(|(limit, _)| limit);
+                Ok(reservation)
+            }
+            Some(Err(of_month)) => {
+                let (limit, quota) = if of_month {
+                    (Limit::QuotaMonth, self.per_month.unwrap_or_default())
+                } else {
+                    (Limit::QuotaDay, self.per_day.unwrap_or_default())
+                };
+                Err(exceeded(limit, quota, calendar, now))
+            }
+            None => {
+                let inner = *counter.on_day(day);
+                let spent = Spent { day, today: before(mine.today), this_month: before(mine.this_month) };
+                let part = self.part_of(&inner, nodes.alive());
+                let beyond = part.beyond(&spent).map(|(limit, _)| limit);
+                match beyond {
+                    Some(limit) if enforced => {
+                        let quota = if limit == Limit::QuotaMonth { self.per_month } else { self.per_day };
+                        Err(exceeded(limit, quota.unwrap_or_default(), calendar, now))
+                    }
+                    beyond => {
+                        reservation.beyond = beyond;
+                        Ok(reservation)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What this node may have spent, if each takes its part of what was left when they last heard of each other.
+    fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
+        let part = |quota: Option<u64>, known: u64, others: u64| {
+            quota.map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
+        };
+        Self {
+            per_day: part(self.per_day, inner.known.today, inner.others.today),
+            per_month: part(self.per_month, inner.known.this_month, inner.others.this_month),
+            mode: self.mode,
+        }
+    }
+
+    /// The quota that has nothing left; of two the one that lasts longer.
+    fn beyond(&self, spent: &Spent) -> Option<(Limit, u64)> {
+        let reached = |quota: Option<u64>, count: u64| quota.filter(|quota| count >= *quota);
+        let month = reached(self.per_month, spent.this_month).map(|quota| (Limit::QuotaMonth, quota));
+        month.or_else(|| reached(self.per_day, spent.today).map(|quota| (Limit::QuotaDay, quota)))
+    }
+}
+
+fn exceeded(limit: Limit, quota: u64, calendar: &Calendar, now: SystemTime) -> Exceeded {
+    let retry_after = match limit {
+        Limit::QuotaMonth => calendar.until_next_month(now),
+        _ => calendar.until_next_day(now),
+    };
+    Exceeded { limit, quota, retry_after }
+}
+
+impl Counter {
+    /// `version`: beyond any that a process before this one told other nodes.
+    pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
+        let known = Spent { today: 0, this_month: 0, ..spent };
+        Arc::new(Self(Mutex::new(Inner { spent, others: Others::default(), known, version, told: 0 })))
+    }
+
+    /// What was spent on that day and in its month, by all nodes as far as is known.
+    pub(super) fn on(&self, day: Day) -> Spent {
+        self.on_day(day).total()
+    }
+
+    /// Tells the other nodes what they don't know yet.
+    pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
+        let mine = {
+            let inner = self.on_day(day);
+            inner.mine()
+        };
+        if let Some(Ok(others)) = nodes.reserve(tenant, day, mine, (None, None), &Budget::of(shared::TELLING)).await {
+            self.hear(day, others, mine);
+        }
+    }
+
+    fn hear(&self, day: Day, others: Others, mine: Mine) {
+        let mut inner = self.on_day(day);
+        // What was overtaken by a later answer, or by midnight, says nothing.
+        if inner.spent.day == day && inner.told <= mine.version {
+            inner.told = mine.version;
+            inner.others = others;
+            inner.known = Spent { day, today: mine.today, this_month: mine.this_month };
+        }
+    }
+
+    /// The numbers, turned over to that day. A clock that went back a little changes nothing.
+    fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if day > inner.spent.day {
+            let same_month = inner.spent.month() == day.month();
+            let this_month = |count: u64| if same_month { count } else { 0 };
+            let over = |spent: Spent| Spent { day, today: 0, this_month: this_month(spent.this_month) };
+            (inner.spent, inner.known) = (over(inner.spent), over(inner.known));
+            inner.others = Others { today: 0, this_month: this_month(inner.others.this_month) };
+            inner.version += 1;
+        }
+        inner
+    }
+}
+
+impl Inner {
+    /// Counts one call; gives the day of it.
+    fn add(&mut self) -> Day {
+        self.spent.today += 1;
+        self.spent.this_month += 1;
+        self.version += 1;
+        self.spent.day
+    }
+
+    fn mine(&self) -> Mine {
+        Mine { version: self.version, today: self.spent.today, this_month: self.spent.this_month }
+    }
+
+    fn total(&self) -> Spent {
+        let Spent { day, today, this_month } = self.spent;
+        Spent { day, today: today + self.others.today, this_month: this_month + self.others.this_month }
+    }
+}
+
+impl Spent {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn nothing(day: Day) -> Self {
+        Self { day, today: 0, this_month: 0 }
+    }
+
+    /// The month that is counted.
+    #[must_use]
+    pub fn month(&self) -> Month {
+        self.day.month()
+    }
+}
+
+impl Reservation {
+    /// The call was sent: it counts for good.
+    pub(super) fn keep(mut self) {
+        self.counter = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let Some(counter) = self.counter.take() else { return };
+        let mut inner = counter.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.spent.day == self.day {
+            inner.spent.today = inner.spent.today.saturating_sub(1);
+        }
+        if inner.spent.month() == self.day.month() {
+            inner.spent.this_month = inner.spent.this_month.saturating_sub(1);
+        }
+        inner.version += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(per_day: Option<u64>, per_month: Option<u64>, mode: QuotaMode) -> Quota {
+        Quota { per_day, per_month, mode }
+    }
+
+    fn at(calendar: &Calendar, day: &str) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(calendar.begin(day.parse().unwrap())).unwrap())
+    }
+
+    #[test]
+    fn what_is_left_is_admitted_and_begins_anew_each_day_and_month() {
+        let calendar: Calendar = "Asia/Jakarta".parse().unwrap();
+        let quota = quota(Some(2), Some(3), QuotaMode::Enforce);
+        let noon = at(&calendar, "2026-11-29") + Duration::from_secs(12 * 3600);
+        let counter = Counter::new(Spent::nothing(calendar.day(noon)), 0);
+        let reserve = |time| quota.reserve(&counter, &calendar, time);
+        let keep = |time| reserve(time).map(Reservation::keep).is_ok();
+        assert!(keep(noon) && keep(noon));
+        let half = Duration::from_secs(12 * 3600);
+        assert_eq!(reserve(noon).unwrap_err(), Exceeded { limit: Limit::QuotaDay, quota: 2, retry_after: half });
+        let next = noon + Duration::from_secs(86400);
+        let third = reserve(next).unwrap();
+        assert_eq!(reserve(next).unwrap_err(), Exceeded { limit: Limit::QuotaMonth, quota: 3, retry_after: half });
+        drop(third);
+        let kept = reserve(next).unwrap();
+        let december = next + Duration::from_secs(86400);
+        assert!(keep(december));
+        drop(kept);
+        let spent = counter.on(calendar.day(december));
+        assert_eq!((spent.today, spent.this_month), (1, 1), "what is given back late is of another month");
+    }
+
+    #[test]
+    fn a_shadow_counts_and_refuses_nothing() {
+        let calendar: Calendar = "UTC".parse().unwrap();
+        let now = at(&calendar, "2026-11-29");
+        let counter = Counter::new(Spent::nothing(calendar.day(now)), 0);
+        let quota = quota(Some(1), None, QuotaMode::Shadow);
+        for beyond in [None, Some(Limit::QuotaDay)] {
+            let reservation = quota.reserve(&counter, &calendar, now).unwrap();
+            assert_eq!(reservation.beyond, beyond);
+            reservation.keep();
+        }
+        assert_eq!(counter.on(calendar.day(now)).today, 2);
+    }
+
+    #[test]
+    fn exactly_as_many_as_are_left_pass_at_once() {
+        let calendar: Calendar = "UTC".parse().unwrap();
+        let now = at(&calendar, "2026-11-29");
+        let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700 }, 0);
+        let quota = quota(Some(100), None, QuotaMode::Enforce);
+        let passed = std::thread::scope(|scope| {
+            let ask = || quota.reserve(&counter, &calendar, now).map(Reservation::keep).is_ok();
+            let all: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).filter(|passed| *passed).count()
+        });
+        assert_eq!(passed, 30);
+    }
+}
