@@ -255,11 +255,19 @@ impl Admin {
         let rows = self.ledger.rows(from, to, tenant.as_ref()).await.map_err(|_| {
             error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
         })?;
+        let partial = !self.ledger.is_complete();
+        let told = |mut response: Response<Full<Bytes>>| {
+            if partial {
+                let value = HeaderValue::from_static("Redis is out: these are the books of this node alone");
+                response.headers_mut().insert("x-gateway-partial", value);
+            }
+            response
+        };
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
-            return Ok(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into()));
+            return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
         }
-        Ok(json(StatusCode::OK, &serde_json::json!({ "rows": rows })))
+        Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows }))))
     }
 }
 

@@ -138,9 +138,10 @@ impl App {
         let leftovers = Tasks::new();
         let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: surroundings.clock };
         let database = Database::open(&settings.state.path, &[("ledger", ledger::MIGRATIONS)])?;
-        let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone()).await?;
         let (background, stop_background) = (Tasks::new(), CancellationToken::new());
         let links = Links::new(settings)?;
+        let books = links.main.clone();
+        let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone(), books).await?;
         let root = settings.state.root_key.expose_secret();
         let nodes = links.main.clone().map(|link| Nodes::new(link, root, ledger.node()));
         let (books, tasks) = (ledger.clone(), leftovers.clone());

@@ -33,6 +33,7 @@ pub mod link;
 pub mod name;
 pub mod person;
 pub mod reply;
+pub mod report;
 pub mod route;
 pub mod server;
 pub mod simulator;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, simulator};
+use iluma_gateway::{app, demo, keygen, report, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,6 +43,8 @@ enum Command {
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
+    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
+    Usage(report::Args),
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -71,6 +73,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Run { config } => runtime()?.block_on(app::run(config))?,
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
+        Command::Usage(args) => print!("{}", runtime()?.block_on(report::run(args))?),
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
 mod caching;
+mod chaos;
 mod collapsing;
 mod contract;
 mod h2_stalls;
