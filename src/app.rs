@@ -154,7 +154,7 @@ impl App {
         let links = Links::new(settings)?;
         let root = settings.state.root_key.expose_secret();
         let database = open(&settings.state.path)?;
-        let ledger = Ledger::open(database.clone(), settings, clock.clone()).await?;
+        let ledger = Ledger::open(database.clone(), settings, clock.clone(), links.main.clone()).await?;
         let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
         let persons = Persons::new(root);
         let hooks = hooks(&metrics, &persons);

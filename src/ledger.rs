@@ -5,19 +5,22 @@
 //! has no id and nothing of a person in it, only names that tell nothing; a hit pays one addition in memory.
 
 mod charge;
+mod shared;
 
 pub use charge::{Outcome, Verdict, told, verdict};
 
-use crate::calendar::{Calendar, Day};
+use crate::calendar::{Calendar, Day, Month};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError};
+use crate::link::Link;
 use crate::name::{AccountName, RouteName, TenantName};
 use crate::vault::Namer;
 use arc_swap::ArcSwap;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use secrecy::ExposeSecret as _;
-use std::collections::{BTreeMap, VecDeque};
+use shared::{Books, Word};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,7 +82,12 @@ struct Shared {
     tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
     closings: Mutex<Vec<Closing>>,
     /// Words that came before what they are about.
-    early: Mutex<VecDeque<([u8; 32], Outcome)>>,
+    early: Mutex<VecDeque<Word>>,
+    /// Words about calls that are not in this journal, for other nodes.
+    unheard: Mutex<Vec<Word>>,
+    /// Days that the other nodes don't know as they stand here.
+    unpublished: Mutex<BTreeSet<String>>,
+    books: Option<Books>,
     /// Held by who writes; who waits for it finds its own written.
     writer: tokio::sync::Mutex<()>,
     closed: Notify,
@@ -247,8 +255,11 @@ pub struct Booking {
 /// The end of a booking, which is on its way to the disk.
 #[derive(Debug)]
 struct Closing {
+    /// 0: known by its name alone.
     id: i64,
     end: End,
+    /// Another node told of it.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -271,17 +282,22 @@ impl Booking {
     }
 
     fn close(&self, end: End) {
-        hold(&self.ledger.0.closings).push(Closing { id: self.id, end });
+        hold(&self.ledger.0.closings).push(Closing { id: self.id, end, told: false });
         self.ledger.0.closed.notify_one();
     }
 }
 
 impl Ledger {
-    /// The books in `database`, whose migrations were run. Calls that a crash left open stay unknown.
+    /// The books in `database`, whose migrations were run; `link` leads to those of other nodes. Calls that a crash left open stay unknown.
     ///
     /// # Errors
     /// The database can't be used.
-    pub async fn open(database: Database, settings: &Settings, clock: Clock) -> Result<Self, DatabaseError> {
+    pub async fn open(
+        database: Database,
+        settings: &Settings,
+        clock: Clock,
+        link: Option<Link>,
+    ) -> Result<Self, DatabaseError> {
         let live = Live::new(settings);
         let today = live.calendar.day(clock.wall());
         let (spent, open, node) = database
@@ -290,10 +306,14 @@ impl Ledger {
         if open > 0 {
             tracing::info!(calls = open, "calls of before whose outcome is not known");
         }
+        let root = settings.state.root_key.expose_secret();
         Ok(Self(Arc::new(Shared {
             database,
             clock,
-            namer: Namer::new(settings.state.root_key.expose_secret(), "ledger"),
+            unheard: Mutex::default(),
+            unpublished: Mutex::default(),
+            books: link.map(|link| Books::new(link, root, &node)),
+            namer: Namer::new(root, "ledger"),
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
             closings: Mutex::default(),
@@ -336,8 +356,10 @@ impl Ledger {
         let live = self.0.live.load();
         let day = live.calendar.day(self.0.clock.wall()).to_string();
         let (tenant, price) = (tenant.clone(), live.prices[route as usize]);
-        let book = move |connection: &Connection| book(connection, &day, tenant.as_str(), route.as_str(), price);
+        let on = day.clone();
+        let book = move |connection: &Connection| book(connection, &on, tenant.as_str(), route.as_str(), price);
         let id = self.0.database.write(book).await?;
+        self.0.changed([day]);
         Ok(Booking { ledger: self.clone(), id })
     }
 
@@ -345,7 +367,7 @@ impl Ledger {
     pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
         let name = self.0.name(account, id);
         let shared = Arc::clone(&self.0);
-        hold(&shared.closings).push(Closing { id: 0, end: End::Outcome(outcome, Some(name)) });
+        hold(&shared.closings).push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: false });
         shared.closed.notify_one();
     }
 
@@ -367,25 +389,26 @@ impl Ledger {
         let (to_write, day) = (Arc::clone(&work), self.0.today().to_string());
         let write = move |connection: &Connection| {
             let (closings, counted) = &*to_write;
-            let mut early = Vec::new();
+            let (mut early, mut days) = (Vec::new(), BTreeSet::new());
             for closing in closings {
-                if !close(connection, closing)?
+                if !close(connection, closing, &mut days)?
                     && let End::Outcome(outcome, Some(name)) = closing.end
                 {
-                    early.push((name, outcome));
+                    early.push((name, outcome, closing.told));
                 }
+            }
+            if !counted.is_empty() {
+                days.insert(day.clone());
             }
             for (tenant, route, counts) in counted {
                 add(connection, &day, tenant.as_str(), route.as_str(), counts)?;
             }
-            Ok(early)
+            Ok((early, days))
         };
         match self.0.database.write(write).await {
-            Ok(told_early) => {
-                let mut early = hold(&self.0.early);
-                early.extend(told_early);
-                let surplus = early.len().saturating_sub(MOST_EARLY);
-                early.drain(..surplus);
+            Ok((early, days)) => {
+                self.0.changed(days);
+                self.0.keep_early(early);
                 Ok(())
             }
             Err(error) => {
@@ -397,14 +420,70 @@ impl Ledger {
         }
     }
 
-    /// The lines of these days, both included, of one team or of all.
+    /// The lines of these days, both included, of one team or of all; of all nodes, where there are several and Redis
+    /// answers.
     ///
     /// # Errors
     /// The books can't be read.
     pub async fn rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
+        let own = self.own_rows(from, to, tenant).await?;
+        let Some(books) = &self.0.books else { return Ok(own) };
+        // While Redis is out this node's own are what there is to tell.
+        let others = books.others(from, to).await.unwrap_or_default();
+        let others = others.into_iter().filter(|row| tenant.is_none_or(|tenant| row.tenant == tenant.as_str()));
+        Ok(summed(own.into_iter().chain(others)))
+    }
+
+    /// Whether the lines are those of all nodes.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.0.books.as_ref().is_none_or(Books::is_up)
+    }
+
+    async fn own_rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
         self.flush().await?;
         let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
         self.0.database.read(move |connection| rows(connection, &from, &to, tenant.as_deref())).await
+    }
+
+    /// Publishes what has changed, tells and hears what became of calls of other nodes.
+    async fn exchange(&self, books: &Books, last: &mut String) {
+        let days = std::mem::take(&mut *hold(&self.0.unpublished));
+        if let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) {
+            let published = async {
+                let read = move |connection: &Connection| rows(connection, &first, &last, None);
+                let mut rows = self.0.database.read(read).await.ok()?;
+                rows.retain(|row| days.contains(&row.day));
+                books.publish(&rows, self.0.live.load().retention).await.ok()
+            };
+            if published.await.is_none() {
+                self.0.changed(days);
+            }
+        }
+        let words = std::mem::take(&mut *hold(&self.0.unheard));
+        if !words.is_empty() && books.tell(&words).await.is_err() {
+            self.0.keep_unheard(words);
+        }
+        if let Ok(words) = books.hear(last).await {
+            let closings = words.into_iter().map(|(name, outcome)| Closing {
+                id: 0,
+                end: End::Outcome(outcome, Some(name)),
+                told: true,
+            });
+            hold(&self.0.closings).extend(closings);
+        }
+    }
+
+    /// Everything has to be published again: Redis may have lost it.
+    async fn publish_anew(&self) {
+        let days = |connection: &Connection| {
+            let mut select = connection.prepare_cached("SELECT DISTINCT day FROM ledger_days")?;
+            let days = select.query_map([], |row| row.get::<_, String>(0))?;
+            days.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        if let Ok(days) = self.0.database.read(days).await {
+            self.0.changed(days);
+        }
     }
 
     /// The day of now, as the books count.
@@ -416,6 +495,7 @@ impl Ledger {
     /// Keeps the books until it is dropped: writes, and deletes what is too old.
     pub async fn keep(&self) {
         let mut pruned: Option<std::time::Instant> = None;
+        let (mut exchanged, mut was_up, mut last) = (self.0.clock.now(), false, "0-0".to_owned());
         loop {
             let _ = tokio::time::timeout(FLUSH_INTERVAL, self.0.closed.notified()).await;
             if self.flush().await.is_err() {
@@ -423,6 +503,18 @@ impl Ledger {
                 tokio::time::sleep(FLUSH_INTERVAL).await;
             }
             let now = self.0.clock.now();
+            if let Some(books) = &self.0.books {
+                let up = books.is_up();
+                if up && !std::mem::replace(&mut was_up, up) {
+                    self.publish_anew().await;
+                    last = "0-0".to_owned();
+                }
+                if up && now.saturating_duration_since(exchanged) >= FLUSH_INTERVAL {
+                    exchanged = now;
+                    self.exchange(books, &mut last).await;
+                }
+                was_up = up;
+            }
             if pruned.is_none_or(|at| now.saturating_duration_since(at) >= PRUNE_INTERVAL) {
                 pruned = Some(now);
                 let oldest = self.today().before(self.0.live.load().retention).to_string();
@@ -431,6 +523,34 @@ impl Ledger {
             }
         }
     }
+}
+
+/// A month as the journal has it, read beside whoever writes there, with what other nodes have published; and whether
+/// those could be asked.
+///
+/// # Errors
+/// The journal is not one, or damaged. One that is not there yet has nothing in it.
+pub async fn report(
+    settings: &Settings,
+    month: Month,
+    link: Option<Link>,
+) -> Result<(Vec<Row>, bool), rusqlite::Error> {
+    let (from, to) = (month.first(), month.last());
+    let (mut own, mut name) = (Vec::new(), String::new());
+    if settings.state.path.exists() {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let journal = Connection::open_with_flags(&settings.state.path, flags)?;
+        own = rows(&journal, &from.to_string(), &to.to_string(), None)?;
+        let node = journal.query_row("SELECT id FROM ledger_node", [], |row| row.get(0));
+        name = node.or_else(|error| match error {
+            rusqlite::Error::QueryReturnedNoRows => Ok(String::new()),
+            error => Err(error),
+        })?;
+    }
+    let Some(link) = link else { return Ok((own, true)) };
+    let others = Books::new(link, settings.state.root_key.expose_secret(), &name).others(from, to).await;
+    let complete = others.is_ok();
+    Ok((summed(own.into_iter().chain(others.unwrap_or_default())), complete))
 }
 
 impl Live {
@@ -451,6 +571,31 @@ impl Shared {
 
     fn name(&self, account: &AccountName, id: &str) -> [u8; 32] {
         self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
+    }
+
+    fn changed(&self, days: impl IntoIterator<Item = String>) {
+        if self.books.is_some() {
+            hold(&self.unpublished).extend(days);
+        }
+    }
+
+    /// Words about nothing that is in the journal: the call they are about may not be answered yet, or be another node's.
+    fn keep_early(&self, words: Vec<([u8; 32], Outcome, bool)>) {
+        let own = words.iter().filter(|(_, _, told)| !told).map(|(name, outcome, _)| (*name, *outcome));
+        if self.books.is_some() {
+            self.keep_unheard(own.collect());
+        }
+        let mut early = hold(&self.early);
+        early.extend(words.iter().map(|(name, outcome, _)| (*name, *outcome)));
+        let surplus = early.len().saturating_sub(MOST_EARLY);
+        early.drain(..surplus);
+    }
+
+    fn keep_unheard(&self, words: Vec<Word>) {
+        let mut unheard = hold(&self.unheard);
+        unheard.extend(words);
+        let surplus = unheard.len().saturating_sub(MOST_EARLY);
+        unheard.drain(..surplus);
     }
 
     /// Replaces an outcome that is not known by what was said of it before.
@@ -486,6 +631,15 @@ impl Shared {
     }
 }
 
+/// Lines of the same day, team and route as one.
+fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
+    let mut sums = BTreeMap::<_, Counts>::new();
+    for Row { day, tenant, route, counts } in rows {
+        *sums.entry((day, tenant, route)).or_default() += counts;
+    }
+    sums.into_iter().map(|((day, tenant, route), counts)| Row { day, tenant, route, counts }).collect()
+}
+
 /// Nothing that is held so is left half done by a panic.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -507,7 +661,7 @@ fn book(connection: &Connection, day: &str, tenant: &str, route: &str, price: u6
 }
 
 /// Ends what a closing is about; whether there was anything.
-fn close(connection: &Connection, closing: &Closing) -> rusqlite::Result<bool> {
+fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
     let name = match closing.end {
         End::Outcome(_, Some(name)) if closing.id == 0 => Some(name),
         _ => None,
@@ -536,6 +690,7 @@ fn close(connection: &Connection, closing: &Closing) -> rusqlite::Result<bool> {
         )?;
         count.execute(params![day, tenant, route, calls, billable, cost])?;
         connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
+        days.insert(day.clone());
     }
     Ok(!found.is_empty())
 }
@@ -635,7 +790,7 @@ mod tests {
     }
 
     async fn ledger(folder: &Path, clock: &Clock) -> Ledger {
-        Ledger::open(open_file(folder).unwrap(), &settings(""), clock.clone()).await.unwrap()
+        Ledger::open(open_file(folder).unwrap(), &settings(""), clock.clone(), None).await.unwrap()
     }
 
     async fn all(ledger: &Ledger) -> BTreeMap<(String, String), Counts> {

@@ -38,6 +38,7 @@ pub mod operator;
 pub mod person;
 pub mod register;
 pub mod reply;
+pub mod report;
 pub mod route;
 pub mod server;
 pub mod simulator;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, operator, register, simulator};
+use iluma_gateway::{app, demo, keygen, operator, register, report, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +56,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
+    Usage(report::Args),
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::RegisterCallbacks { config } => {
             print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
         }
+        Command::Usage(args) => print!("{}", runtime()?.block_on(report::run(args))?),
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

@@ -6,7 +6,7 @@ use crate::ledger::{Counts, Ledger, Row};
 use crate::name::TenantName;
 use bytes::Bytes;
 use http::header::ACCEPT;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 /// `GET /v1/usage`: the books, `from` a day `to` a day, both included; left out, from the first of this month to today.
@@ -33,11 +33,19 @@ pub(super) async fn usage(
     let rows = ledger.rows(from, to, tenant.as_ref()).await.map_err(|_| {
         error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
     })?;
+    let partial = !ledger.is_complete();
+    let told = |mut response: Response<Full<Bytes>>| {
+        if partial {
+            let value = HeaderValue::from_static("Redis is out: these are the books of this node alone");
+            response.headers_mut().insert("x-gateway-partial", value);
+        }
+        response
+    };
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
-        return Ok(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into()));
+        return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
     }
-    Ok(json(StatusCode::OK, &serde_json::json!({ "rows": rows })))
+    Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows }))))
 }
 
 /// RFC 4180. Names need no quotes.

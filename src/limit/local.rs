@@ -176,8 +176,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_burst_is_let_through_at_once_and_then_the_rate() {
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_let_through_at_once_and_then_the_rate() {
         let clock = Clock::adjustable();
         let rate = Rate::new(10, 3, &clock).unwrap();
         for _ in 0..3 {
@@ -191,8 +191,8 @@ mod tests {
         assert_eq!(rate.window(), Duration::from_millis(300));
     }
 
-    #[test]
-    fn a_part_of_a_rate_is_that_part_and_changes_without_a_jump() {
+    #[tokio::test(start_paused = true)]
+    async fn a_part_of_a_rate_is_that_part_and_changes_without_a_jump() {
         let clock = Clock::adjustable();
         let rate = Rate::new(90, 9, &clock).unwrap();
         rate.take_part(1.0 / 3.0);

@@ -4,6 +4,7 @@
 
 mod caching;
 mod callbacks;
+mod chaos;
 mod collapsing;
 mod contract;
 mod h2_stalls;

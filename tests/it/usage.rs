@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
-use crate::support::{Answer, Held, Rig, Upstream, ask, until};
+use crate::support::{Answer, Held, Redis, Rig, Upstream, ask, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -346,4 +346,97 @@ async fn quotas_and_books_outlive_the_process() {
     assert_eq!(rig.post("lending", KTP, "{}").send().await.status, 200);
     refused(&rig.post("lending", KTP, "{}").send().await, "QUOTA_EXCEEDED", "quota_exceeded");
     rig.stop().await;
+}
+
+/// Asks until the books at a node say so.
+async fn books_become(rig: &Rig, tenant: &str, route: &str, so: [u64; 9]) {
+    let mut got = [0; 9];
+    let look = async {
+        while got != so {
+            got = books(rig, tenant, route).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let seen = tokio::time::timeout(crate::support::PATIENCE, look).await;
+    assert!(seen.is_ok(), "{got:?}, not {so:?}");
+}
+
+#[tokio::test]
+async fn nodes_sum_their_books_and_an_outage_or_a_restart_counts_nothing_twice() {
+    let mut redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).extra(PRICES).start().await;
+    let b = a.another().await;
+    for (rig, number) in [(&a, 1_234_567_801), (&b, 1_234_567_802), (&b, 1_234_567_803)] {
+        assert_eq!(rig.post("lending", BANK, question(number)).send().await.status, 200);
+    }
+    let three = [3, 3, 3, 0, 0, 0, 0, 1500, 0];
+    for rig in [&a, &b] {
+        books_become(rig, "lending", "bank", three).await;
+    }
+    redis.kill();
+    assert_eq!(b.post("lending", BANK, question(1_234_567_804)).send().await.status, 200);
+    a.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
+    let token = format!("Bearer {}", a.secret("ADMIN"));
+    let alone = ask("GET", a.admin_url("/v1/usage")).header("authorization", token).send().await;
+    assert_eq!(alone.json()["rows"][0]["billable"], 1);
+    assert!(!alone.header("x-gateway-partial").is_empty());
+    redis.run().await;
+    let a = a.restart().await;
+    for rig in [&a, &b] {
+        books_become(rig, "lending", "bank", [4, 4, 4, 0, 0, 0, 0, 2000, 0]).await;
+    }
+    let keys: Vec<String> = redis.ask(redis::cmd("KEYS").arg("*ledger*"));
+    assert!(keys.iter().all(|key| key.starts_with("iluma-gateway:")), "{keys:?}");
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_of_one_node_is_settled_by_what_another_hears() {
+    let redis = Redis::start().await;
+    let a = Rig::builder()
+        .redis(&redis)
+        .simulator(|options| {
+            options.pending_first = true;
+            options.callback_delay = Duration::from_millis(50);
+        })
+        .extra(PRICES)
+        .start()
+        .await;
+    let b = a.another().await;
+    let answer = a.post("lending", BANK, question(1_234_567_812)).send().await;
+    assert_eq!(answer.json()["status"], "PENDING");
+    books_become(&b, "lending", "bank", [1, 1, 0, 1, 0, 0, 0, 0, 0]).await;
+    let one = format!("{BANK}/{}", answer.json()["id"].as_str().expect("an id"));
+    let mut status = String::new();
+    while status != "COMPLETED" {
+        b.clock.advance(Duration::from_secs(2));
+        let answer = b.ask("lending", "GET", &one).send().await;
+        status = answer.json()["status"].as_str().expect("a status").to_owned();
+    }
+    for rig in [&a, &b] {
+        books_become(rig, "lending", "bank", [1, 1, 1, 0, 0, 0, 0, 500, 0]).await;
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn three_gateways_hold_one_quota() {
+    let redis = Redis::start().await;
+    let upstream = answering(200, r#"{"status":"FOUND"}"#).await;
+    let a = Rig::builder()
+        .redis(&redis)
+        .upstream(upstream.url())
+        .tenant("lending", "upstream_calls_per_day = 50")
+        .start()
+        .await;
+    let (b, c) = (a.another().await, a.another().await);
+    let asks = (0..200).map(|n| [&a, &b, &c][n % 3].post("lending", KTP, "{}").send());
+    let answers = futures_util::future::join_all(asks).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 50);
+    assert_eq!(upstream.heard().len(), 50);
+    for rig in [c, b, a] {
+        rig.stop().await;
+    }
 }
