@@ -1,11 +1,14 @@
 //! The composition root: the only place that wires parts together.
 
 use crate::admin::Admin;
+use crate::cache::{Cache, Counts};
 use crate::callback::{self, Callbacks, Hooks, Note};
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
 use crate::database::{Database, OpenError};
 use crate::gateway::{Gateway, Telemetry};
+use crate::link::Link;
+use crate::person::Persons;
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::state::{self, Sqlite, State};
 use crate::tasks::Tasks;
@@ -17,6 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often idle upstream connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a start waits for Redis: where all is well it is there at once, and where it is not the gateway serves without.
+const REDIS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What ending takes where all is well, beside the time that requests in flight are given.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -79,6 +86,9 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
+    /// Where nodes share.
+    #[error("state.redis: {0}")]
+    Redis(#[from] redis::RedisError),
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -111,6 +121,9 @@ pub struct App {
     leftovers: Tasks,
     /// What fans callbacks out and delivers them.
     relay: Tasks,
+    /// What goes on beside requests for as long as there may be some.
+    background: Tasks,
+    stop_background: CancellationToken,
     log: LogWriter,
 }
 
@@ -128,13 +141,23 @@ impl App {
         let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
         let leftovers = Tasks::new();
         let clock = surroundings.clock;
+        let (background, stop_background) = (Tasks::new(), CancellationToken::new());
+        let links = Links::new(settings)?;
         let state = open(&settings.state, &clock)?;
+        let persons = Persons::new(settings.state.root_key.expose_secret());
         // Nobody learns from what arrives yet but the relay, which is told by state.
-        let (callbacks, inflow, _arrivals) = Callbacks::new(settings, state.clone(), hooks(&metrics), clock.clone())?;
-        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: clock.clone() };
-        let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), Arc::clone(&callbacks))?);
-        let admin = Arc::new(Admin::new(settings, metrics.clone(), state.clone()));
-        mirror(&metrics, &gateway, &access, &redactor);
+        let (callbacks, inflow, _arrivals) =
+            Callbacks::new(settings, state.clone(), hooks(&metrics, persons.clone()), clock.clone())?;
+        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock };
+        let gateway =
+            Gateway::new(settings, telemetry, leftovers.clone(), links.cache.clone(), Arc::clone(&callbacks))?;
+        let gateway = Arc::new(gateway);
+        links.keep(&background, &stop_background);
+        gateway.cache().keep(&background, stop_background.clone());
+        links.await_them().await;
+        let admin = Admin::new(settings, metrics.clone(), Arc::clone(gateway.cache()), persons, state.clone());
+        let admin = Arc::new(admin);
+        mirror(&metrics, &gateway, &access, &redactor, &links);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         let server = bind("server.listen", &settings.server.listener, bounds).await?;
@@ -162,6 +185,8 @@ impl App {
             admin_server: Tasks::new(),
             leftovers,
             relay: Tasks::new(),
+            background,
+            stop_background,
             log,
         };
         app.callbacks.run(inflow, &app.relay, &app.stop);
@@ -273,6 +298,8 @@ impl App {
         self.leftovers.drain(left()).await;
         // A delivery that does not end in time is made again at the next start.
         self.relay.drain(left()).await;
+        self.stop_background.cancel();
+        self.background.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
@@ -349,8 +376,8 @@ fn open(settings: &crate::config::State, clock: &Clock) -> Result<State, StartEr
     Ok(State::Sqlite(Arc::new(Sqlite::new(database, settings, clock.clone()))))
 }
 
-/// What callbacks are counted as. Persons are not told from their bodies yet.
-fn hooks(metrics: &Metrics) -> Hooks {
+/// What callbacks are counted as, and whom they are about.
+fn hooks(metrics: &Metrics, persons: Persons) -> Hooks {
     let metrics = metrics.clone();
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
@@ -362,16 +389,63 @@ fn hooks(metrics: &Metrics) -> Hooks {
             metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
         }
     };
-    Hooks { persons: Box::new(|_, _| Vec::new()), note: Box::new(note) }
+    Hooks { persons: Box::new(move |body| persons.in_json(body).into_iter().collect()), note: Box::new(note) }
+}
+
+/// The ways to Redis: none where a gateway serves alone.
+#[derive(Debug)]
+struct Links {
+    /// The cache's, which may be an instance of its own.
+    cache: Option<Link>,
+}
+
+impl Links {
+    fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
+        let Some(redis) = &settings.state.redis else { return Ok(Self { cache: None }) };
+        let channels = Cache::channels(settings.state.root_key.expose_secret());
+        let cache = Link::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
+        Ok(Self { cache: Some(cache) })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Link> {
+        self.cache.iter()
+    }
+
+    fn keep(&self, tasks: &Tasks, stop: &CancellationToken) {
+        self.all().for_each(|link| link.keep(tasks, stop.clone()));
+    }
+
+    async fn await_them(&self) {
+        for link in self.all() {
+            let mut up = link.watch();
+            // Out for now: the link goes on trying by itself.
+            let _ = tokio::time::timeout(REDIS_PATIENCE, up.wait_for(|up| *up)).await;
+        }
+    }
 }
 
 /// Lets metrics read what other parts count.
-fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor) {
+fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor, links: &Links) {
     // Metrics are part of the gateway: a strong reference would keep both alive for ever.
-    let cache = Arc::downgrade(gateway);
-    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().0));
-    let cache = Arc::downgrade(gateway);
-    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |gateway| gateway.cache_size().1));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |cache| cache.size().0));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |cache| cache.size().1));
+    let all: Vec<Link> = links.all().cloned().collect();
+    metrics.mirror(Mirrored::RedisUp, move || all.iter().all(Link::is_up).into());
+    if let Some(counts) = gateway.cache().counts() {
+        type Count = fn(&Counts) -> &AtomicU64;
+        let mirrored: [(Mirrored, Count); 4] = [
+            (Mirrored::RedisHits, |counts| &counts.hits),
+            (Mirrored::RedisMisses, |counts| &counts.misses),
+            (Mirrored::RedisDamaged, |counts| &counts.damaged),
+            (Mirrored::RedisOut, |counts| &counts.out),
+        ];
+        for (mirrored, count) in mirrored {
+            let counts = Arc::clone(&counts);
+            metrics.mirror(mirrored, move || count(&counts).load(Ordering::Relaxed));
+        }
+    }
     let access = access.clone();
     metrics.mirror(Mirrored::LogLinesDropped, move || access.dropped());
     let redactor = redactor.clone();

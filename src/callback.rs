@@ -26,7 +26,8 @@ pub use urls::UrlError;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::name::{AccountName, CallbackType, TenantName};
-use crate::state::{Made, Queues, State, StateError, Tag};
+use crate::person::Tag;
+use crate::state::{Made, Queues, State, StateError};
 use crate::tasks::Tasks;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -78,8 +79,8 @@ pub struct Hooks {
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
 }
 
-/// Finds the persons in a callback of an account.
-pub type Persons = Box<dyn Fn(&AccountName, &[u8]) -> Vec<Tag> + Send + Sync>;
+/// Finds the persons in a callback's body.
+pub type Persons = Box<dyn Fn(&[u8]) -> Vec<Tag> + Send + Sync>;
 
 /// Something that is counted. Nothing in it comes from input.
 #[derive(Debug, Clone, Copy)]

@@ -153,6 +153,8 @@ pub struct State {
     pub encryption_keys: Vec<EncryptionKey>,
     /// Where gateways share what they know; none for a gateway that serves alone.
     pub redis: Option<Redis>,
+    /// What all of Redis together may cost one request.
+    pub redis_timeout: Duration,
     /// How long what is stored is kept.
     pub retention: Retention,
 }

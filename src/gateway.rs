@@ -5,6 +5,7 @@
 //! if nobody waits for it any more.
 
 mod ask;
+mod fetch;
 mod forward;
 mod live;
 mod record;
@@ -16,14 +17,17 @@ use crate::cache::{Cache, Flights};
 use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::link::Link;
+use crate::person::Persons;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::{Route, Treatment};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics;
 use crate::tenant::Tenant;
 use crate::upstream::CallError;
+use crate::vault::Vault;
 use arc_swap::ArcSwap;
-use ask::Landed;
+use fetch::Landed;
 use futures_util::FutureExt as _;
 use http::header::ALLOW;
 use http::uri::PathAndQuery;
@@ -31,6 +35,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use live::Live;
 use record::Record;
+use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -39,9 +44,10 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Gateway {
     live: ArcSwap<Live>,
-    cache: Cache,
+    cache: Arc<Cache>,
     callbacks: Arc<Callbacks>,
     flights: Flights<Result<Arc<Landed>, CallError>>,
+    persons: Persons,
     telemetry: Arc<Telemetry>,
     clock: Clock,
     /// Calls that nobody may wait for any more.
@@ -51,7 +57,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away; `link` is where nodes share
+    /// the cache.
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
@@ -59,17 +66,20 @@ impl Gateway {
         settings: &Settings,
         telemetry: Telemetry,
         tasks: Tasks,
+        link: Option<Link>,
         callbacks: Arc<Callbacks>,
     ) -> Result<Self, rustls::Error> {
-        use secrecy::ExposeSecret as _;
+        let root = settings.state.root_key.expose_secret();
+        let shared = link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
-            cache: Cache::new(&settings.cache, settings.state.root_key.expose_secret(), clock.clone()),
+            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
             callbacks,
             flights: Flights::new(),
+            persons: Persons::new(root),
             telemetry: Arc::new(telemetry),
             clock,
             tasks,
@@ -84,10 +94,7 @@ impl Gateway {
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.live.load_full();
         let live = Live::new(settings, Some(&previous), &self.telemetry.metrics, &self.clock, &self.connections)?;
-        self.cache.reload(&settings.cache);
-        if live.asks_another_upstream(&previous) {
-            self.cache.forget();
-        }
+        self.cache.reload(&settings.cache, &settings.upstream.base_url);
         self.live.store(Arc::new(live));
         Ok(())
     }
@@ -102,10 +109,16 @@ impl Gateway {
         self.live.load().upstream.sweep();
     }
 
-    /// Entries and bytes in the cache's memory.
+    /// What is remembered.
     #[must_use]
-    pub fn cache_size(&self) -> (u64, u64) {
-        self.cache.size()
+    pub const fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Tells persons apart, and nobody who they are.
+    #[must_use]
+    pub const fn persons(&self) -> &Persons {
+        &self.persons
     }
 
     /// Answers one request, whatever it is.
@@ -114,7 +127,8 @@ impl Gateway {
     /// None.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Recorded>, Infallible> {
         let live = self.live.load_full();
-        let mut record = Record::open(&self.telemetry, &live.nobody, request.method(), request.headers());
+        let mut record =
+            Record::open(&self.telemetry, &live.nobody, request.method(), request.headers(), live.redis_timeout);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must stay one request's.
         let served = AssertUnwindSafe(self.serve(&live, request, &mut record)).catch_unwind().await;
@@ -156,6 +170,7 @@ impl Gateway {
 
         match route.treatment {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
+            Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Described => Ok(describe(live, &route)),
             Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,

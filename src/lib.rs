@@ -9,10 +9,11 @@
 //! - The features, which never know each other: [`route`] (path to row), [`tenant`] (key to team), [`limit`] (may it ask
 //!   now), [`call`] (the request, parsed once), [`callback`] (results on their way to teams), [`cache`] (keys, entries, flights), [`upstream`] (connections to Iluma),
 //!   [`telemetry`] (logs, metrics, scrubber).
+//! - [`operator`] is the command line's way to a gateway that runs.
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`]; on top of it [`vault`] (key material), [`link`] (Redis)
-//!   [`database`] (the embedded one), and [`state`] (what must not be lost).
+//!   [`alarm`], [`json`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material), [`link`]
+//!   (Redis), [`database`] (the embedded one), and [`state`] (what must not be lost).
 
 pub mod admin;
 pub mod alarm;
@@ -31,6 +32,8 @@ pub mod keygen;
 pub mod limit;
 pub mod link;
 pub mod name;
+pub mod operator;
+pub mod person;
 pub mod register;
 pub mod reply;
 pub mod route;
@@ -40,5 +43,6 @@ pub mod state;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;
+pub mod trust;
 pub mod upstream;
 pub mod vault;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, register, simulator};
+use iluma_gateway::{app, demo, keygen, operator, register, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,6 +52,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Purge stored answers from a running gateway, and from all that share with it.
+    Purge(operator::Purge),
+    /// Erase what a running gateway, and all that share with it, know about a person.
+    Erase(operator::Erase),
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -83,6 +87,8 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::RegisterCallbacks { config } => {
             print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
         }
+        Command::Purge(order) => println!("{}", runtime()?.block_on(operator::purge(order))?),
+        Command::Erase(order) => println!("{}", runtime()?.block_on(operator::erase(order))?),
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

@@ -81,6 +81,8 @@ pub struct Route {
 pub enum Treatment {
     /// The request is read, and answered from the cache where that can be.
     Cached,
+    /// A result by its id: final ones are kept, and upstream is asked for others once a second.
+    Looked,
     /// A public list, kept for every tenant of an account.
     Listed,
     /// Upstream's health, asked without a key.
@@ -176,8 +178,8 @@ const fn treatment(name: RouteName) -> Treatment {
         RouteName::Bank | RouteName::Cft => Treatment::Cached,
         RouteName::BankCodes => Treatment::Listed,
         RouteName::Health => Treatment::Health,
-        RouteName::BankGet
-        | RouteName::Ktp
+        RouteName::BankGet => Treatment::Looked,
+        RouteName::Ktp
         | RouteName::Npwp
         | RouteName::Phone
         | RouteName::Drawdown

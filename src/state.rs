@@ -18,6 +18,7 @@ pub use sqlite::{MIGRATIONS, Sqlite};
 
 use crate::database::DatabaseError;
 use crate::name::{AccountName, CallbackType, TenantName};
+use crate::person::Tag;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,9 +34,6 @@ pub const MOST_LISTED: usize = 1000;
 
 /// References of one team that may wait for one id: as many questions as were asked alike while it was pending.
 const MOST_AWAITING: usize = 1000;
-
-/// An index of a person: an HMAC, made by the caller. All that is stored of a record is found by the tags it was given.
-pub type Tag = [u8; 32];
 
 /// The state of a gateway, or of several that share a Redis. Clones share it.
 #[derive(Clone, Debug)]

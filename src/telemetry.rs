@@ -22,6 +22,10 @@ pub enum CacheOutcome {
     Stored,
     /// Waited for an identical request that was already in flight.
     Collapsed,
+    /// Told that an identical request is pending upstream.
+    Shared,
+    /// Answered from a stored answer past its lifetime, because upstream failed.
+    Stale,
     /// The request is of a kind that bypasses the cache.
     Bypass,
     /// The caller's `cache-control` kept the stored answer from being used.
@@ -30,8 +34,17 @@ pub enum CacheOutcome {
 
 impl CacheOutcome {
     /// Every outcome; `ALL[outcome as usize] == outcome`.
-    pub const ALL: [Self; 7] =
-        [Self::None, Self::Hit, Self::Miss, Self::Stored, Self::Collapsed, Self::Bypass, Self::Request];
+    pub const ALL: [Self; 9] = [
+        Self::None,
+        Self::Hit,
+        Self::Miss,
+        Self::Stored,
+        Self::Collapsed,
+        Self::Shared,
+        Self::Stale,
+        Self::Bypass,
+        Self::Request,
+    ];
 
     /// The name in logs and metrics.
     #[must_use]
@@ -42,6 +55,8 @@ impl CacheOutcome {
             Self::Miss => "miss",
             Self::Stored => "stored",
             Self::Collapsed => "collapsed",
+            Self::Shared => "shared",
+            Self::Stale => "stale",
             Self::Bypass => "bypass",
             Self::Request => "request",
         }

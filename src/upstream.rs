@@ -57,6 +57,38 @@ pub enum CallError {
     ClientCutOff,
 }
 
+impl CallError {
+    /// A number by which another node knows the error; it stays the same over versions.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Unreachable => 1,
+            Self::TimedOut => 2,
+            Self::Broken => 3,
+            Self::Garbled => 4,
+            Self::Truncated => 5,
+            Self::TooLarge => 6,
+            Self::ClientTooSlow => 7,
+            Self::ClientCutOff => 8,
+        }
+    }
+
+    /// The error of a number; what another version may know is a broken call to this one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Unreachable,
+            2 => Self::TimedOut,
+            4 => Self::Garbled,
+            5 => Self::Truncated,
+            6 => Self::TooLarge,
+            7 => Self::ClientTooSlow,
+            8 => Self::ClientCutOff,
+            _ => Self::Broken,
+        }
+    }
+}
+
 /// The bounds of every wait for upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {

@@ -2,59 +2,40 @@
 //!
 //! Invariant: what is shown are names, times and Iluma's ids; nothing of a person.
 
-use super::{error, json};
+use super::{error, invalid, json};
 use crate::name::TenantName;
 use crate::state::{Cursor, DeliveryId, Listed, Page, Replay, Standing, State, StateError};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body::Body;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use std::time::{Duration, SystemTime};
 
 /// Entries of a page, if nothing is said.
 const PAGE: usize = 100;
 
-/// The largest body: a few short members.
-const LARGEST_BODY: usize = 16 << 10;
-
-/// How long an operator's body may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+type Answer = Result<Response<Full<Bytes>>, Response<Full<Bytes>>>;
 
 /// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `limit` and `after` (the `next` of the page before).
-pub(super) async fn list(state: &State, query: &str) -> Response<Full<Bytes>> {
-    let Some((standing, page)) = asked(query) else {
-        return invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given");
-    };
-    let wanted = page.most;
-    let listed = match state.list(standing, &page).await {
-        Ok(listed) => listed,
-        Err(failed) => return unavailable(failed),
-    };
-    let next = listed.last().filter(|_| listed.len() == wanted).map(|last| {
+pub(super) async fn list(state: &State, query: &str) -> Answer {
+    let unclear = || invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given");
+    let (standing, page) = asked(query).ok_or_else(unclear)?;
+    let listed = state.list(standing, &page).await.map_err(unavailable)?;
+    let next = listed.last().filter(|_| listed.len() == page.most).map(|last| {
         let Cursor { at, id } = last.cursor;
         format!("{at}-{id}")
     });
     let entries: Vec<_> = listed.iter().map(|entry| shown(entry, standing)).collect();
-    json(&serde_json::json!({ "callbacks": entries, "next": next }))
+    Ok(json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next })))
 }
 
 /// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` or `{"all":true}`.
-pub(super) async fn replay<B>(state: &State, body: B) -> Response<Full<Bytes>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let read = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, LARGEST_BODY).collect()).await;
-    let what = read.ok().and_then(Result::ok).and_then(|body| wanted(&body.to_bytes()));
-    let Some(what) = what else {
-        return invalid(
-            "the body must be one of {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, {\"all\":true}",
-        );
+pub(super) async fn replay(state: &State, order: &[u8]) -> Answer {
+    let unclear = || {
+        invalid("name one thing to replay: {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, or {\"all\":true}")
     };
-    match state.replay(what).await {
-        Ok(count) => json(&serde_json::json!({ "replayed": count })),
-        Err(failed) => unavailable(failed),
-    }
+    let replayed = state.replay(wanted(order).ok_or_else(unclear)?).await.map_err(unavailable)?;
+    tracing::info!(audit = "replay", token = "admin", replayed, "an operator's order");
+    Ok(json(StatusCode::OK, &serde_json::json!({ "replayed": replayed })))
 }
 
 fn asked(query: &str) -> Option<(Standing, Page)> {
@@ -142,10 +123,6 @@ fn time(text: &str) -> Option<SystemTime> {
     let offset = Duration::from_secs(digits(hours, 23)? * 3600 + digits(minutes, 59)? * 60);
     let local = humantime::parse_rfc3339(&format!("{}Z", local.to_ascii_uppercase())).ok()?;
     if ahead { local.checked_sub(offset) } else { local.checked_add(offset) }
-}
-
-fn invalid(message: &str) -> Response<Full<Bytes>> {
-    error(StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", message)
 }
 
 fn unavailable(failed: StateError) -> Response<Full<Bytes>> {

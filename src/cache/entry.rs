@@ -1,12 +1,15 @@
 //! An answer as it is stored: upstream's bytes with the reference's value cut out, and where it was.
 
+use super::policy::Subject;
 use crate::json::Members;
+use crate::name::TenantName;
+use crate::person::Tag;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
 /// A stored answer. Nothing else of upstream's answer is kept.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// Upstream's status.
     pub status: StatusCode,
@@ -18,6 +21,16 @@ pub struct Entry {
     pub stored_at: Instant,
     /// How long after that it may be served.
     pub lifetime: Duration,
+    /// How much longer, while upstream fails.
+    pub grace: Duration,
+    /// Upstream's id of a request that is pending: the answer is what those who ask meanwhile get, and no result.
+    pub pending: Option<Box<str>>,
+    /// What it is about.
+    pub subject: Subject,
+    /// The team that it serves alone, if it does.
+    pub private: Option<TenantName>,
+    /// Whom it names.
+    pub tags: Box<[Tag]>,
 }
 
 /// A body into which a caller's reference is put.
@@ -103,6 +116,18 @@ impl Spliced {
             None => join(&[&self.raw[..self.before], &self.raw[self.after..]]),
             Some(reference) => join(&[&self.raw[..self.at], reference, &self.raw[self.at..]]),
         }
+    }
+
+    /// The bytes, the places in them, and whether a reference can be put there; for storage.
+    #[must_use]
+    pub fn layout(&self) -> (&[u8], [usize; 3], bool) {
+        (&self.raw, [self.before, self.at, self.after], self.open)
+    }
+
+    /// A body from its layout; none if it is not one.
+    #[must_use]
+    pub fn from_layout(raw: Bytes, [before, at, after]: [usize; 3], open: bool) -> Option<Self> {
+        (before <= at && at <= after && after <= raw.len()).then_some(Self { raw, before, at, after, open })
     }
 
     /// Bytes held.

@@ -96,11 +96,18 @@ fn lock<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scope, Subject, key::Keys};
+    use super::super::{Scope, Subject, epoch::Table, key::Keys};
     use super::*;
 
     fn a_key(question: &[u8]) -> Key {
-        Keys::new(&[3; 32]).key(&Scope::shared(&"live".parse().unwrap()), Subject::Bank, "/", question)
+        let epochs = Table { era: [0; 16], subjects: [[0; 16]; Subject::ALL.len()], tenants: Default::default() };
+        Keys::new(&[3; 32], &http::Uri::from_static("http://a")).key(
+            &epochs,
+            &Scope::shared(&"live".parse().unwrap()),
+            Subject::Bank,
+            "/",
+            question,
+        )
     }
 
     fn leader(flights: &Flights<u32>, key: &Key) -> Leader<u32> {

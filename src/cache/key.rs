@@ -4,8 +4,9 @@
 //! can tell from a key what was asked.
 
 use super::Subject;
+use super::epoch::Table;
 use crate::name::{AccountName, TenantName};
-use crate::vault::{self, Namer};
+use crate::vault::Namer;
 use arc_swap::ArcSwap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,6 +14,16 @@ use std::sync::Arc;
 /// The name of a cache entry: an HMAC-SHA256.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key([u8; 32]);
+
+impl Key {
+    pub(super) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -42,6 +53,11 @@ impl<'a> Scope<'a> {
         Self { account, tenant: None }
     }
 
+    /// The team that is served alone, if one is.
+    pub(super) fn private_to(&self) -> Option<TenantName> {
+        self.tenant.cloned()
+    }
+
     /// One tenant alone.
     #[must_use]
     pub const fn private(account: &'a AccountName, tenant: &'a TenantName) -> Self {
@@ -53,55 +69,70 @@ impl<'a> Scope<'a> {
 #[derive(Debug)]
 pub struct Keys {
     namer: Namer,
-    /// Random per subject: entries of an epoch that ended are never found again.
-    epochs: ArcSwap<Epochs>,
-}
-
-type Epochs = [[u8; 16]; Subject::ALL.len()];
-
-fn epochs() -> Epochs {
-    Subject::ALL.map(|_| vault::random())
+    /// Whose answers are looked for.
+    origin: ArcSwap<String>,
 }
 
 impl Keys {
-    /// Keys that derive from `root`, in epochs of their own.
-    pub(super) fn new(root: &[u8; 32]) -> Self {
-        Self { namer: Namer::new(root, "cache keys v1"), epochs: ArcSwap::from_pointee(epochs()) }
+    /// Keys that derive from `root`, for answers of the upstream at `origin`.
+    pub(super) fn new(root: &[u8; 32], origin: &http::Uri) -> Self {
+        Self { namer: Namer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// Ends every epoch.
-    pub(super) fn begin_epochs(&self) {
-        self.epochs.store(Arc::new(epochs()));
+    /// From now on answers of the upstream at `origin` are looked for; says whether that is another than before.
+    pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
+        let origin = Arc::new(origin.to_string());
+        *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// `target` is path with version and query; `parameters` is one canonical encoding of what is asked.
-    pub(super) fn key(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> Key {
+    /// `target` is path with version and query; `parameters` is one canonical encoding of what is asked. Entries of an
+    /// epoch that ended are never found again.
+    pub(super) fn key(
+        &self,
+        epochs: &Table,
+        scope: &Scope<'_>,
+        subject: Subject,
+        target: &str,
+        parameters: &[u8],
+    ) -> Key {
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
-        let epochs = self.epochs.load();
+        let own = scope.tenant.and_then(|tenant| epochs.tenants.get(tenant)).map_or(&[][..], |epoch| epoch);
         Key(self.namer.name([
+            self.origin.load().as_bytes(),
             scope.account.as_str().as_bytes(),
             subject.as_str().as_bytes(),
             target.as_bytes(),
-            &epochs[subject as usize],
+            &epochs.subjects[subject as usize],
             kind.as_bytes(),
             tenant.as_bytes(),
+            own,
             parameters,
         ]))
+    }
+
+    /// The name of a pending request by upstream's id.
+    pub(super) fn pending(&self, account: &AccountName, id: &str) -> Key {
+        Key(self.namer.name([self.origin.load().as_bytes(), account.as_str().as_bytes(), b"pending", id.as_bytes()]))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::epoch::Change;
     use super::*;
     use proptest::prelude::*;
 
+    fn keys(root: u8) -> Keys {
+        Keys::new(&[root; 32], &http::Uri::from_static("http://a"))
+    }
+
     type Parts = (String, Option<String>, usize, String, Vec<u8>);
 
-    fn key(keys: &Keys, (account, tenant, subject, target, parameters): &Parts) -> Key {
+    fn key(keys: &Keys, epochs: &Table, (account, tenant, subject, target, parameters): &Parts) -> Key {
         let account = account.parse().unwrap();
         let tenant = tenant.as_ref().map(|name| name.parse().unwrap());
         let scope = tenant.as_ref().map_or(Scope::shared(&account), |tenant| Scope::private(&account, tenant));
-        keys.key(&scope, Subject::ALL[*subject], target, parameters)
+        keys.key(epochs, &scope, Subject::ALL[*subject], target, parameters)
     }
 
     fn parts() -> impl Strategy<Value = Parts> {
@@ -117,22 +148,21 @@ mod tests {
     proptest! {
         #[test]
         fn keys_are_equal_exactly_if_every_part_is(a in parts(), b in parts()) {
-            let keys = Keys::new(&[1; 32]);
-            prop_assert_eq!(a == b, key(&keys, &a) == key(&keys, &b));
+            let (all, epochs) = (keys(1), Table::random());
+            prop_assert_eq!(a == b, key(&all, &epochs, &a) == key(&all, &epochs, &b));
         }
     }
 
     #[test]
     fn another_root_or_epoch_is_another_key() {
-        let parts = ("live".to_owned(), None, 0, "/x".to_owned(), vec![]);
-        let keys = Keys::new(&[1; 32]);
-        assert_ne!(key(&keys, &parts), key(&Keys::new(&[1; 32]), &parts), "epochs are random");
-        let other = Keys::new(&[2; 32]);
-        other.epochs.store(keys.epochs.load_full());
-        assert_ne!(key(&keys, &parts), key(&other, &parts));
-        let before = key(&keys, &parts);
-        assert_eq!(key(&keys, &parts), before);
-        keys.begin_epochs();
-        assert_ne!(key(&keys, &parts), before);
+        let parts = ("live".to_owned(), Some("lending".to_owned()), 0, "/x".to_owned(), vec![]);
+        let (all, epochs) = (keys(1), Table::random());
+        let before = key(&all, &epochs, &parts);
+        assert_eq!(key(&keys(1), &epochs, &parts), before);
+        assert_ne!(key(&keys(2), &epochs, &parts), before);
+        assert_ne!(key(&all, &Table::random(), &parts), before, "epochs are random");
+        assert_ne!(key(&all, &epochs.after(&Change::Subject(Subject::Bank)), &parts), before);
+        assert_ne!(key(&all, &epochs.after(&Change::Tenant("lending".parse().unwrap())), &parts), before);
+        assert_eq!(key(&all, &epochs.after(&Change::Tenant("other".parse().unwrap())), &parts), before);
     }
 }

@@ -1,5 +1,6 @@
 //! Level 1: entries in this process, bounded by bytes.
 
+use super::epoch::Change;
 use super::{Entry, Key};
 use crate::byte_size::ByteSize;
 use moka::Expiry;
@@ -21,7 +22,7 @@ impl Memory {
     pub(super) fn new(most: ByteSize) -> Self {
         let weight = |_: &Key, entry: &Arc<Entry>| {
             let content_type = entry.content_type.as_ref().map_or(0, |value| value.len());
-            u32::try_from(entry.body.len() + content_type + OVERHEAD).unwrap_or(u32::MAX)
+            u32::try_from(entry.body.len() + content_type + entry.tags.len() * 16 + OVERHEAD).unwrap_or(u32::MAX)
         };
         let entries = Cache::builder()
             .max_capacity(most.bytes())
@@ -43,6 +44,30 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
+    /// Takes out what a change ends; says how much that was.
+    pub(super) fn remove(&self, change: &Change) -> u64 {
+        let gone =
+            self.entries.iter().filter(|(_, entry)| change.hits(entry.subject, entry.private.as_ref(), &entry.tags));
+        let keys: Vec<Arc<Key>> = gone.map(|(key, _)| key).collect();
+        keys.iter().for_each(|key| self.entries.invalidate(&**key));
+        keys.len() as u64
+    }
+
+    pub(super) fn forget(&self, key: &Key) {
+        self.entries.invalidate(key);
+    }
+
+    pub(super) fn clear(&self) {
+        self.entries.invalidate_all();
+    }
+
+    /// Takes out an answer that was pending: it is not any more, as somebody says.
+    pub(super) fn end_pending(&self, key: &Key) {
+        if self.entries.get(key).is_some_and(|entry| entry.pending.is_some()) {
+            self.entries.invalidate(key);
+        }
+    }
+
     /// Entries and bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
@@ -54,11 +79,11 @@ struct Lifetime;
 
 impl Expiry<Key, Arc<Entry>> for Lifetime {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime)
+        Some(entry.lifetime + entry.grace)
     }
 
     fn expire_after_update(&self, _: &Key, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(entry.lifetime)
+        Some(entry.lifetime + entry.grace)
     }
 }
 
@@ -85,28 +110,54 @@ impl Hasher for Uniform {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scope, Spliced, Subject, key::Keys};
+    use super::super::Spliced;
+    use super::super::Subject;
     use super::*;
     use bytes::Bytes;
     use http::StatusCode;
 
+    fn entry(subject: Subject, private: Option<&str>, pending: Option<&str>) -> Arc<Entry> {
+        Arc::new(Entry {
+            status: StatusCode::OK,
+            content_type: None,
+            body: Spliced::whole(&Bytes::from(vec![b'x'; 1024])),
+            stored_at: crate::clock::Clock::system().now(),
+            lifetime: Duration::from_secs(60),
+            grace: Duration::ZERO,
+            pending: pending.map(Into::into),
+            subject,
+            private: private.map(|name| name.parse().unwrap()),
+            tags: Box::default(),
+        })
+    }
+
+    fn key(n: u32) -> Key {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        Key::from_bytes(&bytes).unwrap()
+    }
+
     #[test]
     fn memory_stays_within_its_bound() {
         let memory = Memory::new(ByteSize::kib(64));
-        let keys = Keys::new(&[0; 32]);
-        let account = "live".parse().unwrap();
-        let mut newest = None;
-        for n in 0..1000_u32 {
-            let body = Spliced::whole(&Bytes::from(vec![b'x'; 1024]));
-            let lifetime = Duration::from_secs(60);
-            let stored_at = crate::clock::Clock::system().now();
-            let entry = Entry { status: StatusCode::OK, content_type: None, body, stored_at, lifetime };
-            let key = keys.key(&Scope::shared(&account), Subject::Bank, "/", &n.to_be_bytes());
-            memory.insert(key.clone(), Arc::new(entry));
-            newest = Some(key);
+        for n in 0..1000 {
+            memory.insert(key(n), entry(Subject::Bank, None, None));
         }
         let (entries, bytes) = memory.size();
-        assert!(memory.look_up(&newest.unwrap()).is_some(), "the newest answer is kept");
+        assert!(memory.look_up(&key(999)).is_some(), "the newest answer is kept");
         assert!(entries > 10 && bytes <= 64 << 10, "{entries} entries, {bytes} bytes");
+    }
+
+    #[test]
+    fn a_change_takes_out_what_it_names() {
+        let memory = Memory::new(ByteSize::mib(1));
+        memory.insert(key(1), entry(Subject::Bank, None, Some("id")));
+        memory.insert(key(2), entry(Subject::Cft, None, None));
+        memory.insert(key(3), entry(Subject::Bank, Some("lending"), None));
+        assert_eq!(memory.remove(&Change::Subject(Subject::Cft)), 1);
+        assert_eq!(memory.remove(&Change::Tenant("lending".parse().unwrap())), 1);
+        assert_eq!((memory.look_up(&key(2)).is_none(), memory.look_up(&key(3)).is_none()), (true, true));
+        memory.end_pending(&key(1));
+        assert!(memory.look_up(&key(1)).is_none());
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 pub enum Subject {
     /// A bank account.
     Bank,
+    /// One request about a bank account, by its id.
+    BankGet,
     /// A person on watchlists.
     Cft,
     /// The list of bank codes.
@@ -25,15 +27,23 @@ pub enum Subject {
 /// that nobody's alarm waits for it.
 const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 
+/// How long a request may be pending for others to share it (section 4 of the design).
+pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
+/// How often upstream is asked what became of one request (section 3 of the design).
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Ids have 24 to 40 characters; what is far longer is none.
+const LONGEST_ID: usize = 200;
+
 impl Subject {
     /// Every subject; `ALL[subject as usize] == subject`.
-    pub const ALL: [Self; 4] = [Self::Bank, Self::Cft, Self::BankCodes, Self::Health];
+    pub const ALL: [Self; 5] = [Self::Bank, Self::BankGet, Self::Cft, Self::BankCodes, Self::Health];
 
     /// The subject of a row of the route table, if its answers are kept.
     #[must_use]
     pub const fn of(route: RouteName) -> Option<Self> {
         match route {
             RouteName::Bank => Some(Self::Bank),
+            RouteName::BankGet => Some(Self::BankGet),
             RouteName::Cft => Some(Self::Cft),
             RouteName::BankCodes => Some(Self::BankCodes),
             RouteName::Health => Some(Self::Health),
@@ -44,6 +54,7 @@ impl Subject {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Bank => "bank",
+            Self::BankGet => "bank_get",
             Self::Cft => "cft",
             Self::BankCodes => "bank_codes",
             Self::Health => "health",
@@ -51,41 +62,54 @@ impl Subject {
     }
 }
 
-/// How long an answer is kept; none if it is not.
+/// How an answer is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// How long it is served.
+    pub(super) lifetime: Duration,
+    /// How much longer, while upstream fails.
+    pub(super) grace: Duration,
+    /// Upstream's id, where the answer says only that there is none yet.
+    pub(super) pending: Option<Box<str>>,
+}
+
+/// How an answer is kept; none if it is not.
 ///
 /// Kept is what is final and says something about the account or person (`iluma-api.txt`, the response schemas of the
-/// bank and CFT routes): never an error status, never what is pending or failed for a reason of upstream's own, never
-/// what we don't understand.
-pub(super) fn lifetime(
-    subject: Subject,
-    status: StatusCode,
-    body: &Bytes,
-    lifetimes: &config::Cache,
-) -> Option<Duration> {
+/// bank and CFT routes): never an error status, never what failed for a reason of upstream's own, never what we don't
+/// understand. That a bank request is pending is remembered for those who ask the same meanwhile, and is no result.
+pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes: &config::Cache) -> Option<Kept> {
+    let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, pending: None };
     if subject == Subject::Health {
-        return Some(HEALTH_LIFETIME);
+        return Some(result(HEALTH_LIFETIME));
     }
     if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
         return None;
     }
-    let lifetime = match subject {
-        Subject::Bank => match bank(body)? {
-            Bank::Found => lifetimes.bank_found,
-            Bank::NotFound => lifetimes.bank_not_found,
+    let kept = match subject {
+        Subject::Bank | Subject::BankGet => match bank(body)? {
+            Bank::Found => Kept { grace: lifetimes.bank_stale_if_error, ..result(lifetimes.bank_found) },
+            Bank::NotFound => Kept { grace: lifetimes.bank_stale_if_error, ..result(lifetimes.bank_not_found) },
+            Bank::Pending(id) => {
+                let lifetime = if subject == Subject::Bank { PENDING_LIFETIME } else { POLL_INTERVAL };
+                Kept { pending: Some(id.into()), ..result(lifetime) }
+            }
         },
         Subject::Cft => match cft(body)? {
-            Cft::Clear => lifetimes.cft_clear,
-            Cft::Match => lifetimes.cft_match,
+            Cft::Clear => result(lifetimes.cft_clear),
+            Cft::Match => result(lifetimes.cft_match),
         },
-        Subject::BankCodes => is_list(body).then_some(lifetimes.bank_codes)?,
-        Subject::Health => HEALTH_LIFETIME,
+        Subject::BankCodes => is_list(body).then_some(result(lifetimes.bank_codes))?,
+        Subject::Health => result(HEALTH_LIFETIME),
     };
-    (!lifetime.is_zero()).then_some(lifetime)
+    (!kept.lifetime.is_zero()).then_some(kept)
 }
 
 enum Bank {
     Found,
     NotFound,
+    /// With upstream's id.
+    Pending(String),
 }
 
 fn bank(body: &Bytes) -> Option<Bank> {
@@ -95,6 +119,9 @@ fn bank(body: &Bytes) -> Option<Bank> {
     if is("FAILED") {
         let reason = answer.text("failure_reason")?;
         return reason.eq_ignore_ascii_case("BANK_ACCOUNT_NOT_FOUND_ERROR").then_some(Bank::NotFound);
+    }
+    if is("PENDING") || is("IN_PROGRESS") || is("WAITING_ON_BANK") {
+        return answer.text("id").filter(|id| (1..=LONGEST_ID).contains(&id.len())).map(Bank::Pending);
     }
     if !is("SUCCESS") && !is("COMPLETED") {
         return None;
@@ -175,15 +202,38 @@ mod tests {
         memory: ByteSize::mib(1),
         bank_found: Duration::from_secs(700),
         bank_not_found: Duration::from_secs(60),
-        bank_stale_if_error: Duration::ZERO,
+        bank_stale_if_error: Duration::from_secs(9),
         cft_clear: Duration::from_secs(61),
         cft_match: Duration::from_secs(62),
         bank_codes: Duration::from_secs(63),
     };
 
+    /// Seconds for which a result is kept.
     fn kept(subject: Subject, status: u16, body: &str) -> Option<u64> {
+        let kept = verdict(subject, status, body).filter(|kept| kept.pending.is_none());
+        kept.map(|kept| kept.lifetime.as_secs())
+    }
+
+    fn verdict(subject: Subject, status: u16, body: &str) -> Option<Kept> {
         let status = StatusCode::from_u16(status).unwrap();
-        lifetime(subject, status, &Bytes::copy_from_slice(body.as_bytes()), &LIFETIMES).map(|d| d.as_secs())
+        super::kept(subject, status, &Bytes::copy_from_slice(body.as_bytes()), &LIFETIMES)
+    }
+
+    #[test]
+    fn a_pending_request_is_remembered_by_its_id_and_no_result() {
+        for status in ["PENDING", "pending", "IN_PROGRESS", "WAITING_ON_BANK"] {
+            let body = format!(r#"{{"status":"{status}","id":"bknv_1"}}"#);
+            let pending = verdict(Subject::Bank, 200, &body).unwrap();
+            assert_eq!((pending.pending.as_deref(), pending.lifetime), (Some("bknv_1"), PENDING_LIFETIME));
+            assert_eq!(verdict(Subject::BankGet, 200, &body).unwrap().lifetime, POLL_INTERVAL);
+            assert_eq!(verdict(Subject::Cft, 200, &body), None);
+        }
+        for body in
+            [r#"{"status":"PENDING"}"#, r#"{"status":"PENDING","id":""}"#, r#"{"status":"RECAPTURE_PENDING","id":"1"}"#]
+        {
+            assert_eq!(verdict(Subject::Bank, 200, body), None, "{body}");
+        }
+        assert_eq!(verdict(Subject::Bank, 202, r#"{"status":"PENDING","id":"1"}"#), None);
     }
 
     #[test]
@@ -271,6 +321,6 @@ mod tests {
     fn a_lifetime_of_zero_keeps_nothing() {
         let off = config::Cache { cft_match: Duration::ZERO, ..LIFETIMES };
         let body = Bytes::from_static(br#"{"results":[{}]}"#);
-        assert_eq!(lifetime(Subject::Cft, StatusCode::OK, &body, &off), None);
+        assert_eq!(super::kept(Subject::Cft, StatusCode::OK, &body, &off), None);
     }
 }

@@ -7,6 +7,7 @@ use super::Team;
 use super::urls::{self, Permitted, UrlError};
 use crate::clock::Clock;
 use crate::tasks::Tasks;
+use crate::trust;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
@@ -18,9 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 use rustls::pki_types::CertificateDer;
-use rustls_platform_verifier::Verifier;
 use secrecy::ExposeSecret as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// From looking the name up to the end of the answer (section 5 of the design).
@@ -74,13 +73,7 @@ pub(super) struct Courier {
 impl Courier {
     /// One that trusts these certificates beside the platform's; `tasks` drive its connections.
     pub(super) fn new(extra_ca: &[CertificateDer<'static>], clock: Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Verifier::new_with_extra_roots(extra_ca.iter().cloned(), Arc::clone(&provider))?;
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let tls = trust::client_config(extra_ca)?;
         let mut tcp = HttpConnector::new_with_resolver(Permitted::new());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

@@ -80,6 +80,7 @@ impl Display for Description<'_> {
                 redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
             writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
         }
+        writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
         let kept = &state.retention;
         writeln!(
             f,

@@ -51,7 +51,7 @@ impl Settings {
                 files.sort();
                 files.dedup();
                 settings.files = files;
-                settings.not_in_effect = not_in_effect(&own, &settings);
+                settings.not_in_effect = not_in_effect(&own);
                 Ok(settings)
             }
             _ => Err(Faults::new(faults)),
@@ -63,8 +63,7 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 8] = [
-    "cache.bank.stale_if_error",
+const NOT_IN_EFFECT: [&str; 7] = [
     "accounts.*.requests_per_second",
     "accounts.*.max_wait",
     "accounts.*.seal_references",
@@ -85,6 +84,8 @@ const DAY: Duration = Duration::from_secs(86400);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 /// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
+/// Below a millisecond no network answers; a second is more than upstream takes at its best.
+const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 /// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
 /// one before.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
@@ -231,8 +232,16 @@ fn state(state: &Section<'_>) -> Option<State> {
                    (iluma-gateway keygen --secret makes them)";
     let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
     let redis = state.maybe("redis", |redis| self::redis(&redis.table()?));
+    let redis_timeout = state.get("redis_timeout", |time| time.duration(REDIS_TIMEOUT));
     let retention = retention(&state.section("retention"));
-    Some(State { path: path?, root_key: root_key?, encryption_keys: encryption_keys?, redis, retention: retention? })
+    Some(State {
+        path: path?,
+        root_key: root_key?,
+        encryption_keys: encryption_keys?,
+        redis,
+        redis_timeout: redis_timeout?,
+        retention: retention?,
+    })
 }
 
 fn redis(redis: &Section<'_>) -> Option<Redis> {
@@ -314,14 +323,10 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
 }
 
 /// Which keys of the operator's file nothing acts on yet.
-fn not_in_effect(own: &Table, settings: &Settings) -> Vec<String> {
+fn not_in_effect(own: &Table) -> Vec<String> {
     let mut found = Vec::new();
     for (key, value) in own {
         find_not_in_effect(key.clone(), value, &mut found);
-    }
-    // What it says is what happens.
-    if settings.cache.bank_stale_if_error.is_zero() {
-        found.retain(|key| key != "cache.bank.stale_if_error");
     }
     found
 }
@@ -509,6 +514,7 @@ mod tests {
         assert_eq!(settings.cache.bank_found, 7 * DAY);
         assert_eq!(settings.cache.bank_not_found, HOUR);
         assert_eq!(settings.cache.bank_stale_if_error, Duration::ZERO);
+        assert_eq!(settings.state.redis_timeout, Duration::from_millis(50));
         assert_eq!([settings.cache.cft_clear, settings.cache.cft_match, settings.cache.bank_codes], [HOUR; 3]);
         let account = &settings.accounts[&"live".parse().unwrap()];
         assert_eq!(account.max_wait, Duration::from_secs(2));
@@ -876,12 +882,6 @@ like = "bank"
         assert_eq!(settings.state.root_key.expose_secret(), &[0xa1; 32]);
         let faults = Settings::load(&folder.path().join("none.toml")).unwrap_err();
         assert!(faults.to_string().starts_with("cannot read "), "{faults}");
-    }
-
-    #[test]
-    fn stale_answers_are_without_effect_when_they_are_asked_for() {
-        let settings = parse(&with("[cache]\nbank = { stale_if_error = \"1h\" }")).unwrap();
-        assert!(settings.not_in_effect.contains(&"cache.bank.stale_if_error".to_owned()));
     }
 
     #[test]

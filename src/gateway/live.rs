@@ -12,6 +12,7 @@ use crate::tenant::{Tenant, Tenants};
 use crate::upstream::{Credential, Upstream};
 use http::Method;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Live {
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
     /// Of requests that no tenant asks.
     pub(super) nobody: Arc<TenantMetrics>,
+    /// What a request may wait for Redis.
+    pub(super) redis_timeout: Duration,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
 }
@@ -62,14 +65,10 @@ impl Live {
             upstream,
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
             nobody: metrics.tenant(None),
+            redis_timeout: settings.state.redis_timeout,
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })
-    }
-
-    /// Whether another upstream answers than in `previous`, so that nothing it said counts any more.
-    pub(super) fn asks_another_upstream(&self, previous: &Self) -> bool {
-        self.upstream_settings.base_url != previous.upstream_settings.base_url
     }
 
     /// Whether the tenant may go where the route leads.
@@ -85,6 +84,7 @@ impl Live {
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
             Treatment::Cached
+            | Treatment::Looked
             | Treatment::Listed
             | Treatment::Health
             | Treatment::Streamed

@@ -5,6 +5,7 @@
 
 use crate::call;
 use crate::limit::Permit;
+use crate::link::Budget;
 use crate::name::{RouteName, TenantName};
 use crate::reply::ReplyBody;
 use crate::telemetry::CacheOutcome;
@@ -57,15 +58,19 @@ pub(super) struct Record {
     pub(super) upstream_took: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
     pub(super) reason: Option<&'static str>,
+    /// What the request may still wait for Redis.
+    pub(super) redis: Budget,
 }
 
 impl Record {
-    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks.
+    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks. `redis` is what the request
+    /// may wait for Redis.
     pub(super) fn open(
         telemetry: &Arc<Telemetry>,
         metrics: &Arc<TenantMetrics>,
         method: &Method,
         headers: &HeaderMap,
+        redis: Duration,
     ) -> Box<Self> {
         let (id, id_header) = request_id(headers);
         // It goes from hand to hand until the answer is out.
@@ -90,6 +95,7 @@ impl Record {
             upstream_took: None,
             upstream_status: None,
             reason: None,
+            redis: Budget::of(redis),
         })
     }
 
@@ -153,6 +159,7 @@ impl Drop for Record {
             response_bytes: self.response_bytes,
             upstream_status: self.upstream_status,
             reason: self.reason,
+            redis_duration: self.redis.spent(),
         });
     }
 }

@@ -1,8 +1,8 @@
 //! What state is stored under, and what it is stored as: names that tell nothing, contents that open in one place alone.
 
-use super::Tag;
 use crate::config;
 use crate::name::{AccountName, CallbackType, TenantName};
+use crate::person::Tag;
 use crate::vault::{Namer, Vault, random};
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;
@@ -103,7 +103,7 @@ impl Secrecy {
 
     /// A person among the names: what callers call it is not what is stored.
     pub(super) fn person(&self, tag: &Tag) -> [u8; 32] {
-        self.namer.name([b"person", tag])
+        self.namer.name([b"person", tag.bytes()])
     }
 
     pub(super) fn hide_reference(&self, record: &Record, tenant: &TenantName, reference: &[u8]) -> Vec<u8> {

@@ -7,12 +7,13 @@ use super::leases::Leases;
 use super::secrecy::{CallbackName, DeliveryId, Record, Secrecy};
 use super::{
     Awaiting, Callback, Copy, Cursor, Delivery, EARLY, Erased, Fate, LATE, Listed, MOST_AWAITING, MOST_LISTED, Made,
-    Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Tag, Verdict, Waiting,
+    Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
 };
 use crate::clock::Clock;
 use crate::config::{self, Retention};
 use crate::database::Database;
 use crate::name::{AccountName, CallbackType, TenantName};
+use crate::person::Tag;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

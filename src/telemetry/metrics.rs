@@ -97,9 +97,11 @@ pub enum Saved {
     Hit,
     /// An identical request in flight.
     Collapsed,
+    /// An identical request that is pending upstream.
+    Shared,
 }
 
-const SAVED: [&str; 2] = ["hit", "collapsed"];
+const SAVED: [&str; 3] = ["hit", "collapsed", "shared"];
 
 /// The limit that refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +153,51 @@ pub enum Mirrored {
     Redactions,
     /// Lines of the access log that were lost, from the start.
     LogLinesDropped,
+    /// Whether Redis answers; 1 too where there is none to answer.
+    RedisUp,
+    /// Answers that Redis had, from the start.
+    RedisHits,
+    /// Answers that Redis did not have, from the start.
+    RedisMisses,
+    /// Answers in Redis that did not open, from the start.
+    RedisDamaged,
+    /// Questions of the cache that Redis did not answer, from the start.
+    RedisOut,
+}
+
+/// What becomes of a number: it goes up and down, or up alone, with the value of the family's one label.
+enum Kind {
+    Gauge,
+    Counter,
+    Labelled(&'static str, &'static str),
+}
+
+/// By `Mirrored`: kind, name, help.
+const MIRRORED: [(Kind, &str, &str); 9] = [
+    (Kind::Gauge, "cache_entries", "Answers in memory."),
+    (Kind::Gauge, "cache_bytes", "Bytes that the answers in memory take."),
+    (Kind::Counter, "redactions_total", "What the scrubber took out of log lines."),
+    (Kind::Counter, "log_lines_dropped_total", "Lines of the access log that were lost."),
+    (Kind::Gauge, "redis_up", "Whether Redis answers; 1 too where none is configured."),
+    (Kind::Labelled("outcome", "hit"), "redis_cache_total", "What the cache asked Redis for, by what it had."),
+    (Kind::Labelled("outcome", "miss"), "redis_cache_total", ""),
+    (Kind::Labelled("outcome", "damaged"), "redis_cache_total", ""),
+    (Kind::Labelled("outcome", "out"), "redis_cache_total", ""),
+];
+
+/// Where a mirrored number is told.
+enum Mirror {
+    Gauge(IntGauge),
+    Counter(IntCounter),
+}
+
+impl Mirror {
+    fn show(&self, number: u64) {
+        match self {
+            Self::Gauge(gauge) => gauge.set(i64::try_from(number).unwrap_or(i64::MAX)),
+            Self::Counter(counter) => counter.inc_by(number.saturating_sub(counter.get())),
+        }
+    }
 }
 
 /// All metrics. Clones share them.
@@ -174,16 +221,14 @@ struct Shared {
     reloads: [IntCounter; 2],
     connections: [IntGauge; 3],
     in_flight: IntGauge,
-    cache_entries: IntGauge,
-    cache_bytes: IntGauge,
-    redactions: IntCounter,
-    log_lines_dropped: IntCounter,
     callbacks_received: IntCounterVec,
     callback_deliveries: IntCounterVec,
     callback_queue: IntGaugeVec,
     callback_oldest: IntGauge,
-    /// By `Mirrored`. The lock is also what keeps two scrapes from counting the same difference twice.
-    sources: Mutex<[Option<Source>; 4]>,
+    /// By `Mirrored`.
+    mirrors: [Mirror; MIRRORED.len()],
+    /// Likewise. The lock is also what keeps two scrapes from counting the same difference twice.
+    sources: Mutex<[Option<Source>; MIRRORED.len()]>,
 }
 
 type Source = Box<dyn Fn() -> u64 + Send>;
@@ -203,6 +248,19 @@ impl Metrics {
             register(&registry, HistogramVec::new(options, labels))
         };
 
+        // A family is registered once, by the first of its labels, which has its help.
+        let mut family = None;
+        let mirrors = MIRRORED.map(|(kind, name, help)| match kind {
+            Kind::Gauge => Mirror::Gauge(gauge(name, help)),
+            Kind::Counter => Mirror::Counter(counter(name, help)),
+            Kind::Labelled(label, value) => {
+                if !help.is_empty() {
+                    family = Some(counters(name, help, &[label]));
+                }
+                let counter = family.as_ref().map(|family| family.with_label_values(&[value]));
+                Mirror::Counter(counter.unwrap_or_else(|| unreachable!("the first of a family has its help")))
+            }
+        });
         let reloads =
             counters("config_reloads_total", "Configurations read again, by what became of them.", &["outcome"]);
         let connections = gauges("connections", "Open connections.", &["listener"]);
@@ -239,10 +297,6 @@ impl Metrics {
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             in_flight: gauge("in_flight", "Requests being served."),
-            cache_entries: gauge("cache_entries", "Answers in memory."),
-            cache_bytes: gauge("cache_bytes", "Bytes that the answers in memory take."),
-            redactions: counter("redactions_total", "What the scrubber took out of log lines."),
-            log_lines_dropped: counter("log_lines_dropped_total", "Lines of the access log that were lost."),
             callbacks_received: counters(
                 "callbacks_received_total",
                 "Callbacks of Iluma's, by account and type (none: not known) and what became of them at the door.",
@@ -262,6 +316,7 @@ impl Metrics {
                 "callback_oldest_seconds",
                 "Since the oldest callback came that is still to be delivered.",
             ),
+            mirrors,
             sources: Mutex::default(),
             registry,
         };
@@ -359,13 +414,10 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let sources = self.sources();
-        let read = |what: Mirrored| sources[what as usize].as_ref().map_or(0, |source| source());
         let shared = &*self.shared;
-        shared.cache_entries.set(i64::try_from(read(Mirrored::CacheEntries)).unwrap_or(i64::MAX));
-        shared.cache_bytes.set(i64::try_from(read(Mirrored::CacheBytes)).unwrap_or(i64::MAX));
-        let advance = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
-        advance(&shared.redactions, read(Mirrored::Redactions));
-        advance(&shared.log_lines_dropped, read(Mirrored::LogLinesDropped));
+        for (mirror, source) in shared.mirrors.iter().zip(sources.iter()) {
+            mirror.show(source.as_ref().map_or(0, |source| source()));
+        }
         drop(sources);
         let mut text = String::new();
         // Writing to a string does not fail, and every family has a name and samples.
@@ -373,7 +425,7 @@ impl Metrics {
         text
     }
 
-    fn sources(&self) -> std::sync::MutexGuard<'_, [Option<Source>; 4]> {
+    fn sources(&self) -> std::sync::MutexGuard<'_, [Option<Source>; MIRRORED.len()]> {
         self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -530,6 +582,9 @@ mod tests {
             (Mirrored::CacheBytes, 12),
             (Mirrored::Redactions, 13),
             (Mirrored::LogLinesDropped, 14),
+            (Mirrored::RedisUp, 1),
+            (Mirrored::RedisHits, 15),
+            (Mirrored::RedisOut, 16),
         ] {
             metrics.mirror(mirrored, move || number);
         }
@@ -562,6 +617,10 @@ mod tests {
             ("cache_bytes", 12.0),
             ("redactions_total", 13.0),
             ("log_lines_dropped_total", 14.0),
+            ("redis_up", 1.0),
+            (r#"redis_cache_total{outcome="hit"}"#, 15.0),
+            (r#"redis_cache_total{outcome="miss"}"#, 0.0),
+            (r#"redis_cache_total{outcome="out"}"#, 16.0),
             (r#"build_info{version="1.2.3"}"#, 1.0),
         ] {
             assert_eq!(value(&text, &format!("iluma_gateway_{series} ")), Some(expected), "{series}\n{text}");

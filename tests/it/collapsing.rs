@@ -175,9 +175,9 @@ async fn two_hundred_identical_requests_make_one_call() {
     rig.stop().await;
 }
 
-/// While it is in flight; what is pending upstream afterwards is nobody's to remember here.
+/// And it is no stored answer.
 #[tokio::test]
-async fn a_pending_answer_is_shared_by_those_in_flight_and_not_kept() {
+async fn a_pending_answer_is_shared_by_those_in_flight() {
     let held = Held::start().await;
     let rig = rig(&held).await;
     let crowd = Crowd::gather(&rig, BANK, 0).await;

@@ -14,6 +14,8 @@ mod kills;
 mod limits;
 mod link;
 mod metrics;
+mod nodes;
+mod pending;
 mod privacy;
 mod process;
 mod protocols;

@@ -7,9 +7,10 @@ use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{self, EncryptionKey, Retention};
 use iluma_gateway::database::Database;
 use iluma_gateway::name::{AccountName, CallbackType, TenantName};
+use iluma_gateway::person::Tag;
 use iluma_gateway::state::{
     Awaiting, Callback, Copy, Delivery, Erased, Fate, LATE, MIGRATIONS, Made, Owning, Page, Queues, Receipt, Replay,
-    Sqlite, Standing, State, StateError, Tag, Verdict, Waiting,
+    Sqlite, Standing, State, StateError, Verdict, Waiting,
 };
 use secrecy::SecretBox;
 use std::path::Path;
@@ -60,6 +61,7 @@ fn settings() -> config::State {
         root_key: SecretBox::new(Box::new([1; 32])),
         encryption_keys: vec![EncryptionKey { id: "one".into(), key: SecretBox::new(Box::new([2; 32])) }],
         redis: None,
+        redis_timeout: Duration::from_millis(50),
         retention: Retention {
             owners: 90 * DAY,
             delivered_callbacks: 7 * DAY,
@@ -456,11 +458,13 @@ async fn callbacks_of_our_own_are_each_delivered(engine: Engine) {
     assert_eq!(engine.deliver("lending").await, ["lending/a", "lending/a", "lending/b"]);
 }
 
-const PERSON: Tag = [7; 32];
+fn person(byte: u8) -> Tag {
+    Tag::from_bytes(&[byte; 16]).unwrap()
+}
 
 async fn a_person_is_erased_everywhere(engine: Engine) {
     let state = &engine.state;
-    let about = |id, team, reference| Owning { tags: vec![PERSON, [8; 32]], ..owning(id, team, reference) };
+    let about = |id, team, reference| Owning { tags: vec![person(7), person(8)], ..owning(id, team, reference) };
     // One queued, one dead, one delivered, one unowned, one that waits, one of somebody else.
     for id in ["queued", "dead", "delivered"] {
         state.own(about(id, "lending", "a")).await.unwrap();
@@ -473,7 +477,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
     let held = claimed.remove(0);
-    let tagged = Callback { tags: vec![PERSON], ..callback("unowned", "x") };
+    let tagged = Callback { tags: vec![person(7)], ..callback("unowned", "x") };
     state.receive(tagged.clone()).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
     state.receive(Callback { id: "waiting".into(), ..tagged.clone() }).await.unwrap();
@@ -481,9 +485,9 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     state.receive(callback("other", "x")).await.unwrap();
     engine.fan_out().await;
 
-    let erased = state.erase(&[PERSON]).await.unwrap();
+    let erased = state.erase(&[person(7)]).await.unwrap();
     assert_eq!(erased, Erased { owners: 3, callbacks: 2, deliveries: 6 });
-    assert_eq!(state.erase(&[PERSON]).await.unwrap(), Erased::default());
+    assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased::default());
     for standing in [Standing::Dead, Standing::Delivered, Standing::Unowned] {
         assert_eq!(engine.listed(standing).await, 0, "{standing:?}");
     }
@@ -515,8 +519,8 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     let state = &engine.state;
     let asked = engine.clock.wall();
     engine.clock.advance(Duration::from_secs(1));
-    state.erase(&[PERSON]).await.unwrap();
-    let about = Owning { tags: vec![PERSON], asked, ..owning("1", "lending", "a") };
+    state.erase(&[person(7)]).await.unwrap();
+    let about = Owning { tags: vec![person(7)], asked, ..owning("1", "lending", "a") };
     state.own(about.clone()).await.unwrap();
     assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, None);
     state.receive(callback("1", "x")).await.unwrap();
@@ -527,7 +531,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.clock.advance(Duration::from_secs(1));
     state.own(Owning { id: "2".into(), asked: engine.clock.wall(), ..about }).await.unwrap();
     assert_eq!(state.owners(&live(), "2").await.unwrap()[0].reference, quoted("a"));
-    state.receive(Callback { tags: vec![PERSON], ..callback("2", "x") }).await.unwrap();
+    state.receive(Callback { tags: vec![person(7)], ..callback("2", "x") }).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.listed(Standing::Delivered).await, 1);
@@ -602,7 +606,7 @@ async fn nothing_stands_in_the_file_that_tells_of_a_person() {
     let secret = "needle-7263";
     engine
         .state
-        .own(Owning { tags: vec![*b"needle-7263needle-7263needle-726"], ..owning(secret, "lending", secret) })
+        .own(Owning { tags: vec![Tag::from_bytes(b"needle-7263-need").unwrap()], ..owning(secret, "lending", secret) })
         .await
         .unwrap();
     engine.state.receive(callback(secret, "{needle-7263}")).await.unwrap();

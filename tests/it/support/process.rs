@@ -97,6 +97,15 @@ impl Folder {
         Program::start(&self.command(command), &self.env, self.dir.path()).said().await
     }
 
+    /// Runs `command --config FILE` with more arguments, and a text on its standard input.
+    pub async fn order(&self, command: &str, more: &[&str], input: &str) -> Said {
+        let mut args = self.command(command);
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        std::fs::write(self.path("input"), input).expect("a file");
+        let input = std::fs::File::open(self.path("input")).expect("a file");
+        Program::start_with(&args, &self.env, self.dir.path(), input.into()).said().await
+    }
+
     /// Starts `run --config FILE`.
     pub fn run(&self) -> Program {
         Program::start(&self.command("run"), &self.env, self.dir.path())
@@ -116,9 +125,13 @@ pub fn started(args: &[&str]) -> Program {
 
 impl Program {
     fn start(args: &[String], env: &BTreeMap<String, String>, folder: &Path) -> Self {
+        Self::start_with(args, env, folder, Stdio::null())
+    }
+
+    fn start_with(args: &[String], env: &BTreeMap<String, String>, folder: &Path, input: Stdio) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(args).env_clear().envs(env).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let stdout = read(child.stdout.take().expect("its output"));
         let stderr = read(child.stderr.take().expect("its errors"));

@@ -1,7 +1,7 @@
 //! A real redis-server for one test, on a port that was free, and what can go wrong with it.
 
 use super::until;
-use redis::{Cmd, Connection, FromRedisValue};
+use redis::{Cmd, Connection, FromRedisValue, Value};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -106,9 +106,43 @@ impl Redis {
         }
     }
 
+    /// Every key and every value in it, as bytes one after the other.
+    pub fn everything(&self) -> Vec<u8> {
+        let mut connection = self.connection();
+        let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(&mut connection).expect("keys");
+        let mut all = Vec::new();
+        for key in keys {
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).expect("a type");
+            let read = match kind.as_str() {
+                "string" => redis::cmd("GET").arg(&key).clone(),
+                "hash" => redis::cmd("HGETALL").arg(&key).clone(),
+                "set" => redis::cmd("SMEMBERS").arg(&key).clone(),
+                "zset" | "list" => redis::cmd("SORT").arg(&key).arg("BY").arg("nosort").clone(),
+                "stream" => redis::cmd("XRANGE").arg(&key).arg("-").arg("+").clone(),
+                _ => continue,
+            };
+            all.extend_from_slice(&key);
+            flatten(read.query(&mut connection).expect("a value"), &mut all);
+        }
+        all
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("a process").id().to_string();
         assert!(Command::new("sh").args(["-c", "kill -$0 $1", name, &id]).status().expect("a shell").success());
+    }
+}
+
+fn flatten(value: Value, all: &mut Vec<u8>) {
+    match value {
+        Value::BulkString(bytes) => all.extend_from_slice(&bytes),
+        Value::Array(items) | Value::Set(items) => items.into_iter().for_each(|item| flatten(item, all)),
+        Value::Map(pairs) => pairs.into_iter().for_each(|(name, value)| {
+            flatten(name, all);
+            flatten(value, all);
+        }),
+        Value::SimpleString(text) => all.extend_from_slice(text.as_bytes()),
+        _ => {}
     }
 }
 

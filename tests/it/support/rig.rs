@@ -41,6 +41,9 @@ pub struct RigBuilder {
     secrets: BTreeMap<String, String>,
 }
 
+/// The key for data at rest, if a test says nothing else.
+const KEYS: &str = r#"encryption_keys = [{ id = "one", key = { env = "ENCRYPTION" } }]"#;
+
 impl Rig {
     pub fn builder() -> RigBuilder {
         RigBuilder {
@@ -85,11 +88,6 @@ impl Rig {
         &self.secrets[name]
     }
 
-    /// A request of an operator.
-    pub fn operator(&self, method: &str, path: &str) -> Ask {
-        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
-    }
-
     /// The key of a team.
     pub fn key(&self, team: &str) -> &str {
         &self.keys[team]
@@ -108,6 +106,11 @@ impl Rig {
     /// The simulator.
     pub fn sim(&self) -> &Simulator {
         self.simulator.as_ref().expect("a rig with a simulator")
+    }
+
+    /// An operator's request.
+    pub fn operate(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
     /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
@@ -130,6 +133,32 @@ impl Rig {
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
         Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned())
+    }
+
+    /// Another node with the same configuration: same teams, same secrets, same upstream. Its clock and log are its own.
+    pub async fn another(&self) -> Self {
+        self.another_with(|text| text).await
+    }
+
+    /// Another node, with a change made to its configuration.
+    pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
+        // A node has a journal of its own.
+        let folder = Arc::new(TempDir::new().expect("a folder"));
+        let text = change(self.settings_text.clone());
+        let settings = Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned());
+        let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+        let (app, clock, log) = started(&settings).await;
+        Self {
+            folder,
+            app,
+            simulator: None,
+            clock,
+            log,
+            account_key: self.account_key.clone(),
+            keys: self.keys.clone(),
+            settings_text: self.settings_text.clone(),
+            secrets: self.secrets.clone(),
+        }
     }
 
     /// Ends the gateway and the simulator.
@@ -169,7 +198,7 @@ impl RigBuilder {
         self
     }
 
-    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `cache`, `admin`, `log`, `accounts.live`.
+    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `state`, `cache`, `admin`, `log`, `accounts.live`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -185,6 +214,12 @@ impl RigBuilder {
     pub fn account_key(mut self, key: &str) -> Self {
         self.account_key = Some(key.into());
         self
+    }
+
+    /// Lets the gateway share what it knows by this server. Its patience is a busy machine's.
+    pub fn redis(self, redis: &super::Redis) -> Self {
+        self.secret("REDIS", &redis.url())
+            .section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
@@ -218,7 +253,7 @@ impl RigBuilder {
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
              [state]\nroot_key = {{ env = \"ROOT\" }}\n\
-             encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n[cache]\n{}\n\
+             {}\n{}\n[cache]\n{}\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\
              callback_token = {{ env = \"CALLBACK\" }}\n{}\n",
             section("server"),
@@ -226,6 +261,8 @@ impl RigBuilder {
             section("admin"),
             section("log"),
             section("upstream"),
+            if section("state").contains("encryption_keys") { "" } else { KEYS },
+            section("state"),
             section("cache"),
             section("accounts.live"),
         );
@@ -241,11 +278,15 @@ impl RigBuilder {
         let folder = self.folder.clone().unwrap_or_else(|| Arc::new(TempDir::new().expect("a folder")));
         let settings = Settings::parse(&text, folder.path(), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
-        let (clock, log) = (Clock::adjustable(), Lines::default());
-        let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
-        let app = App::start(&settings, surroundings).await.expect("a gateway");
+        let (app, clock, log) = started(&settings).await;
         Rig { app, simulator, clock, log, account_key, folder, keys, settings_text: text, secrets }
     }
+}
+
+async fn started(settings: &Settings) -> (App, Clock, Lines) {
+    let (clock, log) = (Clock::adjustable(), Lines::default());
+    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
+    (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 
 /// Lines that were written so far.

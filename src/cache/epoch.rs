@@ -1,0 +1,194 @@
+//! What makes older entries unfindable: epochs that end, and persons who are erased.
+//!
+//! Invariants: epochs are random, so one that ended, or was lost, never comes back; who asks what was erased since a call
+//! began is told at least the truth, and rather too much where it is not known any more.
+
+use super::policy::Subject;
+use crate::name::TenantName;
+use crate::person::Tag;
+use crate::vault;
+use arc_swap::{ArcSwap, Guard};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Random, and so never the same again.
+pub(super) type Epoch = [u8; 16];
+
+/// Erased tags that are remembered for calls under way. Calls are over within minutes; nobody erases faster than that.
+const MOST_ERASED: usize = 10_000;
+
+/// What ends the life of entries before their time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Everything about a subject.
+    Subject(Subject),
+    /// The entries that serve one team alone.
+    Tenant(TenantName),
+    /// Every entry.
+    All,
+    /// Everything about these persons.
+    Erased(BTreeSet<Tag>),
+}
+
+impl Change {
+    /// Whether an entry has to go.
+    pub(super) fn hits(&self, subject: Subject, private: Option<&TenantName>, tags: &[Tag]) -> bool {
+        match self {
+            Self::Subject(changed) => *changed == subject,
+            Self::Tenant(changed) => private == Some(changed),
+            Self::All => true,
+            Self::Erased(erased) => tags.iter().any(|tag| erased.contains(tag)),
+        }
+    }
+}
+
+/// The epochs of this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Whose changes these are: new when Redis has lost what it knew.
+    pub(super) era: Epoch,
+    pub(super) subjects: [Epoch; Subject::ALL.len()],
+    /// Of teams whose own entries were purged.
+    pub(super) tenants: BTreeMap<TenantName, Epoch>,
+}
+
+impl Table {
+    pub(super) fn random() -> Self {
+        Self { era: vault::random(), subjects: Subject::ALL.map(|_| vault::random()), tenants: BTreeMap::new() }
+    }
+
+    /// What takes the place of what a change ends.
+    pub(super) fn after(&self, change: &Change) -> Self {
+        let mut table = self.clone();
+        match change {
+            Change::Subject(subject) => table.subjects[*subject as usize] = vault::random(),
+            Change::Tenant(tenant) => {
+                table.tenants.insert(tenant.clone(), vault::random());
+            }
+            Change::All => table.subjects = Subject::ALL.map(|_| vault::random()),
+            Change::Erased(_) => {}
+        }
+        table
+    }
+}
+
+/// The epochs as this node knows them, and what was erased of late.
+#[derive(Debug)]
+pub(super) struct Epochs {
+    table: ArcSwap<Table>,
+    /// The number of the last change.
+    last: AtomicU64,
+    erased: Mutex<Erased>,
+}
+
+#[derive(Debug, Default)]
+struct Erased {
+    /// By number, the oldest first.
+    tags: VecDeque<(u64, Tag)>,
+    /// Up to this number nothing is known any more.
+    forgotten: u64,
+}
+
+impl Epochs {
+    pub(super) fn new() -> Self {
+        Self { table: ArcSwap::from_pointee(Table::random()), last: AtomicU64::new(0), erased: Mutex::default() }
+    }
+
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    pub(super) fn set(&self, table: Table) {
+        if **self.table.load() != table {
+            self.table.store(Arc::new(table));
+        }
+    }
+
+    /// The number of the last change that this node knows.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Every change up to this number is known.
+    pub(super) fn know(&self, number: u64) {
+        self.last.store(number, Ordering::Release);
+    }
+
+    /// Takes a change that no other node has to know.
+    pub(super) fn change(&self, change: &Change) {
+        if let Change::Erased(tags) = change {
+            self.erase(self.last() + 1, tags);
+        }
+        self.table.rcu(|table| table.after(change));
+        self.last.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn erase(&self, number: u64, tags: &BTreeSet<Tag>) {
+        let mut erased = self.lock();
+        erased.tags.extend(tags.iter().map(|tag| (number, *tag)));
+        while erased.tags.len() > MOST_ERASED {
+            erased.forgotten = erased.tags.pop_front().map_or(number, |(number, _)| number);
+        }
+    }
+
+    /// Nothing is known of what was erased up to this number.
+    pub(super) fn forget(&self, number: u64) {
+        let mut erased = self.lock();
+        erased.tags.clear();
+        erased.forgotten = number;
+    }
+
+    /// Whether one of these persons was erased after the change with the number `began`.
+    pub(super) fn erased_since(&self, began: u64, tags: &BTreeSet<Tag>) -> bool {
+        let erased = self.lock();
+        began < erased.forgotten
+            || erased.tags.iter().rev().take_while(|(at, _)| *at > began).any(|(_, tag)| tags.contains(tag))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Erased> {
+        self.erased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(seed: u8) -> Tag {
+        Tag::from_bytes(&[seed; 16]).unwrap()
+    }
+
+    #[test]
+    fn a_change_ends_what_it_names_and_nothing_else() {
+        let epochs = Epochs::new();
+        let before = epochs.table().clone();
+        epochs.change(&Change::Subject(Subject::Cft));
+        let after = epochs.table().clone();
+        for subject in Subject::ALL {
+            let same = before.subjects[subject as usize] == after.subjects[subject as usize];
+            assert_eq!(same, subject != Subject::Cft);
+        }
+        let lending: TenantName = "lending".parse().unwrap();
+        epochs.change(&Change::Tenant(lending.clone()));
+        assert_eq!(epochs.table().subjects, after.subjects);
+        assert!(epochs.table().tenants.contains_key(&lending));
+        epochs.change(&Change::All);
+        assert!(Subject::ALL.iter().all(|s| epochs.table().subjects[*s as usize] != after.subjects[*s as usize]));
+        assert_eq!(epochs.last(), 3);
+    }
+
+    #[test]
+    fn who_was_erased_is_known_to_calls_that_began_before() {
+        let epochs = Epochs::new();
+        let (one, two) = (BTreeSet::from([tag(1)]), BTreeSet::from([tag(2)]));
+        epochs.change(&Change::Erased(one.clone()));
+        assert!(epochs.erased_since(0, &one) && !epochs.erased_since(0, &two));
+        assert!(!epochs.erased_since(1, &one), "a call that began later may be kept");
+        for _ in 0..MOST_ERASED {
+            epochs.change(&Change::Erased(two.clone()));
+        }
+        assert!(epochs.erased_since(0, &BTreeSet::from([tag(3)])), "what is not known any more counts as erased");
+        assert!(!epochs.erased_since(epochs.last(), &two));
+    }
+}

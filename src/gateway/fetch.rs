@@ -1,0 +1,423 @@
+//! From memory, from Redis, from a call that is under way here or on another node, or from upstream.
+
+use super::Gateway;
+use super::ask::{Ask, look};
+use super::forward::whole;
+use super::live::Live;
+use super::record::Record;
+use crate::cache::{
+    Absent, Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Spliced, Subject, Told,
+};
+use crate::call;
+use crate::link::Budget;
+use crate::name::{AccountName, RouteName};
+use crate::person::Tag;
+use crate::reply::{Rejection, ReplyBody};
+use crate::telemetry::CacheOutcome;
+use crate::telemetry::metrics::Saved;
+use crate::upstream::{self, CallError, Collected};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::{AGE, CONTENT_TYPE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How old the word that a request is pending may be before upstream is asked what became of it.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What looking up where an answer belongs may take, in a call that upstream has answered.
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// What one call brought to all who asked.
+#[derive(Debug)]
+pub(super) struct Landed {
+    answer: Collected,
+    /// The body for those who ask with another reference; none if it tells the first one's.
+    shared: Option<Spliced>,
+    /// What is kept of it.
+    entry: Option<Arc<Entry>>,
+    took: Duration,
+}
+
+type Outcome = Result<Arc<Landed>, CallError>;
+
+impl Gateway {
+    /// Answers from the cache, from a call that is under way, or makes the call.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        record: &mut Record,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let (directives, reference, route, place) =
+            (ask.directives, ask.reference.clone(), ask.route, ask.place.clone());
+        let reference = reference.as_deref();
+        if !directives.no_cache
+            && let Some(hit) = self.known(live, &ask, directives.max_age, record).await
+            // "Pending" is no answer that is stored.
+            && !(directives.only_if_cached && hit.entry.pending.is_some())
+        {
+            return Ok(from_entry(&hit, reference, route, record));
+        }
+        if directives.only_if_cached {
+            return Err(Rejection::OnlyIfCached);
+        }
+        // The caller wants an answer that is newer than any call which began before.
+        let newer = directives.no_cache
+            || directives.no_store
+            || directives.max_age.is_some() && self.known(live, &ask, None, record).await.is_some();
+        if newer {
+            let landed = self.spawn_call(live, ask, None, None, record).await?;
+            let stored = landed.is_stored();
+            return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
+        }
+        match self.join(live, ask, record).await {
+            Ok(Joined::Hit(hit)) => Ok(from_entry(&hit, reference, route, record)),
+            Ok(Joined::Led(landed)) if !landed.is_failure() => {
+                let stored = landed.is_stored();
+                let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
+                Ok(brought(&landed, Report::Miss { stored }, outcome, record))
+            }
+            failed => {
+                // Nothing new, and it is upstream's fault: what is old may have to do.
+                if let Some(hit) = self.cache.look_up_stale(&place, &record.redis).await {
+                    return Ok(from_stale(&hit, reference, route, record));
+                }
+                match failed? {
+                    Joined::Led(landed) => {
+                        Ok(brought(&landed, Report::Miss { stored: false }, CacheOutcome::Miss, record))
+                    }
+                    Joined::Shared(landed, body) => Ok(collapsed(&landed.answer, body.with(reference), route, record)),
+                    Joined::Hit(hit) => Ok(from_entry(&hit, reference, route, record)),
+                }
+            }
+        }
+    }
+
+    /// What is known already, here or in Redis. That a request is pending is looked after, if the word is not new.
+    async fn known(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: &Ask,
+        max_age: Option<Duration>,
+        record: &Record,
+    ) -> Option<Hit> {
+        let hit = match self.cache.look_up(&ask.place, max_age) {
+            Some(hit) => hit,
+            // Without a directive the call that follows asks Redis anyway, with one question less.
+            None if max_age.is_some() || ask.directives.only_if_cached => {
+                self.cache.look_further(&ask.place, max_age, &record.redis).await?
+            }
+            None => return None,
+        };
+        let (Some(id), Subject::Bank) = (&hit.entry.pending, ask.place.subject) else { return Some(hit) };
+        if hit.age >= POLL_INTERVAL {
+            self.poll(live, ask, id, record).await;
+            return self.cache.look_up(&ask.place, max_age);
+        }
+        Some(hit)
+    }
+
+    /// Asks upstream what became of a pending request, as its own GET would; a final answer takes the place of "pending".
+    async fn poll(self: &Arc<Self>, live: &Arc<Live>, ask: &Ask, id: &str, record: &Record) {
+        let Some(account) = ask.account else { return };
+        let target = format!("{}/{}", ask.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, PATH));
+        let Ok(target) = PathAndQuery::try_from(target) else { return };
+        let Some(name) = live.accounts.get(account).map(|account| &account.name) else { return };
+        let place = self.cache.place(&Scope::shared(name), Subject::BankGet, target.as_str(), &[]);
+        if self.cache.look_up(&place, None).is_some() {
+            return;
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let outgoing = look(target, headers);
+        let (route, account, tags) = (RouteName::BankGet, Some(account), BTreeSet::new());
+        let directives = ask.directives;
+        let poll = Ask { place, route, directives, reference: None, account, outgoing, tags };
+        // What comes of it is in the cache, or upstream could not be asked: then it is still pending, as far as we know.
+        let _: Result<Joined, Rejection> = Box::pin(self.join(live, poll, record)).await;
+    }
+
+    /// Joins the call that is under way for a question, or makes it.
+    async fn join(self: &Arc<Self>, live: &Arc<Live>, ask: Ask, record: &Record) -> Result<Joined, Rejection> {
+        let patience = live.upstream.timeouts().answer * 2;
+        loop {
+            // A call may have landed in the meantime.
+            if let Some(hit) = self.cache.look_up(&ask.place, None) {
+                return Ok(Joined::Hit(hit));
+            }
+            let leader = match self.flights.join(&ask.place.key) {
+                Seat::Leader(leader) => leader,
+                Seat::Waiter(waiter) => {
+                    let Some(landed) = waiter.landed().await else { continue };
+                    let landed = landed?;
+                    match landed.shared.clone() {
+                        Some(body) => return Ok(Joined::Shared(landed, body)),
+                        // What came back is for the other one's eyes alone.
+                        None => continue,
+                    }
+                }
+            };
+            // The answer may have landed between the look-up and here.
+            if let Some(hit) = self.cache.look_up(&ask.place, None) {
+                return Ok(Joined::Hit(hit));
+            }
+            let lease = match self.cache.claim(&ask.place, &record.redis, patience).await {
+                Claim::Hit(hit) => return Ok(Joined::Hit(hit)),
+                Claim::Landed(told) => {
+                    let landed = told_here(told)?;
+                    leader.land(Ok(Arc::clone(&landed)));
+                    match landed.shared.clone() {
+                        Some(body) => return Ok(Joined::Shared(landed, body)),
+                        None => continue,
+                    }
+                }
+                Claim::Lead(lease) => Some(lease),
+                Claim::Alone => None,
+            };
+            return Ok(Joined::Led(self.spawn_call(live, ask, Some(leader), lease, record).await?));
+        }
+    }
+
+    /// Makes the call in a task of its own, which ends whether or not anybody still waits.
+    async fn spawn_call(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        leader: Option<Leader<Outcome>>,
+        lease: Option<Lease>,
+        record: &Record,
+    ) -> Result<Arc<Landed>, Rejection> {
+        let (gateway, live, permit) = (Arc::clone(self), Arc::clone(live), record.permit());
+        let (done, landed) = tokio::sync::oneshot::channel();
+        self.tasks.spawn(async move {
+            let _held = permit;
+            let (place, account) = (ask.place.clone(), ask.account);
+            // A panic is a bug; it must not make every waiter send the same again.
+            let call = AssertUnwindSafe(gateway.call(&live, ask)).catch_unwind();
+            let called = renewing(call, lease.as_ref()).await;
+            let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
+            if let Some(leader) = leader {
+                leader.land(answer.clone());
+            }
+            // Whoever asked may have gone away.
+            let _ = done.send(answer.clone());
+            // Other nodes hear of it after those here, whom Redis need not keep waiting.
+            let account = account.and_then(|index| live.accounts.get(index)).map(|account| &account.name);
+            match (answer.as_ref().ok().and_then(|landed| landed.entry.as_ref()), lease) {
+                (Some(entry), lease) => gateway.cache.publish(&place, entry, account, lease).await,
+                (None, Some(lease)) => lease.land(&told_elsewhere(&answer)).await,
+                (None, None) => {}
+            }
+        });
+        // The task always sends, unless the process ends.
+        Ok(landed.await.map_err(|_| Rejection::Internal)??)
+    }
+
+    async fn call(&self, live: &Live, ask: Ask) -> Result<Landed, CallError> {
+        let started = self.clock.now();
+        let account = ask.account.and_then(|index| live.accounts.get(index));
+        let credential = account.map(|account| &account.credential);
+        let total = live.upstream.timeouts().answer;
+        let target = ask.outgoing.target.clone();
+        let answer = match live.upstream.send(ask.outgoing, credential).await {
+            Ok(response) => upstream::collect(response, credential, total).await,
+            Err(error) => Err(error),
+        };
+        let took = self.clock.now().saturating_duration_since(started);
+        if let Some(account) = account {
+            account.metrics.request(ask.route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+        }
+        let mut answer = answer?;
+        call::forwardable_response(&mut answer.headers);
+        let subject = ask.place.subject;
+        // Bank answers echo a reference. Where none was given there is none to echo; else its absence is the answer.
+        let echoes = subject == Subject::Bank && answer.status.is_success();
+        let absent = if echoes && ask.reference.is_none() { Absent::Insert } else { Absent::Leave };
+        // Whoever looks at a request sees the reference that it was made with.
+        let split = if subject == Subject::BankGet { None } else { Spliced::split(&answer.body, absent) };
+        let whole = split.is_none() || !answer.status.is_success();
+        let spliced = split.unwrap_or_else(|| Spliced::whole(&answer.body));
+        let mut tags = ask.tags;
+        tags.append(&mut self.persons.in_json(&answer.body));
+        let entry = if ask.directives.no_store { None } else { self.keep(&ask.place, &answer, &spliced, tags) };
+        if let (Some(account), Some(entry)) = (account, &entry) {
+            match (&entry.pending, subject) {
+                (Some(id), Subject::Bank) => {
+                    self.cache.await_result(&account.name, id, &ask.place, target.path(), entry)
+                }
+                (None, Subject::BankGet) => self.settle(&account.name, &target, &answer).await,
+                _ => {}
+            }
+        }
+        // An error's text may quote the reference, outside of the place that is ours to change.
+        let tells = whole && ask.reference.as_deref().is_some_and(|reference| quotes(&spliced, reference));
+        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, took })
+    }
+
+    fn keep(&self, place: &Place, answer: &Collected, spliced: &Spliced, tags: BTreeSet<Tag>) -> Option<Arc<Entry>> {
+        let content_type = answer.headers.get(CONTENT_TYPE);
+        self.cache.offer(place, Offer { status: answer.status, content_type, body: &answer.body, spliced, tags })
+    }
+
+    /// Gives the final answer to a pending request its place: who asks the same from now on gets it.
+    async fn settle(&self, account: &AccountName, target: &PathAndQuery, answer: &Collected) {
+        let Some((path, id)) = target.path().rsplit_once('/') else { return };
+        let Some(awaited) = self.cache.awaited(account, id, &Budget::of(SETTLING)).await else { return };
+        // Another version of the API says the same in another shape.
+        if awaited.path != path {
+            return;
+        }
+        let spliced = Spliced::split(&answer.body, Absent::Insert).unwrap_or_else(|| Spliced::whole(&answer.body));
+        let mut tags = awaited.tags;
+        tags.append(&mut self.persons.in_json(&answer.body));
+        if let Some(entry) = self.keep(&awaited.place, answer, &spliced, tags) {
+            self.cache.publish(&awaited.place, &entry, Some(account), None).await;
+        }
+    }
+}
+
+/// What joining comes to.
+enum Joined {
+    Hit(Hit),
+    /// The own call's answer.
+    Led(Arc<Landed>),
+    /// Another's, with the body for anybody.
+    Shared(Arc<Landed>, Spliced),
+}
+
+impl Landed {
+    /// Whether it is kept as a result.
+    fn is_stored(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.pending.is_none())
+    }
+
+    /// Whether upstream says that it is its own fault.
+    fn is_failure(&self) -> bool {
+        self.answer.status.is_server_error()
+    }
+}
+
+/// What a path segment can't hold (RFC 3986, section 3.3).
+const PATH: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A call, and meanwhile the lease renewed.
+async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T {
+    let Some(lease) = lease else { return call.await };
+    let renew = async {
+        loop {
+            tokio::time::sleep(LEASE_RENEWAL).await;
+            lease.renew().await;
+        }
+    };
+    tokio::select! {
+        answer = call => answer,
+        () = renew => unreachable!("renewing has no end"),
+    }
+}
+
+/// What another node's call brought, as if a call here had.
+fn told_here(told: Told) -> Outcome {
+    match told {
+        Told::Failed(reason) => Err(CallError::from_number(reason)),
+        Told::Answer(status, content_type, shared) => {
+            let status = StatusCode::from_u16(status).map_err(|_| CallError::Garbled)?;
+            let content_type = content_type.and_then(|value| HeaderValue::from_bytes(&value).ok());
+            let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
+            let answer = Collected { status, headers, body: Bytes::new() };
+            Ok(Arc::new(Landed { answer, shared, entry: None, took: Duration::ZERO }))
+        }
+    }
+}
+
+/// What a call brought, as other nodes are told.
+fn told_elsewhere(outcome: &Outcome) -> Told {
+    match outcome {
+        Err(error) => Told::Failed(error.number()),
+        Ok(landed) => {
+            let content_type = landed.answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
+            Told::Answer(landed.answer.status.as_u16(), content_type, landed.shared.clone())
+        }
+    }
+}
+
+/// Whether a body has a reference (JSON text with its quotes) anywhere in it. One of two letters could be any two
+/// letters, and tells nothing.
+fn quotes(body: &Spliced, reference: &[u8]) -> bool {
+    let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
+    bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
+}
+
+/// The reply from an entry.
+pub(super) fn from_entry(
+    hit: &Hit,
+    reference: Option<&[u8]>,
+    route: RouteName,
+    record: &mut Record,
+) -> Response<ReplyBody> {
+    // That a request is pending is no stored result: it is another's call, which goes on.
+    let pending = hit.entry.pending.is_some() && route == RouteName::Bank;
+    let (outcome, saved, report) = if pending {
+        (CacheOutcome::Shared, Saved::Shared, Report::Pending)
+    } else {
+        (CacheOutcome::Hit, Saved::Hit, Report::Hit { ttl: hit.ttl })
+    };
+    record.cache = outcome;
+    record.metrics().saved(route, saved);
+    let mut response = stored(hit, reference, report);
+    if !pending {
+        response.headers_mut().insert(AGE, HeaderValue::from(hit.age.as_secs()));
+    }
+    response
+}
+
+/// The reply from an entry that is past its lifetime.
+fn from_stale(hit: &Hit, reference: Option<&[u8]>, route: RouteName, record: &mut Record) -> Response<ReplyBody> {
+    record.cache = CacheOutcome::Stale;
+    record.metrics().saved(route, Saved::Hit);
+    let mut response = stored(hit, reference, Report::Stale { by: hit.age.saturating_sub(hit.entry.lifetime) });
+    response.headers_mut().insert(AGE, HeaderValue::from(hit.age.as_secs()));
+    response
+}
+
+fn stored(hit: &Hit, reference: Option<&[u8]>, report: Report) -> Response<ReplyBody> {
+    let body = ReplyBody::full(hit.entry.body.with(reference));
+    let mut response = bare(hit.entry.status, hit.entry.content_type.as_ref(), body);
+    response.headers_mut().insert(CACHE_STATUS, report.header());
+    response
+}
+
+/// The reply to who made the call: upstream's answer as it came.
+fn brought(landed: &Landed, report: Report, outcome: CacheOutcome, record: &mut Record) -> Response<ReplyBody> {
+    record.cache = outcome;
+    record.upstream_took = Some(landed.took);
+    record.upstream_status = Some(landed.answer.status.as_u16());
+    let body = ReplyBody::full(landed.answer.body.clone());
+    let mut response = whole(landed.answer.status, landed.answer.headers.clone(), body);
+    response.headers_mut().insert(CACHE_STATUS, report.header());
+    response
+}
+
+/// The reply to who waited for another's call, with nothing in it of the other.
+fn collapsed(answer: &Collected, body: Bytes, route: RouteName, record: &mut Record) -> Response<ReplyBody> {
+    record.cache = CacheOutcome::Collapsed;
+    record.metrics().saved(route, Saved::Collapsed);
+    let mut response = bare(answer.status, answer.headers.get(CONTENT_TYPE), ReplyBody::full(body));
+    response.headers_mut().insert(CACHE_STATUS, Report::Collapsed.header());
+    response
+}
+
+fn bare(status: StatusCode, content_type: Option<&HeaderValue>, body: ReplyBody) -> Response<ReplyBody> {
+    let mut headers = HeaderMap::with_capacity(8);
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, content_type.clone());
+    }
+    whole(status, headers, body)
+}

@@ -1,0 +1,290 @@
+//! Several gateways that share a cache by Redis.
+
+use crate::support::{Held, Redis, Rig, Upstream, until};
+use bytes::Bytes;
+use http_body_util::Full;
+use redis::cmd;
+use serde_json::json;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const CFT: &str = "/v1/identity/cft/individual_watchlist";
+
+fn account(number: &str, reference: &str) -> String {
+    json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
+}
+
+/// Two nodes over one simulator.
+async fn two(redis: &Redis) -> (Rig, Rig) {
+    let a = Rig::builder().redis(redis).start().await;
+    let b = a.another().await;
+    (a, b)
+}
+
+#[tokio::test]
+async fn what_one_node_was_told_the_other_knows() {
+    let redis = Redis::start().await;
+    let (a, b) = two(&redis).await;
+    let first = a.post("lending", BANK, account("1234567855", "loan-1")).send().await;
+    assert_eq!(first.header("cache-status"), "iluma-gateway; fwd=uri-miss; stored");
+    let second = b.post("payments", BANK, account("1234567855", "pay-1")).send().await;
+    assert!(second.header("cache-status").starts_with("iluma-gateway; hit; ttl=60"), "{:?}", second.headers);
+    assert_eq!((&second.json()["reference_id"], &second.json()["id"]), (&json!("pay-1"), &first.json()["id"]));
+    let person = json!({"given_name": "Contoh", "surname": "Demo"}).to_string();
+    a.post("lending", CFT, person.clone()).send().await;
+    let known = b.post("lending", CFT, person).header("cache-control", "only-if-cached").send().await;
+    assert_eq!(known.status, 200);
+    assert_eq!(a.sim().stats().requests, 2);
+    b.metric_becomes(r#"iluma_gateway_redis_cache_total{outcome="hit"}"#, |hits| hits == 2.0).await;
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_hundred_identical_questions_at_two_nodes_make_one_call() {
+    let redis = Redis::start().await;
+    let a =
+        Rig::builder().redis(&redis).simulator(|options| options.latency = Duration::from_millis(100)).start().await;
+    let b = a.another().await;
+    for round in 1..=10 {
+        let mut crowd = JoinSet::new();
+        for at in 0..100 {
+            let (node, team) = (if at % 2 == 0 { &a } else { &b }, if at % 3 == 0 { "lending" } else { "payments" });
+            let reference = format!("r{at}");
+            let ask = node.post(team, BANK, account(&format!("12345678{}", 10 + round), &reference));
+            crowd.spawn(async move { (reference, ask.send().await) });
+        }
+        while let Some(done) = crowd.join_next().await {
+            let (reference, answer) = done.expect("an answer");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["reference_id"], reference.as_str());
+        }
+        assert_eq!(a.sim().stats().requests, round);
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+/// An answer that is not kept reaches those who wait for it on the other node, and no herd follows a failure.
+#[tokio::test]
+async fn an_answer_that_is_not_kept_is_everybodys_on_every_node() {
+    let redis = Redis::start().await;
+    let held = Upstream::answering(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        let body = Full::new(Bytes::from_static(br#"{"error_code":"SERVER_ERROR","message":"m"}"#));
+        http::Response::builder().status(500).header("content-type", "application/json").body(body).expect("an answer")
+    })
+    .await;
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    let mut crowd = JoinSet::new();
+    for at in 0..20 {
+        let ask = if at % 2 == 0 { &a } else { &b }.post("lending", BANK, account("12", "x"));
+        crowd.spawn(ask.send());
+    }
+    while let Some(answer) = crowd.join_next().await {
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, &answer.json()["error_code"]), (500, &json!("SERVER_ERROR")));
+    }
+    // Who comes after the answer asks anew; in this crowd that is at most who was late.
+    assert!(held.heard().len() <= 2, "{}", held.heard().len());
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
+    let redis = Redis::start().await;
+    let held = Held::start().await;
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    // The lease of a node that is gone: nobody renews it, nobody releases it.
+    let mut asked = JoinSet::new();
+    asked.spawn(a.post("lending", BANK, account("12", "a")).send());
+    held.holds(1).await;
+    let leases: Vec<Vec<u8>> = redis.ask(cmd("KEYS").arg("*:lease:*"));
+    redis.ask::<()>(cmd("SET").arg(&leases[0]).arg("somebody else").arg("PX").arg(500));
+    asked.spawn(b.post("payments", BANK, account("12", "b")).send());
+    held.holds(2).await;
+    held.release(2);
+    while let Some(answer) = asked.join_next().await {
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    let left = || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*"));
+    until("no lease is left", || left().is_empty()).await;
+    b.stop().await;
+    a.stop().await;
+}
+
+/// What is planted here is invented.
+#[tokio::test]
+async fn what_is_in_redis_tells_nothing() {
+    let redis = Redis::start().await;
+    let rig = Rig::builder().redis(&redis).simulator(|options| options.pending_first = true).start().await;
+    let number = "5550123456789";
+    let answer = rig.post("lending", BANK, account(number, "planted-reference")).send().await;
+    assert_eq!(answer.json()["status"], "PENDING");
+    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+    let final_answer = loop {
+        let answer = rig.ask("lending", "GET", &format!("{BANK}/{id}")).send().await;
+        if answer.json()["status"] != "PENDING" {
+            break answer.json();
+        }
+        rig.clock.advance(Duration::from_secs(1));
+    };
+    let holder = final_answer["result"]["account_holder_name"].as_str().expect("a name").to_owned();
+    rig.post("payments", BANK, account(number, "other-planted")).send().await;
+    rig.post("lending", CFT, json!({"given_name": "Planted", "surname": "Person"}).to_string()).send().await;
+    until("answers are in Redis", || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() >= 3).await;
+    let everything = redis.everything();
+    assert!(everything.len() > 1000);
+    for planted in [number, &holder, "planted", "Planted", "Person", &id, rig.key("lending"), &rig.account_key] {
+        let found = everything.windows(planted.len()).any(|window| window == planted.as_bytes());
+        assert!(!found, "{planted} is in Redis");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_rotated_without_a_miss_and_a_retired_one_is_a_miss() {
+    let redis = Redis::start().await;
+    let keys = |list: &str| format!("encryption_keys = [{list}]");
+    let (old, new) = (r#"{ id = "old", key = { env = "OLD" } }"#, r#"{ id = "new", key = { env = "NEW" } }"#);
+    let a = Rig::builder().secret("OLD", &"0a".repeat(32)).secret("NEW", &"0b".repeat(32)).redis(&redis);
+    let a = a.section("state", &keys(old)).start().await;
+    a.post("lending", BANK, account("1234567811", "a")).send().await;
+    let stored = |count: usize| {
+        let redis = &redis;
+        move || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() == count
+    };
+    until("the old key's entry", stored(1)).await;
+
+    let b = a.another_with(|text| text.replace(&keys(old), &keys(&format!("{new}, {old}")))).await;
+    assert!(b.post("lending", BANK, account("1234567811", "b")).send().await.header("cache-status").contains("hit"));
+    b.post("lending", BANK, account("1234567812", "b")).send().await;
+    until("the new key's entry", stored(2)).await;
+
+    let c = a.another_with(|text| text.replace(&keys(old), &keys(new))).await;
+    assert!(c.post("lending", BANK, account("1234567812", "c")).send().await.header("cache-status").contains("hit"));
+    let missed = c.post("lending", BANK, account("1234567811", "c")).send().await;
+    assert_eq!((missed.status, missed.header("cache-status")), (200, "iluma-gateway; fwd=uri-miss; stored"));
+    c.metric_becomes(r#"iluma_gateway_redis_cache_total{outcome="damaged"}"#, |count| count == 1.0).await;
+    for node in [c, b, a] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_person_is_erased_everywhere_whatever_is_under_way() {
+    let redis = Redis::start().await;
+    let held = Held::start().await;
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let (b, c) = (a.another().await, a.another().await);
+    held.release(2);
+    for number in ["12", "123"] {
+        for node in [&a, &b, &c] {
+            assert_eq!(node.post("lending", BANK, account(number, "x")).send().await.status, 200);
+        }
+    }
+    assert_eq!(held.arrived(), 2);
+    // One call about the same person is under way, in another version of the API.
+    let mut under_way = JoinSet::new();
+    let other = "/v2.2/identity/bank_account_data_requests";
+    under_way.spawn(b.post("payments", other, account("12", "y")).send());
+    held.holds(3).await;
+    let order = json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string();
+    let erased = a.operate("POST", "/v1/erase").json(order.clone()).send().await;
+    assert_eq!(erased.status, 200, "{}", erased.text());
+    assert_eq!(
+        erased.json(),
+        json!({"removed": {"memory": 3, "redis": 1, "owners": 0, "callbacks": 0, "deliveries": 0}})
+    );
+    held.release(1);
+    assert_eq!(under_way.join_next().await.expect("a call").expect("an answer").status, 200);
+
+    let only_stored = |node: &Rig, path: &str, number: &str| {
+        node.post("lending", path, account(number, "z")).header("cache-control", "only-if-cached").send()
+    };
+    for node in [&a, &b, &c] {
+        assert_eq!(only_stored(node, BANK, "12").await.status, 504);
+        assert_eq!(only_stored(node, other, "12").await.status, 504, "what was under way is not kept");
+        assert_eq!(only_stored(node, BANK, "123").await.status, 200, "somebody else");
+    }
+    let again = a.operate("POST", "/v1/erase").json(order).send().await;
+    assert_eq!(
+        again.json(),
+        json!({"removed": {"memory": 0, "redis": 0, "owners": 0, "callbacks": 0, "deliveries": 0}})
+    );
+    for node in [c, b, a] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_purge_reaches_every_node() {
+    let redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).tenant("payments", "share_cache = false").start().await;
+    let b = a.another().await;
+    let person = json!({"given_name": "Contoh", "surname": "Demo"}).to_string();
+    let fill = async || {
+        for node in [&a, &b] {
+            for team in ["lending", "payments"] {
+                node.post(team, BANK, account("1234567855", "x")).send().await;
+                node.post(team, CFT, person.clone()).send().await;
+            }
+        }
+    };
+    let stored = async |node: &Rig, team: &str, path: &str| {
+        let body = if path == CFT { person.clone() } else { account("1234567855", "x") };
+        node.post(team, path, body).header("cache-control", "only-if-cached").send().await.status == 200
+    };
+    for (order, gone) in [
+        (json!({"route": "cft"}), [("lending", CFT), ("payments", CFT)].as_slice()),
+        (json!({"route": "bank"}), &[("lending", BANK), ("payments", BANK)]),
+        (json!({"tenant": "payments"}), &[("payments", BANK), ("payments", CFT)]),
+        (json!({"all": true}), &[("lending", BANK), ("lending", CFT), ("payments", BANK), ("payments", CFT)]),
+    ] {
+        fill().await;
+        until("every answer is in Redis", || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() == 4).await;
+        let purged = b.operate("POST", "/v1/cache/purge").json(order.to_string()).send().await;
+        assert_eq!(purged.status, 200, "{}", purged.text());
+        let removed = json!({"memory": 2 * gone.len(), "redis": gone.len()});
+        assert_eq!(purged.json(), json!({"removed": removed}), "{order}");
+        for (team, path) in [("lending", BANK), ("lending", CFT), ("payments", BANK), ("payments", CFT)] {
+            for node in [&a, &b] {
+                assert_eq!(stored(node, team, path).await, !gone.contains(&(team, path)), "{order} {team} {path}");
+            }
+        }
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+/// Without a word from Redis for five seconds a node can't know of purges.
+#[tokio::test]
+async fn a_node_that_is_cut_off_serves_no_watchlist_answer_from_memory() {
+    let redis = Redis::start().await;
+    let rig = Rig::builder().redis(&redis).start().await;
+    let person = json!({"given_name": "Contoh", "surname": "Demo"}).to_string();
+    let ask = async |path: &str, body: &str| {
+        rig.post("lending", path, body).header("cache-control", "only-if-cached").send().await.status
+    };
+    rig.post("lending", CFT, person.clone()).send().await;
+    rig.post("lending", BANK, account("1234567855", "x")).send().await;
+    assert_eq!((ask(CFT, &person).await, ask(BANK, &account("1234567855", "x")).await), (200, 200));
+    redis.pause();
+    rig.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
+    rig.clock.advance(Duration::from_secs(5));
+    assert_eq!((ask(CFT, &person).await, ask(BANK, &account("1234567855", "x")).await), (504, 200));
+    let purged = rig.operate("POST", "/v1/cache/purge").json(r#"{"route":"cft"}"#).send().await;
+    assert_eq!((purged.status, &purged.json()["left"][1]), (503, &json!("the memory of the other nodes")));
+    assert_eq!(purged.json()["left"][0], "redis");
+    let through = rig.post("lending", CFT, person.clone()).send().await;
+    assert_eq!(through.status, 200, "an outage of Redis is nothing to a team");
+    redis.resume();
+    rig.metric_becomes("iluma_gateway_redis_up", |up| up == 1.0).await;
+    let purged = rig.operate("POST", "/v1/cache/purge").json(r#"{"route":"cft"}"#).send().await;
+    assert_eq!(purged.status, 200, "{}", purged.text());
+    rig.stop().await;
+}
