@@ -171,7 +171,7 @@ async fn the_seal_finds_the_team_and_the_team_its_own_reference() {
     assert_eq!(heard.body, body.replace("lending:", ""));
     payments.hears(1).await;
     assert_eq!(payments.bodies(), [r#"{"id":"2"}"#]);
-    rig.metric_becomes(r#"iluma_gateway_callback_queue{state="waiting",tenant="none"}"#, |count| count == 0.0).await;
+    lists(&rig, "delivered", 2).await;
     assert_eq!(listed(&rig, "queued").await.len(), 0);
     assert_eq!(lending.heard().len(), 1, "repeats are recognised");
     assert_eq!((rig.metric(&received("stored")).await, rig.metric(&received("repeat")).await), (2.0, 4.0));
