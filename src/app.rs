@@ -1,12 +1,12 @@
 //! The composition root: the only place that wires parts together.
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Orders};
 use crate::cache::{Cache, Counts};
 use crate::callback::{self, Callbacks, Hooks, Note};
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
 use crate::database::{Database, OpenError};
-use crate::gateway::{Gateway, Telemetry};
+use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::link::Link;
 use crate::person::Persons;
 use crate::server::{Bounds, Server, TlsHandle};
@@ -78,6 +78,9 @@ pub enum StartError {
     /// The machine's trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
+    /// Where nodes share.
+    #[error("state.redis: {0}")]
+    Redis(#[from] redis::RedisError),
     /// The embedded database.
     #[error("state.path: {path}: {source}", path = path.display())]
     State {
@@ -86,9 +89,6 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
-    /// Where nodes share.
-    #[error("state.redis: {0}")]
-    Redis(#[from] redis::RedisError),
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -119,11 +119,11 @@ pub struct App {
     servers: Tasks,
     admin_server: Tasks,
     leftovers: Tasks,
-    /// What fans callbacks out and delivers them.
-    relay: Tasks,
     /// What goes on beside requests for as long as there may be some.
     background: Tasks,
     stop_background: CancellationToken,
+    /// What fans callbacks out and delivers them.
+    relay: Tasks,
     log: LogWriter,
 }
 
@@ -145,18 +145,23 @@ impl App {
         let links = Links::new(settings)?;
         let state = open(&settings.state, &clock)?;
         let persons = Persons::new(settings.state.root_key.expose_secret());
-        // Nobody learns from what arrives yet but the relay, which is told by state.
-        let (callbacks, inflow, _arrivals) =
-            Callbacks::new(settings, state.clone(), hooks(&metrics, persons.clone()), clock.clone())?;
-        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock };
-        let gateway =
-            Gateway::new(settings, telemetry, leftovers.clone(), links.cache.clone(), Arc::clone(&callbacks))?;
-        let gateway = Arc::new(gateway);
+        let hooks = hooks(&metrics, &persons);
+        let (callbacks, inflow, arrivals) = Callbacks::new(settings, state.clone(), hooks, clock.clone())?;
+        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: clock.clone() };
+        let parts = Parts { link: links.cache.clone(), persons: persons.clone(), callbacks: Arc::clone(&callbacks) };
+        let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), parts)?);
         links.keep(&background, &stop_background);
         gateway.cache().keep(&background, stop_background.clone());
+        let (learner, stop_learning) = (Arc::clone(&gateway), stop_background.clone());
+        background.spawn(async move {
+            let _: Option<()> = stop_learning.run_until_cancelled(learner.learn(arrivals)).await;
+        });
         links.await_them().await;
-        let admin = Admin::new(settings, metrics.clone(), Arc::clone(gateway.cache()), persons, state.clone());
-        let admin = Arc::new(admin);
+        let admin = Arc::new(Admin::new(
+            settings,
+            metrics.clone(),
+            Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons },
+        ));
         mirror(&metrics, &gateway, &access, &redactor, &links);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
@@ -184,9 +189,9 @@ impl App {
             servers: Tasks::new(),
             admin_server: Tasks::new(),
             leftovers,
-            relay: Tasks::new(),
             background,
             stop_background,
+            relay: Tasks::new(),
             log,
         };
         app.callbacks.run(inflow, &app.relay, &app.stop);
@@ -369,29 +374,6 @@ async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bou
     bound.map_err(|source| StartError::Bind { key, address: listener.listen, source })
 }
 
-/// The embedded state.
-fn open(settings: &crate::config::State, clock: &Clock) -> Result<State, StartError> {
-    let database = Database::open(&settings.path, &[state::MIGRATIONS])
-        .map_err(|source| StartError::State { path: settings.path.clone(), source })?;
-    Ok(State::Sqlite(Arc::new(Sqlite::new(database, settings, clock.clone()))))
-}
-
-/// What callbacks are counted as, and whom they are about.
-fn hooks(metrics: &Metrics, persons: Persons) -> Hooks {
-    let metrics = metrics.clone();
-    let note = move |note: Note<'_>| match note {
-        Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
-        Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
-        Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
-        Note::Queues(queues, now) => {
-            let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
-            let tenants = queues.tenants.iter().map(|(tenant, queued, dead)| (tenant, *queued, *dead));
-            metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
-        }
-    };
-    Hooks { persons: Box::new(move |body| persons.in_json(body).into_iter().collect()), note: Box::new(note) }
-}
-
 /// The ways to Redis: none where a gateway serves alone.
 #[derive(Debug)]
 struct Links {
@@ -422,6 +404,29 @@ impl Links {
             let _ = tokio::time::timeout(REDIS_PATIENCE, up.wait_for(|up| *up)).await;
         }
     }
+}
+
+/// The embedded state.
+fn open(settings: &crate::config::State, clock: &Clock) -> Result<State, StartError> {
+    let database = Database::open(&settings.path, &[state::MIGRATIONS])
+        .map_err(|source| StartError::State { path: settings.path.clone(), source })?;
+    Ok(State::Sqlite(Arc::new(Sqlite::new(database, settings, clock.clone()))))
+}
+
+/// What callbacks are counted as, and who tells persons.
+fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
+    let metrics = metrics.clone();
+    let note = move |note: Note<'_>| match note {
+        Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
+        Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
+        Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
+        Note::Queues(queues, now) => {
+            let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
+            let tenants = queues.tenants.iter().map(|(tenant, queued, dead)| (tenant, *queued, *dead));
+            metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
+        }
+    };
+    Hooks { persons: persons.clone(), note: Box::new(note) }
 }
 
 /// Lets metrics read what other parts count.

@@ -26,7 +26,7 @@ pub use urls::UrlError;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::name::{AccountName, CallbackType, TenantName};
-use crate::person::Tag;
+use crate::person::Persons;
 use crate::state::{Made, Queues, State, StateError};
 use crate::tasks::Tasks;
 use arc_swap::ArcSwap;
@@ -73,14 +73,11 @@ pub struct Callbacks {
 
 /// What the rest of the gateway is asked and told.
 pub struct Hooks {
-    /// The persons that a callback's body is about.
+    /// Finds the persons that a callback's body is about.
     pub persons: Persons,
     /// Something happened that is counted.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
 }
-
-/// Finds the persons in a callback's body.
-pub type Persons = Box<dyn Fn(&[u8]) -> Vec<Tag> + Send + Sync>;
 
 /// Something that is counted. Nothing in it comes from input.
 #[derive(Debug, Clone, Copy)]

@@ -56,30 +56,34 @@ pub struct Gateway {
     connections: Tasks,
 }
 
+/// What a gateway shares with others who serve beside it.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where nodes share the cache.
+    pub link: Option<Link>,
+    /// Tells persons apart, and nobody who they are.
+    pub persons: Persons,
+    /// Everything about callbacks.
+    pub callbacks: Arc<Callbacks>,
+}
+
 impl Gateway {
-    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away; `link` is where nodes share
-    /// the cache.
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(
-        settings: &Settings,
-        telemetry: Telemetry,
-        tasks: Tasks,
-        link: Option<Link>,
-        callbacks: Arc<Callbacks>,
-    ) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = link.map(|link| (link, Vault::new(&settings.state)));
+        let shared = parts.link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections)?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
-            callbacks,
+            callbacks: parts.callbacks,
             flights: Flights::new(),
-            persons: Persons::new(root),
+            persons: parts.persons,
             telemetry: Arc::new(telemetry),
             clock,
             tasks,
@@ -113,12 +117,6 @@ impl Gateway {
     #[must_use]
     pub const fn cache(&self) -> &Arc<Cache> {
         &self.cache
-    }
-
-    /// Tells persons apart, and nobody who they are.
-    #[must_use]
-    pub const fn persons(&self) -> &Persons {
-        &self.persons
     }
 
     /// Answers one request, whatever it is.

@@ -12,8 +12,8 @@
 //! - [`operator`] is the command line's way to a gateway that runs.
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
-//!   [`alarm`], [`json`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material), [`link`]
-//!   (Redis), [`database`] (the embedded one), and [`state`] (what must not be lost).
+//!   [`alarm`], [`json`], [`splice`], [`byte_size`], [`keygen`], [`trust`], [`person`]; on top of it [`vault`] (key material),
+//!   [`link`] (Redis), [`database`] (the embedded one), and [`state`] (what must not be lost).
 
 pub mod admin;
 pub mod alarm;
@@ -39,6 +39,7 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod simulator;
+pub mod splice;
 pub mod state;
 pub mod tasks;
 pub mod telemetry;

@@ -127,6 +127,7 @@ impl Rejection {
             Self::Body(BodyError::UnknownType) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_content_type"),
             Self::Body(BodyError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_body"),
             Self::Body(BodyError::Reference) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_reference"),
+            Self::Body(BodyError::Foreign) => Shape(StatusCode::BAD_REQUEST, INVALID, "foreign_reference"),
             Self::Call(CallError::Unreachable) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_unreachable")
             }

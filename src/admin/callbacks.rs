@@ -13,29 +13,36 @@ use std::time::{Duration, SystemTime};
 /// Entries of a page, if nothing is said.
 const PAGE: usize = 100;
 
-type Answer = Result<Response<Full<Bytes>>, Response<Full<Bytes>>>;
-
 /// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `limit` and `after` (the `next` of the page before).
-pub(super) async fn list(state: &State, query: &str) -> Answer {
-    let unclear = || invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given");
-    let (standing, page) = asked(query).ok_or_else(unclear)?;
-    let listed = state.list(standing, &page).await.map_err(unavailable)?;
-    let next = listed.last().filter(|_| listed.len() == page.most).map(|last| {
+pub(super) async fn list(state: &State, query: &str) -> Response<Full<Bytes>> {
+    let Some((standing, page)) = asked(query) else {
+        return invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given");
+    };
+    let wanted = page.most;
+    let listed = match state.list(standing, &page).await {
+        Ok(listed) => listed,
+        Err(failed) => return unavailable(failed),
+    };
+    let next = listed.last().filter(|_| listed.len() == wanted).map(|last| {
         let Cursor { at, id } = last.cursor;
         format!("{at}-{id}")
     });
     let entries: Vec<_> = listed.iter().map(|entry| shown(entry, standing)).collect();
-    Ok(json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next })))
+    json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next }))
 }
 
 /// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` or `{"all":true}`.
-pub(super) async fn replay(state: &State, order: &[u8]) -> Answer {
-    let unclear = || {
-        invalid("name one thing to replay: {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, or {\"all\":true}")
+pub(super) async fn replay(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
+    let what = wanted(body);
+    let Some(what) = what else {
+        return invalid(
+            "the body must be one of {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, {\"all\":true}",
+        );
     };
-    let replayed = state.replay(wanted(order).ok_or_else(unclear)?).await.map_err(unavailable)?;
-    tracing::info!(audit = "replay", token = "admin", replayed, "an operator's order");
-    Ok(json(StatusCode::OK, &serde_json::json!({ "replayed": replayed })))
+    match state.replay(what).await {
+        Ok(count) => json(StatusCode::OK, &serde_json::json!({ "replayed": count })),
+        Err(failed) => unavailable(failed),
+    }
 }
 
 fn asked(query: &str) -> Option<(Standing, Page)> {

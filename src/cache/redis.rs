@@ -11,6 +11,7 @@ use super::wire;
 use crate::clock::Clock;
 use crate::link::{Budget, Link, LinkError};
 use crate::person::Tag;
+use crate::splice::Spliced;
 use crate::vault::{self, Vault};
 use redis::Script;
 use std::collections::HashMap;
@@ -153,7 +154,7 @@ pub(super) enum Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// An answer; the body is none if it is for the eyes of the first one alone.
-    Answer(u16, Option<Vec<u8>>, Option<super::Spliced>),
+    Answer(u16, Option<Vec<u8>>, Option<Spliced>),
     /// No answer, for a reason whose number the caller knows.
     Failed(u8),
 }

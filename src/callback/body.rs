@@ -2,6 +2,7 @@
 
 use crate::json::Members;
 use crate::name::TenantName;
+use crate::splice::{Absent, Spliced};
 use bytes::Bytes;
 
 /// The longest id that is taken for one; Iluma's have 24 or 36 characters.
@@ -14,17 +15,7 @@ pub(super) struct Body {
     pub(super) id: Option<String>,
     /// `reference_id`, unescaped.
     pub(super) reference: Option<String>,
-    raw: Bytes,
-    cut: Cut,
-}
-
-/// Where the reference stands: without it the body is `raw[..before] + raw[after..]`, with one `raw[..from] + it + raw[to..]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// The member's value, and the member with its comma.
-    Member { before: usize, from: usize, to: usize, after: usize },
-    /// There is none; one would be added here.
-    End { at: usize, first: bool },
+    spliced: Spliced,
 }
 
 /// Why a body can't be a callback's.
@@ -41,43 +32,23 @@ impl Body {
     /// It is not a JSON object, or has no id that can be told.
     pub(super) fn parse(raw: &Bytes) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed)?;
-        let Members(members) = serde_json::from_str(text).map_err(|_| Malformed)?;
-        // Where a value stands in the text: serde_json borrows it from there.
-        let span = |value: &str| {
-            let from = value.as_ptr() as usize - text.as_ptr() as usize;
-            (from, from + value.len())
-        };
+        let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed)?;
         let only = |name: &str| {
-            let mut found = members.iter().enumerate().filter(|(_, (known, _))| known == name);
+            let mut found = members.0.iter().filter(|(known, _)| known == name);
             match (found.next(), found.next()) {
                 (_, Some(_)) => Err(Malformed),
-                (found, None) => Ok(found.map(|(index, (_, value))| (index, value.get()))),
+                (found, None) => Ok(found.map(|(_, value)| value.get())),
             }
         };
         let string = |value: &str| serde_json::from_str::<Option<String>>(value).map_err(|_| Malformed);
-        let id = only("id")?.map(|(_, value)| string(value)).transpose()?.flatten().filter(|id| !id.is_empty());
+        let id = only("id")?.map(string).transpose()?.flatten().filter(|id| !id.is_empty());
         if id.as_ref().is_some_and(|id| id.len() > LONGEST_ID) {
             return Err(Malformed);
         }
-        let (reference, cut) = match only("reference_id")? {
-            Some((index, value)) => {
-                let (from, to) = span(value);
-                let before = match index.checked_sub(1) {
-                    Some(previous) => span(members[previous].1.get()).1,
-                    None => text.find('{').map_or(0, |at| at + 1),
-                };
-                let comma = index == 0 && members.len() > 1;
-                let after = if comma { to + text[to..].find(',').map_or(0, |at| at + 1) } else { to };
-                // What is no string is nobody's reference.
-                (string(value).ok().flatten(), Cut::Member { before, from, to, after })
-            }
-            None => {
-                let end = members.last().map(|(_, value)| span(value.get()).1);
-                let at = end.unwrap_or_else(|| text.find('{').map_or(0, |at| at + 1));
-                (None, Cut::End { at, first: members.is_empty() })
-            }
-        };
-        Ok(Self { id, reference, raw: raw.clone(), cut })
+        // What is no string is nobody's reference.
+        let reference = only("reference_id")?.and_then(|value| string(value).ok().flatten());
+        let spliced = Spliced::around(text, &members, Absent::Insert).ok_or(Malformed)?;
+        Ok(Self { id, reference, spliced })
     }
 
     /// The team that the reference is sealed with, and its own reference as JSON text: none if it gave none.
@@ -89,17 +60,7 @@ impl Body {
 
     /// The body for whoever gave this reference (JSON text with its quotes), or none. Every other byte stays.
     pub(super) fn with(&self, reference: Option<&[u8]>) -> Bytes {
-        let raw = &self.raw;
-        let joined = match (self.cut, reference) {
-            (Cut::Member { before, after, .. }, None) => [&raw[..before], &raw[after..]].concat(),
-            (Cut::Member { from, to, .. }, Some(reference)) => [&raw[..from], reference, &raw[to..]].concat(),
-            (Cut::End { .. }, None) => return raw.clone(),
-            (Cut::End { at, first }, Some(reference)) => {
-                let lead: &[u8] = if first { br#""reference_id":"# } else { br#","reference_id":"# };
-                [&raw[..at], lead, reference, &raw[at..]].concat()
-            }
-        };
-        joined.into()
+        self.spliced.with(reference)
     }
 }
 

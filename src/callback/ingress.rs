@@ -181,7 +181,7 @@ impl Callbacks {
         let _place = place.ok().and_then(Result::ok).ok_or(Admission::Overloaded)?;
         let bytes = read(headers, body).await?;
         let Body { id: Some(id), .. } = Body::parse(&bytes)? else { return Ok(Admission::Test) };
-        let tags = (self.hooks.persons)(&bytes);
+        let tags = self.hooks.persons.in_json(&bytes).into_iter().collect();
         let callback = Callback { account: account.clone(), kind, id: id.clone(), body: bytes.clone(), tags };
         // Whoever is not told in time sends it again, and it is known for a repeat.
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;

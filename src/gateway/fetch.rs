@@ -5,14 +5,14 @@ use super::ask::{Ask, look};
 use super::forward::whole;
 use super::live::Live;
 use super::record::Record;
-use crate::cache::{
-    Absent, Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Spliced, Subject, Told,
-};
+use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
 use crate::call;
+use crate::callback::Arrived;
 use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::person::Tag;
 use crate::reply::{Rejection, ReplyBody};
+use crate::splice::{Absent, Spliced};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::metrics::Saved;
 use crate::upstream::{self, CallError, Collected};
@@ -25,6 +25,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -252,7 +253,11 @@ impl Gateway {
                 (Some(id), Subject::Bank) => {
                     self.cache.await_result(&account.name, id, &ask.place, target.path(), entry)
                 }
-                (None, Subject::BankGet) => self.settle(&account.name, &target, &answer).await,
+                (None, Subject::BankGet) => {
+                    if let Some((path, id)) = target.path().rsplit_once('/') {
+                        self.settle(&account.name, Some(path), id, &answer).await;
+                    }
+                }
                 _ => {}
             }
         }
@@ -266,12 +271,20 @@ impl Gateway {
         self.cache.offer(place, Offer { status: answer.status, content_type, body: &answer.body, spliced, tags })
     }
 
-    /// Gives the final answer to a pending request its place: who asks the same from now on gets it.
-    async fn settle(&self, account: &AccountName, target: &PathAndQuery, answer: &Collected) {
-        let Some((path, id)) = target.path().rsplit_once('/') else { return };
+    /// Learns from callbacks as they come: a final answer takes the place of "pending".
+    pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
+        while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+            self.settle(&account, None, &id, &Collected { status: StatusCode::OK, headers, body }).await;
+        }
+    }
+
+    /// Gives the final answer to a pending request its place: who asks the same from now on gets it. `path` is where it was
+    /// asked for, if it was.
+    async fn settle(&self, account: &AccountName, path: Option<&str>, id: &str, answer: &Collected) {
         let Some(awaited) = self.cache.awaited(account, id, &Budget::of(SETTLING)).await else { return };
         // Another version of the API says the same in another shape.
-        if awaited.path != path {
+        if path.is_some_and(|path| awaited.path != path) {
             return;
         }
         let spliced = Spliced::split(&answer.body, Absent::Insert).unwrap_or_else(|| Spliced::whole(&answer.body));

@@ -297,6 +297,7 @@ impl Metrics {
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             in_flight: gauge("in_flight", "Requests being served."),
+            mirrors,
             callbacks_received: counters(
                 "callbacks_received_total",
                 "Callbacks of Iluma's, by account and type (none: not known) and what became of them at the door.",
@@ -316,7 +317,6 @@ impl Metrics {
                 "callback_oldest_seconds",
                 "Since the oldest callback came that is still to be delivered.",
             ),
-            mirrors,
             sources: Mutex::default(),
             registry,
         };

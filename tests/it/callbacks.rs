@@ -80,7 +80,7 @@ fn refused(answer: &Answer, status: u16, code: &str) {
 }
 
 async fn listed(rig: &Rig, state: &str) -> Vec<Value> {
-    let answer = rig.operate("GET", &format!("/v1/callbacks?state={state}")).send().await;
+    let answer = rig.operator("GET", &format!("/v1/callbacks?state={state}")).send().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["callbacks"].as_array().expect("a list").clone()
 }
@@ -255,7 +255,8 @@ async fn a_failed_delivery_is_tried_again_and_then_is_a_dead_letter() {
 
     // An operator has it sent once more.
     lending.answers(204);
-    let replay = rig.operate("POST", "/v1/callbacks/replay").json(json!({ "id": dead["id"] }).to_string()).send().await;
+    let replay =
+        rig.operator("POST", "/v1/callbacks/replay").json(json!({ "id": dead["id"] }).to_string()).send().await;
     assert_eq!((replay.status, replay.json()), (200, json!({ "replayed": 1 })));
     assert_eq!(lending.hears(4).await[3].headers["webhook-id"], dead["id"].as_str().expect("an id"));
     assert_eq!(lists(&rig, "delivered", 1).await[0]["id"], dead["id"]);
@@ -275,14 +276,14 @@ async fn what_an_outage_lost_is_replayed() {
     lists(&rig, "delivered", 5).await;
     lending.answers(200);
     let before = lending.heard().len();
-    let replay = |body: Value| rig.operate("POST", "/v1/callbacks/replay").json(body.to_string()).send();
+    let replay = |body: Value| rig.operator("POST", "/v1/callbacks/replay").json(body.to_string()).send();
     assert_eq!(replay(json!({ "tenant": "lending", "since": since })).await.json()["replayed"], 5);
     lending.hears(before + 5).await;
     lists(&rig, "delivered", 10).await;
     assert_eq!(replay(json!({ "all": true })).await.json()["replayed"], 0);
     assert_eq!(payments.heard().len(), 5);
     assert_eq!(replay(json!({ "tenant": "lending" })).await.status, 400);
-    assert_eq!(rig.operate("GET", "/v1/callbacks/replay").send().await.status, 405);
+    assert_eq!(rig.operator("GET", "/v1/callbacks/replay").send().await.status, 405);
     assert_eq!(ask("GET", rig.admin_url("/v1/callbacks?state=dead")).send().await.status, 401);
     rig.stop().await;
 }
@@ -655,11 +656,11 @@ async fn an_erased_persons_callbacks_are_gone_and_later_ones_are_not_kept() {
     assert_eq!(rig.callback(KIND, body("1", "COMPLETED")).send().await.status, 200);
     lists(&rig, "dead", 1).await;
     let order = json!({ "bank_code": "BCA", "bank_account_number": "1234567855" }).to_string();
-    let erased = rig.operate("POST", "/v1/erase").json(order).send().await;
+    let erased = rig.operator("POST", "/v1/erase").json(order).send().await;
     assert_eq!((erased.status, &erased.json()["removed"]["deliveries"]), (200, &json!(1)), "{}", erased.text());
     lists(&rig, "dead", 0).await;
     lending.answers(200);
-    assert_eq!(rig.operate("POST", "/v1/callbacks/replay").json(r#"{"all":true}"#).send().await.json()["replayed"], 0);
+    assert_eq!(rig.operator("POST", "/v1/callbacks/replay").json(r#"{"all":true}"#).send().await.json()["replayed"], 0);
     let before = lending.heard().len();
     assert_eq!(rig.callback(KIND, body("1", "FAILED")).send().await.status, 200);
     lending.hears(before + 1).await;

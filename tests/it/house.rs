@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 31] = [
+const EDGES: [(&str, &[&str]); 32] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 31] = [
     ("database", &[]),
     ("json", &[]),
     ("name", &[]),
+    ("splice", &["json"]),
     ("tasks", &[]),
     ("trust", &[]),
     ("config", &["byte_size", "name"]),
@@ -25,9 +26,9 @@ const EDGES: [(&str, &[&str]); 31] = [
     ("person", &["json", "vault"]),
     ("state", &["clock", "config", "database", "name", "person", "vault"]),
     // The features, which never know each other.
-    ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
-    ("call", &["json"]),
-    ("callback", &["clock", "config", "json", "name", "person", "state", "tasks", "trust", "vault"]),
+    ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
+    ("call", &["json", "name", "splice"]),
+    ("callback", &["clock", "config", "json", "name", "person", "splice", "state", "tasks", "trust", "vault"]),
     ("limit", &["clock", "config", "name"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
@@ -50,6 +51,7 @@ const EDGES: [(&str, &[&str]); 31] = [
             "person",
             "reply",
             "route",
+            "splice",
             "tasks",
             "telemetry",
             "tenant",
@@ -86,8 +88,22 @@ const EDGES: [(&str, &[&str]); 31] = [
 ];
 
 const FEATURES: [&str; 8] = ["cache", "call", "callback", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 12] =
-    ["alarm", "byte_size", "clock", "config", "database", "json", "link", "name", "person", "state", "tasks", "vault"];
+const BASE: [&str; 14] = [
+    "alarm",
+    "byte_size",
+    "clock",
+    "config",
+    "database",
+    "json",
+    "link",
+    "name",
+    "person",
+    "splice",
+    "state",
+    "tasks",
+    "trust",
+    "vault",
+];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {

@@ -458,8 +458,8 @@ async fn callbacks_of_our_own_are_each_delivered(engine: Engine) {
     assert_eq!(engine.deliver("lending").await, ["lending/a", "lending/a", "lending/b"]);
 }
 
-fn person(byte: u8) -> Tag {
-    Tag::from_bytes(&[byte; 16]).unwrap()
+fn person(seed: u8) -> Tag {
+    Tag::from_bytes(&[seed; 16]).expect("a tag")
 }
 
 async fn a_person_is_erased_everywhere(engine: Engine) {
@@ -606,7 +606,10 @@ async fn nothing_stands_in_the_file_that_tells_of_a_person() {
     let secret = "needle-7263";
     engine
         .state
-        .own(Owning { tags: vec![Tag::from_bytes(b"needle-7263-need").unwrap()], ..owning(secret, "lending", secret) })
+        .own(Owning {
+            tags: vec![Tag::from_bytes(b"needle-7263need-").expect("a tag")],
+            ..owning(secret, "lending", secret)
+        })
         .await
         .unwrap();
     engine.state.receive(callback(secret, "{needle-7263}")).await.unwrap();

@@ -88,6 +88,11 @@ impl Rig {
         &self.secrets[name]
     }
 
+    /// A request of an operator.
+    pub fn operator(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
+    }
+
     /// The key of a team.
     pub fn key(&self, team: &str) -> &str {
         &self.keys[team]
@@ -106,11 +111,6 @@ impl Rig {
     /// The simulator.
     pub fn sim(&self) -> &Simulator {
         self.simulator.as_ref().expect("a rig with a simulator")
-    }
-
-    /// An operator's request.
-    pub fn operate(&self, method: &str, path: &str) -> Ask {
-        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
     /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
@@ -142,21 +142,21 @@ impl Rig {
 
     /// Another node, with a change made to its configuration.
     pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
-        // A node has a journal of its own.
-        let folder = Arc::new(TempDir::new().expect("a folder"));
         let text = change(self.settings_text.clone());
-        let settings = Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned());
-        let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+        // A database serves one process, and one gateway.
+        let folder = Arc::new(TempDir::new().expect("a folder"));
+        let settings =
+            Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned()).expect("settings");
         let (app, clock, log) = started(&settings).await;
         Self {
-            folder,
             app,
             simulator: None,
             clock,
             log,
             account_key: self.account_key.clone(),
+            folder,
             keys: self.keys.clone(),
-            settings_text: self.settings_text.clone(),
+            settings_text: text,
             secrets: self.secrets.clone(),
         }
     }
