@@ -750,7 +750,7 @@ like = "bank"
             (lending("max_in_flight = 0"), "tenants.lending.max_in_flight: must be a whole number from 1 to 1000000"),
             (lending("upstream_calls_per_day = -1"), "tenants.lending.upstream_calls_per_day: must be a whole number from 0 to 1000000000000"),
             (lending("routes = [\"bank\", \"cfd\"]"), "tenants.lending.routes[1]: no such route; did you mean \"cft\"?"),
-            (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, other"),
+            (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, gateway, other"),
             (lending("routes = [\"forbidden\"]"), "tenants.lending.routes[0]: no team may use these paths: they would hand out the account's key"),
             (lending(&format!("owns_unsealed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unsealed = true")), "tenants.payments.owns_unsealed: at most one team of an account may have this, and tenants.lending.owns_unsealed has it"),
             (lending("callback_hosts = [\"https://lending.internal\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
