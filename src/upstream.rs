@@ -12,11 +12,13 @@ mod credential;
 mod exchange;
 mod outgoing;
 mod pool;
+mod retry;
 
 pub use answer::{AnswerBody, AnswerError, Collected, collect, decoded};
 pub use breaker::{Breaker, Passage};
 pub use credential::Credential;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
+pub use retry::{RetryBudget, may_go_better};
 
 use crate::clock::Clock;
 use crate::config;

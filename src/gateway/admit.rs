@@ -13,16 +13,18 @@ use crate::name::{AccountName, RouteName};
 use crate::reply::{Rejection, ReplyBody};
 use crate::tasks::Tasks;
 use crate::tenant::Tenant;
-use crate::upstream::{self, AnswerBody, CallError, Collected, Passage, Progress};
+use crate::upstream::{self, AnswerBody, CallError, Collected, Outgoing, Passage, Progress};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Of a streamed answer, what is looked at to know whether it is charged; Iluma's have a few kilobytes.
 const LARGEST_LOOK: usize = 256 << 10;
+/// Before a look is made once more: a restarting host takes about as long to be there.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Where upstream says that it is asked too much, but not for how long.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,9 +91,34 @@ impl Admission {
         (self.started, self.upload) = (true, upload);
     }
 
+    /// Makes the call; a look is made once more where that may go better and the budget has it.
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, CallError> {
+        let (upstream, account) = (&self.live.upstream, &self.live.accounts[self.account]);
+        let again = if self.charged { None } else { outgoing.again() };
+        let sent = upstream.send(outgoing, Some(&account.credential)).await;
+        let Some(again) = again else { return sent };
+        account.retries.note();
+        if !(upstream::may_go_better(&sent) && account.retries.spend()) {
+            return sent;
+        }
+        let [jitter] = crate::vault::random::<1>();
+        tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
+        // It is one more call, and waits for its turn like any other. No quota counts it, so it needs no other node's count.
+        let budget = Budget::of(Duration::ZERO);
+        let Ok(mut permit) = self.live.limits.admit_call(self.tenant, false, &budget).await else { return sent };
+        drop(sent);
+        let sent = upstream.send(again, Some(&account.credential)).await;
+        if !matches!(sent, Err(CallError::Unreachable)) {
+            permit.sent();
+            self.live.tallies[self.tenant].call(self.route);
+        }
+        sent
+    }
+
     /// There is no answer.
     pub(super) fn failed(mut self, error: CallError) {
         self.passage.failed(error);
+        self.tell_circuit();
         match error {
             // Nothing was sent: what was taken is given back.
             CallError::Unreachable => self.started = false,
@@ -111,6 +138,7 @@ impl Admission {
     /// What the head of an answer says.
     fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.passage.answered(status);
+        self.tell_circuit();
         if status == StatusCode::TOO_MANY_REQUESTS {
             self.pause(headers);
         }
@@ -146,6 +174,11 @@ impl Admission {
 
     fn account_name(&self) -> AccountName {
         self.live.accounts[self.account].name.clone()
+    }
+
+    fn tell_circuit(&self) {
+        let account = &self.live.accounts[self.account];
+        account.metrics.circuit(account.breaker.is_open());
     }
 
     fn pause(&self, headers: &HeaderMap) {
@@ -196,11 +229,7 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Sees the head. None if the body makes no difference: then the call is settled.
-    pub(super) fn new(
-        mut admission: Admission,
-        response: &http::Response<AnswerBody>,
-        tasks: &Tasks,
-    ) -> Option<Box<Self>> {
+    pub(super) fn new(mut admission: Admission, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
         let (status, headers) = (response.status(), response.headers());
         admission.head(status, headers);
         let matters = match status {

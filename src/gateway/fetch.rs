@@ -258,7 +258,11 @@ impl Gateway {
         let credential = account.map(|account| &account.credential);
         let total = live.upstream.timeouts().answer;
         let target = ask.outgoing.target.clone();
-        let answer = match live.upstream.send(ask.outgoing, credential).await {
+        let sent = match &admission {
+            Some(admission) => admission.send(ask.outgoing).await,
+            None => live.upstream.send(ask.outgoing, None).await,
+        };
+        let answer = match sent {
             Ok(response) => upstream::collect(response, credential, total).await,
             Err(error) => Err(error),
         };

@@ -62,7 +62,7 @@ impl Gateway {
             let started = clock.now();
             let account: &Account = &live.accounts[index];
             admission.start(upload);
-            let sent = live.upstream.send(outgoing, Some(&account.credential)).await;
+            let sent = admission.send(outgoing).await;
             let took = clock.now().saturating_duration_since(started);
             account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
             let witness = match &sent {

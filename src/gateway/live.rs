@@ -11,7 +11,7 @@ use crate::route::{Route, Table, Treatment};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{AccountMetrics, Metrics, Period, TenantMetrics};
 use crate::tenant::{Tenant, Tenants};
-use crate::upstream::{Breaker, Credential, Upstream};
+use crate::upstream::{Breaker, Credential, RetryBudget, Upstream};
 use http::Method;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub(super) struct Account {
     pub(super) credential: Arc<Credential>,
     pub(super) metrics: Arc<AccountMetrics>,
     pub(super) breaker: Arc<Breaker>,
+    pub(super) retries: Arc<RetryBudget>,
     /// Whether its calls cost anything: with a development key they don't (section "Authentication" of the API document).
     pub(super) charges: bool,
 }
@@ -70,6 +71,7 @@ impl Live {
             credential: Arc::new(Credential::new(&account.api_key)),
             metrics: metrics.account(name),
             breaker: known(name).map_or_else(|| Arc::new(Breaker::new(clock)), |known| Arc::clone(&known.breaker)),
+            retries: known(name).map_or_else(Arc::default, |known| Arc::clone(&known.retries)),
             charges: !account.api_key.expose_secret().starts_with(DEVELOPMENT_KEY),
         };
         let mut limits = Limits::new(settings, previous.map(|live| &live.limits), clock, tasks, nodes);

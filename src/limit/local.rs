@@ -32,18 +32,17 @@ impl Rate {
         if per_second == 0 || burst == 0 {
             return None;
         }
-        let rate = Self {
+        let (interval, spare) = shape(per_second, burst, 1.0);
+        Some(Self {
             clock: clock.clone(),
             start: clock.now(),
             per_second,
             burst,
             full_at: AtomicU64::new(0),
-            interval: AtomicU64::new(1),
-            spare: AtomicU64::new(0),
+            interval: AtomicU64::new(interval),
+            spare: AtomicU64::new(spare),
             asked: AtomicU64::new(0),
-        };
-        rate.take_part(1.0);
-        Some(rate)
+        })
     }
 
     /// Takes a token, or says how long until there is one.
@@ -61,23 +60,19 @@ impl Rate {
         }
     }
 
-    /// From now on this process has such a part of the rate. What was taken stays taken.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "far below 2^52"
-    )]
+    /// From now on this process has such a part of the rate. What is in the bucket stays in it, if it has room: so none
+    /// of it is had twice when parts go from one node to another.
     pub(super) fn take_part(&self, part: f64) {
-        let part = part.clamp(1e-6, 1.0);
-        let interval = (SECOND / (f64::from(self.per_second) * part)) as u64;
-        let burst = (f64::from(self.burst) * part).max(1.0);
-        let before = self.interval.swap(interval, Ordering::Relaxed);
-        self.spare.store((interval as f64 * (burst - 1.0)) as u64, Ordering::Relaxed);
+        let (interval, spare) = shape(self.per_second, self.burst, part);
+        let before = (self.interval.swap(interval, Ordering::Relaxed), self.spare.swap(spare, Ordering::Relaxed));
         let now = self.now();
-        let stretch = interval as f64 / before as f64;
-        let most = (interval as f64 * burst) as u64;
-        let restate = |full: u64| Some(now + ((full.saturating_sub(now) as f64 * stretch) as u64).min(most));
+        let restate = |full: u64| {
+            let missing = full.saturating_sub(now);
+            let held = u128::from((before.0 + before.1).saturating_sub(missing));
+            // In the new measure of a token.
+            let held = u64::try_from(held * u128::from(interval) / u128::from(before.0.max(1))).unwrap_or(u64::MAX);
+            Some(now + (interval + spare).saturating_sub(held))
+        };
         let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, restate);
     }
 
@@ -106,6 +101,15 @@ impl Rate {
     fn now(&self) -> u64 {
         u64::try_from(self.clock.now().saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// The nanoseconds from one token to the next, and those that the bucket holds beyond one, of a part of a rate.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between a nanosecond and eleven days")]
+fn shape(per_second: u32, burst: u32, part: f64) -> (u64, u64) {
+    let part = part.clamp(1e-6, 1.0);
+    let interval = SECOND / (f64::from(per_second) * part);
+    let burst = (f64::from(burst) * part).max(1.0);
+    (interval as u64, (interval * (burst - 1.0)) as u64)
 }
 
 /// What part of a rate is a node's: by what it was asked for of what all were, and of what nobody wants as much as any

@@ -28,7 +28,8 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// The same request once more, where that is harmless and there is no body.
-    pub(super) fn again(&self) -> Option<Self> {
+    #[must_use]
+    pub fn again(&self) -> Option<Self> {
         let harmless = self.repeatable && matches!(self.body, OutgoingBody::Empty);
         harmless.then(|| Self {
             method: self.method.clone(),

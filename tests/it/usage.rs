@@ -440,3 +440,30 @@ async fn three_gateways_hold_one_quota() {
         rig.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_look_that_failed_is_made_once_more_within_a_budget_and_a_post_never() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let failing = Arc::clone(&fails);
+    let upstream = Upstream::answering(move |heard| {
+        // Every first try finds nobody.
+        let status = if heard.method == "POST" || failing.fetch_xor(true, Ordering::SeqCst) { 502 } else { 200 };
+        let response = Response::builder().status(status).header("content-type", "application/json");
+        response.body(Full::new(Bytes::from_static(b"{}"))).expect("a response")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let one = "/v1/identity/id_card_images/f95ae802-4d96-4066-ada7-fe9487d4ca5e";
+    for _ in 0..10 {
+        assert_eq!(rig.ask("lending", "GET", one).send().await.status, 200);
+    }
+    assert_eq!(books(&rig, "lending", "ocr_get").await[..2], [10, 20], "each try is a call");
+    // The budget is spent: nine in ten of what fails now fails for good.
+    let statuses = futures_util::future::join_all((0..10).map(|_| rig.ask("lending", "GET", one).send())).await;
+    assert!(upstream.heard().len() <= 20 + 10 + 2, "{}", upstream.heard().len());
+    assert!(statuses.iter().any(|answer| answer.status == 502));
+    let before = upstream.heard().len();
+    assert_eq!(rig.post("payments", KTP, "{}").send().await.status, 502);
+    assert_eq!(upstream.heard().len(), before + 1);
+    rig.stop().await;
+}
