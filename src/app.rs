@@ -164,6 +164,7 @@ impl App {
             link: links.cache.clone(),
             persons: persons.clone(),
             callbacks: Arc::clone(&callbacks),
+            state: state.clone(),
             ledger: ledger.clone(),
             nodes: links.main.clone().map(|link| Nodes::new(link, root, ledger.node())),
         };
@@ -176,7 +177,8 @@ impl App {
                 let _: Option<()> = stop.run_until_cancelled(work).await;
             });
         };
-        let (learner, books) = (Arc::clone(&gateway), ledger.clone());
+        let (learner, owner, books) = (Arc::clone(&gateway), Arc::clone(&gateway), ledger.clone());
+        until_stop(Box::pin(async move { owner.keep_owners().await }));
         until_stop(Box::pin(async move { learner.learn(arrivals).await }));
         until_stop(Box::pin(async move { books.keep().await }));
         links.await_them().await;
@@ -225,9 +227,6 @@ impl App {
         };
         app.callbacks.run(inflow, &app.relay, &app.stop);
         app.serve(server, admin_server, callbacks_server);
-        for key in &settings.not_in_effect {
-            tracing::warn!(key, "this key is accepted, but has no effect in this version");
-        }
         tracing::info!(
             server = %app.server_address, admin = %app.admin_address, callbacks = %app.callbacks_address, "listening"
         );

@@ -305,6 +305,7 @@ impl Cache {
             stored_at: self.clock.now(),
             lifetime: kept.lifetime,
             grace: kept.grace,
+            id: kept.id,
             pending: kept.pending,
             subject: place.subject,
             private: place.private.clone(),
@@ -332,7 +333,7 @@ impl Cache {
         {
             self.memory.forget(&place.key);
         }
-        if let (Some(id), Some(account)) = (&entry.pending, account) {
+        if let (true, Some(id), Some(account)) = (entry.pending, &entry.id, account) {
             let name = self.keys.pending(account, id);
             if let Some(awaited) = self.pending.get(&name) {
                 shared.level2.note(&name, &wire::write_awaited(&awaited), entry.lifetime).await;
@@ -392,7 +393,7 @@ impl Cache {
 
     fn remember(&self, place: &Place, entry: &Arc<Entry>) {
         let mut entry = Arc::clone(entry);
-        if self.shared.is_some() && entry.pending.is_some() {
+        if self.shared.is_some() && entry.pending {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
             let lifetime = entry.lifetime.min(age + PENDING_IN_MEMORY);
             entry = Arc::new(Entry { lifetime, ..(*entry).clone() });

@@ -243,6 +243,13 @@ impl Callbacks {
         }
     }
 
+    /// Whether it may be that the team has a URL for this type: if not, nothing need be made for it. A URL's host is one of
+    /// the team's hosts, so a team without any has none.
+    #[must_use]
+    pub fn may_listen(&self, tenant: &TenantName) -> bool {
+        self.live.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())
+    }
+
     /// Where a team's callbacks of a type go: its own URL beats the configuration's.
     async fn url(&self, tenant: &TenantName, team: &Team, kind: CallbackType) -> Result<Option<String>, StateError> {
         let own = self.state.urls(tenant).await?.into_iter().find(|(known, _)| *known == kind);

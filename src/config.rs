@@ -54,8 +54,6 @@ pub struct Settings {
     pub routes: Vec<CustomRoute>,
     /// Files whose change means a reload: the configuration, secrets, certificates.
     pub files: Vec<PathBuf>,
-    /// Keys that the operator set and that this version accepts but does not act on yet.
-    pub not_in_effect: Vec<String>,
 }
 
 /// A socket to listen on.

@@ -9,7 +9,9 @@ mod ask;
 mod fetch;
 mod forward;
 mod live;
+mod own;
 mod record;
+mod records;
 mod settings;
 mod usage;
 
@@ -25,6 +27,7 @@ use crate::link::Link;
 use crate::person::Persons;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::{Route, Treatment};
+use crate::state::State;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics;
 use crate::tenant::Tenant;
@@ -38,6 +41,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use live::Live;
+use own::Owners;
 use record::Record;
 use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
@@ -50,6 +54,7 @@ pub struct Gateway {
     live: ArcSwap<Live>,
     cache: Arc<Cache>,
     callbacks: Arc<Callbacks>,
+    owners: Owners,
     flights: Flights<Result<Arc<Landed>, CallError>>,
     persons: Persons,
     telemetry: Arc<Telemetry>,
@@ -71,6 +76,8 @@ pub struct Parts {
     pub persons: Persons,
     /// Everything about callbacks.
     pub callbacks: Arc<Callbacks>,
+    /// What must not be lost.
+    pub state: State,
     /// Where calls are booked.
     pub ledger: Ledger,
     /// Where nodes share limits.
@@ -93,6 +100,7 @@ impl Gateway {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
             callbacks: parts.callbacks,
+            owners: Owners::new(parts.state),
             flights: Flights::new(),
             persons: parts.persons,
             telemetry: Arc::new(telemetry),
@@ -149,6 +157,11 @@ impl Gateway {
     pub async fn leave(&self) {
         let live = self.live.load_full();
         live.limits.leave().await;
+    }
+
+    /// Writes down what need not be written at once, until it is stopped.
+    pub async fn keep_owners(&self) {
+        self.owners.keep().await;
     }
 
     /// What is remembered.
@@ -210,6 +223,9 @@ impl Gateway {
         match route.treatment {
             Treatment::Cached => self.answer(live, tenant, request, route, record).await,
             Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
+            Treatment::Submitted => Box::pin(self.submit(live, tenant, request, route, record)).await,
+            Treatment::Records => Box::pin(self.records(live, tenant, request, route, record)).await,
+            Treatment::File => Box::pin(self.file(live, tenant, request, route, record)).await,
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Usage => Box::pin(self.usage(live, tenant)).await,
             Treatment::Described => Ok(describe(live, &route)),

@@ -65,6 +65,12 @@ pub enum Rejection {
     /// The books can't be read.
     #[error("the gateway can't read its books just now, try again later")]
     BooksClosed,
+    /// No such record, or another team's: nobody can tell which.
+    #[error("there is no such record")]
+    NotFound,
+    /// Whose a record is can't be told now.
+    #[error("whose this record is can't be told now, try again later")]
+    OwnerUnknown,
     /// The client wanted no answer but a stored one.
     #[error("no stored answer, and only-if-cached asked for no other: nothing was sent")]
     OnlyIfCached,
@@ -154,6 +160,8 @@ impl Rejection {
             Self::CircuitOpen(_) => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "circuit_open"),
             Self::BooksClosed => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
             Self::Unbooked => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
+            Self::NotFound => Shape(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "not_found"),
+            Self::OwnerUnknown => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable"),
             Self::OnlyIfCached => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "only_if_cached"),
             Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
         }
@@ -189,6 +197,7 @@ impl Rejection {
             Self::Refused(Refusal::Overloaded)
             | Self::Call(CallError::Unreachable)
             | Self::Setting(SettingError::Unavailable)
+            | Self::OwnerUnknown
             | Self::Unbooked
             | Self::BooksClosed => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -8,7 +8,7 @@ mod path;
 pub use path::{NormalPath, PathError};
 
 use crate::config::CustomRoute;
-use crate::name::RouteName;
+use crate::name::{CallbackType, RouteName};
 use http::Method;
 use http::uri::PathAndQuery;
 use std::borrow::Cow;
@@ -75,6 +75,35 @@ pub struct Route {
     pub repeatable: bool,
     /// Path and query as they are forwarded: the path in normal form, the query as it came.
     pub target: PathAndQuery,
+    /// The record that the path names, by Iluma's id.
+    pub id: Option<Box<str>>,
+}
+
+impl Route {
+    /// What Iluma's callbacks about a record of this row are (`iluma-field-notes.md`).
+    #[must_use]
+    pub fn callback_type(&self) -> Option<CallbackType> {
+        match self.name {
+            RouteName::Bank | RouteName::BankGet if self.target.path().contains("/bank_account_validation_details") => {
+                Some(CallbackType::BankNameValidatorDetails)
+            }
+            RouteName::Bank | RouteName::BankGet => Some(CallbackType::NameValidatorRequest),
+            RouteName::Ocr | RouteName::OcrGet => Some(CallbackType::IdImageOcrRequest),
+            RouteName::Document | RouteName::DocumentGet => Some(CallbackType::BusinessDocumentOcrRequest),
+            RouteName::Capture | RouteName::CaptureGet | RouteName::CaptureFile => {
+                Some(CallbackType::DocumentOcrCaptureRequest)
+            }
+            _ => None,
+        }
+    }
+
+    /// The path at which the record of a capture's file is looked at.
+    #[must_use]
+    pub fn capture(&self) -> Option<PathAndQuery> {
+        let version = self.target.path().split('/').nth(1)?;
+        let path = format!("/{version}/identity/document_ocr_captures/{}", self.id.as_deref()?);
+        PathAndQuery::try_from(path).ok()
+    }
 }
 
 /// What the gateway does with a request, by its row.
@@ -88,6 +117,12 @@ pub enum Treatment {
     Listed,
     /// Upstream's health, asked without a key.
     Health,
+    /// A record is made, or made anew: its reference is sealed, and the team comes to own it.
+    Submitted,
+    /// Records are looked at, by id or as a list: the team sees its own alone.
+    Records,
+    /// A file that belongs to a record.
+    File,
     /// Both bodies pass without being held.
     Streamed,
     /// OPTIONS: the path's methods are told, and nothing is sent.
@@ -146,7 +181,9 @@ impl Table {
             // What an added row stands for is the operator's choice, but not where the account's keys are.
             known.or_else(|| self.added.iter().find(fits).filter(|_| !path.names(&FORBIDDEN_WORDS)))
         });
-        let (name, path) = match row.flatten() {
+        let row = row.flatten();
+        let id = row.and_then(|row| with_segments(&path, |segments| row.id(segments))).flatten();
+        let (name, path) = match row {
             // Most paths come as they are documented, and cost no copy.
             Some(row) if is_canonical(path.as_str()) => (row.name, Cow::Borrowed(path.as_str())),
             Some(row) => {
@@ -158,7 +195,7 @@ impl Table {
         let known = !matches!(name, RouteName::Forbidden | RouteName::Other);
         let treatment = if described && known { Treatment::Described } else { treatment(name) };
         let repeatable = method.is_safe() && is_free(name);
-        Ok(Route { name, treatment, repeatable, target: retarget(target, &path)? })
+        Ok(Route { name, treatment, repeatable, target: retarget(target, &path)?, id })
     }
 
     /// The methods that some row knows for a path; none if no row knows the path.
@@ -187,14 +224,10 @@ const fn treatment(name: RouteName) -> Treatment {
         | RouteName::Phone
         | RouteName::Drawdown
         | RouteName::Face
-        | RouteName::IdCard
-        | RouteName::Ocr
-        | RouteName::OcrGet
-        | RouteName::Document
-        | RouteName::DocumentGet
-        | RouteName::Capture
-        | RouteName::CaptureGet
-        | RouteName::CaptureFile => Treatment::Streamed,
+        | RouteName::IdCard => Treatment::Streamed,
+        RouteName::Ocr | RouteName::Document | RouteName::Capture => Treatment::Submitted,
+        RouteName::OcrGet | RouteName::DocumentGet | RouteName::CaptureGet => Treatment::Records,
+        RouteName::CaptureFile => Treatment::File,
         RouteName::CallbackUrls | RouteName::CallbackToken => Treatment::Callback,
         RouteName::Gateway => Treatment::Usage,
         RouteName::Forbidden => Treatment::Forbidden,
@@ -235,6 +268,21 @@ impl Row {
                 Segment::Version => is_version(segment),
                 Segment::Any => true,
             })
+    }
+
+    /// What stands for the row's first `:x`, on rows where that is the id of a record.
+    fn id(&self, segments: &[&str]) -> Option<Box<str>> {
+        let named = matches!(
+            self.name,
+            RouteName::BankGet
+                | RouteName::OcrGet
+                | RouteName::DocumentGet
+                | RouteName::Capture
+                | RouteName::CaptureGet
+                | RouteName::CaptureFile
+        );
+        let at = self.pattern.iter().position(|segment| matches!(segment, Segment::Any)).filter(|_| named)?;
+        segments.get(at).map(|id| (*id).into())
     }
 
     /// The path as upstream documents it: words in lower case, no trailing slash, what stands for a `:x` untouched.

@@ -29,6 +29,8 @@ pub struct Tenant {
     pub account_index: usize,
     /// Whether it shares cache entries with the other teams of its account.
     pub share_cache: bool,
+    /// Whether unsealed records that no team is known to own are this team's.
+    pub owns_unsealed: bool,
     routes: BTreeSet<RouteName>,
 }
 
@@ -78,6 +80,7 @@ impl Tenants {
                 // Settings hold no tenant without its account.
                 account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
                 share_cache: tenant.share_cache,
+                owns_unsealed: tenant.owns_unsealed,
                 routes: tenant.routes.clone(),
             });
         }
@@ -151,6 +154,7 @@ mod tests {
             account: "live".parse().unwrap(),
             account_index: 0,
             share_cache: true,
+            owns_unsealed: false,
             routes: BTreeSet::from([RouteName::Bank]),
         };
         let hash = |(index, (_, key)): (u32, &(&str, &str))| (words(&Sha256::digest(key).into()), index);

@@ -22,8 +22,10 @@ pub struct Entry {
     pub lifetime: Duration,
     /// How much longer, while upstream fails.
     pub grace: Duration,
-    /// Upstream's id of a request that is pending: the answer is what those who ask meanwhile get, and no result.
-    pub pending: Option<Box<str>>,
+    /// Upstream's id, where the answer has one that matters.
+    pub id: Option<Box<str>>,
+    /// Whether it says only that there is no result yet: it is what those who ask meanwhile get.
+    pub pending: bool,
     /// What it is about.
     pub subject: Subject,
     /// The team that it serves alone, if it does.

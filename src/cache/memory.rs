@@ -63,7 +63,7 @@ impl Memory {
 
     /// Takes out an answer that was pending: it is not any more, as somebody says.
     pub(super) fn end_pending(&self, key: &Key) {
-        if self.entries.get(key).is_some_and(|entry| entry.pending.is_some()) {
+        if self.entries.get(key).is_some_and(|entry| entry.pending) {
             self.entries.invalidate(key);
         }
     }
@@ -116,7 +116,7 @@ mod tests {
     use bytes::Bytes;
     use http::StatusCode;
 
-    fn entry(subject: Subject, private: Option<&str>, pending: Option<&str>) -> Arc<Entry> {
+    fn entry(subject: Subject, private: Option<&str>, pending: bool) -> Arc<Entry> {
         Arc::new(Entry {
             status: StatusCode::OK,
             content_type: None,
@@ -124,7 +124,8 @@ mod tests {
             stored_at: crate::clock::Clock::system().now(),
             lifetime: Duration::from_secs(60),
             grace: Duration::ZERO,
-            pending: pending.map(Into::into),
+            id: None,
+            pending,
             subject,
             private: private.map(|name| name.parse().unwrap()),
             tags: Box::default(),
@@ -141,7 +142,7 @@ mod tests {
     fn memory_stays_within_its_bound() {
         let memory = Memory::new(ByteSize::kib(64));
         for n in 0..1000 {
-            memory.insert(key(n), entry(Subject::Bank, None, None));
+            memory.insert(key(n), entry(Subject::Bank, None, false));
         }
         let (entries, bytes) = memory.size();
         assert!(memory.look_up(&key(999)).is_some(), "the newest answer is kept");
@@ -151,9 +152,9 @@ mod tests {
     #[test]
     fn a_change_takes_out_what_it_names() {
         let memory = Memory::new(ByteSize::mib(1));
-        memory.insert(key(1), entry(Subject::Bank, None, Some("id")));
-        memory.insert(key(2), entry(Subject::Cft, None, None));
-        memory.insert(key(3), entry(Subject::Bank, Some("lending"), None));
+        memory.insert(key(1), entry(Subject::Bank, None, true));
+        memory.insert(key(2), entry(Subject::Cft, None, false));
+        memory.insert(key(3), entry(Subject::Bank, Some("lending"), false));
         assert_eq!(memory.remove(&Change::Subject(Subject::Cft)), 1);
         assert_eq!(memory.remove(&Change::Tenant("lending".parse().unwrap())), 1);
         assert_eq!((memory.look_up(&key(2)).is_none(), memory.look_up(&key(3)).is_none()), (true, true));

@@ -69,8 +69,10 @@ pub(super) struct Kept {
     pub(super) lifetime: Duration,
     /// How much longer, while upstream fails.
     pub(super) grace: Duration,
-    /// Upstream's id, where the answer says only that there is none yet.
-    pub(super) pending: Option<Box<str>>,
+    /// Upstream's id of a bank request.
+    pub(super) id: Option<Box<str>>,
+    /// Whether the answer says only that there is none yet.
+    pub(super) pending: bool,
 }
 
 /// How an answer is kept; none if it is not.
@@ -79,7 +81,7 @@ pub(super) struct Kept {
 /// bank and CFT routes): never an error status, never what failed for a reason of upstream's own, never what we don't
 /// understand. That a bank request is pending is remembered for those who ask the same meanwhile, and is no result.
 pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes: &config::Cache) -> Option<Kept> {
-    let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, pending: None };
+    let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
         return Some(result(HEALTH_LIFETIME));
     }
@@ -87,14 +89,21 @@ pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes
         return None;
     }
     let kept = match subject {
-        Subject::Bank | Subject::BankGet => match bank(body)? {
-            Bank::Found => Kept { grace: lifetimes.bank_stale_if_error, ..result(lifetimes.bank_found) },
-            Bank::NotFound => Kept { grace: lifetimes.bank_stale_if_error, ..result(lifetimes.bank_not_found) },
-            Bank::Pending(id) => {
-                let lifetime = if subject == Subject::Bank { PENDING_LIFETIME } else { POLL_INTERVAL };
-                Kept { pending: Some(id.into()), ..result(lifetime) }
-            }
-        },
+        Subject::Bank | Subject::BankGet => {
+            let (bank, id) = bank(body)?;
+            let grace = lifetimes.bank_stale_if_error;
+            let kept = match bank {
+                Bank::Found => Kept { grace, ..result(lifetimes.bank_found) },
+                Bank::NotFound => Kept { grace, ..result(lifetimes.bank_not_found) },
+                // Without an id nobody could ask what became of it.
+                Bank::Pending => {
+                    id.as_ref()?;
+                    let lifetime = if subject == Subject::Bank { PENDING_LIFETIME } else { POLL_INTERVAL };
+                    Kept { pending: true, ..result(lifetime) }
+                }
+            };
+            Kept { id, ..kept }
+        }
         Subject::Cft => match cft(body)? {
             Cft::Clear => result(lifetimes.cft_clear),
             Cft::Match => result(lifetimes.cft_match),
@@ -108,12 +117,16 @@ pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes
 enum Bank {
     Found,
     NotFound,
-    /// With upstream's id.
-    Pending(String),
+    Pending,
 }
 
-fn bank(body: &Bytes) -> Option<Bank> {
+fn bank(body: &Bytes) -> Option<(Bank, Option<Box<str>>)> {
     let answer = Answer::read(body)?;
+    let id = answer.text("id").filter(|id| (1..=LONGEST_ID).contains(&id.len())).map(Into::into);
+    Some((bank_says(&answer)?, id))
+}
+
+fn bank_says(answer: &Answer<'_>) -> Option<Bank> {
     let status = answer.text("status")?;
     let is = |word: &str| status.eq_ignore_ascii_case(word);
     if is("FAILED") {
@@ -121,7 +134,7 @@ fn bank(body: &Bytes) -> Option<Bank> {
         return reason.eq_ignore_ascii_case("BANK_ACCOUNT_NOT_FOUND_ERROR").then_some(Bank::NotFound);
     }
     if is("PENDING") || is("IN_PROGRESS") || is("WAITING_ON_BANK") {
-        return answer.text("id").filter(|id| (1..=LONGEST_ID).contains(&id.len())).map(Bank::Pending);
+        return Some(Bank::Pending);
     }
     if !is("SUCCESS") && !is("COMPLETED") {
         return None;
@@ -210,7 +223,7 @@ mod tests {
 
     /// Seconds for which a result is kept.
     fn kept(subject: Subject, status: u16, body: &str) -> Option<u64> {
-        let kept = verdict(subject, status, body).filter(|kept| kept.pending.is_none());
+        let kept = verdict(subject, status, body).filter(|kept| !kept.pending);
         kept.map(|kept| kept.lifetime.as_secs())
     }
 
@@ -224,7 +237,10 @@ mod tests {
         for status in ["PENDING", "pending", "IN_PROGRESS", "WAITING_ON_BANK"] {
             let body = format!(r#"{{"status":"{status}","id":"bknv_1"}}"#);
             let pending = verdict(Subject::Bank, 200, &body).unwrap();
-            assert_eq!((pending.pending.as_deref(), pending.lifetime), (Some("bknv_1"), PENDING_LIFETIME));
+            assert_eq!(
+                (pending.id.as_deref(), pending.pending, pending.lifetime),
+                (Some("bknv_1"), true, PENDING_LIFETIME)
+            );
             assert_eq!(verdict(Subject::BankGet, 200, &body).unwrap().lifetime, POLL_INTERVAL);
             assert_eq!(verdict(Subject::Cft, 200, &body), None);
         }

@@ -23,7 +23,7 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.number(millis(since)).number(millis(entry.lifetime)).number(millis(entry.grace));
     out.number(entry.status.as_u16().into());
     out.optional(entry.content_type.as_ref().map(HeaderValue::as_bytes));
-    out.optional(entry.pending.as_ref().map(|id| id.as_bytes()));
+    out.optional(entry.id.as_ref().map(|id| id.as_bytes())).number(entry.pending.into());
     out.number(entry.tags.len() as u64);
     for tag in &entry.tags {
         out.bytes(tag.bytes());
@@ -42,10 +42,11 @@ pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -
         Some(value) => Some(HeaderValue::from_bytes(value).ok()?),
         None => None,
     };
-    let pending = match from.optional()? {
+    let id = match from.optional()? {
         Some(id) => Some(std::str::from_utf8(id).ok()?.into()),
         None => None,
     };
+    let pending = from.number()? != 0;
     let tags = from.tags()?;
     let body = from.spliced()?;
     let entry = Entry {
@@ -55,6 +56,7 @@ pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -
         stored_at: now,
         lifetime,
         grace,
+        id,
         pending,
         subject: place.subject,
         private: place.private.clone(),
@@ -245,7 +247,8 @@ mod tests {
                 stored_at: now,
                 lifetime: Duration::from_millis(times[1].into()),
                 grace: Duration::from_millis(times[2].into()),
-                pending: id.map(Into::into),
+                pending: id.is_some(),
+                id: id.map(Into::into),
                 subject: Subject::Cft,
                 private: place().private,
                 tags: tags(&seeds),
@@ -256,7 +259,7 @@ mod tests {
             prop_assert_eq!(at, stored);
             prop_assert_eq!(write_entry(&read, at), bytes.clone());
             prop_assert_eq!(&read.body, &entry.body);
-            prop_assert_eq!((&read.pending, &read.tags, read.lifetime, read.grace), (&entry.pending, &entry.tags, entry.lifetime, entry.grace));
+            prop_assert_eq!((&read.id, read.pending, &read.tags, read.lifetime, read.grace), (&entry.id, entry.pending, &entry.tags, entry.lifetime, entry.grace));
             for end in 0..bytes.len() {
                 prop_assert!(read_entry(&bytes[..end], &place(), now).is_none());
             }

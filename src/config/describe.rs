@@ -122,12 +122,6 @@ impl Display for Description<'_> {
             writeln!(f, "\n[[routes]]\nmethod = {}\npath = {}", quoted(&route.method), quoted(&route.path))?;
             writeln!(f, "like = {}", quoted(route.like))?;
         }
-        if !self.0.not_in_effect.is_empty() {
-            writeln!(f, "\n# Accepted, but without effect in this version:")?;
-            for key in &self.0.not_in_effect {
-                writeln!(f, "#   {key}")?;
-            }
-        }
         Ok(())
     }
 }

@@ -52,7 +52,6 @@ impl Settings {
                 files.sort();
                 files.dedup();
                 settings.files = files;
-                settings.not_in_effect = not_in_effect(&own);
                 Ok(settings)
             }
             _ => Err(Faults::new(faults)),
@@ -62,9 +61,6 @@ impl Settings {
 
 /// Every key with its default, or as an example where it has none.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
-
-/// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 2] = ["accounts.*.seal_references", "tenants.*.owns_unsealed"];
 
 // Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
 /// A configuration for a thousand tenants has about 500 KiB.
@@ -133,7 +129,6 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         tenants,
         routes,
         files: Vec::new(),
-        not_in_effect: Vec::new(),
     })
 }
 
@@ -337,29 +332,6 @@ fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
     read
 }
 
-/// Which keys of the operator's file nothing acts on yet.
-fn not_in_effect(own: &Table) -> Vec<String> {
-    let mut found = Vec::new();
-    for (key, value) in own {
-        find_not_in_effect(key.clone(), value, &mut found);
-    }
-    found
-}
-
-fn find_not_in_effect(path: String, value: &toml::Value, found: &mut Vec<String>) {
-    let matches = |pattern: &&str| {
-        pattern.split('.').count() == path.split('.').count()
-            && pattern.split('.').zip(path.split('.')).all(|(wanted, part)| wanted == "*" || wanted == part)
-    };
-    if NOT_IN_EFFECT.iter().any(matches) {
-        found.push(path);
-    } else if let Some(table) = value.as_table() {
-        for (key, value) in table {
-            find_not_in_effect(format!("{path}.{key}"), value, found);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -538,8 +510,6 @@ mod tests {
         assert_eq!((tenant.requests_per_second, tenant.burst), (Some(20), Some(20)));
         assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
-        // It has to be there, so it is always told.
-        assert_eq!(settings.not_in_effect, Vec::<String>::new());
     }
 
     #[test]
@@ -616,7 +586,6 @@ like = "bank"
         assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
         let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
         assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);
-        assert_eq!(settings.not_in_effect, ["accounts.live.seal_references", "tenants.lending.owns_unsealed",]);
     }
 
     #[test]
@@ -630,7 +599,6 @@ like = "bank"
         let settings = parse(&demo).unwrap();
         assert_eq!((settings.accounts.len(), settings.tenants.len()), (1, 2));
         assert_eq!(settings.upstream.base_url, "http://127.0.0.1:9/");
-        assert_eq!(settings.not_in_effect, Vec::<String>::new());
     }
 
     #[test]

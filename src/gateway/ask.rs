@@ -3,14 +3,16 @@
 use super::fetch::{CACHE_STATUS, from_entry};
 use super::forward::passed_on;
 use super::live::Live;
+use super::own::Asker;
 use super::record::Record;
 use super::{Gateway, account_of};
 use crate::cache::{Place, Report, Scope, Subject};
-use crate::call::{self, Ambiguity, Directives, Question};
+use crate::call::{self, Ambiguity, Directives, Question, Seal};
 use crate::name::RouteName;
 use crate::person::Tag;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::Route;
+use crate::splice::Absent;
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
@@ -39,6 +41,12 @@ pub(super) struct Ask {
     pub(super) outgoing: Outgoing,
     /// Whom the question names.
     pub(super) tags: BTreeSet<Tag>,
+    /// Who comes to own what it is answered with, where that is a record.
+    pub(super) asker: Option<Asker>,
+    /// What its reference is sealed with toward upstream.
+    pub(super) seal: Option<Seal>,
+    /// Why the cache is left out of it, if it is.
+    pub(super) bypass: Option<&'static str>,
 }
 
 impl Gateway {
@@ -69,52 +77,35 @@ impl Gateway {
         }
         let place = self.cache.place(&scope_of(tenant), subject, route.target.as_str(), &question.parameters);
 
+        let asker = (subject == Subject::Bank).then(|| asker(tenant, &route, record));
         // A hit needs no more. What comes after is large and has a call to wait for: on the heap it does not weigh on
         // every request.
         if bypass.is_none()
             && !directives.no_cache
             && let Some(hit) = self.cache.look_up(&place, directives.max_age)
-            && hit.entry.pending.is_none()
+            && !hit.entry.pending
         {
+            if let Some(asker) = &asker {
+                self.own_hit(asker, &hit, question.reference.as_deref()).await;
+            }
             return Ok(from_entry(&hit, question.reference.as_deref(), route.name, record));
         }
         let tags = self.named(&parts.headers, &body);
         let (method, mut headers) = (parts.method, parts.headers);
         readable(&mut headers);
-        let (body, repeatable) = (OutgoingBody::Full(Some(body)), false);
+        let seal = live.seal(tenant).filter(|_| subject == Subject::Bank).map(|(seal, _)| seal);
+        let sealed = seal.as_ref().and_then(|seal| question.seal(seal, Absent::Insert));
+        let (body, repeatable) = (OutgoingBody::Full(Some(sealed.unwrap_or(body))), false);
         let outgoing = Outgoing { method, target: route.target, headers, body, repeatable };
-        if let Some(detail) = bypass {
+        if let Some(detail) = bypass
+            && subject != Subject::Bank
+        {
             return Box::pin(self.bypass(live, tenant, route.name, outgoing, directives, detail, record)).await;
         }
         let (reference, account) = (question.reference, Some(tenant.account_index));
         let (route, tenant) = (route.name, Some(tenant.index));
-        let ask = Ask { place, route, directives, reference, tenant, account, outgoing, tags };
+        let ask = Ask { place, route, directives, reference, tenant, account, outgoing, tags, asker, seal, bypass };
         Box::pin(self.ask(live, ask, record)).await
-    }
-
-    /// What became of one request about a bank account. A final answer is kept, and ends the sharing of the request; while
-    /// there is none, upstream is asked once a second.
-    pub(super) async fn look_at(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        tenant: &Tenant,
-        request: Request<Incoming>,
-        route: Route,
-        record: &mut Record,
-    ) -> Result<Response<ReplyBody>, Rejection> {
-        if self.cache.is_behind() {
-            self.cache.confirm(&record.redis).await;
-        }
-        let mut headers = request.into_parts().0.headers;
-        let (directives, magic) = (Directives::of(&headers), call::is_magic(&headers));
-        readable(&mut headers);
-        if magic || directives.no_store {
-            let detail = if magic { MAGIC_REPLY } else { NO_STORE };
-            let outgoing = look(route.target, headers);
-            return self.bypass(live, tenant, route.name, outgoing, directives, detail, record).await;
-        }
-        let scope = Scope::shared(&tenant.account);
-        self.ask(live, self.plain(&scope, Subject::BankGet, Some(tenant), directives, route, headers), record).await
     }
 
     /// Whom a question names.
@@ -148,7 +139,7 @@ impl Gateway {
 
     /// A call that the cache is left out of.
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own, and there is one caller for each row")]
-    async fn bypass(
+    pub(super) async fn bypass(
         self: &Arc<Self>,
         live: &Arc<Live>,
         tenant: &Tenant,
@@ -186,7 +177,7 @@ impl Gateway {
     }
 
     /// A GET whose answer is the same for everybody in `scope`.
-    fn plain(
+    pub(super) fn plain(
         &self,
         scope: &Scope<'_>,
         subject: Subject,
@@ -198,13 +189,35 @@ impl Gateway {
         let place = self.cache.place(scope, subject, route.target.as_str(), &[]);
         let outgoing = look(route.target, headers);
         let (tenant, account) = (tenant.map(|tenant| tenant.index), tenant.map(|tenant| tenant.account_index));
-        Ask { place, route: route.name, directives, reference: None, tenant, account, outgoing, tags: BTreeSet::new() }
+        Ask {
+            place,
+            route: route.name,
+            directives,
+            reference: None,
+            tenant,
+            account,
+            outgoing,
+            tags: BTreeSet::new(),
+            asker: None,
+            seal: None,
+            bypass: None,
+        }
     }
 }
 
 /// A GET that only looks; HEAD is answered from its answer.
 pub(super) fn look(target: PathAndQuery, headers: HeaderMap) -> Outgoing {
     Outgoing { method: Method::GET, target, headers, body: OutgoingBody::Empty, repeatable: true }
+}
+
+/// The team as who asks on this row.
+pub(super) fn asker(tenant: &Tenant, route: &Route, record: &Record) -> Asker {
+    Asker {
+        tenant: tenant.name.clone(),
+        account: tenant.account.clone(),
+        kind: route.callback_type(),
+        asked: record.asked(),
+    }
 }
 
 /// Whom the entries that a tenant's questions make may serve.
@@ -226,7 +239,7 @@ fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> O
 }
 
 /// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
-fn readable(headers: &mut HeaderMap) {
+pub(super) fn readable(headers: &mut HeaderMap) {
     call::forwardable_request(headers);
     for name in [
         header::IF_MATCH,

@@ -5,10 +5,12 @@ use super::admit::Admission;
 use super::ask::{Ask, look};
 use super::forward::whole;
 use super::live::Live;
+use super::own::{Asker, id_of};
 use super::record::Record;
 use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
-use crate::call;
+use crate::call::{self, Echo};
 use crate::callback::Arrived;
+use crate::ledger;
 use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::person::Tag;
@@ -39,11 +41,15 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// What one call brought to all who asked.
 #[derive(Debug)]
 pub(super) struct Landed {
-    answer: Collected,
+    pub(super) answer: Collected,
     /// The body for those who ask with another reference; none if it tells the first one's.
-    shared: Option<Spliced>,
+    pub(super) shared: Option<Spliced>,
     /// What is kept of it.
-    entry: Option<Arc<Entry>>,
+    pub(super) entry: Option<Arc<Entry>>,
+    /// Upstream's id, where it is a record.
+    id: Option<String>,
+    /// Whom it names.
+    tags: Vec<Tag>,
     took: Duration,
 }
 
@@ -59,13 +65,21 @@ impl Gateway {
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (directives, reference, route, place) =
             (ask.directives, ask.reference.clone(), ask.route, ask.place.clone());
-        let reference = reference.as_deref();
+        let (reference, asker) = (reference.as_deref(), ask.asker.clone());
+        if let Some(detail) = ask.bypass {
+            if directives.only_if_cached {
+                return Err(Rejection::OnlyIfCached);
+            }
+            let landed = self.alone(live, ask, record).await?;
+            self.own_landed(asker.as_ref(), &landed, reference).await;
+            return Ok(brought(&landed, Report::Bypass { detail }, CacheOutcome::Bypass, record));
+        }
         if !directives.no_cache
             && let Some(hit) = self.known(live, &ask, directives.max_age, record).await
             // "Pending" is no answer that is stored.
-            && !(directives.only_if_cached && hit.entry.pending.is_some())
+            && !(directives.only_if_cached && hit.entry.pending)
         {
-            return Ok(from_entry(&hit, reference, route, record));
+            return Ok(self.reply_from(&hit, asker.as_ref(), reference, route, record).await);
         }
         if directives.only_if_cached {
             return Err(Rejection::OnlyIfCached);
@@ -75,14 +89,15 @@ impl Gateway {
             || directives.no_store
             || directives.max_age.is_some() && self.known(live, &ask, None, record).await.is_some();
         if newer {
-            let admission = self.admit_question(live, &ask, &record.redis).await?;
-            let landed = self.spawn_call(live, ask, admission, None, None, record).await?;
+            let landed = self.alone(live, ask, record).await?;
+            self.own_landed(asker.as_ref(), &landed, reference).await;
             let stored = landed.is_stored();
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
         }
         match self.join(live, ask, record).await {
-            Ok(Joined::Hit(hit)) => Ok(from_entry(&hit, reference, route, record)),
+            Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, record).await),
             Ok(Joined::Led(landed)) if !landed.is_failure() => {
+                self.own_landed(asker.as_ref(), &landed, reference).await;
                 let stored = landed.is_stored();
                 let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                 Ok(brought(&landed, Report::Miss { stored }, outcome, record))
@@ -92,21 +107,60 @@ impl Gateway {
             failed => {
                 // Nothing new, and it is upstream's fault: what is old may have to do.
                 if let Some(hit) = self.cache.look_up_stale(&place, &record.redis).await {
+                    if let Some(asker) = &asker {
+                        self.own_hit(asker, &hit, reference).await;
+                    }
                     return Ok(from_stale(&hit, reference, route, record));
                 }
                 match failed? {
                     Joined::Led(landed) => {
                         Ok(brought(&landed, Report::Miss { stored: false }, CacheOutcome::Miss, record))
                     }
-                    Joined::Shared(landed, body) => Ok(collapsed(&landed.answer, body.with(reference), route, record)),
-                    Joined::Hit(hit) => Ok(from_entry(&hit, reference, route, record)),
+                    Joined::Shared(landed, body) => {
+                        self.own_landed(asker.as_ref(), &landed, reference).await;
+                        Ok(collapsed(&landed.answer, body.with(reference), route, record))
+                    }
+                    Joined::Hit(hit) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, record).await),
                 }
             }
         }
     }
 
+    /// The reply from an entry, to who owns it from then on.
+    async fn reply_from(
+        &self,
+        hit: &Hit,
+        asker: Option<&Asker>,
+        reference: Option<&[u8]>,
+        route: RouteName,
+        record: &mut Record,
+    ) -> Response<ReplyBody> {
+        if let Some(asker) = asker {
+            self.own_hit(asker, hit, reference).await;
+        }
+        from_entry(hit, reference, route, record)
+    }
+
+    /// Makes who asked an owner of what a call brought.
+    async fn own_landed(&self, asker: Option<&Asker>, landed: &Landed, reference: Option<&[u8]>) {
+        if let (Some(asker), Some(id)) = (asker, &landed.id) {
+            self.own(asker, id, reference, &landed.tags).await;
+        }
+    }
+
+    /// A call that nobody else is to wait for.
+    pub(super) async fn alone(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        record: &Record,
+    ) -> Result<Arc<Landed>, Rejection> {
+        let admission = self.admit_question(live, &ask, &record.redis).await?;
+        self.spawn_call(live, ask, admission, None, None, record).await
+    }
+
     /// What is known already, here or in Redis. That a request is pending is looked after, if the word is not new.
-    async fn known(
+    pub(super) async fn known(
         self: &Arc<Self>,
         live: &Arc<Live>,
         ask: &Ask,
@@ -121,7 +175,9 @@ impl Gateway {
             }
             None => return None,
         };
-        let (Some(id), Subject::Bank) = (&hit.entry.pending, ask.place.subject) else { return Some(hit) };
+        let (true, Some(id), Subject::Bank) = (hit.entry.pending, &hit.entry.id, ask.place.subject) else {
+            return Some(hit);
+        };
         if hit.age >= POLL_INTERVAL {
             self.poll(live, ask, id, record).await;
             return self.cache.look_up(&ask.place, max_age);
@@ -142,15 +198,30 @@ impl Gateway {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let outgoing = look(target, headers);
-        let (route, tenant, account, tags) = (RouteName::BankGet, ask.tenant, Some(account), BTreeSet::new());
-        let directives = ask.directives;
-        let poll = Ask { place, route, directives, reference: None, tenant, account, outgoing, tags };
+        let poll = Ask {
+            place,
+            route: RouteName::BankGet,
+            directives: ask.directives,
+            reference: None,
+            tenant: ask.tenant,
+            account: Some(account),
+            outgoing,
+            tags: BTreeSet::new(),
+            asker: None,
+            seal: None,
+            bypass: None,
+        };
         // What comes of it is in the cache, or upstream could not be asked: then it is still pending, as far as we know.
         let _: Result<Joined, Rejection> = Box::pin(self.join(live, poll, record)).await;
     }
 
     /// Joins the call that is under way for a question, or makes it.
-    async fn join(self: &Arc<Self>, live: &Arc<Live>, ask: Ask, record: &Record) -> Result<Joined, Rejection> {
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        ask: Ask,
+        record: &Record,
+    ) -> Result<Joined, Rejection> {
         let patience = live.upstream.timeouts().answer * 2;
         loop {
             // A call may have landed in the meantime.
@@ -281,23 +352,39 @@ impl Gateway {
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);
-        let subject = ask.place.subject;
-        // Bank answers echo a reference. Where none was given there is none to echo; else its absence is the answer.
-        let echoes = subject == Subject::Bank && answer.status.is_success();
-        let absent = if echoes && ask.reference.is_none() { Absent::Insert } else { Absent::Leave };
-        // Whoever looks at a request sees the reference that it was made with.
-        let split = if subject == Subject::BankGet { None } else { Spliced::split(&answer.body, absent) };
-        let whole = split.is_none() || !answer.status.is_success();
+        let (subject, success) = (ask.place.subject, answer.status.is_success());
+        let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
+        // Where a reference was given, its absence is the answer. A bank answer echoes what was given; sealed, something
+        // always is.
+        let given = ask.reference.is_some() || ask.seal.is_some();
+        let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
+        let split = Spliced::split(&answer.body, absent).filter(|_| success);
+        let whole = split.is_none();
+        if let Some(seal) = &ask.seal {
+            let reference = ask.reference.as_deref();
+            let echo = Echo::new(seal.clone(), reference.and_then(call::reference_text).as_deref());
+            call::forget_body(&mut answer.headers);
+            echo.head(&mut answer.headers);
+            // As upstream spells it, but for the seal.
+            let own = call::Record::read(&answer.body, &call::Seals::of([seal.tenant().clone()]));
+            let own = own.filter(|record| record.ownership(seal) == call::Ownership::Own).map(|record| record.own());
+            answer.body = match (&split, own) {
+                (None, _) => echo.error(&answer.body),
+                (Some(_), Some(own)) => own,
+                (Some(body), None) => body.with(reference),
+            };
+        }
         let spliced = split.unwrap_or_else(|| Spliced::whole(&answer.body));
         let mut tags = ask.tags;
         tags.append(&mut self.persons.in_json(&answer.body));
-        let entry = if ask.directives.no_store { None } else { self.keep(&ask.place, &answer, &spliced, tags) };
+        let kept = !ask.directives.no_store && ask.bypass.is_none();
+        let entry = if kept { self.keep(&ask.place, &answer, &spliced, tags.clone()) } else { None };
         if let (Some(account), Some(entry)) = (account, &entry) {
-            match (&entry.pending, subject) {
-                (Some(id), Subject::Bank) => {
-                    self.cache.await_result(&account.name, id, &ask.place, target.path(), entry)
+            match (entry.pending, &entry.id, subject) {
+                (true, Some(id), Subject::Bank) => {
+                    self.cache.await_result(&account.name, id, &ask.place, target.path(), entry);
                 }
-                (None, Subject::BankGet) => {
+                (false, _, Subject::BankGet) => {
                     if let Some((path, id)) = target.path().rsplit_once('/') {
                         self.settle(&account.name, Some(path), id, &answer).await;
                     }
@@ -305,9 +392,14 @@ impl Gateway {
                 _ => {}
             }
         }
-        // An error's text may quote the reference, outside of the place that is ours to change.
-        let tells = whole && ask.reference.as_deref().is_some_and(|reference| quotes(&spliced, reference));
-        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, took })
+        // An error's text may quote the reference, outside of the place that is ours to change, or the team's seal.
+        let quoted = |text: &[u8]| memchr::memmem::find(&answer.body, text).is_some();
+        let tells = whole
+            && (ask.reference.as_deref().is_some_and(|reference| quotes(&spliced, reference))
+                || ask.seal.as_ref().is_some_and(|seal| quoted(format!("{}:", seal.tenant()).as_bytes())));
+        let id = if is_record { id_of(&spliced) } else { None };
+        let tags = tags.into_iter().collect();
+        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, id, tags, took })
     }
 
     fn keep(&self, place: &Place, answer: &Collected, spliced: &Spliced, tags: BTreeSet<Tag>) -> Option<Arc<Entry>> {
@@ -318,6 +410,9 @@ impl Gateway {
     /// Learns from callbacks as they come: a final answer takes the place of "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
+            if let Some((id, outcome)) = ledger::told(&body) {
+                self.ledger.settle(&account, &id, outcome);
+            }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             self.settle(&account, None, &id, &Collected { status: StatusCode::OK, headers, body }).await;
         }
@@ -341,7 +436,7 @@ impl Gateway {
 }
 
 /// What joining comes to.
-enum Joined {
+pub(super) enum Joined {
     Hit(Hit),
     /// The own call's answer.
     Led(Arc<Landed>),
@@ -351,8 +446,8 @@ enum Joined {
 
 impl Landed {
     /// Whether it is kept as a result.
-    fn is_stored(&self) -> bool {
-        self.entry.as_ref().is_some_and(|entry| entry.pending.is_none())
+    pub(super) fn is_stored(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| !entry.pending)
     }
 
     /// Whether upstream says that it is its own fault.
@@ -389,7 +484,8 @@ fn told_here(told: Told) -> Outcome {
             let content_type = content_type.and_then(|value| HeaderValue::from_bytes(&value).ok());
             let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
             let answer = Collected { status, headers, body: Bytes::new() };
-            Ok(Arc::new(Landed { answer, shared, entry: None, took: Duration::ZERO }))
+            let id = shared.as_ref().filter(|_| answer.status.is_success()).and_then(id_of);
+            Ok(Arc::new(Landed { answer, shared, entry: None, id, tags: Vec::new(), took: Duration::ZERO }))
         }
     }
 }
@@ -420,7 +516,7 @@ pub(super) fn from_entry(
     record: &mut Record,
 ) -> Response<ReplyBody> {
     // That a request is pending is no stored result: it is another's call, which goes on.
-    let pending = hit.entry.pending.is_some() && route == RouteName::Bank;
+    let pending = hit.entry.pending && route == RouteName::Bank;
     let (outcome, saved, report) = if pending {
         (CacheOutcome::Shared, Saved::Shared, Report::Pending)
     } else {
@@ -452,7 +548,12 @@ fn stored(hit: &Hit, reference: Option<&[u8]>, report: Report) -> Response<Reply
 }
 
 /// The reply to who made the call: upstream's answer as it came.
-fn brought(landed: &Landed, report: Report, outcome: CacheOutcome, record: &mut Record) -> Response<ReplyBody> {
+pub(super) fn brought(
+    landed: &Landed,
+    report: Report,
+    outcome: CacheOutcome,
+    record: &mut Record,
+) -> Response<ReplyBody> {
     record.cache = outcome;
     record.upstream_took = Some(landed.took);
     record.upstream_status = Some(landed.answer.status.as_u16());

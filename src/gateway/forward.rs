@@ -4,7 +4,7 @@ use super::admit::Witness;
 use super::live::{Account, Live};
 use super::record::Record;
 use super::{Gateway, account_of};
-use crate::call;
+use crate::call::{self, SealedBody};
 use crate::name::RouteName;
 use crate::reply::{self, Rejection, ReplyBody};
 use crate::route::Route;
@@ -31,13 +31,32 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (mut parts, body) = request.into_parts();
+        let mut outcome = None;
+        let body = match live.seal(tenant) {
+            // What no row knows may take a reference all the same: another team's it must not be.
+            Some((seal, seals)) if route.name == RouteName::Other => {
+                call::screen_target(&route.target, &seal, seals)?;
+                if body.is_end_stream() {
+                    OutgoingBody::Empty
+                } else {
+                    let screened = SealedBody::screen(&parts.headers, body, &seal, seals)?;
+                    outcome = Some(screened.outcome());
+                    OutgoingBody::filtered(screened, call::forwardable_trailers)
+                }
+            }
+            _ => OutgoingBody::stream(body, call::forwardable_trailers),
+        };
         call::forwardable_request(&mut parts.headers);
-        let body = OutgoingBody::stream(body, call::forwardable_trailers);
         let repeatable = route.repeatable;
         let outgoing =
             Outgoing { method: parts.method, target: route.target, headers: parts.headers, body, repeatable };
         record.upload(outgoing.body.progress());
-        let response = self.send(live, tenant, route.name, outgoing, record).await?;
+        let sent = self.send(live, tenant, route.name, outgoing, record).await;
+        // What broke off is the body that was refused, whatever that looks like at the other end.
+        if let Some(Err(error)) = outcome.and_then(|outcome| outcome.result()) {
+            return Err(error.into());
+        }
+        let response = sent?;
         passed_on(response, &account_of(live, tenant).credential, live.upstream.timeouts().answer).await
     }
 

@@ -1,6 +1,7 @@
 //! What the configuration makes of the request path: replaced whole when the configuration changes.
 
 use super::usage::Allowance;
+use crate::call::{Seal, Seals};
 use crate::clock::Clock;
 use crate::config::{self, Settings, UnknownRoutes};
 use crate::ledger::{Ledger, Spent, Tally};
@@ -46,6 +47,8 @@ pub(super) struct Live {
 pub(super) struct Account {
     pub(super) name: AccountName,
     pub(super) credential: Arc<Credential>,
+    /// Those of its teams, where references are sealed.
+    pub(super) seals: Option<Seals>,
     pub(super) metrics: Arc<AccountMetrics>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) retries: Arc<RetryBudget>,
@@ -69,6 +72,10 @@ impl Live {
         let account = |(name, account): (&AccountName, &config::Account)| Account {
             name: name.clone(),
             credential: Arc::new(Credential::new(&account.api_key)),
+            seals: account.seal_references.then(|| {
+                let teams = settings.tenants.iter().filter(|(_, tenant)| tenant.account == *name);
+                Seals::of(teams.map(|(name, _)| name.clone()))
+            }),
             metrics: metrics.account(name),
             breaker: known(name).map_or_else(|| Arc::new(Breaker::new(clock)), |known| Arc::clone(&known.breaker)),
             retries: known(name).map_or_else(Arc::default, |known| Arc::clone(&known.retries)),
@@ -121,6 +128,12 @@ impl Live {
         self.accounts.iter().for_each(|account| account.metrics.circuit(account.breaker.is_open()));
     }
 
+    /// A tenant's seal and those of all teams of its account, where references are sealed.
+    pub(super) fn seal(&self, tenant: &Tenant) -> Option<(Seal, &Seals)> {
+        let seals = self.accounts[tenant.account_index].seals.as_ref()?;
+        Some((Seal::of(&tenant.name), seals))
+    }
+
     /// Whether the tenant may go where the route leads.
     pub(super) fn permit(&self, tenant: &Tenant, method: &Method, route: &Route) -> Result<(), Rejection> {
         match route.treatment {
@@ -137,6 +150,9 @@ impl Live {
             | Treatment::Looked
             | Treatment::Listed
             | Treatment::Health
+            | Treatment::Submitted
+            | Treatment::Records
+            | Treatment::File
             | Treatment::Streamed
             | Treatment::Usage
             | Treatment::Described

@@ -128,6 +128,11 @@ impl Record {
         self.upload = progress;
     }
 
+    /// When the request came.
+    pub(super) const fn asked(&self) -> SystemTime {
+        self.time
+    }
+
     pub(super) fn metrics(&self) -> &TenantMetrics {
         &self.metrics
     }

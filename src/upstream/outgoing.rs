@@ -5,6 +5,8 @@ use bytes::Bytes;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -85,14 +87,26 @@ pub enum OutgoingBody {
     Full(Option<Bytes>),
     /// Passed on as the client sends it.
     Stream {
-        /// The client's body.
-        body: Incoming,
+        /// The client's body, or what a filter makes of it.
+        body: Source,
         /// How far it is, for those who wait.
         progress: Arc<Progress>,
         /// Takes from trailers what is not forwarded.
         trailers: fn(&mut HeaderMap),
     },
 }
+
+/// Where a streamed body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// The client.
+    Client(Incoming),
+    /// The client, by way of something that looks at what it sends. Rare, and on the heap.
+    Filtered(BoxBody<Bytes, BoxError>),
+}
+
+/// Why a streamed body broke off.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How far a streamed body is.
 #[derive(Debug, Default)]
@@ -145,6 +159,17 @@ impl OutgoingBody {
         if body.is_end_stream() {
             return Self::Empty;
         }
+        Self::Stream { body: Source::Client(body), progress: Arc::default(), trailers }
+    }
+
+    /// The same by way of a filter, which may break it off.
+    #[must_use]
+    pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
+    where
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let body = Source::Filtered(body.map_err(Into::into).boxed());
         Self::Stream { body, progress: Arc::default(), trailers }
     }
 
@@ -158,11 +183,37 @@ impl OutgoingBody {
     }
 }
 
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Client(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Filtered(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Filtered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Filtered(body) => body.size_hint(),
+        }
+    }
+}
+
 impl Body for OutgoingBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let (body, progress, trailers) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
             Self::Full(data) => return Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),

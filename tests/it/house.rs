@@ -55,6 +55,7 @@ const EDGES: [(&str, &[&str]); 35] = [
             "reply",
             "route",
             "splice",
+            "state",
             "tasks",
             "telemetry",
             "tenant",
