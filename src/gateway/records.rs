@@ -121,6 +121,8 @@ impl Gateway {
         if route.id.is_some() {
             self.check_owner(live, tenant, &asker, &route, record).await?;
         }
+        // Made anew, a record keeps the reference that it has.
+        let absent = if route.id.is_some() { Absent::Leave } else { Absent::Insert };
         let seal = live.seal(tenant);
         let (mut parts, body) = request.into_parts();
         let empty = body.is_end_stream();
@@ -130,7 +132,7 @@ impl Gateway {
                 (target, reference) = seal.target(&target, Absent::Leave)?;
                 match Kind::of(&parts.headers)? {
                     Kind::Multipart(boundary) => {
-                        let sealed = SealedBody::seal(body, &boundary, seal.clone(), Absent::Insert);
+                        let sealed = SealedBody::seal(body, &boundary, seal.clone(), absent);
                         outcome = Some(sealed.outcome());
                         OutgoingBody::filtered(sealed, call::forwardable_trailers)
                     }
@@ -140,7 +142,7 @@ impl Gateway {
                         record.request_bytes = body.len() as u64;
                         let question = Question::parse(&parts.headers, &body)?;
                         reference = question.reference.clone().or(reference);
-                        OutgoingBody::Full(question.seal(seal, Absent::Insert).or(Some(body)))
+                        OutgoingBody::Full(question.seal(seal, absent).or(Some(body)))
                     }
                 }
             }
@@ -167,7 +169,7 @@ impl Gateway {
         let answer = self.collect(live, tenant, response).await?;
         let Some((seal, seals)) = seal else {
             // References are nobody's here: state alone knows whose the record is.
-            let own = Seals::of([tenant.name.clone()]);
+            let own = Seals::of([]);
             if let Some(Record { id: Some(id), reference, .. }) =
                 Record::read(&answer.body, &own).filter(|_| answer.status.is_success())
             {
