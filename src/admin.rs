@@ -1,18 +1,23 @@
-//! What platform operators ask and order: health, readiness, metrics, who the tenants are, purges and erasures.
+//! What platform operators ask and order: health, readiness, metrics, who the tenants are, what became of callbacks; purges
+//! and erasures.
 //!
 //! Invariant: what names a team needs the admin token, compared in constant time; metrics hold nothing personal and
 //! are open.
 
-use crate::cache::{Cache, Change, Removed, Subject};
-use crate::calendar::Day;
+mod callbacks;
+mod orders;
+mod usage;
+
+pub use orders::Orders;
+
 use crate::config::Settings;
-use crate::ledger::{Counts, Ledger, Row};
-use crate::name::{RouteName, TenantName};
-use crate::person::Persons;
+use crate::ledger::Ledger;
+use crate::name::RouteName;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -26,30 +31,21 @@ use subtle::ConstantTimeEq as _;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The largest body: a person has a handful of fields, an order to replay fewer.
+const LARGEST_BODY: usize = 64 << 10;
+
+/// How long an operator's body may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Answers the admin listener.
 #[derive(Debug)]
 pub struct Admin {
     metrics: Metrics,
+    orders: Orders,
     ledger: Ledger,
-    cache: Arc<Cache>,
-    persons: Persons,
     live: ArcSwap<Live>,
     draining: AtomicBool,
 }
-
-/// An order to purge names one thing.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Purge {
-    route: Option<String>,
-    tenant: Option<String>,
-    all: Option<bool>,
-}
-
-/// Orders are short; a person has a handful of fields.
-const LARGEST_ORDER: usize = 64 << 10;
-/// How long an order may take to arrive.
-const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the configuration says to the API.
 #[derive(Debug)]
@@ -87,11 +83,11 @@ impl Live {
 }
 
 impl Admin {
-    /// Answers for what `settings` say, and orders what operators order.
+    /// Answers for what `settings` say, and has `orders` carried out.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics, cache: Arc<Cache>, persons: Persons, ledger: Ledger) -> Self {
+    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
         let live = ArcSwap::from_pointee(Live::new(settings));
-        Self { metrics, cache, persons, ledger, live, draining: AtomicBool::new(false) }
+        Self { metrics, orders, ledger, live, draining: AtomicBool::new(false) }
     }
 
     /// Goes over to other settings.
@@ -110,37 +106,32 @@ impl Admin {
     /// None.
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
     where
-        B: Body<Data = Bytes> + Send,
+        B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = request.uri().path();
-        let methods = match path {
-            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/usage" => "GET, HEAD",
-            "/v1/cache/purge" | "/v1/erase" => "POST",
-            _ => "",
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        let method = match path {
+            "/v1/callbacks/replay" | "/v1/cache/purge" | "/v1/erase" => Some(Method::POST),
+            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage" => Some(Method::GET),
+            _ => None,
         };
-        let fits = methods.is_empty() || if asks { methods != "POST" } else { methods == *request.method() };
+        let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         Ok(match path {
-            _ if !fits => {
-                let mut refused =
-                    error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this method is not known here");
-                refused.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-                refused
-            }
+            _ if method.as_ref().is_some_and(|method| method != asked) => not_allowed(method == Some(Method::POST)),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.draining.load(Ordering::Acquire) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render().into())
             }
-            _ => self.api(request).await.unwrap_or_else(|refused| refused),
+            _ => self.api(path, &head, body).await.unwrap_or_else(|refused| refused),
         })
     }
 
-    async fn api<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
+    async fn api<B>(&self, path: &str, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
     where
-        B: Body<Data = Bytes> + Send,
+        B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let live = self.live.load_full();
@@ -151,134 +142,43 @@ impl Admin {
                 "the admin API is off, admin.token turns it on",
             ));
         };
-        let (parts, body) = request.into_parts();
-        if !bears(&parts.headers, token) {
+        if !bears(&head.headers, token) {
             return Err(error(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "the admin token is missing or wrong"));
         }
-        match parts.uri.path() {
+        match path {
             "/v1/tenants" => Ok(json(StatusCode::OK, &serde_json::json!({ "tenants": live.tenants }))),
-            "/v1/usage" => self.usage(parts.uri.query().unwrap_or_default(), &parts.headers).await,
-            "/v1/cache/purge" => self.purge(&live, &read(body).await?).await,
-            "/v1/erase" => self.erase(&read(body).await?).await,
+            "/v1/callbacks" => Ok(callbacks::list(&self.orders.state, head.uri.query().unwrap_or_default()).await),
+            "/v1/usage" => usage::usage(&self.ledger, head.uri.query().unwrap_or_default(), &head.headers).await,
+            "/v1/callbacks/replay" => Ok(callbacks::replay(&self.orders.state, &read(body).await?).await),
+            "/v1/cache/purge" => {
+                let known = |tenant: &str| live.tenants.iter().any(|known| known.name == tenant);
+                self.orders.purge(&read(body).await?, known).await
+            }
+            "/v1/erase" => self.orders.erase(&read(body).await?).await,
             _ => Err(error(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "there is nothing at this path")),
         }
     }
-
-    /// Ends stored answers by route, by team (those that serve it alone), or all.
-    async fn purge(&self, live: &Live, order: &[u8]) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
-        let unclear = || {
-            invalid(
-                "name one thing to purge: {\"route\":\"bank\"}, \"cft\" or \"bank_codes\", {\"tenant\":\"NAME\"} or {\"all\":true}",
-            )
-        };
-        let changes = match serde_json::from_slice(order).map_err(|_| unclear())? {
-            Purge { route: Some(route), tenant: None, all: None } => match route.parse() {
-                // The answers by id are about the same accounts.
-                Ok(RouteName::Bank) => vec![Change::Subject(Subject::Bank), Change::Subject(Subject::BankGet)],
-                Ok(name) => vec![Change::Subject(Subject::of(name).ok_or_else(unclear)?)],
-                Err(_) => return Err(unclear()),
-            },
-            Purge { route: None, tenant: Some(tenant), all: None } => {
-                let tenant: TenantName = tenant.parse().map_err(|_| unclear())?;
-                if !live.tenants.iter().any(|known| known.name == tenant.as_str()) {
-                    return Err(error(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "there is no such tenant"));
-                }
-                vec![Change::Tenant(tenant)]
-            }
-            Purge { route: None, tenant: None, all: Some(true) } => vec![Change::All],
-            Purge { .. } => return Err(unclear()),
-        };
-        let mut removed = Removed::default();
-        for change in &changes {
-            removed = removed.and(self.cache.change(change).await);
-        }
-        Ok(carried_out("purge", &removed))
-    }
-
-    /// Removes what is known about a person.
-    async fn erase(&self, order: &[u8]) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
-        let tags = self.persons.named(order).map_err(|error| invalid(&error.to_string()))?;
-        Ok(carried_out("erase", &self.cache.change(&Change::Erased(tags)).await))
-    }
 }
 
-/// What an order came to: 200, or 503 with what is left to do. It is noted, without a word about whom it concerned.
-fn carried_out(order: &'static str, removed: &Removed) -> Response<Full<Bytes>> {
-    let Removed { memory, redis, left } = removed;
-    let done = left.is_empty();
-    tracing::info!(audit = order, token = "admin", memory, redis, done, "an operator's order");
-    let counts = serde_json::json!({ "memory": memory, "redis": redis });
-    if done {
-        return json(StatusCode::OK, &serde_json::json!({ "removed": counts }));
-    }
-    let message = "not everything could be reached; give the order again once it can";
-    json(
-        StatusCode::SERVICE_UNAVAILABLE,
-        &serde_json::json!({
-            "error_code": "SERVICE_UNAVAILABLE", "message": message, "removed": counts, "left": left,
-        }),
-    )
-}
-
-/// The body of an order.
+/// An operator's body, whole.
 async fn read<B>(body: B) -> Result<Bytes, Response<Full<Bytes>>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let read = tokio::time::timeout(ORDER_PATIENCE, Limited::new(body, LARGEST_ORDER).collect());
-    match read.await {
+    match tokio::time::timeout(READ_TIMEOUT, Limited::new(body, LARGEST_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(_)) => Err(error(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "an order has 64 KiB at most")),
-        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the order did not arrive in time")),
+        Ok(Err(_)) => Err(error(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "a body has 64 KiB at most here")),
+        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not arrive in time")),
     }
 }
 
-impl Admin {
-    /// The books, `from` a day `to` a day, both included; left out, from the first of this month to today.
-    async fn usage(&self, query: &str, headers: &HeaderMap) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
-        let today = self.ledger.today();
-        let (mut from, mut to, mut tenant) = (today.month().first(), today, None);
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let day = value.parse::<Day>();
-            let no_day = |_| invalid("from and to are days, such as 2026-11-25");
-            match &*name {
-                "from" => from = day.map_err(no_day)?,
-                "to" => to = day.map_err(no_day)?,
-                "tenant" => {
-                    let name = value.parse::<TenantName>().map_err(|_| invalid("tenant is the name of a team"))?;
-                    tenant = Some(name);
-                }
-                _ => return Err(invalid("known here: from, to and tenant")),
-            }
-        }
-        let rows = self.ledger.rows(from, to, tenant.as_ref()).await.map_err(|_| {
-            error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
-        })?;
-        let partial = !self.ledger.is_complete();
-        let told = |mut response: Response<Full<Bytes>>| {
-            if partial {
-                let value = HeaderValue::from_static("Redis is out: these are the books of this node alone");
-                response.headers_mut().insert("x-gateway-partial", value);
-            }
-            response
-        };
-        let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
-            return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
-        }
-        Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows }))))
-    }
-}
-
-/// RFC 4180. Names need no quotes.
-fn csv(rows: &[Row]) -> String {
-    let mut text = format!("day,tenant,route,{}\r\n", Counts::NAMES.join(","));
-    for Row { day, tenant, route, counts } in rows {
-        let numbers = counts.numbers().map(|number| number.to_string());
-        text.push_str(&format!("{day},{tenant},{route},{}\r\n", numbers.join(",")));
-    }
-    text
+fn not_allowed(post: bool) -> Response<Full<Bytes>> {
+    let (message, allow) =
+        if post { ("only POST is known here", "POST") } else { ("only GET is known here", "GET, HEAD") };
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    refused
 }
 
 /// Whether the request carries the token. Hashes are compared, so that not even its length shows.
@@ -297,16 +197,16 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     typed(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
+}
+
 fn error(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
     json(status, &serde_json::json!({ "error_code": code, "message": message }))
 }
 
 fn invalid(message: &str) -> Response<Full<Bytes>> {
     error(StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", message)
-}
-
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    typed(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {

@@ -1,15 +1,18 @@
 //! The composition root: the only place that wires parts together.
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Orders};
 use crate::cache::{Cache, Counts};
+use crate::callback::{self, Callbacks, Hooks, Note};
 use crate::clock::Clock;
 use crate::config::{Faults, Settings};
 use crate::database::{Database, DatabaseError, OpenError};
-use crate::gateway::{Gateway, Telemetry};
+use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::ledger::{self, Ledger};
 use crate::limit::Nodes;
 use crate::link::Link;
+use crate::person::Persons;
 use crate::server::{Bounds, Server, TlsHandle};
+use crate::state::{self, Sqlite, State};
 use crate::tasks::Tasks;
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
@@ -18,7 +21,7 @@ use hyper::service::service_fn;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -80,15 +83,20 @@ pub enum StartError {
     /// The machine's trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
-    /// The database.
+    /// What the embedded database holds.
     #[error("state.path: {0}")]
-    Database(#[from] OpenError),
-    /// What is in it.
-    #[error("state.path: {0}")]
-    State(#[from] DatabaseError),
+    Database(#[from] DatabaseError),
     /// Where nodes share.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// The embedded database.
+    #[error("state.path: {path}: {source}", path = path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -99,14 +107,17 @@ pub enum StartError {
 pub struct App {
     gateway: Arc<Gateway>,
     admin: Arc<Admin>,
+    callbacks: Arc<Callbacks>,
     metrics: Metrics,
     redactor: Redactor,
     /// The secrets of the settings in effect.
     known_secrets: Mutex<Vec<SecretString>>,
     server_address: SocketAddr,
     admin_address: SocketAddr,
+    callbacks_address: SocketAddr,
     server_tls: TlsHandle,
     admin_tls: TlsHandle,
+    callbacks_tls: TlsHandle,
     drain_timeout: Duration,
     /// What only a restart changes, as it was at the start.
     fixed: Vec<(&'static str, String)>,
@@ -120,6 +131,8 @@ pub struct App {
     /// What goes on beside requests for as long as there may be some.
     background: Tasks,
     stop_background: CancellationToken,
+    /// What fans callbacks out and delivers them.
+    relay: Tasks,
     log: LogWriter,
 }
 
@@ -136,51 +149,66 @@ impl App {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
         let leftovers = Tasks::new();
-        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: surroundings.clock };
-        let database = Database::open(&settings.state.path, &[("ledger", ledger::MIGRATIONS)])?;
+        let clock = surroundings.clock;
         let (background, stop_background) = (Tasks::new(), CancellationToken::new());
         let links = Links::new(settings)?;
-        let books = links.main.clone();
-        let ledger = Ledger::open(database.clone(), settings, telemetry.clock.clone(), books).await?;
         let root = settings.state.root_key.expose_secret();
-        let nodes = links.main.clone().map(|link| Nodes::new(link, root, ledger.node()));
-        let (books, tasks) = (ledger.clone(), leftovers.clone());
-        let gateway = Arc::new(Gateway::new(settings, telemetry, books, tasks, links.cache.clone(), nodes)?);
+        let database = open(&settings.state.path)?;
+        let ledger = Ledger::open(database.clone(), settings, clock.clone(), links.main.clone()).await?;
+        let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
+        let persons = Persons::new(root);
+        let hooks = hooks(&metrics, &persons);
+        let (callbacks, inflow, arrivals) = Callbacks::new(settings, state.clone(), hooks, clock.clone())?;
+        let telemetry = Telemetry { access: access.clone(), metrics: metrics.clone(), clock: clock.clone() };
+        let parts = Parts {
+            link: links.cache.clone(),
+            persons: persons.clone(),
+            callbacks: Arc::clone(&callbacks),
+            ledger: ledger.clone(),
+            nodes: links.main.clone().map(|link| Nodes::new(link, root, ledger.node())),
+        };
+        let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), parts)?);
         links.keep(&background, &stop_background);
         gateway.cache().keep(&background, stop_background.clone());
-        let (books, stop) = (ledger.clone(), stop_background.clone());
-        background.spawn(async move {
-            let _: Option<()> = stop.run_until_cancelled(books.keep()).await;
-        });
+        let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let stop = stop_background.clone();
+            background.spawn(async move {
+                let _: Option<()> = stop.run_until_cancelled(work).await;
+            });
+        };
+        let (learner, books) = (Arc::clone(&gateway), ledger.clone());
+        until_stop(Box::pin(async move { learner.learn(arrivals).await }));
+        until_stop(Box::pin(async move { books.keep().await }));
         links.await_them().await;
         gateway.beat().await;
-        let (beating, stop) = (Arc::clone(&gateway), stop_background.clone());
-        background.spawn(async move {
-            let beat = async {
-                loop {
-                    tokio::time::sleep(BEAT).await;
-                    beating.beat().await;
-                }
-            };
-            let _: Option<()> = stop.run_until_cancelled(beat).await;
-        });
-        let (cache, persons) = (Arc::clone(gateway.cache()), gateway.persons().clone());
-        let admin = Arc::new(Admin::new(settings, metrics.clone(), cache, persons, ledger.clone()));
+        let beating = Arc::clone(&gateway);
+        until_stop(Box::pin(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                beating.beat().await;
+            }
+        }));
+        let orders = Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons };
+        let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, ledger.clone()));
         mirror(&metrics, &gateway, &access, &redactor, &links);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         let server = bind("server.listen", &settings.server.listener, bounds).await?;
         let admin_server = bind("admin.listen", &settings.admin.listener, bounds).await?;
+        let callbacks_server = bind("callbacks.listen", &settings.callbacks.listener, bounds).await?;
         let mut app = Self {
             gateway,
             admin,
+            callbacks,
             metrics,
             redactor,
             known_secrets: Mutex::new(secrets(settings)),
             server_address: server.address()?,
             admin_address: admin_server.address()?,
+            callbacks_address: callbacks_server.address()?,
             server_tls: server.tls_handle(),
             admin_tls: admin_server.tls_handle(),
+            callbacks_tls: callbacks_server.tls_handle(),
             drain_timeout: settings.server.drain_timeout,
             fixed: fixed(settings),
             stop: CancellationToken::new(),
@@ -192,17 +220,21 @@ impl App {
             database,
             background,
             stop_background,
+            relay: Tasks::new(),
             log,
         };
-        app.serve(server, admin_server);
+        app.callbacks.run(inflow, &app.relay, &app.stop);
+        app.serve(server, admin_server, callbacks_server);
         for key in &settings.not_in_effect {
             tracing::warn!(key, "this key is accepted, but has no effect in this version");
         }
-        tracing::info!(server = %app.server_address, admin = %app.admin_address, "listening");
+        tracing::info!(
+            server = %app.server_address, admin = %app.admin_address, callbacks = %app.callbacks_address, "listening"
+        );
         Ok(app)
     }
 
-    fn serve(&mut self, server: Server, admin_server: Server) {
+    fn serve(&mut self, server: Server, admin_server: Server, callbacks_server: Server) {
         let (gateway, metrics) = (Arc::clone(&self.gateway), self.metrics.clone());
         let (stop, drain) = (self.stop.clone(), self.drain_timeout);
         self.servers.spawn(async move {
@@ -213,6 +245,11 @@ impl App {
         self.admin_server.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&admin).handle(request));
             admin_server.serve(service, move || metrics.connection(Listener::Admin), stop, LAST_MOMENT / 2).await;
+        });
+        let (callbacks, metrics, stop) = (Arc::clone(&self.callbacks), self.metrics.clone(), self.stop.clone());
+        self.servers.spawn(async move {
+            let service = service_fn(move |request| Arc::clone(&callbacks).receive(request));
+            callbacks_server.serve(service, move || metrics.connection(Listener::Callbacks), stop, drain).await;
         });
         let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
         self.servers.spawn(async move {
@@ -238,6 +275,12 @@ impl App {
         self.admin_address
     }
 
+    /// Where Iluma's callbacks arrive.
+    #[must_use]
+    pub const fn callbacks_address(&self) -> SocketAddr {
+        self.callbacks_address
+    }
+
     /// Goes over to other settings, or says why not; then everything stays as it is.
     ///
     /// # Errors
@@ -247,11 +290,13 @@ impl App {
         let new = secrets(settings);
         let mut known = self.known_secrets.lock().unwrap_or_else(PoisonError::into_inner);
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
+        self.callbacks.reload(settings)?;
         self.gateway.reload(settings)?;
         *known = new;
         self.admin.reload(settings);
         self.server_tls.replace(settings.server.listener.tls.clone());
         self.admin_tls.replace(settings.admin.listener.tls.clone());
+        self.callbacks_tls.replace(settings.callbacks.listener.tls.clone());
         for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {
             if now.1 != *value {
                 tracing::warn!(key, "this change takes effect at the next start");
@@ -283,7 +328,10 @@ impl App {
         let end = tokio::time::Instant::now() + self.drain_timeout;
         self.servers.drain(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();
-        self.leftovers.drain(end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT)).await;
+        let left = || end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
+        self.leftovers.drain(left()).await;
+        // A delivery that does not end in time is made again at the next start.
+        self.relay.drain(left()).await;
         self.gateway.leave().await;
         self.stop_background.cancel();
         self.background.drain(LAST_MOMENT).await;
@@ -343,6 +391,8 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("server.max_headers", server.max_headers.to_string()),
         ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
         ("admin.listen", settings.admin.listener.listen.to_string()),
+        ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
+        ("state.path", settings.state.path.display().to_string()),
         ("log.level", settings.log.level.to_string()),
         ("state.path", settings.state.path.display().to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
@@ -395,6 +445,28 @@ impl Links {
     }
 }
 
+/// The embedded database: what must not be lost where a gateway serves alone, and every node's own books.
+fn open(path: &Path) -> Result<Database, StartError> {
+    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
+    Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
+}
+
+/// What callbacks are counted as, and who tells persons.
+fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
+    let metrics = metrics.clone();
+    let note = move |note: Note<'_>| match note {
+        Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
+        Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
+        Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
+        Note::Queues(queues, now) => {
+            let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
+            let tenants = queues.tenants.iter().map(|(tenant, queued, dead)| (tenant, *queued, *dead));
+            metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
+        }
+    };
+    Hooks { persons: persons.clone(), note: Box::new(note) }
+}
+
 /// Lets metrics read what other parts count.
 fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor, links: &Links) {
     // Metrics are part of the gateway: a strong reference would keep both alive for ever.
@@ -429,6 +501,7 @@ fn secrets(settings: &Settings) -> Vec<SecretString> {
     let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();
     secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
     secrets.extend(settings.admin.token.clone());
+    secrets.extend(callback::secrets(settings));
     let hex = |key: &[u8; 32]| SecretString::from(key.iter().map(|b| format!("{b:02x}")).collect::<String>());
     secrets.push(hex(settings.state.root_key.expose_secret()));
     secrets.extend(settings.state.encryption_keys.iter().map(|key| hex(key.key.expose_secret())));

@@ -15,7 +15,7 @@ mod policy;
 mod redis;
 mod wire;
 
-pub use entry::{Absent, Entry, Spliced};
+pub use entry::Entry;
 pub use epoch::Change;
 pub use flight::{Flights, Leader, Seat, Waiter};
 pub use key::{Key, Keys, Scope};
@@ -28,6 +28,7 @@ use crate::config;
 use crate::link::{Budget, Link};
 use crate::name::{AccountName, TenantName};
 use crate::person::Tag;
+use crate::splice::Spliced;
 use crate::tasks::Tasks;
 use crate::vault::Vault;
 use arc_swap::ArcSwap;
@@ -464,6 +465,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::splice::Absent;
 
     const FOUND: &[u8] = br#"{"status":"COMPLETED","id":"1","result":{"is_found":true}}"#;
 
@@ -521,9 +523,9 @@ mod tests {
         let _ = offer(&cache, &place, FOUND);
         clock.advance(Duration::from_secs(600 + 59));
         assert!(cache.look_up(&place, None).is_none());
-        assert!(cache.look_up_stale(&place, &Budget::of_request()).await.is_some());
+        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_some());
         clock.advance(Duration::from_secs(1));
-        assert!(cache.look_up_stale(&place, &Budget::of_request()).await.is_none());
+        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_none());
     }
 
     #[test]

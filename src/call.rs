@@ -2,19 +2,32 @@
 //!
 //! Invariants: a body is held only up to its bound; what [`Question::parse`] accepts has exactly one meaning (no
 //! member twice goes unnoticed, no number stands for a string, nothing invalid was replaced); the tenant's
-//! credential, hop-by-hop fields, cookies and trace context are gone from what is forwarded.
+//! credential, hop-by-hop fields, cookies and trace context are gone from what is forwarded; sealing and unsealing
+//! change the caller's reference and no other byte.
 
 mod form;
 mod headers;
 mod json;
+mod multipart;
+mod screen;
+mod seal;
+mod stream;
+mod unseal;
 
-pub use headers::{Directives, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
+pub use headers::{Directives, forget_body, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
+pub use multipart::Boundary;
+pub use screen::screen_target;
+pub use seal::{Seal, Seals, reference_json, reference_text};
+pub use stream::{Outcome, SealedBody, StreamError};
+pub use unseal::{Answer, Echo, List, Ownership, Record};
 
+use crate::splice::Absent;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use seal::Place;
 use std::borrow::Cow;
 use std::pin::pin;
 use std::time::Duration;
@@ -37,15 +50,21 @@ pub enum BodyError {
     /// A content encoding. A 400.
     #[error("an encoded request body can't be read here, send it without content-encoding")]
     Encoded,
-    /// Neither JSON nor a form. A 400.
-    #[error("the content type must be application/json or application/x-www-form-urlencoded")]
+    /// Neither JSON nor a form, or in a charset that is not read here. A 400.
+    #[error(
+        "the content type must be application/json, application/x-www-form-urlencoded or, where files are taken, \
+         multipart/form-data"
+    )]
     UnknownType,
     /// Not one JSON object, or not a form. A 400.
     #[error("the request body is malformed")]
     Malformed,
-    /// `reference_id` is not a string, or stands twice. A 400.
+    /// `reference_id` is not a string, stands twice, is too long, or is one to some servers alone. A 400.
     #[error("reference_id must be one string")]
     Reference,
+    /// `reference_id` has the seal of another team, on a row where references are not sealed. A 400.
+    #[error("reference_id begins with the name of another team and a colon, which is kept for that team")]
+    Foreign,
 }
 
 /// Reads a whole body, up to [`LARGEST_QUESTION`]; `idle` is how long the client may send nothing, `total` how long
@@ -96,7 +115,7 @@ where
 }
 
 /// What a bank or watchlist request asks.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Question {
     /// All members but `reference_id`, in one canonical encoding: equal exactly if the questions are.
     pub parameters: Vec<u8>,
@@ -104,7 +123,18 @@ pub struct Question {
     pub reference: Option<Bytes>,
     /// Why the answer must not be shared, if it must not.
     pub ambiguity: Option<Ambiguity>,
+    /// Where the seal goes; none if the body can't be read.
+    place: Option<Place>,
 }
+
+/// Equal if they ask the same and for the same reference, however they are written.
+impl PartialEq for Question {
+    fn eq(&self, other: &Self) -> bool {
+        self.parameters == other.parameters && self.reference == other.reference && self.ambiguity == other.ambiguity
+    }
+}
+
+impl Eq for Question {}
 
 /// What makes a well-formed question unfit for the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +151,7 @@ impl Question {
     /// A question that could not be parsed, for a row on which upstream judges that.
     #[must_use]
     pub const fn unreadable() -> Self {
-        Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable) }
+        Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable), place: None }
     }
 
     /// Parses a JSON or form body.
@@ -129,48 +159,78 @@ impl Question {
     /// # Errors
     /// The reference can't be read exactly, so neither could the answer be given back.
     pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
-        if headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(BodyError::Encoded);
-        }
-        let mut types = headers.get_all(CONTENT_TYPE).iter();
-        let kind = types.next().and_then(Kind::of).ok_or(BodyError::UnknownType)?;
-        if types.next().is_some() {
-            return Err(BodyError::UnknownType);
-        }
-        match kind {
+        match Kind::of(headers)? {
             Kind::Json => json::question(body),
             Kind::Form => form::question(body),
+            Kind::Multipart(_) => Err(BodyError::UnknownType),
         }
+    }
+
+    /// The body that it was parsed from with the reference sealed. Where the caller gave none, `absent` says whether it
+    /// gets the bare seal. None for an [unreadable](Self::unreadable) question.
+    #[must_use]
+    pub fn seal(&self, seal: &Seal, absent: Absent) -> Option<Bytes> {
+        self.place.as_ref().map(|place| place.seal(seal, absent))
     }
 }
 
-enum Kind {
+/// The kinds of body in which a reference can be found.
+#[derive(Debug)]
+pub enum Kind {
+    /// `application/json`: to be [read](read) and [parsed](Question::parse).
     Json,
+    /// `application/x-www-form-urlencoded`: likewise.
     Form,
+    /// `multipart/form-data`: to be passed on through a [`SealedBody`].
+    Multipart(Boundary),
 }
 
 impl Kind {
-    fn of(value: &HeaderValue) -> Option<Self> {
-        let value = value.as_bytes();
-        let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
-        let (essence, parameters) = (value[..end].trim_ascii(), &value[end..]);
+    /// The kind that a request's head declares.
+    ///
+    /// # Errors
+    /// The body is encoded, of another type, or of a type that is declared in more than one way.
+    pub fn of(headers: &HeaderMap) -> Result<Self, BodyError> {
+        if is_encoded(headers) {
+            return Err(BodyError::Encoded);
+        }
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let (Some(value), None) = (types.next(), types.next()) else { return Err(BodyError::UnknownType) };
+        let essence = essence(value);
+        if essence.eq_ignore_ascii_case(b"multipart/form-data") {
+            return Boundary::of(value.as_bytes()).map(Self::Multipart).ok_or(BodyError::Malformed);
+        }
         // JSON is UTF-8 (RFC 8259, section 8.1); in another charset the bytes would mean something else.
-        let charset = parameters.split(|b| *b == b';').map(<[u8]>::trim_ascii).find_map(|p| {
-            let at = p.iter().position(|b| *b == b'=')?;
-            p[..at].trim_ascii().eq_ignore_ascii_case(b"charset").then(|| p[at + 1..].trim_ascii())
-        });
-        let unquoted = charset.map(|c| c.strip_prefix(b"\"").and_then(|c| c.strip_suffix(b"\"")).unwrap_or(c));
-        if unquoted.is_some_and(|c| !c.eq_ignore_ascii_case(b"utf-8") && !c.eq_ignore_ascii_case(b"utf8")) {
-            return None;
+        if charset(value).is_some_and(|c| !c.eq_ignore_ascii_case(b"utf-8") && !c.eq_ignore_ascii_case(b"utf8")) {
+            return Err(BodyError::UnknownType);
         }
         if essence.eq_ignore_ascii_case(b"application/json") {
-            Some(Self::Json)
+            Ok(Self::Json)
         } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-            Some(Self::Form)
+            Ok(Self::Form)
         } else {
-            None
+            Err(BodyError::UnknownType)
         }
     }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// A content type without its parameters.
+fn essence(value: &HeaderValue) -> &[u8] {
+    let value = value.as_bytes();
+    value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
+}
+
+/// The charset that a content type names first.
+fn charset(value: &HeaderValue) -> Option<&[u8]> {
+    let charset = value.as_bytes().split(|b| *b == b';').skip(1).map(<[u8]>::trim_ascii).find_map(|p| {
+        let at = p.iter().position(|b| *b == b'=')?;
+        p[..at].trim_ascii().eq_ignore_ascii_case(b"charset").then(|| p[at + 1..].trim_ascii())
+    })?;
+    Some(charset.strip_prefix(b"\"").and_then(|c| c.strip_suffix(b"\"")).unwrap_or(charset))
 }
 
 /// The canonical encoding of members: sorted by name, each name and value with its length before it.

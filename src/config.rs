@@ -14,11 +14,10 @@ pub mod watch;
 
 pub use describe::Description;
 pub use raw::{Fault, Faults};
-pub use teams::CALLBACK_TYPES;
 
 use crate::byte_size::ByteSize;
 use crate::calendar::Calendar;
-use crate::name::{AccountName, RouteName, TenantName};
+use crate::name::{AccountName, CallbackType, RouteName, TenantName};
 use secrecy::{SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -96,6 +95,8 @@ pub struct Callbacks {
     pub public_url: Option<http::Uri>,
     /// Waits between attempts; after the last one a delivery is dead.
     pub retry: Vec<Duration>,
+    /// Certificates that deliveries trust beside the platform's.
+    pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 /// The admin listener.
@@ -157,6 +158,8 @@ pub struct State {
     pub encryption_keys: Vec<EncryptionKey>,
     /// Where gateways share what they know; none for a gateway that serves alone.
     pub redis: Option<Redis>,
+    /// What all of Redis together may cost one request.
+    pub redis_timeout: Duration,
     /// How long what is stored is kept.
     pub retention: Retention,
 }
@@ -281,7 +284,12 @@ pub struct Tenant {
     /// Where its callbacks may be sent.
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
-    pub callback_urls: BTreeMap<String, http::Uri>,
+    pub callback_urls: BTreeMap<CallbackType, http::Uri>,
+    /// What its callbacks carry as `x-callback-token`; none is one derived from the root key.
+    pub callback_token: Option<SecretString>,
+    /// What its callbacks are signed with, `whsec_` and base64 each: all of them, while it changes. None is one derived
+    /// from the root key.
+    pub webhook_secrets: Vec<SecretString>,
 }
 
 /// A path that Iluma added, treated like a row we know.

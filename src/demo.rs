@@ -18,8 +18,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use secrecy::ExposeSecret as _;
+use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,9 +79,8 @@ pub async fn run(args: Args) -> Result<(), DemoError> {
     };
     let simulator = Simulator::start(([127, 0, 0, 1], 0).into(), options).await?;
     let (lending, payments) = (Team::new("lending"), Team::new("payments"));
-    let mut settings = settings(&simulator, &lending, &payments)?;
     let folder = Folder::new()?;
-    settings.state.path = folder.0.join("iluma-gateway.db");
+    let settings = settings(&simulator, &lending, &payments, &folder)?;
     let log = Lines::default();
     let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: Clock::system(), diagnostics: true };
     let app = App::start(&settings, surroundings).await?;
@@ -96,20 +97,20 @@ pub async fn run(args: Args) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// A folder for this run alone.
+/// Where the demo's state is, for as long as it runs.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> io::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("iluma-gateway-demo-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&folder)?;
-        Ok(Self(folder))
+        let path = std::env::temp_dir().join(format!("iluma-gateway-demo-{}", uuid::Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What can't be removed is left to whoever cleans up there.
+        // What is left there is encrypted under keys that are gone.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -133,7 +134,7 @@ impl Team {
     }
 }
 
-fn settings(simulator: &Simulator, lending: &Team, payments: &Team) -> Result<Settings, Faults> {
+fn settings(simulator: &Simulator, lending: &Team, payments: &Team, folder: &Folder) -> Result<Settings, Faults> {
     let text = CONFIGURATION
         .replace("{upstream}", &simulator.addr().to_string())
         .replace("{lending_sha256}", &lending.hash())
@@ -145,7 +146,7 @@ fn settings(simulator: &Simulator, lending: &Team, payments: &Team) -> Result<Se
         "ILUMA_DEMO_API_KEY" => Some(format!("iluma_development_{}", &keygen::secret().expose_secret()[..24])),
         _ => None,
     };
-    Settings::parse(&text, Path::new("."), &secret)
+    Settings::parse(&text, &folder.0, &secret)
 }
 
 struct Tour<'a> {

@@ -10,11 +10,13 @@ mod fetch;
 mod forward;
 mod live;
 mod record;
+mod settings;
 mod usage;
 
 pub use record::{Recorded, Telemetry};
 
 use crate::cache::{Cache, Flights};
+use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -47,6 +49,7 @@ use std::sync::Arc;
 pub struct Gateway {
     live: ArcSwap<Live>,
     cache: Arc<Cache>,
+    callbacks: Arc<Callbacks>,
     flights: Flights<Result<Arc<Landed>, CallError>>,
     persons: Persons,
     telemetry: Arc<Telemetry>,
@@ -59,33 +62,42 @@ pub struct Gateway {
     connections: Tasks,
 }
 
+/// What a gateway shares with others who serve beside it.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where nodes share the cache.
+    pub link: Option<Link>,
+    /// Tells persons apart, and nobody who they are.
+    pub persons: Persons,
+    /// Everything about callbacks.
+    pub callbacks: Arc<Callbacks>,
+    /// Where calls are booked.
+    pub ledger: Ledger,
+    /// Where nodes share limits.
+    pub nodes: Option<Nodes>,
+}
+
 impl Gateway {
-    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away; `link` is where nodes share
-    /// the cache.
+    /// A gateway that serves what `settings` say. `tasks` finishes calls whose client went away.
     ///
     /// # Errors
     /// The machine has no usable trust store for upstream's certificate.
-    pub fn new(
-        settings: &Settings,
-        telemetry: Telemetry,
-        ledger: Ledger,
-        tasks: Tasks,
-        link: Option<Link>,
-        nodes: Option<Nodes>,
-    ) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = link.map(|link| (link, Vault::new(&settings.state)));
+        let shared = parts.link.map(|link| (link, Vault::new(&settings.state)));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
-        let live = Live::new(settings, None, &telemetry.metrics, &clock, &connections, &ledger, nodes.as_ref())?;
+        let live =
+            Live::new(settings, None, &telemetry.metrics, &clock, &connections, &parts.ledger, parts.nodes.as_ref())?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
+            callbacks: parts.callbacks,
             flights: Flights::new(),
-            persons: Persons::new(root),
+            persons: parts.persons,
             telemetry: Arc::new(telemetry),
-            ledger,
-            nodes,
+            ledger: parts.ledger,
+            nodes: parts.nodes,
             clock,
             tasks,
             connections,
@@ -145,19 +157,14 @@ impl Gateway {
         &self.cache
     }
 
-    /// Tells persons apart, and nobody who they are.
-    #[must_use]
-    pub const fn persons(&self) -> &Persons {
-        &self.persons
-    }
-
     /// Answers one request, whatever it is.
     ///
     /// # Errors
     /// None.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Recorded>, Infallible> {
         let live = self.live.load_full();
-        let mut record = Record::open(&self.telemetry, &live.nobody, request.method(), request.headers());
+        let mut record =
+            Record::open(&self.telemetry, &live.nobody, request.method(), request.headers(), live.redis_timeout);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must stay one request's.
         let served = AssertUnwindSafe(self.serve(&live, request, &mut record)).catch_unwind().await;
@@ -206,6 +213,7 @@ impl Gateway {
             Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
             Treatment::Usage => Box::pin(self.usage(live, tenant)).await,
             Treatment::Described => Ok(describe(live, &route)),
+            Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,
             _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
         }
     }

@@ -7,12 +7,22 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// The members of an object in the order they stand, duplicates included.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The items of an array.
 pub struct Items<'a>(pub Vec<&'a RawValue>);
+
+/// Where `part`, which was borrowed from `text`, stands in it.
+///
+/// What was borrowed from elsewhere has no place: the range is then of no use, and may be outside of `text`.
+#[must_use]
+pub fn span(text: &str, part: &str) -> Range<usize> {
+    let from = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+    from..from.wrapping_add(part.len())
+}
 
 impl<'de> de::Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -16,6 +16,7 @@ pub use shared::Nodes;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
+use crate::link::Budget;
 use crate::name::{AccountName, TenantName};
 use crate::tasks::Tasks;
 use local::{InFlight, Place, Rate};
@@ -245,11 +246,11 @@ impl Limits {
     }
 
     /// Admits one upstream call of the tenant at `index`: waits for its turn, and counts it toward the quotas if upstream
-    /// may charge for it.
+    /// may charge for it. `redis` is what it may wait for the other nodes' count.
     ///
     /// # Errors
     /// A quota has nothing left, or the turn would not come in time. Nothing was taken.
-    pub async fn admit_call(&self, index: usize, charged: bool) -> Result<CallPermit, Refusal> {
+    pub async fn admit_call(&self, index: usize, charged: bool, redis: &Budget) -> Result<CallPermit, Refusal> {
         let (Some(spender), Some(name)) = (self.spenders.get(index), self.names.get(index)) else {
             return Err(Refusal::Overloaded);
         };
@@ -258,7 +259,7 @@ impl Limits {
             let (quota, counter, now) = (&spender.quota, &spender.counter, self.clock.wall());
             let reserved = match &self.nodes {
                 Some(nodes) if quota.is_any() => {
-                    quota.reserve_together(name, counter, &self.calendar, now, nodes).await
+                    quota.reserve_together(name, counter, &self.calendar, now, nodes, redis).await
                 }
                 _ => quota.reserve(counter, &self.calendar, now),
             };

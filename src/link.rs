@@ -20,9 +20,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-/// What all of Redis together may cost one request (section 4 of the design): a tenth of what upstream takes at its best.
-pub const REQUEST_BUDGET: Duration = Duration::from_millis(50);
-
 /// How long Redis is left alone after it failed, a quarter more or less so that nodes do not probe in step. With the time
 /// of a probe it is far below the 5 s within which all is to be normal again.
 const COOL_OFF: Duration = Duration::from_millis(500);
@@ -42,15 +39,9 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// That of a request.
+    /// So much, over everything that is asked with it.
     #[must_use]
-    pub fn of_request() -> Self {
-        Self::of_work(REQUEST_BUDGET)
-    }
-
-    /// That of work that no request waits for.
-    #[must_use]
-    pub fn of_work(time: Duration) -> Self {
+    pub fn of(time: Duration) -> Self {
         Self { whole: time, left: AtomicU64::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) }
     }
 
@@ -214,7 +205,7 @@ impl Link {
             }
             Err(_) => {
                 // Less than a whole budget proves nothing: what was asked before may have taken it.
-                if left >= REQUEST_BUDGET {
+                if left == budget.whole {
                     self.0.trip(&connection, "slow");
                 }
                 Err(LinkError::Out)
@@ -338,6 +329,8 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_util::sync::CancellationToken;
 
+    const REQUEST: Duration = Duration::from_millis(50);
+
     /// A server that says hello like Redis, takes subscriptions and writes, and leaves every GET without an answer.
     async fn hanging(mut stream: TcpStream) {
         let mut heard = Vec::new();
@@ -379,15 +372,15 @@ mod tests {
         link.watch().wait_for(|up| *up).await.unwrap();
         // From here time is what the test says: it moves only when everybody waits, straight to the next deadline.
         tokio::time::pause();
-        let (budget, started) = (Budget::of_request(), Instant::now());
+        let (budget, started) = (Budget::of(REQUEST), Instant::now());
         let get = redis::cmd("GET").arg("x").clone();
         for _ in 0..3 {
             let answer: Result<Option<String>, LinkError> = link.command(&budget, &get).await;
             assert_eq!(answer, Err(LinkError::Out));
         }
-        assert!(started.elapsed() <= REQUEST_BUDGET + Duration::from_millis(1), "{:?}", started.elapsed());
+        assert!(started.elapsed() <= REQUEST + Duration::from_millis(1), "{:?}", started.elapsed());
         assert!(!link.is_up());
-        let (budget, started) = (Budget::of_request(), Instant::now());
+        let (budget, started) = (Budget::of(REQUEST), Instant::now());
         let answer: Result<Option<String>, LinkError> = link.command(&budget, &get).await;
         assert_eq!((answer, started.elapsed()), (Err(LinkError::Out), Duration::ZERO));
         stop.cancel();
@@ -395,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_and_never_overdrawn() {
-        let budget = Budget::of_request();
+        let budget = Budget::of(REQUEST);
         budget.spend(Duration::from_millis(30));
         assert_eq!(budget.left(), Duration::from_millis(20));
         budget.spend(Duration::from_secs(1));

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, report, simulator};
+use iluma_gateway::{app, demo, keygen, operator, register, report, simulator};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +45,19 @@ enum Command {
     Keygen(keygen::Args),
     /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
     Usage(report::Args),
+    /// Purge stored answers from a running gateway, and from all that share with it.
+    Purge(operator::Purge),
+    /// Erase what a running gateway, and all that share with it, know about a person.
+    Erase(operator::Erase),
+    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
+    ///
+    /// Prints what it changed, by account and type; exits with 1 if anything failed.
+    #[command(after_help = "Example: iluma-gateway register-callbacks --config /etc/iluma-gateway/config.toml")]
+    RegisterCallbacks {
+        /// The configuration file; callbacks.public_url says how Iluma reaches the gateway.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -74,6 +87,11 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Run { config } => runtime()?.block_on(app::run(config))?,
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
         Command::Usage(args) => print!("{}", runtime()?.block_on(report::run(args))?),
+        Command::Purge(order) => println!("{}", runtime()?.block_on(operator::purge(order))?),
+        Command::Erase(order) => println!("{}", runtime()?.block_on(operator::erase(order))?),
+        Command::RegisterCallbacks { config } => {
+            print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
+        }
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

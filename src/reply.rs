@@ -4,6 +4,7 @@
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
 use crate::call::BodyError;
+use crate::callback::{SettingError, UrlError};
 use crate::limit::{Limit, Refusal};
 use crate::route::PathError;
 use crate::tenant::Unauthenticated;
@@ -43,9 +44,9 @@ pub enum Rejection {
          or by an entry in routes"
     )]
     UnknownRoute,
-    /// Callback settings are the tenant's own, and not served yet.
-    #[error("callback settings belong to the shared account and can't be read or changed here")]
-    CallbackSettings,
+    /// A callback setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// A limit.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -103,7 +104,18 @@ impl Rejection {
             Self::Forbidden => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "forbidden_path"),
             Self::RouteNotAllowed => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "route_not_allowed"),
             Self::UnknownRoute => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "unknown_route"),
-            Self::CallbackSettings => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "callback_settings"),
+            Self::Setting(SettingError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_setting"),
+            Self::Setting(SettingError::Type) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_callback_type"),
+            Self::Setting(SettingError::Url(UrlError::Shape)) => {
+                Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_callback_url")
+            }
+            Self::Setting(SettingError::Url(UrlError::Host | UrlError::LinkLocal)) => {
+                Shape(StatusCode::BAD_REQUEST, INVALID, "callback_host_not_allowed")
+            }
+            Self::Setting(SettingError::Test(_)) => Shape(StatusCode::BAD_REQUEST, INVALID, "callback_url_failed"),
+            Self::Setting(SettingError::Unavailable) => {
+                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable")
+            }
             Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => {
                 Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "rate_limited")
             }
@@ -130,6 +142,7 @@ impl Rejection {
             Self::Body(BodyError::UnknownType) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_content_type"),
             Self::Body(BodyError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_body"),
             Self::Body(BodyError::Reference) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_reference"),
+            Self::Body(BodyError::Foreign) => Shape(StatusCode::BAD_REQUEST, INVALID, "foreign_reference"),
             Self::Call(CallError::Unreachable) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_unreachable")
             }
@@ -175,6 +188,7 @@ impl Rejection {
             }
             Self::Refused(Refusal::Overloaded)
             | Self::Call(CallError::Unreachable)
+            | Self::Setting(SettingError::Unavailable)
             | Self::Unbooked
             | Self::BooksClosed => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

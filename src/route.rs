@@ -21,6 +21,9 @@ const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gate
 /// Segments of the longest row, and then some for rows that the operator adds; a longer path matches no row.
 const MOST_SEGMENTS: usize = 12;
 
+/// Where a team reads what its callbacks are signed with.
+pub const WEBHOOK_SECRET: &str = "_gateway/webhook_secret";
+
 /// The rows of section 3 of the design. `v*` stands for any version, `:x` for any one segment.
 #[rustfmt::skip]
 const ROWS: &[(RouteName, Method, &str)] = &[
@@ -56,6 +59,7 @@ const ROWS: &[(RouteName, Method, &str)] = &[
     (RouteName::CallbackUrls,  Method::POST,  "v*/callback/urls"),
     (RouteName::CallbackUrls,  Method::PATCH, "v*/callback/urls"),
     (RouteName::CallbackToken, Method::GET,   "v*/callback/authentication_tokens"),
+    (RouteName::CallbackToken, Method::GET,   WEBHOOK_SECRET),
     (RouteName::Health,        Method::GET,   "health"),
     (RouteName::Gateway,       Method::GET,   "_gateway/usage"),
 ];

@@ -177,6 +177,7 @@ mod tests {
             root_key: SecretBox::new(Box::new([0; 32])),
             encryption_keys: keys.iter().map(key).collect(),
             redis: None,
+            redis_timeout: Duration::ZERO,
             retention: config::Retention {
                 owners: Duration::ZERO,
                 delivered_callbacks: Duration::ZERO,

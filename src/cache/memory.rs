@@ -110,9 +110,9 @@ impl Hasher for Uniform {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Spliced;
     use super::super::Subject;
     use super::*;
+    use crate::splice::Spliced;
     use bytes::Bytes;
     use http::StatusCode;
 

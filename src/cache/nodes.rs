@@ -158,7 +158,7 @@ impl Nodes {
                 loop {
                     // Without Redis there is nothing to be seen, and its return is told.
                     if nodes.link().is_up() {
-                        let _: Result<(), LinkError> = nodes.look(&Budget::of_work(LOOK)).await;
+                        let _: Result<(), LinkError> = nodes.look(&Budget::of(LOOK)).await;
                     }
                     tokio::select! {
                         () = tokio::time::sleep(LOOK) => {}
@@ -245,7 +245,7 @@ impl Nodes {
     /// Redis is out: the change was not begun, or it is not known whether it was.
     pub(super) async fn change(&self, change: &Change) -> Result<Removed, LinkError> {
         let number = self.begin(change).await?;
-        self.look(&Budget::of_work(ORDER)).await?;
+        self.look(&Budget::of(ORDER)).await?;
         let redis = match change {
             Change::Erased(tags) => self.erase(tags).await?,
             Change::Subject(subject) => self.sweep(subject.as_str(), "*").await?,
@@ -255,7 +255,7 @@ impl Nodes {
         let left = self.taken(number, matches!(change, Change::Erased(_))).await?;
         let mut command = redis::cmd("GET");
         let command = command.arg(self.names().one(&format!("removed:{number}")));
-        let memory: Option<u64> = self.link().command(&Budget::of_work(ORDER), command).await?;
+        let memory: Option<u64> = self.link().command(&Budget::of(ORDER), command).await?;
         Ok(Removed { memory: memory.unwrap_or(0), redis, left })
     }
 
@@ -280,7 +280,7 @@ impl Nodes {
         for (name, epoch) in &fields {
             script.arg(name).arg(epoch);
         }
-        self.link().script(&Budget::of_work(ORDER), &script).await
+        self.link().script(&Budget::of(ORDER), &script).await
     }
 
     /// Waits until every node has taken a change, or its lease has ended; names the nodes of which a strict caller can't
@@ -301,7 +301,7 @@ impl Nodes {
         loop {
             let mut script = ROLL.key(self.names().one("nodes"));
             script.arg(GONE.as_secs()).arg(self.names().one("node:"));
-            let roll: Vec<(String, i64)> = self.link().script(&Budget::of_work(ORDER), &script).await?;
+            let roll: Vec<(String, i64)> = self.link().script(&Budget::of(ORDER), &script).await?;
             let behind = |at: i64| u64::try_from(at).is_ok_and(|at| at < number);
             let late = tokio::time::Instant::now() >= end;
             if late || !roll.iter().any(|(_, at)| behind(*at)) {
@@ -333,7 +333,7 @@ impl Nodes {
             script.key(self.names().tag(tag));
         }
         loop {
-            let (taken, unlinked): (u64, u64) = self.link().script(&Budget::of_work(ORDER), &script).await?;
+            let (taken, unlinked): (u64, u64) = self.link().script(&Budget::of(ORDER), &script).await?;
             removed += unlinked;
             if taken == 0 {
                 return Ok(removed);
@@ -348,10 +348,10 @@ impl Nodes {
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-            let (next, keys): (u64, Vec<Vec<u8>>) = self.link().command(&Budget::of_work(ORDER), &command).await?;
+            let (next, keys): (u64, Vec<Vec<u8>>) = self.link().command(&Budget::of(ORDER), &command).await?;
             if !keys.is_empty() {
                 let mut command = redis::cmd("UNLINK");
-                let unlinked: u64 = self.link().command(&Budget::of_work(ORDER), command.arg(keys)).await?;
+                let unlinked: u64 = self.link().command(&Budget::of(ORDER), command.arg(keys)).await?;
                 removed += unlinked;
             }
             cursor = next;
@@ -366,7 +366,7 @@ impl Nodes {
         let mut pipeline = redis::pipe();
         pipeline.del(self.names().one(&format!("node:{}", self.id))).ignore();
         pipeline.zrem(self.names().one("nodes"), &self.id).ignore();
-        let _: Result<(), LinkError> = self.link().pipeline(&Budget::of_work(LOOK), &pipeline).await;
+        let _: Result<(), LinkError> = self.link().pipeline(&Budget::of(LOOK), &pipeline).await;
     }
 
     fn link(&self) -> &Link {

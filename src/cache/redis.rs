@@ -11,6 +11,7 @@ use super::wire;
 use crate::clock::Clock;
 use crate::link::{Budget, Link, LinkError};
 use crate::person::Tag;
+use crate::splice::Spliced;
 use crate::vault::{self, Vault};
 use redis::Script;
 use std::collections::HashMap;
@@ -153,7 +154,7 @@ pub(super) enum Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// An answer; the body is none if it is for the eyes of the first one alone.
-    Answer(u16, Option<Vec<u8>>, Option<super::Spliced>),
+    Answer(u16, Option<Vec<u8>>, Option<Spliced>),
     /// No answer, for a reason whose number the caller knows.
     Failed(u8),
 }
@@ -299,7 +300,7 @@ impl Level2 {
         script.arg(token).arg(value).arg(millis(entry.lifetime).max(1)).arg(place.began);
         script.arg(self.names.landed_channel()).arg(place.key.bytes());
         script.arg(spare).arg(millis(entry.grace));
-        let stored: Result<i64, LinkError> = self.link.script(&Budget::of_work(STORING), &script).await;
+        let stored: Result<i64, LinkError> = self.link.script(&Budget::of(STORING), &script).await;
         stored == Ok(1)
     }
 
@@ -309,7 +310,7 @@ impl Level2 {
         let value = self.vault.encrypt(&name, value);
         let mut command = redis::cmd("SET");
         let command = command.arg(name).arg(value).arg("PX").arg(millis(lifetime).max(1));
-        let _: Result<(), LinkError> = self.link.command(&Budget::of_work(STORING), command).await;
+        let _: Result<(), LinkError> = self.link.command(&Budget::of(STORING), command).await;
     }
 
     /// What was noted by that id.
@@ -327,7 +328,7 @@ impl Lease {
         let level2 = &self.level2;
         let mut script = RENEW.key(level2.names.lease(&self.key));
         script.arg(&self.token).arg(millis(LEASE));
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of_work(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
     }
 
     /// Gives up without an answer: the next who waits leads.
@@ -336,7 +337,7 @@ impl Lease {
         let mut script = RELEASE.key(level2.names.lease(&self.key));
         script.key(level2.names.wanted(&self.key));
         script.arg(&self.token).arg(level2.names.landed_channel()).arg(self.key.bytes());
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of_work(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
     }
 
     /// Leaves an answer that is not kept to those who wait on other nodes.
@@ -348,7 +349,7 @@ impl Lease {
         script.key(level2.names.wanted(&self.key)).key(name);
         script.arg(&self.token).arg(value).arg(millis(LANDED));
         script.arg(level2.names.landed_channel()).arg(self.key.bytes());
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of_work(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
     }
 }
 

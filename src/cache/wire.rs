@@ -2,13 +2,14 @@
 //!
 //! Invariants: what is written is read again the same; what is read is whole and consistent, whatever the bytes were.
 
-use super::entry::{Entry, Spliced};
+use super::entry::Entry;
 use super::key::Key;
 use super::policy::Subject;
 use super::redis::Told;
 use super::{Awaited, Place};
 use crate::name::TenantName;
 use crate::person::Tag;
+use crate::splice::Spliced;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -235,7 +236,7 @@ mod tests {
             let now = Clock::system().now();
             let body = text.map_or_else(
                 || Spliced::whole(&Bytes::from_static(b"x")),
-                |text| Spliced::split(&serde_json::json!({"a": text}).to_string().into(), crate::cache::Absent::Insert).unwrap(),
+                |text| Spliced::split(&serde_json::json!({"a": text}).to_string().into(), crate::splice::Absent::Insert).unwrap(),
             );
             let entry = Entry {
                 status: StatusCode::CREATED,

@@ -1,24 +1,21 @@
-//! Form questions (`application/x-www-form-urlencoded`).
+//! Form questions (`application/x-www-form-urlencoded`), and queries, which are written alike.
 
+use super::seal::{Named, Place, named, reference_json};
 use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Parses a form. Its values count as strings, so it asks the same question as the JSON object with these strings.
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
-    let (mut canonical, mut reference) = (Canonical::new(), None);
-    for piece in body.split(|b| *b == b'&').filter(|piece| !piece.is_empty()) {
-        let at = piece.iter().position(|b| *b == b'=').unwrap_or(piece.len());
-        let (name, value) = (decode(&piece[..at])?, decode(piece.get(at + 1..).unwrap_or_default())?);
-        if name == "reference_id" {
-            let json = serde_json::to_vec(&value).map_err(|_| BodyError::Malformed)?;
-            if reference.replace(Bytes::from(json)).is_some() {
+    let (mut canonical, mut own) = (Canonical::new(), None);
+    for pair in pairs(body) {
+        let (name, value) = (decode(&body[pair.name.clone()])?, decode(&body[pair.value.clone()])?);
+        if pair.is_reference(body, &name)? {
+            if own.replace((pair, reference_json(&value))).is_some() {
                 return Err(BodyError::Reference);
             }
-        } else if name.starts_with("reference_id[") {
-            // What some servers read as an array or an object named reference_id.
-            return Err(BodyError::Reference);
         } else {
             let value = match value {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -28,7 +25,81 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
         }
     }
     let (parameters, duplicate) = canonical.finish();
-    Ok(Question { parameters, reference, ambiguity: duplicate.then_some(Ambiguity::DuplicateMember) })
+    let (place, reference) = placed(body, own);
+    Ok(Question {
+        parameters,
+        reference,
+        ambiguity: duplicate.then_some(Ambiguity::DuplicateMember),
+        place: Some(place),
+    })
+}
+
+/// Where in a query the seal goes, and the caller's reference as JSON text. What else stands in it is upstream's to
+/// judge.
+pub(super) fn query(query: &Bytes) -> Result<(Place, Option<Bytes>), BodyError> {
+    let mut own = None;
+    for pair in pairs(query) {
+        let name = decode(&query[pair.name.clone()]).map_err(|_| BodyError::Reference)?;
+        if pair.is_reference(query, &name)? {
+            let value = decode(&query[pair.value.clone()]).map_err(|_| BodyError::Reference)?;
+            let reference = reference_json(&value);
+            if own.replace((pair, reference)).is_some() {
+                return Err(BodyError::Reference);
+            }
+        }
+    }
+    Ok(placed(query, own))
+}
+
+fn placed(whole: &Bytes, own: Option<(Pair, Bytes)>) -> (Place, Option<Bytes>) {
+    let Some((pair, reference)) = own else {
+        let lead = if matches!(whole[..], [] | [.., b'&']) { "reference_id=" } else { "&reference_id=" };
+        return (Place::absent(whole, whole.len()..whole.len(), lead, "%3A"), None);
+    };
+    // A name alone has its value, which is none, where it ends.
+    let open = if pair.name.end == pair.value.start { "=" } else { "" };
+    (Place::given(whole, pair.value.start, open, "%3A"), Some(reference))
+}
+
+/// Where a pair's name and value stand, encoded.
+struct Pair {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
+    let mut next = 0;
+    let pieces = whole.split(|b| *b == b'&').map(move |piece| {
+        let (from, end) = (next, next + piece.len());
+        next = end + 1;
+        let equals = memchr::memchr(b'=', piece).map_or(end, |at| from + at);
+        Pair { name: from..equals, value: (equals + 1).min(end)..end }
+    });
+    pieces.filter(|pair| pair.name.start < pair.value.end)
+}
+
+impl Pair {
+    /// Whether this is the reference, by its decoded name.
+    fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
+        // Some servers take a semicolon for a separator, too.
+        let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);
+        let hidden = others.any(|piece| {
+            let name = piece.split(|b| *b == b'=').next().unwrap_or_default();
+            named(&loosely(name)) != Named::Other
+        });
+        match named(name) {
+            _ if hidden => Err(BodyError::Reference),
+            Named::Ambiguous => Err(BodyError::Reference),
+            Named::Reference => Ok(true),
+            Named::Other => Ok(false),
+        }
+    }
+}
+
+/// Decodes as the most patient of servers would.
+pub(super) fn loosely(piece: &[u8]) -> String {
+    let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    percent_decode(&spaced).decode_utf8_lossy().into_owned()
 }
 
 /// Decodes strictly: replacing what is no UTF-8 would give two questions one meaning.

@@ -83,6 +83,13 @@ pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     });
 }
 
+/// Takes from a head, either way, what no longer holds once the body behind it was changed.
+pub fn forget_body(headers: &mut HeaderMap) {
+    for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
+        headers.remove(name);
+    }
+}
+
 /// Drops hop-by-hop fields, those that `Connection` names, and those that `stays` names.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =
@@ -185,6 +192,17 @@ mod tests {
         let mut left: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length", "content-type", "te", "x-magic-reply"]);
+    }
+
+    #[test]
+    fn a_changed_body_leaves_nothing_behind_that_tells_of_the_old_one() {
+        let mut headers = HeaderMap::new();
+        for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "content-type"]
+        {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        forget_body(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! JSON questions, read without losing a digit or a duplicate.
 
+use super::seal::{Place, REFERENCE};
 use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
-use crate::json::{Items, Members};
+use crate::json::{Items, Members, span};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -12,20 +13,32 @@ const DEEPEST: usize = 16;
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
     let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
-    let (mut canonical, mut reference, mut ambiguity) = (Canonical::new(), None, None);
+    let (mut canonical, mut own, mut ambiguity) = (Canonical::new(), None, None);
+    // Where one more member goes, and what leads to it.
+    let mut end = (text.find('{').map_or(0, |at| at + 1), r#""reference_id":""#);
     for (name, value) in members {
-        if name == "reference_id" {
-            let given = self::reference(value.get(), body)?;
-            if reference.replace(given).is_some() {
+        end = (span(text, value.get()).end, r#","reference_id":""#);
+        if name == REFERENCE {
+            let given = (reference(value.get(), body)?, span(text, value.get()));
+            if own.replace(given).is_some() {
                 return Err(BodyError::Reference);
             }
             continue;
+        }
+        // Some servers ignore case.
+        if name.eq_ignore_ascii_case(REFERENCE) {
+            return Err(BodyError::Reference);
         }
         canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
     }
     let (parameters, duplicate) = canonical.finish();
     let ambiguity = if duplicate { Some(Ambiguity::DuplicateMember) } else { ambiguity };
-    Ok(Question { parameters, reference: reference.flatten(), ambiguity })
+    let (reference, place) = match own {
+        Some((Some(reference), at)) => (Some(reference), Place::given(body, at.start + 1, "", ":")),
+        Some((None, null)) => (None, Place::absent(body, null, "\"", ":\"")),
+        None => (None, Place::absent(body, end.0..end.0, end.1, ":\"")),
+    };
+    Ok(Question { parameters, reference, ambiguity, place: Some(place) })
 }
 
 /// The reference as upstream would write it, as a slice of `body` where it stands so already.

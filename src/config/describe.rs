@@ -42,6 +42,9 @@ impl Display for Description<'_> {
         listener(f, &callbacks.listener)?;
         optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
         writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
+        if !callbacks.extra_ca.is_empty() {
+            writeln!(f, "extra_ca = \"({} certificates)\"", callbacks.extra_ca.len())?;
+        }
 
         writeln!(f, "\n[admin]")?;
         listener(f, &admin.listener)?;
@@ -77,6 +80,7 @@ impl Display for Description<'_> {
                 redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
             writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
         }
+        writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
         let kept = &state.retention;
         writeln!(
             f,
@@ -169,6 +173,10 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
         tenant.callback_urls.iter().map(|(kind, url)| format!("{kind} = {}", quoted(without_query(url)))).collect();
     if !urls.is_empty() {
         writeln!(f, "callback_urls = {{ {} }}", urls.join(", "))?;
+    }
+    optional(f, "callback_token", tenant.callback_token.as_ref().map(set))?;
+    if !tenant.webhook_secrets.is_empty() {
+        writeln!(f, "webhook_secret = {}", list(tenant.webhook_secrets.iter().map(set)))?;
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Settings {
                 files.sort();
                 files.dedup();
                 settings.files = files;
-                settings.not_in_effect = not_in_effect(&own, &settings);
+                settings.not_in_effect = not_in_effect(&own);
                 Ok(settings)
             }
             _ => Err(Faults::new(faults)),
@@ -64,15 +64,7 @@ impl Settings {
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Keys that are read and checked, and that nothing acts on yet; `*` is any one key.
-const NOT_IN_EFFECT: [&str; 7] = [
-    "callbacks.*",
-    "cache.bank.stale_if_error",
-    "accounts.*.seal_references",
-    "accounts.*.callback_token",
-    "tenants.*.owns_unsealed",
-    "tenants.*.callback_hosts",
-    "tenants.*.callback_urls",
-];
+const NOT_IN_EFFECT: [&str; 2] = ["accounts.*.seal_references", "tenants.*.owns_unsealed"];
 
 // Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
 /// A configuration for a thousand tenants has about 500 KiB.
@@ -85,6 +77,8 @@ const DAY: Duration = Duration::from_secs(86400);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
 /// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
+/// Below a millisecond no network answers; a second is more than upstream takes at its best.
+const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 /// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
 /// one before.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
@@ -167,7 +161,8 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
     let listener = listener(callbacks);
     let public_url = callbacks.maybe("public_url", |url| url.url(&["http", "https"], UrlParts::Path));
     let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
-    Some(Callbacks { listener: listener?, public_url, retry: retry? })
+    let extra_ca = callbacks.maybe("extra_ca", tls::trusted).unwrap_or_default();
+    Some(Callbacks { listener: listener?, public_url, retry: retry?, extra_ca })
 }
 
 fn admin(admin: &Section<'_>) -> Option<Admin> {
@@ -236,8 +231,16 @@ fn state(state: &Section<'_>) -> Option<State> {
                    (iluma-gateway keygen --secret makes them)";
     let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
     let redis = state.maybe("redis", |redis| self::redis(&redis.table()?));
+    let redis_timeout = state.get("redis_timeout", |time| time.duration(REDIS_TIMEOUT));
     let retention = retention(&state.section("retention"));
-    Some(State { path: path?, root_key: root_key?, encryption_keys: encryption_keys?, redis, retention: retention? })
+    Some(State {
+        path: path?,
+        root_key: root_key?,
+        encryption_keys: encryption_keys?,
+        redis,
+        redis_timeout: redis_timeout?,
+        retention: retention?,
+    })
 }
 
 fn redis(redis: &Section<'_>) -> Option<Redis> {
@@ -335,14 +338,10 @@ fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
 }
 
 /// Which keys of the operator's file nothing acts on yet.
-fn not_in_effect(own: &Table, settings: &Settings) -> Vec<String> {
+fn not_in_effect(own: &Table) -> Vec<String> {
     let mut found = Vec::new();
     for (key, value) in own {
         find_not_in_effect(key.clone(), value, &mut found);
-    }
-    // What it says is what happens.
-    if settings.cache.bank_stale_if_error.is_zero() {
-        found.retain(|key| key != "cache.bank.stale_if_error");
     }
     found
 }
@@ -389,6 +388,9 @@ mod tests {
             "ILUMA_GATEWAY_REDIS_URL" | "ILUMA_GATEWAY_REDIS_CACHE_URL" => {
                 format!("rediss://iluma:{MARK}@redis.internal/0")
             }
+            "LENDING_CALLBACK_TOKEN" => format!("{MARK}-token"),
+            "LENDING_WEBHOOK_SECRET" => format!("whsec_{MARK:0<32}"),
+            "WHSEC_SHORT" => format!("whsec_{MARK:0<28}"),
             "KEY63" => format!("{MARK:0<63}"),
             "KEYX" => format!("{MARK:x<64}"),
             _ if name.starts_with("ILUMA_") || name == "TOKEN" => format!("{MARK}-{}", name.to_lowercase()),
@@ -424,7 +426,15 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        for name in ["cert.pem", "teams-ca.pem", "iluma-ca.pem", "ops-ca.pem", "proxy-ca.pem", "redis-ca.pem"] {
+        for name in [
+            "cert.pem",
+            "teams-ca.pem",
+            "iluma-ca.pem",
+            "ops-ca.pem",
+            "proxy-ca.pem",
+            "redis-ca.pem",
+            "internal-ca.pem",
+        ] {
             write(name, &made.cert.pem());
         }
         write("key.pem", &made.signing_key.serialize_pem());
@@ -518,6 +528,7 @@ mod tests {
         assert_eq!(settings.cache.bank_found, 7 * DAY);
         assert_eq!(settings.cache.bank_not_found, HOUR);
         assert_eq!(settings.cache.bank_stale_if_error, Duration::ZERO);
+        assert_eq!(settings.state.redis_timeout, Duration::from_millis(50));
         assert_eq!([settings.cache.cft_clear, settings.cache.cft_match, settings.cache.bank_codes], [HOUR; 3]);
         let account = &settings.accounts[&"live".parse().unwrap()];
         assert_eq!(account.max_wait, Duration::from_secs(2));
@@ -605,19 +616,7 @@ like = "bank"
         assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
         let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
         assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);
-        assert_eq!(
-            settings.not_in_effect,
-            [
-                "accounts.live.callback_token",
-                "accounts.live.seal_references",
-                "callbacks.listen",
-                "callbacks.public_url",
-                "callbacks.retry",
-                "tenants.lending.callback_hosts",
-                "tenants.lending.callback_urls",
-                "tenants.lending.owns_unsealed",
-            ]
-        );
+        assert_eq!(settings.not_in_effect, ["accounts.live.seal_references", "tenants.lending.owns_unsealed",]);
     }
 
     #[test]
@@ -760,6 +759,10 @@ like = "bank"
             (lending("callback_hosts = [\"lending.internal\"]\ncallback_urls = { NAME_VALIDATOR_REQUEST = \"https://payments.internal/?token=5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: its host is not in callback_hosts"),
             (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"ftp://lending.internal/5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: must be a URL with a host, beginning with http:// or https://"),
             (lending("callback_urls = { BANK = \"https://lending.internal\" }"), "tenants.lending.callback_urls.BANK: no such callback type; known: NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST"),
+            (lending("webhook_secret = { env = \"WHSEC_SHORT\" }"), "tenants.lending.webhook_secret: the secret must be whsec_ and the base64 of 24 to 64 bytes"),
+            (lending("webhook_secret = [{ env = \"LENDING_WEBHOOK_SECRET\" }, { env = \"TOKEN\" }]"), "tenants.lending.webhook_secret[1]: the secret must be whsec_ and the base64 of 24 to 64 bytes"),
+            (lending("webhook_secret = []"), "tenants.lending.webhook_secret: must have 1 to 4 members, has 0"),
+            (lending("callback_token = { env = \"SPACE\" }"), "tenants.lending.callback_token: the secret must be printable ASCII without space"),
             (lending("callback_url = {}"), "tenants.lending.callback_url: unknown key; did you mean \"callback_urls\"?"),
             // Routes.
             (with("[routes]"), "routes: must be a list, is a table"),
@@ -898,12 +901,6 @@ like = "bank"
     }
 
     #[test]
-    fn stale_answers_are_without_effect_when_they_are_asked_for() {
-        let settings = parse(&with("[cache]\nbank = { stale_if_error = \"1h\" }")).unwrap();
-        assert!(settings.not_in_effect.contains(&"cache.bank.stale_if_error".to_owned()));
-    }
-
-    #[test]
     fn a_description_is_toml_and_has_no_secret() {
         let folder = folder_with_certificates();
         let text = every_key().replace("[accounts.\"*\"]", "[accounts.dev]\napi_key = { env = \"TOKEN\" }");
@@ -975,6 +972,8 @@ like = "bank"
                     "burst",
                     "api_key",
                     "callback_token",
+                    "webhook_secret",
+                    "extra_ca",
                 ])
                 .prop_map(str::to_owned),
                 any::<String>(),

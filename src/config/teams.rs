@@ -5,20 +5,16 @@
 
 use super::raw::{self, Entry, Section, UrlParts};
 use super::{Account, QuotaMode, Tenant, routes};
-use crate::name::{AccountName, TenantName};
+use crate::name::{AccountName, CallbackType, TenantName};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
-
-/// What Iluma's callbacks may be about (`type` at `/callback/urls`).
-pub const CALLBACK_TYPES: [&str; 5] = [
-    "NAME_VALIDATOR_REQUEST",
-    "BANK_NAME_VALIDATOR_DETAILS",
-    "ID_IMAGE_OCR_REQUEST",
-    "BUSINESS_DOCUMENT_OCR_REQUEST",
-    "DOCUMENT_OCR_CAPTURE_REQUEST",
-];
+use zeroize::Zeroizing;
 
 /// The names as well, those of faulty accounts among them: a tenant of one has no fault of its own.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
@@ -47,13 +43,8 @@ fn account(account: &Section<'_>) -> Option<Account> {
     let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with the account's API key";
     // What Basic authentication and JSON carry without a change, so that no way of writing it escapes the scrubber.
     let api_key = account.must("api_key", missing, |key| key.token(":\"'\\"));
-    let callback_tokens = account.maybe("callback_token", |token| {
-        if token.is_list() {
-            token.each(1..=MAX_CALLBACK_TOKENS, |token| token.token(""))
-        } else {
-            Some(vec![token.token("")?])
-        }
-    });
+    let callback_tokens =
+        account.maybe("callback_token", |token| one_or_more(token, MAX_CALLBACK_TOKENS, |token| token.token("")));
     let requests_per_second = account.maybe("requests_per_second", Entry::count);
     let max_wait = account.get("max_wait", |time| time.duration(Duration::ZERO..=MAX_WAIT));
     let seal_references = account.get("seal_references", Entry::flag);
@@ -125,6 +116,9 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
     });
     let hosts = tenant.maybe("callback_hosts", |list| list.each(0..=MAX_HOSTS, host));
     let urls = callback_urls(&tenant.section("callback_urls"), hosts.as_deref());
+    let callback_token = tenant.maybe("callback_token", |token| token.token(""));
+    let webhook_secrets =
+        tenant.maybe("webhook_secret", |secret| one_or_more(secret, MAX_WEBHOOK_SECRETS, webhook_secret));
     let callback_hosts = match hosts {
         Some(hosts) => hosts.into_iter().collect(),
         None => urls.values().filter_map(http::Uri::host).map(str::to_ascii_lowercase).collect(),
@@ -145,6 +139,8 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
         owns_unsealed: owns_unsealed?,
         callback_hosts,
         callback_urls: urls,
+        callback_token,
+        webhook_secrets: webhook_secrets.unwrap_or_default(),
     })
 }
 
@@ -170,6 +166,26 @@ fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<
     }
     seen.insert(hash, entry.path().to_owned());
     Some(hash)
+}
+
+/// One, or a list of them.
+fn one_or_more<'r, T>(entry: &Entry<'r>, most: usize, mut read: impl FnMut(&Entry<'r>) -> Option<T>) -> Option<Vec<T>> {
+    if entry.is_list() { entry.each(1..=most, read) } else { Some(vec![read(entry)?]) }
+}
+
+/// A secret as Standard Webhooks writes it.
+fn webhook_secret(entry: &Entry<'_>) -> Option<SecretString> {
+    let secret = entry.token("")?;
+    let key = secret.expose_secret().strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
+    if !key.is_some_and(|key| WEBHOOK_KEY.contains(&Zeroizing::new(key).len())) {
+        entry.fault(format!(
+            "the secret must be whsec_ and the base64 of {} to {} bytes",
+            WEBHOOK_KEY.start(),
+            WEBHOOK_KEY.end()
+        ));
+        return None;
+    }
+    Some(secret)
 }
 
 /// A host as URLs have it: in lower case, an IPv6 address in brackets.
@@ -201,11 +217,13 @@ fn refuse_link_local(entry: &Entry<'_>, host: &str) -> Option<()> {
     Some(())
 }
 
-fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<String, http::Uri> {
+fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<CallbackType, http::Uri> {
     let mut read = BTreeMap::new();
-    for (kind, entry) in urls.named() {
-        if !CALLBACK_TYPES.contains(&kind.as_str()) {
-            entry.fault(format!("no such callback type; known: {}", CALLBACK_TYPES.join(", ")));
+    for (name, entry) in urls.named() {
+        let kind = name.parse::<CallbackType>();
+        if let Err(unknown) = &kind {
+            let known = CallbackType::ALL.map(CallbackType::as_str).join(", ");
+            entry.fault(format!("{unknown}; known: {known}"));
         }
         let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
         let host = url.host().unwrap_or_default().to_ascii_lowercase();
@@ -215,7 +233,9 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Strin
         if hosts.is_some_and(|hosts| !hosts.contains(&host)) {
             entry.fault("its host is not in callback_hosts");
         }
-        read.insert(kind, url);
+        if let Ok(kind) = kind {
+            read.insert(kind, url);
+        }
     }
     read
 }
@@ -235,6 +255,10 @@ const MAX_ACCOUNTS: usize = 100;
 const MAX_KEYS: usize = 32;
 /// Old and new, while the token changes.
 const MAX_CALLBACK_TOKENS: usize = 4;
+/// Likewise, while a team changes its secret.
+const MAX_WEBHOOK_SECRETS: usize = 4;
+/// What the specification of Standard Webhooks allows.
+const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
 /// Hosts of one team.
 const MAX_HOSTS: usize = 64;
 /// Per day or month; 0 lets a team live from the cache alone.

@@ -8,6 +8,7 @@ use super::Gateway;
 use super::live::Live;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
 use crate::limit::CallPermit;
+use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::reply::{Rejection, ReplyBody};
 use crate::tasks::Tasks;
@@ -54,10 +55,11 @@ impl Gateway {
         tenant: &Tenant,
         route: RouteName,
         charged: bool,
+        redis: &Budget,
     ) -> Result<Admission, Rejection> {
         let (index, account) = (tenant.index, tenant.account_index);
         let passage = live.accounts[account].breaker.enter().map_err(Rejection::CircuitOpen)?;
-        let permit = live.limits.admit_call(index, charged).await?;
+        let permit = live.limits.admit_call(index, charged, redis).await?;
         live.tell_standing(index, permit.beyond());
         let booking = if charged {
             let booked = self.ledger.book(&tenant.name, route).await;
@@ -102,7 +104,9 @@ impl Admission {
         let [jitter] = crate::vault::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
         // It is one more call, and waits for its turn like any other.
-        let Ok(mut permit) = self.live.limits.admit_call(self.tenant, false).await else { return sent };
+        let Ok(mut permit) = self.live.limits.admit_call(self.tenant, false, &Budget::of(Duration::ZERO)).await else {
+            return sent;
+        };
         drop(sent);
         let sent = upstream.send(again, Some(&account.credential)).await;
         if !matches!(sent, Err(CallError::Unreachable)) {

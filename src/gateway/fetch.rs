@@ -6,14 +6,14 @@ use super::ask::{Ask, look};
 use super::forward::whole;
 use super::live::Live;
 use super::record::Record;
-use crate::cache::{
-    Absent, Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Spliced, Subject, Told,
-};
+use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
 use crate::call;
+use crate::callback::Arrived;
 use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::person::Tag;
 use crate::reply::{Rejection, ReplyBody};
+use crate::splice::{Absent, Spliced};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::metrics::Saved;
 use crate::upstream::{self, CallError, Collected};
@@ -26,11 +26,15 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How old the word that a request is pending may be before upstream is asked what became of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What looking up where an answer belongs may take, in a call that upstream has answered.
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// What one call brought to all who asked.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ impl Gateway {
             || directives.no_store
             || directives.max_age.is_some() && self.known(live, &ask, None, record).await.is_some();
         if newer {
-            let admission = self.admit_question(live, &ask).await?;
+            let admission = self.admit_question(live, &ask, &record.redis).await?;
             let landed = self.spawn_call(live, ask, admission, None, None, record).await?;
             let stored = landed.is_stored();
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
@@ -183,7 +187,7 @@ impl Gateway {
                 Claim::Alone => None,
             };
             // Refused, it leaves the lead to the next one, who is asked for itself.
-            let admission = match renewing(self.admit_question(live, &ask), lease.as_ref()).await {
+            let admission = match renewing(self.admit_question(live, &ask, &record.redis), lease.as_ref()).await {
                 Ok(admission) => admission,
                 Err(refused) => {
                     if let Some(lease) = lease {
@@ -197,9 +201,14 @@ impl Gateway {
     }
 
     /// Leave to make the call. Health carries no credential, so no account's limits know it.
-    async fn admit_question(&self, live: &Arc<Live>, ask: &Ask) -> Result<Option<Admission>, Rejection> {
+    async fn admit_question(
+        &self,
+        live: &Arc<Live>,
+        ask: &Ask,
+        redis: &Budget,
+    ) -> Result<Option<Admission>, Rejection> {
         match ask.tenant.and_then(|index| live.tenants.at(index)) {
-            Some(tenant) => self.admit(live, tenant, ask.route, !ask.outgoing.repeatable).await.map(Some),
+            Some(tenant) => self.admit(live, tenant, ask.route, !ask.outgoing.repeatable, redis).await.map(Some),
             None => Ok(None),
         }
     }
@@ -288,7 +297,11 @@ impl Gateway {
                 (Some(id), Subject::Bank) => {
                     self.cache.await_result(&account.name, id, &ask.place, target.path(), entry)
                 }
-                (None, Subject::BankGet) => self.settle(&account.name, &target, &answer).await,
+                (None, Subject::BankGet) => {
+                    if let Some((path, id)) = target.path().rsplit_once('/') {
+                        self.settle(&account.name, Some(path), id, &answer).await;
+                    }
+                }
                 _ => {}
             }
         }
@@ -302,12 +315,20 @@ impl Gateway {
         self.cache.offer(place, Offer { status: answer.status, content_type, body: &answer.body, spliced, tags })
     }
 
-    /// Gives the final answer to a pending request its place: who asks the same from now on gets it.
-    async fn settle(&self, account: &AccountName, target: &PathAndQuery, answer: &Collected) {
-        let Some((path, id)) = target.path().rsplit_once('/') else { return };
-        let Some(awaited) = self.cache.awaited(account, id, &Budget::of_request()).await else { return };
+    /// Learns from callbacks as they come: a final answer takes the place of "pending".
+    pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
+        while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+            self.settle(&account, None, &id, &Collected { status: StatusCode::OK, headers, body }).await;
+        }
+    }
+
+    /// Gives the final answer to a pending request its place: who asks the same from now on gets it. `path` is where it was
+    /// asked for, if it was.
+    async fn settle(&self, account: &AccountName, path: Option<&str>, id: &str, answer: &Collected) {
+        let Some(awaited) = self.cache.awaited(account, id, &Budget::of(SETTLING)).await else { return };
         // Another version of the API says the same in another shape.
-        if awaited.path != path {
+        if path.is_some_and(|path| awaited.path != path) {
             return;
         }
         let spliced = Spliced::split(&answer.body, Absent::Insert).unwrap_or_else(|| Spliced::whole(&answer.body));

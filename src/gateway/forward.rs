@@ -52,7 +52,7 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, Rejection> {
         let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
-        let mut admission = self.admit(live, tenant, route, !repeatable).await?;
+        let mut admission = self.admit(live, tenant, route, !repeatable, &record.redis).await?;
         let (live, index, clock) = (Arc::clone(live), tenant.account_index, self.clock.clone());
         // A call that outlives its client keeps the client's place.
         let permit = record.permit();

@@ -15,6 +15,7 @@ use crate::upstream::{Breaker, Credential, RetryBudget, Upstream};
 use http::Method;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How the keys begin that hit dummy data.
 const DEVELOPMENT_KEY: &str = "iluma_development_";
@@ -34,6 +35,8 @@ pub(super) struct Live {
     pub(super) allowances: Vec<Allowance>,
     /// Of requests that no tenant asks.
     pub(super) nobody: Arc<TenantMetrics>,
+    /// What a request may wait for Redis.
+    pub(super) redis_timeout: Duration,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
 }
@@ -92,6 +95,7 @@ impl Live {
             upstream,
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
             nobody: metrics.tenant(None),
+            redis_timeout: settings.state.redis_timeout,
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })
@@ -122,7 +126,6 @@ impl Live {
         match route.treatment {
             Treatment::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
-            Treatment::Callback => Err(Rejection::CallbackSettings),
             // TRACE would bring the account's credential back, CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
             Treatment::Unknown => match self.unknown_routes {
@@ -136,7 +139,8 @@ impl Live {
             | Treatment::Health
             | Treatment::Streamed
             | Treatment::Usage
-            | Treatment::Described => Ok(()),
+            | Treatment::Described
+            | Treatment::Callback => Ok(()),
         }
     }
 }

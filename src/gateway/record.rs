@@ -68,12 +68,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks.
+    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks. `redis` is what the request
+    /// may wait for Redis.
     pub(super) fn open(
         telemetry: &Arc<Telemetry>,
         metrics: &Arc<TenantMetrics>,
         method: &Method,
         headers: &HeaderMap,
+        redis: Duration,
     ) -> Box<Self> {
         let (id, id_header) = request_id(headers);
         // It goes from hand to hand until the answer is out.
@@ -100,7 +102,7 @@ impl Record {
             upstream_took: None,
             upstream_status: None,
             reason: None,
-            redis: Budget::of_request(),
+            redis: Budget::of(redis),
         })
     }
 

@@ -49,7 +49,7 @@ impl Books {
                 pipeline.cmd("HSET").arg(&key).arg(field).arg(numbers).ignore();
                 pipeline.cmd("EXPIRE").arg(&key).arg(kept.as_secs()).ignore();
             }
-            self.link.pipeline::<()>(&Budget::of_work(PATIENCE), &pipeline).await?;
+            self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await?;
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Books {
             let name = day.to_string();
             let mut command = redis::cmd("HGETALL");
             command.arg(self.day_key(&name));
-            let fields: Vec<(String, String)> = self.link.command(&Budget::of_work(PATIENCE), &command).await?;
+            let fields: Vec<(String, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
             rows.extend(fields.iter().filter_map(|(field, numbers)| self.row(&name, field, numbers)));
             day = day.next();
         }
@@ -91,7 +91,7 @@ impl Books {
             let add = pipeline.cmd("XADD").arg(self.words_key()).arg("MAXLEN").arg("~").arg(MOST_WORDS);
             add.arg("*").arg("node").arg(&self.node).arg("name").arg(name).arg("billable").arg(said).ignore();
         }
-        self.link.pipeline::<()>(&Budget::of_work(PATIENCE), &pipeline).await
+        self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
     }
 
     /// What the others told since `last`, which moves on.
@@ -99,7 +99,7 @@ impl Books {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
         command.arg(self.words_key()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
-        let entries: Vec<Entry> = self.link.command(&Budget::of_work(PATIENCE), &command).await?;
+        let entries: Vec<Entry> = self.link.command(&Budget::of(PATIENCE), &command).await?;
         let mut words = Vec::new();
         for (id, fields) in entries {
             *last = id;

@@ -4,9 +4,10 @@
 //! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
 
 use super::Limit;
-use super::shared::{Mine, Nodes, Others};
+use super::shared::{self, Mine, Nodes, Others};
 use crate::calendar::{Calendar, Day, Month};
 use crate::config::{self, QuotaMode};
+use crate::link::Budget;
 use crate::name::TenantName;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -112,6 +113,7 @@ impl Quota {
         calendar: &Calendar,
         now: SystemTime,
         nodes: &Nodes,
+        redis: &Budget,
     ) -> Result<Reservation, Exceeded> {
         let (day, mine) = {
             let mut inner = counter.on_day(calendar.day(now));
@@ -122,7 +124,7 @@ impl Quota {
         let enforced = self.mode == QuotaMode::Enforce;
         let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
         let before = |count: u64| count.saturating_sub(1);
-        match nodes.reserve(tenant, day, mine, bounds).await {
+        match nodes.reserve(tenant, day, mine, bounds, redis).await {
             Some(Ok(others)) => {
                 counter.hear(day, others, mine);
                 let (today, this_month) = (mine.today + others.today, mine.this_month + others.this_month);
@@ -203,7 +205,7 @@ impl Counter {
             let inner = self.on_day(day);
             inner.mine()
         };
-        if let Some(Ok(others)) = nodes.reserve(tenant, day, mine, (None, None)).await {
+        if let Some(Ok(others)) = nodes.reserve(tenant, day, mine, (None, None), &Budget::of(shared::TELLING)).await {
             self.hear(day, others, mine);
         }
     }

@@ -15,8 +15,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// What asking for turns may take: those who wait for theirs wait for it together.
+const ASKING: Duration = Duration::from_millis(50);
 /// What telling may take, for which nobody waits.
-const TELLING: Duration = Duration::from_millis(500);
+pub(super) const TELLING: Duration = Duration::from_millis(500);
 
 /// The other nodes, as one of them sees them. Clones share it.
 #[derive(Clone, Debug)]
@@ -93,7 +95,7 @@ impl Nodes {
         for want in wants {
             script.arg(want.tenant.as_str()).arg(want.weight).arg(want.count);
         }
-        let given: (u64, u64, u64, Vec<String>) = self.0.link.script(&Budget::of_request(), &script).await.ok()?;
+        let given: (u64, u64, u64, Vec<String>) = self.0.link.script(&Budget::of(ASKING), &script).await.ok()?;
         let (wait, all, mine, turns) = given;
         let turns = turns.chunks_exact(2).filter_map(|pair| Some((pair[0].parse().ok()?, pair[1].parse().ok()?)));
         #[allow(clippy::cast_precision_loss, reason = "numbers of waiters are far below 2^52")]
@@ -118,7 +120,7 @@ impl Nodes {
         let pause = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         script.arg(per_second).arg(burst).arg(back).arg(pause);
         // While Redis is out there is nothing there to correct.
-        let _ = self.0.link.script::<i64>(&Budget::of_work(TELLING), &script).await;
+        let _ = self.0.link.script::<i64>(&Budget::of(TELLING), &script).await;
     }
 
     /// Counts a call toward a team's quotas, unless all nodes together have reached one: then `Err(true)` for the month's
@@ -129,6 +131,7 @@ impl Nodes {
         day: Day,
         mine: Mine,
         (per_day, per_month): (Option<u64>, Option<u64>),
+        redis: &Budget,
     ) -> Option<Result<Others, bool>> {
         let keys = [day.to_string(), day.month().to_string()].map(|period| self.quota_key(tenant, &period));
         let mut script = RESERVE.key(&keys[0]);
@@ -136,8 +139,7 @@ impl Nodes {
         for (count, quota) in [(mine.today, per_day), (mine.this_month, per_month)] {
             script.arg(count).arg(quota.map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX)));
         }
-        let (refused, today, this_month): (u8, u64, u64) =
-            self.0.link.script(&Budget::of_request(), &script).await.ok()?;
+        let (refused, today, this_month): (u8, u64, u64) = self.0.link.script(redis, &script).await.ok()?;
         Some(match refused {
             0 => Ok(Others { today, this_month }),
             refused => Err(refused == 2),
@@ -152,7 +154,7 @@ impl Nodes {
         for (tenant, count) in asked {
             script.arg(tenant.as_str()).arg(*count);
         }
-        let (alive, totals): (u32, Vec<u64>) = self.0.link.script(&Budget::of_work(TELLING), &script).await.ok()?;
+        let (alive, totals): (u32, Vec<u64>) = self.0.link.script(&Budget::of(TELLING), &script).await.ok()?;
         self.0.alive.store(alive, Ordering::Relaxed);
         (totals.len() == asked.len()).then_some(totals)
     }
@@ -161,7 +163,7 @@ impl Nodes {
     pub(super) async fn leave(&self) {
         let mut command = redis::cmd("ZREM");
         command.arg(format!("{}nodes", self.0.prefix)).arg(&self.0.node);
-        let _ = self.0.link.command::<i64>(&Budget::of_work(TELLING), &command).await;
+        let _ = self.0.link.command::<i64>(&Budget::of(TELLING), &command).await;
     }
 
     fn turns_key(&self, account: &AccountName) -> String {

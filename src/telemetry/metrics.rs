@@ -12,7 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::name::{AccountName, RouteName, TenantName};
+use crate::name::{AccountName, CallbackType, RouteName, TenantName};
 use crate::telemetry::CacheOutcome;
 
 /// Seconds. A hit takes microseconds, so the first bound, half a millisecond, says "did not leave the process"; up to
@@ -155,9 +155,11 @@ pub enum Listener {
     Tenants,
     /// `admin`, for ops.
     Admin,
+    /// `callbacks`, for Iluma.
+    Callbacks,
 }
 
-const LISTENERS: [&str; 2] = ["tenants", "admin"];
+const LISTENERS: [&str; 3] = ["tenants", "admin", "callbacks"];
 
 /// A number that another part keeps, read when metrics are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,8 +244,12 @@ struct Shared {
     beyond_quota: IntCounterVec,
     circuit_open: IntGaugeVec,
     reloads: [IntCounter; 2],
-    connections: [IntGauge; 2],
+    connections: [IntGauge; 3],
     in_flight: IntGauge,
+    callbacks_received: IntCounterVec,
+    callback_deliveries: IntCounterVec,
+    callback_queue: IntGaugeVec,
+    callback_oldest: IntGauge,
     /// By `Mirrored`.
     mirrors: [Mirror; MIRRORED.len()],
     /// Likewise. The lock is also what keeps two scrapes from counting the same difference twice.
@@ -330,6 +336,25 @@ impl Metrics {
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             in_flight: gauge("in_flight", "Requests being served."),
             mirrors,
+            callbacks_received: counters(
+                "callbacks_received_total",
+                "Callbacks of Iluma's, by account and type (none: not known) and what became of them at the door.",
+                &["account", "type", "outcome"],
+            ),
+            callback_deliveries: counters(
+                "callback_deliveries_total",
+                "Attempts to deliver a callback to a tenant, and deliveries that were not to be made.",
+                &["tenant", "outcome"],
+            ),
+            callback_queue: gauges(
+                "callback_queue",
+                "Callbacks that are kept: queued and dead by tenant; waiting for an owner, and unowned, by none.",
+                &["tenant", "state"],
+            ),
+            callback_oldest: gauge(
+                "callback_oldest_seconds",
+                "Since the oldest callback came that is still to be delivered.",
+            ),
             sources: Mutex::default(),
             registry,
         };
@@ -372,6 +397,39 @@ impl Metrics {
     /// A new configuration was read.
     pub fn config_reload(&self, outcome: Reload) {
         self.shared.reloads[outcome as usize].inc();
+    }
+
+    /// A callback came. Both labels are of the configuration, or none.
+    pub fn callback_received(&self, account: Option<&AccountName>, kind: Option<CallbackType>, outcome: &'static str) {
+        let labels = [account.map_or("none", AccountName::as_str), kind.map_or("none", CallbackType::as_str), outcome];
+        self.shared.callbacks_received.with_label_values(&labels).inc();
+    }
+
+    /// A callback was delivered to a tenant, or not.
+    pub fn callback_delivery(&self, tenant: &TenantName, outcome: &'static str) {
+        self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]).inc();
+    }
+
+    /// How many callbacks are kept: by tenant those queued and dead, then those that wait for an owner and those without.
+    pub fn callback_queues<'a>(
+        &self,
+        tenants: impl Iterator<Item = (&'a TenantName, u64, u64)>,
+        [waiting, unowned]: [u64; 2],
+        oldest: Duration,
+    ) {
+        let set = |tenant: &str, state: &str, count: u64| {
+            let gauge = self.shared.callback_queue.with_label_values(&[tenant, state]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        // A scrape between the two lines finds a tenant missing once; one whose queue is empty is missing for good.
+        self.shared.callback_queue.reset();
+        set("none", "waiting", waiting);
+        set("none", "unowned", unowned);
+        for (tenant, queued, dead) in tenants {
+            set(tenant.as_str(), "queued", queued);
+            set(tenant.as_str(), "dead", dead);
+        }
+        self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// Counts a connection for as long as what it returns lives.
@@ -591,6 +649,12 @@ mod tests {
         account.request(RouteName::Ktp, Some(503), Duration::from_secs(2));
         account.request(RouteName::Ktp, None, Duration::from_secs(2));
         metrics.config_reload(Reload::Refused);
+        let (live, lending) = ("live".parse().unwrap(), "lending".parse().unwrap());
+        metrics.callback_received(Some(&live), Some(CallbackType::NameValidatorRequest), "stored");
+        metrics.callback_received(None, None, "unknown_path");
+        metrics.callback_delivery(&lending, "delivered");
+        metrics.callback_queues([(&"gone".parse().unwrap(), 9, 9)].into_iter(), [9, 9], Duration::ZERO);
+        metrics.callback_queues([(&lending, 3, 2)].into_iter(), [1, 4], Duration::from_millis(7900));
         let counted = (metrics.connection(Listener::Admin), metrics.in_flight());
         for (mirrored, number) in [
             (Mirrored::CacheEntries, 11),
@@ -619,6 +683,14 @@ mod tests {
             (r#"config_reloads_total{outcome="applied"}"#, 0.0),
             (r#"connections{listener="admin"}"#, 1.0),
             (r#"connections{listener="tenants"}"#, 0.0),
+            (r#"callbacks_received_total{account="live",outcome="stored",type="NAME_VALIDATOR_REQUEST"}"#, 1.0),
+            (r#"callbacks_received_total{account="none",outcome="unknown_path",type="none"}"#, 1.0),
+            (r#"callback_deliveries_total{outcome="delivered",tenant="lending"}"#, 1.0),
+            (r#"callback_queue{state="queued",tenant="lending"}"#, 3.0),
+            (r#"callback_queue{state="dead",tenant="lending"}"#, 2.0),
+            (r#"callback_queue{state="waiting",tenant="none"}"#, 1.0),
+            (r#"callback_queue{state="unowned",tenant="none"}"#, 4.0),
+            ("callback_oldest_seconds", 7.0),
             ("in_flight", 1.0),
             ("cache_entries", 11.0),
             ("cache_bytes", 12.0),

@@ -4,6 +4,7 @@ use super::outgoing::OutgoingBody;
 use super::pool::{MOST_STREAMS, Pooled};
 use crate::config;
 use crate::tasks::Tasks;
+use crate::trust;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use hyper::client::conn::{http1, http2};
@@ -11,7 +12,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -132,13 +132,7 @@ fn tls(
     settings: &config::Upstream,
     authority: &Authority,
 ) -> Result<(TlsConnector, ServerName<'static>), rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Verifier::new_with_extra_roots(settings.extra_ca.iter().cloned(), Arc::clone(&provider))?;
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+    let mut config = trust::client_config(&settings.extra_ca)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(|e| rustls::Error::General(e.to_string()))?;

@@ -8,9 +8,10 @@ mod support;
 
 use bytes::Bytes;
 use http::StatusCode;
-use iluma_gateway::cache::{Absent, Cache, Scope, Spliced, Subject};
+use iluma_gateway::cache::{Cache, Scope, Subject};
 use iluma_gateway::clock::Clock;
 use iluma_gateway::name::AccountName;
+use iluma_gateway::splice::{Absent, Spliced};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;

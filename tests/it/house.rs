@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 29] = [
+const EDGES: [(&str, &[&str]); 35] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -16,30 +16,35 @@ const EDGES: [(&str, &[&str]); 29] = [
     ("database", &[]),
     ("json", &[]),
     ("name", &[]),
+    ("splice", &["json"]),
     ("tasks", &[]),
+    ("trust", &[]),
     ("calendar", &[]),
     ("config", &["byte_size", "calendar", "name"]),
     ("keygen", &["name"]),
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     ("person", &["json", "vault"]),
+    ("state", &["clock", "config", "database", "name", "person", "vault"]),
     // The features, which never know each other.
-    ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
-    ("call", &["json"]),
+    ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
+    ("call", &["json", "name", "splice"]),
+    ("callback", &["clock", "config", "json", "name", "person", "splice", "state", "tasks", "trust", "vault"]),
     ("ledger", &["calendar", "clock", "config", "database", "link", "name", "vault"]),
     ("limit", &["calendar", "clock", "config", "link", "name", "tasks", "vault"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
-    ("upstream", &["alarm", "clock", "config", "tasks"]),
+    ("upstream", &["alarm", "clock", "config", "tasks", "trust"]),
     // Errors of the features to HTTP.
-    ("reply", &["call", "limit", "route", "tenant", "upstream"]),
+    ("reply", &["call", "callback", "limit", "route", "tenant", "upstream"]),
     // The request path hands each feature its slice.
     (
         "gateway",
         &[
             "cache",
             "call",
+            "callback",
             "clock",
             "config",
             "ledger",
@@ -49,6 +54,7 @@ const EDGES: [(&str, &[&str]); 29] = [
             "person",
             "reply",
             "route",
+            "splice",
             "tasks",
             "telemetry",
             "tenant",
@@ -56,7 +62,8 @@ const EDGES: [(&str, &[&str]); 29] = [
             "vault",
         ],
     ),
-    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "telemetry"]),
+    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "state", "telemetry"]),
+    ("operator", &["config", "trust"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
     (
@@ -64,6 +71,7 @@ const EDGES: [(&str, &[&str]); 29] = [
         &[
             "admin",
             "cache",
+            "callback",
             "clock",
             "config",
             "database",
@@ -71,20 +79,39 @@ const EDGES: [(&str, &[&str]); 29] = [
             "ledger",
             "limit",
             "link",
+            "person",
             "server",
+            "state",
             "tasks",
             "telemetry",
         ],
     ),
     ("report", &["calendar", "config", "ledger", "link", "tasks"]),
+    ("register", &["clock", "config", "name", "tasks", "upstream"]),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),
 ];
 
-const FEATURES: [&str; 8] = ["cache", "call", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 11] =
-    ["alarm", "byte_size", "calendar", "clock", "config", "database", "json", "link", "name", "tasks", "vault"];
+const FEATURES: [&str; 9] =
+    ["cache", "call", "callback", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
+const BASE: [&str; 15] = [
+    "alarm",
+    "byte_size",
+    "calendar",
+    "clock",
+    "config",
+    "database",
+    "json",
+    "link",
+    "name",
+    "person",
+    "splice",
+    "state",
+    "tasks",
+    "trust",
+    "vault",
+];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 
 fn source() -> PathBuf {
@@ -238,7 +265,7 @@ fn the_simulator_shares_nothing_and_nobody_reaches_around() {
 #[test]
 fn the_binary_is_thin() {
     let main = fs::read_to_string(source().join("main.rs")).expect("main.rs");
-    let may = ["app", "config", "demo", "keygen", "report", "simulator"].map(str::to_owned);
+    let may = ["app", "config", "demo", "keygen", "operator", "register", "report", "simulator"].map(str::to_owned);
     let names = named(&main, "iluma_gateway::");
     assert!(names.iter().all(|name| may.contains(name)), "{names:?}");
     assert!(main.lines().count() < 200, "arguments, one command, an exit code");

@@ -30,7 +30,7 @@ impl Kept {
 
     async fn get(&self, key: &str) -> Result<Option<String>, LinkError> {
         // The patience of a request is no matter here, and the machine may be busy.
-        self.link.command(&Budget::of_work(PATIENCE), cmd("GET").arg(key)).await
+        self.link.command(&Budget::of(PATIENCE), cmd("GET").arg(key)).await
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
 mod caching;
+mod callbacks;
 mod chaos;
 mod collapsing;
 mod contract;
@@ -10,10 +11,12 @@ mod h2_stalls;
 mod hostile;
 mod house;
 mod journey;
+mod kills;
 mod limits;
 mod link;
 mod metrics;
 mod nodes;
+mod pending;
 mod privacy;
 mod process;
 mod protocols;
@@ -21,6 +24,7 @@ mod routing;
 mod shared_limits;
 mod simulator;
 mod start_and_end;
+mod state;
 mod support;
 mod unread;
 mod upstream_faults;

@@ -16,8 +16,8 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KTP: &str = "/v1/identity/ktp_name/validations";
 const FOUND: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// A metric with its labels, in their order, and what it is. Those of callbacks, Redis and the breaker come with them.
-const DOCUMENTED: [(&str, &str, &[&str]); 11] = [
+/// A metric with its labels, in their order, and what it is. Those of Redis and the breaker come with them.
+const DOCUMENTED: [(&str, &str, &[&str]); 15] = [
     ("requests_total", "counter", &["cache", "route", "status", "tenant"]),
     ("request_duration_seconds", "histogram", &["cache", "route"]),
     ("upstream_requests_total", "counter", &["account", "route", "status"]),
@@ -28,6 +28,10 @@ const DOCUMENTED: [(&str, &str, &[&str]); 11] = [
     ("cache_bytes", "gauge", &[]),
     ("config_reloads_total", "counter", &["outcome"]),
     ("redactions_total", "counter", &[]),
+    ("callbacks_received_total", "counter", &["account", "outcome", "type"]),
+    ("callback_deliveries_total", "counter", &["outcome", "tenant"]),
+    ("callback_queue", "gauge", &["state", "tenant"]),
+    ("callback_oldest_seconds", "gauge", &[]),
     ("build_info", "gauge", &["version"]),
 ];
 
@@ -65,7 +69,12 @@ async fn use_it(rig: &Rig) {
     ask("GET", rig.url("/health")).send().await;
     ask("POST", rig.url(BANK)).key("nobody").json(FOUND).send().await;
     rig.post("lending", KTP, "{}").header("x-sim-fault", "status=503").send().await;
+    rig.callback("NAME_VALIDATOR_REQUEST", r#"{"id":"1","reference_id":"lending:x"}"#).send().await;
+    rig.metric_becomes(NO_URL, |count| count == 1.0).await;
 }
+
+/// Nobody listens for it.
+const NO_URL: &str = r#"iluma_gateway_callback_deliveries_total{outcome="no_url",tenant="lending"}"#;
 
 async fn used() -> Rig {
     let rig = Rig::builder().tenant("slow", "requests_per_second = 1\nburst = 1").start().await;

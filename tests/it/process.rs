@@ -504,3 +504,37 @@ async fn an_upstream_that_answers_in_parts_is_no_reason_to_drop_a_request_in_a_d
     assert_eq!(&body[..], br#"{"status":"COMPLETED"}"#);
     assert_eq!(program.ended().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn operators_purge_and_erase_by_command() {
+    let found = r#"{"status":"COMPLETED","id":"1","result":{"is_found":true}}"#;
+    let upstream = Upstream::answering(move |_| Response::new(Full::new(Bytes::from_static(found.as_bytes())))).await;
+    let folder = Folder::new(&upstream.url());
+    let program = folder.run();
+    let (server, admin) = program.listening().await;
+    let admin = format!("http://{admin}");
+    let bank = format!("http://{server}/v1.1/identity/bank_account_data_requests");
+    let fill = || ask("POST", &bank).key(Folder::KEY).json(r#"{"bank_account_number":"12","bank_code":"BCA"}"#).send();
+    fill().await;
+    let purged = folder.order("purge", &["--admin", &admin, "--route", "bank"], "").await;
+    assert_eq!(
+        (purged.code, purged.stdout.as_str()),
+        (Some(0), r#"{"removed":{"memory":1,"redis":0}}"#),
+        "{}",
+        purged.stderr
+    );
+    fill().await;
+    let person = r#"{"bank_code":"BCA","bank_account_number":"12"}"#;
+    let erased = folder.order("erase", &["--admin", &admin], person).await;
+    assert_eq!(erased.code, Some(0), "{}", erased.stderr);
+    assert!(erased.stdout.contains(r#""memory":1"#), "{}", erased.stdout);
+    let nobody = folder.order("erase", &["--admin", &admin], "{}").await;
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.contains("API_VALIDATION_ERROR"), "{}", nobody.stderr);
+    let unclear = folder.order("purge", &["--admin", &admin], "").await;
+    assert_eq!(unclear.code, Some(2), "{}", unclear.stderr);
+    assert_eq!(upstream.heard().len(), 2);
+    // Noted, without a word about whom it concerned.
+    let line = program.stderr_line(r#""audit":"erase""#).await;
+    assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
+}

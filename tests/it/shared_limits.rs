@@ -2,11 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "rates are about real time, and a test's tasks end with it")]
 
-use crate::support::{Redis, until};
+use crate::support::{PATIENCE, Redis, until};
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{RedisTarget, Settings};
 use iluma_gateway::limit::{Limit, Limits, Nodes, Refusal};
-use iluma_gateway::link::Link;
+use iluma_gateway::link::{Budget, Link};
 use iluma_gateway::tasks::Tasks;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ async fn overload(load: &[(&Node, usize, usize)], time: Duration) -> BTreeMap<us
             let (limits, admitted, team) = (Arc::clone(&node.limits), Arc::clone(&admitted), *team);
             tasks.spawn(async move {
                 while Instant::now() < end {
-                    match limits.admit_call(team, true).await {
+                    match limits.admit_call(team, true, &Budget::of(PATIENCE)).await {
                         Ok(mut permit) => {
                             permit.sent();
                             admitted.lock().expect("a list").entry(team).or_default().push(Instant::now());
@@ -159,7 +159,7 @@ async fn while_redis_is_out_each_node_takes_its_part_and_afterwards_none_more() 
     redis.pause();
     // The first who asks finds out.
     for node in &nodes {
-        let _ = node.limits.admit_call(0, true).await;
+        let _ = node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await;
         assert!(!node.link.is_up());
     }
     let admitted = overload(&load, Duration::from_secs(3)).await;
@@ -184,7 +184,7 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
         let limits = Arc::clone(&node.limits);
         async move {
             let one = || async {
-                match limits.admit_call(0, true).await {
+                match limits.admit_call(0, true, &Budget::of(PATIENCE)).await {
                     Ok(mut permit) => {
                         permit.sent();
                         true
@@ -200,12 +200,12 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     let (a, b, c) = tokio::join!(ask(&nodes[0], 20), ask(&nodes[1], 10), ask(&nodes[2], 10));
     assert_eq!((a, b, c), (20, 10, 10));
     // What is admitted and never sent is given back, at every node.
-    drop(nodes[0].limits.admit_call(0, true).await.expect("a permit"));
+    drop(nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("a permit"));
     // A Redis that lost everything learns it again.
     redis.kill();
     redis.run().await;
     for node in &nodes {
-        let _ = node.limits.admit_call(0, false).await;
+        let _ = node.limits.admit_call(0, false, &Budget::of(PATIENCE)).await;
         until("Redis again", || node.link.is_up()).await;
         node.limits.beat().await;
     }
@@ -223,7 +223,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
     let settings = settings("", &[("lending", "upstream_calls_per_day = 100")]);
     let nodes = three(&redis, &settings).await;
     for _ in 0..10 {
-        nodes[0].limits.admit_call(0, true).await.expect("a permit").sent();
+        nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("a permit").sent();
     }
     for node in &nodes {
         node.limits.beat().await;
@@ -232,7 +232,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
     let mut passed = 0;
     for node in &nodes {
         for _ in 0..50 {
-            if let Ok(mut permit) = node.limits.admit_call(0, true).await {
+            if let Ok(mut permit) = node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await {
                 permit.sent();
                 passed += 1;
             }
@@ -245,7 +245,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
         node.limits.beat().await;
     }
     for node in &nodes {
-        assert!(node.limits.admit_call(0, true).await.is_err());
+        assert!(node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await.is_err());
     }
 }
 

@@ -104,6 +104,15 @@ impl Folder {
         Program::start(&args, &self.env, self.dir.path()).said().await
     }
 
+    /// Runs `command --config FILE` with more arguments, and a text on its standard input.
+    pub async fn order(&self, command: &str, more: &[&str], input: &str) -> Said {
+        let mut args = self.command(command);
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        std::fs::write(self.path("input"), input).expect("a file");
+        let input = std::fs::File::open(self.path("input")).expect("a file");
+        Program::start_with(&args, &self.env, self.dir.path(), input.into()).said().await
+    }
+
     /// Starts `run --config FILE`.
     pub fn run(&self) -> Program {
         Program::start(&self.command("run"), &self.env, self.dir.path())
@@ -123,9 +132,13 @@ pub fn started(args: &[&str]) -> Program {
 
 impl Program {
     fn start(args: &[String], env: &BTreeMap<String, String>, folder: &Path) -> Self {
+        Self::start_with(args, env, folder, Stdio::null())
+    }
+
+    fn start_with(args: &[String], env: &BTreeMap<String, String>, folder: &Path, input: Stdio) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(args).env_clear().envs(env).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
         let stdout = read(child.stdout.take().expect("its output"));
         let stderr = read(child.stderr.take().expect("its errors"));
@@ -134,11 +147,14 @@ impl Program {
 
     /// Where it listens: `server` and `admin`, as its log says.
     pub async fn listening(&self) -> (SocketAddr, SocketAddr) {
+        (self.address("server").await, self.address("admin").await)
+    }
+
+    /// Where one of its listeners is.
+    pub async fn address(&self, listener: &str) -> SocketAddr {
         let line = self.stderr_line(r#""message":"listening""#).await;
         let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
-        let address =
-            |name: &str| line["fields"][name].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        (address("server"), address("admin"))
+        line["fields"][listener].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
     /// A line of the standard error with this text, once it is there.

@@ -10,7 +10,6 @@ use iluma_gateway::simulator::{self, Simulator};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
@@ -19,11 +18,12 @@ pub struct Rig {
     pub app: App,
     pub simulator: Option<Simulator>,
     /// The gateway's own files, for as long as it runs.
-    _folder: TempDir,
     pub clock: Clock,
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
     pub account_key: String,
+    /// Where its state is.
+    pub folder: Arc<TempDir>,
     keys: BTreeMap<String, String>,
     settings_text: String,
     secrets: BTreeMap<String, String>,
@@ -38,6 +38,7 @@ pub struct RigBuilder {
     sections: BTreeMap<String, String>,
     extra: String,
     account_key: Option<String>,
+    folder: Option<Arc<TempDir>>,
     secrets: BTreeMap<String, String>,
 }
 
@@ -53,6 +54,7 @@ impl Rig {
             sections: BTreeMap::new(),
             extra: String::new(),
             account_key: None,
+            folder: None,
             secrets: BTreeMap::new(),
         }
     }
@@ -71,21 +73,37 @@ impl Rig {
         format!("http://{}{path}", self.app.admin_address())
     }
 
+    /// The URL of a path at the listener for callbacks.
+    pub fn callbacks_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.callbacks_address())
+    }
+
+    /// A callback of Iluma's for the account `live`.
+    pub fn callback(&self, kind: &str, body: impl Into<String>) -> Ask {
+        let url = self.callbacks_url(&format!("/callbacks/live/{kind}"));
+        ask("POST", url).header("x-callback-token", self.secret("CALLBACK")).json(body)
+    }
+
+    /// A secret of its settings.
+    pub fn secret(&self, name: &str) -> &str {
+        &self.secrets[name]
+    }
+
+    /// A request of an operator.
+    pub fn operator(&self, method: &str, path: &str) -> Ask {
+        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
+    }
+
     /// The key of a team.
     pub fn key(&self, team: &str) -> &str {
         &self.keys[team]
-    }
-
-    /// A secret of the settings.
-    pub fn secret(&self, name: &str) -> &str {
-        &self.secrets[name]
     }
 
     /// The same gateway, ended and started again over its files.
     pub async fn restart(self) -> Self {
         self.app.shutdown().await;
         let text = self.settings_text.clone();
-        let settings = Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned());
+        let settings = Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned());
         let (app, clock, log) = started(&settings.expect("settings")).await;
         Self { app, clock, log, ..self }
     }
@@ -103,11 +121,6 @@ impl Rig {
     /// The simulator.
     pub fn sim(&self) -> &Simulator {
         self.simulator.as_ref().expect("a rig with a simulator")
-    }
-
-    /// An operator's request.
-    pub fn operate(&self, method: &str, path: &str) -> Ask {
-        ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
     /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
@@ -129,7 +142,7 @@ impl Rig {
     /// The faults of the changed text.
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
-        Settings::parse(&text, Path::new("."), &|name| self.secrets.get(name).cloned())
+        Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned())
     }
 
     /// Another node with the same configuration: same teams, same secrets, same upstream. Its clock and log are its own.
@@ -139,19 +152,21 @@ impl Rig {
 
     /// Another node, with a change made to its configuration.
     pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
-        let mut settings = self.settings(change).expect("settings");
-        let folder = TempDir::new().expect("a folder");
-        settings.state.path = folder.path().join("gateway.db");
+        let text = change(self.settings_text.clone());
+        // A database serves one process, and one gateway.
+        let folder = Arc::new(TempDir::new().expect("a folder"));
+        let settings =
+            Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned()).expect("settings");
         let (app, clock, log) = started(&settings).await;
         Self {
             app,
             simulator: None,
-            _folder: folder,
             clock,
             log,
             account_key: self.account_key.clone(),
+            folder,
             keys: self.keys.clone(),
-            settings_text: self.settings_text.clone(),
+            settings_text: text,
             secrets: self.secrets.clone(),
         }
     }
@@ -187,12 +202,18 @@ impl RigBuilder {
         self
     }
 
-    /// Adds TOML lines to the account's table.
-    pub fn account(self, lines: &str) -> Self {
-        self.section("account", lines)
+    /// Gives it the folder of a rig that ended, and so its state; the secrets that it was written with are to be the same.
+    pub fn in_folder(mut self, folder: &Arc<TempDir>) -> Self {
+        self.folder = Some(Arc::clone(folder));
+        self
     }
 
-    /// Adds TOML lines to a section: `server`, `upstream`, `state`, `cache`, `admin`, `log`.
+    /// Adds TOML lines to the account's table.
+    pub fn account(self, lines: &str) -> Self {
+        self.section("accounts.live", lines)
+    }
+
+    /// Adds TOML lines to a section: `server`, `callbacks`, `upstream`, `state`, `cache`, `admin`, `log`, `accounts.live`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.entry(name.into()).or_default().push_str(&format!("{lines}\n"));
         self
@@ -210,9 +231,10 @@ impl RigBuilder {
         self
     }
 
-    /// Lets the gateway share what it knows by this server.
+    /// Lets the gateway share what it knows by this server. Its patience is a busy machine's.
     pub fn redis(self, redis: &super::Redis) -> Self {
-        self.secret("REDIS", &redis.url()).section("state", "redis = { url = { env = \"REDIS\" } }")
+        self.secret("REDIS", &redis.url())
+            .section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
@@ -237,27 +259,27 @@ impl RigBuilder {
         let account_key = self.account_key.clone().unwrap_or_else(random_key);
         let mut secrets = self.secrets.clone();
         secrets.insert("ACCOUNT".into(), account_key.clone());
-        for name in ["ROOT", "ENCRYPTION", "ADMIN"] {
-            secrets.insert(name.into(), keygen::secret().expose_secret().to_owned());
+        for name in ["ROOT", "ENCRYPTION", "ADMIN", "CALLBACK"] {
+            secrets.entry(name.into()).or_insert_with(|| keygen::secret().expose_secret().to_owned());
         }
-        let folder = TempDir::new().expect("a folder");
         let section = |name: &str| self.sections.get(name).cloned().unwrap_or_default();
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
              [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
-             [state]\npath = \"{}\"\nroot_key = {{ env = \"ROOT\" }}\n\
+             [state]\nroot_key = {{ env = \"ROOT\" }}\n\
              {}\n{}\n[cache]\n{}\n\
-             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n{}\n",
+             [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\
+             callback_token = {{ env = \"CALLBACK\" }}\n{}\n",
             section("server"),
+            section("callbacks"),
             section("admin"),
             section("log"),
             section("upstream"),
-            folder.path().join("gateway.db").display(),
             if section("state").contains("encryption_keys") { "" } else { KEYS },
             section("state"),
             section("cache"),
-            section("account"),
+            section("accounts.live"),
         );
         let mut keys = BTreeMap::new();
         for (name, lines) in &self.tenants {
@@ -268,10 +290,11 @@ impl RigBuilder {
             keys.insert(name.clone(), key.key.expose_secret().to_owned());
         }
         text.push_str(&self.extra);
-        let settings = Settings::parse(&text, Path::new("."), &|name| secrets.get(name).cloned());
+        let folder = self.folder.clone().unwrap_or_else(|| Arc::new(TempDir::new().expect("a folder")));
+        let settings = Settings::parse(&text, folder.path(), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let (app, clock, log) = started(&settings).await;
-        Rig { app, simulator, _folder: folder, clock, log, account_key, keys, settings_text: text, secrets }
+        Rig { app, simulator, clock, log, account_key, folder, keys, settings_text: text, secrets }
     }
 }
 

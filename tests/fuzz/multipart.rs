@@ -1,0 +1,131 @@
+//! Random bytes as a multipart body that is sealed on its way, read again by a parser of another make (`multer`).
+//!
+//! What holds, whatever comes: nothing panics; how the body is cut into pieces does not matter; what passes has each part as
+//! it was given but for one reference, which is sealed; and in what passed of a body that was refused, no reference stands
+//! without its seal.
+//!
+//! The first byte says how large the pieces are. In the rest some control bytes stand for what bodies are made of
+//! ([`expand`]), and other bytes for themselves.
+#![no_main]
+
+mod support;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use iluma_gateway::call::{BodyError, Boundary, Seal, SealedBody, StreamError, reference_text};
+use iluma_gateway::splice::Absent;
+use libfuzzer_sys::fuzz_target;
+use multer::Multipart;
+use std::convert::Infallible;
+
+const BOUNDARY: &str = "XyZ";
+
+const SEAL: &str = "lending:";
+
+fuzz_target!(|data: &[u8]| {
+    let Some((size, body)) = data.split_first() else { return };
+    let body = expand(body);
+    let sealed = seal(&body, usize::from(*size).max(1));
+    let whole = seal(&body, body.len().max(1));
+    assert_eq!(sealed.end.is_ok(), whole.end.is_ok(), "the cuts decide whether it passes");
+    check_references(&sealed.passed);
+    let Ok(reference) = sealed.end else { return };
+    assert_eq!(sealed.passed, whole.passed, "the cuts decide what passes");
+
+    // This parser may give up where ours does not: at more fields than it counts. Then it gives up on both.
+    let (Ok(given), Ok(passed)) = (parts(&body), parts(&sealed.passed)) else { return };
+    let mut expected = given;
+    match expected.iter_mut().find(|part| part.name.as_deref() == Some("reference_id")) {
+        Some(own) => {
+            assert_eq!(reference.as_deref().map(str::as_bytes), Some(&own.value[..]));
+            own.value.splice(..0, SEAL.bytes());
+        }
+        None => {
+            assert_eq!(reference, None);
+            expected.push(Part { name: Some("reference_id".into()), file: None, value: SEAL.into() });
+        }
+    }
+    assert_eq!(passed, expected);
+});
+
+/// What bodies are made of, at the cost of a byte.
+fn expand(data: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for byte in data {
+        match byte {
+            1 => body.extend_from_slice(b"\r\n"),
+            2 => body.extend_from_slice(b"--XyZ"),
+            3 => body.extend_from_slice(b"\r\n--XyZ\r\n"),
+            4 => body.extend_from_slice(b"\r\n--XyZ--\r\n"),
+            5 => body.extend_from_slice(b"Content-Disposition: form-data; name=\""),
+            6 => body.extend_from_slice(b"reference_id"),
+            7 => body.extend_from_slice(b"\"; filename=\""),
+            8 => body.extend_from_slice(b"\"\r\n\r\n"),
+            other => body.push(*other),
+        }
+    }
+    body
+}
+
+struct Sealed {
+    passed: Vec<u8>,
+    end: Result<Option<String>, BodyError>,
+}
+
+fn seal(body: &[u8], size: usize) -> Sealed {
+    let frames: Vec<_> =
+        body.chunks(size).map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+    let boundary = Boundary::of(format!("multipart/form-data; boundary={BOUNDARY}").as_bytes()).expect("a boundary");
+    let team = Seal::of(&"lending".parse().expect("a name"));
+    let mut sealed = SealedBody::seal(StreamBody::new(stream::iter(frames)), &boundary, team, Absent::Insert);
+    let outcome = sealed.outcome();
+    let mut passed = Vec::new();
+    while let Some(frame) = sealed.frame().now_or_never().expect("all is there") {
+        match frame {
+            Ok(frame) => passed.extend_from_slice(&frame.into_data().expect("no trailers")),
+            Err(StreamError::Refused(error)) => assert_eq!(outcome.result(), Some(Err(error))),
+            Err(StreamError::Client(never)) => match never {},
+        }
+    }
+    let end = outcome.result().expect("an end");
+    let end = end.map(|reference| reference.map(|json| reference_text(&json).expect("a JSON string")));
+    Sealed { passed, end }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    name: Option<String>,
+    file: Option<String>,
+    value: Vec<u8>,
+}
+
+/// The parts up to the end, or up to where this parser gives up.
+fn read(body: &[u8]) -> (Vec<Part>, Result<(), multer::Error>) {
+    let stream = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(body))]);
+    let (mut multipart, mut parts) = (Multipart::new(stream, BOUNDARY), Vec::new());
+    let all = async {
+        while let Some(field) = multipart.next_field().await? {
+            let (name, file) = (field.name().map(str::to_owned), field.file_name().map(str::to_owned));
+            let value = field.bytes().await?.to_vec();
+            parts.push(Part { name, file, value });
+        }
+        Ok(())
+    };
+    // It waits for nothing, but sometimes says so.
+    let end = all.now_or_never().unwrap_or(Err(multer::Error::IncompleteStream));
+    (parts, end)
+}
+
+fn parts(body: &[u8]) -> Result<Vec<Part>, multer::Error> {
+    let (parts, end) = read(body);
+    end.map(|()| parts)
+}
+
+fn check_references(passed: &[u8]) {
+    for part in read(passed).0 {
+        let name = part.name.unwrap_or_default();
+        assert!(!name.trim().eq_ignore_ascii_case("reference_id") || part.value.starts_with(SEAL.as_bytes()));
+    }
+}

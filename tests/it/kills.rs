@@ -1,0 +1,110 @@
+//! `kill -9` at random moments while callbacks stream in: what was answered 200 is delivered (design, section 5).
+
+use crate::support::process::{Folder, Program};
+use crate::support::{Upstream, ask, until};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use iluma_gateway::vault;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const KIND: &str = "NAME_VALIDATOR_REQUEST";
+const TOKEN: &str = "the-token-of-the-account";
+
+/// Peers that post at once.
+const POSTERS: usize = 4;
+
+/// How long a process lives at most once it serves, in milliseconds: there are callbacks in every state by then.
+const LONGEST_LIFE: u64 = 250;
+
+/// What was acknowledged, and how often each callback was delivered.
+#[derive(Default)]
+struct Seen {
+    next: AtomicU64,
+    acknowledged: Mutex<BTreeSet<u64>>,
+    delivered: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl Seen {
+    fn missing(&self) -> usize {
+        let delivered = self.delivered.lock().expect("a record");
+        self.acknowledged.lock().expect("a record").iter().filter(|id| !delivered.contains_key(id)).count()
+    }
+
+    /// Posts one callback after the other until there is no answer.
+    async fn post(self: Arc<Self>, to: SocketAddr) {
+        loop {
+            let id = self.next.fetch_add(1, Ordering::SeqCst);
+            let body = format!(r#"{{"id":"{id}","reference_id":"lending:a"}}"#);
+            let url = format!("http://{to}/callbacks/live/{KIND}");
+            match ask("POST", url).header("x-callback-token", TOKEN).json(body).try_send().await {
+                Ok(answer) if answer.status == 200 => {
+                    self.acknowledged.lock().expect("a record").insert(id);
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+async fn survives(kills: usize) {
+    let seen = Arc::new(Seen::default());
+    let noted = Arc::clone(&seen);
+    let endpoint = Upstream::answering(move |heard| {
+        let body: Value = serde_json::from_slice(&heard.body).expect("JSON");
+        assert_eq!(body["reference_id"], "a");
+        let id = body["id"].as_str().expect("an id").parse().expect("a number");
+        *noted.delivered.lock().expect("a record").entry(id).or_default() += 1;
+        Response::new(Full::<Bytes>::default())
+    })
+    .await;
+    let folder = Folder::new("http://127.0.0.1:9").env("CALLBACK", TOKEN);
+    let text = Folder::text("http://127.0.0.1:9")
+        .replace("[tenants.lending]", "callback_token = { env = \"CALLBACK\" }\n[tenants.lending]");
+    let url = endpoint.url();
+    folder.write("config.toml", &format!("{text}callback_urls = {{ {KIND} = \"{url}/\" }}\n"));
+
+    for _ in 0..kills {
+        let mut program: Program = folder.run();
+        let address = program.address("callbacks").await;
+        let before = seen.acknowledged.lock().expect("a record").len();
+        let mut posters = JoinSet::new();
+        for _ in 0..POSTERS {
+            posters.spawn(Arc::clone(&seen).post(address));
+        }
+        until("it serves", || seen.acknowledged.lock().expect("a record").len() > before).await;
+        // Not to wait for anything: to end it at a moment that nothing chose.
+        tokio::time::sleep(Duration::from_millis(u64::from_be_bytes(vault::random()) % LONGEST_LIFE)).await;
+        program.signal_at_once("KILL");
+        program.ended().await;
+        while let Some(ended) = posters.join_next().await {
+            ended.expect("a poster");
+        }
+    }
+    let program = folder.run();
+    program.listening().await;
+    until("every acknowledged callback is delivered", || seen.missing() == 0).await;
+    let delivered = seen.delivered.lock().expect("a record");
+    let repeats: u64 = delivered.values().map(|times| times - 1).sum();
+    let acknowledged = seen.acknowledged.lock().expect("a record").len();
+    println!("{kills} kills: {acknowledged} acknowledged, all delivered, {repeats} of them more than once");
+    assert!(acknowledged >= kills);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
+    survives(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: tests/run --long runs it"]
+async fn nothing_acknowledged_is_lost_in_200_kills() {
+    survives(200).await;
+}

@@ -1,0 +1,624 @@
+//! What every engine of state does, whichever it is: one suite, run against each.
+
+#![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
+
+use bytes::Bytes;
+use iluma_gateway::clock::Clock;
+use iluma_gateway::config::{self, EncryptionKey, Retention};
+use iluma_gateway::database::Database;
+use iluma_gateway::name::{AccountName, CallbackType, TenantName};
+use iluma_gateway::person::Tag;
+use iluma_gateway::state::{
+    Awaiting, Callback, Copy, Delivery, Erased, Fate, LATE, MIGRATIONS, Made, Owning, Page, Queues, Receipt, Replay,
+    Sqlite, Standing, State, StateError, Verdict, Waiting,
+};
+use secrecy::SecretBox;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+const KIND: CallbackType = CallbackType::NameValidatorRequest;
+const LEASE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86400);
+
+/// An engine, and what it needs to run.
+struct Engine {
+    state: State,
+    clock: Clock,
+    restart: Restart,
+}
+
+/// How an engine is started again on what it stored.
+enum Restart {
+    Sqlite(TempDir),
+}
+
+impl Engine {
+    async fn sqlite() -> Self {
+        let (folder, clock) = (TempDir::new().unwrap(), Clock::adjustable());
+        Self { state: embedded(folder.path(), &clock), clock, restart: Restart::Sqlite(folder) }
+    }
+
+    /// The same, after the process was gone.
+    async fn restarted(self) -> Self {
+        self.state.close().await;
+        let state = match &self.restart {
+            Restart::Sqlite(folder) => embedded(folder.path(), &self.clock),
+        };
+        Self { state, ..self }
+    }
+}
+
+fn embedded(folder: &Path, clock: &Clock) -> State {
+    let database = Database::open(&folder.join("state.db"), &[MIGRATIONS]).unwrap();
+    State::Sqlite(Arc::new(Sqlite::new(database, &settings(), clock.clone())))
+}
+
+fn settings() -> config::State {
+    config::State {
+        path: "unused".into(),
+        root_key: SecretBox::new(Box::new([1; 32])),
+        encryption_keys: vec![EncryptionKey { id: "one".into(), key: SecretBox::new(Box::new([2; 32])) }],
+        redis: None,
+        redis_timeout: Duration::from_millis(50),
+        retention: Retention {
+            owners: 90 * DAY,
+            delivered_callbacks: 7 * DAY,
+            dead_letters: 30 * DAY,
+            ledger: 400 * DAY,
+        },
+    }
+}
+
+/// Runs every case against every engine.
+macro_rules! suite {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Engine::sqlite().await).await;
+            })*
+        }
+    };
+}
+
+suite!(
+    a_team_owns_what_it_was_made_owner_of,
+    a_repeat_is_the_same_id_and_the_same_bytes,
+    a_callback_waits_for_its_owner_and_is_delivered_once,
+    an_owner_who_comes_late_gets_its_own_and_nobody_else_a_second,
+    an_owner_who_comes_while_a_callback_is_fanned_out_is_not_missed,
+    each_reference_that_waits_gets_its_own,
+    who_was_answered_from_the_cache_waits_for_nothing,
+    a_delivery_is_in_one_pair_of_hands,
+    a_delivery_is_tried_again_when_it_is_due,
+    claims_are_by_team,
+    unowned_ones_are_kept_apart_until_an_owner_comes,
+    dead_letters_are_listed_and_replayed,
+    a_teams_deliveries_are_replayed_since_a_time,
+    callbacks_of_our_own_are_each_delivered,
+    a_person_is_erased_everywhere,
+    what_is_erased_while_it_is_asked_is_not_stored_again,
+    what_is_old_is_swept,
+    urls_are_the_teams_own,
+    everything_is_there_after_a_restart,
+    what_cannot_be_stored_is_told,
+);
+
+fn tenant(name: &str) -> TenantName {
+    name.parse().unwrap()
+}
+
+fn live() -> AccountName {
+    "live".parse().unwrap()
+}
+
+fn quoted(reference: &str) -> Option<Bytes> {
+    (!reference.is_empty()).then(|| Bytes::from(format!("{reference:?}")))
+}
+
+fn owning(id: &str, team: &str, reference: &str) -> Owning {
+    Owning {
+        account: live(),
+        id: id.into(),
+        tenant: tenant(team),
+        reference: quoted(reference),
+        kind: Some(KIND),
+        awaits: true,
+        tags: Vec::new(),
+        asked: SystemTime::UNIX_EPOCH,
+    }
+}
+
+fn callback(id: &str, body: &'static str) -> Callback {
+    Callback {
+        account: live(),
+        kind: Some(KIND),
+        id: id.into(),
+        body: Bytes::from_static(body.as_bytes()),
+        tags: Vec::new(),
+    }
+}
+
+fn copy(team: &str, reference: &str) -> Copy {
+    Copy { tenant: tenant(team), reference: quoted(reference), body: Bytes::from(format!("{team}/{reference}")) }
+}
+
+fn text(delivery: &Delivery) -> &str {
+    std::str::from_utf8(&delivery.body).unwrap()
+}
+
+impl Engine {
+    /// Fans out all that waits, as the relay does: to every reference that waits.
+    async fn fan_out(&self) -> usize {
+        let waiting = self.state.waiting(100, LEASE).await.unwrap();
+        for one in &waiting {
+            self.state.settle(one, self.verdict(one)).await.unwrap();
+        }
+        waiting.len()
+    }
+
+    fn verdict(&self, waiting: &Waiting) -> Verdict {
+        let copy = |owner: &Awaiting| Copy {
+            tenant: owner.tenant.clone(),
+            reference: owner.reference.clone(),
+            body: [owner.reference.as_deref().unwrap_or(b"-"), b" ", &waiting.body].concat().into(),
+        };
+        if waiting.awaiting.is_empty() {
+            return Verdict::Wait(self.clock.wall() + Duration::from_secs(60));
+        }
+        Verdict::Deliver(waiting.kind.unwrap(), waiting.awaiting.iter().map(copy).collect())
+    }
+
+    async fn claim(&self, team: &str) -> Vec<Delivery> {
+        self.state.claim(&[(tenant(team), 100)], LEASE).await.unwrap()
+    }
+
+    /// Takes what is due for a team, and makes the deliveries.
+    async fn deliver(&self, team: &str) -> Vec<String> {
+        let mut bodies = Vec::new();
+        for delivery in self.claim(team).await {
+            self.state.conclude(&delivery, Fate::Delivered).await.unwrap();
+            bodies.push(text(&delivery).to_owned());
+        }
+        bodies.sort();
+        bodies
+    }
+
+    async fn listed(&self, standing: Standing) -> usize {
+        self.state.list(standing, &Page { most: 1000, ..Page::default() }).await.unwrap().len()
+    }
+}
+
+async fn a_team_owns_what_it_was_made_owner_of(engine: Engine) {
+    let state = &engine.state;
+    assert_eq!(state.owners(&live(), "1").await.unwrap(), []);
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.own(owning("1", "payments", "")).await.unwrap();
+    let mut owners = state.owners(&live(), "1").await.unwrap();
+    owners.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+    let shown: Vec<_> = owners.iter().map(|owner| (owner.tenant.as_str(), owner.reference.clone())).collect();
+    assert_eq!(shown, [("lending", quoted("a")), ("payments", None)]);
+    engine.clock.advance(Duration::from_secs(5));
+    state.own(owning("1", "lending", "b")).await.unwrap();
+    let newest = state.owners(&live(), "1").await.unwrap().into_iter().find(|owner| owner.tenant == tenant("lending"));
+    let newest = newest.unwrap();
+    assert_eq!(newest.reference, quoted("b"));
+    assert!(newest.since > owners[0].since);
+    assert_eq!(state.owners(&"development".parse().unwrap(), "1").await.unwrap(), []);
+}
+
+async fn a_repeat_is_the_same_id_and_the_same_bytes(engine: Engine) {
+    let receive = async |id, body| engine.state.receive(callback(id, body)).await.unwrap();
+    assert_eq!(receive("1", "x").await, Receipt::New);
+    assert_eq!(receive("1", "x").await, Receipt::Repeat);
+    assert_eq!(receive("1", "y").await, Receipt::New);
+    assert_eq!(receive("2", "x").await, Receipt::New);
+    let other = Callback { account: "development".parse().unwrap(), ..callback("1", "x") };
+    assert_eq!(engine.state.receive(other).await.unwrap(), Receipt::New);
+    // Known for one as long as it may be repeated, fanned out or not.
+    engine.state.own(owning("1", "lending", "a")).await.unwrap();
+    engine.fan_out().await;
+    engine.clock.advance(LATE + DAY);
+    while engine.state.sweep().await.unwrap() > 0 {}
+    assert_eq!(receive("1", "x").await, Receipt::Repeat);
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#, r#""a" y"#]);
+}
+
+async fn a_callback_waits_for_its_owner_and_is_delivered_once(engine: Engine) {
+    let state = &engine.state;
+    assert_eq!(state.receive(callback("1", "x")).await, Ok(Receipt::New));
+    state.arrival().await;
+    assert_eq!(engine.fan_out().await, 1);
+    assert_eq!(engine.fan_out().await, 0, "it waits");
+    assert_eq!(engine.deliver("lending").await.len(), 0);
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.arrival().await;
+    assert_eq!(engine.fan_out().await, 1);
+    state.work().await;
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    assert_eq!(engine.fan_out().await, 0, "to own it again changes nothing");
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    engine.clock.advance(Duration::from_secs(61));
+    assert_eq!(engine.fan_out().await, 0, "it waits no more");
+    assert_eq!(engine.deliver("lending").await.len(), 0);
+}
+
+async fn an_owner_who_comes_late_gets_its_own_and_nobody_else_a_second(engine: Engine) {
+    let state = &engine.state;
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.receive(callback("1", "x")).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    state.own(owning("1", "payments", "b")).await.unwrap();
+    assert_eq!(engine.fan_out().await, 1);
+    assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
+    assert_eq!(engine.deliver("lending").await.len(), 0);
+    // Nobody shares what was settled so long ago.
+    engine.clock.advance(LATE + Duration::from_secs(1));
+    while state.sweep().await.unwrap() > 0 {}
+    state.own(owning("1", "risk", "c")).await.unwrap();
+    assert_eq!(engine.fan_out().await, 0);
+}
+
+async fn an_owner_who_comes_while_a_callback_is_fanned_out_is_not_missed(engine: Engine) {
+    let state = &engine.state;
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.receive(callback("1", "x")).await.unwrap();
+    let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+    assert_eq!(state.waiting(1, LEASE).await.unwrap().len(), 0, "it is handed out once");
+    state.own(owning("1", "payments", "b")).await.unwrap();
+    state.settle(&waiting, engine.verdict(&waiting)).await.unwrap();
+    assert_eq!(engine.fan_out().await, 1);
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
+
+    state.receive(callback("2", "x")).await.unwrap();
+    for verdict in [Verdict::Unowned, Verdict::Wait(engine.clock.wall() + DAY)] {
+        let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+        let reference = format!("{verdict:?}").replace(|c: char| !c.is_alphanumeric(), "");
+        state.own(owning("2", "risk", &reference)).await.unwrap();
+        state.settle(&waiting, verdict).await.unwrap();
+    }
+    assert_eq!(engine.fan_out().await, 1);
+    assert_eq!(engine.deliver("risk").await.len(), 2);
+}
+
+async fn each_reference_that_waits_gets_its_own(engine: Engine) {
+    for reference in ["a", "b", "", "a"] {
+        engine.state.own(owning("1", "lending", reference)).await.unwrap();
+    }
+    engine.state.receive(callback("1", "x")).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#, r#""b" x"#, "- x"]);
+    // A later result, after a recapture, goes to all of them again.
+    engine.state.receive(callback("1", "y")).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, [r#""a" y"#, r#""b" y"#, "- y"]);
+}
+
+async fn who_was_answered_from_the_cache_waits_for_nothing(engine: Engine) {
+    let state = &engine.state;
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.own(Owning { awaits: false, ..owning("1", "payments", "b") }).await.unwrap();
+    assert_eq!(state.owners(&live(), "1").await.unwrap().len(), 2);
+    state.receive(callback("1", "x")).await.unwrap();
+    engine.fan_out().await;
+    state.own(Owning { awaits: false, ..owning("1", "risk", "c") }).await.unwrap();
+    assert_eq!(engine.fan_out().await, 0);
+    assert_eq!(engine.deliver("lending").await.len(), 1);
+    assert_eq!(engine.deliver("payments").await.len() + engine.deliver("risk").await.len(), 0);
+}
+
+async fn queued(engine: &Engine, count: usize) {
+    for number in 0..count {
+        engine.state.own(owning(&number.to_string(), "lending", "a")).await.unwrap();
+        engine.state.receive(callback(&number.to_string(), "x")).await.unwrap();
+    }
+    engine.fan_out().await;
+}
+
+async fn a_delivery_is_in_one_pair_of_hands(engine: Engine) {
+    queued(&engine, 3).await;
+    let first = engine.state.claim(&[(tenant("lending"), 2)], LEASE).await.unwrap();
+    assert_eq!(first.len(), 2);
+    let second = engine.claim("lending").await;
+    assert_eq!(second.len(), 1);
+    assert!(first.iter().all(|delivery| delivery.id != second[0].id));
+    assert_eq!(engine.claim("lending").await.len(), 0);
+    engine.state.conclude(&second[0], Fate::Untried).await.unwrap();
+    let again = engine.claim("lending").await;
+    assert_eq!((again.len(), again[0].id, again[0].attempts), (1, second[0].id, 0));
+    // Whoever does not come back in time loses them.
+    engine.clock.advance(LEASE + Duration::from_secs(1));
+    assert_eq!(engine.claim("lending").await.len(), 3);
+}
+
+async fn a_delivery_is_tried_again_when_it_is_due(engine: Engine) {
+    queued(&engine, 1).await;
+    let delivery = engine.claim("lending").await.remove(0);
+    assert_eq!(delivery.kind, KIND);
+    assert_eq!(delivery.account, live());
+    let later = engine.clock.wall() + Duration::from_secs(300);
+    engine.state.conclude(&delivery, Fate::Retry(later)).await.unwrap();
+    assert_eq!(engine.claim("lending").await.len(), 0);
+    engine.clock.advance(Duration::from_secs(301));
+    let again = engine.claim("lending").await.remove(0);
+    assert_eq!((again.id, again.attempts, text(&again)), (delivery.id, 1, text(&delivery)));
+    engine.state.conclude(&again, Fate::Delivered).await.unwrap();
+    engine.clock.advance(DAY);
+    assert_eq!(engine.claim("lending").await.len(), 0);
+}
+
+async fn claims_are_by_team(engine: Engine) {
+    let state = &engine.state;
+    for team in ["lending", "payments", "risk"] {
+        state.own(owning("1", team, "a")).await.unwrap();
+    }
+    state.receive(callback("1", "x")).await.unwrap();
+    engine.fan_out().await;
+    let claimed =
+        state.claim(&[(tenant("lending"), 5), (tenant("risk"), 0), (tenant("nobody"), 5)], LEASE).await.unwrap();
+    assert_eq!(claimed.iter().map(|delivery| delivery.tenant.as_str()).collect::<Vec<_>>(), ["lending"]);
+    let queues = state.queues().await.unwrap();
+    let counts: Vec<_> = queues.tenants.iter().map(|(team, queued, dead)| (team.as_str(), *queued, *dead)).collect();
+    assert_eq!(counts, [("lending", 1, 0), ("payments", 1, 0), ("risk", 1, 0)]);
+    assert!(queues.oldest.is_some());
+}
+
+async fn unowned_ones_are_kept_apart_until_an_owner_comes(engine: Engine) {
+    let state = &engine.state;
+    state.receive(callback("1", "x")).await.unwrap();
+    let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+    assert_eq!(state.queues().await.unwrap(), Queues { waiting: 1, ..Queues::default() });
+    state.settle(&waiting, Verdict::Unowned).await.unwrap();
+    assert_eq!(state.queues().await.unwrap(), Queues { unowned: 1, ..Queues::default() });
+    engine.clock.advance(DAY);
+    assert_eq!(engine.fan_out().await, 0);
+    let page = Page { most: 10, ..Page::default() };
+    let listed = state.list(Standing::Unowned, &page).await.unwrap();
+    assert_eq!((listed.len(), listed[0].tenant.clone(), listed[0].upstream_id.as_deref()), (1, None, Some("1")));
+    let rest = Page { after: Some(listed[0].cursor), ..page.clone() };
+    assert_eq!(state.list(Standing::Unowned, &rest).await.unwrap(), []);
+    // To replay it is to look once more for an owner.
+    assert_eq!(state.replay(Replay::One(listed[0].cursor.id)).await, Ok(1));
+    assert_eq!(engine.fan_out().await, 1);
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    assert_eq!(engine.listed(Standing::Unowned).await, 0);
+}
+
+async fn dead_letters_are_listed_and_replayed(engine: Engine) {
+    let state = &engine.state;
+    queued(&engine, 3).await;
+    assert_eq!(engine.listed(Standing::Queued).await, 3);
+    for delivery in engine.claim("lending").await {
+        state.conclude(&delivery, Fate::Dead).await.unwrap();
+    }
+    engine.clock.advance(DAY);
+    assert_eq!(engine.claim("lending").await.len(), 0);
+    let mut page = Page { most: 2, ..Page::default() };
+    let first = state.list(Standing::Dead, &page).await.unwrap();
+    page.after = Some(first[1].cursor);
+    let second = state.list(Standing::Dead, &page).await.unwrap();
+    let mut ids: Vec<_> = first.iter().chain(&second).filter_map(|listed| listed.upstream_id.clone()).collect();
+    ids.sort();
+    assert_eq!(ids, ["0", "1", "2"]);
+    assert_eq!((first[0].attempts, first[0].tenant.clone(), first[0].kind), (1, Some(tenant("lending")), Some(KIND)));
+    page = Page { tenant: Some(tenant("payments")), ..Page { most: 9, ..Page::default() } };
+    assert_eq!(state.list(Standing::Dead, &page).await.unwrap(), []);
+    assert_eq!(state.queues().await.unwrap().tenants, [(tenant("lending"), 0, 3)]);
+
+    assert_eq!(state.replay(Replay::One(first[0].cursor.id)).await, Ok(1));
+    state.work().await;
+    let again = engine.claim("lending").await.remove(0);
+    assert_eq!((again.id, again.attempts), (first[0].cursor.id, 0));
+    state.conclude(&again, Fate::Delivered).await.unwrap();
+    assert_eq!(engine.listed(Standing::Delivered).await, 1);
+    assert_eq!(state.replay(Replay::AllDead).await, Ok(2));
+    assert_eq!(engine.deliver("lending").await.len(), 2);
+    assert_eq!(state.replay(Replay::One(again.id)).await, Ok(1), "what was delivered, too");
+    assert_eq!(engine.deliver("lending").await.len(), 1);
+    assert_eq!(state.replay(Replay::One("msg_000102030405060708090a0b0c0d0e0f".parse().unwrap())).await, Ok(0));
+}
+
+async fn a_teams_deliveries_are_replayed_since_a_time(engine: Engine) {
+    let state = &engine.state;
+    queued(&engine, 1).await;
+    assert_eq!(engine.deliver("lending").await.len(), 1);
+    engine.clock.advance(Duration::from_secs(60));
+    let outage = engine.clock.wall();
+    engine.clock.advance(Duration::from_secs(60));
+    state.own(owning("late", "lending", "a")).await.unwrap();
+    state.own(owning("late", "payments", "b")).await.unwrap();
+    state.receive(callback("late", "x")).await.unwrap();
+    engine.fan_out().await;
+    for team in ["lending", "payments"] {
+        assert_eq!(engine.deliver(team).await.len(), 1);
+    }
+    assert_eq!(state.replay(Replay::Since(tenant("lending"), outage)).await, Ok(1));
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    assert_eq!(engine.deliver("payments").await.len(), 0);
+    assert_eq!(state.replay(Replay::Since(tenant("lending"), SystemTime::UNIX_EPOCH)).await, Ok(2));
+}
+
+async fn callbacks_of_our_own_are_each_delivered(engine: Engine) {
+    let made = |reference| Made {
+        account: live(),
+        id: "1".into(),
+        kind: KIND,
+        copy: copy("lending", reference),
+        tags: vec![],
+    };
+    engine.state.enqueue(vec![made("a"), made("a"), made("b")]).await.unwrap();
+    engine.state.work().await;
+    assert_eq!(engine.deliver("lending").await, ["lending/a", "lending/a", "lending/b"]);
+}
+
+fn person(seed: u8) -> Tag {
+    Tag::from_bytes(&[seed; 16]).expect("a tag")
+}
+
+async fn a_person_is_erased_everywhere(engine: Engine) {
+    let state = &engine.state;
+    let about = |id, team, reference| Owning { tags: vec![person(7), person(8)], ..owning(id, team, reference) };
+    // One queued, one dead, one delivered, one unowned, one that waits, one of somebody else.
+    for id in ["queued", "dead", "delivered"] {
+        state.own(about(id, "lending", "a")).await.unwrap();
+        state.own(about(id, "lending", "b")).await.unwrap();
+        state.receive(callback(id, "x")).await.unwrap();
+    }
+    engine.fan_out().await;
+    let mut claimed = engine.claim("lending").await;
+    assert_eq!(claimed.len(), 6);
+    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
+    let held = claimed.remove(0);
+    let tagged = Callback { tags: vec![person(7)], ..callback("unowned", "x") };
+    state.receive(tagged.clone()).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    state.receive(Callback { id: "waiting".into(), ..tagged.clone() }).await.unwrap();
+    state.own(owning("other", "lending", "z")).await.unwrap();
+    state.receive(callback("other", "x")).await.unwrap();
+    engine.fan_out().await;
+
+    let erased = state.erase(&[person(7)]).await.unwrap();
+    assert_eq!(erased, Erased { owners: 3, callbacks: 2, deliveries: 6 });
+    assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased::default());
+    for standing in [Standing::Dead, Standing::Delivered, Standing::Unowned] {
+        assert_eq!(engine.listed(standing).await, 0, "{standing:?}");
+    }
+    state.conclude(&held, Fate::Retry(engine.clock.wall())).await.unwrap();
+    assert_eq!(state.replay(Replay::One(held.id)).await, Ok(0));
+    assert_eq!(engine.deliver("lending").await, [r#""z" x"#]);
+    let owners = state.owners(&live(), "queued").await.unwrap();
+    assert_eq!((owners.len(), owners[0].reference.clone()), (1, None));
+
+    // What comes later is delivered, and leaves nothing.
+    assert_eq!(state.receive(callback("queued", "x")).await, Ok(Receipt::Repeat));
+    state.receive(callback("queued", "later")).await.unwrap();
+    let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+    assert_eq!(waiting.awaiting, [Awaiting { tenant: tenant("lending"), reference: None, erased: true }]);
+    state.settle(&waiting, engine.verdict(&waiting)).await.unwrap();
+    assert_eq!(engine.deliver("lending").await, ["- later"]);
+    assert_eq!(engine.listed(Standing::Delivered).await, 1, "somebody else's");
+    state.receive(callback("dead", "later")).await.unwrap();
+    engine.fan_out().await;
+    state.conclude(&engine.claim("lending").await[0], Fate::Dead).await.unwrap();
+    assert_eq!(engine.listed(Standing::Dead).await, 0);
+    // Nor is it kept where nobody is known to own it.
+    state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    assert_eq!(engine.listed(Standing::Unowned).await, 0);
+}
+
+async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
+    let state = &engine.state;
+    let asked = engine.clock.wall();
+    engine.clock.advance(Duration::from_secs(1));
+    state.erase(&[person(7)]).await.unwrap();
+    let about = Owning { tags: vec![person(7)], asked, ..owning("1", "lending", "a") };
+    state.own(about.clone()).await.unwrap();
+    assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, None);
+    state.receive(callback("1", "x")).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, ["- x"]);
+    assert_eq!(engine.listed(Standing::Delivered).await, 0);
+    // Whoever asks after it is a new customer.
+    engine.clock.advance(Duration::from_secs(1));
+    state.own(Owning { id: "2".into(), asked: engine.clock.wall(), ..about }).await.unwrap();
+    assert_eq!(state.owners(&live(), "2").await.unwrap()[0].reference, quoted("a"));
+    state.receive(Callback { tags: vec![person(7)], ..callback("2", "x") }).await.unwrap();
+    engine.fan_out().await;
+    assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
+    assert_eq!(engine.listed(Standing::Delivered).await, 1);
+}
+
+async fn what_is_old_is_swept(engine: Engine) {
+    let state = &engine.state;
+    queued(&engine, 3).await;
+    let mut claimed = engine.claim("lending").await;
+    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
+    state.receive(callback("unowned", "x")).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    let counts = async || {
+        while state.sweep().await.unwrap() > 0 {}
+        let mut counts = Vec::new();
+        for standing in [Standing::Queued, Standing::Dead, Standing::Delivered, Standing::Unowned] {
+            counts.push(engine.listed(standing).await);
+        }
+        (counts, state.owners(&live(), "0").await.unwrap().len())
+    };
+    assert_eq!(counts().await, (vec![1, 1, 1, 1], 1));
+    engine.clock.advance(7 * DAY + Duration::from_secs(1));
+    assert_eq!(counts().await, (vec![1, 1, 0, 1], 1));
+    engine.clock.advance(23 * DAY);
+    assert_eq!(counts().await, (vec![0, 0, 0, 0], 1), "nobody came for what was queued either");
+    engine.clock.advance(60 * DAY);
+    assert_eq!(counts().await, (vec![0, 0, 0, 0], 0));
+    assert_eq!(state.receive(callback("0", "x")).await, Ok(Receipt::New), "after so long it is no repeat");
+}
+
+async fn urls_are_the_teams_own(engine: Engine) {
+    let state = &engine.state;
+    let (lending, other) = (tenant("lending"), CallbackType::IdImageOcrRequest);
+    assert_eq!(state.urls(&lending).await, Ok(vec![]));
+    state.set_url(&lending, other, "https://lending.internal/ocr").await.unwrap();
+    state.set_url(&lending, KIND, "https://lending.internal/1").await.unwrap();
+    state.set_url(&lending, KIND, "https://lending.internal/2").await.unwrap();
+    let urls =
+        vec![(KIND, "https://lending.internal/2".to_owned()), (other, "https://lending.internal/ocr".to_owned())];
+    assert_eq!(state.urls(&lending).await, Ok(urls));
+    assert_eq!(state.urls(&tenant("payments")).await, Ok(vec![]));
+}
+
+async fn everything_is_there_after_a_restart(engine: Engine) {
+    queued(&engine, 1).await;
+    engine.state.receive(callback("0", "later")).await.unwrap();
+    engine.state.set_url(&tenant("lending"), KIND, "https://lending.internal/").await.unwrap();
+    let held = engine.claim("lending").await;
+    let engine = engine.restarted().await;
+    assert_eq!(engine.state.owners(&live(), "0").await.unwrap().len(), 1);
+    assert_eq!(engine.state.urls(&tenant("lending")).await.unwrap().len(), 1);
+    assert_eq!(engine.state.receive(callback("0", "x")).await, Ok(Receipt::Repeat));
+    assert_eq!(engine.fan_out().await, 1);
+    // What somebody had in hand comes back: at once, or with the end of the lease.
+    engine.clock.advance(LEASE + Duration::from_secs(1));
+    let again = engine.claim("lending").await;
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().any(|delivery| delivery.id == held[0].id));
+}
+
+async fn what_cannot_be_stored_is_told(engine: Engine) {
+    engine.state.close().await;
+    assert_eq!(engine.state.receive(callback("1", "x")).await, Err(StateError::Unavailable));
+    assert_eq!(engine.state.own(owning("1", "lending", "a")).await, Err(StateError::Unavailable));
+    assert_eq!(engine.state.owners(&live(), "1").await, Err(StateError::Unavailable));
+}
+
+#[tokio::test]
+async fn nothing_stands_in_the_file_that_tells_of_a_person() {
+    let engine = Engine::sqlite().await;
+    let secret = "needle-7263";
+    engine
+        .state
+        .own(Owning {
+            tags: vec![Tag::from_bytes(b"needle-7263need-").expect("a tag")],
+            ..owning(secret, "lending", secret)
+        })
+        .await
+        .unwrap();
+    engine.state.receive(callback(secret, "{needle-7263}")).await.unwrap();
+    engine.state.receive(callback("needle-7263-unowned", "{needle-7263}")).await.unwrap();
+    engine.state.set_url(&tenant("lending"), KIND, "https://needle-7263.internal/").await.unwrap();
+    engine.fan_out().await;
+    let Restart::Sqlite(folder) = &engine.restart;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
+    }
+}
