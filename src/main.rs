@@ -43,8 +43,6 @@ enum Command {
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
-    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
-    Usage(report::Args),
     /// Purge stored answers from a running gateway, and from all that share with it.
     Purge(operator::Purge),
     /// Erase what a running gateway, and all that share with it, know about a person.
@@ -58,6 +56,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
+    Usage(report::Args),
     /// A simulated Iluma to develop and test against.
     Simulate(Box<simulator::Args>),
     /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
@@ -86,12 +86,12 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Run { config } => runtime()?.block_on(app::run(config))?,
         Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
-        Command::Usage(args) => print!("{}", runtime()?.block_on(report::run(args))?),
         Command::Purge(order) => println!("{}", runtime()?.block_on(operator::purge(order))?),
         Command::Erase(order) => println!("{}", runtime()?.block_on(operator::erase(order))?),
         Command::RegisterCallbacks { config } => {
             print!("{}", runtime()?.block_on(register::run(&Settings::load(&config)?))?);
         }
+        Command::Usage(args) => print!("{}", runtime()?.block_on(report::run(args))?),
         Command::Simulate(args) => runtime()?.block_on(simulator::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => print!("{}", keygen::run(&args)),

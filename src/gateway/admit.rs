@@ -103,10 +103,9 @@ impl Admission {
         }
         let [jitter] = crate::vault::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
-        // It is one more call, and waits for its turn like any other.
-        let Ok(mut permit) = self.live.limits.admit_call(self.tenant, false, &Budget::of(Duration::ZERO)).await else {
-            return sent;
-        };
+        // It is one more call, and waits for its turn like any other. No quota counts it, so it needs no other node's count.
+        let budget = Budget::of(Duration::ZERO);
+        let Ok(mut permit) = self.live.limits.admit_call(self.tenant, false, &budget).await else { return sent };
         drop(sent);
         let sent = upstream.send(again, Some(&account.credential)).await;
         if !matches!(sent, Err(CallError::Unreachable)) {

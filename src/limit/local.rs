@@ -180,8 +180,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_burst_is_let_through_at_once_and_then_the_rate() {
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_let_through_at_once_and_then_the_rate() {
         let clock = Clock::adjustable();
         let rate = Rate::new(10, 3, &clock).unwrap();
         for _ in 0..3 {

@@ -171,7 +171,7 @@ async fn the_seal_finds_the_team_and_the_team_its_own_reference() {
     assert_eq!(heard.body, body.replace("lending:", ""));
     payments.hears(1).await;
     assert_eq!(payments.bodies(), [r#"{"id":"2"}"#]);
-    rig.metric_becomes(r#"iluma_gateway_callback_queue{state="waiting",tenant="none"}"#, |count| count == 0.0).await;
+    lists(&rig, "delivered", 2).await;
     assert_eq!(listed(&rig, "queued").await.len(), 0);
     assert_eq!(lending.heard().len(), 1, "repeats are recognised");
     assert_eq!((rig.metric(&received("stored")).await, rig.metric(&received("repeat")).await), (2.0, 4.0));
@@ -641,5 +641,31 @@ async fn ilumas_urls_are_pointed_at_the_gateway() {
     let said = folder.once("register-callbacks").await;
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("accounts.live.callback_token is missing"), "{said:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_erased_persons_callbacks_are_gone_and_later_ones_are_not_kept() {
+    let (rig, lending, _payments) = rig(|rig| rig.section("callbacks", "retry = [\"0s\"]")).await;
+    lending.answers(500);
+    let body = |id: &str, status: &str| {
+        format!(
+            r#"{{"id":"{id}","status":"{status}","bank_code":"BCA","bank_account_number":"1234567855","reference_id":"lending:a"}}"#
+        )
+    };
+    assert_eq!(rig.callback(KIND, body("1", "COMPLETED")).send().await.status, 200);
+    lists(&rig, "dead", 1).await;
+    let order = json!({ "bank_code": "BCA", "bank_account_number": "1234567855" }).to_string();
+    let erased = rig.operator("POST", "/v1/erase").json(order).send().await;
+    assert_eq!((erased.status, &erased.json()["removed"]["deliveries"]), (200, &json!(1)), "{}", erased.text());
+    lists(&rig, "dead", 0).await;
+    lending.answers(200);
+    assert_eq!(rig.operator("POST", "/v1/callbacks/replay").json(r#"{"all":true}"#).send().await.json()["replayed"], 0);
+    let before = lending.heard().len();
+    assert_eq!(rig.callback(KIND, body("1", "FAILED")).send().await.status, 200);
+    lending.hears(before + 1).await;
+    let delivered = r#"iluma_gateway_callback_deliveries_total{outcome="delivered",tenant="lending"}"#;
+    rig.metric_becomes(delivered, |count| count == 1.0).await;
+    assert_eq!(listed(&rig, "delivered").await.len(), 0);
     rig.stop().await;
 }

@@ -96,7 +96,7 @@ async fn chaos(rounds: u64, calls: u64) {
     assert!(billable > 0 && unknown > 0 && charged > rounds * calls / 2, "{billable} {unknown} {charged}");
     // The command sees the same beside the running gateway.
     let month = rows["rows"][0]["day"].as_str().expect("a day")[..7].to_owned();
-    let said = folder.once_with("usage", &["--month", &month]).await;
+    let said = folder.order("usage", &["--month", &month], "").await;
     assert_eq!(said.code, Some(0), "{said:?}");
     let line = said.stdout.lines().find(|line| line.starts_with("lending") && line.contains(" all ")).expect("a sum");
     assert_eq!(line.split_whitespace().nth(4), Some(billable.to_string().as_str()), "{}", said.stdout);

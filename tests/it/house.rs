@@ -86,8 +86,8 @@ const EDGES: [(&str, &[&str]); 35] = [
             "telemetry",
         ],
     ),
-    ("report", &["calendar", "config", "ledger", "link", "tasks"]),
     ("register", &["clock", "config", "name", "tasks", "upstream"]),
+    ("report", &["calendar", "config", "ledger", "link", "tasks"]),
     ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),

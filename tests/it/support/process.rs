@@ -97,13 +97,6 @@ impl Folder {
         Program::start(&self.command(command), &self.env, self.dir.path()).said().await
     }
 
-    /// Runs `command --config FILE` with more arguments to its end.
-    pub async fn once_with(&self, command: &str, more: &[&str]) -> Said {
-        let mut args = self.command(command);
-        args.extend(more.iter().map(|&arg| arg.to_owned()));
-        Program::start(&args, &self.env, self.dir.path()).said().await
-    }
-
     /// Runs `command --config FILE` with more arguments, and a text on its standard input.
     pub async fn order(&self, command: &str, more: &[&str], input: &str) -> Said {
         let mut args = self.command(command);
