@@ -9,6 +9,7 @@ use super::record::Record;
 use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
 use crate::call;
 use crate::callback::Arrived;
+use crate::ledger;
 use crate::link::Budget;
 use crate::name::{AccountName, RouteName};
 use crate::person::Tag;
@@ -318,6 +319,12 @@ impl Gateway {
     /// Learns from callbacks as they come: a final answer takes the place of "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
+            // What became of the call that it is about: now it is known whether that was charged.
+            if let Some((named, outcome)) = ledger::told(&body)
+                && named == id
+            {
+                self.ledger.settle(&account, &id, outcome);
+            }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             self.settle(&account, None, &id, &Collected { status: StatusCode::OK, headers, body }).await;
         }
