@@ -410,7 +410,10 @@ impl Gateway {
     /// Learns from callbacks as they come: a final answer takes the place of "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
-            if let Some((id, outcome)) = ledger::told(&body) {
+            // What became of the call that it is about: now it is known whether that was charged.
+            if let Some((named, outcome)) = ledger::told(&body)
+                && named == id
+            {
                 self.ledger.settle(&account, &id, outcome);
             }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);

@@ -467,3 +467,24 @@ async fn a_look_that_failed_is_made_once_more_within_a_budget_and_a_post_never()
     assert_eq!(upstream.heard().len(), before + 1);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_callback_settles_the_pending_call_that_it_is_about() {
+    for (body, settled) in [
+        (r#"{"id":"bknv_1","status":"COMPLETED","result":{"is_found":true}}"#, [1, 1, 1, 0, 0, 0, 0, 500, 0]),
+        (
+            r#"{"id":"bknv_1","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#,
+            [1, 1, 0, 0, 0, 0, 0, 0, 0],
+        ),
+    ] {
+        let upstream = answering(200, r#"{"id":"bknv_1","status":"PENDING"}"#).await;
+        let rig = Rig::builder().upstream(upstream.url()).extra(PRICES).start().await;
+        assert_eq!(rig.post("lending", BANK, question(1)).send().await.status, 200);
+        assert_eq!(books(&rig, "lending", "bank").await, [1, 1, 0, 1, 0, 0, 0, 0, 0]);
+        let callback = ask("POST", rig.callbacks_url("/callbacks/live/NAME_VALIDATOR_REQUEST"));
+        let callback = callback.header("x-callback-token", rig.secret("CALLBACK")).json(body);
+        assert_eq!(callback.send().await.status, 200);
+        books_become(&rig, "lending", "bank", settled).await;
+        rig.stop().await;
+    }
+}
