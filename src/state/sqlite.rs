@@ -226,12 +226,12 @@ impl Sqlite {
             body,
             received: time(row.received),
             awaiting: references,
-            touched: row.touched,
+            turn: row.touched,
         })
     }
 
     pub(super) async fn settle(&self, waiting: &Waiting, verdict: Verdict) -> Result<(), StateError> {
-        let (name, touched, now) = (waiting.name, waiting.touched, self.now());
+        let (name, touched, now) = (waiting.name, waiting.turn, self.now());
         let settled = match verdict {
             Verdict::Wait(until) => {
                 let until = millis(until);
@@ -758,6 +758,7 @@ impl DeliveryRow {
             body,
             attempts: self.attempts,
             received: time(self.received),
+            turn: 0,
         })
     }
 }

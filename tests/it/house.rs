@@ -23,7 +23,7 @@ const EDGES: [(&str, &[&str]); 31] = [
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     ("person", &["json", "vault"]),
-    ("state", &["clock", "config", "database", "name", "person", "vault"]),
+    ("state", &["clock", "config", "database", "link", "name", "person", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "tasks", "vault"]),
     ("call", &["json"]),
