@@ -18,8 +18,9 @@
 //! Nodes: a claim is numbered, and who holds an older number changes nothing any more but "the team has it". Waiters are
 //! woken by what happens at their own node; what happens at others they find at their next look.
 //!
-//! Durability is what the Redis is configured to: [`concerns`](super::State::concerns) says what is amiss. Its file of
-//! appended commands holds what was erased, encrypted, until Redis rewrites it. It is one Redis and its replicas, no
+//! Durability is what the Redis is configured to: [`concerns`](super::State::concerns) says what is amiss. Replicas get
+//! what was acknowledged a moment later: a failover in that moment loses it. The file of appended commands holds what was
+//! erased, encrypted, until Redis rewrites it. It is one Redis and its replicas, no
 //! cluster: a script touches keys that it finds by others.
 
 mod skew;
@@ -361,7 +362,7 @@ impl Redis {
     }
 
     fn delivery(&self, row: &[Vec<u8>], turn: i64) -> Option<Delivery> {
-        let [id, tenant, account, kind, content, attempts, received] = row.as_array()?;
+        let [id, tenant, account, kind, content, attempts, received]: &[_; 7] = row.try_into().ok()?;
         let id = DeliveryId(id.as_slice().try_into().ok()?);
         let (_, body) = self.secrecy.show_delivery(&id, content)?;
         Some(Delivery {
@@ -428,7 +429,7 @@ impl Redis {
     }
 
     fn listed(&self, row: &[Vec<u8>]) -> Option<Listed> {
-        let [due, name, tenant, account, kind, upstream_id, attempts, received] = row.as_array()?;
+        let [due, name, tenant, account, kind, upstream_id, attempts, received]: &[_; 8] = row.try_into().ok()?;
         Some(Listed {
             cursor: Cursor { at: parsed(due)?, id: DeliveryId(*name.first_chunk()?) },
             tenant: parsed(tenant),

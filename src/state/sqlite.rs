@@ -792,7 +792,10 @@ fn note_persons(db: &Connection, persons: &[[u8; 32]], record: &Record, now: i64
 
 fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqlite::Result<()> {
     let of = |statement: &str| db.execute(statement, [record]).map(|count| count as u64);
-    erased.owners += of("UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND NOT erased")?;
+    // One that was erased before may have got a reference since, of whoever asked as a new customer.
+    erased.owners += of(
+        "UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND (NOT erased OR reference IS NOT NULL)",
+    )?;
     // One of each team goes on waiting, without its reference; the others would be deliveries that nobody can tell apart.
     of("DELETE FROM awaiting WHERE record = ?1 AND name > (SELECT min(name) FROM awaiting AS other
         WHERE other.record = awaiting.record AND other.tenant = awaiting.tenant)")?;

@@ -572,6 +572,14 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.listed(Standing::Delivered).await, 1);
+    // And is erased like one, where Iluma answered with the id of the first time; its callback waits for that owner too.
+    let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
+    state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
+    assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, quoted("b"));
+    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 2, callbacks: 1, deliveries: 1 }));
+    for id in ["1", "2"] {
+        assert_eq!(state.owners(&live(), id).await.unwrap()[0].reference, None);
+    }
 }
 
 async fn what_is_old_is_swept(engine: Engine) {

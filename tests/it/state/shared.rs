@@ -3,7 +3,7 @@
 use super::{
     DAY, Engine, KIND, LEASE, Restart, callback, copy, live, owning, person, queued, quoted, settings, tenant, text,
 };
-use crate::support::{PATIENCE, Redis};
+use crate::support::{PATIENCE, Redis, until};
 use bytes::Bytes;
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::RedisTarget;
@@ -14,6 +14,7 @@ use iluma_gateway::state::{
 use iluma_gateway::tasks::Tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -211,27 +212,24 @@ async fn a_redis_that_hangs_or_is_gone_is_told_in_time_and_found_again() {
 async fn what_was_acknowledged_is_there_after_redis_was_killed() {
     let engine = Engine::redis().await;
     let other = engine.another().await;
-    let (sender, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
-    let stream = tokio::spawn(async move {
+    let counted = AtomicUsize::new(0);
+    let stream = async {
         for number in 0.. {
             let id = number.to_string();
             let owned = other.own(owning(&id, "lending", "a")).await;
             if owned.is_err() || other.receive(callback(&id, "x")).await.is_err() {
                 return;
             }
-            sender.send(number).unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
         }
-    });
-    let mut count = 0;
-    while acknowledged.recv().await.unwrap() < 50 {
-        count += 1;
-    }
-    let engine = engine.restarted().await;
-    stream.await.unwrap();
-    while acknowledged.try_recv().is_ok() {
-        count += 1;
-    }
-    count += 1;
+    };
+    let kill = async {
+        until("callbacks stream in", || counted.load(Ordering::Relaxed) >= 50).await;
+        // While they do.
+        engine.restarted().await
+    };
+    let (engine, ()) = tokio::join!(kill, stream);
+    let count = counted.into_inner();
     while engine.fan_out().await > 0 {}
     let mut delivered = 0;
     loop {
