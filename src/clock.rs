@@ -38,19 +38,19 @@ impl Clock {
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn now(&self) -> Instant {
-        Instant::now() + self.ahead()
+        Instant::now() + self.added()
     }
 
     /// For what people and other programs read.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn wall(&self) -> SystemTime {
-        SystemTime::now() + self.ahead()
+        SystemTime::now() + self.added()
     }
 
     /// How far it was moved: what other machines' clocks do not know of. Zero in production.
     #[must_use]
-    pub fn ahead(&self) -> Duration {
+    pub fn added(&self) -> Duration {
         self.ahead.as_ref().map_or(Duration::ZERO, |ahead| Duration::from_nanos(ahead.load(Ordering::SeqCst)))
     }
 }

@@ -594,7 +594,7 @@ impl Redis {
     ) -> Result<T, StateError> {
         self.open()?;
         let mut call = script.prepare_invoke();
-        call.arg(&self.prefix).arg(length(self.clock.ahead()));
+        call.arg(&self.prefix).arg(length(self.clock.added()));
         fill(&mut call);
         let (now, answer): (i64, T) = self.link.script(&Budget::of(PATIENCE), &call).await?;
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
