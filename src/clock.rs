@@ -48,7 +48,9 @@ impl Clock {
         SystemTime::now() + self.added()
     }
 
-    fn added(&self) -> Duration {
+    /// How far it was moved: what other machines' clocks do not know of. Zero in production.
+    #[must_use]
+    pub fn added(&self) -> Duration {
         self.ahead.as_ref().map_or(Duration::ZERO, |ahead| Duration::from_nanos(ahead.load(Ordering::SeqCst)))
     }
 }

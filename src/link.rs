@@ -317,7 +317,8 @@ fn is_about_the_value(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::UnexpectedReturnType => true,
         ErrorKind::Server(ServerErrorKind::ResponseError) => error.code() == Some("ERR"),
-        _ => error.code() == Some("WRONGTYPE"),
+        // One command that is not allowed: whether writing is, the probe finds out.
+        _ => matches!(error.code(), Some("WRONGTYPE" | "NOPERM")),
     }
 }
 

@@ -10,9 +10,11 @@
 //! deliveries; [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) notes what became of them.
 
 mod leases;
+mod redis;
 mod secrecy;
 mod sqlite;
 
+pub use self::redis::Redis;
 pub use secrecy::{CallbackName, DeliveryId, NotADeliveryId};
 pub use sqlite::{MIGRATIONS, Sqlite};
 
@@ -40,6 +42,8 @@ const MOST_AWAITING: usize = 1000;
 pub enum State {
     /// Embedded, for one gateway.
     Sqlite(Arc<Sqlite>),
+    /// In a Redis, for gateways that share it.
+    Redis(Arc<Redis>),
 }
 
 /// Why state could not be asked or changed. Nothing was changed.
@@ -136,8 +140,8 @@ pub struct Waiting {
     pub received: SystemTime,
     /// Which references wait for it.
     pub awaiting: Vec<Awaiting>,
-    /// How often owners had come when this was read.
-    touched: i64,
+    /// What had happened when this was handed out: as engines count it.
+    turn: i64,
 }
 
 /// A reference that waits for a record's callbacks.
@@ -205,6 +209,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// When its callback came.
     pub received: SystemTime,
+    /// By which an engine knows whose hands it is in.
+    turn: i64,
 }
 
 /// What became of an attempt.
@@ -316,6 +322,7 @@ impl State {
     pub async fn own(&self, owning: Owning) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.own(owning).await,
+            Self::Redis(engine) => engine.own(owning).await,
         }
     }
 
@@ -326,6 +333,7 @@ impl State {
     pub async fn owners(&self, account: &AccountName, id: &str) -> Result<Vec<Owner>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.owners(account, id).await,
+            Self::Redis(engine) => engine.owners(account, id).await,
         }
     }
 
@@ -336,6 +344,7 @@ impl State {
     pub async fn receive(&self, callback: Callback) -> Result<Receipt, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
+            Self::Redis(engine) => engine.receive(callback).await,
         }
     }
 
@@ -346,6 +355,7 @@ impl State {
     pub async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.waiting(most, lease).await,
+            Self::Redis(engine) => engine.waiting(most, lease).await,
         }
     }
 
@@ -357,6 +367,7 @@ impl State {
     pub async fn settle(&self, waiting: &Waiting, verdict: Verdict) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.settle(waiting, verdict).await,
+            Self::Redis(engine) => engine.settle(waiting, verdict).await,
         }
     }
 
@@ -367,6 +378,7 @@ impl State {
     pub async fn enqueue(&self, made: Vec<Made>) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made).await,
+            Self::Redis(engine) => engine.enqueue(made).await,
         }
     }
 
@@ -378,6 +390,7 @@ impl State {
     pub async fn claim(&self, wanted: &[(TenantName, usize)], lease: Duration) -> Result<Vec<Delivery>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.claim(wanted, lease).await,
+            Self::Redis(engine) => engine.claim(wanted, lease).await,
         }
     }
 
@@ -388,6 +401,7 @@ impl State {
     pub async fn conclude(&self, delivery: &Delivery, fate: Fate) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.conclude(delivery, fate).await,
+            Self::Redis(engine) => engine.conclude(delivery, fate).await,
         }
     }
 
@@ -398,6 +412,7 @@ impl State {
     pub async fn list(&self, standing: Standing, page: &Page) -> Result<Vec<Listed>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.list(standing, page).await,
+            Self::Redis(engine) => engine.list(standing, page).await,
         }
     }
 
@@ -408,6 +423,7 @@ impl State {
     pub async fn replay(&self, what: Replay) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.replay(what).await,
+            Self::Redis(engine) => engine.replay(what).await,
         }
     }
 
@@ -418,6 +434,7 @@ impl State {
     pub async fn queues(&self) -> Result<Queues, StateError> {
         match self {
             Self::Sqlite(engine) => engine.queues().await,
+            Self::Redis(engine) => engine.queues().await,
         }
     }
 
@@ -428,6 +445,7 @@ impl State {
     pub async fn set_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.set_url(tenant, kind, url).await,
+            Self::Redis(engine) => engine.set_url(tenant, kind, url).await,
         }
     }
 
@@ -438,6 +456,7 @@ impl State {
     pub async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.urls(tenant).await,
+            Self::Redis(engine) => engine.urls(tenant).await,
         }
     }
 
@@ -449,6 +468,7 @@ impl State {
     pub async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
         match self {
             Self::Sqlite(engine) => engine.erase(tags).await,
+            Self::Redis(engine) => engine.erase(tags).await,
         }
     }
 
@@ -459,6 +479,18 @@ impl State {
     pub async fn sweep(&self) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.sweep().await,
+            Self::Redis(engine) => engine.sweep().await,
+        }
+    }
+
+    /// What may lose state where it is: for an operator to read, at the start.
+    ///
+    /// # Errors
+    /// State can't be asked.
+    pub async fn concerns(&self) -> Result<Vec<&'static str>, StateError> {
+        match self {
+            Self::Sqlite(_) => Ok(Vec::new()),
+            Self::Redis(engine) => engine.concerns().await,
         }
     }
 
@@ -466,6 +498,7 @@ impl State {
     pub async fn arrival(&self) {
         match self {
             Self::Sqlite(engine) => engine.arrival().await,
+            Self::Redis(engine) => engine.arrival().await,
         }
     }
 
@@ -473,6 +506,7 @@ impl State {
     pub async fn work(&self) {
         match self {
             Self::Sqlite(engine) => engine.work().await,
+            Self::Redis(engine) => engine.work().await,
         }
     }
 
@@ -480,6 +514,7 @@ impl State {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,
+            Self::Redis(engine) => engine.close(),
         }
     }
 }
@@ -497,7 +532,7 @@ impl Waiting {
             body,
             received: crate::clock::Clock::system().wall(),
             awaiting,
-            touched: 0,
+            turn: 0,
         }
     }
 }

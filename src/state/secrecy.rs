@@ -130,6 +130,15 @@ impl Secrecy {
         self.open(&place(b"delivery", &id.0, ""), hidden).and_then(unpack)
     }
 
+    /// Upstream's id alone, beside the callback or delivery of this name: lists need no bodies.
+    pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
+        self.vault.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
+    }
+
+    pub(super) fn show_id(&self, name: &[u8], hidden: &[u8]) -> Option<String> {
+        String::from_utf8(self.open(&place(b"id", name, ""), hidden)?).ok()
+    }
+
     pub(super) fn hide_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Vec<u8> {
         self.vault.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }

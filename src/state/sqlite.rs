@@ -226,12 +226,12 @@ impl Sqlite {
             body,
             received: time(row.received),
             awaiting: references,
-            touched: row.touched,
+            turn: row.touched,
         })
     }
 
     pub(super) async fn settle(&self, waiting: &Waiting, verdict: Verdict) -> Result<(), StateError> {
-        let (name, touched, now) = (waiting.name, waiting.touched, self.now());
+        let (name, touched, now) = (waiting.name, waiting.turn, self.now());
         let settled = match verdict {
             Verdict::Wait(until) => {
                 let until = millis(until);
@@ -758,6 +758,7 @@ impl DeliveryRow {
             body,
             attempts: self.attempts,
             received: time(self.received),
+            turn: 0,
         })
     }
 }
@@ -791,7 +792,10 @@ fn note_persons(db: &Connection, persons: &[[u8; 32]], record: &Record, now: i64
 
 fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqlite::Result<()> {
     let of = |statement: &str| db.execute(statement, [record]).map(|count| count as u64);
-    erased.owners += of("UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND NOT erased")?;
+    // One that was erased before may have got a reference since, of whoever asked as a new customer.
+    erased.owners += of(
+        "UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND (NOT erased OR reference IS NOT NULL)",
+    )?;
     // One of each team goes on waiting, without its reference; the others would be deliveries that nobody can tell apart.
     of("DELETE FROM awaiting WHERE record = ?1 AND name > (SELECT min(name) FROM awaiting AS other
         WHERE other.record = awaiting.record AND other.tenant = awaiting.tenant)")?;

@@ -25,7 +25,7 @@ const EDGES: [(&str, &[&str]); 35] = [
     ("vault", &["config"]),
     ("link", &["config", "tasks", "vault"]),
     ("person", &["json", "vault"]),
-    ("state", &["clock", "config", "database", "name", "person", "vault"]),
+    ("state", &["clock", "config", "database", "link", "name", "person", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
     ("call", &["json", "name", "splice"]),

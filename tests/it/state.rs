@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
 
+mod shared;
+
+use crate::support::Redis;
 use bytes::Bytes;
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{self, EncryptionKey, Retention};
@@ -17,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 const KIND: CallbackType = CallbackType::NameValidatorRequest;
 const LEASE: Duration = Duration::from_secs(30);
@@ -32,6 +36,18 @@ struct Engine {
 /// How an engine is started again on what it stored.
 enum Restart {
     Sqlite(TempDir),
+    /// With what keeps the links of all nodes.
+    Redis(Box<Redis>, CancellationToken),
+    /// It is another engine's.
+    Elsewhere,
+}
+
+impl Drop for Restart {
+    fn drop(&mut self) {
+        if let Self::Redis(_, stop) = self {
+            stop.cancel();
+        }
+    }
 }
 
 impl Engine {
@@ -40,13 +56,27 @@ impl Engine {
         Self { state: embedded(folder.path(), &clock), clock, restart: Restart::Sqlite(folder) }
     }
 
-    /// The same, after the process was gone.
+    async fn redis() -> Self {
+        let redis = Redis::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]).await;
+        let (clock, stop) = (Clock::adjustable(), CancellationToken::new());
+        let state = shared::node(&redis, &clock, &stop).await;
+        Self { state, clock, restart: Restart::Redis(Box::new(redis), stop) }
+    }
+
+    /// The same, after the process was gone, and with Redis after that was killed.
     async fn restarted(self) -> Self {
         self.state.close().await;
-        let state = match &self.restart {
-            Restart::Sqlite(folder) => embedded(folder.path(), &self.clock),
+        let Self { clock, mut restart, .. } = self;
+        let state = match &mut restart {
+            Restart::Sqlite(folder) => embedded(folder.path(), &clock),
+            Restart::Redis(redis, stop) => {
+                redis.kill();
+                redis.run().await;
+                shared::node(redis, &clock, stop).await
+            }
+            Restart::Elsewhere => panic!("the other one is started again"),
         };
-        Self { state, ..self }
+        Self { state, clock, restart }
     }
 }
 
@@ -78,6 +108,13 @@ macro_rules! suite {
             $(#[tokio::test]
             async fn $case() {
                 super::$case(super::Engine::sqlite().await).await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Engine::redis().await).await;
             })*
         }
     };
@@ -535,6 +572,14 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.listed(Standing::Delivered).await, 1);
+    // And is erased like one, where Iluma answered with the id of the first time; its callback waits for that owner too.
+    let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
+    state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
+    assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, quoted("b"));
+    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 2, callbacks: 1, deliveries: 1 }));
+    for id in ["1", "2"] {
+        assert_eq!(state.owners(&live(), id).await.unwrap()[0].reference, None);
+    }
 }
 
 async fn what_is_old_is_swept(engine: Engine) {
@@ -616,7 +661,7 @@ async fn nothing_stands_in_the_file_that_tells_of_a_person() {
     engine.state.receive(callback("needle-7263-unowned", "{needle-7263}")).await.unwrap();
     engine.state.set_url(&tenant("lending"), KIND, "https://needle-7263.internal/").await.unwrap();
     engine.fan_out().await;
-    let Restart::Sqlite(folder) = &engine.restart;
+    let Restart::Sqlite(folder) = &engine.restart else { panic!("it is in a file") };
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));

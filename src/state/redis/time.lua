@@ -1,0 +1,1 @@
+return {now, 0}
