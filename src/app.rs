@@ -155,7 +155,10 @@ impl App {
         let root = settings.state.root_key.expose_secret();
         let database = open(&settings.state.path)?;
         let ledger = Ledger::open(database.clone(), settings, clock.clone(), links.main.clone()).await?;
-        let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
+        let state = match &links.main {
+            Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
+            None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
+        };
         let persons = Persons::new(root);
         let hooks = hooks(&metrics, &persons);
         let (callbacks, inflow, arrivals) = Callbacks::new(settings, state.clone(), hooks, clock.clone())?;
@@ -182,6 +185,9 @@ impl App {
         until_stop(Box::pin(async move { learner.learn(arrivals).await }));
         until_stop(Box::pin(async move { books.keep().await }));
         links.await_them().await;
+        for concern in links.concerns(&state).await {
+            tracing::warn!(concern, "what is to be kept may be lost");
+        }
         gateway.beat().await;
         let beating = Arc::clone(&gateway);
         until_stop(Box::pin(async move {
@@ -379,6 +385,24 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What speaks against the Redis that `settings` name: persistence that is off, a policy that evicts what must not be lost,
+/// or that it can't be asked. Nothing, where a gateway serves alone.
+///
+/// # Errors
+/// The URL or the certificates can't be used.
+pub async fn concerns(settings: &Settings) -> Result<Vec<&'static str>, StartError> {
+    let links = Links::new(settings)?;
+    let Some(main) = links.main.clone() else { return Ok(Vec::new()) };
+    let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+    links.keep(&tasks, &stop);
+    links.await_them().await;
+    let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
+    let concerns = links.concerns(&state).await;
+    stop.cancel();
+    tasks.drain(LAST_MOMENT).await;
+    Ok(concerns)
+}
+
 /// The settings that are read at the start alone, by key.
 fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let server = &settings.server;
@@ -433,6 +457,14 @@ impl Links {
 
     fn keep(&self, tasks: &Tasks, stop: &CancellationToken) {
         self.all().for_each(|link| link.keep(tasks, stop.clone()));
+    }
+
+    /// What speaks against keeping state there.
+    async fn concerns(&self, state: &State) -> Vec<&'static str> {
+        if self.all().any(|link| !link.is_up()) {
+            return vec!["Redis can't be reached now"];
+        }
+        state.concerns().await.unwrap_or_default()
     }
 
     async fn await_them(&self) {

@@ -85,7 +85,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Run { config } => runtime()?.block_on(app::run(config))?,
-        Command::Check { config } => print!("{}", Settings::load(&config)?.describe()),
+        Command::Check { config } => {
+            let settings = Settings::load(&config)?;
+            print!("{}", settings.describe());
+            for concern in runtime()?.block_on(app::concerns(&settings))? {
+                eprintln!("warning: state.redis: {concern}");
+            }
+        }
         Command::Purge(order) => println!("{}", runtime()?.block_on(operator::purge(order))?),
         Command::Erase(order) => println!("{}", runtime()?.block_on(operator::erase(order))?),
         Command::RegisterCallbacks { config } => {
