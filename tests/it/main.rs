@@ -26,6 +26,7 @@ mod simulator;
 mod start_and_end;
 mod state;
 mod support;
+mod teams;
 mod unread;
 mod upstream_faults;
 mod usage;
