@@ -118,8 +118,10 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let asker = asker(tenant, &route, record);
-        if route.id.is_some() {
-            self.check_owner(live, tenant, &asker, &route, record).await?;
+        if route.id.is_some()
+            && let Some(failure) = self.check_owner(live, tenant, &asker, &route, record).await?
+        {
+            return Ok(failure);
         }
         let seal = live.seal(tenant);
         let (mut parts, body) = request.into_parts();
@@ -237,13 +239,16 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let asker = asker(tenant, &route, record);
-        self.check_owner(live, tenant, &asker, &route, record).await?;
+        if let Some(failure) = self.check_owner(live, tenant, &asker, &route, record).await? {
+            return Ok(failure);
+        }
         let response = self.forward(live, tenant, request, route, record).await?;
         // No such file: the same as no such record.
         if response.status() == StatusCode::NOT_FOUND { Err(Rejection::NotFound) } else { Ok(response) }
     }
 
-    /// Whether the record that the path names is the team's, by a look at it if need be.
+    /// Makes sure that the record which the path names is the team's, by a look at it if need be. Gives upstream's answer
+    /// where that is a failure, by which it can't be told.
     async fn check_owner(
         self: &Arc<Self>,
         live: &Arc<Live>,
@@ -251,19 +256,20 @@ impl Gateway {
         asker: &Asker,
         route: &Route,
         record: &mut Log,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = route.id.as_deref().ok_or(Rejection::Internal)?;
         let known = self.known_owner(tenant, id).await;
         if matches!(known, Known::Own(_)) {
-            return Ok(());
+            return Ok(None);
         }
         let target = route.capture().ok_or(Rejection::NotFound)?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.get(live, tenant, RouteName::CaptureGet, target, headers, record).await?;
         match self.see(live, tenant, asker, id, &known, &answer).await? {
-            Seen::Own(_) => Ok(()),
-            Seen::Nothing => Err(Rejection::NotFound),
+            Seen::Own(_) => Ok(None),
+            Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
+            Seen::Nothing => Ok(Some(self.failed(live, tenant, answer))),
         }
     }
 
