@@ -80,7 +80,7 @@ impl Gateway {
             let landed = self.alone(live, ask, record).await?;
             let seen = self.see(live, tenant, &asker, &id, &known, &landed.answer).await?;
             let report = Report::Directed { stored: landed.is_stored() };
-            return shown(&landed, seen, report, CacheOutcome::Request, record);
+            return self.shown(live, tenant, &landed, seen, brought(&landed, report, CacheOutcome::Request, record));
         };
         let reference = owner.reference.as_deref();
         if !skip && let Some(hit) = self.known(live, &ask, directives.max_age, record).await {
@@ -105,7 +105,7 @@ impl Gateway {
         };
         let body = landed.shared.as_ref().filter(|_| landed.answer.status.is_success());
         let seen = body.map_or(Seen::Nothing, |body| Seen::Own(body.with(reference)));
-        shown(&landed, seen, report, outcome, record)
+        self.shown(live, tenant, &landed, seen, brought(&landed, report, outcome, record))
     }
 
     /// Makes a record, or makes one anew: the reference is sealed, the team comes to own what upstream says it is.
@@ -399,34 +399,40 @@ impl Gateway {
     }
 
     /// Upstream's own failure, which says nothing about a record.
-    fn failed(&self, live: &Live, tenant: &Tenant, answer: Collected) -> Response<ReplyBody> {
-        match live.seal(tenant) {
-            Some((seal, _)) => unsealed(answer, &Echo::new(seal, None)),
-            None => whole(answer.status, answer.headers, ReplyBody::full(answer.body)),
+    fn failed(&self, live: &Live, tenant: &Tenant, mut answer: Collected) -> Response<ReplyBody> {
+        let Some((seal, seals)) = live.seal(tenant) else {
+            return whole(answer.status, answer.headers, ReplyBody::full(answer.body));
+        };
+        // It may name the record's reference all the same, whosever that is.
+        if let Some(record) = Record::read(&answer.body, seals) {
+            answer.body = record.seen_by(&seal);
         }
+        unsealed(answer, &Echo::new(seal, None))
     }
-}
 
-/// Upstream's answer about a bank request, or that there is none.
-fn shown(
-    landed: &Landed,
-    seen: Seen,
-    report: Report,
-    outcome: CacheOutcome,
-    record: &mut Log,
-) -> Result<Response<ReplyBody>, Rejection> {
-    let mut response = brought(landed, report, outcome, record);
-    match seen {
-        Seen::Own(body) => *response.body_mut() = ReplyBody::full(body),
-        Seen::Nothing if is_absent(&landed.answer) => return Err(Rejection::NotFound),
-        Seen::Nothing => {
-            if let Some(body) = &landed.shared {
-                *response.body_mut() = ReplyBody::full(body.with(None));
+    /// Upstream's answer about a bank request, or that there is none. `response` is what the call brought.
+    fn shown(
+        &self,
+        live: &Live,
+        tenant: &Tenant,
+        landed: &Landed,
+        seen: Seen,
+        mut response: Response<ReplyBody>,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        match seen {
+            Seen::Own(body) => *response.body_mut() = ReplyBody::full(body),
+            Seen::Nothing if is_absent(&landed.answer) => return Err(Rejection::NotFound),
+            Seen::Nothing => {
+                let shared = landed.shared.as_ref().map(|body| body.with(None));
+                let body = shared.unwrap_or_else(|| landed.answer.body.clone());
+                let (head, body) = self.failed(live, tenant, Collected { body, ..landed.answer.clone() }).into_parts();
+                response.headers_mut().extend(head.headers);
+                *response.body_mut() = body;
             }
         }
+        call::forget_body(response.headers_mut());
+        Ok(response)
     }
-    call::forget_body(response.headers_mut());
-    Ok(response)
 }
 
 /// Whether an answer that shows a team nothing is one about the record, and no failure of upstream's.

@@ -241,3 +241,26 @@ async fn upstreams_failure_to_tell_whose_a_record_is_is_passed_on() {
         assert!(made.is_empty(), "{made:?}");
     }
 }
+
+/// A failure may name the record's reference, which is shown without the seal, and another team's not at all.
+#[tokio::test]
+async fn a_failed_look_shows_nobodys_seal() {
+    for (given, shown) in [("lending:a", Some("a")), ("lending:", None), ("payments:a", None)] {
+        let body = json!({ "error_code": "SERVER_ERROR", "message": "m", "reference_id": given }).to_string();
+        let upstream = Upstream::answering(move |_| {
+            let response = Response::builder().status(500).header("content-type", "application/json");
+            response.header("x-about", "reference_id=lending%3Aa").body(Full::from(body.clone())).expect("an answer")
+        })
+        .await;
+        let rig = Rig::builder().upstream(upstream.url()).start().await;
+        for path in [BANK, IMAGES, DOCUMENTS, CAPTURES] {
+            let answer = rig.ask("lending", "GET", &format!("{path}/a")).send().await;
+            assert_eq!((answer.status, answer.header("x-gateway-error")), (500, ""), "{path}: {}", answer.text());
+            let json = answer.json();
+            assert_eq!(json.get("reference_id").and_then(Value::as_str), shown, "{path}: {json}");
+            assert_eq!(answer.header("x-about"), "reference_id=a", "{path}");
+            assert_eq!(answer.header("content-length"), answer.body.len().to_string(), "{path}");
+        }
+        rig.stop().await;
+    }
+}
