@@ -80,7 +80,7 @@ impl Gateway {
             let landed = self.alone(live, ask, record).await?;
             let seen = self.see(live, tenant, &asker, &id, &known, &landed.answer).await?;
             let report = Report::Directed { stored: landed.is_stored() };
-            return shown(&landed, seen, report, CacheOutcome::Request, record);
+            return self.shown(live, tenant, &landed, seen, brought(&landed, report, CacheOutcome::Request, record));
         };
         let reference = owner.reference.as_deref();
         if !skip && let Some(hit) = self.known(live, &ask, directives.max_age, record).await {
@@ -105,7 +105,7 @@ impl Gateway {
         };
         let body = landed.shared.as_ref().filter(|_| landed.answer.status.is_success());
         let seen = body.map_or(Seen::Nothing, |body| Seen::Own(body.with(reference)));
-        shown(&landed, seen, report, outcome, record)
+        self.shown(live, tenant, &landed, seen, brought(&landed, report, outcome, record))
     }
 
     /// Makes a record, or makes one anew: the reference is sealed, the team comes to own what upstream says it is.
@@ -118,8 +118,10 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let asker = asker(tenant, &route, record);
-        if route.id.is_some() {
-            self.check_owner(live, tenant, &asker, &route, record).await?;
+        if route.id.is_some()
+            && let Some(failure) = self.check_owner(live, tenant, &asker, &route, record).await?
+        {
+            return Ok(failure);
         }
         // Made anew, a record keeps the reference that it has.
         let absent = if route.id.is_some() { Absent::Leave } else { Absent::Insert };
@@ -239,13 +241,16 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let asker = asker(tenant, &route, record);
-        self.check_owner(live, tenant, &asker, &route, record).await?;
+        if let Some(failure) = self.check_owner(live, tenant, &asker, &route, record).await? {
+            return Ok(failure);
+        }
         let response = self.forward(live, tenant, request, route, record).await?;
         // No such file: the same as no such record.
         if response.status() == StatusCode::NOT_FOUND { Err(Rejection::NotFound) } else { Ok(response) }
     }
 
-    /// Whether the record that the path names is the team's, by a look at it if need be.
+    /// Makes sure that the record which the path names is the team's, by a look at it if need be. Gives upstream's answer
+    /// where that is a failure, by which it can't be told.
     async fn check_owner(
         self: &Arc<Self>,
         live: &Arc<Live>,
@@ -253,19 +258,20 @@ impl Gateway {
         asker: &Asker,
         route: &Route,
         record: &mut Log,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = route.id.as_deref().ok_or(Rejection::Internal)?;
         let known = self.known_owner(tenant, id).await;
         if matches!(known, Known::Own(_)) {
-            return Ok(());
+            return Ok(None);
         }
         let target = route.capture().ok_or(Rejection::NotFound)?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.get(live, tenant, RouteName::CaptureGet, target, headers, record).await?;
         match self.see(live, tenant, asker, id, &known, &answer).await? {
-            Seen::Own(_) => Ok(()),
-            Seen::Nothing => Err(Rejection::NotFound),
+            Seen::Own(_) => Ok(None),
+            Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
+            Seen::Nothing => Ok(Some(self.failed(live, tenant, answer))),
         }
     }
 
@@ -395,34 +401,40 @@ impl Gateway {
     }
 
     /// Upstream's own failure, which says nothing about a record.
-    fn failed(&self, live: &Live, tenant: &Tenant, answer: Collected) -> Response<ReplyBody> {
-        match live.seal(tenant) {
-            Some((seal, _)) => unsealed(answer, &Echo::new(seal, None)),
-            None => whole(answer.status, answer.headers, ReplyBody::full(answer.body)),
+    fn failed(&self, live: &Live, tenant: &Tenant, mut answer: Collected) -> Response<ReplyBody> {
+        let Some((seal, seals)) = live.seal(tenant) else {
+            return whole(answer.status, answer.headers, ReplyBody::full(answer.body));
+        };
+        // It may name the record's reference all the same, whosever that is.
+        if let Some(record) = Record::read(&answer.body, seals) {
+            answer.body = record.seen_by(&seal);
         }
+        unsealed(answer, &Echo::new(seal, None))
     }
-}
 
-/// Upstream's answer about a bank request, or that there is none.
-fn shown(
-    landed: &Landed,
-    seen: Seen,
-    report: Report,
-    outcome: CacheOutcome,
-    record: &mut Log,
-) -> Result<Response<ReplyBody>, Rejection> {
-    let mut response = brought(landed, report, outcome, record);
-    match seen {
-        Seen::Own(body) => *response.body_mut() = ReplyBody::full(body),
-        Seen::Nothing if is_absent(&landed.answer) => return Err(Rejection::NotFound),
-        Seen::Nothing => {
-            if let Some(body) = &landed.shared {
-                *response.body_mut() = ReplyBody::full(body.with(None));
+    /// Upstream's answer about a bank request, or that there is none. `response` is what the call brought.
+    fn shown(
+        &self,
+        live: &Live,
+        tenant: &Tenant,
+        landed: &Landed,
+        seen: Seen,
+        mut response: Response<ReplyBody>,
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        match seen {
+            Seen::Own(body) => *response.body_mut() = ReplyBody::full(body),
+            Seen::Nothing if is_absent(&landed.answer) => return Err(Rejection::NotFound),
+            Seen::Nothing => {
+                let shared = landed.shared.as_ref().map(|body| body.with(None));
+                let body = shared.unwrap_or_else(|| landed.answer.body.clone());
+                let (head, body) = self.failed(live, tenant, Collected { body, ..landed.answer.clone() }).into_parts();
+                response.headers_mut().extend(head.headers);
+                *response.body_mut() = body;
             }
         }
+        call::forget_body(response.headers_mut());
+        Ok(response)
     }
-    call::forget_body(response.headers_mut());
-    Ok(response)
 }
 
 /// Whether an answer that shows a team nothing is one about the record, and no failure of upstream's.

@@ -229,7 +229,7 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
         r#"{"status":"COMPLETED","id":"i","result":{"is_found":true},"reference_id":REF}"#,
         "{\n  \"status\" : \"COMPLETED\" ,\n  \"reference_id\" : REF ,\r\n\t\"id\":\"i\", \"result\":{\"is_found\":true}\n}\n",
     ];
-    for shape in shapes {
+    for (sealed, shape) in [true, false].into_iter().flat_map(|sealed| shapes.map(|shape| (sealed, shape))) {
         for filler in [Some(r#""filler""#), Some(r#""\u0066iller \" \\ \ud83d\ude00""#), None] {
             let body = filler.map_or_else(
                 || shape.replace("\"reference_id\":REF,", "").replace(",\"reference_id\":REF", ""),
@@ -238,9 +238,17 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
             if body.contains("REF") {
                 continue;
             }
-            let (upstream, rig) = fixed(200, &body).await;
+            // Upstream echoes what it was sent, in its own spelling: with the seal, which is no part of what the caller gave.
+            let echoed = match filler {
+                _ if !sealed => body.clone(),
+                Some(filler) => shape.replace("REF", &filler.replacen('"', "\"lending:", 1)),
+                None => shape.replace("REF", "\"lending:\""),
+            };
+            let upstream = Upstream::answering(move |_| answered(200, echoed.clone())).await;
+            let rig = Rig::builder().upstream(upstream.url()).account(&format!("seal_references = {sealed}"));
+            let rig = rig.section("cache", LIFETIMES).start().await;
             let first = rig.post("lending", BANK, filler.map_or(none.clone(), with)).send().await;
-            assert_eq!(first.text(), body, "the first answer is upstream's to the byte");
+            assert_eq!(first.text(), body, "the first answer is upstream's to the byte, but for the seal");
             let without: Value = serde_json::from_str(&body).expect("json");
             let without: Value =
                 without.as_object().expect("an object").clone().into_iter().filter(|m| m.0 != "reference_id").collect();
@@ -505,7 +513,11 @@ async fn duplicate_members_bypass_the_cache() {
             assert!(about.starts_with("iluma-gateway; fwd=bypass; detail="), "{body}: {about}");
             assert_eq!(upstream.heard().len(), calls, "{body}");
         }
-        assert_eq!(upstream.heard()[0].body, body, "forwarded as it came");
+        let sealed = match body.strip_suffix('}') {
+            Some(open) => format!("{open},\"reference_id\":\"lending:\"}}"),
+            None => format!("{body}&reference_id=lending%3A"),
+        };
+        assert_eq!(upstream.heard()[0].body, sealed, "forwarded as it came, but for the seal");
         is_fresh(&rig.post("lending", BANK, ACCOUNT).send().await);
         rig.stop().await;
     }
@@ -690,7 +702,11 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
             json!({ "status": "COMPLETED", "id": "i", "result": { "is_found": true, "account_holder_name": name } });
         let body = body.to_string();
         let answer = if encoded { gzip(body.as_bytes()) } else { body.clone().into_bytes() };
-        let upstream = Upstream::answering(move |_| {
+        let upstream = Upstream::answering(move |heard| {
+            // The look whose the file is.
+            if heard.target.ends_with("/document_ocr_captures/a") {
+                return answered(200, r#"{"id":"a"}"#);
+            }
             let mut answer = answered(200, answer.clone());
             if encoded {
                 answer.headers_mut().insert("content-encoding", "gzip".parse().expect("a value"));
@@ -698,7 +714,7 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
             answer
         })
         .await;
-        let rig = Rig::builder().upstream(upstream.url()).start().await;
+        let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
         for _ in 0..2 {
             let Ok(answer) = rig.post("lending", BANK, ACCOUNT).try_send().await else { continue };
             // What is read has a bound: above it the answer is an error of the gateway, never a part.
@@ -710,8 +726,14 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
             assert!(answer.body == body.as_bytes(), "{size} {encoded}: {} bytes of {}", answer.body.len(), body.len());
         }
         if !encoded {
-            let answer = rig.ask("lending", "GET", "/v1/identity/captures/a/results/b/download").send().await;
-            assert!(answer.body == body.as_bytes(), "what is not read has no bound");
+            for (method, path) in [
+                ("GET", "/v1/fraud/phone_numbers/081234567890/age"),
+                ("POST", "/v1/identity/ktp_name/validations"),
+                ("GET", "/v1/identity/captures/a/results/b/download"),
+            ] {
+                let answer = rig.ask("lending", method, path).send().await;
+                assert!(answer.body == body.as_bytes(), "what is not read has no bound: {method} {path}");
+            }
         }
         rig.stop().await;
     }

@@ -85,6 +85,18 @@ impl Pair {
         Both { straight, through }
     }
 
+    /// Sends a request about a record that is not there. The gateway says so itself, in the same words whether there is no
+    /// such record or it is another team's: the status and the error code are Iluma's, the message is not.
+    async fn missing(&self, request: &Request<'_>) {
+        let paths = request.paths();
+        let straight = request.send(&format!("{}{}", self.straight.url(), paths[0]), &self.rig.account_key).await;
+        let through = request.send(&self.rig.url(&paths[1]), self.rig.key("lending")).await;
+        let what = format!("{} {}", request.method, request.path);
+        assert_eq!((straight.status, &straight.json()["error_code"]), (404, &json!("DATA_NOT_FOUND")), "{what}");
+        through.is_rejection(404, "DATA_NOT_FOUND");
+        assert_eq!(through.header("x-gateway-error"), "not_found", "{what}");
+    }
+
     async fn get(&self, path: &str) -> Both {
         self.send(&request("GET", path)).await
     }
@@ -331,7 +343,7 @@ async fn bank_refusals() {
     pair.post(BANK, json!({ "bank_code": "BCA" })).await.error(400, "API_VALIDATION_ERROR");
     pair.form(BANK, "bank_code=BCA").await.error(400, "API_VALIDATION_ERROR");
     pair.form(BANK, "").await.error(400, "API_VALIDATION_ERROR");
-    pair.get(&format!("{BANK}/bknv_0123456789abcdef01234567")).await.error(404, "DATA_NOT_FOUND");
+    pair.missing(&request("GET", &format!("{BANK}/bknv_0123456789abcdef01234567"))).await;
     // Numbers where strings are documented: whatever Iluma says of them.
     pair.post(BANK, json!({ "bank_account_number": 1_234_567_812, "bank_code": "BCA" })).await;
     pair.stop().await;
@@ -528,17 +540,39 @@ async fn id_cards_are_read_and_listed() {
     pair.get(&format!("{IMAGES}?reference_id=nobody")).await.is(200);
     let after = request("GET", "/v1/identity/id_card_images?reference_id=foo+1&after_id={id}");
     pair.send(&after.with("{id}", first.expect("an id"))).await.is(200);
-    for bad in
-        ["", "?reference_id=", "?reference_id=x&limit=0", "?reference_id=x&limit=x", "?reference_id=x&after_id=y"]
-    {
+    for bad in ["", "?reference_id=x&limit=0", "?reference_id=x&limit=x", "?reference_id=x&after_id=y"] {
         pair.get(&format!("{IMAGES}{bad}")).await.error(400, "API_VALIDATION_ERROR");
     }
-    pair.get(&format!("{IMAGES}/f95ae802-4d96-4066-ada7-fe9487d4ca5e")).await.error(404, "DATA_NOT_FOUND");
+    pair.missing(&request("GET", &format!("{IMAGES}/f95ae802-4d96-4066-ada7-fe9487d4ca5e"))).await;
     pair.upload(IMAGES, &card("sim", "a.png", "x")).await.error(400, "API_VALIDATION_ERROR");
     let gif = [Part::Text("type", "passport"), Part::File("image", "g.gif", "image/gif", vec![1])];
     pair.upload(IMAGES, &gif).await.error(415, "UNSUPPORTED_CONTENT_TYPE");
     let large = [Part::Text("type", "passport"), Part::File("image", "g.png", "image/png", vec![1; (2 << 20) + 1])];
     pair.upload(IMAGES, &large).await.error(413, "FILE_TOO_LARGE");
+    pair.stop().await;
+}
+
+/// What differs: an empty reference asks Iluma for nothing, and the gateway for the records that were made without one,
+/// which toward Iluma have the team's bare seal.
+#[tokio::test]
+async fn an_empty_reference_lists_what_was_made_without_one() {
+    let pair = Pair::start().await;
+    let image = |reference: Option<&'static str>| {
+        let parts = [Part::Text("type", "passport"), Part::File("image", "c.png", "image/png", vec![1; 64])];
+        parts.into_iter().chain(reference.map(|reference| Part::Text("reference_id", reference))).collect::<Vec<_>>()
+    };
+    let without = pair.upload(IMAGES, &image(None)).await.is(200);
+    pair.upload(IMAGES, &image(Some("foo"))).await.is(200);
+    let path = format!("{IMAGES}?reference_id=");
+    let straight = ask("GET", format!("{}{path}", pair.straight.url())).key(&pair.rig.account_key).send().await;
+    assert_eq!((straight.status, &straight.json()["error_code"]), (400, &json!("API_VALIDATION_ERROR")));
+    let through = pair.rig.ask("lending", "GET", &path).send().await;
+    assert_eq!((through.status, through.header("x-gateway-error")), (200, ""), "{}", through.text());
+    let page = through.json();
+    let records = page["data"].as_array().expect("records");
+    assert_eq!(records.len(), 1, "{page}");
+    assert_eq!((&records[0]["id"], records[0].get("reference_id")), (&json!(without.id()[1]), None), "{page}");
+    assert!(!through.text().contains("lending"), "{page}");
     pair.stop().await;
 }
 
@@ -573,8 +607,40 @@ async fn documents_are_read_and_listed() {
     }
     assert_eq!(list(&pair, DOCUMENTS, "foo123").await, 4);
     pair.upload(DOCUMENTS, &document("a.bmp", "image/bmp", 10)).await.error(415, "UNSUPPORTED_CONTENT_TYPE");
-    pair.upload(DOCUMENTS, &document("a.pdf", "image/png", 10)[..1]).await.error(400, "API_VALIDATION_ERROR");
-    pair.get(&format!("{DOCUMENTS}/ocr-none")).await.error(404, "DATA_NOT_FOUND");
+    pair.upload(DOCUMENTS, &document("a.pdf", "image/png", 10)[..2]).await.error(400, "API_VALIDATION_ERROR");
+    pair.missing(&request("GET", &format!("{DOCUMENTS}/ocr-none"))).await;
+    pair.stop().await;
+}
+
+/// What differs: Iluma requires a reference here, and where the caller gave none the bare seal is one.
+#[tokio::test]
+async fn the_bare_seal_is_the_reference_that_documents_require() {
+    let pair = Pair::start().await;
+    let document = [
+        Part::File("image", "a.pdf", "application/pdf", vec![b'%'; 100]),
+        Part::Text("type", "BUSINESS_REGISTRATION"),
+        Part::Text("country", "ID"),
+        Part::Text("document_name", "SK_MENKEH"),
+    ];
+    let both = async |parts: &[Part<'_>]| {
+        let straight = ask("POST", format!("{}{DOCUMENTS}", pair.straight.url())).key(&pair.rig.account_key);
+        let through = pair.rig.ask("lending", "POST", DOCUMENTS);
+        (straight.multipart(parts).send().await, through.multipart(parts).send().await)
+    };
+    // Of all that is missing, only the reference is not.
+    let (straight, through) = both(&document[..1]).await;
+    let mut expected = straight.json();
+    let errors = expected["errors"].as_array_mut().expect("errors");
+    let count = errors.len();
+    errors.retain(|error| error["field"] != "reference_id");
+    assert_eq!(errors.len(), count - 1, "{}", straight.text());
+    assert_eq!((straight.status, through.status, through.json()), (400, 400, expected));
+    assert_eq!(through.header("x-gateway-error"), "");
+
+    let (straight, through) = both(&document).await;
+    assert_eq!((straight.status, &straight.json()["error_code"]), (400, &json!("API_VALIDATION_ERROR")));
+    assert_eq!(through.status, 200, "{}", through.text());
+    assert!(through.json().get("reference_id").is_none() && !through.text().contains("lending"), "{}", through.text());
     pair.stop().await;
 }
 
@@ -599,9 +665,9 @@ async fn captures_and_recaptures() {
     pair.get("/v1/identity/document_ocr_capture?reference_id=1234&limit=2").await.is(200);
     pair.get(&format!("{CAPTURES}?reference_id=1234")).await.is(200);
     let missing = request("GET", "/v1/identity/captures/{id}/results/none.pdf/download");
-    pair.send(&missing.with("{id}", id.clone())).await.error(404, "DATA_NOT_FOUND");
+    pair.missing(&missing.with("{id}", id.clone())).await;
     let nowhere = format!("{CAPTURES}/ocr-none/recapture");
-    pair.post(&nowhere, json!({ "types": ["SELFIE"] })).await.error(404, "DATA_NOT_FOUND");
+    pair.missing(&request("POST", &nowhere).json(json!({ "types": ["SELFIE"] }))).await;
     for bad in [json!({}), json!({ "types": [] }), json!({ "types": ["X"] })] {
         pair.post(CAPTURES, bad).await.error(400, "API_VALIDATION_ERROR");
     }
@@ -622,6 +688,7 @@ async fn done(rig: &Rig, path: &str) -> Value {
 }
 
 /// What is in a result comes from its id, so here one simulator is asked both ways for what was made through the gateway.
+/// What differs: a straight look shows the reference with the team's seal.
 #[tokio::test]
 async fn results_and_their_files() {
     let quick = |options: &mut Options| options.callback_delay = Duration::from_millis(5);
@@ -659,10 +726,22 @@ async fn results_and_their_files() {
     }
     assert_eq!(paths.len(), 9, "{paths:?}");
     for path in paths {
-        let straight = ask("GET", format!("{}{path}", rig.sim().url())).key(&rig.account_key).send().await;
-        let through = rig.ask("lending", "GET", &path).send().await;
+        let sealed = path.replace("reference_id=", "reference_id=lending%3A");
+        let mut straight = ask("GET", format!("{}{sealed}", rig.sim().url())).key(&rig.account_key).send().await;
+        let mut through = rig.ask("lending", "GET", &path).send().await;
         assert_eq!((straight.status, through.status), (200, 200), "{path}");
-        assert_eq!(straight.body, through.body, "{path}");
+        if !path.ends_with("/download") {
+            let text = straight.text();
+            assert!(text.contains(r#""reference_id":"lending:a b""#), "{path}: {text}");
+            // In records and in a list's links, and nothing else changes.
+            straight.body = text.replace("lending:", "").replace("lending%3A", "").into();
+            let unsealed = straight.body.len();
+            for (answer, length) in [(&mut straight, text.len()), (&mut through, unsealed)] {
+                let told = answer.headers.remove("content-length");
+                assert_eq!(told.expect("a length"), length.to_string(), "{path}");
+            }
+        }
+        assert_eq!(straight.body, through.body, "{path}:\n{}\n{}", straight.text(), through.text());
         assert_eq!(normal_headers(&straight), normal_headers(&through), "{path}");
     }
     rig.stop().await;

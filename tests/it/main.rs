@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod metrics;
 mod nodes;
+mod owners;
 mod pending;
 mod privacy;
 mod process;

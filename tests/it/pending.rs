@@ -112,15 +112,19 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
     let ids = ids().await;
     let rig = Rig::builder().upstream(ids.upstream.url()).start().await;
     let one = format!("{BANK}/one");
+    // Who was told the id owns it.
+    assert_eq!(rig.post("lending", BANK, account("12", "r")).send().await.json()["id"], "one");
     for _ in 0..5 {
         assert_eq!(rig.ask("lending", "GET", &one).send().await.json()["status"], "PENDING");
     }
-    assert_eq!(ids.upstream.heard().len(), 1);
+    assert_eq!(ids.upstream.heard().len(), 2);
     rig.clock.advance(Duration::from_secs(1));
     assert_eq!(rig.ask("lending", "GET", &one).send().await.status, 200);
-    assert_eq!(ids.upstream.heard().len(), 2);
+    assert_eq!(ids.upstream.heard().len(), 3);
     let completed = json!({"status": "COMPLETED", "id": "one", "result": {"is_found": true}, "reference_id": "r"});
-    ids.says(completed.clone());
+    let mut sealed = completed.clone();
+    sealed["reference_id"] = json!("lending:r");
+    ids.says(sealed);
     rig.clock.advance(Duration::from_secs(1));
     let stored = rig.ask("lending", "GET", &one).send().await;
     assert_eq!(
@@ -130,9 +134,9 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
     rig.clock.advance(Duration::from_secs(3600));
     let hit = rig.ask("lending", "GET", &one).send().await;
     assert!(hit.header("cache-status").starts_with("iluma-gateway; hit; "), "{:?}", hit.headers);
-    assert_eq!((hit.json(), ids.upstream.heard().len()), (completed, 3));
+    assert_eq!((hit.json(), ids.upstream.heard().len()), (completed, 4));
     let head = rig.ask("lending", "HEAD", &one).send().await;
-    assert_eq!((head.status, head.body.len(), ids.upstream.heard().len()), (200, 0, 3));
+    assert_eq!((head.status, head.body.len(), ids.upstream.heard().len()), (200, 0, 4));
     rig.stop().await;
 }
 
@@ -140,11 +144,16 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
 async fn an_answer_by_id_that_is_no_answer_is_not_kept() {
     let ids = ids().await;
     let rig = Rig::builder().upstream(ids.upstream.url()).start().await;
+    // The team's own, so that nothing but the answer speaks against keeping it; and one that is not.
+    rig.post("lending", BANK, account("12", "r")).send().await;
     ids.status.store(404, Ordering::SeqCst);
     ids.says(json!({"error_code": "DATA_NOT_FOUND", "message": "m"}));
     for calls in 1..=3 {
-        assert_eq!(rig.ask("lending", "GET", &format!("{BANK}/one")).send().await.status, 404);
-        assert_eq!(ids.upstream.heard().len(), calls);
+        for (id, heard) in [("one", 2 * calls), ("other", 2 * calls + 1)] {
+            let answer = rig.ask("lending", "GET", &format!("{BANK}/{id}")).send().await;
+            answer.is_rejection(404, "DATA_NOT_FOUND");
+            assert_eq!(ids.upstream.heard().len(), heard);
+        }
     }
     rig.stop().await;
 }

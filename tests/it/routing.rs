@@ -21,6 +21,23 @@ async fn agreeing() -> Upstream {
     .await
 }
 
+/// The same with records that no reference seals, and lists of them where lists are asked for.
+async fn with_records() -> Upstream {
+    Upstream::answering(|heard| {
+        let list = heard.method == "GET" && heard.target.contains('?');
+        let body = if list {
+            r#"{"data":[{"id":"5abc"}]}"#
+        } else {
+            r#"{"status":"COMPLETED","id":"5abc","result":{"is_found":true}}"#
+        };
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from_static(body.as_bytes()))).expect("a response")
+    })
+    .await
+}
+
+const OWNS: &str = "owns_unsealed = true";
+
 async fn before(upstream: &Upstream, change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
     change(Rig::builder().upstream(upstream.url())).start().await
 }
@@ -342,8 +359,9 @@ async fn unknown_routes_deny_passes_nothing_but_what_a_row_knows() {
 
 #[tokio::test]
 async fn every_documented_route_passes() {
-    let upstream = agreeing().await;
-    let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"deny\"")).await;
+    let upstream = with_records().await;
+    let rig =
+        before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"deny\"").tenant("lending", OWNS)).await;
     let targets = [
         "POST /v1/identity/bank_account_data_requests",
         "POST /v2.2/identity/bank_account_data_requests",
@@ -381,8 +399,11 @@ async fn every_documented_route_passes() {
         let answer = sent(&rig, "lending", method, target, "", body).await;
         assert_eq!(answer.status, 200, "{line}: {}", answer.text());
         let heard = upstream.heard().pop().expect("a call");
-        assert_eq!(format!("{} {}", heard.method, heard.target), line);
+        // References have the team's seal; the rest is as it was asked for.
+        let sealed = line.replace("reference_id=", "reference_id=lending%3A");
+        assert_eq!(format!("{} {}", heard.method, heard.target), sealed);
     }
+    // That the POSTs were answered with its id made the record the team's: no look was needed to tell.
     assert_eq!(upstream.heard().len(), targets.len());
     rig.stop().await;
 }
@@ -412,7 +433,7 @@ async fn a_custom_route_is_treated_like_the_row_it_names() {
 
 #[tokio::test]
 async fn a_team_reaches_only_the_routes_it_was_given() {
-    let upstream = agreeing().await;
+    let upstream = with_records().await;
     let rig = before(&upstream, |rig| {
         rig.section("upstream", "unknown_routes = \"forward\"")
             .tenant("lending", "routes = [\"bank\"]")
@@ -514,8 +535,8 @@ async fn callback_settings_never_reach_the_shared_account() {
 
 #[tokio::test]
 async fn head_is_a_get_without_the_body() {
-    let upstream = agreeing().await;
-    let rig = before(&upstream, |rig| rig).await;
+    let upstream = with_records().await;
+    let rig = before(&upstream, |rig| rig.tenant("lending", OWNS)).await;
     for target in [CODES, "/health", PHONE, "/v1/identity/id_card_images/5abc"] {
         let answer = asked(&rig, "HEAD", target).await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "HEAD {target}: {:?}", answer.headers);
@@ -553,8 +574,9 @@ async fn options_of_a_known_path_are_answered_here() {
 
 #[tokio::test]
 async fn every_spelling_of_a_path_is_forwarded_in_one_normal_form() {
-    let upstream = agreeing().await;
-    let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
+    let upstream = with_records().await;
+    let rig =
+        before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"").tenant("lending", OWNS)).await;
     let forms: [(&str, &str, &[&str]); 5] = [
         (
             "POST",
@@ -607,7 +629,7 @@ async fn every_spelling_of_a_path_shares_one_cache_entry() {
 
 #[tokio::test]
 async fn a_query_is_kept_as_it_is() {
-    let upstream = agreeing().await;
+    let upstream = with_records().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     let queries = [
         "a=1&b=2",
@@ -625,7 +647,10 @@ async fn a_query_is_kept_as_it_is() {
             let target = format!("{path}?{query}");
             let answer = sent(&rig, "lending", method, &target, "", if method == "GET" { "" } else { QUESTION }).await;
             assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
-            assert_eq!(upstream.heard().pop().expect("a call").target, target);
+            // In a list's query the reference gets the team's seal, and nothing else changes.
+            let expected =
+                if method == "GET" { target.replace("reference_id=", "reference_id=lending%3A") } else { target };
+            assert_eq!(upstream.heard().pop().expect("a call").target, expected);
         }
     }
     rig.stop().await;

@@ -19,9 +19,10 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
+/// A look that is free, so that it may be made again.
+const LOOK: &str = "/v1/identity/id_card_images/1";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 /// A row that is not kept.
-const LISTED: &str = "/v1/identity/id_card_images/1";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const FOUND: &str = r#"{"status":"COMPLETED","result":{"is_found":true}}"#;
 
@@ -255,9 +256,9 @@ async fn a_get_on_a_connection_that_upstream_gave_up_is_sent_again() {
         }
     })
     .await;
-    let rig = before(&upstream, "").await;
-    assert_eq!(rig.ask("lending", "GET", LISTED).send().await.status, 200);
-    assert_eq!(rig.ask("lending", "GET", LISTED).send().await.status, 200);
+    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
+    assert_eq!(rig.ask("lending", "GET", LOOK).send().await.status, 200);
+    assert_eq!(rig.ask("lending", "GET", LOOK).send().await.status, 200);
     assert_eq!((seen.connections.is(), seen.heads.is()), (2, 3));
     rig.stop().await;
 }
