@@ -89,7 +89,7 @@ const EDGES: [(&str, &[&str]); 35] = [
     ),
     ("register", &["clock", "config", "name", "tasks", "upstream"]),
     ("report", &["calendar", "config", "ledger", "link", "tasks"]),
-    ("demo", &["app", "clock", "config", "keygen", "name", "simulator"]),
+    ("demo", &["app", "clock", "config", "keygen", "name", "register", "simulator", "tasks"]),
     // Shares nothing with the gateway: a mistake in one must not hide in the other.
     ("simulator", &[]),
 ];

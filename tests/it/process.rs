@@ -114,8 +114,18 @@ async fn the_examples_in_the_repository_are_good() {
     let mut folder = Folder::new(NOWHERE)
         .env("ILUMA_GATEWAY_ROOT_KEY", &"1a".repeat(32))
         .env("ILUMA_GATEWAY_KEY_2026_11", &"2b".repeat(32));
-    for name in ["ILUMA_GATEWAY_ADMIN_TOKEN", "ILUMA_LIVE_API_KEY", "ILUMA_LIVE_CALLBACK_TOKEN", "ILUMA_DEV_API_KEY"] {
+    for name in [
+        "ILUMA_GATEWAY_ADMIN_TOKEN",
+        "ILUMA_LIVE_API_KEY",
+        "ILUMA_LIVE_CALLBACK_TOKEN",
+        "ILUMA_DEV_API_KEY",
+        "ILUMA_DEV_CALLBACK_TOKEN",
+    ] {
         folder = folder.env(name, "iluma_live_0123456789");
+    }
+    // Nobody is there, which is a warning and no fault.
+    for name in ["ILUMA_GATEWAY_REDIS_URL", "ILUMA_GATEWAY_REDIS_CACHE_URL"] {
+        folder = folder.env(name, "redis://gateway:secret@127.0.0.1:1/0");
     }
     folder.write("config.toml", include_str!("../../config/example.toml"));
     let said = folder.once("check").await;
