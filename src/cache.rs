@@ -257,7 +257,7 @@ impl Cache {
     /// is waited for within `budget`.
     pub async fn claim(&self, place: &Place, budget: &Budget, patience: Duration) -> Claim {
         let Some(shared) = self.shares(place) else { return Claim::Alone };
-        let (mut waited, mut up) = (false, shared.level2.link.watch());
+        let mut waited = false;
         let end = tokio::time::Instant::now() + patience;
         loop {
             let waits = shared.level2.wait_for(&place.key);
@@ -284,7 +284,7 @@ impl Cache {
             tokio::select! {
                 () = waits.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                _ = up.wait_for(|up| !*up) => return Claim::Alone,
+                () = shared.level2.link.out(budget) => return Claim::Alone,
             }
         }
     }
