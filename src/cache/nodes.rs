@@ -460,6 +460,40 @@ fn parse(entry: &[u8]) -> Option<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::byte_size::ByteSize;
+    use crate::config::{self, RedisTarget};
+    use crate::vault::Vault;
+    use secrecy::SecretBox;
+
+    /// Another look may take its time; a request that needs one has its own.
+    #[tokio::test]
+    async fn a_request_waits_its_turn_to_look_within_its_budget() {
+        let target = RedisTarget { url: "redis://127.0.0.1:1/".into(), extra_ca: None };
+        let link = Link::new(&target, &[]).unwrap();
+        let nothing = config::State {
+            path: "unused".into(),
+            root_key: SecretBox::new(Box::new([0; 32])),
+            encryption_keys: Vec::new(),
+            redis: None,
+            redis_timeout: Duration::ZERO,
+            retention: config::Retention {
+                owners: Duration::ZERO,
+                delivered_callbacks: Duration::ZERO,
+                dead_letters: Duration::ZERO,
+                ledger: Duration::ZERO,
+            },
+        };
+        let level2 = Level2::new(link, &[1; 32], Vault::new(&nothing), Clock::system());
+        let (memory, epochs) = (Memory::new(ByteSize::mib(1)), Epochs::new());
+        let nodes = Nodes::new(Arc::new(level2), Arc::new(memory), Arc::new(epochs), Clock::system());
+        let _other = nodes.looking.lock().await;
+        tokio::time::pause();
+        let (budget, began) = (Budget::of(Duration::from_millis(50)), tokio::time::Instant::now());
+        nodes.confirm(&budget).await;
+        nodes.confirm(&budget).await;
+        assert!(began.elapsed() <= Duration::from_millis(52), "{:?}", began.elapsed());
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
 
     #[test]
     fn a_change_is_read_as_it_was_written() {
