@@ -257,7 +257,7 @@ impl Cache {
     /// is waited for within `budget`.
     pub async fn claim(&self, place: &Place, budget: &Budget, patience: Duration) -> Claim {
         let Some(shared) = self.shares(place) else { return Claim::Alone };
-        let mut waited = false;
+        let (mut waited, mut cleared) = (false, false);
         let end = tokio::time::Instant::now() + patience;
         loop {
             let waits = shared.level2.wait_for(&place.key);
@@ -271,8 +271,11 @@ impl Cache {
                 }
                 Claimed::Landed(told) => return Claim::Landed(told),
                 Claimed::Lead(lease) => return Claim::Lead(lease),
-                // A value that did not open is out of the way now.
-                Claimed::Nothing if !waited => Duration::ZERO,
+                // What was of no use, damaged or past its lifetime, is out of the way now.
+                Claimed::Nothing if !cleared => {
+                    cleared = true;
+                    continue;
+                }
                 Claimed::Nothing | Claimed::Out => return Claim::Alone,
                 Claimed::Wait(left) => left,
             };

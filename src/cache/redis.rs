@@ -253,20 +253,23 @@ impl Level2 {
                 return Claimed::Out;
             }
         };
-        let count = if what == "entry" { &self.counts.hits } else { &self.counts.misses };
+        let over = |entry: &Entry| self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime;
         match what.as_str() {
-            "entry" => match self.entry(place, &self.names.entry(place), &value, left) {
-                Some(entry) => {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    Claimed::Entry(entry)
-                }
-                None => {
-                    self.counts.damaged.fetch_add(1, Ordering::Relaxed);
-                    // It would be in everybody's way until its time is over.
-                    self.discard(place, &value, budget).await;
-                    Claimed::Nothing
-                }
-            },
+            "entry" => {
+                let count = match self.entry(place, &self.names.entry(place), &value, left) {
+                    Some(entry) if !over(&entry) => {
+                        self.counts.hits.fetch_add(1, Ordering::Relaxed);
+                        return Claimed::Entry(entry);
+                    }
+                    // Redis' clock is behind ours.
+                    Some(_) => &self.counts.misses,
+                    None => &self.counts.damaged,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                // It would be in everybody's way: nobody leads while an answer seems to be there.
+                self.discard(place, &value, budget).await;
+                Claimed::Nothing
+            }
             "landed" => match self
                 .vault
                 .decrypt(&self.names.transient(key), &value)
@@ -277,13 +280,13 @@ impl Level2 {
                 None => Claimed::Nothing,
             },
             "lead" => {
-                count.fetch_add(1, Ordering::Relaxed);
+                self.counts.misses.fetch_add(1, Ordering::Relaxed);
                 let token = token.try_into().unwrap_or_default();
                 Claimed::Lead(Lease { level2: Arc::clone(self), key: key.clone(), token })
             }
             "wait" => Claimed::Wait(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
             _ => {
-                count.fetch_add(1, Ordering::Relaxed);
+                self.counts.misses.fetch_add(1, Ordering::Relaxed);
                 Claimed::Nothing
             }
         }
