@@ -362,6 +362,52 @@ async fn a_purge_reaches_every_node() {
     a.stop().await;
 }
 
+#[tokio::test]
+async fn what_was_under_way_at_a_purge_is_kept_by_no_node() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    for (round, order) in [json!({"route": "bank"}), json!({"all": true})].into_iter().enumerate() {
+        let mut under_way = JoinSet::new();
+        under_way.spawn(b.post("lending", BANK, account("12", "x")).send());
+        held.holds(round + 1).await;
+        let purged = a.operator("POST", "/v1/cache/purge").json(order.to_string()).send().await;
+        assert_eq!(purged.status, 200, "{}", purged.text());
+        held.release(1);
+        assert_eq!(under_way.join_next().await.expect("a call").expect("an answer").status, 200);
+        assert!(!is_stored(&a, "12").await && !is_stored(&b, "12").await, "{order}");
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+/// Redis still has the entry: its clock is not ours. That is nobody's leave to ask without the others.
+#[tokio::test]
+async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    held.release(1);
+    a.post("lending", BANK, account("12", "x")).send().await;
+    until("the answer is in Redis", || !redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).is_empty()).await;
+    for node in [&a, &b] {
+        node.clock.advance(Duration::from_secs(8 * 24 * 3600));
+    }
+    let mut crowd = JoinSet::new();
+    for node in [&a, &b].repeat(5) {
+        crowd.spawn(node.post("payments", BANK, account("12", "y")).send());
+    }
+    for node in [&a, &b] {
+        node.metric_becomes("iluma_gateway_in_flight", |count| count == 5.0).await;
+    }
+    until("the other node waits", || !redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:wanted:*")).is_empty()).await;
+    held.release(10);
+    assert!(crowd.join_all().await.iter().all(|answer| answer.status == 200));
+    assert_eq!(held.arrived(), 2);
+    b.stop().await;
+    a.stop().await;
+}
+
 /// Without a word from Redis for five seconds a node can't know of purges.
 #[tokio::test]
 async fn a_node_that_is_cut_off_serves_no_watchlist_answer_from_memory() {
