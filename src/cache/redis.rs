@@ -61,8 +61,12 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
           if landed then return {'landed', landed, 0} end
         end
         if text(KEYS[2]) then
-          redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
-          return {'wait', '', redis.call('PTTL', KEYS[2])}
+          local left = redis.call('PTTL', KEYS[2])
+          -- One that does not end by itself, or not in time, is no lease of ours.
+          if left >= 0 and left <= tonumber(ARGV[2]) then
+            redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
+            return {'wait', '', left}
+          end
         end
         redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
         return {'lead', '', 0}"

@@ -321,11 +321,13 @@ async fn a_redis_that_answers_what_was_not_asked() {
     scene.recovers().await;
 }
 
-/// Replaces what the cache has in Redis, whatever that is for, by what `spoil` makes of it.
-fn replace_all(redis: &Redis, mut spoil: impl FnMut(&mut redis::Connection, &[u8])) -> usize {
+/// What the cache has in Redis, by what stands in its names.
+const KINDS: [&str; 7] = ["lease", "entry", "landed", "wanted", "pending", "tag", "erased"];
+
+/// Replaces what the cache has in Redis for these purposes by what `spoil` makes of it.
+fn replace_all(redis: &Redis, kinds: &[&str], mut spoil: impl FnMut(&mut redis::Connection, &[u8])) -> usize {
     let mut connection = redis.connection();
     let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*").query(&mut connection).expect("keys");
-    let kinds = ["entry", "lease", "landed", "wanted", "pending", "tag", "erased"];
     let ours = |key: &[u8]| kinds.iter().any(|kind| key.windows(kind.len()).any(|part| part == kind.as_bytes()));
     let ours: Vec<_> = keys.into_iter().filter(|key| ours(key)).collect();
     ours.iter().for_each(|key| spoil(&mut connection, key));
@@ -338,7 +340,7 @@ async fn a_redis_in_which_another_program_writes_under_our_names() {
     let mut scene = Scene::start(&redis.url()).await;
     let mut replaced = 0;
     for round in 0..20 {
-        replaced += replace_all(&redis, |connection, key| {
+        replaced += replace_all(&redis, &KINDS, |connection, key| {
             cmd("DEL").arg(key).exec(connection).expect("an answer");
             // Somebody of ours may have been faster: then it is theirs, for this time.
             let _ = match round % 3 {
@@ -360,7 +362,8 @@ async fn a_redis_whose_values_are_damaged() {
     let mut scene = Scene::start(&redis.url()).await;
     let (mut before, mut damaged) = (Vec::new(), 0);
     for round in 0..20 {
-        replace_all(&redis, |connection, key| {
+        // A lease that its owner does not recognise is one of a node that died: that costs others its time. It is no value.
+        replace_all(&redis, &KINDS[1..], |connection, key| {
             // What is no text is left as it is.
             let Ok(value) = cmd("GET").arg(key).query::<Vec<u8>>(connection) else { return };
             let bad = match round % 3 {
@@ -384,6 +387,29 @@ async fn a_redis_whose_values_are_damaged() {
 
 fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
+}
+
+/// A lease of nobody's, one that would last for ever: another program's, or one that was damaged.
+#[tokio::test]
+async fn what_is_no_lease_of_ours_keeps_nobody_waiting() {
+    let redis = Redis::start().await;
+    let held = Held::start().await;
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    let mut asked = JoinSet::new();
+    asked.spawn(a.post("lending", BANK, account("12", "a")).send());
+    held.holds(1).await;
+    let leases = || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*"));
+    redis.ask::<()>(cmd("SET").arg(&leases()[0]).arg("x"));
+    asked.spawn(b.post("lending", BANK, account("12", "b")).send());
+    held.holds(2).await;
+    let left: i64 = redis.ask(cmd("PTTL").arg(&leases()[0]));
+    assert!((1..=3000).contains(&left), "{left}");
+    held.release(2);
+    assert!(asked.join_all().await.iter().all(|answer| answer.status == 200));
+    until("no lease is left", || leases().is_empty()).await;
+    b.stop().await;
+    a.stop().await;
 }
 
 /// Each is a miss, is counted, and gives way to a value that is whole.
