@@ -9,7 +9,7 @@ use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::ledger::{self, Ledger};
 use crate::limit::Nodes;
-use crate::link::Link;
+use crate::link::{Budget, Link};
 use crate::person::Persons;
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::state::{self, Sqlite, State};
@@ -131,6 +131,9 @@ pub struct App {
     /// What goes on beside requests for as long as there may be some.
     background: Tasks,
     stop_background: CancellationToken,
+    /// The connections to Redis, which the others say goodbye by.
+    links: Tasks,
+    stop_links: CancellationToken,
     /// What fans callbacks out and delivers them.
     relay: Tasks,
     log: LogWriter,
@@ -172,7 +175,8 @@ impl App {
             nodes: links.main.clone().map(|link| Nodes::new(link, root, ledger.node())),
         };
         let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), parts)?);
-        links.keep(&background, &stop_background);
+        let (link_tasks, stop_links) = (Tasks::new(), CancellationToken::new());
+        links.keep(&link_tasks, &stop_links);
         gateway.cache().keep(&background, stop_background.clone());
         let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop_background.clone();
@@ -185,6 +189,8 @@ impl App {
         until_stop(Box::pin(async move { learner.learn(arrivals).await }));
         until_stop(Box::pin(async move { books.keep().await }));
         links.await_them().await;
+        // What is stored before this node knows what the others know is found by nobody.
+        gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
         for concern in links.concerns(&state).await {
             tracing::warn!(concern, "what is to be kept may be lost");
         }
@@ -228,6 +234,8 @@ impl App {
             database,
             background,
             stop_background,
+            links: link_tasks,
+            stop_links,
             relay: Tasks::new(),
             log,
         };
@@ -340,6 +348,8 @@ impl App {
         self.gateway.leave().await;
         self.stop_background.cancel();
         self.background.drain(LAST_MOMENT).await;
+        self.stop_links.cancel();
+        self.links.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;

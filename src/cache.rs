@@ -257,7 +257,7 @@ impl Cache {
     /// is waited for within `budget`.
     pub async fn claim(&self, place: &Place, budget: &Budget, patience: Duration) -> Claim {
         let Some(shared) = self.shares(place) else { return Claim::Alone };
-        let (mut waited, mut up) = (false, shared.level2.link.watch());
+        let (mut waited, mut cleared) = (false, false);
         let end = tokio::time::Instant::now() + patience;
         loop {
             let waits = shared.level2.wait_for(&place.key);
@@ -271,8 +271,11 @@ impl Cache {
                 }
                 Claimed::Landed(told) => return Claim::Landed(told),
                 Claimed::Lead(lease) => return Claim::Lead(lease),
-                // A value that did not open is out of the way now.
-                Claimed::Nothing if !waited => Duration::ZERO,
+                // What was of no use, damaged or past its lifetime, is out of the way now.
+                Claimed::Nothing if !cleared => {
+                    cleared = true;
+                    continue;
+                }
                 Claimed::Nothing | Claimed::Out => return Claim::Alone,
                 Claimed::Wait(left) => left,
             };
@@ -284,7 +287,7 @@ impl Cache {
             tokio::select! {
                 () = waits.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                _ = up.wait_for(|up| !*up) => return Claim::Alone,
+                () = shared.level2.link.out(budget) => return Claim::Alone,
             }
         }
     }
@@ -293,7 +296,8 @@ impl Cache {
     #[must_use]
     pub fn offer(&self, place: &Place, offer: Offer<'_>) -> Option<Arc<Entry>> {
         let kept = policy::kept(place.subject, offer.status, offer.body, &self.lifetimes.load())?;
-        if self.epochs.erased_since(place.began, &offer.tags) {
+        let tags: Box<[Tag]> = offer.tags.into_iter().collect();
+        if self.epochs.erased_since(place.began, &tags) {
             return None;
         }
         // Copied, as the body was: see `Spliced::whole`.
@@ -309,15 +313,9 @@ impl Cache {
             pending: kept.pending,
             subject: place.subject,
             private: place.private.clone(),
-            tags: offer.tags.into_iter().collect(),
+            tags,
         });
-        self.remember(place, &entry);
-        // An erasure that began after the first look finds the entry, or is found here.
-        if self.epochs.erased_since(place.began, &entry.tags.iter().copied().collect()) {
-            self.memory.forget(&place.key);
-            return None;
-        }
-        Some(entry)
+        self.remember(place, &entry).then_some(entry)
     }
 
     /// Shares with other nodes what is kept, and ends the lease.
@@ -329,7 +327,7 @@ impl Cache {
             return;
         };
         if !shared.level2.store(place, entry, lease.as_ref()).await
-            && self.epochs.erased_since(place.began, &entry.tags.iter().copied().collect())
+            && self.epochs.erased_since(place.began, &entry.tags)
         {
             self.memory.forget(&place.key);
         }
@@ -391,14 +389,22 @@ impl Cache {
         self.shared.as_ref().filter(|_| place.subject != Subject::Health)
     }
 
-    fn remember(&self, place: &Place, entry: &Arc<Entry>) {
+    /// Says whether it is kept: it is not if somebody in it was erased since the question was asked, wherever the answer
+    /// comes from.
+    fn remember(&self, place: &Place, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
         if self.shared.is_some() && entry.pending {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
             let lifetime = entry.lifetime.min(age + PENDING_IN_MEMORY);
             entry = Arc::new(Entry { lifetime, ..(*entry).clone() });
         }
-        self.memory.insert(place.key.clone(), entry);
+        self.memory.insert(place.key.clone(), Arc::clone(&entry));
+        // An erasure that begins from here on finds the entry, and one that came before is found here.
+        let kept = !self.epochs.erased_since(place.began, &entry.tags);
+        if !kept {
+            self.memory.forget(&place.key);
+        }
+        kept
     }
 }
 

@@ -27,6 +27,9 @@ const COOL_OFF: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection that nobody uses is looked at.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often Redis is asked for a sign of life while somebody waits for its word: with a request's budget, what such a wait
+/// may be in vain.
+const VIGIL: Duration = Duration::from_millis(100);
 /// Messages that a slow listener may be behind before it is told that it has missed some.
 const MOST_MESSAGES: usize = 1024;
 
@@ -34,32 +37,49 @@ const MOST_MESSAGES: usize = 1024;
 #[derive(Debug)]
 pub struct Budget {
     whole: Duration,
-    /// Nanoseconds.
-    left: AtomicU64,
+    /// Nanoseconds; more than the whole by what the machine was late.
+    spent: AtomicU64,
 }
 
 impl Budget {
     /// So much, over everything that is asked with it.
     #[must_use]
     pub fn of(time: Duration) -> Self {
-        Self { whole: time, left: AtomicU64::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) }
+        Self { whole: time, spent: AtomicU64::new(0) }
     }
 
     /// What is left of it.
     #[must_use]
     pub fn left(&self) -> Duration {
-        Duration::from_nanos(self.left.load(Ordering::Relaxed))
+        self.whole.saturating_sub(self.spent())
     }
 
     /// What was waited for so far.
     #[must_use]
     pub fn spent(&self) -> Duration {
-        self.whole.saturating_sub(self.left())
+        Duration::from_nanos(self.spent.load(Ordering::Relaxed))
     }
 
-    fn spend(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(nanos)));
+    /// Charges for a wait that was Redis' doing.
+    pub fn spend(&self, time: Duration) {
+        self.spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits for something that Redis has to do with, within what is left; none if that was not enough.
+    pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        /// Charges also if whoever waits is dropped meanwhile.
+        struct Charge<'a>(&'a Budget, Instant);
+        impl Drop for Charge<'_> {
+            fn drop(&mut self) {
+                self.0.spend(self.1.elapsed());
+            }
+        }
+        let left = self.left();
+        if left.is_zero() {
+            return None;
+        }
+        let _charge = Charge(self, Instant::now());
+        timeout(left, work).await.ok()
     }
 }
 
@@ -142,6 +162,19 @@ impl Link {
         self.0.up.subscribe()
     }
 
+    /// Ends when Redis is out. For who waits for a word from it, and could not tell a Redis that hangs from one that has
+    /// nothing to say: it is asked for signs of life, each of which may take as long as `budget` was at first.
+    pub async fn out(&self, budget: &Budget) {
+        let mut up = self.watch();
+        loop {
+            tokio::select! {
+                _ = up.wait_for(|up| !*up) => return,
+                () = sleep(VIGIL) => {}
+            }
+            let _: Result<(), LinkError> = self.command(&Budget::of(budget.whole), &sign_of_life()).await;
+        }
+    }
+
     /// What is published on one of the channels from now on. What was published while Redis was out is lost.
     ///
     /// # Panics
@@ -189,23 +222,27 @@ impl Link {
         F: Future<Output = RedisResult<T>>,
     {
         let Some(connection) = self.0.connection.load_full() else { return Err(LinkError::Out) };
-        let (left, started) = (budget.left(), Instant::now());
-        if left.is_zero() {
-            return Err(LinkError::Out);
-        }
-        let answer = timeout(left, asking((*connection).clone())).await;
-        budget.spend(started.elapsed());
-        match answer {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if is_about_the_value(&error) => Err(LinkError::Unexpected),
-            Ok(Err(error)) => {
+        let (whole, mut up) = (budget.spent().is_zero(), self.watch());
+        let asked = async {
+            tokio::select! {
+                biased;
+                answer = asking((*connection).clone()) => Some(answer),
+                // Somebody else has found out: nobody has to wait as long as they did.
+                _ = up.wait_for(|up| !*up) => None,
+            }
+        };
+        match budget.wait(asked).await {
+            Some(Some(Ok(value))) => Ok(value),
+            Some(Some(Err(error))) if is_about_the_value(&error) => Err(LinkError::Unexpected),
+            Some(Some(Err(error))) => {
                 // The code alone: a message may quote what was asked.
                 self.0.trip(&connection, error.code().unwrap_or("connection"));
                 Err(LinkError::Out)
             }
-            Err(_) => {
+            Some(None) => Err(LinkError::Out),
+            None => {
                 // Less than a whole budget proves nothing: what was asked before may have taken it.
-                if left == budget.whole {
+                if whole && !budget.spent().is_zero() {
                     self.0.trip(&connection, "slow");
                 }
                 Err(LinkError::Out)
@@ -307,9 +344,15 @@ impl Shared {
     }
 }
 
-/// Writes something: a Redis that does not take writes is of no use, however well it reads.
 async fn probe(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    redis::cmd("SET").arg("iluma-gateway:probe").arg(1).arg("PX").arg(10_000).query_async(connection).await
+    sign_of_life().query_async(connection).await
+}
+
+/// Writes something: a Redis that does not take writes is of no use, however well it reads.
+fn sign_of_life() -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg("iluma-gateway:probe").arg(1).arg("PX").arg(10_000);
+    command
 }
 
 /// Whether the error says something of one value, and nothing of Redis.
@@ -332,9 +375,9 @@ mod tests {
 
     const REQUEST: Duration = Duration::from_millis(50);
 
-    /// A server that says hello like Redis, takes subscriptions and writes, and leaves every GET without an answer.
+    /// A server that says hello like Redis, takes one write, and leaves everything else without an answer.
     async fn hanging(mut stream: TcpStream) {
-        let mut heard = Vec::new();
+        let (mut heard, mut written) = (Vec::new(), false);
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             heard.extend_from_slice(&buffer[..count]);
@@ -343,7 +386,11 @@ mod tests {
             for word in text.split("\r\n") {
                 match word {
                     "HELLO" => answer.push_str("%1\r\n$5\r\nproto\r\n:3\r\n"),
-                    "SET" | "CLIENT" => answer.push_str("+OK\r\n"),
+                    "CLIENT" => answer.push_str("+OK\r\n"),
+                    "SET" if !written => {
+                        written = true;
+                        answer.push_str("+OK\r\n");
+                    }
                     _ => {}
                 }
             }
@@ -359,8 +406,8 @@ mod tests {
         Link::new(&config::RedisTarget { url, extra_ca: None }, &[]).unwrap()
     }
 
-    #[tokio::test]
-    async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
+    /// A link to a server that hangs once it is up, kept until the guard is dropped.
+    async fn to_a_hanging_one() -> (Link, tokio_util::sync::DropGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let link = link(listener.local_addr().unwrap());
@@ -371,6 +418,12 @@ mod tests {
         });
         link.keep(&tasks, stop.clone());
         link.watch().wait_for(|up| *up).await.unwrap();
+        (link, stop.drop_guard())
+    }
+
+    #[tokio::test]
+    async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
+        let (link, _kept) = to_a_hanging_one().await;
         // From here time is what the test says: it moves only when everybody waits, straight to the next deadline.
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
@@ -384,15 +437,52 @@ mod tests {
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
         let answer: Result<Option<String>, LinkError> = link.command(&budget, &get).await;
         assert_eq!((answer, started.elapsed()), (Err(LinkError::Out), Duration::ZERO));
-        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_ends_with_the_first_request_that_finds_out() {
+        let (link, _kept) = to_a_hanging_one().await;
+        tokio::time::pause();
+        let started = Instant::now();
+        let get = redis::cmd("GET").arg("x").clone();
+        let (background, request) = (Budget::of(Duration::from_secs(2)), Budget::of(REQUEST));
+        let (first, second): (Result<(), _>, Result<(), _>) =
+            tokio::join!(link.command(&background, &get), link.command(&request, &get));
+        assert_eq!((first, second), (Err(LinkError::Out), Err(LinkError::Out)));
+        assert!(started.elapsed() <= REQUEST + Duration::from_millis(1), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_word_learns_soon_that_there_will_be_none() {
+        let (link, _kept) = to_a_hanging_one().await;
+        tokio::time::pause();
+        let (budget, started) = (Budget::of(REQUEST), Instant::now());
+        link.out(&budget).await;
+        assert!(started.elapsed() <= VIGIL + REQUEST + Duration::from_millis(2), "{:?}", started.elapsed());
+        assert_eq!(budget.spent(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_whatever_is_charged_even_if_it_is_given_up() {
+        tokio::time::pause();
+        let budget = Budget::of(REQUEST);
+        let waited = timeout(Duration::from_millis(20), budget.wait(std::future::pending::<()>())).await;
+        assert!(waited.is_err());
+        // Tokio's clock counts whole milliseconds.
+        assert!((18..=22).contains(&budget.spent().as_millis()), "{budget:?}");
+        assert_eq!(budget.wait(std::future::pending::<()>()).await, None);
+        assert_eq!(budget.left(), Duration::ZERO);
+        let started = Instant::now();
+        assert_eq!(budget.wait(std::future::pending::<()>()).await, None);
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[test]
-    fn a_budget_is_spent_and_never_overdrawn() {
+    fn a_budget_is_spent_and_tells_all_that_was_waited() {
         let budget = Budget::of(REQUEST);
         budget.spend(Duration::from_millis(30));
         assert_eq!(budget.left(), Duration::from_millis(20));
         budget.spend(Duration::from_secs(1));
-        assert_eq!(budget.left(), Duration::ZERO);
+        assert_eq!((budget.left(), budget.spent()), (Duration::ZERO, Duration::from_millis(1030)));
     }
 }

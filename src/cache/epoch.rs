@@ -140,7 +140,7 @@ impl Epochs {
     }
 
     /// Whether one of these persons was erased after the change with the number `began`.
-    pub(super) fn erased_since(&self, began: u64, tags: &BTreeSet<Tag>) -> bool {
+    pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
         let erased = self.lock();
         began < erased.forgotten
             || erased.tags.iter().rev().take_while(|(at, _)| *at > began).any(|(_, tag)| tags.contains(tag))
@@ -181,14 +181,14 @@ mod tests {
     #[test]
     fn who_was_erased_is_known_to_calls_that_began_before() {
         let epochs = Epochs::new();
-        let (one, two) = (BTreeSet::from([tag(1)]), BTreeSet::from([tag(2)]));
-        epochs.change(&Change::Erased(one.clone()));
+        let (one, two) = ([tag(1)], [tag(2)]);
+        epochs.change(&Change::Erased(BTreeSet::from(one)));
         assert!(epochs.erased_since(0, &one) && !epochs.erased_since(0, &two));
         assert!(!epochs.erased_since(1, &one), "a call that began later may be kept");
         for _ in 0..MOST_ERASED {
-            epochs.change(&Change::Erased(two.clone()));
+            epochs.change(&Change::Erased(BTreeSet::from(two)));
         }
-        assert!(epochs.erased_since(0, &BTreeSet::from([tag(3)])), "what is not known any more counts as erased");
+        assert!(epochs.erased_since(0, &[tag(3)]), "what is not known any more counts as erased");
         assert!(!epochs.erased_since(epochs.last(), &two));
     }
 }

@@ -5,8 +5,11 @@
 //! that is its lease. When the key is gone, the node's own lease has ended too, and by then it serves no watchlist answer from
 //! memory until it has caught up.
 //!
+//! Numbers only grow, even if Redis loses what it holds, or a part of it: they begin with its clock. So a node that sees
+//! fewer changes than numbers knows that it has missed some.
+//!
 //! Invariants: a node's own lease ends before its key in Redis does; a change that was answered as done was taken by every
-//! node, or by the end of its lease; a node that missed more than the list holds empties its memory.
+//! node, or by the end of its lease; a node that missed what the list does not hold empties its memory.
 
 use super::epoch::{Change, Epoch, Epochs, Table};
 use super::memory::Memory;
@@ -38,18 +41,39 @@ const GONE: Duration = Duration::from_secs(600);
 /// What one question of an operator's order may take.
 const ORDER: Duration = Duration::from_secs(2);
 
+/// What is not ours among what all nodes share is taken away, and counts as lost: epochs, number, list. The number begins
+/// with the time, in milliseconds; nobody gives as many orders.
+macro_rules! shared {
+    ($script:literal) => {
+        concat!(
+            r"
+            local kinds = {'hash', 'string', 'zset'}
+            for at, kind in ipairs(kinds) do
+              local is = redis.call('TYPE', KEYS[at]).ok
+              if is ~= kind and is ~= 'none' then redis.call('DEL', KEYS[at]) end
+            end
+            if not tonumber(redis.call('GET', KEYS[2]) or '') then
+              local now = redis.call('TIME')
+              redis.call('SET', KEYS[2], now[1] .. string.format('%03d', math.floor(now[2] / 1000)))
+            end
+            ",
+            $script
+        )
+    };
+}
+
 /// Looks: makes what epochs are missing, and tells all of them and every change since the last look.
+/// KEYS: epochs, number, list.
 static LOOK_UP: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(shared!(
         r"
         for at = 2, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
         return {
-          tonumber(redis.call('GET', KEYS[2]) or '0'),
-          tonumber(redis.call('GET', KEYS[4]) or '0'),
+          tonumber(redis.call('GET', KEYS[2])),
           redis.call('HGETALL', KEYS[1]),
           redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[1], '+inf', 'WITHSCORES'),
-        }",
-    )
+        }"
+    ))
 });
 
 /// Says that this node has taken every change up to a number, and what it removed.
@@ -57,6 +81,8 @@ static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+        local roll = redis.call('TYPE', KEYS[2]).ok
+        if roll ~= 'zset' and roll ~= 'none' then redis.call('DEL', KEYS[2]) end
         redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
         for at = 3, #KEYS do
           redis.call('INCRBY', KEYS[at], ARGV[at + 1])
@@ -67,21 +93,18 @@ static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Begins a change: a number, new epochs, tombstones, the list, and a word to everybody.
-/// KEYS: epochs, number, list, floor, then tombstones. ARGV: entry of the list, most, tombstone's time, channel, then fields.
+/// KEYS: epochs, number, list, then tombstones. ARGV: entry of the list, most, tombstone's time, channel, then fields.
 static BEGIN: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(shared!(
         r"
         local number = redis.call('INCR', KEYS[2])
         for at = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
-        for at = 5, #KEYS do redis.call('SET', KEYS[at], number, 'PX', ARGV[3]) end
+        for at = 4, #KEYS do redis.call('SET', KEYS[at], number, 'PX', ARGV[3]) end
         redis.call('ZADD', KEYS[3], number, number .. ':' .. ARGV[1])
-        while redis.call('ZCARD', KEYS[3]) > tonumber(ARGV[2]) do
-          local oldest = redis.call('ZPOPMIN', KEYS[3])
-          redis.call('SET', KEYS[4], oldest[2])
-        end
+        redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[2])
         redis.call('PUBLISH', ARGV[4], number)
-        return number",
-    )
+        return number"
+    ))
 });
 
 /// This node among the others.
@@ -122,7 +145,7 @@ impl Removed {
     }
 }
 
-type Look = (u64, u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
+type Look = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
 impl Nodes {
     pub(super) fn new(level2: Arc<Level2>, memory: Arc<Memory>, epochs: Arc<Epochs>, clock: Clock) -> Self {
@@ -193,26 +216,26 @@ impl Nodes {
     /// Catches up, before an answer from memory is given by a node whose lease has ended.
     pub(super) async fn confirm(&self, budget: &Budget) {
         if !self.is_current() {
-            // Another look may be under way, and take longer than this one has.
-            let _ = tokio::time::timeout(budget.left(), self.look(budget)).await;
+            let _: Result<(), LinkError> = self.look(budget).await;
         }
     }
 
     async fn look(&self, budget: &Budget) -> Result<(), LinkError> {
-        let _turn = self.looking.lock().await;
+        // Another look may be under way, and take longer than this one has.
+        let Some(_turn) = budget.wait(self.looking.lock()).await else { return Err(LinkError::Out) };
         let began = self.clock.now().saturating_duration_since(self.origin);
         let (known, era) = (self.epochs.last(), self.epochs.table().era);
         let mut script = LOOK_UP.key(self.names().one("epochs"));
-        script.key(self.names().one("number")).key(self.names().one("changes")).key(self.names().one("floor"));
+        script.key(self.names().one("number")).key(self.names().one("changes"));
         script.arg(known);
         for name in Subject::ALL.map(Subject::as_str).into_iter().chain([ERA]) {
             script.arg(name).arg(&vault::random::<16>());
         }
-        let (number, floor, fields, changes): Look = self.link().script(budget, &script).await?;
+        let (number, fields, changes): Look = self.link().script(budget, &script).await?;
         let Some(table) = table(&fields) else { return Err(LinkError::Unexpected) };
         let mut removed = Vec::new();
-        if table.era != era || floor > known {
-            // The first look; or Redis has lost what it knew; or we have missed more than it keeps.
+        if table.era != era || number.checked_sub(known) != Some(changes.len() as u64) {
+            // The first look; or Redis has lost some of what it knew; or we have missed more than it keeps.
             self.memory.clear();
             self.epochs.forget(number);
         } else {
@@ -262,7 +285,7 @@ impl Nodes {
     async fn begin(&self, change: &Change) -> Result<u64, LinkError> {
         let names = self.names();
         let mut script = BEGIN.key(names.one("epochs"));
-        script.key(names.one("number")).key(names.one("changes")).key(names.one("floor"));
+        script.key(names.one("number")).key(names.one("changes"));
         if let Change::Erased(tags) = change {
             for tag in tags {
                 script.key(names.tombstone(tag));
@@ -321,8 +344,14 @@ impl Nodes {
             Script::new(
                 r"
                 for _, key in ipairs(KEYS) do
-                  local entries = redis.call('SPOP', key, 500)
-                  if #entries > 0 then return {#entries, redis.call('UNLINK', unpack(entries))} end
+                  local is = redis.call('TYPE', key).ok
+                  if is == 'set' then
+                    local entries = redis.call('SPOP', key, 500)
+                    return {#entries, redis.call('UNLINK', unpack(entries))}
+                  elseif is ~= 'none' then
+                    redis.call('DEL', key)
+                    return {-1, 0}
+                  end
                 end
                 return {0, 0}",
             )
@@ -333,10 +362,14 @@ impl Nodes {
             script.key(self.names().tag(tag));
         }
         loop {
-            let (taken, unlinked): (u64, u64) = self.link().script(&Budget::of(ORDER), &script).await?;
+            let (taken, unlinked): (i64, u64) = self.link().script(&Budget::of(ORDER), &script).await?;
             removed += unlinked;
-            if taken == 0 {
-                return Ok(removed);
+            match taken {
+                0 => return Ok(removed),
+                // Somebody else's value stood in the place of the list. What was filed there is not known any more, and one
+                // of it is somebody who is to be forgotten: all go.
+                ..0 => removed += self.sweep("*", "*").await?,
+                _ => {}
             }
         }
     }
@@ -427,6 +460,40 @@ fn parse(entry: &[u8]) -> Option<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::byte_size::ByteSize;
+    use crate::config::{self, RedisTarget};
+    use crate::vault::Vault;
+    use secrecy::SecretBox;
+
+    /// Another look may take its time; a request that needs one has its own.
+    #[tokio::test]
+    async fn a_request_waits_its_turn_to_look_within_its_budget() {
+        let target = RedisTarget { url: "redis://127.0.0.1:1/".into(), extra_ca: None };
+        let link = Link::new(&target, &[]).unwrap();
+        let nothing = config::State {
+            path: "unused".into(),
+            root_key: SecretBox::new(Box::new([0; 32])),
+            encryption_keys: Vec::new(),
+            redis: None,
+            redis_timeout: Duration::ZERO,
+            retention: config::Retention {
+                owners: Duration::ZERO,
+                delivered_callbacks: Duration::ZERO,
+                dead_letters: Duration::ZERO,
+                ledger: Duration::ZERO,
+            },
+        };
+        let level2 = Level2::new(link, &[1; 32], Vault::new(&nothing), Clock::system());
+        let (memory, epochs) = (Memory::new(ByteSize::mib(1)), Epochs::new());
+        let nodes = Nodes::new(Arc::new(level2), Arc::new(memory), Arc::new(epochs), Clock::system());
+        let _other = nodes.looking.lock().await;
+        tokio::time::pause();
+        let (budget, began) = (Budget::of(Duration::from_millis(50)), tokio::time::Instant::now());
+        nodes.confirm(&budget).await;
+        nodes.confirm(&budget).await;
+        assert!(began.elapsed() <= Duration::from_millis(52), "{:?}", began.elapsed());
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
 
     #[test]
     fn a_change_is_read_as_it_was_written() {

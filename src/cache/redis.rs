@@ -13,12 +13,12 @@ use crate::link::{Budget, Link, LinkError};
 use crate::person::Tag;
 use crate::splice::Spliced;
 use crate::vault::{self, Vault};
-use redis::Script;
+use redis::{Script, ScriptInvocation};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How long a node leads without a word. It renews while its call is under way, so this is what a node's death costs the
 /// others, and three times what a busy node may be late.
@@ -27,18 +27,32 @@ const LEASE: Duration = Duration::from_secs(3);
 pub(super) const RENEWAL: Duration = Duration::from_secs(1);
 /// How long an answer that is not kept lies there for the nodes that wait for it; they are told at once.
 const LANDED: Duration = Duration::from_secs(5);
-/// What storing may take, for which nobody waits.
-const STORING: Duration = Duration::from_secs(1);
+/// What telling other nodes may take, for which nobody waits.
+const TELLING: Duration = Duration::from_secs(1);
+/// What is being told at a time, more than a Redis that is well lets wait. What finds no place is not told: others ask for
+/// themselves.
+const MOST_TOLD: usize = 1024;
 
-/// The entry, or whose turn it is. A value of another program's is taken away: it would be in the way of ours.
+/// A script that reads by `text`: another program's value is taken away, it would be in the way of ours.
+macro_rules! reading {
+    ($script:literal) => {
+        concat!(
+            r"
+            local function text(key)
+              local value = redis.pcall('GET', key)
+              if type(value) == 'table' and value.err then redis.call('DEL', key) return false end
+              return value
+            end
+            ",
+            $script
+        )
+    };
+}
+
+/// The entry, or whose turn it is.
 static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(reading!(
         r"
-        local function text(key)
-          local value = redis.pcall('GET', key)
-          if type(value) == 'table' and value.err then redis.call('DEL', key) return false end
-          return value
-        end
         local entry = text(KEYS[1])
         if entry then return {'entry', entry, redis.call('PTTL', KEYS[1])} end
         if ARGV[1] == '' then return {'nothing', '', 0} end
@@ -47,40 +61,49 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
           if landed then return {'landed', landed, 0} end
         end
         if text(KEYS[2]) then
-          redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
-          return {'wait', '', redis.call('PTTL', KEYS[2])}
+          local left = redis.call('PTTL', KEYS[2])
+          -- One that does not end by itself, or not in time, is no lease of ours.
+          if left >= 0 and left <= tonumber(ARGV[2]) then
+            redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
+            return {'wait', '', left}
+          end
         end
         redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-        return {'lead', '', 0}",
-    )
+        return {'lead', '', 0}"
+    ))
 });
 
 /// Renews a lease that is still ours.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0",
-    )
+    Script::new(reading!(
+        "if text(KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+    ))
 });
 
 /// Ends a lease that is still ours, and wakes who waits: they look whose turn it is.
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(reading!(
         r"
-        if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+        if text(KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
         if redis.call('DEL', KEYS[2]) == 1 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
-        return 1",
-    )
+        return 1"
+    ))
 });
 
 /// Stores an entry, unless somebody in it was erased since its call began; files it under its tags; ends the lease.
+/// Where it can't be filed it is not stored: an erasure would not find it. What stands there is left for an erasure to see.
 /// KEYS: entry, lease, wanted, the copy that outlives the entry, then a tag's set and its tombstone in turn.
 static STORE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(reading!(
         r"
         local stored = 1
         for at = 5, #KEYS, 2 do
-          local erased = redis.call('GET', KEYS[at + 1])
-          if erased and tonumber(erased) > tonumber(ARGV[4]) then stored = 0 end
+          local filed = redis.call('TYPE', KEYS[at]).ok
+          if filed ~= 'set' and filed ~= 'none' then stored = 0 end
+          if redis.call('EXISTS', KEYS[at + 1]) == 1 then
+            local erased = tonumber(text(KEYS[at + 1]) or '')
+            if not erased or erased > tonumber(ARGV[4]) then stored = 0 end
+          end
         end
         if stored == 1 then
           local keep = tonumber(ARGV[3])
@@ -94,24 +117,24 @@ static STORE: LazyLock<Script> = LazyLock::new(|| {
             if redis.call('PTTL', KEYS[at]) < keep then redis.call('PEXPIRE', KEYS[at], keep) end
           end
         end
-        if ARGV[1] ~= '' and redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+        if ARGV[1] ~= '' and text(KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
         redis.call('DEL', KEYS[3])
         redis.call('PUBLISH', ARGV[5], ARGV[6])
-        return stored",
-    )
+        return stored"
+    ))
 });
 
 /// Leaves an answer that is not kept to those who wait for it, if anybody does, and ends the lease.
 static LAND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(reading!(
         r"
-        if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+        if text(KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
         if redis.call('DEL', KEYS[2]) == 1 then
           redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
           redis.call('PUBLISH', ARGV[4], ARGV[5])
         end
-        return 1",
-    )
+        return 1"
+    ))
 });
 
 /// How Redis served the cache, from the start.
@@ -136,6 +159,7 @@ pub(super) struct Level2 {
     clock: Clock,
     pub(super) counts: Arc<Counts>,
     waiting: Waiting,
+    telling: Semaphore,
 }
 
 /// What a claim comes to.
@@ -170,7 +194,15 @@ pub struct Lease {
 impl Level2 {
     pub(super) fn new(link: Link, root: &[u8; 32], vault: Vault, clock: Clock) -> Self {
         let names = Names(vault::namespace(root));
-        Self { link, names, vault, clock, counts: Arc::default(), waiting: Waiting::default() }
+        Self {
+            link,
+            names,
+            vault,
+            clock,
+            counts: Arc::default(),
+            waiting: Waiting::default(),
+            telling: Semaphore::new(MOST_TOLD),
+        }
     }
 
     /// Registers as one who waits for a key, before it is claimed: nothing is said in between.
@@ -225,20 +257,23 @@ impl Level2 {
                 return Claimed::Out;
             }
         };
-        let count = if what == "entry" { &self.counts.hits } else { &self.counts.misses };
+        let over = |entry: &Entry| self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime;
         match what.as_str() {
-            "entry" => match self.entry(place, &self.names.entry(place), &value, left) {
-                Some(entry) => {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    Claimed::Entry(entry)
-                }
-                None => {
-                    self.counts.damaged.fetch_add(1, Ordering::Relaxed);
-                    // It would be in everybody's way until its time is over.
-                    self.discard(place, &value, budget).await;
-                    Claimed::Nothing
-                }
-            },
+            "entry" => {
+                let count = match self.entry(place, &self.names.entry(place), &value, left) {
+                    Some(entry) if !over(&entry) => {
+                        self.counts.hits.fetch_add(1, Ordering::Relaxed);
+                        return Claimed::Entry(entry);
+                    }
+                    // Redis' clock is behind ours.
+                    Some(_) => &self.counts.misses,
+                    None => &self.counts.damaged,
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                // It would be in everybody's way: nobody leads while an answer seems to be there.
+                self.discard(place, &value, budget).await;
+                Claimed::Nothing
+            }
             "landed" => match self
                 .vault
                 .decrypt(&self.names.transient(key), &value)
@@ -249,13 +284,13 @@ impl Level2 {
                 None => Claimed::Nothing,
             },
             "lead" => {
-                count.fetch_add(1, Ordering::Relaxed);
+                self.counts.misses.fetch_add(1, Ordering::Relaxed);
                 let token = token.try_into().unwrap_or_default();
                 Claimed::Lead(Lease { level2: Arc::clone(self), key: key.clone(), token })
             }
             "wait" => Claimed::Wait(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
             _ => {
-                count.fetch_add(1, Ordering::Relaxed);
+                self.counts.misses.fetch_add(1, Ordering::Relaxed);
                 Claimed::Nothing
             }
         }
@@ -300,8 +335,12 @@ impl Level2 {
         script.arg(token).arg(value).arg(millis(entry.lifetime).max(1)).arg(place.began);
         script.arg(self.names.landed_channel()).arg(place.key.bytes());
         script.arg(spare).arg(millis(entry.grace));
-        let stored: Result<i64, LinkError> = self.link.script(&Budget::of(STORING), &script).await;
-        stored == Ok(1)
+        self.tell(&script).await == Ok(1)
+    }
+
+    async fn tell(&self, script: &ScriptInvocation<'_>) -> Result<i64, LinkError> {
+        let _place = self.telling.try_acquire().map_err(|_| LinkError::Out)?;
+        self.link.script(&Budget::of(TELLING), script).await
     }
 
     /// Keeps where the answer to a pending request will belong, by upstream's id.
@@ -310,7 +349,7 @@ impl Level2 {
         let value = self.vault.encrypt(&name, value);
         let mut command = redis::cmd("SET");
         let command = command.arg(name).arg(value).arg("PX").arg(millis(lifetime).max(1));
-        let _: Result<(), LinkError> = self.link.command(&Budget::of(STORING), command).await;
+        let _: Result<(), LinkError> = self.link.command(&Budget::of(TELLING), command).await;
     }
 
     /// What was noted by that id.
@@ -328,7 +367,7 @@ impl Lease {
         let level2 = &self.level2;
         let mut script = RENEW.key(level2.names.lease(&self.key));
         script.arg(&self.token).arg(millis(LEASE));
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.tell(&script).await;
     }
 
     /// Gives up without an answer: the next who waits leads.
@@ -337,7 +376,7 @@ impl Lease {
         let mut script = RELEASE.key(level2.names.lease(&self.key));
         script.key(level2.names.wanted(&self.key));
         script.arg(&self.token).arg(level2.names.landed_channel()).arg(self.key.bytes());
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.tell(&script).await;
     }
 
     /// Leaves an answer that is not kept to those who wait on other nodes.
@@ -349,7 +388,7 @@ impl Lease {
         script.key(level2.names.wanted(&self.key)).key(name);
         script.arg(&self.token).arg(value).arg(millis(LANDED));
         script.arg(level2.names.landed_channel()).arg(self.key.bytes());
-        let _: Result<i64, LinkError> = level2.link.script(&Budget::of(STORING), &script).await;
+        let _: Result<i64, LinkError> = level2.tell(&script).await;
     }
 }
 

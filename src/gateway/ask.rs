@@ -86,7 +86,7 @@ impl Gateway {
             && !hit.entry.pending
         {
             if let Some(asker) = &asker {
-                self.own_hit(asker, &hit, question.reference.as_deref()).await;
+                self.own_hit(asker, &hit, question.reference.as_deref(), &record.redis).await;
             }
             return Ok(from_entry(&hit, question.reference.as_deref(), route.name, record));
         }

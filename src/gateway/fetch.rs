@@ -35,8 +35,8 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// How old the word that a request is pending may be before upstream is asked what became of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What looking up where an answer belongs may take, in a call that upstream has answered.
-const SETTLING: Duration = Duration::from_millis(50);
+/// What looking up where the answer of a callback belongs may take, for which no request waits.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// What one call brought to all who asked.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(super) struct Landed {
     id: Option<String>,
     /// Whom it names.
     tags: Vec<Tag>,
+    /// Where a pending request was asked whose result this is, and what is kept there.
+    settled: Option<(Place, Arc<Entry>)>,
     took: Duration,
 }
 
@@ -71,7 +73,7 @@ impl Gateway {
                 return Err(Rejection::OnlyIfCached);
             }
             let landed = self.alone(live, ask, record).await?;
-            self.own_landed(asker.as_ref(), &landed, reference).await;
+            self.own_landed(asker.as_ref(), &landed, reference, &record.redis).await;
             return Ok(brought(&landed, Report::Bypass { detail }, CacheOutcome::Bypass, record));
         }
         if !directives.no_cache
@@ -90,14 +92,14 @@ impl Gateway {
             || directives.max_age.is_some() && self.known(live, &ask, None, record).await.is_some();
         if newer {
             let landed = self.alone(live, ask, record).await?;
-            self.own_landed(asker.as_ref(), &landed, reference).await;
+            self.own_landed(asker.as_ref(), &landed, reference, &record.redis).await;
             let stored = landed.is_stored();
             return Ok(brought(&landed, Report::Directed { stored }, CacheOutcome::Request, record));
         }
         match self.join(live, ask, record).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, record).await),
             Ok(Joined::Led(landed)) if !landed.is_failure() => {
-                self.own_landed(asker.as_ref(), &landed, reference).await;
+                self.own_landed(asker.as_ref(), &landed, reference, &record.redis).await;
                 let stored = landed.is_stored();
                 let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                 Ok(brought(&landed, Report::Miss { stored }, outcome, record))
@@ -108,7 +110,7 @@ impl Gateway {
                 // Nothing new, and it is upstream's fault: what is old may have to do.
                 if let Some(hit) = self.cache.look_up_stale(&place, &record.redis).await {
                     if let Some(asker) = &asker {
-                        self.own_hit(asker, &hit, reference).await;
+                        self.own_hit(asker, &hit, reference, &record.redis).await;
                     }
                     return Ok(from_stale(&hit, reference, route, record));
                 }
@@ -117,7 +119,7 @@ impl Gateway {
                         Ok(brought(&landed, Report::Miss { stored: false }, CacheOutcome::Miss, record))
                     }
                     Joined::Shared(landed, body) => {
-                        self.own_landed(asker.as_ref(), &landed, reference).await;
+                        self.own_landed(asker.as_ref(), &landed, reference, &record.redis).await;
                         Ok(collapsed(&landed.answer, body.with(reference), route, record))
                     }
                     Joined::Hit(hit) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, record).await),
@@ -136,15 +138,15 @@ impl Gateway {
         record: &mut Record,
     ) -> Response<ReplyBody> {
         if let Some(asker) = asker {
-            self.own_hit(asker, hit, reference).await;
+            self.own_hit(asker, hit, reference, &record.redis).await;
         }
         from_entry(hit, reference, route, record)
     }
 
     /// Makes who asked an owner of what a call brought.
-    async fn own_landed(&self, asker: Option<&Asker>, landed: &Landed, reference: Option<&[u8]>) {
+    async fn own_landed(&self, asker: Option<&Asker>, landed: &Landed, reference: Option<&[u8]>, redis: &Budget) {
         if let (Some(asker), Some(id)) = (asker, &landed.id) {
-            self.own(asker, id, reference, &landed.tags).await;
+            self.own(asker, id, reference, &landed.tags, redis).await;
         }
     }
 
@@ -247,8 +249,10 @@ impl Gateway {
             let lease = match self.cache.claim(&ask.place, &record.redis, patience).await {
                 Claim::Hit(hit) => return Ok(Joined::Hit(hit)),
                 Claim::Landed(told) => {
-                    let landed = told_here(told)?;
-                    leader.land(Ok(Arc::clone(&landed)));
+                    let outcome = told_here(told);
+                    // A failure, too: no herd follows.
+                    leader.land(outcome.clone());
+                    let landed = outcome?;
                     match landed.shared.clone() {
                         Some(body) => return Ok(Joined::Shared(landed, body)),
                         None => continue,
@@ -262,7 +266,7 @@ impl Gateway {
                 Ok(admission) => admission,
                 Err(refused) => {
                     if let Some(lease) = lease {
-                        lease.release().await;
+                        self.tasks.spawn(lease.release());
                     }
                     return Err(refused);
                 }
@@ -296,31 +300,45 @@ impl Gateway {
     ) -> Result<Arc<Landed>, Rejection> {
         let (gateway, live, permit) = (Arc::clone(self), Arc::clone(live), record.permit());
         let (done, landed) = tokio::sync::oneshot::channel();
+        let redis = Arc::new(Budget::of(record.redis.left()));
+        let spent = Arc::clone(&redis);
         self.tasks.spawn(async move {
-            let _held = permit;
             let (place, account) = (ask.place.clone(), ask.account);
             // A panic is a bug; it must not make every waiter send the same again.
-            let call = AssertUnwindSafe(gateway.call(&live, ask, admission)).catch_unwind();
+            let call = AssertUnwindSafe(gateway.call(&live, ask, admission, &redis)).catch_unwind();
             let called = renewing(call, lease.as_ref()).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
+            // What follows is for other nodes: who has its answer takes nobody's place, however long Redis takes.
+            drop(permit);
             if let Some(leader) = leader {
                 leader.land(answer.clone());
             }
             // Whoever asked may have gone away.
             let _ = done.send(answer.clone());
-            // Other nodes hear of it after those here, whom Redis need not keep waiting.
+            let landed = answer.as_ref().ok();
             let account = account.and_then(|index| live.accounts.get(index)).map(|account| &account.name);
-            match (answer.as_ref().ok().and_then(|landed| landed.entry.as_ref()), lease) {
+            match (landed.and_then(|landed| landed.entry.as_ref()), lease) {
                 (Some(entry), lease) => gateway.cache.publish(&place, entry, account, lease).await,
                 (None, Some(lease)) => lease.land(&told_elsewhere(&answer)).await,
                 (None, None) => {}
             }
+            if let Some((place, entry)) = landed.and_then(|landed| landed.settled.as_ref()) {
+                gateway.cache.publish(place, entry, account, None).await;
+            }
         });
+        let landed = landed.await;
+        record.redis.spend(spent.spent());
         // The task always sends, unless the process ends.
-        Ok(landed.await.map_err(|_| Rejection::Internal)??)
+        Ok(landed.map_err(|_| Rejection::Internal)??)
     }
 
-    async fn call(&self, live: &Live, ask: Ask, mut admission: Option<Admission>) -> Result<Landed, CallError> {
+    async fn call(
+        &self,
+        live: &Live,
+        ask: Ask,
+        mut admission: Option<Admission>,
+        redis: &Budget,
+    ) -> Result<Landed, CallError> {
         let started = self.clock.now();
         if let Some(admission) = &mut admission {
             admission.start(None);
@@ -379,6 +397,7 @@ impl Gateway {
         tags.append(&mut self.persons.in_json(&answer.body));
         let kept = !ask.directives.no_store && ask.bypass.is_none();
         let entry = if kept { self.keep(&ask.place, &answer, &spliced, tags.clone()) } else { None };
+        let mut settled = None;
         if let (Some(account), Some(entry)) = (account, &entry) {
             match (entry.pending, &entry.id, subject) {
                 (true, Some(id), Subject::Bank) => {
@@ -386,7 +405,7 @@ impl Gateway {
                 }
                 (false, _, Subject::BankGet) => {
                     if let Some((path, id)) = target.path().rsplit_once('/') {
-                        self.settle(&account.name, Some(path), id, &answer).await;
+                        settled = self.settle(&account.name, Some(path), id, &answer, redis).await;
                     }
                 }
                 _ => {}
@@ -399,7 +418,7 @@ impl Gateway {
                 || ask.seal.as_ref().is_some_and(|seal| quoted(format!("{}:", seal.tenant()).as_bytes())));
         let id = if is_record { id_of(&spliced) } else { None };
         let tags = tags.into_iter().collect();
-        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, id, tags, took })
+        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, id, tags, settled, took })
     }
 
     fn keep(&self, place: &Place, answer: &Collected, spliced: &Spliced, tags: BTreeSet<Tag>) -> Option<Arc<Entry>> {
@@ -417,24 +436,33 @@ impl Gateway {
                 self.ledger.settle(&account, &id, outcome);
             }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-            self.settle(&account, None, &id, &Collected { status: StatusCode::OK, headers, body }).await;
+            let answer = Collected { status: StatusCode::OK, headers, body };
+            if let Some((place, entry)) = self.settle(&account, None, &id, &answer, &Budget::of(SETTLING)).await {
+                self.cache.publish(&place, &entry, Some(&account), None).await;
+            }
         }
     }
 
-    /// Gives the final answer to a pending request its place: who asks the same from now on gets it. `path` is where it was
-    /// asked for, if it was.
-    async fn settle(&self, account: &AccountName, path: Option<&str>, id: &str, answer: &Collected) {
-        let Some(awaited) = self.cache.awaited(account, id, &Budget::of(SETTLING)).await else { return };
+    /// Gives the final answer to a pending request its place: who asks the same here from now on gets it, and who asks
+    /// elsewhere once it is published. `path` is where it was asked for, if it was.
+    async fn settle(
+        &self,
+        account: &AccountName,
+        path: Option<&str>,
+        id: &str,
+        answer: &Collected,
+        redis: &Budget,
+    ) -> Option<(Place, Arc<Entry>)> {
+        let awaited = self.cache.awaited(account, id, redis).await?;
         // Another version of the API says the same in another shape.
         if path.is_some_and(|path| awaited.path != path) {
-            return;
+            return None;
         }
         let spliced = Spliced::split(&answer.body, Absent::Insert).unwrap_or_else(|| Spliced::whole(&answer.body));
         let mut tags = awaited.tags;
         tags.append(&mut self.persons.in_json(&answer.body));
-        if let Some(entry) = self.keep(&awaited.place, answer, &spliced, tags) {
-            self.cache.publish(&awaited.place, &entry, Some(account), None).await;
-        }
+        let entry = self.keep(&awaited.place, answer, &spliced, tags)?;
+        Some((awaited.place, entry))
     }
 }
 
@@ -488,7 +516,15 @@ fn told_here(told: Told) -> Outcome {
             let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
             let answer = Collected { status, headers, body: Bytes::new() };
             let id = shared.as_ref().filter(|_| answer.status.is_success()).and_then(id_of);
-            Ok(Arc::new(Landed { answer, shared, entry: None, id, tags: Vec::new(), took: Duration::ZERO }))
+            Ok(Arc::new(Landed {
+                answer,
+                shared,
+                entry: None,
+                settled: None,
+                id,
+                tags: Vec::new(),
+                took: Duration::ZERO,
+            }))
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Gateway;
 use crate::cache::{Entry, Hit};
+use crate::link::Budget;
 use crate::name::{AccountName, CallbackType, TenantName};
 use crate::person::Tag;
 use crate::splice::Spliced;
@@ -81,8 +82,8 @@ impl Owners {
     }
 
     /// Makes the team an owner. Where it can't be written the answer is worth no less, and the team will not be able to
-    /// look at it by its id.
-    async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, awaits: bool, tags: &[Tag]) {
+    /// look at it by its id. A Redis that takes longer than the request can wait has it soon after.
+    async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, awaits: bool, tags: &[Tag], redis: &Budget) {
         let name =
             self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
         let newest = self.hashes[0].hash_one(reference);
@@ -97,15 +98,42 @@ impl Owners {
             asked: asker.asked,
         };
         if !awaits && let Some(known) = self.known.get(&name) {
-            if known.swap(newest, Ordering::Relaxed) != newest && self.late.try_send(owning()).is_ok() {
-                self.sent.fetch_add(1, Ordering::Relaxed);
+            if known.swap(newest, Ordering::Relaxed) != newest {
+                self.write_late(owning());
             }
             return;
         }
-        match self.state.own(owning()).await {
-            Ok(()) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
-            Err(error) => tracing::warn!(%error, "an owner was not written"),
+        match self.within(redis, self.state.own(owning())).await {
+            Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
+            Some(Err(error)) => tracing::warn!(%error, "an owner was not written"),
+            // It may have been done: to do it again changes nothing.
+            None => self.write_late(owning()),
         }
+    }
+
+    fn write_late(&self, owning: Owning) {
+        if self.late.try_send(owning).is_ok() {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for state no longer than a request may wait for Redis, if that is where state is.
+    async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
+        match self.state {
+            State::Sqlite(_) => Some(work.await),
+            State::Redis(_) => redis.wait(work).await,
+        }
+    }
+
+    /// As [`of`](Self::of), within what a request may wait for Redis.
+    pub(super) async fn told(
+        &self,
+        tenant: &TenantName,
+        account: &AccountName,
+        id: &str,
+        redis: &Budget,
+    ) -> Result<(Option<Owner>, bool), StateError> {
+        self.within(redis, self.of(tenant, account, id)).await.unwrap_or(Err(StateError::Unavailable))
     }
 
     /// The team's part in a record, and whether anybody else is known to own it.
@@ -126,15 +154,15 @@ impl Owners {
 
 impl Gateway {
     /// Makes the team an owner of what its own question, or one that it shared, was answered with.
-    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag]) {
-        self.owners.own(asker, id, reference, true, tags).await;
+    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag], redis: &Budget) {
+        self.owners.own(asker, id, reference, true, tags, redis).await;
     }
 
     /// Makes the team an owner of what it was answered with from the cache; the callback that a call would have caused is
     /// made here.
-    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>) {
+    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
         let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
-        self.owners.own(asker, id, reference, *pending, tags).await;
+        self.owners.own(asker, id, reference, *pending, tags, redis).await;
         if *pending {
             return;
         }

@@ -14,11 +14,12 @@ use crate::cache::{Report, Scope, Subject};
 use crate::call::{
     self, Answer, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody, Seals,
 };
+use crate::link::Budget;
 use crate::name::RouteName;
 use crate::reply::{Rejection, ReplyBody};
 use crate::route::Route;
 use crate::splice::Absent;
-use crate::state::Owner;
+use crate::state::{Owner, StateError};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{self, Collected, Outgoing, OutgoingBody};
@@ -39,6 +40,16 @@ enum Known {
     Unknown { taken: bool },
     /// State can't be asked.
     Untold,
+}
+
+impl Known {
+    fn by(told: Result<(Option<Owner>, bool), StateError>) -> Self {
+        match told {
+            Ok((Some(owner), _)) => Self::Own(owner),
+            Ok((None, taken)) => Self::Unknown { taken },
+            Err(_) => Self::Untold,
+        }
+    }
 }
 
 /// What a team may see of a record that upstream has.
@@ -69,7 +80,7 @@ impl Gateway {
         readable(&mut headers);
         let id = route.id.clone().ok_or(Rejection::Internal)?;
         let (name, asker) = (route.name, asker(tenant, &route, record));
-        let known = self.known_owner(tenant, &id).await;
+        let known = self.known_owner(tenant, &id, &record.redis).await;
         let scope = Scope::shared(&tenant.account);
         let ask = self.plain(&scope, Subject::BankGet, Some(tenant), directives, route, headers);
         let Known::Own(owner) = known else {
@@ -78,7 +89,7 @@ impl Gateway {
             }
             // Nothing from memory: how long the answer takes would tell that somebody else knows the id.
             let landed = self.alone(live, ask, record).await?;
-            let seen = self.see(live, tenant, &asker, &id, &known, &landed.answer).await?;
+            let seen = self.see(live, tenant, &asker, (&id, &known), &landed.answer, &record.redis).await?;
             let report = Report::Directed { stored: landed.is_stored() };
             return self.shown(live, tenant, &landed, seen, brought(&landed, report, CacheOutcome::Request, record));
         };
@@ -176,7 +187,7 @@ impl Gateway {
                 Record::read(&answer.body, &own).filter(|_| answer.status.is_success())
             {
                 let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
-                self.own(&asker, &id, reference.as_deref(), &tags).await;
+                self.own(&asker, &id, reference.as_deref(), &tags, &record.redis).await;
             }
             return Ok(whole(answer.status, answer.headers, ReplyBody::full(answer.body)));
         };
@@ -189,7 +200,7 @@ impl Gateway {
             let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
             // What a recapture brings has the reference that the record was made with.
             let reference = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference);
-            self.own(&asker, id, reference.as_deref(), &tags).await;
+            self.own(&asker, id, reference.as_deref(), &tags, &record.redis).await;
         }
         Ok(with_body(answer, made.own()))
     }
@@ -207,9 +218,9 @@ impl Gateway {
         readable(&mut headers);
         let asker = asker(tenant, &route, record);
         if let Some(id) = route.id.clone() {
-            let known = self.known_owner(tenant, &id).await;
+            let known = self.known_owner(tenant, &id, &record.redis).await;
             let answer = self.get(live, tenant, route.name, route.target.clone(), headers, record).await?;
-            return match self.see(live, tenant, &asker, &id, &known, &answer).await? {
+            return match self.see(live, tenant, &asker, (&id, &known), &answer, &record.redis).await? {
                 Seen::Own(body) => Ok(with_body(answer, body)),
                 Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
                 Seen::Nothing => Ok(self.failed(live, tenant, answer)),
@@ -260,7 +271,7 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = route.id.as_deref().ok_or(Rejection::Internal)?;
-        let known = self.known_owner(tenant, id).await;
+        let known = self.known_owner(tenant, id, &record.redis).await;
         if matches!(known, Known::Own(_)) {
             return Ok(None);
         }
@@ -268,7 +279,7 @@ impl Gateway {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.get(live, tenant, RouteName::CaptureGet, target, headers, record).await?;
-        match self.see(live, tenant, asker, id, &known, &answer).await? {
+        match self.see(live, tenant, asker, (id, &known), &answer, &record.redis).await? {
             Seen::Own(_) => Ok(None),
             Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
             Seen::Nothing => Ok(Some(self.failed(live, tenant, answer))),
@@ -276,12 +287,8 @@ impl Gateway {
     }
 
     /// Whose a record is, by state.
-    async fn known_owner(&self, tenant: &Tenant, id: &str) -> Known {
-        match self.owners.of(&tenant.name, &tenant.account, id).await {
-            Ok((Some(owner), _)) => Known::Own(owner),
-            Ok((None, taken)) => Known::Unknown { taken },
-            Err(_) => Known::Untold,
-        }
+    async fn known_owner(&self, tenant: &Tenant, id: &str, redis: &Budget) -> Known {
+        Known::by(self.owners.told(&tenant.name, &tenant.account, id, redis).await)
     }
 
     /// What the team may see of upstream's answer about a record. A seal makes it the owner where state has forgotten it.
@@ -290,9 +297,9 @@ impl Gateway {
         live: &Live,
         tenant: &Tenant,
         asker: &Asker,
-        id: &str,
-        known: &Known,
+        (id, known): (&str, &Known),
         answer: &Collected,
+        redis: &Budget,
     ) -> Result<Seen, Rejection> {
         if !answer.status.is_success() {
             return Ok(Seen::Nothing);
@@ -309,7 +316,7 @@ impl Gateway {
         match (ownership, known) {
             (Ownership::Own, _) => {
                 let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
-                self.own(asker, id, record.reference.as_deref(), &tags).await;
+                self.own(asker, id, record.reference.as_deref(), &tags, redis).await;
                 Ok(Seen::Own(record.own()))
             }
             (Ownership::Foreign, _) => Ok(Seen::Nothing),
@@ -361,11 +368,15 @@ impl Gateway {
             let own = match (record.ownership(seal), &record.id) {
                 (Ownership::Own, _) => true,
                 (Ownership::Foreign, _) | (Ownership::Unsealed, None) => false,
-                (Ownership::Unsealed, Some(id)) => match self.known_owner(tenant, id).await {
-                    Known::Own(_) => true,
-                    Known::Unknown { taken } => tenant.owns_unsealed && !taken,
-                    Known::Untold => return Err(Rejection::OwnerUnknown),
-                },
+                // As many look-ups as the page has of them, and no answer without: nothing that a request's share of
+                // waiting for Redis is for.
+                (Ownership::Unsealed, Some(id)) => {
+                    match Known::by(self.owners.of(&tenant.name, &tenant.account, id).await) {
+                        Known::Own(_) => true,
+                        Known::Unknown { taken } => tenant.owns_unsealed && !taken,
+                        Known::Untold => return Err(Rejection::OwnerUnknown),
+                    }
+                }
             };
             if own {
                 kept.insert(place);

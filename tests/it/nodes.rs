@@ -1,6 +1,6 @@
 //! Several gateways that share a cache by Redis.
 
-use crate::support::{Held, Redis, Rig, Upstream, Wire, answer, until};
+use crate::support::{Held, Redis, RedisProxy, Rig, Spoil, Upstream, Wire, answer, until};
 use redis::cmd;
 use serde_json::json;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const BANK_2: &str = "/v2.2/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 
 fn account(number: &str, reference: &str) -> String {
@@ -230,6 +232,96 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     }
 }
 
+/// Three nodes, of which the third reaches Redis by a way that loses messages, or everything.
+async fn three(redis: &Redis, held: &Held) -> (Rig, Rig, Rig, RedisProxy) {
+    let proxy = RedisProxy::to(redis.addr()).await;
+    let a = Rig::builder().secret("OTHER", &proxy.url()).redis(redis).upstream(held.url()).start().await;
+    let c = a.another_with(|text| text.replace(r#"url = { env = "REDIS" }"#, r#"url = { env = "OTHER" }"#)).await;
+    (a.another().await, a, c, proxy)
+}
+
+async fn is_stored(node: &Rig, number: &str) -> bool {
+    let ask = node.post("lending", BANK, account(number, "z")).header("cache-control", "only-if-cached");
+    match ask.send().await.status {
+        200 => true,
+        504 => false,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waited_for() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let (b, a, c, proxy) = three(&redis, &held).await;
+    for round in 0..3 {
+        held.release(2);
+        for number in ["12", "123"] {
+            for node in [&a, &b, &c] {
+                assert_eq!(node.post("lending", BANK, account(number, "x")).send().await.status, 200);
+            }
+        }
+        // On the node that will not hear of it a call about the same person is under way.
+        let before = held.arrived();
+        let mut under_way = JoinSet::new();
+        under_way.spawn(c.post("payments", BANK_2, account("12", "y")).send());
+        held.holds(before + 1).await;
+        proxy.spoil(Spoil::DropPushes);
+        let lost = proxy.spoiled();
+        let (order, began) = (json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string(), Instant::now());
+        let erased = a.operator("POST", "/v1/erase").json(order).send().await;
+        let took = began.elapsed();
+        // Asked first: what it has in memory now, it had when the order was answered.
+        assert!(!is_stored(&c, "12").await, "its memory was not clean when the order was answered");
+        assert_eq!(erased.status, 200, "{}", erased.text());
+        assert_eq!(erased.json()["removed"]["memory"], 3);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(proxy.spoiled() > lost, "no message was lost");
+        held.release(1);
+        assert_eq!(under_way.join_next().await.expect("a call").expect("an answer").status, 200);
+        for node in [&a, &b, &c] {
+            assert!(!is_stored(node, "12").await);
+            assert!(is_stored(node, "123").await, "somebody else");
+            let other = node.post("lending", BANK_2, account("12", "z")).header("cache-control", "only-if-cached");
+            assert_eq!(other.send().await.status, 504, "what was under way is not kept");
+        }
+        proxy.spoil(Spoil::Pass);
+        let purged = a.operator("POST", "/v1/cache/purge").json(r#"{"all":true}"#).send().await;
+        assert_eq!(purged.status, 200, "round {round}: {}", purged.text());
+    }
+    for node in [c, b, a] {
+        node.stop().await;
+    }
+}
+
+/// What a node that is cut off has in its memory can't be taken away: the order says so, and is to be given again.
+#[tokio::test]
+async fn an_erasure_names_the_node_that_it_did_not_reach() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let (b, a, c, proxy) = three(&redis, &held).await;
+    held.release(1);
+    for node in [&a, &b, &c] {
+        assert_eq!(node.post("lending", BANK, account("12", "x")).send().await.status, 200);
+    }
+    proxy.spoil(Spoil::Swallow);
+    let order = json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string();
+    let erased = a.operator("POST", "/v1/erase").json(order.clone()).send().await;
+    assert_eq!(erased.status, 503, "{}", erased.text());
+    let left = erased.json()["left"].clone();
+    assert!(left.as_array().is_some_and(|left| left.len() == 1), "{left}");
+    assert!(left[0].as_str().is_some_and(|node| node.starts_with("node ")), "{left}");
+    for node in [&a, &b] {
+        assert!(!is_stored(node, "12").await);
+    }
+    proxy.spoil(Spoil::Pass);
+    c.metric_becomes("iluma_gateway_redis_up", |up| up == 1.0).await;
+    let again = a.operator("POST", "/v1/erase").json(order).send().await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert!(!is_stored(&c, "12").await);
+    for node in [c, b, a] {
+        node.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_purge_reaches_every_node() {
     let redis = Redis::start().await;
@@ -266,6 +358,52 @@ async fn a_purge_reaches_every_node() {
             }
         }
     }
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_under_way_at_a_purge_is_kept_by_no_node() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    for (round, order) in [json!({"route": "bank"}), json!({"all": true})].into_iter().enumerate() {
+        let mut under_way = JoinSet::new();
+        under_way.spawn(b.post("lending", BANK, account("12", "x")).send());
+        held.holds(round + 1).await;
+        let purged = a.operator("POST", "/v1/cache/purge").json(order.to_string()).send().await;
+        assert_eq!(purged.status, 200, "{}", purged.text());
+        held.release(1);
+        assert_eq!(under_way.join_next().await.expect("a call").expect("an answer").status, 200);
+        assert!(!is_stored(&a, "12").await && !is_stored(&b, "12").await, "{order}");
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+/// Redis still has the entry: its clock is not ours. That is nobody's leave to ask without the others.
+#[tokio::test]
+async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    held.release(1);
+    a.post("lending", BANK, account("12", "x")).send().await;
+    until("the answer is in Redis", || !redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).is_empty()).await;
+    for node in [&a, &b] {
+        node.clock.advance(Duration::from_secs(8 * 24 * 3600));
+    }
+    let mut crowd = JoinSet::new();
+    for node in [&a, &b].repeat(5) {
+        crowd.spawn(node.post("payments", BANK, account("12", "y")).send());
+    }
+    for node in [&a, &b] {
+        node.metric_becomes("iluma_gateway_in_flight", |count| count == 5.0).await;
+    }
+    until("the other node waits", || !redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:wanted:*")).is_empty()).await;
+    held.release(10);
+    assert!(crowd.join_all().await.iter().all(|answer| answer.status == 200));
+    assert_eq!(held.arrived(), 2);
     b.stop().await;
     a.stop().await;
 }

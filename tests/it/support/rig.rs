@@ -233,8 +233,12 @@ impl RigBuilder {
 
     /// Lets the gateway share what it knows by this server. Its patience is a busy machine's.
     pub fn redis(self, redis: &super::Redis) -> Self {
-        self.secret("REDIS", &redis.url())
-            .section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
+        self.redis_at(&redis.url())
+    }
+
+    /// The same by the way that a URL names.
+    pub fn redis_at(self, url: &str) -> Self {
+        self.secret("REDIS", url).section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.

@@ -1,0 +1,152 @@
+//! Stands between a gateway and its Redis, and spoils what Redis says.
+
+use super::Upstream;
+use bytes::{Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// What becomes of an answer on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoil {
+    /// Nothing.
+    Pass,
+    /// It comes later, each by another time between nothing and twice this; in order.
+    Late(Duration),
+    /// Published messages are lost; answers pass.
+    DropPushes,
+    /// It never comes.
+    Swallow,
+    /// Its first half comes, and the connection ends.
+    Cut,
+    /// These bytes come in its place.
+    Instead(&'static [u8]),
+}
+
+/// A proxy that runs until it is dropped.
+pub struct RedisProxy {
+    listener: Upstream,
+    spoil: Arc<Mutex<Spoil>>,
+    spoiled: Arc<AtomicUsize>,
+}
+
+impl RedisProxy {
+    pub async fn to(redis: SocketAddr) -> Self {
+        let (spoil, spoiled) = (Arc::new(Mutex::new(Spoil::Pass)), Arc::new(AtomicUsize::new(0)));
+        let shared = (Arc::clone(&spoil), Arc::clone(&spoiled));
+        let listener = Upstream::on_connection(move |client| {
+            let (spoil, spoiled) = shared.clone();
+            async move {
+                // Where there is no Redis the connection ends, as it would without us.
+                let Ok(server) = TcpStream::connect(redis).await else { return };
+                let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
+                let ((mut from_client, to_client), (from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                // As many answers as can be on their way at a time.
+                let (send, receive) = mpsc::channel(4096);
+                // Whichever ends first ends the others.
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                    () = take(from_server, send, &spoil, &spoiled) => {}
+                    () = deliver(receive, to_client) => {}
+                }
+            }
+        })
+        .await;
+        Self { listener, spoil, spoiled }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.listener.addr())
+    }
+
+    /// From now on, also on connections that are open.
+    pub fn spoil(&self, spoil: Spoil) {
+        *self.spoil.lock().expect("a fault") = spoil;
+    }
+
+    /// Answers and messages that did not pass as they were.
+    pub fn spoiled(&self) -> usize {
+        self.spoiled.load(Ordering::SeqCst)
+    }
+}
+
+/// Cuts what comes into answers, and decides what becomes of each.
+async fn take(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    to: mpsc::Sender<(Instant, Bytes)>,
+    spoil: &Mutex<Spoil>,
+    spoiled: &AtomicUsize,
+) {
+    let (mut buffer, mut count) = (BytesMut::new(), 0_u32);
+    while matches!(from.read_buf(&mut buffer).await, Ok(1..)) {
+        while let Some(length) = whole(&buffer) {
+            let answer = buffer.split_to(length).freeze();
+            let spoil = *spoil.lock().expect("a fault");
+            let is_message = answer.starts_with(b">") && answer.windows(9).take(12).any(|part| part == b"\r\nmessage");
+            let (mut due, mut passes) = (Instant::now(), answer.clone());
+            match spoil {
+                Spoil::Pass => {}
+                Spoil::Late(by) => {
+                    // 14/8, 12/8, 10/8 … of it: no two neighbours alike.
+                    count = (count + 7) % 8;
+                    due += by * 2 * count / 8;
+                }
+                Spoil::DropPushes => {
+                    if is_message {
+                        passes = Bytes::new();
+                    }
+                }
+                Spoil::Swallow => passes = Bytes::new(),
+                Spoil::Cut => passes = answer.slice(..length / 2),
+                Spoil::Instead(bytes) => passes = Bytes::from_static(bytes),
+            }
+            if passes != answer {
+                spoiled.fetch_add(1, Ordering::SeqCst);
+            }
+            let sent = passes.is_empty() || to.send((due, passes)).await.is_ok();
+            if !sent {
+                return;
+            }
+            if spoil == Spoil::Cut {
+                // What was sent is to arrive before the end.
+                drop(to);
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+async fn deliver(mut from: mpsc::Receiver<(Instant, Bytes)>, mut to: impl tokio::io::AsyncWrite + Unpin) {
+    while let Some((due, answer)) = from.recv().await {
+        tokio::time::sleep_until(due).await;
+        if to.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The length of the first answer (RESP3), if it is there as a whole.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(2).position(|window| window == b"\r\n")? + 2;
+    let number = || std::str::from_utf8(&bytes[1..end - 2]).ok()?.parse::<i64>().ok();
+    let parts = match bytes[0] {
+        b'$' | b'=' | b'!' => {
+            let length = usize::try_from(number()?).map_or(0, |length| length + 2);
+            return (bytes.len() >= end + length).then_some(end + length);
+        }
+        b'*' | b'~' | b'>' => number()?.max(0),
+        b'%' | b'|' => number()?.max(0) * 2,
+        _ => 0,
+    };
+    let mut at = end;
+    for _ in 0..parts {
+        at += whole(&bytes[at..])?;
+    }
+    Some(at)
+}
