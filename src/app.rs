@@ -427,7 +427,6 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
         ("state.path", settings.state.path.display().to_string()),
         ("log.level", settings.log.level.to_string()),
-        ("state.path", settings.state.path.display().to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
     ]
 }
