@@ -178,16 +178,10 @@ impl App {
         let (link_tasks, stop_links) = (Tasks::new(), CancellationToken::new());
         links.keep(&link_tasks, &stop_links);
         gateway.cache().keep(&background, stop_background.clone());
-        let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let stop = stop_background.clone();
-            background.spawn(async move {
-                let _: Option<()> = stop.run_until_cancelled(work).await;
-            });
-        };
         let (learner, owner, books) = (Arc::clone(&gateway), Arc::clone(&gateway), ledger.clone());
-        until_stop(Box::pin(async move { owner.keep_owners().await }));
-        until_stop(Box::pin(async move { learner.learn(arrivals).await }));
-        until_stop(Box::pin(async move { books.keep().await }));
+        background.spawn_until(&stop_background, async move { owner.keep_owners().await });
+        background.spawn_until(&stop_background, async move { learner.learn(arrivals).await });
+        background.spawn_until(&stop_background, async move { books.keep().await });
         links.await_them().await;
         // What is stored before this node knows what the others know is found by nobody.
         gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
@@ -196,12 +190,12 @@ impl App {
         }
         gateway.beat().await;
         let beating = Arc::clone(&gateway);
-        until_stop(Box::pin(async move {
+        background.spawn_until(&stop_background, async move {
             loop {
                 tokio::time::sleep(BEAT).await;
                 beating.beat().await;
             }
-        }));
+        });
         let orders = Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons };
         let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, ledger.clone()));
         mirror(&metrics, &gateway, &access, &redactor, &links);

@@ -217,18 +217,12 @@ impl Callbacks {
     /// Works until `stop`: fans out, delivers, journals, sweeps, counts. Deliveries under way then end; what is queued
     /// stays queued.
     pub fn run(self: &Arc<Self>, inflow: Inflow, tasks: &Tasks, stop: &CancellationToken) {
-        let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                let _: Option<()> = stop.run_until_cancelled(work).await;
-            });
-        };
         let [relay, dispatch, sweep, count] = std::array::from_fn(|_| Arc::clone(self));
-        until_stop(Box::pin(async move { relay.relay().await }));
+        tasks.spawn_until(stop, async move { relay.relay().await });
         let deliveries = tasks.clone();
-        until_stop(Box::pin(async move { dispatch.dispatch(&deliveries).await }));
-        until_stop(Box::pin(async move { sweep.sweep().await }));
-        until_stop(Box::pin(async move { count.count().await }));
+        tasks.spawn_until(stop, async move { dispatch.dispatch(&deliveries).await });
+        tasks.spawn_until(stop, async move { sweep.sweep().await });
+        tasks.spawn_until(stop, async move { count.count().await });
         let (journal, stop) = (Arc::clone(self), stop.clone());
         tasks.spawn(async move { journal.journal(inflow.made, stop).await });
     }

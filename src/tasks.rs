@@ -1,6 +1,7 @@
 //! Tasks that somebody waits for: every spawned one is known, and a shutdown drains them.
 
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Spawns tasks and waits for them. Clones share what they spawned.
@@ -20,6 +21,17 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         self.0.spawn(task);
+    }
+
+    /// Runs `task` beside the caller until it ends or `stop` does, whichever is first.
+    pub fn spawn_until<F>(&self, stop: &CancellationToken, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = stop.clone();
+        self.spawn(async move {
+            let _: Option<()> = stop.run_until_cancelled(task).await;
+        });
     }
 
     /// Waits until every task has ended, `most` at the longest; says whether they have.

@@ -7,7 +7,7 @@
 use super::Place;
 use super::entry::Entry;
 use super::key::Key;
-use super::wire;
+use super::wire::{self, millis};
 use crate::clock::Clock;
 use crate::link::{Budget, Link, LinkError};
 use crate::person::Tag;
@@ -505,8 +505,4 @@ impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.waiting.lock().remove(&self.key);
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -208,7 +208,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// Whole milliseconds, as Redis counts time.
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
