@@ -1,5 +1,6 @@
 -- wrk's side of the benchmark: what is sent, and one line of figures at the end.
--- BENCH_KEYS holds the teams' keys in base64 as Basic wants them, BENCH_KIND is "bank" or "ktp".
+-- BENCH_KEYS holds the teams' keys in base64 as Basic wants them. BENCH_KIND is "bank", "ktp", or "new": a bank account
+-- that nobody asked for before, from BENCH_FIRST on.
 
 local bodies = 64                 -- distinct requests; 3 teams send each of them, so 192 in all
 local requests, turn = {}, 0
@@ -13,10 +14,14 @@ local shapes = {
   end,
 }
 
+local new = tonumber(os.getenv("BENCH_FIRST"))
+
 function init()
   local keys = {}
   for key in os.getenv("BENCH_KEYS"):gmatch("%S+") do keys[#keys + 1] = key end
-  local shape = shapes[os.getenv("BENCH_KIND")]
+  local kind = os.getenv("BENCH_KIND")
+  if kind == "new" then request = ask_new(keys) end
+  local shape = shapes[kind] or shapes.bank
   -- 3 and 64 share no factor: counting both up together visits every pair.
   for n = 0, bodies * #keys - 1 do
     local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Basic " .. keys[n % #keys + 1] }
@@ -27,6 +32,17 @@ end
 function request()
   turn = turn % #requests + 1
   return requests[turn]
+end
+
+function ask_new(keys)
+  local heads = {}
+  for n, key in ipairs(keys) do
+    heads[n] = { ["Content-Type"] = "application/json", ["Authorization"] = "Basic " .. key }
+  end
+  return function()
+    new = new + 1
+    return wrk.format("POST", nil, heads[new % #heads + 1], shapes.bank(new))
+  end
 end
 
 function done(summary, latency)
