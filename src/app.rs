@@ -365,9 +365,9 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files).map_err(io::Error::other)?;
+    let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files);
     let settings = Settings::load(&path)?;
-    files.set_files(&settings.files).map_err(io::Error::other)?;
+    files.set_files(&settings.files);
     let app = App::start(&settings, Surroundings::of_process()).await?;
     loop {
         tokio::select! {
@@ -378,7 +378,10 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
         }
         let outcome = match Settings::load(&path) {
             Ok(settings) => match app.reload(&settings) {
-                Ok(()) => files.set_files(&settings.files).map_err(|error| error.to_string()),
+                Ok(()) => {
+                    files.set_files(&settings.files);
+                    Ok(())
+                }
                 Err(error) => Err(error.to_string()),
             },
             Err(faults) => Err(one_line(&faults)),

@@ -18,6 +18,8 @@ const MOST_WAITING: usize = 1024;
 const MOST_TOGETHER: usize = 256;
 /// Readers at once; more wait.
 const READERS: usize = 2;
+/// Statements that stay compiled, a connection: more than the gateway has, so that none is ever compiled twice.
+const MOST_COMPILED: usize = 128;
 
 /// Why a database can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,11 @@ impl Database {
         lock: Option<File>,
         migrations: &[(&str, &[&str])],
     ) -> Result<Self, OpenError> {
+        let open = || {
+            let connection = open()?;
+            connection.set_prepared_statement_cache_capacity(MOST_COMPILED);
+            Ok(connection)
+        };
         let mut writer = open()?;
         // Deleted rows are overwritten, since they may be about persons; a checkpoint then does the same to the log.
         writer.execute_batch(

@@ -306,7 +306,6 @@ async fn a_changed_file_reloads_without_a_signal() {
     let folder = Folder::new(&upstream.url());
     let program = folder.run();
     let (server, ops) = program.listening().await;
-    program.watches_files().await;
     let renewed = Folder::text(&upstream.url()).replace(&Folder::hash(Folder::KEY), &Folder::hash("another-key"));
     folder.write("config.toml", &renewed);
     reloaded(ops, "applied", 1.0).await;
@@ -331,7 +330,6 @@ async fn a_changed_secret_file_reloads() {
     folder.write("config.toml", &text);
     let program = folder.run();
     let (server, ops) = program.listening().await;
-    program.watches_files().await;
     assert_eq!(post(server, Folder::KEY).send().await.status, 200);
     folder.write("account", "iluma_live_after\n");
     reloaded(ops, "applied", 1.0).await;

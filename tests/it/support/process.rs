@@ -160,18 +160,6 @@ impl Program {
         line(&self.stdout, with).await
     }
 
-    /// Waits until the program watches files, so that the next change of one can't be too early.
-    pub async fn watches_files(&self) {
-        let folder = format!("/proc/{}/fdinfo", self.child.id());
-        let watches = || {
-            let descriptors = std::fs::read_dir(&folder).expect("a running process").flatten();
-            descriptors
-                .map(|entry| std::fs::read_to_string(entry.path()))
-                .any(|text| text.is_ok_and(|text| text.contains("inotify wd:")))
-        };
-        until("it watches files", watches).await;
-    }
-
     /// Sends a signal by its name, once the program listens for it.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id();
