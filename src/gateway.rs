@@ -34,7 +34,7 @@ use crate::tenant::Tenant;
 use crate::upstream::CallError;
 use crate::vault::Vault;
 use arc_swap::ArcSwap;
-use fetch::Landed;
+use fetch::{Early, Landed};
 use futures_util::FutureExt as _;
 use http::header::ALLOW;
 use http::uri::PathAndQuery;
@@ -56,6 +56,7 @@ pub struct Gateway {
     callbacks: Arc<Callbacks>,
     owners: Owners,
     flights: Flights<Result<Arc<Landed>, CallError>>,
+    early: Early,
     persons: Persons,
     telemetry: Arc<Telemetry>,
     ledger: Ledger,
@@ -102,6 +103,7 @@ impl Gateway {
             callbacks: parts.callbacks,
             owners: Owners::new(parts.state),
             flights: Flights::new(),
+            early: fetch::none_early(),
             persons: parts.persons,
             telemetry: Arc::new(telemetry),
             ledger: parts.ledger,

@@ -37,6 +37,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What looking up where the answer of a callback belongs may take, for which no request waits.
 const SETTLING: Duration = Duration::from_secs(1);
+/// How long a result waits for the answer that it has overtaken, and how many bytes of them do.
+const EARLY: Duration = Duration::from_secs(5);
+const MOST_EARLY: u64 = 16 << 20;
 
 /// What one call brought to all who asked.
 #[derive(Debug)]
@@ -402,6 +405,10 @@ impl Gateway {
             match (entry.pending, &entry.id, subject) {
                 (true, Some(id), Subject::Bank) => {
                     self.cache.await_result(&account.name, id, &ask.place, target.path(), entry);
+                    // In this order, and the other way round in `learn`: whoever is second finds the other's.
+                    if let Some(early) = self.early.remove(&(account.name.clone(), id.to_string())) {
+                        settled = self.settle(&account.name, None, id, &told_by_callback(early), redis).await;
+                    }
                 }
                 (false, _, Subject::BankGet) => {
                     if let Some((path, id)) = target.path().rsplit_once('/') {
@@ -435,10 +442,13 @@ impl Gateway {
             {
                 self.ledger.settle(&account, &id, outcome);
             }
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-            let answer = Collected { status: StatusCode::OK, headers, body };
-            if let Some((place, entry)) = self.settle(&account, None, &id, &answer, &Budget::of(SETTLING)).await {
-                self.cache.publish(&place, &entry, Some(&account), None).await;
+            let about = (account, id);
+            self.early.insert(about.clone(), body.clone());
+            let (account, id) = &about;
+            let answer = told_by_callback(body);
+            if let Some((place, entry)) = self.settle(account, None, id, &answer, &Budget::of(SETTLING)).await {
+                self.early.invalidate(&about);
+                self.cache.publish(&place, &entry, Some(account), None).await;
             }
         }
     }
@@ -490,6 +500,22 @@ impl Landed {
 /// What a path segment can't hold (RFC 3986, section 3.3).
 const PATH: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Results that came by callback before their POST was answered, by account and id. They hold what is personal, so not
+/// longer than an erasure may take.
+pub(super) type Early = moka::sync::Cache<(AccountName, String), Bytes>;
+
+/// None yet.
+pub(super) fn none_early() -> Early {
+    let weight = |_: &(AccountName, String), body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX);
+    Early::builder().weigher(weight).max_capacity(MOST_EARLY).time_to_live(EARLY).build()
+}
+
+/// A callback's body, as if a GET had been answered with it.
+fn told_by_callback(body: Bytes) -> Collected {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Collected { status: StatusCode::OK, headers, body }
+}
 
 /// A call, and meanwhile the lease renewed.
 async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T {

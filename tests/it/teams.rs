@@ -285,3 +285,29 @@ async fn nobody_signs_with_anothers_name() {
     assert!(stage.payments.heard().is_empty());
     stage.rig.stop().await;
 }
+
+/// With a seal it needs no waiting, without one it waits until somebody is known to own it.
+#[tokio::test]
+async fn a_callback_that_overtakes_its_answer_finds_its_team() {
+    for seals in [true, false] {
+        let stage =
+            Stage::set(Duration::from_millis(20), |rig| rig.account(&format!("seal_references = {seals}"))).await;
+        let rig = &stage.rig;
+        let asked = rig.post("lending", BANK, account("1234567811", "loan-1")).header("x-sim-fault", "callback_first");
+        let asked = asked.send().await.json();
+        assert_eq!((&asked["status"], &asked["reference_id"]), (&json!("PENDING"), &json!("loan-1")), "{seals}");
+        let told = stage.hears("lending", TYPES[0], 1).await;
+        assert_eq!(
+            (&told[0]["status"], &told[0]["id"], &told[0]["reference_id"]),
+            (&json!("COMPLETED"), &asked["id"], &json!("loan-1")),
+            "{seals}"
+        );
+        // What is known by now is not shared as pending.
+        let answer = rig.post("payments", BANK, account("1234567811", "pay-1")).send().await;
+        assert_eq!(answer.json()["status"], "COMPLETED", "{seals}: {:?}", answer.headers);
+        stage.is_quiet(1).await;
+        assert_eq!(stage.lending.heard().len(), 1, "{seals}: once, and no more");
+        assert_eq!(rig.sim().stats().charged, 1);
+        stage.rig.stop().await;
+    }
+}
