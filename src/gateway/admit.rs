@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,11 +255,14 @@ impl Witness {
         }
     }
 
-    /// The body is over, `whole` or not.
-    pub(super) fn close(mut self: Box<Self>, whole: bool) {
+    /// The body is over, `whole` or not. What this gives is done once the outcome is in the books; where it can't be
+    /// written now it is kept, and the answer is worth no less.
+    pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
         self.admission.whole(self.status, body.as_deref());
+        let ledger = self.admission.ledger.clone();
+        Box::pin(async move { ledger.flush().await.unwrap_or_default() })
     }
 
     /// The client has gone before the end of the body: what is charged is read on all the same.
@@ -267,14 +271,14 @@ impl Witness {
             ReplyBody::Upstream(body) if self.admission.charged && self.status.is_success() => {
                 self.tasks.clone().spawn(async move { self.read(*body).await });
             }
-            _ => self.close(false),
+            _ => drop(self.close(false)),
         }
     }
 
     /// Reads to the end. The body has a deadline for each of its pieces.
     pub(super) async fn read(mut self: Box<Self>, mut body: AnswerBody) {
         while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return self.close(false) };
+            let Ok(frame) = frame else { return drop(self.close(false)) };
             if let Some(data) = frame.data_ref() {
                 self.see(data);
             }
@@ -282,9 +286,12 @@ impl Witness {
                 break;
             }
         }
-        self.close(true);
+        drop(self.close(true));
     }
 }
+
+/// A call's outcome on its way into the books.
+pub(super) type Booked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl std::fmt::Debug for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 //! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
 //! stays that unless the whole answer was handed to the client's connection.
 
-use super::admit::Witness;
+use super::admit::{Booked, Witness};
 use crate::call;
 use crate::ledger::{Saved, Tally};
 use crate::limit::Permit;
@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
@@ -137,9 +137,28 @@ impl Record {
         &self.metrics
     }
 
-    fn close_witness(&mut self, whole: bool) {
-        if let Some(witness) = self.witness.take() {
-            witness.close(whole);
+    /// Takes note of a piece of the answer, and says whether it is the last, as `ended` says if it does not itself.
+    fn sees(&mut self, piece: &mut Piece, ended: bool) -> bool {
+        match piece {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    call::forwardable_response(trailers);
+                }
+                self.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let (Some(witness), Some(data)) = (&mut self.witness, frame.data_ref()) {
+                    witness.see(data);
+                }
+                ended
+            }
+            Some(Err(error)) => {
+                // The client's connection breaks, as upstream's did: that is no client who went away.
+                self.reason = Some(match error {
+                    AnswerError::Truncated => "upstream_truncated",
+                    AnswerError::Stalled => "upstream_stalled",
+                });
+                true
+            }
+            None => true,
         }
     }
 
@@ -150,14 +169,16 @@ impl Record {
         self.status = parts.status.as_u16();
         // hyper does not ask a body for frames that it knows to have none.
         self.handed_over = body.is_end_stream();
-        if self.handed_over {
-            self.close_witness(true);
+        if self.handed_over
+            && let Some(witness) = self.witness.take()
+        {
+            drop(witness.close(true));
         }
         if matches!(body, ReplyBody::Full(_)) {
             // The work is done; a client that takes its time to read takes nobody's place.
             self.permit = None;
         }
-        Response::from_parts(parts, Recorded { body, record: self })
+        Response::from_parts(parts, Recorded { body, record: self, last: None })
     }
 }
 
@@ -197,59 +218,67 @@ impl Drop for Record {
     }
 }
 
-/// A reply's body, with the record of its request.
+/// A reply's body, with the record of its request. The end of it waits until what the call cost is in the books: whoever
+/// has seen an answer finds it there, even if the process is killed right after.
 #[derive(Debug)]
 pub struct Recorded {
     body: ReplyBody,
     record: Box<Record>,
+    last: Option<Last>,
 }
+
+/// The end of an answer, and what it waits for.
+struct Last {
+    piece: Piece,
+    booked: Booked,
+}
+
+type Piece = Option<Result<Frame<Bytes>, AnswerError>>;
 
 impl Body for Recorded {
     type Data = Bytes;
     type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let Self { body, record } = self.get_mut();
-        let mut frame = Pin::new(&mut *body).poll_frame(cx);
-        match &mut frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    call::forwardable_response(trailers);
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
+        let Self { body, record, last } = self.get_mut();
+        if last.is_none() {
+            let mut piece = ready!(Pin::new(&mut *body).poll_frame(cx));
+            let ends = record.sees(&mut piece, body.is_end_stream());
+            match record.witness.take_if(|_| ends) {
+                Some(witness) => {
+                    let booked = witness.close(!matches!(piece, Some(Err(_))));
+                    *last = Some(Last { piece, booked });
                 }
-                record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if let (Some(witness), Some(data)) = (&mut record.witness, frame.data_ref()) {
-                    witness.see(data);
-                }
-                if body.is_end_stream() {
-                    record.handed_over = true;
-                    // Before the client can have the last byte of it.
-                    record.close_witness(true);
+                None => {
+                    record.handed_over |= ends;
+                    return Poll::Ready(piece);
                 }
             }
-            Poll::Ready(Some(Err(error))) => {
-                // The client's connection breaks, as upstream's did: that is no client who went away.
-                record.handed_over = true;
-                record.close_witness(false);
-                record.reason = Some(match error {
-                    AnswerError::Truncated => "upstream_truncated",
-                    AnswerError::Stalled => "upstream_stalled",
-                });
-            }
-            Poll::Ready(None) => {
-                record.handed_over = true;
-                record.close_witness(true);
-            }
-            Poll::Pending => {}
         }
-        frame
+        let Some(Last { booked, .. }) = last else { return Poll::Ready(None) };
+        ready!(booked.as_mut().poll(cx));
+        record.handed_over = true;
+        Poll::Ready(last.take().and_then(|last| last.piece))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.last {
+            None => self.body.size_hint(),
+            Some(last) => {
+                let data = last.piece.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref());
+                SizeHint::with_exact(data.map_or(0, Bytes::len) as u64)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Last {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Last(…)")
     }
 }
 

@@ -1,7 +1,7 @@
 //! `kill -9` at random moments while callbacks stream in: what was answered 200 is delivered (design, section 5).
 
 use crate::support::process::{Folder, Program};
-use crate::support::{Upstream, ask, until};
+use crate::support::{Redis, Upstream, ask, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -22,6 +22,9 @@ const POSTERS: usize = 4;
 
 /// How long a process lives at most once it serves, in milliseconds: there are callbacks in every state by then.
 const LONGEST_LIFE: u64 = 250;
+
+/// How long a node that has died may still be taken for one that is about to deliver: its lease, and some.
+const LEASES: Duration = Duration::from_secs(90);
 
 /// What was acknowledged, and how often each callback was delivered.
 #[derive(Default)]
@@ -54,7 +57,8 @@ impl Seen {
     }
 }
 
-async fn survives(kills: usize) {
+/// With state in its own file, or in Redis, which goes on.
+async fn survives(kills: usize, redis: Option<&Redis>) {
     let seen = Arc::new(Seen::default());
     let noted = Arc::clone(&seen);
     let endpoint = Upstream::answering(move |heard| {
@@ -65,9 +69,13 @@ async fn survives(kills: usize) {
         Response::new(Full::<Bytes>::default())
     })
     .await;
-    let folder = Folder::new("http://127.0.0.1:9").env("CALLBACK", TOKEN);
-    let text = Folder::text("http://127.0.0.1:9")
-        .replace("[tenants.lending]", "callback_token = { env = \"CALLBACK\" }\n[tenants.lending]");
+    let mut folder = Folder::new("http://127.0.0.1:9").env("CALLBACK", TOKEN);
+    let mut text = Folder::text("http://127.0.0.1:9");
+    if let Some(redis) = redis {
+        folder = folder.env("REDIS", &redis.url());
+        text = text.replace("[state]", "[state]\nredis = { url = { env = \"REDIS\" } }");
+    }
+    let text = text.replace("[tenants.lending]", "callback_token = { env = \"CALLBACK\" }\n[tenants.lending]");
     let url = endpoint.url();
     folder.write("config.toml", &format!("{text}callback_urls = {{ {KIND} = \"{url}/\" }}\n"));
 
@@ -90,7 +98,12 @@ async fn survives(kills: usize) {
     }
     let program = folder.run();
     program.listening().await;
-    until("every acknowledged callback is delivered", || seen.missing() == 0).await;
+    let delivered = async {
+        while seen.missing() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LEASES, delivered).await.expect("every acknowledged callback is delivered");
     let delivered = seen.delivered.lock().expect("a record");
     let repeats: u64 = delivered.values().map(|times| times - 1).sum();
     let acknowledged = seen.acknowledged.lock().expect("a record").len();
@@ -100,11 +113,22 @@ async fn survives(kills: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
-    survives(20).await;
+    survives(20, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_a_node_is_killed() {
+    survives(20, Some(&Redis::start().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: tests/run --long runs it"]
-async fn nothing_acknowledged_is_lost_in_200_kills() {
-    survives(200).await;
+async fn nothing_acknowledged_is_lost_in_200_kills_of_a_process() {
+    survives(200, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: tests/run --long runs it"]
+async fn nothing_acknowledged_is_lost_in_200_kills_of_a_node() {
+    survives(200, Some(&Redis::start().await)).await;
 }
