@@ -143,13 +143,13 @@ impl Cache {
         settings: &config::Cache,
         origin: &http::Uri,
         root: &[u8; 32],
-        shared: Option<(Link, Vault)>,
+        shared: Option<(Link, Vault, String)>,
         clock: Clock,
     ) -> Self {
         let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(settings.memory)));
-        let shared = shared.map(|(link, vault)| {
-            let level2 = Arc::new(Level2::new(link, root, vault, clock.clone()));
-            let nodes = Nodes::new(Arc::clone(&level2), Arc::clone(&memory), Arc::clone(&epochs), clock.clone());
+        let shared = shared.map(|(link, vault, node)| {
+            let level2 = Arc::new(Level2::new(link, root, vault, Arc::clone(&epochs), clock.clone()));
+            let nodes = Nodes::new(Arc::clone(&level2), Arc::clone(&memory), Arc::clone(&epochs), node, clock.clone());
             Shared { level2, nodes: Arc::new(nodes) }
         });
         Self {
@@ -314,6 +314,7 @@ impl Cache {
             subject: place.subject,
             private: place.private.clone(),
             tags,
+            began: place.began,
         });
         self.remember(place, &entry).then_some(entry)
     }
@@ -327,7 +328,7 @@ impl Cache {
             return;
         };
         if !shared.level2.store(place, entry, lease.as_ref()).await
-            && self.epochs.erased_since(place.began, &entry.tags)
+            && self.epochs.erased_since(entry.began, &entry.tags)
         {
             self.memory.forget(&place.key);
         }
@@ -389,8 +390,7 @@ impl Cache {
         self.shared.as_ref().filter(|_| place.subject != Subject::Health)
     }
 
-    /// Says whether it is kept: it is not if somebody in it was erased since the question was asked, wherever the answer
-    /// comes from.
+    /// Says whether it is kept: it is not if somebody in it was erased since the call began that brought it.
     fn remember(&self, place: &Place, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
         if self.shared.is_some() && entry.pending {
@@ -400,7 +400,7 @@ impl Cache {
         }
         self.memory.insert(place.key.clone(), Arc::clone(&entry));
         // An erasure that begins from here on finds the entry, and one that came before is found here.
-        let kept = !self.epochs.erased_since(place.began, &entry.tags);
+        let kept = !self.epochs.erased_since(entry.began, &entry.tags);
         if !kept {
             self.memory.forget(&place.key);
         }

@@ -92,7 +92,7 @@ impl Gateway {
     /// The machine has no usable trust store for upstream's certificate.
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = parts.link.map(|link| (link, Vault::new(&settings.state)));
+        let shared = parts.link.map(|link| (link, Vault::new(&settings.state), parts.ledger.node().to_owned()));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let live =

@@ -32,4 +32,6 @@ pub struct Entry {
     pub private: Option<TenantName>,
     /// Whom it names.
     pub tags: Box<[Tag]>,
+    /// The last change when the call began that brought it: who was erased after that must not be in it.
+    pub began: u64,
 }

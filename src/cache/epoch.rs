@@ -8,14 +8,15 @@ use crate::name::TenantName;
 use crate::person::Tag;
 use crate::vault;
 use arc_swap::{ArcSwap, Guard};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Random, and so never the same again.
 pub(super) type Epoch = [u8; 16];
 
-/// Erased tags that are remembered for calls under way. Calls are over within minutes; nobody erases faster than that.
+/// Erased tags that are remembered, for calls under way and for entries that an erasure did not find. What began before the
+/// last that was forgotten counts as erased.
 const MOST_ERASED: usize = 10_000;
 
 /// What ends the life of entries before their time.
@@ -84,8 +85,10 @@ pub(super) struct Epochs {
 
 #[derive(Debug, Default)]
 struct Erased {
+    /// When each was erased last.
+    last: HashMap<Tag, u64>,
     /// By number, the oldest first.
-    tags: VecDeque<(u64, Tag)>,
+    order: VecDeque<(u64, Tag)>,
     /// Up to this number nothing is known any more.
     forgotten: u64,
 }
@@ -126,24 +129,28 @@ impl Epochs {
 
     pub(super) fn erase(&self, number: u64, tags: &BTreeSet<Tag>) {
         let mut erased = self.lock();
-        erased.tags.extend(tags.iter().map(|tag| (number, *tag)));
-        while erased.tags.len() > MOST_ERASED {
-            erased.forgotten = erased.tags.pop_front().map_or(number, |(number, _)| number);
+        for tag in tags {
+            erased.last.insert(*tag, number);
+            erased.order.push_back((number, *tag));
+        }
+        while erased.order.len() > MOST_ERASED {
+            let Some((number, tag)) = erased.order.pop_front() else { break };
+            erased.forgotten = number;
+            if erased.last.get(&tag) == Some(&number) {
+                erased.last.remove(&tag);
+            }
         }
     }
 
     /// Nothing is known of what was erased up to this number.
     pub(super) fn forget(&self, number: u64) {
-        let mut erased = self.lock();
-        erased.tags.clear();
-        erased.forgotten = number;
+        *self.lock() = Erased { forgotten: number, ..Erased::default() };
     }
 
     /// Whether one of these persons was erased after the change with the number `began`.
     pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
         let erased = self.lock();
-        began < erased.forgotten
-            || erased.tags.iter().rev().take_while(|(at, _)| *at > began).any(|(_, tag)| tags.contains(tag))
+        began < erased.forgotten || tags.iter().any(|tag| erased.last.get(tag).is_some_and(|at| *at > began))
     }
 
     fn lock(&self) -> MutexGuard<'_, Erased> {

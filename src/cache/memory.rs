@@ -129,6 +129,7 @@ mod tests {
             subject,
             private: private.map(|name| name.parse().unwrap()),
             tags: Box::default(),
+            began: 0,
         })
     }
 

@@ -1,20 +1,23 @@
 //! Purges and erasures, told to every node that shares the cache.
 //!
 //! A change gets a number and a place in a list in Redis. Nodes hear of it at once, and look for themselves every second,
-//! so that a lost message costs nothing but that second. A node that has taken a change says so in a key that lives for 5 s:
-//! that is its lease. When the key is gone, the node's own lease has ended too, and by then it serves no watchlist answer from
-//! memory until it has caught up.
+//! so that a lost message costs nothing but that second. A node says on the roll which changes it has taken, and has a lease
+//! of 5 s from then on. When that is over by Redis' clock, the node's own has ended too, and by then it serves no watchlist
+//! answer from memory until it has caught up.
 //!
 //! Numbers only grow, even if Redis loses what it holds, or a part of it: they begin with its clock. So a node that sees
 //! fewer changes than numbers knows that it has missed some.
 //!
-//! Invariants: a node's own lease ends before its key in Redis does; a change that was answered as done was taken by every
+//! Nothing of that expires, and all of it is used every second: it is the last that a Redis evicts.
+//!
+//! Invariants: a node's own lease ends before the one on the roll does; a change that was answered as done was taken by every
 //! node, or by the end of its lease; a node that missed what the list does not hold empties its memory.
 
 use super::epoch::{Change, Epoch, Epochs, Table};
 use super::memory::Memory;
 use super::policy::Subject;
 use super::redis::{Level2, Names};
+use super::wire;
 use crate::clock::Clock;
 use crate::link::{Budget, Link, LinkError};
 use crate::name::TenantName;
@@ -77,18 +80,38 @@ static LOOK_UP: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Says that this node has taken every change up to a number, and what it removed.
+/// KEYS: roll, then counts. ARGV: node, number, then what to add to each count.
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-        redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-        local roll = redis.call('TYPE', KEYS[2]).ok
-        if roll ~= 'zset' and roll ~= 'none' then redis.call('DEL', KEYS[2]) end
-        redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
-        for at = 3, #KEYS do
+        local is = redis.call('TYPE', KEYS[1]).ok
+        if is ~= 'hash' and is ~= 'none' then redis.call('DEL', KEYS[1]) end
+        local now = redis.call('TIME')
+        redis.call('HSET', KEYS[1], ARGV[1], string.format('%s %d%03d', ARGV[2], now[1], math.floor(now[2] / 1000)))
+        for at = 2, #KEYS do
           redis.call('INCRBY', KEYS[at], ARGV[at + 1])
           redis.call('EXPIRE', KEYS[at], 60)
         end
         return 1",
+    )
+});
+
+/// The nodes, up to which number each has taken every change, and how many milliseconds ago it said so. Who has said nothing for
+/// long is struck off.
+static ROLL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local roll, found, now = {}, redis.call('HGETALL', KEYS[1]), redis.call('TIME')
+        for at = 1, #found, 2 do
+          local number, time = string.match(found[at + 1], '^(%d+) (%d+)$')
+          local ago = time and now[1] * 1000 + math.floor(now[2] / 1000) - time
+          if not ago or ago > tonumber(ARGV[1]) then
+            redis.call('HDEL', KEYS[1], found[at])
+          else
+            roll[#roll + 1] = {found[at], tonumber(number), math.max(ago, 0)}
+          end
+        end
+        return roll",
     )
 });
 
@@ -114,6 +137,7 @@ pub(super) struct Nodes {
     memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
+    /// The same after a restart, so that nobody waits for the process that was killed.
     id: String,
     /// Nanoseconds from `origin` to the last look that was confirmed; 0 for none.
     confirmed: AtomicU64,
@@ -148,8 +172,7 @@ impl Removed {
 type Look = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
 impl Nodes {
-    pub(super) fn new(level2: Arc<Level2>, memory: Arc<Memory>, epochs: Arc<Epochs>, clock: Clock) -> Self {
-        let id = uuid::Uuid::new_v4().simple().to_string();
+    pub(super) fn new(level2: Arc<Level2>, memory: Arc<Memory>, epochs: Arc<Epochs>, id: String, clock: Clock) -> Self {
         let origin = clock.now();
         Self {
             level2,
@@ -237,27 +260,28 @@ impl Nodes {
         if table.era != era || number.checked_sub(known) != Some(changes.len() as u64) {
             // The first look; or Redis has lost some of what it knew; or we have missed more than it keeps.
             self.memory.clear();
-            self.epochs.forget(number);
-        } else {
-            for (entry, number) in &changes {
-                let Some(change) = parse(entry) else { continue };
-                if let Change::Erased(tags) = &change {
-                    self.epochs.erase(*number, tags);
-                }
-                removed.push((*number, self.memory.remove(&change)));
+            self.epochs.forget(unknown_to(number, &changes));
+        }
+        for (entry, number) in &changes {
+            let Some(change) = parse(entry) else { continue };
+            if let Change::Erased(tags) = &change {
+                self.epochs.erase(*number, tags);
+            }
+            let count = self.memory.remove(&change);
+            if count > 0 {
+                removed.push((*number, count));
             }
         }
         self.epochs.set(table);
         self.epochs.know(number);
 
-        let mut script = CONFIRM.key(self.names().one(&format!("node:{}", self.id)));
-        script.key(self.names().one("nodes")).arg(&self.id).arg(number);
-        script.arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
+        let mut script = CONFIRM.key(self.names().one("roll"));
+        script.arg(&self.id).arg(number);
         for (number, count) in removed {
             script.key(self.names().one(&format!("removed:{number}"))).arg(count);
         }
         let _: i64 = self.link().script(budget, &script).await?;
-        // From before the question was sent: our lease ends before the key that stands for it.
+        // From before the question was sent: our lease ends before the one on the roll.
         self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
         Ok(())
     }
@@ -291,7 +315,7 @@ impl Nodes {
                 script.key(names.tombstone(tag));
             }
         }
-        script.arg(write(change)).arg(MOST_CHANGES).arg(u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX));
+        script.arg(write(change)).arg(MOST_CHANGES).arg(wire::millis(TOMBSTONE));
         script.arg(names.changed_channel());
         let field = |name: String| (name, vault::random::<16>());
         let fields: Vec<(String, Epoch)> = match change {
@@ -309,29 +333,19 @@ impl Nodes {
     /// Waits until every node has taken a change, or its lease has ended; names the nodes of which a strict caller can't
     /// be sure then.
     async fn taken(&self, number: u64, strictly: bool) -> Result<Vec<String>, LinkError> {
-        static ROLL: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                r"
-                redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1] - ARGV[1])
-                local roll = {}
-                for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-                  roll[#roll + 1] = {id, tonumber(redis.call('GET', ARGV[2] .. id) or '-1')}
-                end
-                return roll",
-            )
-        });
-        let end = tokio::time::Instant::now() + LEASE + LOOK;
+        // What a node has confirmed without the change was confirmed before it began: by then its lease has ended.
+        let end = tokio::time::Instant::now() + LEASE;
         loop {
-            let mut script = ROLL.key(self.names().one("nodes"));
-            script.arg(GONE.as_secs()).arg(self.names().one("node:"));
-            let roll: Vec<(String, i64)> = self.link().script(&Budget::of(ORDER), &script).await?;
-            let behind = |at: i64| u64::try_from(at).is_ok_and(|at| at < number);
-            let late = tokio::time::Instant::now() >= end;
-            if late || !roll.iter().any(|(_, at)| behind(*at)) {
+            let mut script = ROLL.key(self.names().one("roll"));
+            let roll: Vec<(String, u64, u64)> =
+                self.link().script(&Budget::of(ORDER), script.arg(wire::millis(GONE))).await?;
+            let behind = roll.into_iter().filter(|(_, taken, _)| *taken < number);
+            let (leased, ended): (Vec<_>, Vec<_>) = behind.partition(|(_, _, ago)| *ago < wire::millis(LEASE));
+            if leased.is_empty() || tokio::time::Instant::now() >= end {
                 // A lease that has ended keeps watchlist answers back, but a node that is only cut off from Redis still has
                 // the rest in its memory.
-                let left = roll.into_iter().filter(|(_, at)| behind(*at) || strictly && *at < 0);
-                return Ok(left.map(|(id, _)| format!("node {}", &id[..8.min(id.len())])).collect());
+                let left = if strictly { [leased, ended].concat() } else { leased };
+                return Ok(left.into_iter().map(|(id, ..)| format!("node {}", &id[..8.min(id.len())])).collect());
             }
             // An operator's order, a few times a year: looking again is good enough.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -396,10 +410,9 @@ impl Nodes {
 
     /// Nobody has to wait for this node any more.
     async fn leave(&self) {
-        let mut pipeline = redis::pipe();
-        pipeline.del(self.names().one(&format!("node:{}", self.id))).ignore();
-        pipeline.zrem(self.names().one("nodes"), &self.id).ignore();
-        let _: Result<(), LinkError> = self.link().pipeline(&Budget::of(LOOK), &pipeline).await;
+        let mut command = redis::cmd("HDEL");
+        let command = command.arg(self.names().one("roll")).arg(&self.id);
+        let _: Result<u64, LinkError> = self.link().command(&Budget::of(LOOK), command).await;
     }
 
     fn link(&self) -> &Link {
@@ -415,6 +428,11 @@ impl Nodes {
 const TENANT: &str = "tenant:";
 /// The field that is new whenever Redis has lost everything.
 const ERA: &str = "era";
+
+/// The number from which on a list up to `number` has every change: what is before may be lost.
+fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
+    changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
+}
 
 fn table(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     let mut table = Table::random();
@@ -483,9 +501,10 @@ mod tests {
                 ledger: Duration::ZERO,
             },
         };
-        let level2 = Level2::new(link, &[1; 32], Vault::new(&nothing), Clock::system());
-        let (memory, epochs) = (Memory::new(ByteSize::mib(1)), Epochs::new());
-        let nodes = Nodes::new(Arc::new(level2), Arc::new(memory), Arc::new(epochs), Clock::system());
+        let epochs = Arc::new(Epochs::new());
+        let level2 = Level2::new(link, &[1; 32], Vault::new(&nothing), Arc::clone(&epochs), Clock::system());
+        let nodes =
+            Nodes::new(Arc::new(level2), Arc::new(Memory::new(ByteSize::mib(1))), epochs, "a".into(), Clock::system());
         let _other = nodes.looking.lock().await;
         tokio::time::pause();
         let (budget, began) = (Budget::of(Duration::from_millis(50)), tokio::time::Instant::now());
@@ -493,6 +512,17 @@ mod tests {
         nodes.confirm(&budget).await;
         assert!(began.elapsed() <= Duration::from_millis(52), "{:?}", began.elapsed());
         assert_eq!(budget.left(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_list_does_not_hold_is_not_known() {
+        let list = |numbers: &[u64]| numbers.iter().map(|number| (Vec::new(), *number)).collect::<Vec<_>>();
+        // Nothing has changed since the number began, or the list is lost: what began with it is good.
+        assert_eq!(unknown_to(9, &list(&[])), 9);
+        assert_eq!(unknown_to(9, &list(&[7, 8, 9])), 6);
+        assert_eq!(unknown_to(9, &list(&[3, 4, 8, 9])), 7, "a gap");
+        assert_eq!(unknown_to(9, &list(&[7, 8])), 9, "the last is missing");
+        assert_eq!(unknown_to(1, &list(&[1])), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::Place;
 use super::entry::Entry;
+use super::epoch::Epochs;
 use super::key::Key;
 use super::wire::{self, millis};
 use crate::clock::Clock;
@@ -156,6 +157,7 @@ pub(super) struct Level2 {
     pub(super) link: Link,
     pub(super) names: Names,
     vault: Vault,
+    epochs: Arc<Epochs>,
     clock: Clock,
     pub(super) counts: Arc<Counts>,
     waiting: Waiting,
@@ -192,12 +194,13 @@ pub struct Lease {
 }
 
 impl Level2 {
-    pub(super) fn new(link: Link, root: &[u8; 32], vault: Vault, clock: Clock) -> Self {
+    pub(super) fn new(link: Link, root: &[u8; 32], vault: Vault, epochs: Arc<Epochs>, clock: Clock) -> Self {
         let names = Names(vault::namespace(root));
         Self {
             link,
             names,
             vault,
+            epochs,
             clock,
             counts: Arc::default(),
             waiting: Waiting::default(),
@@ -228,7 +231,7 @@ impl Level2 {
         let mut pipeline = redis::pipe();
         pipeline.get(&name).pttl(&name);
         let (value, left): (Option<Vec<u8>>, i64) = self.link.pipeline(budget, &pipeline).await.ok()?;
-        self.entry(place, &name, &value?, left)
+        self.entry(place, &name, &value?, left).filter(|entry| !self.is_erased(entry))
     }
 
     /// The entry of a place alone.
@@ -257,7 +260,9 @@ impl Level2 {
                 return Claimed::Out;
             }
         };
-        let over = |entry: &Entry| self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime;
+        let over = |entry: &Entry| {
+            self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime || self.is_erased(entry)
+        };
         match what.as_str() {
             "entry" => {
                 let count = match self.entry(place, &self.names.entry(place), &value, left) {
@@ -265,7 +270,7 @@ impl Level2 {
                         self.counts.hits.fetch_add(1, Ordering::Relaxed);
                         return Claimed::Entry(entry);
                     }
-                    // Redis' clock is behind ours.
+                    // Redis' clock is behind ours, or an erasure did not find it.
                     Some(_) => &self.counts.misses,
                     None => &self.counts.damaged,
                 };
@@ -294,6 +299,11 @@ impl Level2 {
                 Claimed::Nothing
             }
         }
+    }
+
+    /// Whether an erasure concerns it. Redis may have evicted the sets by which erasures find entries, and the entries not.
+    fn is_erased(&self, entry: &Entry) -> bool {
+        self.epochs.erased_since(entry.began, &entry.tags)
     }
 
     /// A value as an entry; `left` is what Redis says of its time, -1 if it says nothing.

@@ -15,7 +15,7 @@ use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The first byte: what a later layout will be told apart by. A node that does not know it asks upstream.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     let mut out = Writer::new();
@@ -24,7 +24,7 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.number(entry.status.as_u16().into());
     out.optional(entry.content_type.as_ref().map(HeaderValue::as_bytes));
     out.optional(entry.id.as_ref().map(|id| id.as_bytes())).number(entry.pending.into());
-    out.number(entry.tags.len() as u64);
+    out.number(entry.began).number(entry.tags.len() as u64);
     for tag in &entry.tags {
         out.bytes(tag.bytes());
     }
@@ -47,7 +47,7 @@ pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -
         None => None,
     };
     let pending = from.number()? != 0;
-    let tags = from.tags()?;
+    let (began, tags) = (from.number()?, from.tags()?);
     let body = from.spliced()?;
     let entry = Entry {
         status,
@@ -61,6 +61,7 @@ pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -
         subject: place.subject,
         private: place.private.clone(),
         tags,
+        began,
     };
     from.is_done().then_some((entry, stored))
 }
@@ -253,6 +254,7 @@ mod tests {
                 subject: Subject::Cft,
                 private: place().private,
                 tags: tags(&seeds),
+                began: times[0].into(),
             };
             let stored = UNIX_EPOCH + Duration::from_millis(times[0].into());
             let bytes = write_entry(&entry, stored);
@@ -260,7 +262,7 @@ mod tests {
             prop_assert_eq!(at, stored);
             prop_assert_eq!(write_entry(&read, at), bytes.clone());
             prop_assert_eq!(&read.body, &entry.body);
-            prop_assert_eq!((&read.id, read.pending, &read.tags, read.lifetime, read.grace), (&entry.id, entry.pending, &entry.tags, entry.lifetime, entry.grace));
+            prop_assert_eq!((&read.id, read.pending, &read.tags, read.began, read.lifetime, read.grace), (&entry.id, entry.pending, &entry.tags, entry.began, entry.lifetime, entry.grace));
             for end in 0..bytes.len() {
                 prop_assert!(read_entry(&bytes[..end], &place(), now).is_none());
             }

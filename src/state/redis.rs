@@ -668,8 +668,14 @@ fn concerns(info: &str, save: Option<&str>, fsync: Option<&str>) -> Vec<&'static
         (Some(_), _) => {}
         (None, _) => concerns.push("Redis does not tell whether it keeps anything over a restart"),
     }
-    if says("maxmemory_policy").is_some_and(|policy| policy.starts_with("allkeys")) {
-        concerns.push("Redis removes state when its memory is full: maxmemory-policy is an allkeys one");
+    match says("maxmemory_policy") {
+        Some(policy) if policy.starts_with("allkeys") => {
+            concerns.push("Redis removes state when its memory is full: maxmemory-policy is an allkeys one");
+        }
+        Some(policy) if policy.starts_with("volatile") => {
+            concerns.push("Redis removes quotas and books when its memory is full: maxmemory-policy is a volatile one");
+        }
+        _ => {}
     }
     if says("cluster_enabled") == Some("1") {
         concerns.push("Redis is a cluster: state needs one with all keys in one place");
@@ -714,8 +720,8 @@ mod tests {
     fn what_may_lose_state_is_told() {
         let told = |info: &str, save, fsync| concerns(&info.replace(' ', "\r\n"), save, fsync).len();
         assert_eq!(told("aof_enabled:1 maxmemory_policy:noeviction", Some(""), Some("always")), 0);
-        // What expires is all that may be evicted, and nothing of state does.
-        assert_eq!(told("aof_enabled:1 maxmemory_policy:volatile-lru", None, None), 0);
+        // What expires may be evicted: nothing of state does, but quotas and published books.
+        assert_eq!(told("aof_enabled:1 maxmemory_policy:volatile-lru", None, None), 1);
         assert_eq!(told("aof_enabled:1 maxmemory_policy:allkeys-lru", None, Some("everysec")), 2);
         assert_eq!(told("aof_enabled:0 maxmemory_policy:noeviction cluster_enabled:1", Some("3600 1"), None), 2);
         assert_eq!(told("", None, None), 1);

@@ -111,6 +111,42 @@ async fn survives(kills: usize, redis: Option<&Redis>) {
     assert!(acknowledged >= kills);
 }
 
+/// Its journal tells that it is the same node: nobody waits for the process that was killed.
+#[tokio::test]
+async fn a_node_that_was_killed_and_is_back_is_not_missed_by_an_erasure() {
+    let redis = Redis::start().await;
+    let node = || {
+        let folder = Folder::new("http://127.0.0.1:9").env("REDIS", &redis.url());
+        let text = Folder::text("http://127.0.0.1:9");
+        folder.write("config.toml", &text.replace("[state]", "[state]\nredis = { url = { env = \"REDIS\" } }"));
+        folder
+    };
+    let (one, other) = (node(), node());
+    let serving = one.run();
+    let (_, admin) = serving.listening().await;
+    let mut killed = other.run();
+    killed.listening().await;
+    let on_the_roll = || redis.ask::<Vec<Vec<u8>>>(redis::cmd("HKEYS").arg(roll(&redis))).len();
+    until("both are on the roll", || on_the_roll() == 2).await;
+    killed.signal_at_once("KILL");
+    killed.ended().await;
+    let erase = async || {
+        let order = ask("POST", format!("http://{admin}/v1/erase")).header("authorization", "Bearer operators-only");
+        order.json(r#"{"nik":"3171234567890123"}"#).send().await.status
+    };
+    let began = std::time::Instant::now();
+    assert_eq!(erase().await, 503, "it may be alive, with the person in its memory");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let back = other.run();
+    back.listening().await;
+    assert_eq!(erase().await, 200);
+    assert_eq!(on_the_roll(), 2);
+}
+
+fn roll(redis: &Redis) -> Vec<u8> {
+    redis.ask::<Vec<Vec<u8>>>(redis::cmd("KEYS").arg("*:roll")).pop().unwrap_or_default()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     survives(20, None).await;

@@ -242,19 +242,19 @@ impl<'a> World<'a> {
     async fn have_looked(&self) {
         let mut connection = self.redis.connection();
         until("every node has looked", || {
-            let (numbers, nodes): (Vec<Vec<u8>>, Vec<Vec<u8>>) = redis::pipe()
-                .cmd("KEYS")
-                .arg("*:number")
-                .cmd("KEYS")
-                .arg("*:node:*")
-                .query(&mut connection)
-                .expect("keys");
-            if numbers.len() != 1 || nodes.len() != NODES {
-                return false;
-            }
-            let told: Vec<Option<String>> =
-                cmd("MGET").arg(&numbers).arg(&nodes).query(&mut connection).expect("numbers");
-            told.iter().all(|number| number.is_some() && *number == told[0])
+            let mut keys =
+                |pattern: &str| -> Vec<Vec<u8>> { cmd("KEYS").arg(pattern).query(&mut connection).expect("keys") };
+            let (numbers, rolls) = (keys("*:number"), keys("*:roll"));
+            let ([number], [roll]) = (&numbers[..], &rolls[..]) else { return false };
+            let number: u64 = cmd("GET").arg(number).query(&mut connection).expect("a number");
+            let told: Vec<String> = cmd("HVALS").arg(roll).query(&mut connection).expect("what they said");
+            let (seconds, _): (u64, u64) = cmd("TIME").query(&mut connection).expect("the time");
+            let is_leased = |told: &String| {
+                let (taken, at) = told.split_once(' ').expect("a number and a time");
+                let at: u64 = at.parse().expect("milliseconds");
+                taken.parse() == Ok(number) && at / 1000 + 5 > seconds
+            };
+            told.len() == NODES && told.iter().all(is_leased)
         })
         .await;
     }

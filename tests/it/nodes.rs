@@ -232,6 +232,47 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     }
 }
 
+/// A Redis that evicts may have lost the sets by which an erasure finds entries, the tombstones, or its own list of changes.
+#[tokio::test]
+async fn what_an_erasure_did_not_find_is_served_by_nobody() {
+    let (redis, held) = (Redis::start().await, Held::start().await);
+    let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
+    let b = a.another().await;
+    let evict = |pattern: &str| {
+        let keys: Vec<Vec<u8>> = redis.ask(cmd("KEYS").arg(pattern));
+        assert!(!keys.is_empty(), "{pattern}");
+        let _: u64 = redis.ask(cmd("DEL").arg(keys));
+    };
+    held.release(2);
+    for number in ["12", "123"] {
+        assert_eq!(a.post("lending", BANK, account(number, "x")).send().await.status, 200);
+    }
+    until("both are in Redis", || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() == 2).await;
+    evict("*:tag:*");
+    let order = json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string();
+    let erased = a.operator("POST", "/v1/erase").json(order).send().await;
+    assert_eq!((erased.status, &erased.json()["removed"]["redis"]), (200, &json!(0)), "it was not found");
+    evict("*:erased:*");
+    // A node that was there, and one that came later.
+    let c = a.another().await;
+    for node in [&b, &c, &a] {
+        assert!(!is_stored(node, "12").await);
+        assert!(is_stored(node, "123").await, "somebody else");
+    }
+    // What is stored anew is anew: the person is a customer again.
+    held.release(1);
+    assert_eq!(c.post("lending", BANK, account("12", "y")).send().await.status, 200);
+    until("it is in Redis", || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() == 2).await;
+    assert!(is_stored(&b, "12").await);
+    // Who can't know what was erased trusts nothing from before.
+    evict("*:changes");
+    let d = a.another().await;
+    assert!(!is_stored(&d, "123").await && is_stored(&d, "12").await);
+    for node in [d, c, b, a] {
+        node.stop().await;
+    }
+}
+
 /// Three nodes, of which the third reaches Redis by a way that loses messages, or everything.
 async fn three(redis: &Redis, held: &Held) -> (Rig, Rig, Rig, RedisProxy) {
     let proxy = RedisProxy::to(redis.addr()).await;
