@@ -101,7 +101,7 @@ impl Gateway {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
             callbacks: parts.callbacks,
-            owners: Owners::new(parts.state),
+            owners: Owners::new(parts.state, settings.state.retention.owners),
             flights: Flights::new(),
             early: fetch::none_early(),
             persons: parts.persons,

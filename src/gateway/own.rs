@@ -1,7 +1,8 @@
 //! Who owns which record: noted before an answer leaves, asked before a record is shown.
 //!
-//! Invariants: a team that was told an id owns it, durably, before it has the answer; a record's newest reference is
-//! written soon after, for a hit must not wait for a disk each time; nothing that is held here tells a reference or an id.
+//! Invariants: a team that was told an id owns it, durably, before it has the answer, or as soon as state can be written
+//! again; a record's newest reference is written soon after, for a hit must not wait for a disk each time; nothing that is
+//! held here for long tells a reference or an id.
 
 use super::Gateway;
 use crate::cache::{Entry, Hit};
@@ -15,14 +16,16 @@ use futures_util::future::join_all;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
 /// Records whose owners need not be written again: a day's worth for a busy account, at some 100 bytes.
 const MOST_KNOWN: u64 = 500_000;
-/// Newer references that wait to be written. What finds no room stays as it was before.
+/// Owners and newer references that wait to be written. What finds no room stays as it was before.
 const MOST_LATE: usize = 4096;
+/// How long state is left alone after it could not be written.
+const REST: Duration = Duration::from_secs(1);
 /// Of those, what shares one transaction.
 const MOST_TOGETHER: usize = 256;
 /// How long a look waits for references that are being written.
@@ -50,44 +53,58 @@ pub(super) struct Owners {
     waiting: Mutex<mpsc::Receiver<Owning>>,
     sent: AtomicU64,
     written: watch::Sender<u64>,
+    /// What waits can't be written now: nobody waits for it.
+    stalled: AtomicBool,
 }
 
 impl Owners {
-    pub(super) fn new(state: State) -> Self {
+    /// Owners in `state`, which forgets them after `retention`.
+    pub(super) fn new(state: State, retention: Duration) -> Self {
         let (late, waiting) = mpsc::channel(MOST_LATE);
         Self {
             state,
-            known: moka::sync::Cache::new(MOST_KNOWN),
+            // Who goes on asking is written down again in good time.
+            known: moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(retention / 2).build(),
             hashes: [RandomState::new(), RandomState::new()],
             late,
             waiting: Mutex::new(waiting),
             sent: AtomicU64::new(0),
             written: watch::Sender::new(0),
+            stalled: AtomicBool::new(false),
         }
     }
 
-    /// Writes newer references as they come.
+    /// Writes what waits as it comes, and what can't be written again until it is.
     pub(super) async fn keep(&self) {
         let mut waiting = self.waiting.lock().await;
         let mut group = Vec::new();
         while waiting.recv_many(&mut group, MOST_TOGETHER).await > 0 {
             let count = group.len() as u64;
-            for written in join_all(group.drain(..).map(|owning| self.state.own(owning))).await {
-                if let Err(error) = written {
-                    tracing::warn!(%error, "a newer reference was not written");
+            while !group.is_empty() {
+                let outcomes = join_all(group.iter().map(|owning| self.state.own(owning.clone()))).await;
+                let mut outcomes = outcomes.into_iter();
+                group.retain(|_| outcomes.next() == Some(Err(StateError::Unavailable)));
+                self.stalled.store(!group.is_empty(), Ordering::Relaxed);
+                if !group.is_empty() {
+                    tracing::warn!(count = group.len(), "owners can't be written, and wait");
+                    tokio::time::sleep(REST).await;
                 }
             }
             self.written.send_modify(|written| *written += count);
         }
     }
 
-    /// Makes the team an owner. Where it can't be written the answer is worth no less, and the team will not be able to
-    /// look at it by its id. A Redis that takes longer than the request can wait has it soon after.
+    /// Makes the team an owner. Where that can't be written now the answer is worth no less, and it is written as soon as it
+    /// can be.
     async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, awaits: bool, tags: &[Tag], redis: &Budget) {
         let name =
             self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
         let newest = self.hashes[0].hash_one(reference);
-        let owning = || Owning {
+        let known = if awaits { None } else { self.known.get(&name) };
+        if known.as_ref().is_some_and(|known| known.swap(newest, Ordering::Relaxed) == newest) {
+            return;
+        }
+        let owning = Owning {
             account: asker.account.clone(),
             id: id.to_owned(),
             tenant: asker.tenant.clone(),
@@ -97,23 +114,22 @@ impl Owners {
             tags: tags.to_vec(),
             asked: asker.asked,
         };
-        if !awaits && let Some(known) = self.known.get(&name) {
-            if known.swap(newest, Ordering::Relaxed) != newest {
-                self.write_late(owning());
-            }
-            return;
+        if known.is_some() {
+            return self.write_late(owning);
         }
-        match self.within(redis, self.state.own(owning())).await {
+        // Most hits need none of this: on the heap it does not weigh on every request.
+        match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
             Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
-            Some(Err(error)) => tracing::warn!(%error, "an owner was not written"),
+            Some(Err(error @ StateError::Refused)) => tracing::warn!(%error, "an owner was not written"),
             // It may have been done: to do it again changes nothing.
-            None => self.write_late(owning()),
+            Some(Err(StateError::Unavailable)) | None => self.write_late(owning),
         }
     }
 
     fn write_late(&self, owning: Owning) {
-        if self.late.try_send(owning).is_ok() {
-            self.sent.fetch_add(1, Ordering::Relaxed);
+        match self.late.try_send(owning) {
+            Ok(()) => drop(self.sent.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => tracing::warn!("an owner or its newer reference is lost: too many wait to be written"),
         }
     }
 
@@ -144,8 +160,10 @@ impl Owners {
         id: &str,
     ) -> Result<(Option<Owner>, bool), StateError> {
         let sent = self.sent.load(Ordering::Relaxed);
-        let _ =
-            tokio::time::timeout(LATE_PATIENCE, self.written.subscribe().wait_for(|written| *written >= sent)).await;
+        if !self.stalled.load(Ordering::Relaxed) {
+            let mut written = self.written.subscribe();
+            let _ = tokio::time::timeout(LATE_PATIENCE, written.wait_for(|written| *written >= sent)).await;
+        }
         let owners = self.state.owners(account, id).await?;
         let others = owners.iter().any(|owner| owner.tenant != *tenant);
         Ok((owners.into_iter().find(|owner| owner.tenant == *tenant), others))

@@ -1,6 +1,6 @@
 //! Who may look at a record: its owner alone; to everybody else it is not there (design, section 3, "Owner only").
 
-use crate::support::{Answer, Ask, PATIENCE, Part, Rig, RigBuilder, Upstream};
+use crate::support::{Answer, Ask, PATIENCE, Part, Redis, Rig, RigBuilder, Upstream};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::Full;
@@ -207,6 +207,29 @@ async fn who_shares_an_answer_reads_its_id_too() {
     }
     let look = rig.ask("payments", "GET", &one).send().await;
     assert_eq!((look.status, &look.json()["reference_id"]), (200, &json!("foo123")));
+    rig.stop().await;
+}
+
+/// A team that was answered while state could not be written owns what it was answered with once it can be.
+#[tokio::test]
+async fn an_owner_that_cannot_be_written_is_written_later() {
+    let redis = Redis::start().await;
+    let rig = quick().redis(&redis).start().await;
+    let id = rig.post("payments", BANK, QUESTION).send().await.json()["id"].as_str().expect("an id").to_owned();
+    redis.pause();
+    rig.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
+    let hit = rig.post("lending", BANK, QUESTION.replace("foo123", "bar")).send().await;
+    assert!(hit.header("cache-status").starts_with("iluma-gateway; hit; "), "{:?}", hit.headers);
+    redis.resume();
+    let look = async {
+        loop {
+            let look = rig.ask("lending", "GET", &format!("{BANK}/{id}")).send().await;
+            if look.status == 200 {
+                return look.json()["reference_id"].clone();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, look).await.expect("an owner"), json!("bar"));
     rig.stop().await;
 }
 
