@@ -62,6 +62,10 @@ struct Tenant {
     requests_per_second: Option<u32>,
     burst: Option<u32>,
     max_in_flight: Option<usize>,
+    weight: u32,
+    upstream_calls_per_day: Option<u64>,
+    upstream_calls_per_month: Option<u64>,
+    quota_mode: &'static str,
     routes: Vec<&'static str>,
     share_cache: bool,
 }
@@ -75,6 +79,10 @@ impl Live {
             requests_per_second: tenant.requests_per_second,
             burst: tenant.burst,
             max_in_flight: tenant.max_in_flight,
+            weight: tenant.weight,
+            upstream_calls_per_day: tenant.upstream_calls_per_day,
+            upstream_calls_per_month: tenant.upstream_calls_per_month,
+            quota_mode: tenant.quota_mode.as_str(),
             routes: tenant.routes.iter().copied().map(RouteName::as_str).collect(),
             share_cache: tenant.share_cache,
         });

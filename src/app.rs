@@ -19,6 +19,7 @@ use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
 use crate::telemetry::redact::Redactor;
 use hyper::service::service_fn;
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -412,7 +413,8 @@ pub async fn concerns(settings: &Settings) -> Result<Vec<&'static str>, StartErr
 
 /// The settings that are read at the start alone, by key.
 fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
-    let server = &settings.server;
+    let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);
+    let targets = state.redis.iter().flat_map(|redis| [Some(&redis.main), redis.cache.as_ref()]).flatten();
     vec![
         ("server.listen", server.listener.listen.to_string()),
         ("server.max_connections", server.max_connections.to_string()),
@@ -423,9 +425,31 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("admin.listen", settings.admin.listener.listen.to_string()),
         ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
         ("state.path", settings.state.path.display().to_string()),
+        ("state.root_key", digest([&state.root_key.expose_secret()[..]])),
+        (
+            "state.encryption_keys",
+            digest(state.encryption_keys.iter().flat_map(|key| [key.id.as_bytes(), &key.key.expose_secret()[..]])),
+        ),
+        (
+            "state.redis",
+            digest(targets.flat_map(|target| {
+                [target.url.expose_secret().as_bytes(), target.extra_ca.as_deref().unwrap_or_default()]
+            })),
+        ),
+        ("state.retention", format!("{:?}", [kept.owners, kept.delivered_callbacks, kept.dead_letters])),
         ("log.level", settings.log.level.to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
     ]
+}
+
+/// What can be compared of secrets.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part);
+    }
+    format!("{:?}", digest.finalize())
 }
 
 fn one_line(faults: &Faults) -> String {

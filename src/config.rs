@@ -237,6 +237,20 @@ pub enum QuotaMode {
     Shadow,
 }
 
+impl QuotaMode {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
+
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 /// An Iluma account.
 #[derive(Debug)]
 pub struct Account {

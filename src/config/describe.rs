@@ -3,7 +3,7 @@
 //! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; what
 //! is left out is not set and has no limit.
 
-use super::{Account, Listener, QuotaMode, Settings, Tenant, UnknownRoutes};
+use super::{Account, Listener, Settings, Tenant, UnknownRoutes};
 use secrecy::SecretBox;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -154,11 +154,7 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
     writeln!(f, "weight = {}", tenant.weight)?;
     optional(f, "upstream_calls_per_day", tenant.upstream_calls_per_day)?;
     optional(f, "upstream_calls_per_month", tenant.upstream_calls_per_month)?;
-    let quota_mode = match tenant.quota_mode {
-        QuotaMode::Enforce => "enforce",
-        QuotaMode::Shadow => "shadow",
-    };
-    writeln!(f, "quota_mode = {}", quoted(quota_mode))?;
+    writeln!(f, "quota_mode = {}", quoted(tenant.quota_mode.as_str()))?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
     writeln!(f, "owns_unsealed = {}", tenant.owns_unsealed)?;
@@ -184,8 +180,15 @@ fn set<S: secrecy::zeroize::Zeroize + ?Sized>(_: &SecretBox<S>) -> String {
     quoted("(set)")
 }
 
+/// Whole days as days: `humantime` would make months of 30.44 of them.
 fn time(duration: Duration) -> String {
-    quoted(humantime::format_duration(duration))
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % DAY == 0 && duration.subsec_nanos() == 0 => {
+            quoted(format_args!("{}d", seconds / DAY))
+        }
+        _ => quoted(humantime::format_duration(duration)),
+    }
 }
 
 fn list(members: impl Iterator<Item = String>) -> String {

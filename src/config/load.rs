@@ -885,7 +885,8 @@ like = "bank"
         assert_eq!(table["accounts"]["live"]["api_key"].as_str(), Some("(set)"));
         assert_eq!(table["state"]["root_key"].as_str(), Some("(set)"));
         assert_eq!(table["server"]["tls"].as_str(), Some("(set)"));
-        assert_eq!(table["cache"]["bank"]["found"].as_str(), Some("7days"));
+        assert_eq!(table["cache"]["bank"]["found"].as_str(), Some("7d"));
+        assert_eq!(table["state"]["retention"]["owners"].as_str(), Some("90d"));
         assert_eq!(table["tenants"]["lending"]["key_sha256"][0].as_str(), Some("00000000…"));
         let url = table["tenants"]["lending"]["callback_urls"]["NAME_VALIDATOR_REQUEST"].as_str();
         assert_eq!(url, Some("https://lending.internal/kyc?(set)"));

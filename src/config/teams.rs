@@ -96,7 +96,7 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
     let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
     let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
     let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
-    let modes = [("enforce", QuotaMode::Enforce), ("shadow", QuotaMode::Shadow)];
+    let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
     let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
     let routes = match tenant.entry("routes") {
         Some(list) => routes::allowed(&list),

@@ -546,3 +546,18 @@ async fn operators_purge_and_erase_by_command() {
     let line = program.stderr_line(r#""audit":"erase""#).await;
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
 }
+
+#[tokio::test]
+async fn what_takes_a_restart_is_told_by_its_key() {
+    let upstream = agreeing().await;
+    let folder = Folder::new(&upstream.url()).env("ANOTHER", &"3c".repeat(32));
+    let program = folder.run();
+    program.listening().await;
+    let text = Folder::text(&upstream.url());
+    let key = "{ id = \"one\", key = { env = \"ENCRYPTION\" } }";
+    assert!(text.contains(key));
+    let another = format!("{key}, {{ id = \"two\", key = {{ env = \"ANOTHER\" }} }}");
+    folder.write("config.toml", &text.replace(key, &another));
+    let warning = program.stderr_line("takes effect at the next start").await;
+    assert!(warning.contains("state.encryption_keys") && !warning.contains("3c3c"), "{warning}");
+}
