@@ -69,8 +69,8 @@ impl Redactor {
     ///
     /// Taken out: seven and more digits in a row; nine and more with single separators between them, fewer after
     /// `+62`; e-mail addresses, percent-encoded ones too; Iluma's and the gateway's keys; `Basic` and `Bearer`
-    /// credentials; the known secrets, also as base64 of a Basic credential. Left alone: UUIDs, RFC 3339 timestamps,
-    /// IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
+    /// credentials; the known secrets, also as base64 of a Basic credential. Left alone: UUIDs, ids of deliveries, RFC 3339
+    /// timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();
         let mut count = 0;
@@ -233,8 +233,10 @@ fn scan(line: &[u8], finds: &mut Vec<Find>) {
                 let end = at + digits(&line[at..]);
                 if end - at < RUN && !joined(line, end) {
                     at = end;
-                } else if let Some(end) =
-                    timestamp(line, at).or_else(|| uuid_around(line, at)).or_else(|| counter(line, at))
+                } else if let Some(end) = timestamp(line, at)
+                    .or_else(|| uuid_around(line, at))
+                    .or_else(|| delivery_around(line, at))
+                    .or_else(|| counter(line, at))
                 {
                     at = end;
                 } else {
@@ -405,6 +407,20 @@ fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
     };
     let start = starts.iter().filter_map(|back| group.checked_sub(*back)).find(|start| uuid_at(line, *start))?;
     Some(start + UUID)
+}
+
+/// What stands behind `msg_` in a delivery's id.
+const DELIVERY: usize = 32;
+
+/// The end of the delivery's id (`msg_` and hex digits) of which the byte at `at` is a part. Operators look callbacks up
+/// by it, and one in a dozen has a run of digits.
+fn delivery_around(line: &[u8], at: usize) -> Option<usize> {
+    let hex = |b: &&u8| HEX[usize::from(**b)];
+    let start = at - line[..at].iter().rev().take(DELIVERY).take_while(hex).count();
+    let before = line[..start].strip_suffix(b"msg_")?;
+    let whole = line.get(start..start + DELIVERY)?.iter().all(|b| HEX[usize::from(*b)]);
+    let alone = ![before.last(), line.get(start + DELIVERY)].into_iter().flatten().any(u8::is_ascii_alphanumeric);
+    (whole && alone).then_some(start + DELIVERY)
 }
 
 /// The end of the RFC 3339 timestamp that begins at `start`.
@@ -694,6 +710,10 @@ mod tests {
             ("Basic%20aWx1bWE6", "Basic%20[redacted]"),
             ("\"Bearer abc\"", "\"Bearer [redacted]\""),
             ("x-3f2504e0-4f89-41d3-9a0c-0305e82c33011234567", "x-3f2504e0-4f89-41d3-9a0c-0305e82c[redacted]"),
+            // One digit too few, one too many, and none of ours.
+            ("msg_e1b14faefd8791272730c70c43a473d", "msg_e1b14faefd[redacted]c70c43a473d"),
+            ("msg_e1b14faefd8791272730c70c43a473df0", "msg_e1b14faefd[redacted]c70c43a473df0"),
+            ("xmsg_e1b14faefd8791272730c70c43a473df", "xmsg_e1b14faefd[redacted]c70c43a473df"),
         ] {
             assert_eq!(text(&redactor, dirty), clean, "{dirty}");
         }
@@ -709,6 +729,7 @@ mod tests {
             "2026-11-23T09:15:00Z 2026-11-23T09:15:00.123456+07:00",
             "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
             "bknv_12345678-1234-4123-8123-123456789012",
+            r#"{"id":"msg_e1b14faefd8791272730c70c43a47312"} 12"#,
             "count 5 12345678-1234-4123-8123-123456789012",
             "connect to 192.168.100.200:8080",
             "took 12345.6789 s",
@@ -807,6 +828,7 @@ mod tests {
             Just("_us\":"),
             Just("[redacted]"),
             Just("3f2504e0-4f89-41d3-9a0c-0305e82c3301"),
+            Just("msg_e1b14faefd8791272730c70c43a47312"),
             Just("2026-11-23T09:15:00.1Z"),
             Just("\u{1}"),
             Just("\n"),
