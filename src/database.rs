@@ -199,6 +199,8 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>) -> Option<onesh
             Job::Work(first) => first,
             Job::Close(closed) => return Some(closed),
         };
+        // Whoever else is about to write comes along: a commit costs more than a turn of the scheduler.
+        std::thread::yield_now();
         let mut tell = Vec::new();
         let written = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         let written = written.and_then(|transaction| {

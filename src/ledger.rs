@@ -80,7 +80,9 @@ struct Shared {
     namer: Namer,
     live: ArcSwap<Live>,
     tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
-    closings: Mutex<Vec<Closing>>,
+    closings: Mutex<Closings>,
+    /// Closings that are on disk, of all that came.
+    written: AtomicU64,
     /// Words that came before what they are about.
     early: Mutex<VecDeque<Word>>,
     /// Words about calls that are not in this journal, for other nodes.
@@ -245,6 +247,9 @@ impl Tally {
     }
 }
 
+/// What was counted of a team on a route since it was written last.
+type Counted = (TenantName, RouteName, Counts);
+
 /// A call whose intent is on disk. Dropped without a word, its outcome stays unknown.
 #[derive(Debug)]
 pub struct Booking {
@@ -260,6 +265,21 @@ struct Closing {
     end: End,
     /// Another node told of it.
     told: bool,
+}
+
+/// Ends of bookings that wait for the disk.
+#[derive(Debug, Default)]
+struct Closings {
+    waiting: Vec<Closing>,
+    /// How many came so far.
+    came: u64,
+}
+
+impl Closings {
+    fn push(&mut self, closing: Closing) {
+        self.waiting.push(closing);
+        self.came += 1;
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -317,6 +337,7 @@ impl Ledger {
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
             closings: Mutex::default(),
+            written: AtomicU64::new(0),
             early: Mutex::default(),
             writer: tokio::sync::Mutex::default(),
             closed: Notify::new(),
@@ -371,17 +392,36 @@ impl Ledger {
         shared.closed.notify_one();
     }
 
+    /// Returns once every outcome that was told so far is on disk. Of those who wait together one writes for all.
+    ///
+    /// # Errors
+    /// It can't be written now; it is kept, and tried again.
+    pub async fn settled(&self) -> Result<(), DatabaseError> {
+        let came = hold(&self.0.closings).came;
+        let turn = self.0.writer.lock().await;
+        if self.0.written.load(Ordering::Relaxed) >= came {
+            return Ok(());
+        }
+        self.write(Vec::new(), &turn).await
+    }
+
     /// Writes what was counted and settled so far; returns once it is on disk.
     ///
     /// # Errors
     /// It can't be written now; it is kept, and tried again.
     pub async fn flush(&self) -> Result<(), DatabaseError> {
-        let _turn = self.0.writer.lock().await;
-        let mut closings = std::mem::take(&mut *hold(&self.0.closings));
+        let turn = self.0.writer.lock().await;
+        self.write(self.0.take_tallies(), &turn).await
+    }
+
+    async fn write(&self, counted: Vec<Counted>, _turn: &tokio::sync::MutexGuard<'_, ()>) -> Result<(), DatabaseError> {
+        let (mut closings, came) = {
+            let mut closings = hold(&self.0.closings);
+            (std::mem::take(&mut closings.waiting), closings.came)
+        };
         // A word about a call may have come before the call's own answer, in this round or in one before.
         closings.sort_by_key(|closing| closing.id == 0);
         closings.iter_mut().for_each(|closing| self.0.hear_early(closing));
-        let counted = self.0.take_tallies();
         if closings.is_empty() && counted.is_empty() {
             return Ok(());
         }
@@ -407,13 +447,14 @@ impl Ledger {
         };
         match self.0.database.write(write).await {
             Ok((early, days)) => {
+                self.0.written.store(came, Ordering::Relaxed);
                 self.0.changed(days);
                 self.0.keep_early(early);
                 Ok(())
             }
             Err(error) => {
                 let (closings, counted) = Arc::into_inner(work).unwrap_or_default();
-                hold(&self.0.closings).splice(0..0, closings);
+                hold(&self.0.closings).waiting.splice(0..0, closings);
                 self.0.put_back(counted);
                 Err(error)
             }
@@ -465,12 +506,10 @@ impl Ledger {
             self.0.keep_unheard(words);
         }
         if let Ok(words) = books.hear(last).await {
-            let closings = words.into_iter().map(|(name, outcome)| Closing {
-                id: 0,
-                end: End::Outcome(outcome, Some(name)),
-                told: true,
-            });
-            hold(&self.0.closings).extend(closings);
+            let mut closings = hold(&self.0.closings);
+            for (name, outcome) in words {
+                closings.push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: true });
+            }
         }
     }
 
@@ -608,7 +647,7 @@ impl Shared {
         }
     }
 
-    fn take_tallies(&self) -> Vec<(TenantName, RouteName, Counts)> {
+    fn take_tallies(&self) -> Vec<Counted> {
         let live = self.live.load();
         let tallies = hold(&self.tallies);
         let all = tallies.iter().flat_map(|(tenant, tally)| RouteName::ALL.map(|route| (tenant, tally, route)));
@@ -617,7 +656,7 @@ impl Shared {
         counted.map(|(tenant, route, counts)| (tenant.clone(), route, counts)).collect()
     }
 
-    fn put_back(&self, counted: Vec<(TenantName, RouteName, Counts)>) {
+    fn put_back(&self, counted: Vec<Counted>) {
         let tallies = hold(&self.tallies);
         for (tenant, route, counts) in counted {
             let Some(tally) = tallies.get(&tenant) else { continue };

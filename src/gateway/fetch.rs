@@ -369,7 +369,7 @@ impl Gateway {
             }
             // Whoever sees the answer finds its outcome in the books, even if the process is killed right after. Where it
             // can't be written now it is kept, and the answer is worth no less.
-            let _ = self.ledger.flush().await;
+            let _ = self.ledger.settled().await;
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);
