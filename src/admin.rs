@@ -121,7 +121,8 @@ impl Admin {
         let path = head.uri.path();
         let method = match path {
             "/v1/callbacks/replay" | "/v1/cache/purge" | "/v1/erase" => Some(Method::POST),
-            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage" => Some(Method::GET),
+            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage"
+            | "/v1/usage/unknown" => Some(Method::GET),
             _ => None,
         };
         let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
@@ -157,6 +158,7 @@ impl Admin {
             "/v1/tenants" => Ok(json(StatusCode::OK, &serde_json::json!({ "tenants": live.tenants }))),
             "/v1/callbacks" => Ok(callbacks::list(&self.orders.state, head.uri.query().unwrap_or_default()).await),
             "/v1/usage" => usage::usage(&self.ledger, head.uri.query().unwrap_or_default(), &head.headers).await,
+            "/v1/usage/unknown" => usage::unknown(&self.ledger, head.uri.query().unwrap_or_default()).await,
             "/v1/callbacks/replay" => Ok(callbacks::replay(&self.orders.state, &read(body).await?).await),
             "/v1/cache/purge" => {
                 let known = |tenant: &str| live.tenants.iter().any(|known| known.name == tenant);
