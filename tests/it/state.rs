@@ -4,7 +4,7 @@
 
 mod shared;
 
-use crate::support::Redis;
+use crate::support::{Redis, folder};
 use bytes::Bytes;
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{self, EncryptionKey, Retention};
@@ -52,7 +52,7 @@ impl Drop for Restart {
 
 impl Engine {
     async fn sqlite() -> Self {
-        let (folder, clock) = (TempDir::new().unwrap(), Clock::adjustable());
+        let (folder, clock) = (folder(), Clock::adjustable());
         Self { state: embedded(folder.path(), &clock, &[1]), clock, restart: Restart::Sqlite(folder) }
     }
 
