@@ -69,8 +69,8 @@ impl Redactor {
     ///
     /// Taken out: seven and more digits in a row; nine and more with single separators between them, fewer after
     /// `+62`; e-mail addresses, percent-encoded ones too; Iluma's and the gateway's keys; `Basic` and `Bearer`
-    /// credentials; the known secrets, also as base64 of a Basic credential. Left alone: UUIDs, RFC 3339 timestamps,
-    /// IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
+    /// credentials; the known secrets, also as base64 of a Basic credential. Left alone: UUIDs, ids of deliveries, RFC 3339
+    /// timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();
         let mut count = 0;
@@ -250,6 +250,8 @@ fn scan(line: &[u8], finds: &mut Vec<Find>) {
                 // Every line of the access log has a UUID here; passing over it at once saves its many short numbers.
                 if line[at..].starts_with(b"_id\":\"") && uuid_at(line, at + 6) {
                     at += 6 + UUID;
+                } else if is_delivery(line, at) {
+                    at += DELIVERY;
                 } else if at >= taken {
                     taken = take(finds, key(line, at));
                 }
@@ -379,6 +381,19 @@ fn uuid_at(line: &[u8], start: usize) -> bool {
         [] => true,
     };
     shape && begins && !line.get(start + UUID).is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// The hexadecimal digits of a delivery's id, behind its `msg_`.
+const DELIVERY: usize = 32;
+
+/// Whether the id of a delivery has its underscore at `at`, and stands by itself. It is a keyed hash; what has no letter in
+/// all of it is none, but digits that somebody put there.
+fn is_delivery(line: &[u8], at: usize) -> bool {
+    let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
+    let Some((digits, behind)) = line[at + 1..].split_at_checked(DELIVERY) else { return false };
+    let ends = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    hex && digits.iter().any(u8::is_ascii_lowercase) && ends(before.last()) && ends(behind.first())
 }
 
 static HEX: [bool; 256] = {
@@ -694,6 +709,11 @@ mod tests {
             ("Basic%20aWx1bWE6", "Basic%20[redacted]"),
             ("\"Bearer abc\"", "\"Bearer [redacted]\""),
             ("x-3f2504e0-4f89-41d3-9a0c-0305e82c33011234567", "x-3f2504e0-4f89-41d3-9a0c-0305e82c[redacted]"),
+            // No id of a delivery: no letter, too short, a part of something longer.
+            ("msg_12345678901234567890123456789012", "msg_[redacted]"),
+            ("msg_123456789012345678901234567890a", "msg_[redacted]a"),
+            ("msg_12345678901234567890123456789012a", "msg_[redacted]a"),
+            ("xmsg_1234567890123456789012345678901a", "xmsg_[redacted]a"),
         ] {
             assert_eq!(text(&redactor, dirty), clean, "{dirty}");
         }
@@ -708,6 +728,7 @@ mod tests {
             "2026-11-23",
             "2026-11-23T09:15:00Z 2026-11-23T09:15:00.123456+07:00",
             "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+            "a callback msg_1234567890123456789012345678901a is dead",
             "bknv_12345678-1234-4123-8123-123456789012",
             "count 5 12345678-1234-4123-8123-123456789012",
             "connect to 192.168.100.200:8080",
@@ -807,6 +828,7 @@ mod tests {
             Just("_us\":"),
             Just("[redacted]"),
             Just("3f2504e0-4f89-41d3-9a0c-0305e82c3301"),
+            Just("msg_1234567890123456789012345678901a"),
             Just("2026-11-23T09:15:00.1Z"),
             Just("\u{1}"),
             Just("\n"),

@@ -1,7 +1,7 @@
 //! Nothing personal and no key gets where it does not belong: not into logs, metrics and the gateway's own errors, the
 //! account's key not to a team, a team's key not to Iluma.
 
-use crate::support::{Answer, Ask, Part, Rig, Upstream, ask, raw, until};
+use crate::support::{Answer, Ask, Part, Rig, Upstream, ask, folder, raw, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -293,7 +293,7 @@ struct Process {
 impl Process {
     /// Starts `run` with these environment variables and everything that can be logged asked for.
     fn start(config: &str, environment: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         fs::write(folder.path().join("gateway.toml"), config).expect("a file");
         let file = |name: &str| File::create(folder.path().join(name)).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_iluma-gateway"))

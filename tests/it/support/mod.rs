@@ -25,9 +25,16 @@ pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
 
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How long anything that must happen may take on a busy machine. Nothing waits for it where all is well.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder for state. In memory where the machine has a place for that: the databases of all these tests commit
+/// thousands of times, and a process that is killed loses nothing of it either way.
+pub fn folder() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a folder")
+}
 
 /// Waits until `so` holds, looking again whenever the runtime has nothing else to do.
 ///

@@ -1,6 +1,6 @@
 //! The built program as a process of its own: what an operator starts, signals and reads.
 
-use super::until;
+use super::{folder, until};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ impl Folder {
     /// A configuration before `upstream` with secrets that are good, and the team `lending` with the key
     /// [`Folder::KEY`].
     pub fn new(upstream: &str) -> Self {
-        let folder = Self { dir: TempDir::new().expect("a folder"), env: BTreeMap::new() };
+        let folder = Self { dir: folder(), env: BTreeMap::new() };
         let folder = folder.env("ROOT", &"1a".repeat(32)).env("ENCRYPTION", &"2b".repeat(32));
         let folder = folder.env("ADMIN", "operators-only").env("ACCOUNT", "iluma_live_0123456789");
         folder.write("config.toml", &Self::text(upstream));

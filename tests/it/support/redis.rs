@@ -1,6 +1,6 @@
 //! A real redis-server for one test, on a port that was free, and what can go wrong with it.
 
-use super::until;
+use super::{folder, until};
 use redis::{Cmd, Connection, FromRedisValue, Value};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ impl Redis {
     /// Starts one with these arguments.
     pub async fn with(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { folder: TempDir::new().expect("a folder"), port: 0, arguments, child: None };
+        let mut redis = Self { folder: folder(), port: 0, arguments, child: None };
         // Between finding a free port and its use somebody else may take it.
         for _ in 0..20 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");

@@ -1,7 +1,7 @@
 //! A gateway with its upstream, started for one test.
 
 use super::client::{Ask, ask};
-use super::until;
+use super::{folder, until};
 use iluma_gateway::app::{App, Surroundings};
 use iluma_gateway::clock::Clock;
 use iluma_gateway::config::{Faults, Settings};
@@ -154,7 +154,7 @@ impl Rig {
     pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
         let text = change(self.settings_text.clone());
         // A database serves one process, and one gateway.
-        let folder = Arc::new(TempDir::new().expect("a folder"));
+        let folder = Arc::new(folder());
         let settings =
             Settings::parse(&text, folder.path(), &|name| self.secrets.get(name).cloned()).expect("settings");
         let (app, clock, log) = started(&settings).await;
@@ -294,7 +294,7 @@ impl RigBuilder {
             keys.insert(name.clone(), key.key.expose_secret().to_owned());
         }
         text.push_str(&self.extra);
-        let folder = self.folder.clone().unwrap_or_else(|| Arc::new(TempDir::new().expect("a folder")));
+        let folder = self.folder.clone().unwrap_or_else(|| Arc::new(folder()));
         let settings = Settings::parse(&text, folder.path(), &|name| secrets.get(name).cloned());
         let settings = settings.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let (app, clock, log) = started(&settings).await;
