@@ -13,6 +13,7 @@ pub use orders::Orders;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::name::RouteName;
+use crate::request_id;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -126,7 +127,7 @@ impl Admin {
             _ => None,
         };
         let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-        Ok(match path {
+        let mut response = match path {
             _ if method.as_ref().is_some_and(|method| method != asked) => not_allowed(method == Some(Method::POST)),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.draining.load(Ordering::Acquire) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -135,7 +136,9 @@ impl Admin {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render().into())
             }
             _ => self.api(path, &head, body).await.unwrap_or_else(|refused| refused),
-        })
+        };
+        response.headers_mut().insert(request_id::HEADER, request_id::of(&head.headers).1);
+        Ok(response)
     }
 
     async fn api<B>(&self, path: &str, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>

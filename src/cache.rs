@@ -446,12 +446,12 @@ impl Report {
             Self::Hit { ttl } => {
                 let mut value = Vec::with_capacity(40);
                 value.extend_from_slice(b"iluma-gateway; hit; ttl=");
-                value.extend_from_slice(itoa::Buffer::new().format(ttl.as_secs()).as_bytes());
+                value.extend_from_slice(itoa::Buffer::new().format(begun(ttl)).as_bytes());
                 HeaderValue::from_maybe_shared(Bytes::from(value))
                     .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
             }
             // RFC 9211, section 2.4: what is stale has a ttl below nothing.
-            Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs()))
+            Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs().max(1)))
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; hit")),
             Self::Pending => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; collapsed; detail=pending"),
             Self::Miss { stored: true } => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; stored"),
@@ -463,6 +463,11 @@ impl Report {
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; fwd=bypass")),
         }
     }
+}
+
+/// Seconds, one that has begun among them: with `age`, which counts those that are over, they make the lifetime.
+fn begun(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

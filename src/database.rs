@@ -257,17 +257,26 @@ fn told(error: &rusqlite::Error) -> DatabaseError {
     }
 }
 
-/// Keeps other processes away for as long as the file is open. A file of its own: SQLite's locks are gone as soon as
-/// anybody in this process closes the database file.
+/// Keeps other processes away for as long as the file that it gives is open, whichever links they come by. A file of its
+/// own: SQLite's locks are gone as soon as anybody in this process closes the database file.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(PathBuf::from(name))?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_of(path)?)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// Beside the database file itself, or where it will be.
+fn lock_of(path: &Path) -> io::Result<PathBuf> {
+    let found = path.canonicalize().or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok::<_, io::Error>(folder.canonicalize()?.join(path.file_name().unwrap_or_default()))
+    });
+    let mut name = found?.into_os_string();
+    name.push(".lock");
+    Ok(name.into())
 }
 
 /// Runs of each part's list what was not run yet.
@@ -321,6 +330,9 @@ mod tests {
         let all = (0..100).map(|n| database.write(insert(n)));
         assert!(futures_util::future::join_all(all).await.into_iter().all(|written| written == Ok(1)));
         assert!(matches!(Database::open(&path, NUMBERS), Err(OpenError::InUse)));
+        let link = folder.path().join("link.db");
+        std::os::unix::fs::symlink("x.db", &link).unwrap();
+        assert!(matches!(Database::open(&link, NUMBERS), Err(OpenError::InUse)));
         database.close().await;
         assert_eq!(database.write(insert(1)).await, Err(DatabaseError::Closed));
         let more: &[(&str, &[&str])] = &[("numbers", &[NUMBERS[0].1[0], "ALTER TABLE numbers ADD COLUMN more"])];

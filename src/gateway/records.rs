@@ -12,7 +12,8 @@ use super::record::Record as Log;
 use super::{Gateway, account_of};
 use crate::cache::{Report, Scope, Subject};
 use crate::call::{
-    self, Answer, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody, Seals,
+    self, Answer, BodyError, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody,
+    Seals,
 };
 use crate::link::Budget;
 use crate::name::RouteName;
@@ -140,6 +141,10 @@ impl Gateway {
         let seal = live.seal(tenant);
         let (mut parts, body) = request.into_parts();
         let empty = body.is_end_stream();
+        // Without a body there is no place for the seal: a record that is to be made would be nobody's.
+        if empty && seal.is_some() && route.id.is_none() {
+            return Err(BodyError::Malformed.into());
+        }
         let (mut target, mut reference, mut outcome) = (route.target, None, None);
         let body = match &seal {
             Some((seal, _)) if !empty => {
@@ -200,10 +205,11 @@ impl Gateway {
         if let Some(id) = &made.id {
             let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
             // What a recapture brings has the reference that the record was made with.
-            let reference = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference);
-            self.own(&asker, id, reference.as_deref(), &tags, &record.redis).await;
+            let known = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference.clone());
+            self.own(&asker, id, known.as_deref(), &tags, &record.redis).await;
         }
-        Ok(with_body(answer, made.own()))
+        let body = made.made_with(reference.as_deref());
+        Ok(with_body(answer, body))
     }
 
     /// Shows a record by its id, or the team's own records of a list.
