@@ -13,6 +13,7 @@ pub use orders::Orders;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::name::RouteName;
+use crate::request_id;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -121,11 +122,12 @@ impl Admin {
         let path = head.uri.path();
         let method = match path {
             "/v1/callbacks/replay" | "/v1/cache/purge" | "/v1/erase" => Some(Method::POST),
-            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage" => Some(Method::GET),
+            "/healthz" | "/readyz" | "/metrics" | "/v1/tenants" | "/v1/callbacks" | "/v1/usage"
+            | "/v1/usage/unknown" => Some(Method::GET),
             _ => None,
         };
         let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-        Ok(match path {
+        let mut response = match path {
             _ if method.as_ref().is_some_and(|method| method != asked) => not_allowed(method == Some(Method::POST)),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.draining.load(Ordering::Acquire) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -134,7 +136,9 @@ impl Admin {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render().into())
             }
             _ => self.api(path, &head, body).await.unwrap_or_else(|refused| refused),
-        })
+        };
+        response.headers_mut().insert(request_id::HEADER, request_id::of(&head.headers).1);
+        Ok(response)
     }
 
     async fn api<B>(&self, path: &str, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
@@ -157,6 +161,7 @@ impl Admin {
             "/v1/tenants" => Ok(json(StatusCode::OK, &serde_json::json!({ "tenants": live.tenants }))),
             "/v1/callbacks" => Ok(callbacks::list(&self.orders.state, head.uri.query().unwrap_or_default()).await),
             "/v1/usage" => usage::usage(&self.ledger, head.uri.query().unwrap_or_default(), &head.headers).await,
+            "/v1/usage/unknown" => usage::unknown(&self.ledger, head.uri.query().unwrap_or_default()).await,
             "/v1/callbacks/replay" => Ok(callbacks::replay(&self.orders.state, &read(body).await?).await),
             "/v1/cache/purge" => {
                 let known = |tenant: &str| live.tenants.iter().any(|known| known.name == tenant);

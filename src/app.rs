@@ -189,6 +189,14 @@ impl App {
         for concern in links.concerns(&state).await {
             tracing::warn!(concern, "what is to be kept may be lost");
         }
+        // Looking at them puts what teams set under the newest key, before an old one is retired.
+        let (teams, set) = (settings.tenants.keys().cloned().collect::<Vec<_>>(), state.clone());
+        background.spawn_until(&stop_background, async move {
+            for team in teams {
+                // Who can't be asked now is looked at when a callback comes for that team.
+                let _ = set.urls(&team).await;
+            }
+        });
         gateway.beat().await;
         let beating = Arc::clone(&gateway);
         background.spawn_until(&stop_background, async move {

@@ -227,8 +227,7 @@ impl Cache {
         let shared = self.shares(place)?;
         let entry = shared.level2.look_up(place, budget).await?;
         let hit = self.fresh(Arc::new(entry), max_age)?;
-        self.remember(place, &hit.entry);
-        Some(hit)
+        self.remember(place, &hit.entry).then_some(hit)
     }
 
     /// A bank answer that is past its lifetime, for when upstream fails.
@@ -263,11 +262,8 @@ impl Cache {
             let waits = shared.level2.wait_for(&place.key);
             let left = match shared.level2.claim(place, waited, budget).await {
                 Claimed::Entry(entry) => {
-                    if let Some(hit) = self.fresh(Arc::new(entry), None) {
-                        self.remember(place, &hit.entry);
-                        return Claim::Hit(hit);
-                    }
-                    return Claim::Alone;
+                    let hit = self.fresh(Arc::new(entry), None).filter(|hit| self.remember(place, &hit.entry));
+                    return hit.map_or(Claim::Alone, Claim::Hit);
                 }
                 Claimed::Landed(told) => return Claim::Landed(told),
                 Claimed::Lead(lease) => return Claim::Lead(lease),
@@ -450,12 +446,12 @@ impl Report {
             Self::Hit { ttl } => {
                 let mut value = Vec::with_capacity(40);
                 value.extend_from_slice(b"iluma-gateway; hit; ttl=");
-                value.extend_from_slice(itoa::Buffer::new().format(ttl.as_secs()).as_bytes());
+                value.extend_from_slice(itoa::Buffer::new().format(begun(ttl)).as_bytes());
                 HeaderValue::from_maybe_shared(Bytes::from(value))
                     .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
             }
             // RFC 9211, section 2.4: what is stale has a ttl below nothing.
-            Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs()))
+            Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs().max(1)))
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; hit")),
             Self::Pending => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; collapsed; detail=pending"),
             Self::Miss { stored: true } => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; stored"),
@@ -467,6 +463,11 @@ impl Report {
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; fwd=bypass")),
         }
     }
+}
+
+/// Seconds, one that has begun among them: with `age`, which counts those that are over, they make the lifetime.
+fn begun(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
@@ -554,6 +555,19 @@ mod tests {
         let after = place(&cache);
         assert_eq!(cache.change(&Change::Erased(tags(2))).await.memory, 0);
         assert!(offer(&cache, &after, FOUND).is_some(), "somebody else was erased");
+    }
+
+    /// As an entry that was read from Redis before its person was erased, and comes to memory after.
+    #[tokio::test]
+    async fn what_is_remembered_after_its_person_was_erased_is_forgotten_at_once() {
+        let (cache, before) = cache(&Clock::adjustable());
+        let entry = offer(&cache, &before, FOUND).unwrap();
+        cache.change(&Change::Erased(tags(1))).await;
+        assert!(!cache.remember(&before, &entry));
+        assert!(cache.look_up(&before, None).is_none());
+        let later = Arc::new(Entry { began: place(&cache).began, ..(*entry).clone() });
+        assert!(cache.remember(&before, &later));
+        assert!(cache.look_up(&before, None).is_some());
     }
 
     #[tokio::test]

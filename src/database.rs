@@ -41,7 +41,7 @@ pub enum OpenError {
 /// Why work was not done. Nothing of it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseError {
-    /// The disk is full or fails.
+    /// The disk is full or fails, or somebody else holds the file.
     #[error("the database can't be written")]
     Unwritable,
     /// What was to be done can't be done: a constraint, a damaged row, a mistake of ours.
@@ -68,8 +68,8 @@ enum Job {
     Close(oneshot::Sender<()>),
 }
 
-/// Does its work, and gives back what is to be told once it is on disk, or could not be.
-type Work = Box<dyn FnOnce(&Connection) -> Tell + Send>;
+/// Does its work, if there is a transaction for it, and gives back what is to be told once it is on disk, or could not be.
+type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Tell + Send>;
 type Tell = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
 
 impl Database {
@@ -141,7 +141,7 @@ impl Database {
     {
         let (done, told) = oneshot::channel();
         let work: Work = Box::new(move |connection| {
-            let outcome = apart(connection, work);
+            let outcome = connection.and_then(|connection| apart(connection, work));
             Box::new(move |written| {
                 // Whoever asked may have gone away.
                 let _ = done.send(written.and(outcome));
@@ -199,27 +199,32 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>) -> Option<onesh
             Job::Work(first) => first,
             Job::Close(closed) => return Some(closed),
         };
+        // Whoever else is about to write comes along: a commit costs more than a turn of the scheduler.
+        std::thread::yield_now();
         let mut tell = Vec::new();
-        let written = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
-        let written = written.and_then(|transaction| {
-            tell.push(first(&transaction));
-            while tell.len() < MOST_TOGETHER {
-                match jobs.try_recv() {
-                    Ok(Job::Work(work)) => tell.push(work(&transaction)),
-                    Ok(close) => {
-                        next = Some(close);
-                        break;
+        let written = match writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
+            Ok(transaction) => {
+                tell.push(first(Ok(&transaction)));
+                while tell.len() < MOST_TOGETHER {
+                    match jobs.try_recv() {
+                        Ok(Job::Work(work)) => tell.push(work(Ok(&transaction))),
+                        Ok(close) => {
+                            next = Some(close);
+                            break;
+                        }
+                        Err(_) => break,
                     }
-                    Err(_) => break,
                 }
+                transaction.commit().map_err(|error| told(&error))
             }
-            transaction.commit()
-        });
-        let written = written.map_err(|error| {
-            let error = told(&error);
+            Err(error) => {
+                tell.push(first(Err(told(&error))));
+                Err(told(&error))
+            }
+        };
+        if let Err(error) = written {
             tracing::error!(%error, "state can't be written");
-            error
-        });
+        }
         for tell in tell {
             tell(written);
         }
@@ -242,27 +247,36 @@ fn apart<T>(
 /// What callers need to know of an error; its text may quote what was to be stored.
 fn told(error: &rusqlite::Error) -> DatabaseError {
     use rusqlite::ErrorCode::{
-        CannotOpen, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
+        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
     };
     match error.sqlite_error_code() {
-        Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen | PermissionDenied | FileLockingProtocolFailed) => {
-            DatabaseError::Unwritable
-        }
+        Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen | PermissionDenied) => DatabaseError::Unwritable,
+        // Somebody's tool holds the file.
+        Some(DatabaseBusy | FileLockingProtocolFailed) => DatabaseError::Unwritable,
         _ => DatabaseError::Refused,
     }
 }
 
-/// Keeps other processes away for as long as the file is open. A file of its own: SQLite's locks are gone as soon as
-/// anybody in this process closes the database file.
+/// Keeps other processes away for as long as the file that it gives is open, whichever links they come by. A file of its
+/// own: SQLite's locks are gone as soon as anybody in this process closes the database file.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(PathBuf::from(name))?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_of(path)?)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// Beside the database file itself, or where it will be.
+fn lock_of(path: &Path) -> io::Result<PathBuf> {
+    let found = path.canonicalize().or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok::<_, io::Error>(folder.canonicalize()?.join(path.file_name().unwrap_or_default()))
+    });
+    let mut name = found?.into_os_string();
+    name.push(".lock");
+    Ok(name.into())
 }
 
 /// Runs of each part's list what was not run yet.
@@ -316,6 +330,9 @@ mod tests {
         let all = (0..100).map(|n| database.write(insert(n)));
         assert!(futures_util::future::join_all(all).await.into_iter().all(|written| written == Ok(1)));
         assert!(matches!(Database::open(&path, NUMBERS), Err(OpenError::InUse)));
+        let link = folder.path().join("link.db");
+        std::os::unix::fs::symlink("x.db", &link).unwrap();
+        assert!(matches!(Database::open(&link, NUMBERS), Err(OpenError::InUse)));
         database.close().await;
         assert_eq!(database.write(insert(1)).await, Err(DatabaseError::Closed));
         let more: &[(&str, &[&str])] = &[("numbers", &[NUMBERS[0].1[0], "ALTER TABLE numbers ADD COLUMN more"])];
@@ -356,6 +373,19 @@ mod tests {
         assert_eq!(database.write(fill).await, Err(DatabaseError::Unwritable));
         database.write(pages(1_000_000)).await.unwrap();
         assert_eq!(database.write(fill).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_somebody_holds_is_told_and_overcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let database = Database::open(&path, NUMBERS).unwrap();
+        database.write(|connection| connection.busy_timeout(std::time::Duration::ZERO)).await.unwrap();
+        let tool = Connection::open(&path).unwrap();
+        tool.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(database.write(insert(1)).await, Err(DatabaseError::Unwritable));
+        tool.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(database.write(insert(1)).await, Ok(1));
     }
 
     #[tokio::test]

@@ -5,9 +5,11 @@
 //! has no id and nothing of a person in it, only names that tell nothing; a hit pays one addition in memory.
 
 mod charge;
+mod journal;
 mod shared;
 
 pub use charge::{Outcome, Verdict, told, verdict};
+pub use journal::MIGRATIONS;
 
 use crate::calendar::{Calendar, Day, Month};
 use crate::clock::Clock;
@@ -17,48 +19,14 @@ use crate::link::Link;
 use crate::name::{AccountName, RouteName, TenantName};
 use crate::vault::Namer;
 use arc_swap::ArcSwap;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use secrecy::ExposeSecret as _;
 use shared::{Books, Word};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
-
-/// The ledger's tables. `unknown` holds calls under way too: whoever reads in the middle, or after a crash, sees the
-/// truth.
-pub const MIGRATIONS: &[&str] = &["
-    CREATE TABLE ledger_node (id TEXT NOT NULL);
-    CREATE TABLE ledger_days (
-        day TEXT NOT NULL,
-        tenant TEXT NOT NULL,
-        route TEXT NOT NULL,
-        requests INTEGER NOT NULL DEFAULT 0,
-        upstream_calls INTEGER NOT NULL DEFAULT 0,
-        -- Of those, what upstream may charge for: what quotas count.
-        charged_calls INTEGER NOT NULL DEFAULT 0,
-        billable INTEGER NOT NULL DEFAULT 0,
-        unknown INTEGER NOT NULL DEFAULT 0,
-        hits INTEGER NOT NULL DEFAULT 0,
-        collapsed INTEGER NOT NULL DEFAULT 0,
-        shared INTEGER NOT NULL DEFAULT 0,
-        cost INTEGER NOT NULL DEFAULT 0,
-        saved INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (day, tenant, route)
-    ) WITHOUT ROWID;
-    -- Calls whose outcome is not known, or not yet; a row goes when it is.
-    CREATE TABLE ledger_calls (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        day TEXT NOT NULL,
-        tenant TEXT NOT NULL,
-        route TEXT NOT NULL,
-        price INTEGER NOT NULL,
-        -- Names account and upstream's id without telling them.
-        name BLOB
-    );
-    CREATE INDEX ledger_calls_by_name ON ledger_calls (name) WHERE name IS NOT NULL;
-"];
 
 /// How long what is counted in memory may wait for the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,7 +48,9 @@ struct Shared {
     namer: Namer,
     live: ArcSwap<Live>,
     tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
-    closings: Mutex<Vec<Closing>>,
+    closings: Mutex<Closings>,
+    /// Closings that are on disk, of all that came.
+    written: AtomicU64,
     /// Words that came before what they are about.
     early: Mutex<VecDeque<Word>>,
     /// Words about calls that are not in this journal, for other nodes.
@@ -190,6 +160,60 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+/// Lines of the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// By day, team and route.
+    pub rows: Vec<Row>,
+    /// Whether those of all nodes are in it: not while Redis is out.
+    pub is_complete: bool,
+}
+
+impl Statement {
+    /// What is to be said of one that is not complete.
+    pub const PARTIAL: &'static str = "Redis is out: these are the books of this node alone";
+}
+
+/// A call whose outcome is not known, or not yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCall {
+    /// Its number in this journal; later ones have larger ones.
+    pub id: i64,
+    /// When it was booked; 1970 if an earlier version has done that.
+    pub booked: SystemTime,
+    /// The day in whose books it is.
+    pub day: String,
+    /// The team.
+    pub tenant: String,
+    /// The row of the route table.
+    pub route: String,
+    /// What is not known of it.
+    pub why: Why,
+}
+
+/// Why the outcome of a call is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Iluma was at it still: a callback or a look will tell.
+    Pending,
+    /// Nobody saw an answer, or one that says it: nothing will tell.
+    Lost,
+    /// It is under way, or the process ended meanwhile.
+    Open,
+}
+
+impl Why {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Lost => "lost",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// What spared a request its upstream call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -245,6 +269,9 @@ impl Tally {
     }
 }
 
+/// What was counted of a team on a route since it was written last.
+type Counted = (TenantName, RouteName, Counts);
+
 /// A call whose intent is on disk. Dropped without a word, its outcome stays unknown.
 #[derive(Debug)]
 pub struct Booking {
@@ -260,6 +287,21 @@ struct Closing {
     end: End,
     /// Another node told of it.
     told: bool,
+}
+
+/// Ends of bookings that wait for the disk.
+#[derive(Debug, Default)]
+struct Closings {
+    waiting: Vec<Closing>,
+    /// How many came so far.
+    came: u64,
+}
+
+impl Closings {
+    fn push(&mut self, closing: Closing) {
+        self.waiting.push(closing);
+        self.came += 1;
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -301,7 +343,9 @@ impl Ledger {
         let live = Live::new(settings);
         let today = live.calendar.day(clock.wall());
         let (spent, open, node) = database
-            .write(move |connection| Ok((spent(connection, today)?, open(connection)?, node(connection)?)))
+            .write(move |connection| {
+                Ok((journal::spent(connection, today)?, journal::open(connection)?, journal::node(connection)?))
+            })
             .await?;
         if open > 0 {
             tracing::info!(calls = open, "calls of before whose outcome is not known");
@@ -317,6 +361,7 @@ impl Ledger {
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
             closings: Mutex::default(),
+            written: AtomicU64::new(0),
             early: Mutex::default(),
             writer: tokio::sync::Mutex::default(),
             closed: Notify::new(),
@@ -355,9 +400,11 @@ impl Ledger {
     pub async fn book(&self, tenant: &TenantName, route: RouteName) -> Result<Booking, DatabaseError> {
         let live = self.0.live.load();
         let day = live.calendar.day(self.0.clock.wall()).to_string();
-        let (tenant, price) = (tenant.clone(), live.prices[route as usize]);
+        let (tenant, price, now) = (tenant.clone(), live.prices[route as usize], self.0.clock.wall());
         let on = day.clone();
-        let book = move |connection: &Connection| book(connection, &on, tenant.as_str(), route.as_str(), price);
+        let book = move |connection: &Connection| {
+            journal::book(connection, (&on, tenant.as_str(), route.as_str()), price, now)
+        };
         let id = self.0.database.write(book).await?;
         self.0.changed([day]);
         Ok(Booking { ledger: self.clone(), id })
@@ -371,17 +418,36 @@ impl Ledger {
         shared.closed.notify_one();
     }
 
+    /// Returns once every outcome that was told so far is on disk. Of those who wait together one writes for all.
+    ///
+    /// # Errors
+    /// It can't be written now; it is kept, and tried again.
+    pub async fn settled(&self) -> Result<(), DatabaseError> {
+        let came = hold(&self.0.closings).came;
+        let turn = self.0.writer.lock().await;
+        if self.0.written.load(Ordering::Relaxed) >= came {
+            return Ok(());
+        }
+        self.write(Vec::new(), &turn).await
+    }
+
     /// Writes what was counted and settled so far; returns once it is on disk.
     ///
     /// # Errors
     /// It can't be written now; it is kept, and tried again.
     pub async fn flush(&self) -> Result<(), DatabaseError> {
-        let _turn = self.0.writer.lock().await;
-        let mut closings = std::mem::take(&mut *hold(&self.0.closings));
+        let turn = self.0.writer.lock().await;
+        self.write(self.0.take_tallies(), &turn).await
+    }
+
+    async fn write(&self, counted: Vec<Counted>, _turn: &tokio::sync::MutexGuard<'_, ()>) -> Result<(), DatabaseError> {
+        let (mut closings, came) = {
+            let mut closings = hold(&self.0.closings);
+            (std::mem::take(&mut closings.waiting), closings.came)
+        };
         // A word about a call may have come before the call's own answer, in this round or in one before.
         closings.sort_by_key(|closing| closing.id == 0);
         closings.iter_mut().for_each(|closing| self.0.hear_early(closing));
-        let counted = self.0.take_tallies();
         if closings.is_empty() && counted.is_empty() {
             return Ok(());
         }
@@ -391,7 +457,7 @@ impl Ledger {
             let (closings, counted) = &*to_write;
             let (mut early, mut days) = (Vec::new(), BTreeSet::new());
             for closing in closings {
-                if !close(connection, closing, &mut days)?
+                if !journal::close(connection, closing, &mut days)?
                     && let End::Outcome(outcome, Some(name)) = closing.end
                 {
                     early.push((name, outcome, closing.told));
@@ -401,19 +467,20 @@ impl Ledger {
                 days.insert(day.clone());
             }
             for (tenant, route, counts) in counted {
-                add(connection, &day, tenant.as_str(), route.as_str(), counts)?;
+                journal::add(connection, &day, tenant.as_str(), route.as_str(), counts)?;
             }
             Ok((early, days))
         };
         match self.0.database.write(write).await {
             Ok((early, days)) => {
+                self.0.written.store(came, Ordering::Relaxed);
                 self.0.changed(days);
                 self.0.keep_early(early);
                 Ok(())
             }
             Err(error) => {
                 let (closings, counted) = Arc::into_inner(work).unwrap_or_default();
-                hold(&self.0.closings).splice(0..0, closings);
+                hold(&self.0.closings).waiting.splice(0..0, closings);
                 self.0.put_back(counted);
                 Err(error)
             }
@@ -425,25 +492,36 @@ impl Ledger {
     ///
     /// # Errors
     /// The books can't be read.
-    pub async fn rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
+    pub async fn statement(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Statement, DatabaseError> {
         let own = self.own_rows(from, to, tenant).await?;
-        let Some(books) = &self.0.books else { return Ok(own) };
-        // While Redis is out this node's own are what there is to tell.
-        let others = books.others(from, to).await.unwrap_or_default();
-        let others = others.into_iter().filter(|row| tenant.is_none_or(|tenant| row.tenant == tenant.as_str()));
-        Ok(summed(own.into_iter().chain(others)))
+        let Some(books) = &self.0.books else { return Ok(Statement { rows: own, is_complete: true }) };
+        let others = books.others(from, to).await;
+        let is_complete = others.is_ok();
+        let others = others.unwrap_or_default().into_iter();
+        let others = others.filter(|row| tenant.is_none_or(|tenant| row.tenant == tenant.as_str()));
+        Ok(Statement { rows: summed(own.into_iter().chain(others)), is_complete })
     }
 
-    /// Whether the lines are those of all nodes.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.0.books.as_ref().is_none_or(Books::is_up)
+    /// Calls in this node's journal whose outcome is not known, the oldest first, from behind the number `after` on.
+    ///
+    /// # Errors
+    /// The books can't be read.
+    pub async fn open_calls(
+        &self,
+        tenant: Option<&TenantName>,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<OpenCall>, DatabaseError> {
+        self.flush().await?;
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        let look = move |connection: &Connection| journal::open_calls(connection, tenant.as_deref(), after, most);
+        self.0.database.read(look).await
     }
 
     async fn own_rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
         self.flush().await?;
         let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
-        self.0.database.read(move |connection| rows(connection, &from, &to, tenant.as_deref())).await
+        self.0.database.read(move |connection| journal::rows(connection, &from, &to, tenant.as_deref())).await
     }
 
     /// Publishes what has changed, tells and hears what became of calls of other nodes.
@@ -451,7 +529,7 @@ impl Ledger {
         let days = std::mem::take(&mut *hold(&self.0.unpublished));
         if let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) {
             let published = async {
-                let read = move |connection: &Connection| rows(connection, &first, &last, None);
+                let read = move |connection: &Connection| journal::rows(connection, &first, &last, None);
                 let mut rows = self.0.database.read(read).await.ok()?;
                 rows.retain(|row| days.contains(&row.day));
                 books.publish(&rows, self.0.live.load().retention).await.ok()
@@ -465,12 +543,10 @@ impl Ledger {
             self.0.keep_unheard(words);
         }
         if let Ok(words) = books.hear(last).await {
-            let closings = words.into_iter().map(|(name, outcome)| Closing {
-                id: 0,
-                end: End::Outcome(outcome, Some(name)),
-                told: true,
-            });
-            hold(&self.0.closings).extend(closings);
+            let mut closings = hold(&self.0.closings);
+            for (name, outcome) in words {
+                closings.push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: true });
+            }
         }
     }
 
@@ -519,7 +595,7 @@ impl Ledger {
                 pruned = Some(now);
                 let oldest = self.today().before(self.0.live.load().retention).to_string();
                 // Tried again in an hour.
-                let _ = self.0.database.write(move |connection| prune(connection, &oldest)).await;
+                let _ = self.0.database.write(move |connection| journal::prune(connection, &oldest)).await;
             }
         }
     }
@@ -530,27 +606,23 @@ impl Ledger {
 ///
 /// # Errors
 /// The journal is not one, or damaged. One that is not there yet has nothing in it.
-pub async fn report(
-    settings: &Settings,
-    month: Month,
-    link: Option<Link>,
-) -> Result<(Vec<Row>, bool), rusqlite::Error> {
+pub async fn report(settings: &Settings, month: Month, link: Option<Link>) -> Result<Statement, rusqlite::Error> {
     let (from, to) = (month.first(), month.last());
     let (mut own, mut name) = (Vec::new(), String::new());
     if settings.state.path.exists() {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let journal = Connection::open_with_flags(&settings.state.path, flags)?;
-        own = rows(&journal, &from.to_string(), &to.to_string(), None)?;
-        let node = journal.query_row("SELECT id FROM ledger_node", [], |row| row.get(0));
+        let database = Connection::open_with_flags(&settings.state.path, flags)?;
+        own = journal::rows(&database, &from.to_string(), &to.to_string(), None)?;
+        let node = database.query_row("SELECT id FROM ledger_node", [], |row| row.get(0));
         name = node.or_else(|error| match error {
             rusqlite::Error::QueryReturnedNoRows => Ok(String::new()),
             error => Err(error),
         })?;
     }
-    let Some(link) = link else { return Ok((own, true)) };
+    let Some(link) = link else { return Ok(Statement { rows: own, is_complete: true }) };
     let others = Books::new(link, settings.state.root_key.expose_secret(), &name).others(from, to).await;
-    let complete = others.is_ok();
-    Ok((summed(own.into_iter().chain(others.unwrap_or_default())), complete))
+    let is_complete = others.is_ok();
+    Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete })
 }
 
 impl Live {
@@ -608,7 +680,7 @@ impl Shared {
         }
     }
 
-    fn take_tallies(&self) -> Vec<(TenantName, RouteName, Counts)> {
+    fn take_tallies(&self) -> Vec<Counted> {
         let live = self.live.load();
         let tallies = hold(&self.tallies);
         let all = tallies.iter().flat_map(|(tenant, tally)| RouteName::ALL.map(|route| (tenant, tally, route)));
@@ -617,7 +689,7 @@ impl Shared {
         counted.map(|(tenant, route, counts)| (tenant.clone(), route, counts)).collect()
     }
 
-    fn put_back(&self, counted: Vec<(TenantName, RouteName, Counts)>) {
+    fn put_back(&self, counted: Vec<Counted>) {
         let tallies = hold(&self.tallies);
         for (tenant, route, counts) in counted {
             let Some(tally) = tallies.get(&tenant) else { continue };
@@ -645,130 +717,6 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// What follows runs inside the database.
-
-fn book(connection: &Connection, day: &str, tenant: &str, route: &str, price: u64) -> rusqlite::Result<i64> {
-    let mut insert =
-        connection.prepare_cached("INSERT INTO ledger_calls (day, tenant, route, price) VALUES (?1, ?2, ?3, ?4)")?;
-    let id = insert.insert(params![day, tenant, route, number(price)])?;
-    let mut count = connection.prepare_cached(
-        "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
-         ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
-             unknown = unknown + 1",
-    )?;
-    count.execute(params![day, tenant, route])?;
-    Ok(id)
-}
-
-/// Ends what a closing is about; whether there was anything.
-fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
-    let name = match closing.end {
-        End::Outcome(_, Some(name)) if closing.id == 0 => Some(name),
-        _ => None,
-    };
-    let mut find = connection
-        .prepare_cached("SELECT id, day, tenant, route, price FROM ledger_calls WHERE id = ?1 OR name = ?2")?;
-    let found = find.query_map(params![closing.id, name], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-    })?;
-    let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
-    for (id, day, tenant, route, price) in &found {
-        let (calls, billable, cost) = match closing.end {
-            End::Outcome(Outcome::Unknown, name) => {
-                let mut keep = connection.prepare_cached("UPDATE ledger_calls SET name = ?2 WHERE id = ?1")?;
-                keep.execute(params![id, name])?;
-                continue;
-            }
-            End::Withdrawn => (1, 0, 0),
-            End::Outcome(Outcome::Billable, _) => (0, 1, *price),
-            End::Outcome(Outcome::NotBillable, _) => (0, 0, 0),
-        };
-        let mut count = connection.prepare_cached(
-            "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
-                 charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
-             WHERE day = ?1 AND tenant = ?2 AND route = ?3",
-        )?;
-        count.execute(params![day, tenant, route, calls, billable, cost])?;
-        connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
-        days.insert(day.clone());
-    }
-    Ok(!found.is_empty())
-}
-
-/// Adds what was counted in memory.
-fn add(connection: &Connection, day: &str, tenant: &str, route: &str, counts: &Counts) -> rusqlite::Result<()> {
-    let mut add = connection.prepare_cached(
-        "INSERT INTO ledger_days (day, tenant, route, requests, upstream_calls, hits, collapsed, shared, saved)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
-             upstream_calls = upstream_calls + excluded.upstream_calls, hits = hits + excluded.hits,
-             collapsed = collapsed + excluded.collapsed, shared = shared + excluded.shared,
-             saved = saved + excluded.saved",
-    )?;
-    let [requests, calls, _, _, hits, collapsed, shared, _, saved] = counts.numbers().map(number);
-    add.execute(params![day, tenant, route, requests, calls, hits, collapsed, shared, saved])?;
-    Ok(())
-}
-
-fn rows(connection: &Connection, from: &str, to: &str, tenant: Option<&str>) -> rusqlite::Result<Vec<Row>> {
-    let mut select = connection.prepare_cached(
-        "SELECT day, tenant, route, requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved
-         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY day, tenant, route",
-    )?;
-    let rows = select.query_map(params![from, to, tenant], |row| {
-        let mut numbers = [0; 9];
-        for (at, number) in numbers.iter_mut().enumerate() {
-            *number = u64::try_from(row.get::<_, i64>(at + 3)?).unwrap_or_default();
-        }
-        Ok(Row { day: row.get(0)?, tenant: row.get(1)?, route: row.get(2)?, counts: Counts::of(numbers) })
-    })?;
-    rows.collect()
-}
-
-fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {
-    let mut select = connection.prepare_cached(
-        "SELECT tenant, sum(charged_calls), sum(CASE day WHEN ?2 THEN charged_calls ELSE 0 END)
-         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant",
-    )?;
-    let found = select.query_map(params![today.month().first().to_string(), today.to_string()], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-    })?;
-    let mut spent = Vec::new();
-    for row in found {
-        let (tenant, this_month, today_count) = row?;
-        let Ok(tenant) = tenant.parse() else { continue };
-        let count = |number| u64::try_from(number).unwrap_or_default();
-        spent.push(Spent { tenant, day: today, today: count(today_count), this_month: count(this_month) });
-    }
-    Ok(spent)
-}
-
-fn node(connection: &Connection) -> rusqlite::Result<String> {
-    match connection.query_row("SELECT id FROM ledger_node", [], |row| row.get(0)) {
-        Err(rusqlite::Error::QueryReturnedNoRows) => {
-            let node = uuid::Uuid::new_v4().simple().to_string();
-            connection.execute("INSERT INTO ledger_node VALUES (?1)", [&node])?;
-            Ok(node)
-        }
-        known => known,
-    }
-}
-
-fn open(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("SELECT count(*) FROM ledger_calls", [], |row| row.get(0))
-}
-
-fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM ledger_days WHERE day < ?1", [oldest])?;
-    connection.execute("DELETE FROM ledger_calls WHERE day < ?1", [oldest])?;
-    Ok(())
-}
-
-/// SQLite's integers have a sign.
-fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -794,7 +742,8 @@ mod tests {
     }
 
     async fn all(ledger: &Ledger) -> BTreeMap<(String, String), Counts> {
-        let rows = ledger.rows("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap(), None).await.unwrap();
+        let rows =
+            ledger.statement("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap(), None).await.unwrap().rows;
         let mut all = BTreeMap::<_, Counts>::new();
         for row in rows {
             *all.entry((row.tenant, row.route)).or_default() += row.counts;
@@ -921,12 +870,12 @@ mod tests {
         ledger.flush().await.unwrap();
         clock.advance(Duration::from_secs(86400));
         ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
-        let rows = ledger.rows(first, first, Some(&name())).await.unwrap();
+        let rows = ledger.statement(first, first, Some(&name())).await.unwrap().rows;
         assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
-        assert_eq!(ledger.rows(first, first.next(), None).await.unwrap().len(), 2);
-        assert_eq!(ledger.rows(first, first.next(), Some(&"other".parse().unwrap())).await.unwrap(), []);
+        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 2);
+        assert_eq!(ledger.statement(first, first.next(), Some(&"other".parse().unwrap())).await.unwrap().rows, []);
         let oldest = first.next().to_string();
-        ledger.0.database.write(move |connection| prune(connection, &oldest)).await.unwrap();
-        assert_eq!(ledger.rows(first, first.next(), None).await.unwrap().len(), 1);
+        ledger.0.database.write(move |connection| journal::prune(connection, &oldest)).await.unwrap();
+        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 1);
     }
 }

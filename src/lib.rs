@@ -40,6 +40,7 @@ pub mod person;
 pub mod register;
 pub mod reply;
 pub mod report;
+pub mod request_id;
 pub mod route;
 pub mod server;
 pub mod simulator;

@@ -375,8 +375,18 @@ mod tests {
 
     const REQUEST: Duration = Duration::from_millis(50);
 
-    /// A server that says hello like Redis, takes one write, and leaves everything else without an answer.
-    async fn hanging(mut stream: TcpStream) {
+    /// What a server answers to a word once it has taken a write.
+    type Later = fn(&str) -> &'static str;
+
+    const HANGS: Later = |_| "";
+    const READS_ONLY: Later = |word| match word {
+        "PING" => "+PONG\r\n",
+        "SET" => "-READONLY You can't write against a read only replica.\r\n",
+        _ => "",
+    };
+
+    /// A server that says hello like Redis, takes one write, and leaves everything else to `later`.
+    async fn turning_bad(mut stream: TcpStream, later: Later) {
         let (mut heard, mut written) = (Vec::new(), false);
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -391,7 +401,7 @@ mod tests {
                         written = true;
                         answer.push_str("+OK\r\n");
                     }
-                    _ => {}
+                    word => answer.push_str(later(word)),
                 }
             }
             heard.clear();
@@ -406,14 +416,14 @@ mod tests {
         Link::new(&config::RedisTarget { url, extra_ca: None }, &[]).unwrap()
     }
 
-    /// A link to a server that hangs once it is up, kept until the guard is dropped.
-    async fn to_a_hanging_one() -> (Link, tokio_util::sync::DropGuard) {
+    /// A link to a server that turns bad once it is up, kept until the guard is dropped.
+    async fn to_one_that(later: Later) -> (Link, tokio_util::sync::DropGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let link = link(listener.local_addr().unwrap());
         tasks.spawn(async move {
             if let Ok((stream, _)) = listener.accept().await {
-                hanging(stream).await;
+                turning_bad(stream, later).await;
             }
         });
         link.keep(&tasks, stop.clone());
@@ -423,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
-        let (link, _kept) = to_a_hanging_one().await;
+        let (link, _kept) = to_one_that(HANGS).await;
         // From here time is what the test says: it moves only when everybody waits, straight to the next deadline.
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
@@ -441,7 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_ends_with_the_first_request_that_finds_out() {
-        let (link, _kept) = to_a_hanging_one().await;
+        let (link, _kept) = to_one_that(HANGS).await;
         tokio::time::pause();
         let started = Instant::now();
         let get = redis::cmd("GET").arg("x").clone();
@@ -454,12 +464,22 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_word_learns_soon_that_there_will_be_none() {
-        let (link, _kept) = to_a_hanging_one().await;
+        let (link, _kept) = to_one_that(HANGS).await;
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
         link.out(&budget).await;
         assert!(started.elapsed() <= VIGIL + REQUEST + Duration::from_millis(2), "{:?}", started.elapsed());
         assert_eq!(budget.spent(), Duration::ZERO);
+    }
+
+    /// It answers, but the node whose word is waited for can't say it there.
+    #[tokio::test]
+    async fn who_waits_for_a_word_learns_soon_that_nothing_is_written_any_more() {
+        let (link, _kept) = to_one_that(READS_ONLY).await;
+        tokio::time::pause();
+        let (budget, started) = (Budget::of(REQUEST), Instant::now());
+        link.out(&budget).await;
+        assert!(started.elapsed() <= VIGIL + REQUEST + Duration::from_millis(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

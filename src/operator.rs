@@ -10,10 +10,13 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// An order waits for every node, which takes seconds.
@@ -32,6 +35,15 @@ pub struct Target {
     /// The admin listener, if it is not where the configuration says, such as `https://gateway-1.internal:9090`.
     #[arg(long, value_name = "URL")]
     admin: Option<Uri>,
+    /// Certificates to trust beside the platform's, if the admin listener's is of a private CA; PEM.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The certificate to show, where the admin listener has a client_ca; PEM.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key; PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 /// Options of `purge`.
@@ -86,8 +98,14 @@ pub enum OperatorError {
     /// The order can't be read.
     #[error("the order can't be read from standard input: {0}")]
     Input(#[from] io::Error),
+    /// A file of certificates, or of a key.
+    #[error("{0} can't be used: {1}")]
+    Pem(PathBuf, &'static str),
+    /// A certificate and a key, or the machine's trust store.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
     /// Nobody answers.
-    #[error("the gateway can't be asked at {0}: is it running?")]
+    #[error("the gateway can't be asked at {0}: is it running, and is its certificate trusted?")]
     Unreachable(Uri),
     /// It answered with an error.
     #[error("{0}")]
@@ -139,8 +157,7 @@ impl Target {
             request.header(CONTENT_TYPE, "application/json").body(Full::new(body)).map_err(|_| unreachable())?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
-        let tls = trust::client_config(&[]).map_err(|_| unreachable())?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(self.tls()?).https_or_http().enable_http1();
         let connector = connector.wrap_connector(http);
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
         let answer = async {
@@ -154,6 +171,25 @@ impl Target {
             (_, body) => Err(OperatorError::Refused(body)),
         }
     }
+
+    fn tls(&self) -> Result<ClientConfig, OperatorError> {
+        let trusted = self.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                let unusable = |_| OperatorError::Pem(key.clone(), "it has no PEM private key");
+                let private = PrivateKeyDer::from_pem_file(key).map_err(unusable)?;
+                Ok(trust::client_config_as(&trusted, certificates(cert)?, private)?)
+            }
+            _ => Ok(trust::client_config(&trusted)?),
+        }
+    }
+}
+
+/// The certificates of a PEM file, one at least.
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorError> {
+    let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.ok().filter(|found| !found.is_empty());
+    found.ok_or_else(|| OperatorError::Pem(file.to_owned(), "it is not a list of PEM certificates"))
 }
 
 /// Where a listener is reached on its own machine: one that listens everywhere does so on loopback.

@@ -5,7 +5,7 @@
 
 use crate::calendar::Month;
 use crate::config::{Faults, Settings};
-use crate::ledger::{self, Counts, Row};
+use crate::ledger::{self, Counts, Row, Statement};
 use crate::link::Link;
 use crate::tasks::Tasks;
 use std::collections::BTreeMap;
@@ -60,10 +60,10 @@ pub async fn run(args: Args) -> Result<String, ReportError> {
         }
         None => None,
     };
-    let (rows, complete) = ledger::report(&settings, args.month, link).await?;
+    let Statement { rows, is_complete } = ledger::report(&settings, args.month, link).await?;
     stop.cancel();
     let mut text = table(&rows);
-    if !complete {
+    if !is_complete {
         text.push_str("\nRedis does not answer: this is what this node's journal holds, without the other nodes.\n");
     }
     Ok(text)

@@ -449,7 +449,7 @@ impl State {
         }
     }
 
-    /// The URLs that a team set.
+    /// The URLs that a team set. They are kept without end, so what is read under an old key is put under the newest.
     ///
     /// # Errors
     /// State can't be asked.

@@ -73,6 +73,13 @@ impl Vault {
         envelope
     }
 
+    /// Whether an envelope was made with the key that encrypts now: others stop opening once theirs is retired.
+    #[must_use]
+    pub fn is_current(&self, envelope: &[u8]) -> bool {
+        let id = envelope.get(2..).zip(envelope.get(1)).and_then(|(rest, length)| rest.get(..usize::from(*length)));
+        self.0.first().is_some_and(|key| id == Some(key.id.as_bytes()))
+    }
+
     /// What was encrypted for `place`.
     ///
     /// # Errors

@@ -2,12 +2,16 @@
 
 use super::{error, invalid, json, typed};
 use crate::calendar::Day;
-use crate::ledger::{Counts, Ledger, Row};
+use crate::ledger::{Counts, Ledger, OpenCall, Row, Statement};
 use crate::name::TenantName;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+
+/// Entries of a page of calls, if nothing is said, and at most.
+const PAGE: usize = 100;
+const MOST: usize = 1000;
 
 /// `GET /v1/usage`: the books, `from` a day `to` a day, both included; left out, from the first of this month to today.
 pub(super) async fn usage(
@@ -30,14 +34,11 @@ pub(super) async fn usage(
             _ => return Err(invalid("known here: from, to and tenant")),
         }
     }
-    let rows = ledger.rows(from, to, tenant.as_ref()).await.map_err(|_| {
-        error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
-    })?;
-    let partial = !ledger.is_complete();
+    let books = ledger.statement(from, to, tenant.as_ref()).await;
+    let Statement { rows, is_complete } = books.map_err(|_| unreadable())?;
     let told = |mut response: Response<Full<Bytes>>| {
-        if partial {
-            let value = HeaderValue::from_static("Redis is out: these are the books of this node alone");
-            response.headers_mut().insert("x-gateway-partial", value);
+        if !is_complete {
+            response.headers_mut().insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
         }
         response
     };
@@ -46,6 +47,39 @@ pub(super) async fn usage(
         return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
     }
     Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows }))))
+}
+
+/// `GET /v1/usage/unknown`: this node's calls whose outcome is not known, the oldest first, with `tenant`, `limit` and
+/// `after` (the `next` of the page before).
+pub(super) async fn unknown(ledger: &Ledger, query: &str) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let (mut tenant, mut after, mut most) = (None, 0, PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let wrong = || invalid("known here: tenant, limit (1 to 1000) and after (the next of the page before)");
+        match &*name {
+            "tenant" => tenant = Some(value.parse::<TenantName>().map_err(|_| wrong())?),
+            "limit" => most = value.parse().ok().filter(|most| (1..=MOST).contains(most)).ok_or_else(wrong)?,
+            "after" => after = value.parse().map_err(|_| wrong())?,
+            _ => return Err(wrong()),
+        }
+    }
+    let calls = ledger.open_calls(tenant.as_ref(), after, most).await.map_err(|_| unreadable())?;
+    let next = calls.last().filter(|_| calls.len() == most).map(|last| last.id);
+    let shown = |call: &OpenCall| {
+        serde_json::json!({
+            "number": call.id,
+            "booked": humantime::format_rfc3339_millis(call.booked).to_string(),
+            "day": call.day,
+            "tenant": call.tenant,
+            "route": call.route,
+            "why": call.why.as_str(),
+        })
+    };
+    let calls: Vec<_> = calls.iter().map(shown).collect();
+    Ok(json(StatusCode::OK, &serde_json::json!({ "node": ledger.node(), "calls": calls, "next": next })))
+}
+
+fn unreadable() -> Response<Full<Bytes>> {
+    error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
 }
 
 /// RFC 4180. Names need no quotes.

@@ -1,6 +1,6 @@
 //! What passes of a message's head, either way.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
 /// Fields between two neighbours (RFC 9110, section 7.6.1), of which each hop makes its own.
@@ -62,12 +62,7 @@ fn stays_with_response(name: &str) -> bool {
 
 /// Takes from a request's head what is not forwarded.
 pub fn forwardable_request(headers: &mut HeaderMap) {
-    // Trailers are announced to upstream only for those who can read them.
-    let trailers = headers.get_all(header::TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
     keep(headers, stays_with_request);
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
 }
 
 /// Takes from an answer's head or trailers what is not passed on.
@@ -156,6 +151,7 @@ impl Directives {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::HeaderValue;
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let field =
@@ -191,7 +187,7 @@ mod tests {
         forwardable_request(&mut sent);
         let mut left: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "content-length", "content-type", "te", "x-magic-reply"]);
+        assert_eq!(left, ["accept", "content-length", "content-type", "x-magic-reply"]);
     }
 
     #[test]

@@ -110,6 +110,16 @@ impl Record {
         }
     }
 
+    /// The record as who made it with this reference sees it: as upstream spells it, but for the seal. Of an empty
+    /// reference the bare seal comes back, as of none.
+    #[must_use]
+    pub fn made_with(&self, reference: Option<&[u8]>) -> Bytes {
+        match reference {
+            Some(br#""""#) => self.with(reference),
+            _ => self.own(),
+        }
+    }
+
     /// The body as the owner by seal has it: with the reference behind the seal, or without one. An unsealed record is
     /// as it came.
     #[must_use]

@@ -6,6 +6,7 @@
 use super::body::{Body, Malformed};
 use super::{Arrived, Callbacks, Note};
 use crate::name::{AccountName, CallbackType};
+use crate::request_id;
 use crate::state::{Callback, Receipt, StateError};
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -111,9 +112,6 @@ impl Admission {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Ok(id) = HeaderValue::try_from(uuid::Uuid::new_v4().to_string()) {
-            headers.insert("x-request-id", id);
-        }
         if !status.is_success() {
             headers.insert("x-gateway-error", HeaderValue::from_static(reason));
         }
@@ -147,7 +145,9 @@ impl Callbacks {
         };
         let (account, kind) = place.as_ref().map_or((None, None), |(account, kind)| (Some(account), *kind));
         (self.hooks.note)(Note::Received(account, kind, admission));
-        Ok(admission.into_response())
+        let mut response = admission.into_response();
+        response.headers_mut().insert(request_id::HEADER, request_id::of(&head.headers).1);
+        Ok(response)
     }
 
     /// `/callbacks/<account>` and `/callbacks/<account>/<TYPE>`.

@@ -21,6 +21,9 @@ const MOST_TOGETHER: usize = 64;
 /// How long nobody else fans out what is in hand here.
 const LEASE: Duration = Duration::from_secs(30);
 
+/// How long a callback that nobody owns waits before it is set aside: longer than Iluma takes to answer most POSTs.
+const UNOWNED: Duration = Duration::from_secs(5);
+
 /// How soon an early callback is looked at again after its time, at the latest.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -33,8 +36,8 @@ const GROUP_MOST: usize = 256;
 enum Finding {
     /// These, which are not none.
     Recipients(CallbackType, Vec<(TenantName, Option<Bytes>)>),
-    /// Nobody is known yet.
-    Early,
+    /// Nobody is known yet; not before this time is it nobody's.
+    Early(SystemTime),
     /// Nobody.
     Unowned,
 }
@@ -70,7 +73,7 @@ impl Callbacks {
             return self.state.settle(waiting, Verdict::Unowned).await;
         };
         let verdict = match find(&live, waiting, &body, self.clock.wall()) {
-            Finding::Early => Verdict::Wait(waiting.received + EARLY),
+            Finding::Early(until) => Verdict::Wait(until),
             Finding::Unowned => Verdict::Unowned,
             Finding::Recipients(kind, recipients) => {
                 let mut copies = Vec::with_capacity(recipients.len());
@@ -172,16 +175,23 @@ fn find(live: &Live, waiting: &Waiting, body: &Body, now: SystemTime) -> Finding
             recipients.push(sealed);
         }
     }
-    let waited = now.duration_since(waiting.received).is_ok_and(|waited| waited >= EARLY);
-    if recipients.is_empty() && waited && seal.is_none() {
-        let heir = account.and_then(|account: &Account| account.owns_unsealed.clone());
+    let heir = account.and_then(|account| account.owns_unsealed.clone());
+    let patience = match &heir {
+        Some(_) if !account.is_some_and(|account: &Account| account.seals) => EARLY,
+        // Where references are sealed, what comes without a seal was not asked here: nobody else will own it.
+        Some(_) if waiting.kind.is_some() => Duration::ZERO,
+        // Set aside it is still given to whoever comes to own it; operators need not wait to see it.
+        _ => UNOWNED,
+    };
+    let until = waiting.received + patience;
+    if recipients.is_empty() && now >= until && seal.is_none() {
         let own = body.reference.as_ref().and_then(|text| serde_json::to_vec(text).ok()).map(Bytes::from);
         recipients.extend(heir.map(|tenant| (tenant, own)));
     }
     match waiting.kind {
         Some(kind) if !recipients.is_empty() => Finding::Recipients(kind, recipients),
-        _ if waited => Finding::Unowned,
-        _ => Finding::Early,
+        _ if now >= until => Finding::Unowned,
+        _ => Finding::Early(until),
     }
 }
 
@@ -223,7 +233,17 @@ mod tests {
         let body: Bytes = format!("{{\"id\":\"1\",\"reference_id\":{reference}}}").into();
         let waiting = Waiting::example("live", Some(KIND), "1", body, owners.iter().map(owner).collect());
         let body = Body::parse(&waiting.body).unwrap();
-        find(live, &waiting, &body, waiting.received + Duration::from_secs(age))
+        match find(live, &waiting, &body, waiting.received + Duration::from_secs(age)) {
+            Finding::Early(until) => {
+                Finding::Early(SystemTime::UNIX_EPOCH + until.duration_since(waiting.received).unwrap())
+            }
+            finding => finding,
+        }
+    }
+
+    /// So long after it came.
+    fn early(seconds: u64) -> Finding {
+        Finding::Early(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     fn recipients(list: &[(&str, &str)]) -> Finding {
@@ -242,29 +262,31 @@ mod tests {
             (r#""lending:a""#, &[("payments", "b")], recipients(&[("payments", "b"), ("lending", "a")])),
             (r#""lending:a""#, &[("lending", "!")], recipients(&[("lending", "a")])),
             (r#""lending:a""#, &[("payments", "!")], recipients(&[("payments", ""), ("lending", "a")])),
-            (r#""gone:a""#, &[("gone", "a")], Finding::Early),
+            (r#""gone:a""#, &[("gone", "a")], early(5)),
             // Another account's team has no business here.
-            (r#""foreign:a""#, &[], Finding::Early),
-            ("null", &[], Finding::Early),
+            (r#""foreign:a""#, &[], early(5)),
+            ("null", &[], early(5)),
         ] {
             assert_eq!(found(&live, reference, owners, 0), expected, "{reference} {owners:?}");
         }
-        assert_eq!(found(&live, "null", &[], 60), Finding::Unowned);
+        assert_eq!(found(&live, "null", &[], 5), Finding::Unowned);
     }
 
     #[test]
     fn where_nothing_is_sealed_a_seal_says_nothing() {
         let live = live("seal_references = false", "");
-        assert_eq!(found(&live, r#""lending:a""#, &[], 0), Finding::Early);
-        assert_eq!(found(&live, r#""lending:a""#, &[], 60), Finding::Unowned);
+        assert_eq!(found(&live, r#""lending:a""#, &[], 0), early(5));
+        assert_eq!(found(&live, r#""lending:a""#, &[], 5), Finding::Unowned);
     }
 
     #[test]
-    fn what_nobody_owns_in_time_is_the_heirs() {
-        let live = live("", "owns_unsealed = true");
-        assert_eq!(found(&live, r#""a""#, &[], 59), Finding::Early);
-        assert_eq!(found(&live, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
-        assert_eq!(found(&live, r#""payments:a""#, &[], 60), recipients(&[("payments", "a")]));
-        assert_eq!(found(&live, r#""a""#, &[("payments", "b")], 60), recipients(&[("payments", "b")]));
+    fn what_nobody_owns_is_the_heirs() {
+        let live_sealed = live("", "owns_unsealed = true");
+        assert_eq!(found(&live_sealed, r#""a""#, &[], 0), recipients(&[("lending", "a")]), "it was not asked here");
+        assert_eq!(found(&live_sealed, r#""payments:a""#, &[], 0), recipients(&[("payments", "a")]));
+        assert_eq!(found(&live_sealed, r#""a""#, &[("payments", "b")], 0), recipients(&[("payments", "b")]));
+        let live_unsealed = live("seal_references = false", "owns_unsealed = true");
+        assert_eq!(found(&live_unsealed, r#""a""#, &[], 59), early(60), "somebody may be asking just now");
+        assert_eq!(found(&live_unsealed, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
     }
 }

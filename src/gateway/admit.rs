@@ -262,7 +262,7 @@ impl Witness {
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
         self.admission.whole(self.status, body.as_deref());
         let ledger = self.admission.ledger.clone();
-        Box::pin(async move { ledger.flush().await.unwrap_or_default() })
+        Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
     /// The client has gone before the end of the body: what is charged is read on all the same.

@@ -369,7 +369,7 @@ impl Gateway {
             }
             // Whoever sees the answer finds its outcome in the books, even if the process is killed right after. Where it
             // can't be written now it is kept, and the answer is worth no less.
-            let _ = self.ledger.flush().await;
+            let _ = self.ledger.settled().await;
         }
         let mut answer = answer?;
         call::forwardable_response(&mut answer.headers);
@@ -388,7 +388,9 @@ impl Gateway {
             echo.head(&mut answer.headers);
             // As upstream spells it, but for the seal.
             let own = call::Record::read(&answer.body, &call::Seals::of([seal.tenant().clone()]));
-            let own = own.filter(|record| record.ownership(seal) == call::Ownership::Own).map(|record| record.own());
+            let own = own
+                .filter(|record| record.ownership(seal) == call::Ownership::Own)
+                .map(|record| record.made_with(reference));
             answer.body = match (&split, own) {
                 (None, _) => echo.error(&answer.body),
                 (Some(_), Some(own)) => own,

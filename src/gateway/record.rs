@@ -10,6 +10,7 @@ use crate::limit::Permit;
 use crate::link::Budget;
 use crate::name::{RouteName, TenantName};
 use crate::reply::ReplyBody;
+use crate::request_id;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
 use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
@@ -77,7 +78,7 @@ impl Record {
         headers: &HeaderMap,
         redis: Duration,
     ) -> Box<Self> {
-        let (id, id_header) = request_id(headers);
+        let (id, id_header) = request_id::of(headers);
         // It goes from hand to hand until the answer is out.
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
@@ -165,7 +166,7 @@ impl Record {
     /// The answer, which from here on carries the record.
     pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<Recorded> {
         let (mut parts, body) = response.into_parts();
-        parts.headers.insert("x-request-id", self.id_header.clone());
+        parts.headers.insert(request_id::HEADER, self.id_header.clone());
         self.status = parts.status.as_u16();
         // hyper does not ask a body for frames that it knows to have none.
         self.handed_over = body.is_end_stream();
@@ -288,20 +289,6 @@ impl Drop for Recorded {
             witness.outlive(std::mem::replace(&mut self.body, ReplyBody::empty()));
         }
     }
-}
-
-/// The caller's id if it is a UUID, else a new one.
-fn request_id(headers: &HeaderMap) -> (Uuid, HeaderValue) {
-    if let Some(given) = headers.get("x-request-id")
-        && given.len() == uuid::fmt::Hyphenated::LENGTH
-        && let Ok(id) = Uuid::try_parse_ascii(given.as_bytes())
-    {
-        return (id, given.clone());
-    }
-    let id = Uuid::new_v4();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    id.hyphenated().encode_lower(&mut text);
-    (id, HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("")))
 }
 
 /// A method as the log names it; what we don't know could be anything.

@@ -12,7 +12,8 @@ use super::record::Record as Log;
 use super::{Gateway, account_of};
 use crate::cache::{Report, Scope, Subject};
 use crate::call::{
-    self, Answer, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody, Seals,
+    self, Answer, BodyError, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody,
+    Seals,
 };
 use crate::link::Budget;
 use crate::name::RouteName;
@@ -24,6 +25,7 @@ use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{self, Collected, Outgoing, OutgoingBody};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -139,6 +141,10 @@ impl Gateway {
         let seal = live.seal(tenant);
         let (mut parts, body) = request.into_parts();
         let empty = body.is_end_stream();
+        // Without a body there is no place for the seal: a record that is to be made would be nobody's.
+        if empty && seal.is_some() && route.id.is_none() {
+            return Err(BodyError::Malformed.into());
+        }
         let (mut target, mut reference, mut outcome) = (route.target, None, None);
         let body = match &seal {
             Some((seal, _)) if !empty => {
@@ -199,10 +205,11 @@ impl Gateway {
         if let Some(id) = &made.id {
             let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
             // What a recapture brings has the reference that the record was made with.
-            let reference = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference);
-            self.own(&asker, id, reference.as_deref(), &tags, &record.redis).await;
+            let known = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference.clone());
+            self.own(&asker, id, known.as_deref(), &tags, &record.redis).await;
         }
-        Ok(with_body(answer, made.own()))
+        let body = made.made_with(reference.as_deref());
+        Ok(with_body(answer, body))
     }
 
     /// Shows a record by its id, or the team's own records of a list.
@@ -291,7 +298,8 @@ impl Gateway {
         Known::by(self.owners.told(&tenant.name, &tenant.account, id, redis).await)
     }
 
-    /// What the team may see of upstream's answer about a record. A seal makes it the owner where state has forgotten it.
+    /// What the team may see of upstream's answer about a record. What makes it the team's without state's word, a seal or
+    /// that nobody else's it is, makes the team an owner.
     async fn see(
         &self,
         live: &Live,
@@ -314,18 +322,16 @@ impl Gateway {
         }
         let ownership = seals.as_ref().map_or(Ownership::Unsealed, |(seal, _)| record.ownership(seal));
         match (ownership, known) {
-            (Ownership::Own, _) => {
-                let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
-                self.own(asker, id, record.reference.as_deref(), &tags, redis).await;
-                Ok(Seen::Own(record.own()))
-            }
-            (Ownership::Foreign, _) => Ok(Seen::Nothing),
-            (Ownership::Unsealed, Known::Untold) => Err(Rejection::OwnerUnknown),
-            (Ownership::Unsealed, Known::Unknown { taken: false }) if tenant.owns_unsealed => {
-                Ok(Seen::Own(record.own()))
-            }
-            (Ownership::Unsealed, _) => Ok(Seen::Nothing),
+            (Ownership::Own, _) => {}
+            (Ownership::Foreign, _) => return Ok(Seen::Nothing),
+            (Ownership::Unsealed, Known::Untold) => return Err(Rejection::OwnerUnknown),
+            (Ownership::Unsealed, Known::Unknown { taken: false }) if tenant.owns_unsealed => {}
+            (Ownership::Unsealed, _) => return Ok(Seen::Nothing),
         }
+        // From now on state knows it, and what the next look is answered with may come from memory.
+        let tags: Vec<_> = self.persons.in_json(&answer.body).into_iter().collect();
+        self.own(asker, id, record.reference.as_deref(), &tags, redis).await;
+        Ok(Seen::Own(record.own()))
     }
 
     /// A page of a list with the team's own records, and whether there are any.
@@ -363,26 +369,20 @@ impl Gateway {
 
     /// Which of a list's records are the team's, by their places.
     async fn own_among(&self, tenant: &Tenant, seal: &Seal, list: &List) -> Result<BTreeSet<usize>, Rejection> {
-        let mut kept = BTreeSet::new();
-        for (place, record) in list.records().enumerate() {
-            let own = match (record.ownership(seal), &record.id) {
-                (Ownership::Own, _) => true,
-                (Ownership::Foreign, _) | (Ownership::Unsealed, None) => false,
-                // As many look-ups as the page has of them, and no answer without: nothing that a request's share of
-                // waiting for Redis is for.
-                (Ownership::Unsealed, Some(id)) => {
-                    match Known::by(self.owners.of(&tenant.name, &tenant.account, id).await) {
-                        Known::Own(_) => true,
-                        Known::Unknown { taken } => tenant.owns_unsealed && !taken,
-                        Known::Untold => return Err(Rejection::OwnerUnknown),
-                    }
+        let is_own = async |record: &Record| match (record.ownership(seal), &record.id) {
+            (Ownership::Own, _) => Ok(true),
+            (Ownership::Foreign, _) | (Ownership::Unsealed, None) => Ok(false),
+            // There is no answer without, so it is waited for longer than what a request may wait for Redis otherwise.
+            (Ownership::Unsealed, Some(id)) => {
+                match Known::by(self.owners.of(&tenant.name, &tenant.account, id).await) {
+                    Known::Own(_) => Ok(true),
+                    Known::Unknown { taken } => Ok(tenant.owns_unsealed && !taken),
+                    Known::Untold => Err(Rejection::OwnerUnknown),
                 }
-            };
-            if own {
-                kept.insert(place);
             }
-        }
-        Ok(kept)
+        };
+        let own = try_join_all(list.records().map(is_own)).await?;
+        Ok(own.into_iter().enumerate().filter_map(|(place, own)| own.then_some(place)).collect())
     }
 
     /// A look at upstream, whole.

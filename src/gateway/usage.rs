@@ -3,8 +3,8 @@
 use super::Gateway;
 use super::forward::whole;
 use super::live::Live;
-use crate::config::{self, QuotaMode, Settings};
-use crate::ledger::Counts;
+use crate::config::{self, Settings};
+use crate::ledger::{Counts, Statement};
 use crate::limit::Standing;
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::Tenant;
@@ -70,10 +70,7 @@ impl Allowance {
             weight: tenant.weight,
             upstream_calls_per_day: tenant.upstream_calls_per_day,
             upstream_calls_per_month: tenant.upstream_calls_per_month,
-            quota_mode: match tenant.quota_mode {
-                QuotaMode::Enforce => "enforce",
-                QuotaMode::Shadow => "shadow",
-            },
+            quota_mode: tenant.quota_mode.as_str(),
             account_requests_per_second: settings.accounts.get(&tenant.account).and_then(|a| a.requests_per_second),
         }
     }
@@ -84,7 +81,8 @@ impl Gateway {
     pub(super) async fn usage(&self, live: &Live, tenant: &Tenant) -> Result<Response<ReplyBody>, Rejection> {
         let today = self.ledger.today();
         let from = today.month().first();
-        let rows = self.ledger.rows(from, today, Some(&tenant.name)).await.map_err(|_| Rejection::BooksClosed)?;
+        let books = self.ledger.statement(from, today, Some(&tenant.name)).await;
+        let Statement { rows, is_complete } = books.map_err(|_| Rejection::BooksClosed)?;
         let (day, month) = (today.to_string(), from.to_string());
         let (mut of_day, mut of_month) = (Span::new(&day, &day), Span::new(&month, &day));
         for row in rows {
@@ -103,7 +101,10 @@ impl Gateway {
             this_month: of_month,
         };
         let body = serde_json::to_vec(&usage).map_err(|_| Rejection::Internal)?;
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        if !is_complete {
+            headers.insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
+        }
         Ok(whole(StatusCode::OK, headers, ReplyBody::full(body.into())))
     }
 }

@@ -1,15 +1,19 @@
-//! Cuts off a peer that takes nothing of what it is sent, and lets a broken answer look broken.
+//! Cuts off a peer that takes nothing of what it is sent, lets a broken answer look broken, and a refusal be read.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
+
+/// How long, and how much, a peer may go on sending after the last byte of the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const MOST_LINGERED: usize = 16 << 20;
 
 /// A stream that can end with a reset, which nobody takes for the end of an answer.
 pub(super) trait Resets {
@@ -31,7 +35,8 @@ impl Resets for TlsStream<TcpStream> {
 }
 
 /// A stream whose writes fail when none of them got anywhere for a while, and which ends with a reset if its
-/// connection broke off.
+/// connection broke off. It is closed once the peer has stopped sending: a socket that is closed before is reset, and who
+/// was refused in the middle of an upload might never read why.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,
@@ -40,6 +45,9 @@ pub(super) struct StallGuard<I: Resets> {
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     broken: Broken,
+    /// Nothing is sent any more, and what still comes is thrown away.
+    lingering: Option<Pin<Box<Sleep>>>,
+    lingered: usize,
 }
 
 /// Whether a connection broke off in the middle of an answer.
@@ -62,7 +70,8 @@ impl<I: Resets> Drop for StallGuard<I> {
 
 impl<I: Resets> StallGuard<I> {
     pub(super) fn new(stream: I, patience: Duration) -> Self {
-        Self { stream, patience, timer: None, waiting: false, broken: Broken::default() }
+        let broken = Broken::default();
+        Self { stream, patience, timer: None, waiting: false, broken, lingering: None, lingered: 0 }
     }
 
     /// To be told that the connection broke off.
@@ -90,7 +99,24 @@ impl<I: AsyncRead + Resets + Unpin> AsyncRead for StallGuard<I> {
     }
 }
 
-impl<I: AsyncWrite + Resets + Unpin> AsyncWrite for StallGuard<I> {
+impl<I: AsyncRead + Resets + Unpin> StallGuard<I> {
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let end = self.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut piece = [0; 4096];
+        while self.lingered < MOST_LINGERED {
+            let mut piece = ReadBuf::new(&mut piece);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => self.lingered += piece.filled().len(),
+                // Its end, in whichever way.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return end.as_mut().poll(cx).map(Ok),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Resets + Unpin> AsyncWrite for StallGuard<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -115,8 +141,11 @@ impl<I: AsyncWrite + Resets + Unpin> AsyncWrite for StallGuard<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch(cx, shut)
+        if self.lingering.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watch(cx, shut))?;
+        }
+        self.linger(cx)
     }
 }
 

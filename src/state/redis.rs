@@ -488,13 +488,27 @@ impl Redis {
     }
 
     pub(super) async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
+        static RENEW: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(
+                r"
+                -- The team may have set another one meanwhile.
+                if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+                return redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])",
+            )
+        });
         // At most as many as there are types.
         let rows: Vec<(String, Vec<u8>)> = self.ask(redis::cmd("HGETALL").arg(self.urls_of(tenant))).await?;
-        let shown = |(kind, hidden): (String, Vec<u8>)| {
-            let kind = kind.parse().ok()?;
-            Some((kind, self.secrecy.show_url(tenant, kind, &hidden)?))
-        };
-        let mut urls: Vec<_> = rows.into_iter().filter_map(shown).collect();
+        let mut urls = Vec::new();
+        for (kind, hidden) in rows {
+            let Ok(kind) = kind.parse() else { continue };
+            let Some(url) = self.secrecy.show_url(tenant, kind, &hidden) else { continue };
+            urls.push((kind, url));
+            if let Some(renewed) = self.secrecy.renewed_url(tenant, kind, &hidden) {
+                let mut renew = RENEW.key(self.urls_of(tenant));
+                renew.arg(kind.as_str()).arg(hidden).arg(renewed);
+                let _: i64 = self.link.script(&Budget::of(PATIENCE), &renew).await?;
+            }
+        }
         urls.sort();
         Ok(urls)
     }

@@ -143,6 +143,14 @@ impl Secrecy {
         self.vault.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
+    /// The same under the key that encrypts now, if it is under another one.
+    pub(super) fn renewed_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<Vec<u8>> {
+        if self.vault.is_current(hidden) {
+            return None;
+        }
+        Some(self.hide_url(tenant, kind, &self.show_url(tenant, kind, hidden)?))
+    }
+
     pub(super) fn show_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<String> {
         let url = self.open(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), hidden)?;
         String::from_utf8(url).ok()

@@ -557,11 +557,22 @@ impl Sqlite {
                 find.query_map([name.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
-        let shown = |(kind, hidden): (String, Vec<u8>)| {
-            let kind = kind.parse().ok()?;
-            Some((kind, self.secrecy.show_url(tenant, kind, &hidden)?))
-        };
-        let mut urls: Vec<_> = rows.await?.into_iter().filter_map(shown).collect();
+        let mut urls = Vec::new();
+        for (kind, hidden) in rows.await? {
+            let Ok(kind) = kind.parse() else { continue };
+            let Some(url) = self.secrecy.show_url(tenant, kind, &hidden) else { continue };
+            urls.push((kind, url));
+            if let Some(renewed) = self.secrecy.renewed_url(tenant, kind, &hidden) {
+                let tenant = tenant.clone();
+                let renew = move |db: &Connection| {
+                    db.execute(
+                        "UPDATE urls SET url = ?4 WHERE tenant = ?1 AND kind = ?2 AND url = ?3",
+                        params![tenant.as_str(), kind.as_str(), hidden, renewed],
+                    )
+                };
+                self.database.write(renew).await?;
+            }
+        }
         urls.sort();
         Ok(urls)
     }

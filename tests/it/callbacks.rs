@@ -301,7 +301,7 @@ async fn one_that_nobody_owns_waits_and_is_then_kept_apart() {
     }
     rig.metric_becomes(r#"iluma_gateway_callback_queue{state="waiting",tenant="none"}"#, |count| count == 3.0).await;
     assert_eq!(listed(&rig, "unowned").await.len(), 0);
-    rig.clock.advance(Duration::from_secs(61));
+    rig.clock.advance(Duration::from_secs(6));
     let unowned = lists(&rig, "unowned", 3).await;
     let ids: BTreeSet<_> = unowned.iter().filter_map(|entry| entry["upstream_id"].as_str()).collect();
     assert_eq!(ids, ["1", "2", "3"].into());
@@ -315,8 +315,6 @@ async fn one_that_nobody_owns_waits_and_is_then_kept_apart() {
 async fn the_heir_gets_what_was_asked_before_the_gateway() {
     let (rig, lending, payments) = rig(|rig| rig.tenant("payments", "owns_unsealed = true")).await;
     rig.callback(KIND, r#"{"id":"1","reference_id":"old"}"#).send().await;
-    rig.metric_becomes(r#"iluma_gateway_callback_queue{state="waiting",tenant="none"}"#, |count| count == 1.0).await;
-    rig.clock.advance(Duration::from_secs(61));
     payments.hears(1).await;
     assert_eq!(payments.bodies(), [r#"{"id":"1","reference_id":"old"}"#]);
     assert_eq!(lending.heard().len(), 0);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 35] = [
+const EDGES: [(&str, &[&str]); 36] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 35] = [
     ("database", &[]),
     ("json", &[]),
     ("name", &[]),
+    ("request_id", &[]),
     ("splice", &["json"]),
     ("tasks", &[]),
     ("trust", &[]),
@@ -29,7 +30,10 @@ const EDGES: [(&str, &[&str]); 35] = [
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
     ("call", &["json", "name", "splice"]),
-    ("callback", &["clock", "config", "json", "name", "person", "splice", "state", "tasks", "trust", "vault"]),
+    (
+        "callback",
+        &["clock", "config", "json", "name", "person", "request_id", "splice", "state", "tasks", "trust", "vault"],
+    ),
     ("ledger", &["calendar", "clock", "config", "database", "link", "name", "vault"]),
     ("limit", &["calendar", "clock", "config", "link", "name", "tasks", "vault"]),
     ("route", &["config", "name"]),
@@ -53,6 +57,7 @@ const EDGES: [(&str, &[&str]); 35] = [
             "name",
             "person",
             "reply",
+            "request_id",
             "route",
             "splice",
             "state",
@@ -63,7 +68,7 @@ const EDGES: [(&str, &[&str]); 35] = [
             "vault",
         ],
     ),
-    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "state", "telemetry"]),
+    ("admin", &["cache", "calendar", "config", "ledger", "name", "person", "request_id", "state", "telemetry"]),
     ("operator", &["config", "trust"]),
     ("server", &["alarm", "config", "tasks"]),
     // What wires parts together, and what uses the whole.
@@ -96,7 +101,7 @@ const EDGES: [(&str, &[&str]); 35] = [
 
 const FEATURES: [&str; 9] =
     ["cache", "call", "callback", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 15] = [
+const BASE: [&str; 16] = [
     "alarm",
     "byte_size",
     "calendar",
@@ -106,6 +111,7 @@ const BASE: [&str; 15] = [
     "json",
     "link",
     "name",
+    "request_id",
     "person",
     "splice",
     "state",

@@ -23,6 +23,7 @@ mod privacy;
 mod process;
 mod protocols;
 mod redis_faults;
+mod redis_waits;
 mod routing;
 mod shared_limits;
 mod simulator;

@@ -287,3 +287,20 @@ async fn a_failed_look_shows_nobodys_seal() {
         rig.stop().await;
     }
 }
+
+/// Where a list is expected and something else comes, nobody can tell whose that is.
+#[tokio::test]
+async fn what_is_no_list_on_a_list_row_is_shown_to_nobody() {
+    let upstream = Upstream::answering(|_| {
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from_static(br#"{"id":"a","reference_id":"lending:x"}"#))).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    for path in [IMAGES, DOCUMENTS, CAPTURES] {
+        let answer = rig.ask("lending", "GET", &format!("{path}?reference_id=x")).send().await;
+        answer.is_rejection(504, "UPSTREAM_TIMEOUT");
+        assert_eq!(answer.header("x-gateway-error"), "upstream_garbled", "{path}");
+    }
+    rig.stop().await;
+}

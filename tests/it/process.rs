@@ -1,6 +1,7 @@
 //! The built program as operators meet it: exit codes, messages, signals, files (design, section 2).
 
 use crate::support::process::{Folder, once, started};
+use crate::support::tls::Authority;
 use crate::support::{Answer, Ask, Held, PATIENCE, Upstream, Wire, answer, ask};
 use bytes::Bytes;
 use http::Response;
@@ -547,6 +548,41 @@ async fn operators_purge_and_erase_by_command() {
     // Noted, without a word about whom it concerned.
     let line = program.stderr_line(r#""audit":"erase""#).await;
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
+}
+
+#[tokio::test]
+async fn orders_reach_a_private_admin_listener_that_asks_for_a_certificate() {
+    let folder = Folder::new("http://127.0.0.1:1");
+    let (authority, operators) = (Authority::new(), Authority::new());
+    let at = folder.path("");
+    let (ca, client_ca) = (authority.write(&at, "ca.pem"), operators.write(&at, "ops-ca.pem"));
+    let tls = authority.leaf("127.0.0.1").write(&at, Some(&client_ca));
+    let own = folder.path("own");
+    std::fs::create_dir(&own).expect("a folder");
+    operators.leaf("operator").write(&own, None);
+    let text = Folder::text("http://127.0.0.1:1").replace("[admin]\n", &format!("[admin]\n{tls}\n"));
+    folder.write("config.toml", &text);
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let (admin, ca) = (format!("https://{admin}"), ca.display().to_string());
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| own.join(name).display().to_string());
+    let purge = async |more: &[&str]| {
+        let said = folder.order("purge", &[&["--admin", &admin, "--all"], more].concat(), "").await;
+        (said.code, said.stdout + &said.stderr)
+    };
+    let trusted = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    assert_eq!(purge(&trusted).await, (Some(0), "{\"removed\":{\"memory\":0,\"redis\":0}}".to_owned()));
+    for (refused, why) in [
+        (&trusted[..0], "is its certificate trusted?"),
+        (&trusted[2..], "is its certificate trusted?"),
+        (&trusted[..2], "can't be asked"),
+        (&["--ca", &key], "it is not a list of PEM certificates"),
+        (&["--cert", &cert, "--key", &cert], "it has no PEM private key"),
+    ] {
+        let (code, said) = purge(refused).await;
+        assert!(code == Some(1) && said.contains(why), "{refused:?} {said}");
+    }
+    assert_eq!(purge(&trusted[..4]).await.0, Some(2), "a certificate without its key");
 }
 
 #[tokio::test]

@@ -109,7 +109,9 @@ async fn three_nodes_send_what_one_may(seconds: u64) {
     let load = [(&nodes[0], 0, 30), (&nodes[1], 0, 20), (&nodes[1], 1, 20), (&nodes[2], 1, 30)];
     let admitted = overload(&load, Duration::from_secs(seconds)).await;
     let (sent, allowed) = (count(&admitted) as f64, 50.0 * seconds as f64);
-    assert!(sent <= allowed * 1.02 + 5.0 && sent >= allowed * 0.95, "{sent} of {allowed}");
+    println!("{sent} of {allowed}; at most {} in a second", most_in(&admitted, Duration::from_secs(1)));
+    // What the bucket holds at the start comes on top.
+    assert!(sent <= allowed * 1.02 + 5.0 && sent >= allowed * 0.98, "{sent} of {allowed}");
     // A busy machine may hold a few back for a moment, and let them go together.
     assert!(most_in(&admitted, Duration::from_secs(1)) <= 50 + 5 + 8);
     for team in [0, 1] {

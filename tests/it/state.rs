@@ -53,26 +53,31 @@ impl Drop for Restart {
 impl Engine {
     async fn sqlite() -> Self {
         let (folder, clock) = (folder(), Clock::adjustable());
-        Self { state: embedded(folder.path(), &clock), clock, restart: Restart::Sqlite(folder) }
+        Self { state: embedded(folder.path(), &clock, &[1]), clock, restart: Restart::Sqlite(folder) }
     }
 
     async fn redis() -> Self {
         let redis = Redis::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]).await;
         let (clock, stop) = (Clock::adjustable(), CancellationToken::new());
-        let state = shared::node(&redis, &clock, &stop).await;
+        let state = shared::node_with(&redis, &clock, &stop, &[1]).await;
         Self { state, clock, restart: Restart::Redis(Box::new(redis), stop) }
     }
 
     /// The same, after the process was gone, and with Redis after that was killed.
     async fn restarted(self) -> Self {
+        self.restarted_with(&[1]).await
+    }
+
+    /// The same, with these encryption keys.
+    async fn restarted_with(self, keys: &[u8]) -> Self {
         self.state.close().await;
         let Self { clock, mut restart, .. } = self;
         let state = match &mut restart {
-            Restart::Sqlite(folder) => embedded(folder.path(), &clock),
+            Restart::Sqlite(folder) => embedded(folder.path(), &clock, keys),
             Restart::Redis(redis, stop) => {
                 redis.kill();
                 redis.run().await;
-                shared::node(redis, &clock, stop).await
+                shared::node_with(redis, &clock, stop, keys).await
             }
             Restart::Elsewhere => panic!("the other one is started again"),
         };
@@ -80,16 +85,17 @@ impl Engine {
     }
 }
 
-fn embedded(folder: &Path, clock: &Clock) -> State {
+fn embedded(folder: &Path, clock: &Clock, keys: &[u8]) -> State {
     let database = Database::open(&folder.join("state.db"), &[MIGRATIONS]).unwrap();
-    State::Sqlite(Arc::new(Sqlite::new(database, &settings(), clock.clone())))
+    State::Sqlite(Arc::new(Sqlite::new(database, &settings(keys), clock.clone())))
 }
 
-fn settings() -> config::State {
+fn settings(keys: &[u8]) -> config::State {
+    let key = |seed: &u8| EncryptionKey { id: format!("key-{seed}"), key: SecretBox::new(Box::new([*seed; 32])) };
     config::State {
         path: "unused".into(),
         root_key: SecretBox::new(Box::new([1; 32])),
-        encryption_keys: vec![EncryptionKey { id: "one".into(), key: SecretBox::new(Box::new([2; 32])) }],
+        encryption_keys: keys.iter().map(key).collect(),
         redis: None,
         redis_timeout: Duration::from_millis(50),
         retention: Retention {
@@ -139,6 +145,7 @@ suite!(
     what_is_erased_while_it_is_asked_is_not_stored_again,
     what_is_old_is_swept,
     urls_are_the_teams_own,
+    urls_outlive_the_key_that_they_were_stored_under,
     everything_is_there_after_a_restart,
     what_cannot_be_stored_is_told,
 );
@@ -619,6 +626,21 @@ async fn urls_are_the_teams_own(engine: Engine) {
         vec![(KIND, "https://lending.internal/2".to_owned()), (other, "https://lending.internal/ocr".to_owned())];
     assert_eq!(state.urls(&lending).await, Ok(urls));
     assert_eq!(state.urls(&tenant("payments")).await, Ok(vec![]));
+}
+
+async fn urls_outlive_the_key_that_they_were_stored_under(engine: Engine) {
+    let (lending, url) = (tenant("lending"), "https://lending.internal/1".to_owned());
+    engine.state.set_url(&lending, KIND, &url).await.unwrap();
+    // A new key behind the old one, in front of it, and alone.
+    let mut engine = engine;
+    for keys in [&[1, 2][..], &[2, 1], &[2]] {
+        engine = engine.restarted_with(keys).await;
+        assert_eq!(engine.state.urls(&lending).await, Ok(vec![(KIND, url.clone())]), "{keys:?}");
+    }
+    // One that nobody has looked at meanwhile is lost.
+    engine.state.set_url(&lending, KIND, &url).await.unwrap();
+    let engine = engine.restarted_with(&[3]).await;
+    assert_eq!(engine.state.urls(&lending).await, Ok(vec![]));
 }
 
 async fn everything_is_there_after_a_restart(engine: Engine) {

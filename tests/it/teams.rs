@@ -260,6 +260,21 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
         assert_eq!((heir.status, &heir.json()["reference_id"]), (200, &json!(reference)), "{path}");
         rig.ask("payments", "GET", &path).send().await.is_rejection(404, "DATA_NOT_FOUND");
     }
+    // Looked at once, it is the heir's like any other: the final answer is kept.
+    let asked = || rig.sim().stats().routes["bank_get"].requests;
+    let path = format!("{BANK}/{}", bank["id"].as_str().expect("an id"));
+    let settled = async {
+        while rig.ask("lending", "GET", &path).send().await.json()["status"] != "COMPLETED" {
+            rig.clock.advance(Duration::from_secs(1));
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("a result");
+    let before = asked();
+    for _ in 0..3 {
+        let heir = rig.ask("lending", "GET", &path).send().await;
+        assert_eq!((heir.status, &heir.json()["reference_id"]), (200, &json!("old")));
+    }
+    assert_eq!(asked(), before);
     let list = async |team: &str| {
         let list = rig.ask(team, "GET", &format!("{IMAGES}?reference_id=foo123")).send().await;
         list.json()["data"].as_array().expect("a list").len()

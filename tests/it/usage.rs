@@ -2,10 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
-use crate::support::{Answer, Held, Redis, Rig, Upstream, ask, until};
+use crate::support::{Answer, Held, PATIENCE, Redis, Rig, Upstream, ask, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -88,6 +89,7 @@ async fn a_pending_call_is_unknown_until_a_get_tells() {
     let answer = rig.post("lending", BANK, question(1_234_567_812)).send().await;
     assert_eq!(answer.json()["status"], "PENDING");
     assert_eq!(books(&rig, "lending", "bank").await, [1, 1, 0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(unknown(&rig, "").await, [("bank".to_owned(), "pending".to_owned())]);
     let one = format!("{BANK}/{}", answer.json()["id"].as_str().expect("an id"));
     let mut status = String::new();
     while status != "COMPLETED" {
@@ -96,7 +98,17 @@ async fn a_pending_call_is_unknown_until_a_get_tells() {
         status = answer.json()["status"].as_str().expect("a status").to_owned();
     }
     assert_eq!(books(&rig, "lending", "bank").await, [1, 1, 1, 0, 0, 0, 0, 500, 0]);
+    assert_eq!(unknown(&rig, "").await, []);
     rig.stop().await;
+}
+
+/// Routes of calls whose outcome is not known, and why.
+async fn unknown(rig: &Rig, query: &str) -> Vec<(String, String)> {
+    let list = rig.operator("GET", &format!("/v1/usage/unknown{query}")).send().await;
+    assert_eq!(list.status, 200, "{}", list.text());
+    let text = |call: &Value, name: &str| call[name].as_str().expect("a text").to_owned();
+    let list = list.json();
+    list["calls"].as_array().expect("calls").iter().map(|call| (text(call, "route"), text(call, "why"))).collect()
 }
 
 #[tokio::test]
@@ -107,6 +119,20 @@ async fn what_nobody_saw_answered_is_unknown_and_what_never_left_is_nothing() {
     rig.post("lending", BANK, question(1)).send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
     assert_eq!(books(&rig, "lending", "ktp").await, [1, 1, 0, 1, 0, 0, 0, 0, 0]);
     assert_eq!(books(&rig, "lending", "bank").await, [1, 1, 0, 1, 0, 0, 0, 0, 0]);
+    let lost = |route: &str| (route.to_owned(), "lost".to_owned());
+    assert_eq!(unknown(&rig, "").await, [lost("ktp"), lost("bank")]);
+    assert_eq!(unknown(&rig, "?tenant=payments").await, []);
+    let first = rig.operator("GET", "/v1/usage/unknown?limit=1").send().await.json();
+    let today = humantime::format_rfc3339_seconds(rig.clock.wall()).to_string();
+    assert!(first["calls"][0]["booked"].as_str().is_some_and(|time| time[..13] == today[..13]), "{first} {today}");
+    assert_eq!(unknown(&rig, &format!("?limit=1&after={}", first["next"])).await, [lost("bank")]);
+    assert_eq!(rig.operator("GET", "/v1/usage/unknown?limit=0").send().await.status, 400);
+    // One that is under way.
+    let on_its_way = tokio::spawn(rig.post("lending", KTP, "{}").send());
+    let open = ("ktp".to_owned(), "open".to_owned());
+    let seen = async { while !unknown(&rig, "").await.contains(&open) {} };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the call");
+    on_its_way.await.expect("an answer");
     rig.stop().await;
     let rig =
         Rig::builder().upstream("http://127.0.0.1:1").tenant("lending", "upstream_calls_per_day = 1").start().await;
@@ -380,6 +406,7 @@ async fn nodes_sum_their_books_and_an_outage_or_a_restart_counts_nothing_twice()
     let alone = ask("GET", a.admin_url("/v1/usage")).header("authorization", token).send().await;
     assert_eq!(alone.json()["rows"][0]["billable"], 1);
     assert!(!alone.header("x-gateway-partial").is_empty());
+    assert!(!a.ask("lending", "GET", "/_gateway/usage").send().await.header("x-gateway-partial").is_empty());
     redis.run().await;
     let a = a.restart().await;
     for rig in [&a, &b] {

@@ -23,12 +23,16 @@ const BOUND: Duration = Duration::from_secs(5);
 
 /// One more node on a Redis, until `stop`.
 pub(super) async fn node(redis: &Redis, clock: &Clock, stop: &CancellationToken) -> State {
+    node_with(redis, clock, stop, &[1]).await
+}
+
+pub(super) async fn node_with(redis: &Redis, clock: &Clock, stop: &CancellationToken, keys: &[u8]) -> State {
     let target = RedisTarget { url: redis.url().into(), extra_ca: None };
     let link = Link::new(&target, &[]).unwrap();
     link.keep(&Tasks::new(), stop.clone());
     let mut up = link.watch();
     tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await.unwrap().unwrap();
-    State::Redis(Arc::new(iluma_gateway::state::Redis::new(link, &settings(), clock.clone())))
+    State::Redis(Arc::new(iluma_gateway::state::Redis::new(link, &settings(keys), clock.clone())))
 }
 
 impl Engine {

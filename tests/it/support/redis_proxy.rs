@@ -1,6 +1,6 @@
-//! Stands between a gateway and its Redis, and spoils what Redis says.
+//! Stands between a gateway and its Redis, spoils what Redis says, and keeps back what it is asked.
 
-use super::Upstream;
+use super::{Upstream, until};
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// What becomes of an answer on its way.
@@ -33,32 +33,34 @@ pub struct RedisProxy {
     listener: Upstream,
     spoil: Arc<Mutex<Spoil>>,
     spoiled: Arc<AtomicUsize>,
+    hold: watch::Sender<Option<&'static [u8]>>,
+    held: Arc<AtomicUsize>,
 }
 
 impl RedisProxy {
     pub async fn to(redis: SocketAddr) -> Self {
         let (spoil, spoiled) = (Arc::new(Mutex::new(Spoil::Pass)), Arc::new(AtomicUsize::new(0)));
-        let shared = (Arc::clone(&spoil), Arc::clone(&spoiled));
+        let (hold, held) = (watch::Sender::new(None), Arc::new(AtomicUsize::new(0)));
+        let shared = (Arc::clone(&spoil), Arc::clone(&spoiled), hold.clone(), Arc::clone(&held));
         let listener = Upstream::on_connection(move |client| {
-            let (spoil, spoiled) = shared.clone();
+            let (spoil, spoiled, hold, held) = shared.clone();
             async move {
                 // Where there is no Redis the connection ends, as it would without us.
                 let Ok(server) = TcpStream::connect(redis).await else { return };
                 let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
-                let ((mut from_client, to_client), (from_server, mut to_server)) =
-                    (client.into_split(), server.into_split());
+                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 // As many answers as can be on their way at a time.
                 let (send, receive) = mpsc::channel(4096);
                 // Whichever ends first ends the others.
                 tokio::select! {
-                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                    () = ask(from_client, to_server, hold.subscribe(), &held) => {}
                     () = take(from_server, send, &spoil, &spoiled) => {}
                     () = deliver(receive, to_client) => {}
                 }
             }
         })
         .await;
-        Self { listener, spoil, spoiled }
+        Self { listener, spoil, spoiled, hold, held }
     }
 
     pub fn url(&self) -> String {
@@ -70,9 +72,46 @@ impl RedisProxy {
         *self.spoil.lock().expect("a fault") = spoil;
     }
 
+    /// From now on the first command in which this stands waits on its way, and with it all that follow on its connection.
+    pub fn hold(&self, part: &'static [u8]) {
+        self.hold.send_replace(Some(part));
+    }
+
+    /// Waits until a command waits.
+    pub async fn holds(&self) {
+        until("a command is on its way to Redis", || self.held.load(Ordering::SeqCst) > 0).await;
+    }
+
+    /// Lets go what waits, and whatever comes.
+    pub fn release(&self) {
+        self.hold.send_replace(None);
+    }
+
     /// Answers and messages that did not pass as they were.
     pub fn spoiled(&self) -> usize {
         self.spoiled.load(Ordering::SeqCst)
+    }
+}
+
+/// Passes commands on, unless one is to wait. The gateway writes each in one piece.
+async fn ask(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut hold: watch::Receiver<Option<&'static [u8]>>,
+    held: &AtomicUsize,
+) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let heard = &buffer[..count];
+        let waits = hold.borrow().is_some_and(|part| heard.windows(part.len()).any(|window| window == part));
+        if waits {
+            held.fetch_add(1, Ordering::SeqCst);
+            let _ = hold.wait_for(Option::is_none).await;
+            held.fetch_sub(1, Ordering::SeqCst);
+        }
+        if to.write_all(heard).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,0 +1,208 @@
+//! The journal: what of the ledger runs inside the database.
+
+use super::{Closing, Counts, End, OpenCall, Outcome, Row, Spent, Why};
+use crate::calendar::Day;
+use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The ledger's tables. `unknown` holds calls under way too: whoever reads in the middle, or after a crash, sees the
+/// truth.
+pub const MIGRATIONS: &[&str] = &[
+    "
+    CREATE TABLE ledger_node (id TEXT NOT NULL);
+    CREATE TABLE ledger_days (
+        day TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        route TEXT NOT NULL,
+        requests INTEGER NOT NULL DEFAULT 0,
+        upstream_calls INTEGER NOT NULL DEFAULT 0,
+        -- Of those, what upstream may charge for: what quotas count.
+        charged_calls INTEGER NOT NULL DEFAULT 0,
+        billable INTEGER NOT NULL DEFAULT 0,
+        unknown INTEGER NOT NULL DEFAULT 0,
+        hits INTEGER NOT NULL DEFAULT 0,
+        collapsed INTEGER NOT NULL DEFAULT 0,
+        shared INTEGER NOT NULL DEFAULT 0,
+        cost INTEGER NOT NULL DEFAULT 0,
+        saved INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (day, tenant, route)
+    ) WITHOUT ROWID;
+    -- Calls whose outcome is not known, or not yet; a row goes when it is.
+    CREATE TABLE ledger_calls (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        day TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        route TEXT NOT NULL,
+        price INTEGER NOT NULL,
+        -- Names account and upstream's id without telling them.
+        name BLOB
+    );
+    CREATE INDEX ledger_calls_by_name ON ledger_calls (name) WHERE name IS NOT NULL;
+",
+    "
+    -- Milliseconds since 1970.
+    ALTER TABLE ledger_calls ADD COLUMN booked INTEGER NOT NULL DEFAULT 0;
+    -- Whether its outcome was told, and is that nobody knows.
+    ALTER TABLE ledger_calls ADD COLUMN ended INTEGER NOT NULL DEFAULT 0;
+",
+];
+
+pub(super) fn book(
+    connection: &Connection,
+    (day, tenant, route): (&str, &str, &str),
+    price: u64,
+    now: SystemTime,
+) -> rusqlite::Result<i64> {
+    let mut insert = connection
+        .prepare_cached("INSERT INTO ledger_calls (day, tenant, route, price, booked) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let booked = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let id = insert.insert(params![day, tenant, route, number(price), i64::try_from(booked).unwrap_or(i64::MAX)])?;
+    let mut count = connection.prepare_cached(
+        "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
+         ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
+             unknown = unknown + 1",
+    )?;
+    count.execute(params![day, tenant, route])?;
+    Ok(id)
+}
+
+/// Ends what a closing is about; whether there was anything.
+pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
+    let name = match closing.end {
+        End::Outcome(_, Some(name)) if closing.id == 0 => Some(name),
+        _ => None,
+    };
+    let mut find = connection
+        .prepare_cached("SELECT id, day, tenant, route, price FROM ledger_calls WHERE id = ?1 OR name = ?2")?;
+    let found = find.query_map(params![closing.id, name], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    })?;
+    let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
+    for (id, day, tenant, route, price) in &found {
+        let (calls, billable, cost) = match closing.end {
+            End::Outcome(Outcome::Unknown, name) => {
+                let mut keep =
+                    connection.prepare_cached("UPDATE ledger_calls SET name = ?2, ended = 1 WHERE id = ?1")?;
+                keep.execute(params![id, name])?;
+                continue;
+            }
+            End::Withdrawn => (1, 0, 0),
+            End::Outcome(Outcome::Billable, _) => (0, 1, *price),
+            End::Outcome(Outcome::NotBillable, _) => (0, 0, 0),
+        };
+        let mut count = connection.prepare_cached(
+            "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
+                 charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
+             WHERE day = ?1 AND tenant = ?2 AND route = ?3",
+        )?;
+        count.execute(params![day, tenant, route, calls, billable, cost])?;
+        connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
+        days.insert(day.clone());
+    }
+    Ok(!found.is_empty())
+}
+
+/// Adds what was counted in memory.
+pub(super) fn add(
+    connection: &Connection,
+    day: &str,
+    tenant: &str,
+    route: &str,
+    counts: &Counts,
+) -> rusqlite::Result<()> {
+    let mut add = connection.prepare_cached(
+        "INSERT INTO ledger_days (day, tenant, route, requests, upstream_calls, hits, collapsed, shared, saved)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
+             upstream_calls = upstream_calls + excluded.upstream_calls, hits = hits + excluded.hits,
+             collapsed = collapsed + excluded.collapsed, shared = shared + excluded.shared,
+             saved = saved + excluded.saved",
+    )?;
+    let [requests, calls, _, _, hits, collapsed, shared, _, saved] = counts.numbers().map(number);
+    add.execute(params![day, tenant, route, requests, calls, hits, collapsed, shared, saved])?;
+    Ok(())
+}
+
+pub(super) fn rows(connection: &Connection, from: &str, to: &str, tenant: Option<&str>) -> rusqlite::Result<Vec<Row>> {
+    let mut select = connection.prepare_cached(
+        "SELECT day, tenant, route, requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved
+         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY day, tenant, route",
+    )?;
+    let rows = select.query_map(params![from, to, tenant], |row| {
+        let mut numbers = [0; 9];
+        for (at, number) in numbers.iter_mut().enumerate() {
+            *number = u64::try_from(row.get::<_, i64>(at + 3)?).unwrap_or_default();
+        }
+        Ok(Row { day: row.get(0)?, tenant: row.get(1)?, route: row.get(2)?, counts: Counts::of(numbers) })
+    })?;
+    rows.collect()
+}
+
+/// Calls whose outcome is not known, the oldest first.
+pub(super) fn open_calls(
+    connection: &Connection,
+    tenant: Option<&str>,
+    after: i64,
+    most: usize,
+) -> rusqlite::Result<Vec<OpenCall>> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, booked, day, tenant, route, name IS NOT NULL, ended FROM ledger_calls
+         WHERE id > ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY id LIMIT ?3",
+    )?;
+    let calls = select.query_map(params![after, tenant, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        let booked = Duration::from_millis(u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default());
+        let why = match (row.get(5)?, row.get(6)?) {
+            (true, _) => Why::Pending,
+            (false, true) => Why::Lost,
+            (false, false) => Why::Open,
+        };
+        let (id, day, tenant, route) = (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        Ok(OpenCall { id, booked: UNIX_EPOCH + booked, day, tenant, route, why })
+    })?;
+    calls.collect()
+}
+
+pub(super) fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {
+    let mut select = connection.prepare_cached(
+        "SELECT tenant, sum(charged_calls), sum(CASE day WHEN ?2 THEN charged_calls ELSE 0 END)
+         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant",
+    )?;
+    let found = select.query_map(params![today.month().first().to_string(), today.to_string()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    })?;
+    let mut spent = Vec::new();
+    for row in found {
+        let (tenant, this_month, today_count) = row?;
+        let Ok(tenant) = tenant.parse() else { continue };
+        let count = |number| u64::try_from(number).unwrap_or_default();
+        spent.push(Spent { tenant, day: today, today: count(today_count), this_month: count(this_month) });
+    }
+    Ok(spent)
+}
+
+pub(super) fn node(connection: &Connection) -> rusqlite::Result<String> {
+    match connection.query_row("SELECT id FROM ledger_node", [], |row| row.get(0)) {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            let node = uuid::Uuid::new_v4().simple().to_string();
+            connection.execute("INSERT INTO ledger_node VALUES (?1)", [&node])?;
+            Ok(node)
+        }
+        known => known,
+    }
+}
+
+pub(super) fn open(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM ledger_calls", [], |row| row.get(0))
+}
+
+pub(super) fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM ledger_days WHERE day < ?1", [oldest])?;
+    connection.execute("DELETE FROM ledger_calls WHERE day < ?1", [oldest])?;
+    Ok(())
+}
+
+/// SQLite's integers have a sign.
+pub(super) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,22 @@
+//! What a request is called in its answer and in the logs.
+
+use http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+/// The header that carries it, either way.
+pub const HEADER: &str = "x-request-id";
+
+/// The caller's id if it is a UUID, else a new one.
+#[must_use]
+pub fn of(headers: &HeaderMap) -> (Uuid, HeaderValue) {
+    if let Some(given) = headers.get(HEADER)
+        && given.len() == uuid::fmt::Hyphenated::LENGTH
+        && let Ok(id) = Uuid::try_parse_ascii(given.as_bytes())
+    {
+        return (id, given.clone());
+    }
+    let id = Uuid::new_v4();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    (id, HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("")))
+}
