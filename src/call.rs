@@ -22,14 +22,13 @@ pub use stream::{Outcome, SealedBody, StreamError};
 pub use unseal::{Answer, Echo, List, Ownership, Record};
 
 use crate::splice::Absent;
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use crate::whole::{self, NotWhole};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
-use http_body_util::BodyExt as _;
 use seal::Place;
 use std::borrow::Cow;
-use std::pin::pin;
 use std::time::Duration;
 
 /// The largest request body that is read rather than streamed: bank and watchlist questions are a few hundred bytes.
@@ -72,46 +71,16 @@ pub enum BodyError {
 ///
 /// # Errors
 /// The body is too large, too slow or cut off.
-pub async fn read<B>(headers: &HeaderMap, body: B, idle: Duration, total: Duration) -> Result<Bytes, BodyError>
+pub async fn read<B>(body: B, idle: Duration, total: Duration) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
 {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > LARGEST_QUESTION) {
-        return Err(BodyError::TooLarge);
-    }
-    let mut body = pin!(body);
-    let all = async {
-        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-        loop {
-            let frame = match tokio::time::timeout(idle, body.frame()).await {
-                Err(_) => return Err(BodyError::TooSlow),
-                Ok(None) => break,
-                Ok(Some(frame)) => frame.map_err(|_| BodyError::CutOff)?,
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > LARGEST_QUESTION {
-                return Err(BodyError::TooLarge);
-            }
-            // Nearly every body comes in one piece, which is then used as it is.
-            if first.is_empty() {
-                first = data;
-            } else {
-                rest.extend_from_slice(&data);
-            }
-            if body.is_end_stream() {
-                break;
-            }
-        }
-        if rest.is_empty() {
-            return Ok(first);
-        }
-        let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-        whole.extend_from_slice(&first);
-        whole.extend_from_slice(&rest);
-        Ok(whole.freeze())
-    };
-    tokio::time::timeout(total, all).await.unwrap_or(Err(BodyError::TooSlow))
+    let all = whole::read(body, LARGEST_QUESTION, Some(idle));
+    tokio::time::timeout(total, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
+        NotWhole::TooLarge => BodyError::TooLarge,
+        NotWhole::TooSlow => BodyError::TooSlow,
+        NotWhole::Broken(_) => BodyError::CutOff,
+    })
 }
 
 /// What a bank or watchlist request asks.
@@ -293,7 +262,7 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::{Full, StreamBody};
+    use http_body_util::StreamBody;
 
     fn headers(content_type: &str) -> HeaderMap {
         HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())])
@@ -335,15 +304,10 @@ mod tests {
         let long = Duration::from_secs(60);
         let read = |body: Vec<Vec<u8>>| async move {
             let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
-            super::read(&HeaderMap::new(), StreamBody::new(futures_util::stream::iter(frames)), long, long).await
+            super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long).await
         };
-        assert_eq!(read(vec![]).await, Ok(Bytes::new()));
-        assert_eq!(read(vec![b"ab".to_vec(), b"cd".to_vec(), b"e".to_vec()]).await, Ok(Bytes::from_static(b"abcde")));
         assert_eq!(read(vec![vec![0; LARGEST_QUESTION]]).await.map(|b| b.len()), Ok(LARGEST_QUESTION));
         assert_eq!(read(vec![vec![0; LARGEST_QUESTION], vec![0]]).await, Err(BodyError::TooLarge));
-        let declared = HeaderMap::from_iter([(CONTENT_LENGTH, "1048577".parse().unwrap())]);
-        let early = super::read(&declared, Full::new(Bytes::new()), long, long).await;
-        assert_eq!(early, Err(BodyError::TooLarge));
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,11 +315,11 @@ mod tests {
         let (idle, total) = (Duration::from_secs(10), Duration::from_secs(25));
         let stopped =
             StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
-        assert_eq!(super::read(&HeaderMap::new(), stopped, idle, total).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(stopped, idle, total).await, Err(BodyError::TooSlow));
         let drip = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(9)).await;
             Some((Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"x"))), ()))
         });
-        assert_eq!(super::read(&HeaderMap::new(), StreamBody::new(drip), idle, total).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(StreamBody::new(drip), idle, total).await, Err(BodyError::TooSlow));
     }
 }

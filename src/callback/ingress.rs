@@ -8,14 +8,14 @@ use super::{Arrived, Callbacks, Note};
 use crate::name::{AccountName, CallbackType};
 use crate::request_id;
 use crate::state::{Callback, Receipt, StateError};
-use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use crate::whole::{self, NotWhole};
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq as _};
@@ -179,7 +179,7 @@ impl Callbacks {
         }
         let place = tokio::time::timeout(STORE_TIMEOUT, self.reading.acquire()).await;
         let _place = place.ok().and_then(Result::ok).ok_or(Admission::Overloaded)?;
-        let bytes = read(headers, body).await?;
+        let bytes = read(body).await?;
         let Body { id: Some(id), .. } = Body::parse(&bytes)? else { return Ok(Admission::Test) };
         let tags = self.hooks.persons.in_json(&bytes).into_iter().collect();
         let callback = Callback { account: account.clone(), kind, id: id.clone(), body: bytes.clone(), tags };
@@ -208,25 +208,14 @@ fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
     known.fold(Choice::from(0), |found, same| found | same).into()
 }
 
-async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, Admission>
+async fn read<B>(body: B) -> Result<Bytes, Admission>
 where
     B: http_body::Body<Data = Bytes>,
 {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MOST_BYTES) {
-        return Err(Admission::TooLarge);
-    }
-    let mut body = pin!(body);
-    let all = async {
-        let mut read = BytesMut::with_capacity(declared.unwrap_or_default());
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| Admission::CutOff)?.into_data() else { continue };
-            if read.len() + data.len() > MOST_BYTES {
-                return Err(Admission::TooLarge);
-            }
-            read.extend_from_slice(&data);
-        }
-        Ok(read.freeze())
-    };
-    tokio::time::timeout(READ_TIMEOUT, all).await.unwrap_or(Err(Admission::TooSlow))
+    let all = whole::read(body, MOST_BYTES, None);
+    tokio::time::timeout(READ_TIMEOUT, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
+        NotWhole::TooLarge => Admission::TooLarge,
+        NotWhole::TooSlow => Admission::TooSlow,
+        NotWhole::Broken(_) => Admission::CutOff,
+    })
 }

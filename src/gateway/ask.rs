@@ -61,7 +61,7 @@ impl Gateway {
     ) -> Result<Response<ReplyBody>, Rejection> {
         let timeouts = live.upstream.timeouts();
         let (parts, body) = request.into_parts();
-        let body = call::read(&parts.headers, body, timeouts.idle, timeouts.answer).await?;
+        let body = call::read(body, timeouts.idle, timeouts.answer).await?;
         record.request_bytes = body.len() as u64;
         let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
         let question = match Question::parse(&parts.headers, &body) {

@@ -157,7 +157,7 @@ impl Gateway {
                     }
                     Kind::Json | Kind::Form => {
                         let timeouts = live.upstream.timeouts();
-                        let body = call::read(&parts.headers, body, timeouts.idle, timeouts.answer).await?;
+                        let body = call::read(body, timeouts.idle, timeouts.answer).await?;
                         record.request_bytes = body.len() as u64;
                         let question = Question::parse(&parts.headers, &body)?;
                         reference = question.reference.clone().or(reference);

@@ -40,7 +40,7 @@ impl Gateway {
             serde_json::to_vec(&self.callbacks.urls(&tenant.name).await?)
         } else {
             let timeouts = live.upstream.timeouts();
-            let body = call::read(&head.headers, body, timeouts.idle, timeouts.answer).await?;
+            let body = call::read(body, timeouts.idle, timeouts.answer).await?;
             let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             serde_json::to_vec(&self.callbacks.set_url(&tenant.name, kind, &body).await?)
         };

@@ -5,13 +5,13 @@ use super::credential::Mask;
 use super::exchange::Source;
 use super::pool::{Http1, Http2, Pool};
 use crate::alarm::Alarm;
-use bytes::{Buf as _, Bytes, BytesMut};
+use crate::whole::{self, NotWhole};
+use bytes::{Buf as _, Bytes};
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::io::Read as _;
 use std::pin::Pin;
@@ -242,25 +242,13 @@ pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     if is_encoded(headers) { decode(headers, body) } else { Some(body.clone()) }
 }
 
-async fn read(mut body: AnswerBody) -> Result<Bytes, CallError> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match error {
-            AnswerError::Truncated => CallError::Truncated,
-            AnswerError::Stalled => CallError::TimedOut,
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > LARGEST_ANSWER {
-            return Err(CallError::TooLarge);
-        }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
-    }
-    if rest.is_empty() { Ok(first) } else { Ok([&first[..], &rest[..]].concat().into()) }
+async fn read(body: AnswerBody) -> Result<Bytes, CallError> {
+    // It has a deadline for each of its pieces.
+    whole::read(body, LARGEST_ANSWER, None).await.map_err(|error| match error {
+        NotWhole::TooLarge => CallError::TooLarge,
+        NotWhole::TooSlow | NotWhole::Broken(AnswerError::Stalled) => CallError::TimedOut,
+        NotWhole::Broken(AnswerError::Truncated) => CallError::Truncated,
+    })
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {

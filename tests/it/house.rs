@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and all that it may name, from the bottom up. `lib` declares modules and `main` starts `app`'s commands.
-const EDGES: [(&str, &[&str]); 36] = [
+const EDGES: [(&str, &[&str]); 37] = [
     // The base: newtypes and tools that know nothing of the gateway.
     ("alarm", &[]),
     ("byte_size", &[]),
@@ -21,6 +21,7 @@ const EDGES: [(&str, &[&str]); 36] = [
     ("tasks", &[]),
     ("trust", &[]),
     ("calendar", &[]),
+    ("whole", &[]),
     ("config", &["byte_size", "calendar", "name"]),
     ("keygen", &["name"]),
     ("vault", &["config"]),
@@ -29,17 +30,30 @@ const EDGES: [(&str, &[&str]); 36] = [
     ("state", &["clock", "config", "database", "link", "name", "person", "vault"]),
     // The features, which never know each other.
     ("cache", &["byte_size", "clock", "config", "json", "link", "name", "person", "splice", "tasks", "vault"]),
-    ("call", &["json", "name", "splice"]),
+    ("call", &["json", "name", "splice", "whole"]),
     (
         "callback",
-        &["clock", "config", "json", "name", "person", "request_id", "splice", "state", "tasks", "trust", "vault"],
+        &[
+            "clock",
+            "config",
+            "json",
+            "name",
+            "person",
+            "request_id",
+            "splice",
+            "state",
+            "tasks",
+            "trust",
+            "vault",
+            "whole",
+        ],
     ),
     ("ledger", &["calendar", "clock", "config", "database", "link", "name", "vault"]),
     ("limit", &["calendar", "clock", "config", "link", "name", "tasks", "vault"]),
     ("route", &["config", "name"]),
     ("telemetry", &["clock", "name"]),
     ("tenant", &["config", "name"]),
-    ("upstream", &["alarm", "clock", "config", "tasks", "trust"]),
+    ("upstream", &["alarm", "clock", "config", "tasks", "trust", "whole"]),
     // Errors of the features to HTTP.
     ("reply", &["call", "callback", "limit", "route", "tenant", "upstream"]),
     // The request path hands each feature its slice.
@@ -101,7 +115,7 @@ const EDGES: [(&str, &[&str]); 36] = [
 
 const FEATURES: [&str; 9] =
     ["cache", "call", "callback", "ledger", "limit", "route", "telemetry", "tenant", "upstream"];
-const BASE: [&str; 16] = [
+const BASE: [&str; 17] = [
     "alarm",
     "byte_size",
     "calendar",
@@ -118,6 +132,7 @@ const BASE: [&str; 16] = [
     "tasks",
     "trust",
     "vault",
+    "whole",
 ];
 const WHOLE: [&str; 4] = ["admin", "app", "gateway", "server"];
 

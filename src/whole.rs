@@ -1,0 +1,113 @@
+//! Bodies that are held whole.
+//!
+//! Invariants: no more than the bound is held; of a body that says that it is longer nothing is read.
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use std::pin::pin;
+use std::time::Duration;
+
+/// Why a body is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotWhole<E> {
+    /// Over the bound.
+    #[error("the body is too large")]
+    TooLarge,
+    /// Nothing came for too long.
+    #[error("the body stopped coming")]
+    TooSlow,
+    /// It broke off.
+    #[error("the body was cut off")]
+    Broken(E),
+}
+
+/// Reads a body of at most `most` bytes to its end; `idle` is how long nothing may come, if that is not the body's own
+/// matter.
+///
+/// # Errors
+/// It is too large, stops coming or breaks off.
+pub async fn read<B>(body: B, most: usize, idle: Option<Duration>) -> Result<Bytes, NotWhole<B::Error>>
+where
+    B: Body<Data = Bytes>,
+{
+    // An answer to HEAD has the length of another.
+    if body.size_hint().lower() > most as u64 && !body.is_end_stream() {
+        return Err(NotWhole::TooLarge);
+    }
+    let mut body = pin!(body);
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    loop {
+        let frame = match idle {
+            Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| NotWhole::TooSlow)?,
+            None => body.frame().await,
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(NotWhole::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > most {
+            return Err(NotWhole::TooLarge);
+        }
+        // Nearly every body comes in one piece, which is then used as it is.
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+        // To ask once more would be one more round of the runtime.
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(if rest.is_empty() { first } else { [&first[..], &rest[..]].concat().into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+    use std::io;
+
+    async fn pieces(pieces: &[&[u8]], most: usize) -> Result<Bytes, NotWhole<String>> {
+        let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        read(body, most, None).await.map_err(|error: NotWhole<io::Error>| match error {
+            NotWhole::Broken(error) => NotWhole::Broken(error.to_string()),
+            NotWhole::TooLarge => NotWhole::TooLarge,
+            NotWhole::TooSlow => NotWhole::TooSlow,
+        })
+    }
+
+    #[tokio::test]
+    async fn pieces_become_one_up_to_the_bound() {
+        assert_eq!(pieces(&[], 0).await, Ok(Bytes::new()));
+        assert_eq!(pieces(&[b"", b"ab", b"", b"cd", b"e"], 5).await, Ok(Bytes::from_static(b"abcde")));
+        assert_eq!(pieces(&[b"ab", b"cd", b"e"], 4).await, Err(NotWhole::TooLarge));
+        assert_eq!(pieces(&[b"abcde"], 4).await, Err(NotWhole::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn one_that_declares_too_much_is_not_begun_and_one_that_breaks_is_not_whole() {
+        struct Declared;
+        impl Body for Declared {
+            type Data = Bytes;
+            type Error = io::Error;
+
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+                panic!("nothing of it is to be read")
+            }
+
+            fn size_hint(&self) -> http_body::SizeHint {
+                http_body::SizeHint::with_exact(5)
+            }
+        }
+        assert!(matches!(read(Declared, 4, None).await, Err(NotWhole::TooLarge)));
+        assert_eq!(read(Full::new(Bytes::from_static(b"abcd")), 4, None).await, Ok(Bytes::from_static(b"abcd")));
+        let frames = [Ok(Frame::data(Bytes::from_static(b"a"))), Err("gone")];
+        let broken = read(StreamBody::new(futures_util::stream::iter(frames)), 4, None).await;
+        assert_eq!(broken, Err(NotWhole::Broken("gone")));
+    }
+}
