@@ -14,7 +14,8 @@
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
 //! - The base, which knows nothing of the gateway: [`config`] (text to valid settings), [`name`], [`clock`], [`tasks`],
 //!   [`alarm`], [`calendar`], [`json`], [`splice`], [`whole`], [`byte_size`], [`request_id`], [`keygen`], [`trust`],
-//!   [`person`]; on top of it [`vault`] (key material), [`link`] (Redis), [`database`] (the embedded one), and [`state`] (what must not be lost).
+//!   [`person`]; on top of it [`vault`] (key material), [`link`] (Redis), [`database`] (the embedded one), and [`state`]
+//!   (what must not be lost).
 
 pub mod admin;
 pub mod alarm;
