@@ -177,7 +177,7 @@ impl Question {
 /// The kinds of body in which a reference can be found.
 #[derive(Debug)]
 pub enum Kind {
-    /// `application/json`: to be [read](read) and [parsed](Question::parse).
+    /// `application/json`: to be [`read`] and [parsed](Question::parse).
     Json,
     /// `application/x-www-form-urlencoded`: likewise.
     Form,

@@ -4,8 +4,8 @@
 //! operators; nobody gets what is not theirs; one team's dead endpoint delays no other; no wait is without a deadline and
 //! no queue in memory without a bound.
 //!
-//! [`ingress`] takes them in, [`relay`] finds out whose they are, [`dispatch`] hands them to [`courier`], which signs
-//! ([`sign`]) and sends them. [`settings`] is what a team sees of it. What is durable is [`state`](crate::state)'s.
+//! `ingress` takes them in, `relay` finds out whose they are, `dispatch` hands them to `courier`, which signs (`sign`) and
+//! sends them. `settings` is what a team sees of it. What is durable is [`state`](crate::state)'s.
 
 mod body;
 mod courier;

@@ -1,6 +1,6 @@
 //! The request path: from a request's head to its answer, stage by stage.
 //!
-//! Invariants: every request leaves one record ([`record`]); nothing is sent to upstream for a request that was not
+//! Invariants: every request leaves one record (`record`); nothing is sent to upstream for a request that was not
 //! authenticated and admitted (but health, which carries no credential); a call that was wholly sent is finished even
 //! if nobody waits for it any more.
 

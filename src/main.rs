@@ -14,7 +14,7 @@ const USAGE: u8 = 2;
 
 /// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
 ///
-/// Exit codes: 0 done; 1 refused (a faulty configuration, a taken address, a failed demo); 2 wrong usage.
+/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage.
 #[derive(Parser, Debug)]
 #[command(version, max_term_width = 100, after_help = "Start with: iluma-gateway demo")]
 struct Cli {
@@ -44,8 +44,12 @@ enum Command {
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
     /// Purge stored answers from a running gateway, and from all that share with it.
+    ///
+    /// Prints what was removed; exits with 1 if a node was not reached.
     Purge(operator::Purge),
     /// Erase what a running gateway, and all that share with it, know about a person.
+    ///
+    /// Prints what was removed; exits with 1 and what is left if a node was not reached.
     Erase(operator::Erase),
     /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
     ///

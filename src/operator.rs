@@ -32,7 +32,7 @@ pub struct Target {
     /// The configuration of the running gateway: its admin listener and token.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The admin listener, if it is not where the configuration says, such as https://gateway-1.internal:9090.
+    /// The admin listener, if it is not where the configuration says, such as `https://gateway-1.internal:9090`.
     #[arg(long, value_name = "URL")]
     admin: Option<Uri>,
     /// Certificates to trust beside the platform's, if the admin listener's is of a private CA; PEM.

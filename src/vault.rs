@@ -168,35 +168,37 @@ pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use secrecy::SecretBox;
-    use std::time::Duration;
-
-    fn vault(keys: &[(&str, u8)]) -> Vault {
+impl Vault {
+    /// One for tests, with keys of one byte each over and over.
+    pub(crate) fn of_bytes(keys: &[(&str, u8)]) -> Self {
         let key = |(id, byte): &(&str, u8)| config::EncryptionKey {
             id: (*id).to_owned(),
-            key: SecretBox::new(Box::new([*byte; 32])),
+            key: secrecy::SecretBox::new(Box::new([*byte; 32])),
         };
-        Vault::new(&config::State {
+        Self::new(&config::State {
             path: "unused".into(),
-            root_key: SecretBox::new(Box::new([0; 32])),
+            root_key: secrecy::SecretBox::new(Box::new([0; 32])),
             encryption_keys: keys.iter().map(key).collect(),
             redis: None,
-            redis_timeout: Duration::ZERO,
+            redis_timeout: std::time::Duration::ZERO,
             retention: config::Retention {
-                owners: Duration::ZERO,
-                delivered_callbacks: Duration::ZERO,
-                dead_letters: Duration::ZERO,
-                ledger: Duration::ZERO,
+                owners: std::time::Duration::ZERO,
+                delivered_callbacks: std::time::Duration::ZERO,
+                dead_letters: std::time::Duration::ZERO,
+                ledger: std::time::Duration::ZERO,
             },
         })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_envelope_opens_in_its_place_alone() {
-        let vault = vault(&[("a", 1)]);
+        let vault = Vault::of_bytes(&[("a", 1)]);
         let envelope = vault.encrypt(b"here", b"secret");
         assert_eq!(vault.decrypt(b"here", &envelope).unwrap(), b"secret");
         assert_eq!(vault.decrypt(b"there", &envelope), Err(Unopened::Forged));
@@ -206,14 +208,18 @@ mod tests {
 
     #[test]
     fn keys_rotate() {
-        let (old, both, new) = (vault(&[("old", 1)]), vault(&[("new", 2), ("old", 1)]), vault(&[("new", 2)]));
+        let (old, both, new) = (
+            Vault::of_bytes(&[("old", 1)]),
+            Vault::of_bytes(&[("new", 2), ("old", 1)]),
+            Vault::of_bytes(&[("new", 2)]),
+        );
         let before = old.encrypt(b"x", b"1");
         assert_eq!(both.decrypt(b"x", &before).unwrap(), b"1");
         let after = both.encrypt(b"x", b"2");
         assert_eq!(new.decrypt(b"x", &after).unwrap(), b"2");
         assert_eq!(new.decrypt(b"x", &before), Err(Unopened::UnknownKey));
         // The same id with another key is no key of ours.
-        assert_eq!(vault(&[("old", 9)]).decrypt(b"x", &before), Err(Unopened::Forged));
+        assert_eq!(Vault::of_bytes(&[("old", 9)]).decrypt(b"x", &before), Err(Unopened::Forged));
     }
 
     #[test]
@@ -234,7 +240,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_changed_envelope_opens(plain in proptest::collection::vec(any::<u8>(), 0..50), at in any::<prop::sample::Index>(), flip in 1_u8..) {
-            let vault = vault(&[("a", 1)]);
+            let vault = Vault::of_bytes(&[("a", 1)]);
             let mut envelope = vault.encrypt(b"here", &plain);
             prop_assert_eq!(vault.decrypt(b"here", &envelope).unwrap(), plain);
             let at = at.index(envelope.len());
@@ -246,7 +252,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            prop_assert!(vault(&[("a", 1)]).decrypt(b"", &bytes).is_err());
+            prop_assert!(Vault::of_bytes(&[("a", 1)]).decrypt(b"", &bytes).is_err());
         }
     }
 }

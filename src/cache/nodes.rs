@@ -479,30 +479,16 @@ fn parse(entry: &[u8]) -> Option<Change> {
 mod tests {
     use super::*;
     use crate::byte_size::ByteSize;
-    use crate::config::{self, RedisTarget};
+    use crate::config::RedisTarget;
     use crate::vault::Vault;
-    use secrecy::SecretBox;
 
     /// Another look may take its time; a request that needs one has its own.
     #[tokio::test]
     async fn a_request_waits_its_turn_to_look_within_its_budget() {
         let target = RedisTarget { url: "redis://127.0.0.1:1/".into(), extra_ca: None };
         let link = Link::new(&target, &[]).unwrap();
-        let nothing = config::State {
-            path: "unused".into(),
-            root_key: SecretBox::new(Box::new([0; 32])),
-            encryption_keys: Vec::new(),
-            redis: None,
-            redis_timeout: Duration::ZERO,
-            retention: config::Retention {
-                owners: Duration::ZERO,
-                delivered_callbacks: Duration::ZERO,
-                dead_letters: Duration::ZERO,
-                ledger: Duration::ZERO,
-            },
-        };
         let epochs = Arc::new(Epochs::new());
-        let level2 = Level2::new(link, &[1; 32], Vault::new(&nothing), Arc::clone(&epochs), Clock::system());
+        let level2 = Level2::new(link, &[1; 32], Vault::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
         let nodes =
             Nodes::new(Arc::new(level2), Arc::new(Memory::new(ByteSize::mib(1))), epochs, "a".into(), Clock::system());
         let _other = nodes.looking.lock().await;

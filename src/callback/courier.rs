@@ -1,7 +1,7 @@
 //! The way to a team's endpoint: one request, its answer's status.
 //!
 //! Invariants: an attempt ends within [`TIMEOUT`], whatever the endpoint does; no redirect is followed, no certificate
-//! passes unverified, nothing is sent where [`urls`](super::urls) does not permit it; an answer's body is never held.
+//! passes unverified, nothing is sent where [`urls`] does not permit it; an answer's body is never held.
 
 use super::Team;
 use super::urls::{self, Permitted, UrlError};

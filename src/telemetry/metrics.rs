@@ -18,7 +18,7 @@ use crate::telemetry::CacheOutcome;
 /// Seconds. A hit takes microseconds, so the first bound, half a millisecond, says "did not leave the process"; up to
 /// 50 ms is what Redis and the gateway itself may cost; Iluma's own checks take from a tenth of a second to many;
 /// 30 s is upstream's deadline by default and 60 s more than any request should last. Three bounds a decade tell apart
-/// what an alert needs to, and 16 keep the series of 22 routes and 7 outcomes few.
+/// what an alert needs to; more would be more series for each route and outcome.
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 

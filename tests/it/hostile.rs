@@ -7,8 +7,8 @@ use crate::support::h2::{CONTINUATION, HEADERS, PING, PREFACE, RST, SETTINGS, bl
 use crate::support::{Held, Rig, Upstream, Wire, endless, until};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::Arc;
@@ -24,14 +24,6 @@ const MEBIBYTE: usize = 1 << 20;
 
 /// What a short configured timeout of 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-
-async fn agreeing() -> Upstream {
-    Upstream::answering(|_| {
-        let body = Full::new(Bytes::from_static(br#"{"status":"COMPLETED","result":{"is_found":true}}"#));
-        Response::builder().header("content-type", "application/json").body(body).expect("a response")
-    })
-    .await
-}
 
 /// Whatever happened before: the gateway serves, and holds nothing of it.
 async fn still_serves(rig: &Rig) {
@@ -51,7 +43,7 @@ async fn spoken(rig: &Rig, bytes: impl AsRef<[u8]>) -> String {
 
 #[tokio::test]
 async fn what_is_not_http_gets_no_further() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("server", "header_timeout = \"500ms\"").start().await;
     let key = format!("authorization: {}\r\n", rig.basic("lending"));
     let garbage: Vec<Vec<u8>> = vec![
@@ -91,7 +83,7 @@ async fn what_is_not_http_gets_no_further() {
 
 #[tokio::test]
 async fn a_head_beyond_the_bounds_is_refused() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let large = format!("{}x-large: {}\r\n\r\n", rig.head("lending", "GET", PHONE), "x".repeat(64 << 10));
     let long =
@@ -116,7 +108,7 @@ async fn a_head_beyond_the_bounds_is_refused() {
 
 #[tokio::test]
 async fn an_announced_body_that_is_too_large_is_refused_unread() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     for length in ["1048577", "104857600", "9223372036854775807"] {
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -132,7 +124,7 @@ async fn an_announced_body_that_is_too_large_is_refused_unread() {
 
 #[tokio::test]
 async fn a_body_that_grows_too_large_is_refused() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let head = rig.head("lending", "POST", BANK);
     let head = format!("{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -163,7 +155,7 @@ async fn a_body_that_grows_too_large_is_refused() {
 
 #[tokio::test]
 async fn a_length_that_is_none_is_refused() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let refused = async |request: String| {
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -190,7 +182,7 @@ async fn a_length_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn no_request_is_smuggled_inside_another() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("server", "header_timeout = \"300ms\"").start().await;
     // It has no key: if upstream hears it, it came through as something else.
     let inner = "POST /v9/smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
@@ -245,7 +237,7 @@ async fn no_request_is_smuggled_inside_another() {
 
 #[tokio::test]
 async fn two_different_keys_are_no_key() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let (good, other) = (rig.basic("lending"), rig.basic("payments"));
     for (first, second) in [
@@ -269,7 +261,7 @@ async fn two_different_keys_are_no_key() {
 
 #[tokio::test]
 async fn a_malformed_credential_is_an_unknown_one() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let (key, good) = (rig.key("lending").to_owned(), rig.basic("lending"));
     let with_password = {
@@ -317,7 +309,7 @@ async fn a_malformed_credential_is_an_unknown_one() {
 
 #[tokio::test]
 async fn a_body_of_two_types_is_never_remembered() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let body = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
     for _ in 0..2 {
@@ -338,7 +330,7 @@ async fn a_body_of_two_types_is_never_remembered() {
 
 #[tokio::test]
 async fn a_body_that_ends_early_is_not_passed_on_as_whole() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     for (target, framing, body) in [
         (BANK, "content-length: 100", r#"{"bank_account_number":"1"}"#),
@@ -367,7 +359,7 @@ async fn a_body_that_ends_early_is_not_passed_on_as_whole() {
 
 #[tokio::test]
 async fn a_head_that_never_comes_whole_is_not_waited_for() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("server", "header_timeout = \"300ms\"").start().await;
     for start in ["", "G", "GET /health HTTP/1.1\r\n", "GET /health HTTP/1.1\r\nhost: x\r\nx: "] {
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -432,7 +424,7 @@ async fn a_body_that_stops_coming_is_not_waited_for() {
 
 #[tokio::test]
 async fn an_h2_body_that_stops_coming_is_not_waited_for() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("upstream", "idle_timeout = \"300ms\"").start().await;
     let mut sender = speak(TcpStream::connect(rig.app.server_address()).await.expect("a connection")).await;
     for path in [BANK, NAME] {
@@ -457,7 +449,7 @@ async fn an_h2_body_that_stops_coming_is_not_waited_for() {
 
 #[tokio::test]
 async fn what_h2_does_not_allow_is_an_error_of_the_stream() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("upstream", "unknown_routes = \"forward\"").start().await;
     let key = rig.basic("lending");
     let paths = [
@@ -522,7 +514,7 @@ async fn a_client_that_hangs_up_while_it_downloads_is_noticed() {
 
 #[tokio::test]
 async fn more_connections_than_allowed_wait_for_a_place() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).section("server", "max_connections = 2").start().await;
     let mut open = Vec::new();
     for _ in 0..2 {
@@ -622,7 +614,7 @@ async fn rapid_resets_leave_nothing_behind() {
 
 #[tokio::test]
 async fn floods_of_empty_frames_end_with_the_connection() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     // A head that is continued for ever, and never ends.
     let mut continued = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
@@ -654,7 +646,7 @@ async fn floods_of_empty_frames_end_with_the_connection() {
 
 #[tokio::test]
 async fn trailers_without_end_are_refused() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     for target in [BANK, NAME] {
         let head = rig.head("lending", "POST", target);

@@ -3,9 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
 use crate::support::{Answer, Held, Rig, RigBuilder, Upstream, Wire};
-use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -13,14 +10,6 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
-
-async fn agreeing() -> Upstream {
-    Upstream::answering(|_| {
-        let body = Full::new(Bytes::from_static(br#"{"status":"COMPLETED","result":{"is_found":true}}"#));
-        Response::builder().header("content-type", "application/json").body(body).expect("a response")
-    })
-    .await
-}
 
 /// So many requests of a team at once, over one connection and without a pause; their statuses.
 async fn burst(rig: &Rig, team: &str, count: usize) -> Vec<Answer> {
@@ -44,7 +33,7 @@ fn waiting(rig: &Rig, team: &str, path: &str) -> JoinHandle<Answer> {
 }
 
 async fn limited(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Upstream, Rig) {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = change(Rig::builder().upstream(upstream.url())).start().await;
     (upstream, rig)
 }

@@ -27,14 +27,6 @@ const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}
 const FOUND: &str = r#"{"status":"COMPLETED","result":{"is_found":true}}"#;
 const MEBIBYTE: usize = 1 << 20;
 
-async fn agreeing() -> Upstream {
-    Upstream::answering(|_| {
-        let response = Response::builder().header("content-type", "application/json");
-        response.body(Full::new(Bytes::from_static(FOUND.as_bytes()))).expect("a response")
-    })
-    .await
-}
-
 /// A request over HTTP/2 of the team `lending`.
 fn h2_request(rig: &Rig, method: &str, path: &str, body: AnyBody) -> Request<AnyBody> {
     let request = Request::builder().method(method).uri(rig.url(path)).header("authorization", rig.basic("lending"));
@@ -43,7 +35,7 @@ fn h2_request(rig: &Rig, method: &str, path: &str, body: AnyBody) -> Request<Any
 
 #[tokio::test]
 async fn h2_with_prior_knowledge_is_spoken_in_clear() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let mut sender = speak(TcpStream::connect(rig.app.server_address()).await.expect("a connection")).await;
     for (method, path, body) in [
@@ -73,7 +65,7 @@ async fn h2_with_prior_knowledge_is_spoken_in_clear() {
 
 #[tokio::test]
 async fn one_h2_connection_carries_many_requests_at_once() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let sender = speak(TcpStream::connect(rig.app.server_address()).await.expect("a connection")).await;
     let mut requests = tokio::task::JoinSet::new();
@@ -93,7 +85,8 @@ async fn one_h2_connection_carries_many_requests_at_once() {
 
 #[tokio::test]
 async fn tls_offers_h2_and_h1() {
-    let (upstream, folder, authority) = (agreeing().await, TempDir::new().expect("a folder"), Authority::new());
+    let (upstream, folder, authority) =
+        (Upstream::agreeing().await, TempDir::new().expect("a folder"), Authority::new());
     let tls = authority.leaf("127.0.0.1").write(folder.path(), None);
     let rig = Rig::builder().upstream(upstream.url()).section("server", &tls).start().await;
     let at = rig.app.server_address();
@@ -121,7 +114,8 @@ async fn tls_offers_h2_and_h1() {
 
 #[tokio::test]
 async fn a_handshake_that_stops_half_way_is_not_waited_for() {
-    let (upstream, folder, authority) = (agreeing().await, TempDir::new().expect("a folder"), Authority::new());
+    let (upstream, folder, authority) =
+        (Upstream::agreeing().await, TempDir::new().expect("a folder"), Authority::new());
     let tls = authority.leaf("127.0.0.1").write(folder.path(), None);
     let server = format!("header_timeout = \"300ms\"\n{tls}");
     let rig = Rig::builder().upstream(upstream.url()).section("server", &server).start().await;
@@ -145,7 +139,7 @@ async fn is_served(rig: &Rig, stream: std::io::Result<tokio_rustls::client::TlsS
 
 #[tokio::test]
 async fn mutual_tls_lets_in_who_has_a_certificate_of_the_teams_authority() {
-    let (upstream, folder) = (agreeing().await, TempDir::new().expect("a folder"));
+    let (upstream, folder) = (Upstream::agreeing().await, TempDir::new().expect("a folder"));
     let (authority, teams, strangers) = (Authority::new(), Authority::new(), Authority::new());
     let client_ca = teams.write(folder.path(), "teams-ca.pem");
     let tls = authority.leaf("127.0.0.1").write(folder.path(), Some(&client_ca));
@@ -177,7 +171,7 @@ async fn the_admin_listener_has_tls_too() {
 
 #[tokio::test]
 async fn a_reload_takes_a_new_certificate_and_breaks_no_connection() {
-    let (upstream, folder) = (agreeing().await, TempDir::new().expect("a folder"));
+    let (upstream, folder) = (Upstream::agreeing().await, TempDir::new().expect("a folder"));
     let (before, after) = (Authority::new(), Authority::new());
     let tls = before.leaf("127.0.0.1").write(folder.path(), None);
     let rig = Rig::builder().upstream(upstream.url()).section("server", &tls).start().await;
@@ -201,7 +195,7 @@ async fn a_reload_takes_a_new_certificate_and_breaks_no_connection() {
 
 #[tokio::test]
 async fn a_body_is_asked_for_only_when_its_request_is_admitted() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).tenant("payments", "routes = [\"cft\"]").start().await;
     let expect = "content-type: application/json\r\nexpect: 100-continue\r\n";
     // Refused with not one byte of the body, and without a 100 before.
@@ -300,7 +294,7 @@ async fn trailers_of_h2_pass_both_ways() {
 
 #[tokio::test]
 async fn uploads_with_and_without_a_length_pass() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     for path in [FACE, "/v9/new"] {
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -390,7 +384,7 @@ async fn an_encoded_answer_is_decoded_where_it_is_read() {
 
 #[tokio::test]
 async fn a_connection_of_h1_is_kept_and_may_be_pipelined() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let name = |n| format!("{}content-length: 7\r\n\r\n{{\"n\":{n}}}", rig.head("lending", "POST", NAME));
@@ -543,7 +537,7 @@ async fn an_h2_upstream_that_says_goodbye_costs_no_post_a_second_call() {
 
 #[tokio::test]
 async fn a_proxy_leads_to_an_upstream_in_clear() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let proxy = Proxy::to(upstream.addr(), 200).await;
     // The name is the proxy's to resolve.
     let settings = format!("proxy = \"{}\"", proxy.url());
@@ -581,7 +575,7 @@ async fn a_proxy_leads_to_an_upstream_with_tls() {
 
 #[tokio::test]
 async fn a_proxy_that_refuses_is_a_503() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     for status in [403, 407, 502] {
         let proxy = Proxy::to(upstream.addr(), status).await;
         let settings = format!("proxy = \"{}\"", proxy.url());

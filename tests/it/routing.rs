@@ -12,15 +12,6 @@ const NAME: &str = "/v1/identity/ktp_name/validations";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// An upstream that says yes to everything and remembers it.
-async fn agreeing() -> Upstream {
-    Upstream::answering(|_| {
-        let body = Full::new(Bytes::from_static(br#"{"status":"COMPLETED","result":{"is_found":true}}"#));
-        Response::builder().header("content-type", "application/json").body(body).expect("a response")
-    })
-    .await
-}
-
 /// The same with records that no reference seals, and lists of them where lists are asked for.
 async fn with_records() -> Upstream {
     Upstream::answering(|heard| {
@@ -60,7 +51,7 @@ async fn asked(rig: &Rig, method: &str, target: &str) -> Answer {
 
 /// None of these may reach upstream, by no method.
 async fn are_refused(unknown_routes: &str, methods: &[&str], targets: &[&str]) {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", &format!("unknown_routes = \"{unknown_routes}\""))).await;
     let mut passed = Vec::new();
     for target in targets {
@@ -79,7 +70,7 @@ const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "PU
 
 #[tokio::test]
 async fn forbidden_paths_are_refused_with_the_contracts_error() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     for target in ["/businesses/5abc/api_keys?token=1", "/businesses", "/v1/api_keys", "/v7/x/callback/y"] {
         for method in ["GET", "POST"] {
@@ -221,7 +212,7 @@ async fn another_form_of_target_hides_no_forbidden_path() {
     ];
     are_refused("forward", &["GET", "POST"], &targets).await;
     // These aren't targets at all, and the shape of the refusal is the parser's.
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     for line in [
         "GET businesses/x HTTP/1.1",
@@ -242,7 +233,7 @@ async fn another_form_of_target_hides_no_forbidden_path() {
 
 #[tokio::test]
 async fn an_absolute_target_is_a_path_and_names_no_other_host() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     let answer = asked(&rig, "GET", "http://elsewhere.test/bank/available_bank_codes?a=1").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -254,7 +245,7 @@ async fn an_absolute_target_is_a_path_and_names_no_other_host() {
 
 #[tokio::test]
 async fn override_fields_change_no_route_and_are_not_passed_on() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     let overrides = [
         ("X-HTTP-Method-Override", "DELETE"),
@@ -283,7 +274,7 @@ async fn override_fields_change_no_route_and_are_not_passed_on() {
 
 #[tokio::test]
 async fn credentials_hop_by_hop_fields_cookies_and_traces_stay_here() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     let fields = "Cookie: session=1\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
                   tracestate: a=b\r\nProxy-Authorization: Basic eA==\r\nKeep-Alive: timeout=5\r\nTE: gzip\r\n\
@@ -307,7 +298,7 @@ async fn credentials_hop_by_hop_fields_cookies_and_traces_stay_here() {
 
 #[tokio::test]
 async fn unknown_routes_by_default_pass_if_they_are_posts() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     let answer = sent(&rig, "lending", "POST", "/v9/identity/new_things?x=1", "", QUESTION).await;
     assert_eq!(answer.status, 200);
@@ -328,7 +319,7 @@ async fn unknown_routes_by_default_pass_if_they_are_posts() {
 
 #[tokio::test]
 async fn unknown_routes_forward_passes_every_method() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
         assert_eq!(asked(&rig, method, "/v9/identity/new_things/1?q=1").await.status, 200, "{method}");
@@ -343,7 +334,7 @@ async fn unknown_routes_forward_passes_every_method() {
 
 #[tokio::test]
 async fn unknown_routes_deny_passes_nothing_but_what_a_row_knows() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"deny\"")).await;
     for method in ["GET", "POST", "PUT", "DELETE"] {
         asked(&rig, method, "/v9/identity/new_things").await.is_rejection(403, "REQUEST_FORBIDDEN_ERROR");
@@ -410,7 +401,7 @@ async fn every_documented_route_passes() {
 
 #[tokio::test]
 async fn a_custom_route_is_treated_like_the_row_it_names() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let routes = "[[routes]]\nmethod = \"POST\"\npath = \"/v3/identity/bank_checks\"\nlike = \"bank\"\n\
                   [[routes]]\nmethod = \"GET\"\npath = \"/v*/fraud/mails/:mail/age\"\nlike = \"phone\"\n";
     let rig = before(&upstream, |rig| {
@@ -484,7 +475,7 @@ async fn a_team_reaches_only_the_routes_it_was_given() {
 
 #[tokio::test]
 async fn health_needs_no_key_and_everything_else_does() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     let plain = async |method: &str, target: &str| {
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -509,7 +500,7 @@ async fn health_needs_no_key_and_everything_else_does() {
 
 #[tokio::test]
 async fn callback_settings_never_reach_the_shared_account() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     let body = r#"{"type":"NAME_VALIDATOR_REQUEST","url":"https://lending.internal/kyc"}"#;
     for target in ["/v1/callback/urls", "/v2/callback/urls/", "/v1/Callback/URLs"] {
@@ -556,7 +547,7 @@ async fn head_is_a_get_without_the_body() {
 
 #[tokio::test]
 async fn options_of_a_known_path_are_answered_here() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     for (target, methods) in [(BANK, "POST"), (CODES, "GET"), (PHONE, "GET"), (NAME, "POST")] {
         let answer = asked(&rig, "OPTIONS", target).await;
@@ -617,7 +608,7 @@ async fn every_spelling_of_a_path_is_forwarded_in_one_normal_form() {
 
 #[tokio::test]
 async fn every_spelling_of_a_path_shares_one_cache_entry() {
-    let upstream = agreeing().await;
+    let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig).await;
     for path in [BANK, "/v1.1/Identity/bank_account_data_requests/", "/v1%2E1/identity/bank%5faccount_data_requests"] {
         assert_eq!(sent(&rig, "lending", "POST", path, "", QUESTION).await.status, 200, "{path}");

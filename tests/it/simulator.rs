@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Part, multipart};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -147,32 +148,6 @@ impl Iluma {
         };
         tokio::time::timeout(PATIENCE, asking).await.unwrap()
     }
-}
-
-#[derive(Clone)]
-enum Part<'a> {
-    Text(&'a str, &'a str),
-    File(&'a str, &'a str, &'a str, Vec<u8>),
-}
-
-fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for part in parts {
-        let (head, content) = match part {
-            Part::Text(name, text) => {
-                (format!("content-disposition: form-data; name=\"{name}\""), text.as_bytes().to_vec())
-            }
-            Part::File(name, file, kind, content) => (
-                format!("content-disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\ncontent-type: {kind}"),
-                content.clone(),
-            ),
-        };
-        body.extend_from_slice(format!("--between\r\n{head}\r\n\r\n").as_bytes());
-        body.extend_from_slice(&content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--between--\r\n");
-    body
 }
 
 fn account(number: &str) -> Value {

@@ -332,7 +332,7 @@ fn made(team: &str) -> Made {
 async fn what_may_lose_state_is_told() {
     let engine = Engine::redis().await;
     assert_eq!(engine.state.concerns().await, Ok(vec![]));
-    engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendfsync").arg("everysec"));
+    engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendfsync").arg("no"));
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("allkeys-lru"));
     assert_eq!(engine.state.concerns().await.unwrap().len(), 2);
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));

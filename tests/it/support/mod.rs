@@ -15,7 +15,7 @@ pub mod tls;
 mod upstream;
 mod wire;
 
-pub use client::{Answer, Ask, Part, ask, raw};
+pub use client::{Answer, Ask, Part, ask, multipart, raw};
 pub use held::{Held, endless};
 pub use proxy::Proxy;
 pub use redis::Redis;
