@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
@@ -661,5 +661,26 @@ async fn trailers_without_end_are_refused() {
         rig.is_idle().await;
     }
     still_serves(&rig).await;
+    rig.stop().await;
+}
+
+/// Whoever sends all before it reads learns why it was refused, and not that the connection broke.
+#[tokio::test]
+async fn who_is_refused_in_the_middle_of_sending_can_read_why() {
+    let rig = Rig::start().await;
+    let body = vec![b'x'; 4 * MEBIBYTE];
+    for (key, refused) in [(rig.basic("lending"), "413"), ("Basic eDo=".to_owned(), "401")] {
+        let head = format!(
+            "POST {BANK} HTTP/1.1\r\nhost: x\r\nauthorization: {key}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(rig.app.server_address()).await.expect("a connection");
+        stream.write_all(head.as_bytes()).await.expect("the head is taken");
+        stream.write_all(&body).await.expect("the body is taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer and its end");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {refused} ")), "{answer}");
+    }
     rig.stop().await;
 }
