@@ -24,10 +24,10 @@ use tokio::sync::{Mutex, mpsc, watch};
 const MOST_KNOWN: u64 = 500_000;
 /// Owners and newer references that wait to be written. What finds no room stays as it was before.
 const MOST_LATE: usize = 4096;
-/// How long state is left alone after it could not be written.
-const REST: Duration = Duration::from_secs(1);
 /// Of those, what shares one transaction.
 const MOST_TOGETHER: usize = 256;
+/// How long state is left alone after it could not be written.
+const REST: Duration = Duration::from_secs(1);
 /// How long a look waits for references that are being written.
 const LATE_PATIENCE: Duration = Duration::from_secs(1);
 
