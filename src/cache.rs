@@ -131,8 +131,9 @@ pub enum Claim {
     Landed(Told),
     /// This node, and the others wait for it.
     Lead(Lease),
-    /// This node, without regard to others: Redis is out, or none is there.
-    Alone,
+    /// This node, without regard to others: Redis is out, or none is there. What Redis may have given all the same has to
+    /// be [disowned](Lease::disown).
+    Alone(Option<Lease>),
 }
 
 impl Cache {
@@ -255,7 +256,7 @@ impl Cache {
     /// Settles with the other nodes who asks upstream, or waits for the answer of who does, `patience` at most. Redis itself
     /// is waited for within `budget`.
     pub async fn claim(&self, place: &Place, budget: &Budget, patience: Duration) -> Claim {
-        let Some(shared) = self.shares(place) else { return Claim::Alone };
+        let Some(shared) = self.shares(place) else { return Claim::Alone(None) };
         let (mut waited, mut cleared) = (false, false);
         let end = tokio::time::Instant::now() + patience;
         loop {
@@ -263,7 +264,7 @@ impl Cache {
             let left = match shared.level2.claim(place, waited, budget).await {
                 Claimed::Entry(entry) => {
                     let hit = self.fresh(Arc::new(entry), None).filter(|hit| self.remember(place, &hit.entry));
-                    return hit.map_or(Claim::Alone, Claim::Hit);
+                    return hit.map_or(Claim::Alone(None), Claim::Hit);
                 }
                 Claimed::Landed(told) => return Claim::Landed(told),
                 Claimed::Lead(lease) => return Claim::Lead(lease),
@@ -272,18 +273,19 @@ impl Cache {
                     cleared = true;
                     continue;
                 }
-                Claimed::Nothing | Claimed::Out => return Claim::Alone,
+                Claimed::Nothing => return Claim::Alone(None),
+                Claimed::Out(doubtful) => return Claim::Alone(Some(doubtful)),
                 Claimed::Wait(left) => left,
             };
             if tokio::time::Instant::now() >= end {
-                return Claim::Alone;
+                return Claim::Alone(None);
             }
             waited = true;
             let lapsed = (tokio::time::Instant::now() + left).min(end);
             tokio::select! {
                 () = waits.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                () = shared.level2.link.out(budget) => return Claim::Alone,
+                () = shared.level2.link.out(budget) => return Claim::Alone(None),
             }
         }
     }

@@ -173,7 +173,8 @@ pub(super) enum Claimed {
     /// Another node asks; its lease lasts so long if it says nothing more.
     Wait(Duration),
     Nothing,
-    Out,
+    /// Redis did not answer. It may have given the lead all the same.
+    Out(Lease),
 }
 
 /// What an answer that is not kept was, for those who wait on other nodes.
@@ -257,7 +258,7 @@ impl Level2 {
             Ok(answer) => answer,
             Err(_) => {
                 self.counts.out.fetch_add(1, Ordering::Relaxed);
-                return Claimed::Out;
+                return Claimed::Out(self.lease(key, token));
             }
         };
         let over = |entry: &Entry| {
@@ -290,8 +291,7 @@ impl Level2 {
             },
             "lead" => {
                 self.counts.misses.fetch_add(1, Ordering::Relaxed);
-                let token = token.try_into().unwrap_or_default();
-                Claimed::Lead(Lease { level2: Arc::clone(self), key: key.clone(), token })
+                Claimed::Lead(self.lease(key, token))
             }
             "wait" => Claimed::Wait(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
             _ => {
@@ -304,6 +304,10 @@ impl Level2 {
     /// Whether an erasure concerns it. Redis may have evicted the sets by which erasures find entries, and the entries not.
     fn is_erased(&self, entry: &Entry) -> bool {
         self.epochs.erased_since(entry.began, &entry.tags)
+    }
+
+    fn lease(self: &Arc<Self>, key: &Key, token: &[u8]) -> Lease {
+        Lease { level2: Arc::clone(self), key: key.clone(), token: token.try_into().unwrap_or_default() }
     }
 
     /// A value as an entry; `left` is what Redis says of its time, -1 if it says nothing.
@@ -378,6 +382,15 @@ impl Lease {
         let mut script = RENEW.key(level2.names.lease(&self.key));
         script.arg(&self.token).arg(millis(LEASE));
         let _: Result<i64, LinkError> = level2.tell(&script).await;
+    }
+
+    /// Gives back what Redis may have given without our hearing of it, as soon as it answers again: nobody is to wait for
+    /// one who does not know that he leads. Later than it lasts there is nothing to be given back.
+    pub async fn disown(self) {
+        let mut up = self.level2.link.watch();
+        if tokio::time::timeout(LEASE, up.wait_for(|up| *up)).await.is_ok() {
+            self.release().await;
+        }
     }
 
     /// Gives up without an answer: the next who waits leads.

@@ -262,7 +262,12 @@ impl Gateway {
                     }
                 }
                 Claim::Lead(lease) => Some(lease),
-                Claim::Alone => None,
+                Claim::Alone(doubtful) => {
+                    if let Some(lease) = doubtful {
+                        self.tasks.spawn(lease.disown());
+                    }
+                    None
+                }
             };
             // Refused, it leaves the lead to the next one, who is asked for itself.
             let admission = match renewing(self.admit_question(live, &ask, &record.redis), lease.as_ref()).await {

@@ -3,7 +3,7 @@
 //! A command is kept back on its way to the Redis of the cache; everything else has another one. Nothing is kept back for as
 //! long as a second, after which a node would give that Redis up.
 
-use crate::support::{Answer, Redis, RedisProxy, Rig, RigBuilder, Upstream, until};
+use crate::support::{Answer, Redis, RedisProxy, Rig, RigBuilder, Spoil, Upstream, until};
 use bytes::Bytes;
 use futures_util::poll;
 use http::Response;
@@ -111,4 +111,26 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
     assert!(poll!(&mut starts).is_pending());
     proxy.release();
     starts.await.stop().await;
+}
+
+/// A lead that was given in an answer which never came is given back, and does not wait for its end.
+#[tokio::test]
+async fn what_redis_gave_without_our_hearing_of_it_is_given_back() {
+    let (main, cache, upstream) = (Redis::start().await, Redis::start().await, upstream().await);
+    let proxy = RedisProxy::to(cache.addr()).await;
+    let node = node(&main, &proxy, &upstream).start().await;
+    // From here on Redis knows the scripts.
+    assert_eq!(node.post("lending", BANK, account("1", "a")).send().await.status, 200);
+    until("it is noted", || !cache.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:pending:*")).is_empty()).await;
+    proxy.spoil(Spoil::Swallow);
+    proxy.hold(TELLS);
+    assert_eq!(node.post("lending", BANK, account("12", "a")).send().await.status, 200);
+    let leases = || cache.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*"));
+    let [lease] = &leases()[..] else { panic!("{:?}", leases()) };
+    // So that it does not end by itself.
+    assert_eq!(cache.ask::<u8>(cmd("PEXPIRE").arg(lease).arg(60_000)), 1);
+    proxy.spoil(Spoil::Pass);
+    proxy.release();
+    until("it is given back", || leases().is_empty()).await;
+    node.stop().await;
 }
