@@ -10,10 +10,10 @@ mod usage;
 
 pub use orders::Orders;
 
+use crate::base::request_id;
 use crate::config::Settings;
+use crate::iluma::route_name::RouteName;
 use crate::ledger::Ledger;
-use crate::name::RouteName;
-use crate::request_id;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -44,13 +44,13 @@ pub struct Admin {
     metrics: Metrics,
     orders: Orders,
     ledger: Ledger,
-    live: ArcSwap<Live>,
+    live: ArcSwap<AdminConfig>,
     draining: AtomicBool,
 }
 
 /// What the configuration says to the API.
 #[derive(Debug)]
-struct Live {
+struct AdminConfig {
     token: Option<SecretString>,
     tenants: Vec<Tenant>,
 }
@@ -71,7 +71,7 @@ struct Tenant {
     share_cache: bool,
 }
 
-impl Live {
+impl AdminConfig {
     fn new(settings: &Settings) -> Self {
         let tenants = settings.tenants.iter().map(|(name, tenant)| Tenant {
             name: name.to_string(),
@@ -95,13 +95,13 @@ impl Admin {
     /// Answers for what `settings` say, and has `orders` carried out.
     #[must_use]
     pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
-        let live = ArcSwap::from_pointee(Live::new(settings));
+        let live = ArcSwap::from_pointee(AdminConfig::new(settings));
         Self { metrics, orders, ledger, live, draining: AtomicBool::new(false) }
     }
 
     /// Goes over to other settings.
     pub fn reload(&self, settings: &Settings) {
-        self.live.store(Arc::new(Live::new(settings)));
+        self.live.store(Arc::new(AdminConfig::new(settings)));
     }
 
     /// From now on `/readyz` sends load balancers away.

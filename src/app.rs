@@ -1,19 +1,19 @@
 //! The composition root: the only place that wires parts together.
 
 use crate::admin::{Admin, Orders};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError, OpenError};
+use crate::base::tasks::Tasks;
 use crate::cache::{Cache, Counts};
 use crate::callback::{self, Callbacks, Hooks, Note};
-use crate::clock::Clock;
 use crate::config::{Faults, Settings};
-use crate::database::{Database, DatabaseError, OpenError};
 use crate::gateway::{Gateway, Parts, Telemetry};
+use crate::iluma::person::Persons;
 use crate::ledger::{self, Ledger};
 use crate::limit::Nodes;
-use crate::link::{Budget, Link};
-use crate::person::Persons;
+use crate::redis::client::{Budget, RedisClient};
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::state::{self, Sqlite, State};
-use crate::tasks::Tasks;
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
 use crate::telemetry::redact::Redactor;
@@ -42,7 +42,7 @@ const BEAT: Duration = Duration::from_secs(1);
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// What an app needs beside its settings.
-pub struct Surroundings {
+pub struct Environment {
     /// Where access log lines go.
     pub access_log: Box<dyn Write + Send>,
     /// The time.
@@ -51,7 +51,7 @@ pub struct Surroundings {
     pub diagnostics: bool,
 }
 
-impl Surroundings {
+impl Environment {
     /// Those of a process that serves: standard output and the machine's time.
     #[must_use]
     pub fn of_process() -> Self {
@@ -59,9 +59,9 @@ impl Surroundings {
     }
 }
 
-impl std::fmt::Debug for Surroundings {
+impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Surroundings").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Environment").field("clock", &self.clock).finish_non_exhaustive()
     }
 }
 
@@ -145,7 +145,7 @@ impl App {
     ///
     /// # Errors
     /// What the machine refuses.
-    pub async fn start(settings: &Settings, surroundings: Surroundings) -> Result<Self, StartError> {
+    pub async fn start(settings: &Settings, surroundings: Environment) -> Result<Self, StartError> {
         let redactor = Redactor::new(secrets(settings));
         if surroundings.diagnostics {
             logs::diagnostics(settings.log.level, redactor.clone());
@@ -377,7 +377,7 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files);
     let settings = Settings::load(&path)?;
     files.set_files(&settings.files);
-    let app = App::start(&settings, Surroundings::of_process()).await?;
+    let app = App::start(&settings, Environment::of_process()).await?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -473,21 +473,21 @@ async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bou
 #[derive(Debug)]
 struct Links {
     /// Of limits and books.
-    main: Option<Link>,
+    main: Option<RedisClient>,
     /// The cache's, which may be an instance of its own.
-    cache: Option<Link>,
+    cache: Option<RedisClient>,
 }
 
 impl Links {
     fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let channels = Cache::channels(settings.state.root_key.expose_secret());
-        let cache = Link::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
-        let main = if redis.cache.is_some() { Link::new(&redis.main, &[])? } else { cache.clone() };
+        let cache = RedisClient::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
+        let main = if redis.cache.is_some() { RedisClient::new(&redis.main, &[])? } else { cache.clone() };
         Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
-    fn all(&self) -> impl Iterator<Item = &Link> {
+    fn all(&self) -> impl Iterator<Item = &RedisClient> {
         // One that serves for both is one.
         let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
         main.chain(&self.cache)
@@ -543,8 +543,8 @@ fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redacto
     metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |cache| cache.size().0));
     let cache = Arc::downgrade(gateway.cache());
     metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |cache| cache.size().1));
-    let all: Vec<Link> = links.all().cloned().collect();
-    metrics.mirror(Mirrored::RedisUp, move || all.iter().all(Link::is_up).into());
+    let all: Vec<RedisClient> = links.all().cloned().collect();
+    metrics.mirror(Mirrored::RedisUp, move || all.iter().all(RedisClient::is_up).into());
     if let Some(counts) = gateway.cache().counts() {
         type Count = fn(&Counts) -> &AtomicU64;
         let mirrored: [(Mirrored, Count); 4] = [

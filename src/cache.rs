@@ -1,43 +1,43 @@
 //! What is remembered of upstream's answers.
 //!
-//! Two levels: entries in this process, and in Redis where nodes share. Invariants: a [`Place`] can't be had without the
+//! Two levels: entries in this process, and in Redis where nodes share. Invariants: a [`CacheSlot`] can't be had without the
 //! tenant's [`Scope`]; an entry is never served past its lifetime (a bank answer while upstream fails aside, and then it says
-//! so); at most one call per key is under way in this process ([`Flights`]), and over all nodes while Redis is there
+//! so); at most one call per key is under way in this process ([`SingleFlight`]), and over all nodes while Redis is there
 //! ([`Lease`]); stored bytes are never written anew, only the caller's reference is put in its place.
 
 mod entry;
 mod epoch;
-mod flight;
 mod key;
 mod memory;
 mod nodes;
 mod policy;
 mod redis;
+mod single_flight;
 mod wire;
 
 pub use entry::Entry;
 pub use epoch::Change;
-pub use flight::{Flights, Leader, Seat, Waiter};
 pub use key::{Key, Keys, Scope};
 pub use nodes::Removed;
 pub use policy::Subject;
-pub use redis::{Counts, Lease, Told};
+pub use redis::{Counts, Lease, SharedResult};
+pub use single_flight::{Follower, Leader, Role, SingleFlight};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::json_template::JsonTemplate;
+use crate::base::keyring::Keyring;
+use crate::base::name::{AccountName, TenantName};
+use crate::base::tasks::Tasks;
 use crate::config;
-use crate::link::{Budget, Link};
-use crate::name::{AccountName, TenantName};
-use crate::person::Tag;
-use crate::splice::Spliced;
-use crate::tasks::Tasks;
-use crate::vault::Vault;
+use crate::iluma::person::Tag;
+use crate::redis::client::{Budget, RedisClient};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use epoch::Epochs;
 use http::{HeaderValue, StatusCode};
 use memory::Memory;
 use nodes::Nodes;
-use redis::{Claimed, Level2, Names};
+use redis::{Claimed, Names, RedisCache};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,13 +68,13 @@ pub struct Cache {
 /// What there is beside memory where nodes share.
 #[derive(Debug)]
 struct Shared {
-    level2: Arc<Level2>,
+    level2: Arc<RedisCache>,
     nodes: Arc<Nodes>,
 }
 
 /// Where the answer to a question belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct CacheSlot {
     /// Names the entry, and the call under way for it.
     pub key: Key,
     /// What it is about.
@@ -89,7 +89,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// The place of the question.
-    pub place: Place,
+    pub place: CacheSlot,
     /// The path at which it was asked; its answer stands below, by the id.
     pub path: String,
     /// Whom the question and its first answer named.
@@ -98,7 +98,7 @@ pub struct Awaited {
 
 /// An answer of upstream's that may be worth keeping.
 #[derive(Debug)]
-pub struct Offer<'a> {
+pub struct CacheCandidate<'a> {
     /// Upstream's status.
     pub status: StatusCode,
     /// Upstream's content type.
@@ -106,7 +106,7 @@ pub struct Offer<'a> {
     /// Upstream's body.
     pub body: &'a Bytes,
     /// The same, ready for other callers.
-    pub spliced: &'a Spliced,
+    pub spliced: &'a JsonTemplate,
     /// Whom question and answer name.
     pub tags: BTreeSet<Tag>,
 }
@@ -124,11 +124,11 @@ pub struct Hit {
 
 /// Who is to ask upstream.
 #[derive(Debug)]
-pub enum Claim {
+pub enum LeaseDecision {
     /// Nobody: the answer is there.
     Hit(Hit),
     /// Nobody: another node has asked, and its answer is not one to keep.
-    Landed(Told),
+    FetchResult(SharedResult),
     /// This node, and the others wait for it.
     Lead(Lease),
     /// This node, without regard to others: Redis is out, or none is there. What Redis may have given all the same has to
@@ -144,12 +144,12 @@ impl Cache {
         settings: &config::Cache,
         origin: &http::Uri,
         root: &[u8; 32],
-        shared: Option<(Link, Vault, String)>,
+        shared: Option<(RedisClient, Keyring, String)>,
         clock: Clock,
     ) -> Self {
         let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(settings.memory)));
         let shared = shared.map(|(link, vault, node)| {
-            let level2 = Arc::new(Level2::new(link, root, vault, Arc::clone(&epochs), clock.clone()));
+            let level2 = Arc::new(RedisCache::new(link, root, vault, Arc::clone(&epochs), clock.clone()));
             let nodes = Nodes::new(Arc::clone(&level2), Arc::clone(&memory), Arc::clone(&epochs), node, clock.clone());
             Shared { level2, nodes: Arc::new(nodes) }
         });
@@ -192,11 +192,11 @@ impl Cache {
 
     /// Where the answer to a question belongs.
     #[must_use]
-    pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> Place {
+    pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> CacheSlot {
         // The number first: a change in between makes the key one that is never found, and not an answer one that is kept.
         let began = self.epochs.last();
         let key = self.keys.key(&self.epochs.table(), scope, subject, target, parameters);
-        Place { key, subject, private: scope.private_to(), began }
+        CacheSlot { key, subject, private: scope.private_to(), began }
     }
 
     /// Whether [`Cache::confirm`] is due before memory is asked: this node may have missed a change, and can find out.
@@ -214,7 +214,7 @@ impl Cache {
 
     /// The entry in memory, if it may still be served and is no older than `max_age`.
     #[must_use]
-    pub fn look_up(&self, place: &Place, max_age: Option<Duration>) -> Option<Hit> {
+    pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
         // A purge may have passed a node by that has not looked for so long, and watchlists are what purges are for.
         let blind = || self.shared.as_ref().is_some_and(|shared| !shared.nodes.is_current());
         if place.subject == Subject::Cft && blind() {
@@ -224,7 +224,7 @@ impl Cache {
     }
 
     /// The entry in Redis, likewise; it is in memory from then on.
-    pub async fn look_further(&self, place: &Place, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
+    pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let shared = self.shares(place)?;
         let entry = shared.level2.look_up(place, budget).await?;
         let hit = self.fresh(Arc::new(entry), max_age)?;
@@ -232,7 +232,7 @@ impl Cache {
     }
 
     /// A bank answer that is past its lifetime, for when upstream fails.
-    pub async fn look_up_stale(&self, place: &Place, budget: &Budget) -> Option<Hit> {
+    pub async fn look_up_stale(&self, place: &CacheSlot, budget: &Budget) -> Option<Hit> {
         let served = |entry: Arc<Entry>| {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
             let spare = (entry.lifetime + entry.grace).checked_sub(age).filter(|spare| !spare.is_zero())?;
@@ -255,8 +255,8 @@ impl Cache {
 
     /// Settles with the other nodes who asks upstream, or waits for the answer of who does, `patience` at most. Redis itself
     /// is waited for within `budget`.
-    pub async fn claim(&self, place: &Place, budget: &Budget, patience: Duration) -> Claim {
-        let Some(shared) = self.shares(place) else { return Claim::Alone(None) };
+    pub async fn claim(&self, place: &CacheSlot, budget: &Budget, patience: Duration) -> LeaseDecision {
+        let Some(shared) = self.shares(place) else { return LeaseDecision::Alone(None) };
         let (mut waited, mut cleared) = (false, false);
         let end = tokio::time::Instant::now() + patience;
         loop {
@@ -264,41 +264,41 @@ impl Cache {
             let left = match shared.level2.claim(place, waited, budget).await {
                 Claimed::Entry(entry) => {
                     let hit = self.fresh(Arc::new(entry), None).filter(|hit| self.remember(place, &hit.entry));
-                    return hit.map_or(Claim::Alone(None), Claim::Hit);
+                    return hit.map_or(LeaseDecision::Alone(None), LeaseDecision::Hit);
                 }
-                Claimed::Landed(told) => return Claim::Landed(told),
-                Claimed::Lead(lease) => return Claim::Lead(lease),
+                Claimed::FetchResult(told) => return LeaseDecision::FetchResult(told),
+                Claimed::Lead(lease) => return LeaseDecision::Lead(lease),
                 // What was of no use, damaged or past its lifetime, is out of the way now.
                 Claimed::Nothing if !cleared => {
                     cleared = true;
                     continue;
                 }
-                Claimed::Nothing => return Claim::Alone(None),
-                Claimed::Out(doubtful) => return Claim::Alone(Some(doubtful)),
+                Claimed::Nothing => return LeaseDecision::Alone(None),
+                Claimed::Out(doubtful) => return LeaseDecision::Alone(Some(doubtful)),
                 Claimed::Wait(left) => left,
             };
             if tokio::time::Instant::now() >= end {
-                return Claim::Alone(None);
+                return LeaseDecision::Alone(None);
             }
             waited = true;
             let lapsed = (tokio::time::Instant::now() + left).min(end);
             tokio::select! {
                 () = waits.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                () = shared.level2.link.out(budget) => return Claim::Alone(None),
+                () = shared.level2.link.out(budget) => return LeaseDecision::Alone(None),
             }
         }
     }
 
     /// Keeps an answer in memory if it is worth keeping, and gives back what is kept.
     #[must_use]
-    pub fn offer(&self, place: &Place, offer: Offer<'_>) -> Option<Arc<Entry>> {
+    pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
         let kept = policy::kept(place.subject, offer.status, offer.body, &self.lifetimes.load())?;
         let tags: Box<[Tag]> = offer.tags.into_iter().collect();
         if self.epochs.erased_since(place.began, &tags) {
             return None;
         }
-        // Copied, as the body was: see `Spliced::whole`.
+        // Copied, as the body was: see `JsonTemplate::whole`.
         let content_type = offer.content_type.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         let entry = Arc::new(Entry {
             status: offer.status,
@@ -318,7 +318,7 @@ impl Cache {
     }
 
     /// Shares with other nodes what is kept, and ends the lease.
-    pub async fn publish(&self, place: &Place, entry: &Entry, account: Option<&AccountName>, lease: Option<Lease>) {
+    pub async fn publish(&self, place: &CacheSlot, entry: &Entry, account: Option<&AccountName>, lease: Option<Lease>) {
         let Some(shared) = self.shares(place) else {
             if let Some(lease) = lease {
                 lease.release().await;
@@ -339,7 +339,7 @@ impl Cache {
     }
 
     /// Keeps where the answer to a pending request will belong: what is asked there is known to be on its way.
-    pub fn await_result(&self, account: &AccountName, id: &str, place: &Place, path: &str, entry: &Entry) {
+    pub fn await_result(&self, account: &AccountName, id: &str, place: &CacheSlot, path: &str, entry: &Entry) {
         let tags = entry.tags.iter().copied().collect();
         let awaited = Awaited { place: place.clone(), path: path.to_owned(), tags };
         self.pending.insert(self.keys.pending(account, id), Arc::new(awaited));
@@ -384,12 +384,12 @@ impl Cache {
     }
 
     /// Upstream's health is each node's own, and gone in seconds.
-    fn shares(&self, place: &Place) -> Option<&Shared> {
+    fn shares(&self, place: &CacheSlot) -> Option<&Shared> {
         self.shared.as_ref().filter(|_| place.subject != Subject::Health)
     }
 
     /// Says whether it is kept: it is not if somebody in it was erased since the call began that brought it.
-    fn remember(&self, place: &Place, entry: &Arc<Entry>) -> bool {
+    fn remember(&self, place: &CacheSlot, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
         if self.shared.is_some() && entry.pending {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
@@ -426,7 +426,7 @@ pub enum Report {
     },
     /// Waited for a call that another request had begun.
     Collapsed,
-    /// Told that an identical request is still pending upstream.
+    /// SharedResult that an identical request is still pending upstream.
     Pending,
     /// Asked upstream, because the request's directives wanted it.
     Directed {
@@ -475,14 +475,14 @@ fn begun(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::splice::Absent;
+    use crate::base::json_template::Absent;
 
     const FOUND: &[u8] = br#"{"status":"COMPLETED","id":"1","result":{"is_found":true}}"#;
 
-    fn cache(clock: &Clock) -> (Cache, Place) {
+    fn cache(clock: &Clock) -> (Cache, CacheSlot) {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         let settings = config::Cache {
-            memory: crate::byte_size::ByteSize::mib(1),
+            memory: crate::base::byte_size::ByteSize::mib(1),
             bank_found: minutes(10),
             bank_not_found: minutes(5),
             bank_stale_if_error: minutes(1),
@@ -496,7 +496,7 @@ mod tests {
         (cache, place)
     }
 
-    fn place(cache: &Cache) -> Place {
+    fn place(cache: &Cache) -> CacheSlot {
         cache.place(&Scope::shared(&"live".parse().unwrap()), Subject::Bank, "/v1.1/x", b"q")
     }
 
@@ -504,11 +504,11 @@ mod tests {
         BTreeSet::from([Tag::from_bytes(&[seed; 16]).unwrap()])
     }
 
-    fn offer(cache: &Cache, place: &Place, body: &'static [u8]) -> Option<Arc<Entry>> {
+    fn offer(cache: &Cache, place: &CacheSlot, body: &'static [u8]) -> Option<Arc<Entry>> {
         let body = Bytes::from_static(body);
-        let spliced = Spliced::split(&body, Absent::Insert).unwrap_or(Spliced::whole(&body));
+        let spliced = JsonTemplate::split(&body, Absent::Insert).unwrap_or(JsonTemplate::whole(&body));
         let (status, content_type) = (StatusCode::OK, None);
-        cache.offer(place, Offer { status, content_type, body: &body, spliced: &spliced, tags: tags(1) })
+        cache.offer(place, CacheCandidate { status, content_type, body: &body, spliced: &spliced, tags: tags(1) })
     }
 
     #[test]

@@ -8,31 +8,31 @@
 //! sends them. `settings` is what a team sees of it. What is durable is [`state`](crate::state)'s.
 
 mod body;
-mod courier;
 mod dispatch;
+mod fan_out;
 mod ingress;
-mod relay;
 mod settings;
 mod sign;
 mod urls;
+mod webhook_client;
 
 pub use body::Malformed;
-pub use courier::Failure;
 pub use dispatch::{Attempt, Skipped};
 pub use ingress::{Admission, MOST_BYTES};
 pub use settings::{SettingError, UrlSetting};
 pub use urls::UrlError;
+pub use webhook_client::Failure;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::name::{AccountName, TenantName};
+use crate::base::tasks::Tasks;
 use crate::config::{self, Settings};
-use crate::name::{AccountName, CallbackType, TenantName};
-use crate::person::Persons;
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Persons;
 use crate::state::{Made, Queues, State, StateError};
-use crate::tasks::Tasks;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use courier::Courier;
-use dispatch::Lanes;
+use dispatch::AdaptiveConcurrency;
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use sign::Credentials;
@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use webhook_client::WebhookClient;
 
 /// Callbacks that were stored and that the rest of the gateway has not looked at yet. More are not told: they are delivered
 /// all the same, and the cache is filled by the next answer.
@@ -59,9 +60,9 @@ const REST: Duration = Duration::from_secs(1);
 /// Everything about callbacks.
 pub struct Callbacks {
     state: State,
-    live: ArcSwap<Live>,
-    courier: ArcSwap<Courier>,
-    lanes: Lanes,
+    live: ArcSwap<CallbackConfig>,
+    courier: ArcSwap<WebhookClient>,
+    lanes: AdaptiveConcurrency,
     clock: Clock,
     hooks: Hooks,
     /// Bodies that are being read.
@@ -112,7 +113,7 @@ pub struct Inflow {
 }
 
 /// What the configuration says of callbacks.
-struct Live {
+struct CallbackConfig {
     accounts: BTreeMap<AccountName, Account>,
     teams: BTreeMap<TenantName, Team>,
     retry: Vec<Duration>,
@@ -133,7 +134,7 @@ struct Team {
     credentials: Credentials,
 }
 
-impl Live {
+impl CallbackConfig {
     fn new(settings: &Settings) -> Self {
         let root = settings.state.root_key.expose_secret();
         let team = |(name, tenant): (&TenantName, &config::Tenant)| {
@@ -166,7 +167,7 @@ impl Live {
 /// What teams are told apart and signed for with, given or derived, for whoever has to hide it.
 #[must_use]
 pub fn secrets(settings: &Settings) -> Vec<SecretString> {
-    let teams = Live::new(settings).teams.into_values();
+    let teams = CallbackConfig::new(settings).teams.into_values();
     teams.flat_map(|team| std::iter::once(team.credentials.token).chain(team.credentials.secrets)).collect()
 }
 
@@ -181,15 +182,15 @@ impl Callbacks {
         hooks: Hooks,
         clock: Clock,
     ) -> Result<(Arc<Self>, Inflow, mpsc::Receiver<Arrived>), rustls::Error> {
-        let (live, connections) = (Live::new(settings), Tasks::new());
+        let (live, connections) = (CallbackConfig::new(settings), Tasks::new());
         let (arrived, arrivals) = mpsc::channel(MOST_ARRIVED);
         let (made, journal) = mpsc::channel(MOST_MADE);
-        let courier = Courier::new(&live.extra_ca, clock.clone(), connections.clone())?;
+        let courier = WebhookClient::new(&live.extra_ca, clock.clone(), connections.clone())?;
         let callbacks = Self {
             state,
             live: ArcSwap::from_pointee(live),
             courier: ArcSwap::from_pointee(courier),
-            lanes: Lanes::default(),
+            lanes: AdaptiveConcurrency::default(),
             clock,
             hooks,
             reading: Semaphore::new(ingress::MOST_READING),
@@ -205,9 +206,9 @@ impl Callbacks {
     /// # Errors
     /// As [`Callbacks::new`]; then everything stays as it is.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
-        let live = Live::new(settings);
+        let live = CallbackConfig::new(settings);
         if live.extra_ca != self.live.load().extra_ca {
-            let courier = Courier::new(&live.extra_ca, self.clock.clone(), self.connections.clone())?;
+            let courier = WebhookClient::new(&live.extra_ca, self.clock.clone(), self.connections.clone())?;
             self.courier.store(Arc::new(courier));
         }
         self.live.store(Arc::new(live));

@@ -15,9 +15,13 @@ pub mod watch;
 pub use describe::Description;
 pub use raw::{Fault, Faults};
 
-use crate::byte_size::ByteSize;
-use crate::calendar::Calendar;
-use crate::name::{AccountName, CallbackType, RouteName, TenantName};
+use crate::base::byte_size::ByteSize;
+use crate::base::calendar::Calendar;
+use crate::base::keyring::EncryptionKey;
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::CustomRoute;
 use secrecy::{SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -193,15 +197,6 @@ pub struct Retention {
     pub ledger: Duration,
 }
 
-/// A key for data at rest.
-#[derive(Debug)]
-pub struct EncryptionKey {
-    /// Names the key in what it encrypted.
-    pub id: String,
-    /// The key.
-    pub key: SecretBox<[u8; 32]>,
-}
-
 /// What is remembered, and for how long.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -302,15 +297,4 @@ pub struct Tenant {
     /// What its callbacks are signed with, `whsec_` and base64 each: all of them, while it changes. None is one derived
     /// from the root key.
     pub webhook_secrets: Vec<SecretString>,
-}
-
-/// A path that Iluma added, treated like a row we know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CustomRoute {
-    /// The method.
-    pub method: http::Method,
-    /// Segments; `:name` stands for any one segment, `v*` for any version.
-    pub path: String,
-    /// The row whose treatment it gets; never `forbidden` or `other`.
-    pub like: RouteName,
 }

@@ -8,41 +8,41 @@ mod admit;
 mod ask;
 mod fetch;
 mod forward;
-mod live;
-mod own;
+mod owners;
 mod record;
 mod records;
+mod runtime;
 mod settings;
 mod usage;
 
 pub use record::{Recorded, Telemetry};
 
-use crate::cache::{Cache, Flights};
+use crate::base::clock::Clock;
+use crate::base::keyring::Keyring;
+use crate::base::tasks::Tasks;
+use crate::cache::{Cache, SingleFlight};
 use crate::callback::Callbacks;
-use crate::clock::Clock;
 use crate::config::Settings;
+use crate::iluma::person::Persons;
+use crate::iluma::routes::{Route, Treatment};
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
-use crate::link::Link;
-use crate::person::Persons;
+use crate::redis::client::RedisClient;
 use crate::reply::{Rejection, ReplyBody};
-use crate::route::{Route, Treatment};
 use crate::state::State;
-use crate::tasks::Tasks;
 use crate::telemetry::metrics;
 use crate::tenant::Tenant;
 use crate::upstream::CallError;
-use crate::vault::Vault;
 use arc_swap::ArcSwap;
-use fetch::{Early, Landed};
+use fetch::{FetchResult, OvertakingCallbacks};
 use futures_util::FutureExt as _;
 use http::header::ALLOW;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use live::Live;
-use own::Owners;
+use owners::Owners;
 use record::Record;
+use runtime::RuntimeConfig;
 use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -51,12 +51,12 @@ use std::sync::Arc;
 /// Everything a request meets on its way.
 #[derive(Debug)]
 pub struct Gateway {
-    live: ArcSwap<Live>,
+    live: ArcSwap<RuntimeConfig>,
     cache: Arc<Cache>,
     callbacks: Arc<Callbacks>,
     owners: Owners,
-    flights: Flights<Result<Arc<Landed>, CallError>>,
-    early: Early,
+    flights: SingleFlight<Result<Arc<FetchResult>, CallError>>,
+    early: OvertakingCallbacks,
     persons: Persons,
     telemetry: Arc<Telemetry>,
     ledger: Ledger,
@@ -72,7 +72,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Parts {
     /// Where nodes share the cache.
-    pub link: Option<Link>,
+    pub link: Option<RedisClient>,
     /// Tells persons apart, and nobody who they are.
     pub persons: Persons,
     /// Everything about callbacks.
@@ -92,17 +92,26 @@ impl Gateway {
     /// The machine has no usable trust store for upstream's certificate.
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = parts.link.map(|link| (link, Vault::new(&settings.state), parts.ledger.node().to_owned()));
+        let shared = parts
+            .link
+            .map(|link| (link, Keyring::new(&settings.state.encryption_keys), parts.ledger.node().to_owned()));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
-        let live =
-            Live::new(settings, None, &telemetry.metrics, &clock, &connections, &parts.ledger, parts.nodes.as_ref())?;
+        let live = RuntimeConfig::new(
+            settings,
+            None,
+            &telemetry.metrics,
+            &clock,
+            &connections,
+            &parts.ledger,
+            parts.nodes.as_ref(),
+        )?;
         Ok(Self {
             live: ArcSwap::from_pointee(live),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
             callbacks: parts.callbacks,
             owners: Owners::new(parts.state, settings.state.retention.owners),
-            flights: Flights::new(),
+            flights: SingleFlight::new(),
             early: fetch::none_early(),
             persons: parts.persons,
             telemetry: Arc::new(telemetry),
@@ -121,7 +130,7 @@ impl Gateway {
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.live.load_full();
         let metrics = &self.telemetry.metrics;
-        let live = Live::new(
+        let live = RuntimeConfig::new(
             settings,
             Some(&previous),
             metrics,
@@ -205,7 +214,7 @@ impl Gateway {
     /// A request's way.
     async fn serve(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
@@ -238,7 +247,7 @@ impl Gateway {
 }
 
 /// The methods of a path that some row knows.
-fn describe(live: &Live, route: &Route) -> Response<ReplyBody> {
+fn describe(live: &RuntimeConfig, route: &Route) -> Response<ReplyBody> {
     let mut methods = live.table.methods(&route.target).unwrap_or_default();
     if methods.contains(&Method::GET) {
         methods.push(Method::HEAD);
@@ -254,6 +263,6 @@ fn describe(live: &Live, route: &Route) -> Response<ReplyBody> {
 }
 
 /// The account whose credential a tenant's calls carry.
-fn account_of<'a>(live: &'a Live, tenant: &Tenant) -> &'a live::Account {
+fn account_of<'a>(live: &'a RuntimeConfig, tenant: &Tenant) -> &'a runtime::Account {
     &live.accounts[tenant.account_index]
 }

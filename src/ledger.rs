@@ -11,13 +11,14 @@ mod shared;
 pub use charge::{Outcome, Verdict, told, verdict};
 pub use journal::MIGRATIONS;
 
-use crate::calendar::{Calendar, Day, Month};
-use crate::clock::Clock;
+use crate::base::calendar::{Calendar, Day, Month};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring::Pseudonymizer;
+use crate::base::name::{AccountName, TenantName};
 use crate::config::Settings;
-use crate::database::{Database, DatabaseError};
-use crate::link::Link;
-use crate::name::{AccountName, RouteName, TenantName};
-use crate::vault::Namer;
+use crate::iluma::route_name::RouteName;
+use crate::redis::client::RedisClient;
 use arc_swap::ArcSwap;
 use rusqlite::{Connection, OpenFlags};
 use secrecy::ExposeSecret as _;
@@ -45,8 +46,8 @@ pub struct Ledger(Arc<Shared>);
 struct Shared {
     database: Database,
     clock: Clock,
-    namer: Namer,
-    live: ArcSwap<Live>,
+    namer: Pseudonymizer,
+    live: ArcSwap<LedgerConfig>,
     tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
     closings: Mutex<Closings>,
     /// Closings that are on disk, of all that came.
@@ -67,7 +68,7 @@ struct Shared {
 
 /// What the configuration says.
 #[derive(Debug)]
-struct Live {
+struct LedgerConfig {
     calendar: Calendar,
     prices: [u64; ROUTES],
     retention: Duration,
@@ -338,9 +339,9 @@ impl Ledger {
         database: Database,
         settings: &Settings,
         clock: Clock,
-        link: Option<Link>,
+        link: Option<RedisClient>,
     ) -> Result<Self, DatabaseError> {
-        let live = Live::new(settings);
+        let live = LedgerConfig::new(settings);
         let today = live.calendar.day(clock.wall());
         let (spent, open, node) = database
             .write(move |connection| {
@@ -357,7 +358,7 @@ impl Ledger {
             unheard: Mutex::default(),
             unpublished: Mutex::default(),
             books: link.map(|link| Books::new(link, root, &node)),
-            namer: Namer::new(root, "ledger"),
+            namer: Pseudonymizer::new(root, "ledger"),
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
             closings: Mutex::default(),
@@ -372,7 +373,7 @@ impl Ledger {
 
     /// Goes over to other prices, days and times. What was booked stays as it was.
     pub fn reload(&self, settings: &Settings) {
-        self.0.live.store(Arc::new(Live::new(settings)));
+        self.0.live.store(Arc::new(LedgerConfig::new(settings)));
     }
 
     /// What teams had spent when the books were opened.
@@ -606,7 +607,11 @@ impl Ledger {
 ///
 /// # Errors
 /// The journal is not one, or damaged. One that is not there yet has nothing in it.
-pub async fn report(settings: &Settings, month: Month, link: Option<Link>) -> Result<Statement, rusqlite::Error> {
+pub async fn report(
+    settings: &Settings,
+    month: Month,
+    link: Option<RedisClient>,
+) -> Result<Statement, rusqlite::Error> {
     let (from, to) = (month.first(), month.last());
     let (mut own, mut name) = (Vec::new(), String::new());
     if settings.state.path.exists() {
@@ -625,7 +630,7 @@ pub async fn report(settings: &Settings, month: Month, link: Option<Link>) -> Re
     Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete })
 }
 
-impl Live {
+impl LedgerConfig {
     fn new(settings: &Settings) -> Self {
         let price = |route: RouteName| settings.prices.get(&route).copied().unwrap_or_default();
         Self {
@@ -720,7 +725,7 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::OpenError;
+    use crate::base::database::OpenError;
     use std::path::Path;
 
     const PARTS: &[(&str, &[&str])] = &[("ledger", MIGRATIONS)];

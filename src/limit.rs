@@ -4,27 +4,27 @@
 //! the request ends; a [`CallPermit`] stands for one upstream call, and one that was not sent gives back what it took;
 //! what is refused later is not charged earlier.
 
+mod fair_queue;
 mod gcra;
 mod local;
 mod quota;
 mod shared;
-mod turns;
 
 pub use quota::Spent;
 pub use shared::Nodes;
 
-use crate::calendar::Calendar;
-use crate::clock::Clock;
+use crate::base::calendar::Calendar;
+use crate::base::clock::Clock;
+use crate::base::name::{AccountName, TenantName};
+use crate::base::tasks::Tasks;
 use crate::config::{self, Settings};
-use crate::link::Budget;
-use crate::name::{AccountName, TenantName};
-use crate::tasks::Tasks;
-use local::{InFlight, Place, Rate};
+use crate::redis::client::Budget;
+use fair_queue::{FairQueue, Turn};
+use local::{InFlight, InFlightSlot, Rate};
 use quota::{Counter, Quota, Reservation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use turns::{Turn, Turns};
 
 /// Requests without a key at once. They have places of their own, so that nobody without a key can take a team's.
 const MOST_ANONYMOUS: usize = 64;
@@ -90,8 +90,8 @@ pub enum Refusal {
 /// A request in flight.
 #[derive(Debug)]
 pub struct Permit {
-    _tenant: Place,
-    _gateway: Place,
+    _tenant: InFlightSlot,
+    _gateway: InFlightSlot,
 }
 
 /// One upstream call. Dropped before it was [`sent`](Self::sent) it gives back what it took.
@@ -163,7 +163,7 @@ pub struct Limits {
     tenants: Vec<Arc<TenantLimits>>,
     names: Vec<TenantName>,
     spenders: Vec<Spender>,
-    accounts: Vec<(AccountName, Arc<Turns>)>,
+    accounts: Vec<(AccountName, Arc<FairQueue>)>,
     /// Those of teams that are gone, too: they may come back within the month.
     counters: BTreeMap<TenantName, Arc<Counter>>,
     calendar: Calendar,
@@ -220,9 +220,9 @@ impl Limits {
                 Some((_, turns)) => Arc::clone(turns),
                 None => Arc::new(match nodes {
                     Some(nodes) => {
-                        Turns::shared(nodes, name, account.requests_per_second, account.max_wait, clock, tasks)
+                        FairQueue::shared(nodes, name, account.requests_per_second, account.max_wait, clock, tasks)
                     }
-                    None => Turns::new(account.requests_per_second, account.max_wait, clock, tasks),
+                    None => FairQueue::new(account.requests_per_second, account.max_wait, clock, tasks),
                 }),
             };
             turns.reshape(account.requests_per_second, account.max_wait);
@@ -368,7 +368,7 @@ impl Limits {
     /// There are as many of them as there may be.
     pub fn admit_anonymous(&self) -> Result<Permit, Refusal> {
         let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
-        Ok(Permit { _tenant: Place::free(), _gateway: anonymous })
+        Ok(Permit { _tenant: InFlightSlot::free(), _gateway: anonymous })
     }
 }
 

@@ -1,8 +1,10 @@
 //! The command line: arguments, one command, an exit code.
 
 use clap::{Parser, Subcommand};
+use iluma_gateway::app;
+use iluma_gateway::cli::{demo, keygen, operator, register, report};
 use iluma_gateway::config::Settings;
-use iluma_gateway::{app, demo, keygen, operator, register, report, simulator};
+use iluma_simulator as simulator;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

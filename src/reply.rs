@@ -3,10 +3,10 @@
 //! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
-use crate::call::BodyError;
 use crate::callback::{SettingError, UrlError};
+use crate::iluma::routes::PathError;
 use crate::limit::{Limit, Refusal};
-use crate::route::PathError;
+use crate::reference::BodyError;
 use crate::tenant::Unauthenticated;
 use crate::upstream::{AnswerBody, AnswerError, CallError};
 use bytes::Bytes;

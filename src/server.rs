@@ -4,22 +4,22 @@
 //! cut off; a drain accepts nothing new, lets requests in flight finish, and waits no longer than it was told to.
 
 mod drain;
-mod patience;
+mod head_timeout;
 mod stall;
 mod streams;
 
+use crate::base::tasks::Tasks;
 use crate::config::{self, Listener};
-use crate::tasks::Tasks;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use drain::Drain;
+use head_timeout::HeadTimer;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use patience::HeadTimer;
 use rustls::ServerConfig;
 use stall::{Resets, StallGuard};
 use std::convert::Infallible;

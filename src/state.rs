@@ -9,18 +9,19 @@
 //! what came; [`waiting`](State::waiting) hands that out with the owners, and [`settle`](State::settle) turns it into
 //! deliveries; [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) notes what became of them.
 
+mod envelopes;
 mod leases;
 mod redis;
-mod secrecy;
 mod sqlite;
 
 pub use self::redis::Redis;
-pub use secrecy::{CallbackName, DeliveryId, NotADeliveryId};
+pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
 pub use sqlite::{MIGRATIONS, Sqlite};
 
-use crate::database::DatabaseError;
-use crate::name::{AccountName, CallbackType, TenantName};
-use crate::person::Tag;
+use crate::base::database::DatabaseError;
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -215,7 +216,7 @@ pub struct Delivery {
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum DeliveryOutcome {
     /// The team has it.
     Delivered,
     /// It failed; again at this time.
@@ -398,7 +399,7 @@ impl State {
     ///
     /// # Errors
     /// It was not noted: the delivery will be made again when its lease ends.
-    pub async fn conclude(&self, delivery: &Delivery, fate: Fate) -> Result<(), StateError> {
+    pub async fn conclude(&self, delivery: &Delivery, fate: DeliveryOutcome) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.conclude(delivery, fate).await,
             Self::Redis(engine) => engine.conclude(delivery, fate).await,
@@ -530,7 +531,7 @@ impl Waiting {
             kind,
             id: id.into(),
             body,
-            received: crate::clock::Clock::system().wall(),
+            received: crate::base::clock::Clock::system().wall(),
             awaiting,
             turn: 0,
         }

@@ -3,8 +3,9 @@
 //! Invariants: a key is only ever compared as its SHA-256, with every known hash and in constant time; what is
 //! handed out is a tenant that exists, so later stages need no look-up by name.
 
+use crate::base::name::{AccountName, TenantName};
 use crate::config::Settings;
-use crate::name::{AccountName, RouteName, TenantName};
+use crate::iluma::route_name::RouteName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;

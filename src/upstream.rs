@@ -15,14 +15,14 @@ mod pool;
 mod retry;
 
 pub use answer::{AnswerBody, AnswerError, Collected, collect, decoded};
-pub use breaker::{Breaker, Passage};
+pub use breaker::{Breaker, BreakerPermit};
 pub use credential::Credential;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
 pub use retry::{RetryBudget, may_go_better};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::tasks::Tasks;
 use crate::config;
-use crate::tasks::Tasks;
 use connect::Connector;
 use exchange::{Failed, exchange};
 use pool::{Pool, Pooled};

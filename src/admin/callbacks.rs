@@ -3,7 +3,7 @@
 //! Invariant: what is shown are names, times and Iluma's ids; nothing of a person.
 
 use super::{error, invalid, json};
-use crate::name::TenantName;
+use crate::base::name::TenantName;
 use crate::state::{Cursor, DeliveryId, Listed, Page, Replay, Standing, State, StateError};
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -83,7 +83,7 @@ fn shown(entry: &Listed, standing: Standing) -> serde_json::Value {
         "id": entry.cursor.id.to_string(),
         "tenant": entry.tenant.as_ref().map(TenantName::as_str),
         "account": entry.account.as_str(),
-        "type": entry.kind.map(crate::name::CallbackType::as_str),
+        "type": entry.kind.map(crate::iluma::callback_type::CallbackType::as_str),
         "upstream_id": entry.upstream_id,
         "attempts": entry.attempts,
         "received": time(entry.received),

@@ -3,9 +3,10 @@
 //! Invariant: an order is noted, with who gave it and what it came to, and without a word about whom it concerned.
 
 use super::{error, invalid, json};
+use crate::base::name::TenantName;
 use crate::cache::{Cache, Change, Removed, Subject};
-use crate::name::{RouteName, TenantName};
-use crate::person::Persons;
+use crate::iluma::person::Persons;
+use crate::iluma::route_name::RouteName;
 use crate::state::{Erased, State};
 use bytes::Bytes;
 use http::{Response, StatusCode};

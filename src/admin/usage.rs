@@ -1,9 +1,9 @@
 //! What each team called, spent and saved, for operators.
 
 use super::{error, invalid, json, typed};
-use crate::calendar::Day;
+use crate::base::calendar::Day;
+use crate::base::name::TenantName;
 use crate::ledger::{Counts, Ledger, OpenCall, Row, Statement};
-use crate::name::TenantName;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};

@@ -1,9 +1,9 @@
 //! An answer as it is stored.
 
 use super::policy::Subject;
-use crate::name::TenantName;
-use crate::person::Tag;
-use crate::splice::Spliced;
+use crate::base::json_template::JsonTemplate;
+use crate::base::name::TenantName;
+use crate::iluma::person::Tag;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Entry {
     /// Upstream's content type.
     pub content_type: Option<HeaderValue>,
     /// Upstream's body, ready for anybody's reference.
-    pub body: Spliced,
+    pub body: JsonTemplate,
     /// When it was stored.
     pub stored_at: Instant,
     /// How long after that it may be served.

@@ -4,9 +4,9 @@
 //! began is told at least the truth, and rather too much where it is not known any more.
 
 use super::policy::Subject;
-use crate::name::TenantName;
-use crate::person::Tag;
-use crate::vault;
+use crate::base::keyring;
+use crate::base::name::TenantName;
+use crate::iluma::person::Tag;
 use arc_swap::{ArcSwap, Guard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,18 +56,18 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn random() -> Self {
-        Self { era: vault::random(), subjects: Subject::ALL.map(|_| vault::random()), tenants: BTreeMap::new() }
+        Self { era: keyring::random(), subjects: Subject::ALL.map(|_| keyring::random()), tenants: BTreeMap::new() }
     }
 
     /// What takes the place of what a change ends.
     pub(super) fn after(&self, change: &Change) -> Self {
         let mut table = self.clone();
         match change {
-            Change::Subject(subject) => table.subjects[*subject as usize] = vault::random(),
+            Change::Subject(subject) => table.subjects[*subject as usize] = keyring::random(),
             Change::Tenant(tenant) => {
-                table.tenants.insert(tenant.clone(), vault::random());
+                table.tenants.insert(tenant.clone(), keyring::random());
             }
-            Change::All => table.subjects = Subject::ALL.map(|_| vault::random()),
+            Change::All => table.subjects = Subject::ALL.map(|_| keyring::random()),
             Change::Erased(_) => {}
         }
         table

@@ -5,8 +5,8 @@
 
 use super::Subject;
 use super::epoch::Table;
-use crate::name::{AccountName, TenantName};
-use crate::vault::Namer;
+use crate::base::keyring::Pseudonymizer;
+use crate::base::name::{AccountName, TenantName};
 use arc_swap::ArcSwap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl<'a> Scope<'a> {
 /// Makes keys.
 #[derive(Debug)]
 pub struct Keys {
-    namer: Namer,
+    namer: Pseudonymizer,
     /// Whose answers are looked for.
     origin: ArcSwap<String>,
 }
@@ -76,7 +76,7 @@ pub struct Keys {
 impl Keys {
     /// Keys that derive from `root`, for answers of the upstream at `origin`.
     pub(super) fn new(root: &[u8; 32], origin: &http::Uri) -> Self {
-        Self { namer: Namer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
+        Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
     /// From now on answers of the upstream at `origin` are looked for; says whether that is another than before.

@@ -2,7 +2,7 @@
 
 use super::epoch::Change;
 use super::{Entry, Key};
-use crate::byte_size::ByteSize;
+use crate::base::byte_size::ByteSize;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -112,7 +112,7 @@ impl Hasher for Uniform {
 mod tests {
     use super::super::Subject;
     use super::*;
-    use crate::splice::Spliced;
+    use crate::base::json_template::JsonTemplate;
     use bytes::Bytes;
     use http::StatusCode;
 
@@ -120,8 +120,8 @@ mod tests {
         Arc::new(Entry {
             status: StatusCode::OK,
             content_type: None,
-            body: Spliced::whole(&Bytes::from(vec![b'x'; 1024])),
-            stored_at: crate::clock::Clock::system().now(),
+            body: JsonTemplate::whole(&Bytes::from(vec![b'x'; 1024])),
+            stored_at: crate::base::clock::Clock::system().now(),
             lifetime: Duration::from_secs(60),
             grace: Duration::ZERO,
             id: None,

@@ -16,14 +16,14 @@
 use super::epoch::{Change, Epoch, Epochs, Table};
 use super::memory::Memory;
 use super::policy::Subject;
-use super::redis::{Level2, Names};
+use super::redis::{Names, RedisCache};
 use super::wire;
-use crate::clock::Clock;
-use crate::link::{Budget, Link, LinkError};
-use crate::name::TenantName;
-use crate::person::Tag;
-use crate::tasks::Tasks;
-use crate::vault;
+use crate::base::clock::Clock;
+use crate::base::keyring;
+use crate::base::name::TenantName;
+use crate::base::tasks::Tasks;
+use crate::iluma::person::Tag;
+use crate::redis::client::{Budget, LinkError, RedisClient};
 use redis::Script;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -133,7 +133,7 @@ static BEGIN: LazyLock<Script> = LazyLock::new(|| {
 /// This node among the others.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    level2: Arc<Level2>,
+    level2: Arc<RedisCache>,
     memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
@@ -172,7 +172,13 @@ impl Removed {
 type Look = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
 impl Nodes {
-    pub(super) fn new(level2: Arc<Level2>, memory: Arc<Memory>, epochs: Arc<Epochs>, id: String, clock: Clock) -> Self {
+    pub(super) fn new(
+        level2: Arc<RedisCache>,
+        memory: Arc<Memory>,
+        epochs: Arc<Epochs>,
+        id: String,
+        clock: Clock,
+    ) -> Self {
         let origin = clock.now();
         Self {
             level2,
@@ -252,7 +258,7 @@ impl Nodes {
         script.key(self.names().one("number")).key(self.names().one("changes"));
         script.arg(known);
         for name in Subject::ALL.map(Subject::as_str).into_iter().chain([ERA]) {
-            script.arg(name).arg(&vault::random::<16>());
+            script.arg(name).arg(&keyring::random::<16>());
         }
         let (number, fields, changes): Look = self.link().script(budget, &script).await?;
         let Some(table) = table(&fields) else { return Err(LinkError::Unexpected) };
@@ -317,7 +323,7 @@ impl Nodes {
         }
         script.arg(write(change)).arg(MOST_CHANGES).arg(wire::millis(TOMBSTONE));
         script.arg(names.changed_channel());
-        let field = |name: String| (name, vault::random::<16>());
+        let field = |name: String| (name, keyring::random::<16>());
         let fields: Vec<(String, Epoch)> = match change {
             Change::Subject(subject) => vec![field(subject.as_str().to_owned())],
             Change::Tenant(tenant) => vec![field(format!("{TENANT}{tenant}"))],
@@ -415,7 +421,7 @@ impl Nodes {
         let _: Result<u64, LinkError> = self.link().command(&Budget::of(LOOK), command).await;
     }
 
-    fn link(&self) -> &Link {
+    fn link(&self) -> &RedisClient {
         &self.level2.link
     }
 
@@ -478,17 +484,17 @@ fn parse(entry: &[u8]) -> Option<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::byte_size::ByteSize;
+    use crate::base::byte_size::ByteSize;
+    use crate::base::keyring::Keyring;
     use crate::config::RedisTarget;
-    use crate::vault::Vault;
 
     /// Another look may take its time; a request that needs one has its own.
     #[tokio::test]
     async fn a_request_waits_its_turn_to_look_within_its_budget() {
         let target = RedisTarget { url: "redis://127.0.0.1:1/".into(), extra_ca: None };
-        let link = Link::new(&target, &[]).unwrap();
+        let link = RedisClient::new(&target, &[]).unwrap();
         let epochs = Arc::new(Epochs::new());
-        let level2 = Level2::new(link, &[1; 32], Vault::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
+        let level2 = RedisCache::new(link, &[1; 32], Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
         let nodes =
             Nodes::new(Arc::new(level2), Arc::new(Memory::new(ByteSize::mib(1))), epochs, "a".into(), Clock::system());
         let _other = nodes.looking.lock().await;

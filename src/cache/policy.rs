@@ -1,8 +1,8 @@
 //! Which answers are kept, and for how long: pure functions of what upstream said.
 
+use crate::base::json::Members;
 use crate::config;
-use crate::json::Members;
-use crate::name::RouteName;
+use crate::iluma::route_name::RouteName;
 use bytes::Bytes;
 use http::StatusCode;
 use std::time::Duration;
@@ -164,7 +164,7 @@ fn cft(body: &Bytes) -> Option<Cft> {
             return None;
         }
     }
-    let crate::json::Items(results) = serde_json::from_str(answer.raw("results")?).ok()?;
+    let crate::base::json::Items(results) = serde_json::from_str(answer.raw("results")?).ok()?;
     Some(if results.is_empty() { Cft::Clear } else { Cft::Match })
 }
 
@@ -209,7 +209,7 @@ impl<'a> Answer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::byte_size::ByteSize;
+    use crate::base::byte_size::ByteSize;
 
     const LIFETIMES: config::Cache = config::Cache {
         memory: ByteSize::mib(1),

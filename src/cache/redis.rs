@@ -4,16 +4,16 @@
 //! outlives its lifetime, which stands in the value as well as in Redis; a lease is released by its owner or expires;
 //! whatever Redis does, a caller gets an answer within its budget, if only "out".
 
-use super::Place;
+use super::CacheSlot;
 use super::entry::Entry;
 use super::epoch::Epochs;
 use super::key::Key;
 use super::wire::{self, millis};
-use crate::clock::Clock;
-use crate::link::{Budget, Link, LinkError};
-use crate::person::Tag;
-use crate::splice::Spliced;
-use crate::vault::{self, Vault};
+use crate::base::clock::Clock;
+use crate::base::json_template::JsonTemplate;
+use crate::base::keyring::{self, Keyring};
+use crate::iluma::person::Tag;
+use crate::redis::client::{Budget, LinkError, RedisClient};
 use redis::{Script, ScriptInvocation};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,10 +153,10 @@ pub struct Counts {
 
 /// Entries in Redis.
 #[derive(Debug)]
-pub(super) struct Level2 {
-    pub(super) link: Link,
+pub(super) struct RedisCache {
+    pub(super) link: RedisClient,
     pub(super) names: Names,
-    vault: Vault,
+    vault: Keyring,
     epochs: Arc<Epochs>,
     clock: Clock,
     pub(super) counts: Arc<Counts>,
@@ -168,7 +168,7 @@ pub(super) struct Level2 {
 pub(super) enum Claimed {
     Entry(Entry),
     /// An answer that another node's call brought, and that is not kept.
-    Landed(Told),
+    FetchResult(SharedResult),
     Lead(Lease),
     /// Another node asks; its lease lasts so long if it says nothing more.
     Wait(Duration),
@@ -179,9 +179,9 @@ pub(super) enum Claimed {
 
 /// What an answer that is not kept was, for those who wait on other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum SharedResult {
     /// An answer; the body is none if it is for the eyes of the first one alone.
-    Answer(u16, Option<Vec<u8>>, Option<Spliced>),
+    Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
     /// No answer, for a reason whose number the caller knows.
     Failed(u8),
 }
@@ -189,14 +189,14 @@ pub enum Told {
 /// The right and the duty to ask upstream, for all nodes.
 #[derive(Debug)]
 pub struct Lease {
-    level2: Arc<Level2>,
+    level2: Arc<RedisCache>,
     key: Key,
     token: [u8; 16],
 }
 
-impl Level2 {
-    pub(super) fn new(link: Link, root: &[u8; 32], vault: Vault, epochs: Arc<Epochs>, clock: Clock) -> Self {
-        let names = Names(vault::namespace(root));
+impl RedisCache {
+    pub(super) fn new(link: RedisClient, root: &[u8; 32], vault: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
+        let names = Names(keyring::namespace(root));
         Self {
             link,
             names,
@@ -227,7 +227,7 @@ impl Level2 {
     }
 
     /// The entry of a place that is past its lifetime, but not its grace.
-    pub(super) async fn look_up_stale(&self, place: &Place, budget: &Budget) -> Option<Entry> {
+    pub(super) async fn look_up_stale(&self, place: &CacheSlot, budget: &Budget) -> Option<Entry> {
         let name = self.names.copy(place);
         let mut pipeline = redis::pipe();
         pipeline.get(&name).pttl(&name);
@@ -236,7 +236,7 @@ impl Level2 {
     }
 
     /// The entry of a place alone.
-    pub(super) async fn look_up(self: &Arc<Self>, place: &Place, budget: &Budget) -> Option<Entry> {
+    pub(super) async fn look_up(self: &Arc<Self>, place: &CacheSlot, budget: &Budget) -> Option<Entry> {
         match self.claim_as(place, &[], false, budget).await {
             Claimed::Entry(entry) => Some(entry),
             _ => None,
@@ -244,11 +244,11 @@ impl Level2 {
     }
 
     /// The entry of a place, or whose turn it is to ask. `waited`: whether what has landed meanwhile will do.
-    pub(super) async fn claim(self: &Arc<Self>, place: &Place, waited: bool, budget: &Budget) -> Claimed {
-        self.claim_as(place, &vault::random::<16>(), waited, budget).await
+    pub(super) async fn claim(self: &Arc<Self>, place: &CacheSlot, waited: bool, budget: &Budget) -> Claimed {
+        self.claim_as(place, &keyring::random::<16>(), waited, budget).await
     }
 
-    async fn claim_as(self: &Arc<Self>, place: &Place, token: &[u8], waited: bool, budget: &Budget) -> Claimed {
+    async fn claim_as(self: &Arc<Self>, place: &CacheSlot, token: &[u8], waited: bool, budget: &Budget) -> Claimed {
         let key = &place.key;
         let mut script = CLAIM.key(self.names.entry(place));
         script.key(self.names.lease(key)).key(self.names.transient(key)).key(self.names.wanted(key));
@@ -286,7 +286,7 @@ impl Level2 {
                 .ok()
                 .and_then(|told| wire::read_told(&told))
             {
-                Some(told) => Claimed::Landed(told),
+                Some(told) => Claimed::FetchResult(told),
                 None => Claimed::Nothing,
             },
             "lead" => {
@@ -311,7 +311,7 @@ impl Level2 {
     }
 
     /// A value as an entry; `left` is what Redis says of its time, -1 if it says nothing.
-    fn entry(&self, place: &Place, name: &[u8], value: &[u8], left: i64) -> Option<Entry> {
+    fn entry(&self, place: &CacheSlot, name: &[u8], value: &[u8], left: i64) -> Option<Entry> {
         let plain = self.vault.decrypt(name, value).ok()?;
         let (mut entry, stored) = wire::read_entry(&plain, place, self.clock.now())?;
         // Two clocks that may differ, and a shelf life that has to hold by both.
@@ -324,7 +324,7 @@ impl Level2 {
     }
 
     /// Takes a value away that does not open, unless somebody has put another in its place.
-    async fn discard(&self, place: &Place, value: &[u8], budget: &Budget) {
+    async fn discard(&self, place: &CacheSlot, value: &[u8], budget: &Budget) {
         static DISCARD: LazyLock<Script> = LazyLock::new(|| {
             Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
         });
@@ -333,7 +333,7 @@ impl Level2 {
     }
 
     /// Stores an entry for all nodes. Says whether it is there: it is not if Redis is out, or somebody was erased.
-    pub(super) async fn store(&self, place: &Place, entry: &Entry, lease: Option<&Lease>) -> bool {
+    pub(super) async fn store(&self, place: &CacheSlot, entry: &Entry, lease: Option<&Lease>) -> bool {
         let stored = self.clock.wall() - self.clock.now().saturating_duration_since(entry.stored_at);
         let plain = wire::write_entry(entry, stored);
         let (name, copy) = (self.names.entry(place), self.names.copy(place));
@@ -403,7 +403,7 @@ impl Lease {
     }
 
     /// Leaves an answer that is not kept to those who wait on other nodes.
-    pub async fn land(self, told: &Told) {
+    pub async fn land(self, told: &SharedResult) {
         let level2 = &self.level2;
         let name = level2.names.transient(&self.key);
         let value = level2.vault.encrypt(&name, &wire::write_told(told));
@@ -421,16 +421,16 @@ pub(super) struct Names(String);
 
 impl Names {
     pub(super) fn of(root: &[u8; 32]) -> Self {
-        Self(vault::namespace(root))
+        Self(keyring::namespace(root))
     }
 
-    pub(super) fn entry(&self, place: &Place) -> Vec<u8> {
+    pub(super) fn entry(&self, place: &CacheSlot) -> Vec<u8> {
         let private = place.private.as_ref().map_or("-", |tenant| tenant.as_str());
         self.keyed(&format!("entry:{}:{private}", place.subject.as_str()), place.key.bytes())
     }
 
     /// The copy of an entry that is served while upstream fails.
-    fn copy(&self, place: &Place) -> Vec<u8> {
+    fn copy(&self, place: &CacheSlot) -> Vec<u8> {
         [&self.entry(place)[..], b":copy"].concat()
     }
 

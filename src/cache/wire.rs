@@ -5,11 +5,11 @@
 use super::entry::Entry;
 use super::key::Key;
 use super::policy::Subject;
-use super::redis::Told;
-use super::{Awaited, Place};
-use crate::name::TenantName;
-use crate::person::Tag;
-use crate::splice::Spliced;
+use super::redis::SharedResult;
+use super::{Awaited, CacheSlot};
+use crate::base::json_template::JsonTemplate;
+use crate::base::name::TenantName;
+use crate::iluma::person::Tag;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
 }
 
 /// The entry, and when it was stored; its `stored_at` is for the caller to work out.
-pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
+pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;
     let (lifetime, grace) = (Duration::from_millis(from.number()?), Duration::from_millis(from.number()?));
@@ -66,11 +66,11 @@ pub(super) fn read_entry(bytes: &[u8], place: &Place, now: std::time::Instant) -
     from.is_done().then_some((entry, stored))
 }
 
-pub(super) fn write_told(told: &Told) -> Vec<u8> {
+pub(super) fn write_told(told: &SharedResult) -> Vec<u8> {
     let mut out = Writer::new();
     match told {
-        Told::Failed(reason) => out.number(0).number((*reason).into()),
-        Told::Answer(status, content_type, body) => {
+        SharedResult::Failed(reason) => out.number(0).number((*reason).into()),
+        SharedResult::Answer(status, content_type, body) => {
             out.number((*status).into()).optional(content_type.as_deref());
             match body {
                 Some(body) => out.number(1).spliced(body),
@@ -81,17 +81,17 @@ pub(super) fn write_told(told: &Told) -> Vec<u8> {
     out.0
 }
 
-pub(super) fn read_told(bytes: &[u8]) -> Option<Told> {
+pub(super) fn read_told(bytes: &[u8]) -> Option<SharedResult> {
     let mut from = Reader::new(bytes)?;
     let told = match u16::try_from(from.number()?).ok()? {
-        0 => Told::Failed(u8::try_from(from.number()?).ok()?),
+        0 => SharedResult::Failed(u8::try_from(from.number()?).ok()?),
         status => {
             let content_type = from.optional()?.map(<[u8]>::to_vec);
             let body = match from.number()? {
                 0 => None,
                 _ => Some(from.spliced()?),
             };
-            Told::Answer(status, content_type, body)
+            SharedResult::Answer(status, content_type, body)
         }
     };
     from.is_done().then_some(told)
@@ -119,7 +119,7 @@ pub(super) fn read_awaited(bytes: &[u8]) -> Option<Awaited> {
     let began = from.number()?;
     let path = std::str::from_utf8(from.bytes()?).ok()?.to_owned();
     let tags = from.tags()?.iter().copied().collect();
-    from.is_done().then_some(Awaited { place: Place { key, subject, private, began }, path, tags })
+    from.is_done().then_some(Awaited { place: CacheSlot { key, subject, private, began }, path, tags })
 }
 
 struct Writer(Vec<u8>);
@@ -148,7 +148,7 @@ impl Writer {
         }
     }
 
-    fn spliced(&mut self, body: &Spliced) -> &mut Self {
+    fn spliced(&mut self, body: &JsonTemplate) -> &mut Self {
         let (raw, places, open) = body.layout();
         self.number(open.into());
         for place in places {
@@ -195,13 +195,13 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| Tag::from_bytes(self.bytes()?)).collect()
     }
 
-    fn spliced(&mut self) -> Option<Spliced> {
+    fn spliced(&mut self) -> Option<JsonTemplate> {
         let open = self.number()? != 0;
         let mut places = [0; 3];
         for place in &mut places {
             *place = usize::try_from(self.number()?).ok()?;
         }
-        Spliced::from_layout(Bytes::copy_from_slice(self.bytes()?), places, open)
+        JsonTemplate::from_layout(Bytes::copy_from_slice(self.bytes()?), places, open)
     }
 
     const fn is_done(&self) -> bool {
@@ -217,12 +217,12 @@ pub(super) fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::base::clock::Clock;
     use proptest::prelude::*;
 
-    fn place() -> Place {
+    fn place() -> CacheSlot {
         let private = Some("lending".parse().unwrap());
-        Place { key: Key::from_bytes(&[7; 32]).unwrap(), subject: Subject::Cft, private, began: 9 }
+        CacheSlot { key: Key::from_bytes(&[7; 32]).unwrap(), subject: Subject::Cft, private, began: 9 }
     }
 
     fn tags(seeds: &[u8]) -> Box<[Tag]> {
@@ -239,8 +239,8 @@ mod tests {
         ) {
             let now = Clock::system().now();
             let body = text.map_or_else(
-                || Spliced::whole(&Bytes::from_static(b"x")),
-                |text| Spliced::split(&serde_json::json!({"a": text}).to_string().into(), crate::splice::Absent::Insert).unwrap(),
+                || JsonTemplate::whole(&Bytes::from_static(b"x")),
+                |text| JsonTemplate::split(&serde_json::json!({"a": text}).to_string().into(), crate::base::json_template::Absent::Insert).unwrap(),
             );
             let entry = Entry {
                 status: StatusCode::CREATED,
@@ -266,7 +266,7 @@ mod tests {
             for end in 0..bytes.len() {
                 prop_assert!(read_entry(&bytes[..end], &place(), now).is_none());
             }
-            let told = Told::Answer(418, None, Some(entry.body));
+            let told = SharedResult::Answer(418, None, Some(entry.body));
             prop_assert_eq!(read_told(&write_told(&told)), Some(told));
         }
 
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn failures_and_places_are_read_again() {
-        for told in [Told::Failed(3), Told::Answer(200, Some(b"text/plain".to_vec()), None)] {
+        for told in [SharedResult::Failed(3), SharedResult::Answer(200, Some(b"text/plain".to_vec()), None)] {
             assert_eq!(read_told(&write_told(&told)), Some(told));
         }
         let tags = tags(&[1, 2]).iter().copied().collect();

@@ -1,8 +1,8 @@
 //! What a callback's body says to the gateway: its id, and the reference in it.
 
-use crate::json::Members;
-use crate::name::TenantName;
-use crate::splice::{Absent, Spliced};
+use crate::base::json::Members;
+use crate::base::json_template::{Absent, JsonTemplate};
+use crate::base::name::TenantName;
 use bytes::Bytes;
 
 /// The longest id that is taken for one; Iluma's have 24 or 36 characters.
@@ -15,7 +15,7 @@ pub(super) struct Body {
     pub(super) id: Option<String>,
     /// `reference_id`, unescaped.
     pub(super) reference: Option<String>,
-    spliced: Spliced,
+    spliced: JsonTemplate,
 }
 
 /// Why a body can't be a callback's.
@@ -47,7 +47,7 @@ impl Body {
         }
         // What is no string is nobody's reference.
         let reference = only("reference_id")?.and_then(|value| string(value).ok().flatten());
-        let spliced = Spliced::around(text, &members, Absent::Insert).ok_or(Malformed)?;
+        let spliced = JsonTemplate::around(text, &members, Absent::Insert).ok_or(Malformed)?;
         Ok(Self { id, reference, spliced })
     }
 

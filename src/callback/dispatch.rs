@@ -4,12 +4,12 @@
 //! endpoint fails soon has one, so that it takes next to nothing from the others; a failed one is tried again as the
 //! configuration says, and then is a dead letter.
 
-use super::courier::{Failure, TIMEOUT};
+use super::webhook_client::{Failure, TIMEOUT};
 use super::{Callbacks, Note, REST};
-use crate::name::TenantName;
-use crate::state::{Delivery, Fate};
-use crate::tasks::Tasks;
-use crate::vault::random;
+use crate::base::keyring::random;
+use crate::base::name::TenantName;
+use crate::base::tasks::Tasks;
+use crate::state::{Delivery, DeliveryOutcome};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -78,7 +78,7 @@ impl Skipped {
 
 /// What is under way, by team.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct AdaptiveConcurrency {
     lanes: Mutex<BTreeMap<TenantName, Lane>>,
     /// A place is free for a team that may have more.
     freed: Notify,
@@ -98,7 +98,7 @@ impl Default for Lane {
     }
 }
 
-impl Lanes {
+impl AdaptiveConcurrency {
     /// How many more each of these teams may have; of `full` ones alone, if there are others who asked lately.
     fn free<'a>(&self, teams: impl Iterator<Item = &'a TenantName>, only_full: bool) -> Vec<(TenantName, usize)> {
         let mut lanes = self.lock();
@@ -174,10 +174,10 @@ impl Callbacks {
     async fn deliver(&self, delivery: Delivery) {
         let sent = self.send(&delivery).await;
         let (attempt, fate) = match &sent {
-            Ok(()) => (Attempt::Delivered, Fate::Delivered),
+            Ok(()) => (Attempt::Delivered, DeliveryOutcome::Delivered),
             Err(_) => match self.live.load().retry.get(delivery.attempts as usize) {
-                Some(wait) => (Attempt::Failed, Fate::Retry(self.clock.wall() + jittered(*wait))),
-                None => (Attempt::Dead, Fate::Dead),
+                Some(wait) => (Attempt::Failed, DeliveryOutcome::Retry(self.clock.wall() + jittered(*wait))),
+                None => (Attempt::Dead, DeliveryOutcome::Dead),
             },
         };
         let tenant = &delivery.tenant;
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_lane_narrows_to_one_and_widens_again() {
-        let (lanes, team): (_, TenantName) = (Lanes::default(), "lending".parse().unwrap());
+        let (lanes, team): (_, TenantName) = (AdaptiveConcurrency::default(), "lending".parse().unwrap());
         let places = || lanes.free([&team].into_iter(), false).first().map_or(0, |(_, places)| *places);
         assert_eq!(places(), WIDTH);
         (0..3).for_each(|_| lanes.give_back(&team, false));

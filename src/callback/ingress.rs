@@ -5,10 +5,11 @@
 
 use super::body::{Body, Malformed};
 use super::{Arrived, Callbacks, Note};
-use crate::name::{AccountName, CallbackType};
-use crate::request_id;
+use crate::base::bounded_body::{self, NotWhole};
+use crate::base::name::AccountName;
+use crate::base::request_id;
+use crate::iluma::callback_type::CallbackType;
 use crate::state::{Callback, Receipt, StateError};
-use crate::whole::{self, NotWhole};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -212,7 +213,7 @@ async fn read<B>(body: B) -> Result<Bytes, Admission>
 where
     B: http_body::Body<Data = Bytes>,
 {
-    let all = whole::read(body, MOST_BYTES, None);
+    let all = bounded_body::read(body, MOST_BYTES, None);
     tokio::time::timeout(READ_TIMEOUT, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
         NotWhole::TooLarge => Admission::TooLarge,
         NotWhole::TooSlow => Admission::TooSlow,

@@ -2,10 +2,11 @@
 //!
 //! Invariant: a URL is taken only after it answered a test payload 2xx.
 
-use super::courier::Failure;
 use super::urls::{self, UrlError};
+use super::webhook_client::Failure;
 use super::{Callbacks, Team};
-use crate::name::{CallbackType, TenantName};
+use crate::base::name::TenantName;
+use crate::iluma::callback_type::CallbackType;
 use crate::state::StateError;
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;

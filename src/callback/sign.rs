@@ -3,9 +3,9 @@
 //! Invariant: what is not given by the configuration is derived from the root key, so every node and every start has the
 //! same.
 
+use crate::base::keyring::derive;
+use crate::base::name::TenantName;
 use crate::config;
-use crate::name::TenantName;
-use crate::vault::derive;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};

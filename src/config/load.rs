@@ -4,11 +4,12 @@
 
 use super::raw::{self, Entry, Fault, Faults, Findings, Reader, Section, UrlParts};
 use super::{
-    Admin, Cache, Callbacks, EncryptionKey, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings,
-    State, UnknownRoutes, Upstream, routes, teams, tls,
+    Admin, Cache, Callbacks, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings, State,
+    UnknownRoutes, Upstream, routes, teams, tls,
 };
-use crate::byte_size::ByteSize;
-use crate::name::RouteName;
+use crate::base::byte_size::ByteSize;
+use crate::base::keyring::EncryptionKey;
+use crate::iluma::route_name::RouteName;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -335,7 +336,7 @@ fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::CustomRoute;
+    use crate::iluma::routes::CustomRoute;
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 

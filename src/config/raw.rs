@@ -4,7 +4,7 @@
 //! that no getter asked for is a fault; a fault never carries a value that could be a secret, so values are not
 //! repeated at all but for short names.
 
-use crate::byte_size::ByteSize;
+use crate::base::byte_size::ByteSize;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

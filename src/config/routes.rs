@@ -2,9 +2,9 @@
 //!
 //! Invariants: nobody gets the forbidden row, and no added path leads to where Iluma keeps the account's own keys.
 
-use super::CustomRoute;
 use super::raw::{self, Entry};
-use crate::name::RouteName;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::CustomRoute;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 

@@ -5,7 +5,8 @@
 
 use super::raw::{self, Entry, Section, UrlParts};
 use super::{Account, QuotaMode, Tenant, routes};
-use crate::name::{AccountName, CallbackType, TenantName};
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::callback_type::CallbackType;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};

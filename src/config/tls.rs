@@ -4,7 +4,7 @@
 //! gets no connection; what a file holds is never repeated in a fault.
 
 use super::raw::{Entry, Section};
-use crate::byte_size::ByteSize;
+use crate::base::byte_size::ByteSize;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;

@@ -5,15 +5,16 @@
 //! saw its answer.
 
 use super::Gateway;
-use super::live::Live;
+use super::runtime::RuntimeConfig;
+use crate::base::name::AccountName;
+use crate::base::tasks::Tasks;
+use crate::iluma::route_name::RouteName;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
 use crate::limit::CallPermit;
-use crate::link::Budget;
-use crate::name::{AccountName, RouteName};
+use crate::redis::client::Budget;
 use crate::reply::{Rejection, ReplyBody};
-use crate::tasks::Tasks;
 use crate::tenant::Tenant;
-use crate::upstream::{self, AnswerBody, CallError, Collected, Outgoing, Passage, Progress};
+use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Collected, Outgoing, Progress};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
@@ -31,14 +32,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Leave to make one call, and the duty to tell what became of it.
 pub(super) struct Admission {
-    live: Arc<Live>,
+    live: Arc<RuntimeConfig>,
     ledger: Ledger,
     tenant: usize,
     account: usize,
     route: RouteName,
     charged: bool,
     permit: CallPermit,
-    passage: Passage,
+    passage: BreakerPermit,
     /// None: upstream does not charge for it, or it is settled.
     booking: Option<Booking>,
     /// From here on it may have reached upstream.
@@ -52,7 +53,7 @@ impl Gateway {
     /// and until its intent is on disk.
     pub(super) async fn admit(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         route: RouteName,
         charged: bool,
@@ -102,7 +103,7 @@ impl Admission {
         if !(upstream::may_go_better(&sent) && account.retries.spend()) {
             return sent;
         }
-        let [jitter] = crate::vault::random::<1>();
+        let [jitter] = crate::base::keyring::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
         // It is one more call, and waits for its turn like any other. No quota counts it, so it needs no other node's count.
         let budget = Budget::of(Duration::ZERO);
@@ -219,7 +220,7 @@ fn says_too_much(body: &[u8]) -> bool {
 }
 
 /// Sees a streamed answer go by, and settles its call at the end.
-pub(super) struct Witness {
+pub(super) struct ResponseObserver {
     admission: Admission,
     status: StatusCode,
     encoding: HeaderMap,
@@ -228,7 +229,7 @@ pub(super) struct Witness {
     tasks: Tasks,
 }
 
-impl Witness {
+impl ResponseObserver {
     /// Sees the head. None if the body makes no difference: then the call is settled.
     pub(super) fn new(mut admission: Admission, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
         let (status, headers) = (response.status(), response.headers());
@@ -293,8 +294,8 @@ impl Witness {
 /// A call's outcome on its way into the books.
 pub(super) type Booked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl std::fmt::Debug for Witness {
+impl std::fmt::Debug for ResponseObserver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Witness").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("ResponseObserver").field("status", &self.status).finish_non_exhaustive()
     }
 }

@@ -2,17 +2,17 @@
 
 use super::fetch::{CACHE_STATUS, from_entry};
 use super::forward::passed_on;
-use super::live::Live;
-use super::own::Asker;
+use super::owners::Asker;
 use super::record::Record;
+use super::runtime::RuntimeConfig;
 use super::{Gateway, account_of};
-use crate::cache::{Place, Report, Scope, Subject};
-use crate::call::{self, Ambiguity, Directives, Question, Seal};
-use crate::name::RouteName;
-use crate::person::Tag;
+use crate::base::json_template::Absent;
+use crate::cache::{CacheSlot, Report, Scope, Subject};
+use crate::iluma::person::Tag;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::Route;
+use crate::reference::{self, Ambiguity, Directives, Question, ReferencePrefix};
 use crate::reply::{Rejection, ReplyBody};
-use crate::route::Route;
-use crate::splice::Absent;
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
@@ -29,7 +29,7 @@ const NO_STORE: &str = "no-store";
 
 /// A question that the cache may answer.
 pub(super) struct Ask {
-    pub(super) place: Place,
+    pub(super) place: CacheSlot,
     pub(super) route: RouteName,
     pub(super) directives: Directives,
     /// The caller's, as JSON text.
@@ -44,7 +44,7 @@ pub(super) struct Ask {
     /// Who comes to own what it is answered with, where that is a record.
     pub(super) asker: Option<Asker>,
     /// What its reference is sealed with toward upstream.
-    pub(super) seal: Option<Seal>,
+    pub(super) seal: Option<ReferencePrefix>,
     /// Why the cache is left out of it, if it is.
     pub(super) bypass: Option<&'static str>,
 }
@@ -53,7 +53,7 @@ impl Gateway {
     /// A bank or watchlist question.
     pub(super) async fn answer(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -61,7 +61,7 @@ impl Gateway {
     ) -> Result<Response<ReplyBody>, Rejection> {
         let timeouts = live.upstream.timeouts();
         let (parts, body) = request.into_parts();
-        let body = call::read(body, timeouts.idle, timeouts.answer).await?;
+        let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
         record.request_bytes = body.len() as u64;
         let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
         let question = match Question::parse(&parts.headers, &body) {
@@ -121,14 +121,14 @@ impl Gateway {
     /// A public list, the same for every tenant of an account.
     pub(super) async fn list(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (scope, mut headers) = (Scope::shared(&tenant.account), request.into_parts().0.headers);
-        let (directives, magic) = (Directives::of(&headers), call::is_magic(&headers));
+        let (directives, magic) = (Directives::of(&headers), reference::is_magic(&headers));
         readable(&mut headers);
         if magic {
             let outgoing = look(route.target, headers);
@@ -141,7 +141,7 @@ impl Gateway {
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own, and there is one caller for each row")]
     pub(super) async fn bypass(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         route: RouteName,
         outgoing: Outgoing,
@@ -163,7 +163,7 @@ impl Gateway {
     /// Upstream's health, which has no account and needs no key.
     pub(super) async fn health(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
@@ -227,7 +227,7 @@ fn scope_of(tenant: &Tenant) -> Scope<'_> {
 
 /// Why the cache is left out of it, if it is.
 fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> Option<&'static str> {
-    if call::is_magic(headers) {
+    if reference::is_magic(headers) {
         return Some(MAGIC_REPLY);
     }
     match question.ambiguity {
@@ -240,7 +240,7 @@ fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> O
 
 /// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
 pub(super) fn readable(headers: &mut HeaderMap) {
-    call::forwardable_request(headers);
+    reference::forwardable_request(headers);
     for name in [
         header::IF_MATCH,
         header::IF_NONE_MATCH,

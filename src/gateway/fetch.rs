@@ -4,18 +4,22 @@ use super::Gateway;
 use super::admit::Admission;
 use super::ask::{Ask, look};
 use super::forward::whole;
-use super::live::Live;
-use super::own::{Asker, id_of};
+use super::owners::{Asker, id_of};
 use super::record::Record;
-use crate::cache::{Claim, Entry, Hit, LEASE_RENEWAL, Leader, Lease, Offer, Place, Report, Scope, Seat, Subject, Told};
-use crate::call::{self, Echo};
+use super::runtime::RuntimeConfig;
+use crate::base::json_template::{Absent, JsonTemplate};
+use crate::base::name::AccountName;
+use crate::cache::{
+    CacheCandidate, CacheSlot, Entry, Hit, LEASE_RENEWAL, Leader, Lease, LeaseDecision, Report, Role, Scope,
+    SharedResult, Subject,
+};
 use crate::callback::Arrived;
+use crate::iluma::person::Tag;
+use crate::iluma::route_name::RouteName;
 use crate::ledger;
-use crate::link::Budget;
-use crate::name::{AccountName, RouteName};
-use crate::person::Tag;
+use crate::redis::client::Budget;
+use crate::reference::{self, PrefixStripper};
 use crate::reply::{Rejection, ReplyBody};
-use crate::splice::{Absent, Spliced};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::metrics::Saved;
 use crate::upstream::{self, CallError, Collected};
@@ -43,10 +47,10 @@ const MOST_EARLY: u64 = 16 << 20;
 
 /// What one call brought to all who asked.
 #[derive(Debug)]
-pub(super) struct Landed {
+pub(super) struct FetchResult {
     pub(super) answer: Collected,
     /// The body for those who ask with another reference; none if it tells the first one's.
-    pub(super) shared: Option<Spliced>,
+    pub(super) shared: Option<JsonTemplate>,
     /// What is kept of it.
     pub(super) entry: Option<Arc<Entry>>,
     /// Upstream's id, where it is a record.
@@ -54,17 +58,17 @@ pub(super) struct Landed {
     /// Whom it names.
     tags: Vec<Tag>,
     /// Where a pending request was asked whose result this is, and what is kept there.
-    settled: Option<(Place, Arc<Entry>)>,
+    settled: Option<(CacheSlot, Arc<Entry>)>,
     took: Duration,
 }
 
-type Outcome = Result<Arc<Landed>, CallError>;
+type Outcome = Result<Arc<FetchResult>, CallError>;
 
 impl Gateway {
     /// Answers from the cache, from a call that is under way, or makes the call.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: Ask,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
@@ -147,7 +151,7 @@ impl Gateway {
     }
 
     /// Makes who asked an owner of what a call brought.
-    async fn own_landed(&self, asker: Option<&Asker>, landed: &Landed, reference: Option<&[u8]>, redis: &Budget) {
+    async fn own_landed(&self, asker: Option<&Asker>, landed: &FetchResult, reference: Option<&[u8]>, redis: &Budget) {
         if let (Some(asker), Some(id)) = (asker, &landed.id) {
             self.own(asker, id, reference, &landed.tags, redis).await;
         }
@@ -156,10 +160,10 @@ impl Gateway {
     /// A call that nobody else is to wait for.
     pub(super) async fn alone(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: Ask,
         record: &Record,
-    ) -> Result<Arc<Landed>, Rejection> {
+    ) -> Result<Arc<FetchResult>, Rejection> {
         let admission = self.admit_question(live, &ask, &record.redis).await?;
         self.spawn_call(live, ask, admission, None, None, record).await
     }
@@ -167,7 +171,7 @@ impl Gateway {
     /// What is known already, here or in Redis. That a request is pending is looked after, if the word is not new.
     pub(super) async fn known(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: &Ask,
         max_age: Option<Duration>,
         record: &Record,
@@ -191,7 +195,7 @@ impl Gateway {
     }
 
     /// Asks upstream what became of a pending request, as its own GET would; a final answer takes the place of "pending".
-    async fn poll(self: &Arc<Self>, live: &Arc<Live>, ask: &Ask, id: &str, record: &Record) {
+    async fn poll(self: &Arc<Self>, live: &Arc<RuntimeConfig>, ask: &Ask, id: &str, record: &Record) {
         let Some(account) = ask.account else { return };
         let target = format!("{}/{}", ask.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, PATH));
         let Ok(target) = PathAndQuery::try_from(target) else { return };
@@ -223,7 +227,7 @@ impl Gateway {
     /// Joins the call that is under way for a question, or makes it.
     pub(super) async fn join(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: Ask,
         record: &Record,
     ) -> Result<Joined, Rejection> {
@@ -234,8 +238,8 @@ impl Gateway {
                 return Ok(Joined::Hit(hit));
             }
             let leader = match self.flights.join(&ask.place.key) {
-                Seat::Leader(leader) => leader,
-                Seat::Waiter(waiter) => {
+                Role::Leader(leader) => leader,
+                Role::Follower(waiter) => {
                     let Some(landed) = waiter.landed().await else { continue };
                     let landed = landed?;
                     match landed.shared.clone() {
@@ -250,8 +254,8 @@ impl Gateway {
                 return Ok(Joined::Hit(hit));
             }
             let lease = match self.cache.claim(&ask.place, &record.redis, patience).await {
-                Claim::Hit(hit) => return Ok(Joined::Hit(hit)),
-                Claim::Landed(told) => {
+                LeaseDecision::Hit(hit) => return Ok(Joined::Hit(hit)),
+                LeaseDecision::FetchResult(told) => {
                     let outcome = told_here(told);
                     // A failure, too: no herd follows.
                     leader.land(outcome.clone());
@@ -261,8 +265,8 @@ impl Gateway {
                         None => continue,
                     }
                 }
-                Claim::Lead(lease) => Some(lease),
-                Claim::Alone(doubtful) => {
+                LeaseDecision::Lead(lease) => Some(lease),
+                LeaseDecision::Alone(doubtful) => {
                     if let Some(lease) = doubtful {
                         self.tasks.spawn(lease.disown());
                     }
@@ -286,7 +290,7 @@ impl Gateway {
     /// Leave to make the call. Health carries no credential, so no account's limits know it.
     async fn admit_question(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: &Ask,
         redis: &Budget,
     ) -> Result<Option<Admission>, Rejection> {
@@ -299,13 +303,13 @@ impl Gateway {
     /// Makes the call in a task of its own, which ends whether or not anybody still waits.
     async fn spawn_call(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         ask: Ask,
         admission: Option<Admission>,
         leader: Option<Leader<Outcome>>,
         lease: Option<Lease>,
         record: &Record,
-    ) -> Result<Arc<Landed>, Rejection> {
+    ) -> Result<Arc<FetchResult>, Rejection> {
         let (gateway, live, permit) = (Arc::clone(self), Arc::clone(live), record.permit());
         let (done, landed) = tokio::sync::oneshot::channel();
         let redis = Arc::new(Budget::of(record.redis.left()));
@@ -342,11 +346,11 @@ impl Gateway {
 
     async fn call(
         &self,
-        live: &Live,
+        live: &RuntimeConfig,
         ask: Ask,
         mut admission: Option<Admission>,
         redis: &Budget,
-    ) -> Result<Landed, CallError> {
+    ) -> Result<FetchResult, CallError> {
         let started = self.clock.now();
         if let Some(admission) = &mut admission {
             admission.start(None);
@@ -377,24 +381,24 @@ impl Gateway {
             let _ = self.ledger.settled().await;
         }
         let mut answer = answer?;
-        call::forwardable_response(&mut answer.headers);
+        reference::forwardable_response(&mut answer.headers);
         let (subject, success) = (ask.place.subject, answer.status.is_success());
         let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
         // Where a reference was given, its absence is the answer. A bank answer echoes what was given; sealed, something
         // always is.
         let given = ask.reference.is_some() || ask.seal.is_some();
         let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
-        let split = Spliced::split(&answer.body, absent).filter(|_| success);
+        let split = JsonTemplate::split(&answer.body, absent).filter(|_| success);
         let whole = split.is_none();
         if let Some(seal) = &ask.seal {
             let reference = ask.reference.as_deref();
-            let echo = Echo::new(seal.clone(), reference.and_then(call::reference_text).as_deref());
-            call::forget_body(&mut answer.headers);
+            let echo = PrefixStripper::new(seal.clone(), reference.and_then(reference::reference_text).as_deref());
+            reference::forget_body(&mut answer.headers);
             echo.head(&mut answer.headers);
             // As upstream spells it, but for the seal.
-            let own = call::Record::read(&answer.body, &call::Seals::of([seal.tenant().clone()]));
+            let own = reference::Record::read(&answer.body, &reference::ReferencePrefixes::of([seal.tenant().clone()]));
             let own = own
-                .filter(|record| record.ownership(seal) == call::Ownership::Own)
+                .filter(|record| record.ownership(seal) == reference::Ownership::Own)
                 .map(|record| record.made_with(reference));
             answer.body = match (&split, own) {
                 (None, _) => echo.error(&answer.body),
@@ -402,7 +406,7 @@ impl Gateway {
                 (Some(body), None) => body.with(reference),
             };
         }
-        let spliced = split.unwrap_or_else(|| Spliced::whole(&answer.body));
+        let spliced = split.unwrap_or_else(|| JsonTemplate::whole(&answer.body));
         let mut tags = ask.tags;
         tags.append(&mut self.persons.in_json(&answer.body));
         let kept = !ask.directives.no_store && ask.bypass.is_none();
@@ -432,12 +436,19 @@ impl Gateway {
                 || ask.seal.as_ref().is_some_and(|seal| quoted(format!("{}:", seal.tenant()).as_bytes())));
         let id = if is_record { id_of(&spliced) } else { None };
         let tags = tags.into_iter().collect();
-        Ok(Landed { answer, shared: (!tells).then_some(spliced), entry, id, tags, settled, took })
+        Ok(FetchResult { answer, shared: (!tells).then_some(spliced), entry, id, tags, settled, took })
     }
 
-    fn keep(&self, place: &Place, answer: &Collected, spliced: &Spliced, tags: BTreeSet<Tag>) -> Option<Arc<Entry>> {
+    fn keep(
+        &self,
+        place: &CacheSlot,
+        answer: &Collected,
+        spliced: &JsonTemplate,
+        tags: BTreeSet<Tag>,
+    ) -> Option<Arc<Entry>> {
         let content_type = answer.headers.get(CONTENT_TYPE);
-        self.cache.offer(place, Offer { status: answer.status, content_type, body: &answer.body, spliced, tags })
+        self.cache
+            .offer(place, CacheCandidate { status: answer.status, content_type, body: &answer.body, spliced, tags })
     }
 
     /// Learns from callbacks as they come: a final answer takes the place of "pending".
@@ -469,13 +480,14 @@ impl Gateway {
         id: &str,
         answer: &Collected,
         redis: &Budget,
-    ) -> Option<(Place, Arc<Entry>)> {
+    ) -> Option<(CacheSlot, Arc<Entry>)> {
         let awaited = self.cache.awaited(account, id, redis).await?;
         // Another version of the API says the same in another shape.
         if path.is_some_and(|path| awaited.path != path) {
             return None;
         }
-        let spliced = Spliced::split(&answer.body, Absent::Insert).unwrap_or_else(|| Spliced::whole(&answer.body));
+        let spliced =
+            JsonTemplate::split(&answer.body, Absent::Insert).unwrap_or_else(|| JsonTemplate::whole(&answer.body));
         let mut tags = awaited.tags;
         tags.append(&mut self.persons.in_json(&answer.body));
         let entry = self.keep(&awaited.place, answer, &spliced, tags)?;
@@ -487,12 +499,12 @@ impl Gateway {
 pub(super) enum Joined {
     Hit(Hit),
     /// The own call's answer.
-    Led(Arc<Landed>),
+    Led(Arc<FetchResult>),
     /// Another's, with the body for anybody.
-    Shared(Arc<Landed>, Spliced),
+    Shared(Arc<FetchResult>, JsonTemplate),
 }
 
-impl Landed {
+impl FetchResult {
     /// Whether it is kept as a result.
     pub(super) fn is_stored(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| !entry.pending)
@@ -510,12 +522,12 @@ const PATH: &percent_encoding::AsciiSet =
 
 /// Results that came by callback before their POST was answered, by account and id. They hold what is personal, so not
 /// longer than an erasure may take.
-pub(super) type Early = moka::sync::Cache<(AccountName, String), Bytes>;
+pub(super) type OvertakingCallbacks = moka::sync::Cache<(AccountName, String), Bytes>;
 
 /// None yet.
-pub(super) fn none_early() -> Early {
+pub(super) fn none_early() -> OvertakingCallbacks {
     let weight = |_: &(AccountName, String), body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX);
-    Early::builder().weigher(weight).max_capacity(MOST_EARLY).time_to_live(EARLY).build()
+    OvertakingCallbacks::builder().weigher(weight).max_capacity(MOST_EARLY).time_to_live(EARLY).build()
 }
 
 /// A callback's body, as if a GET had been answered with it.
@@ -540,16 +552,16 @@ async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T 
 }
 
 /// What another node's call brought, as if a call here had.
-fn told_here(told: Told) -> Outcome {
+fn told_here(told: SharedResult) -> Outcome {
     match told {
-        Told::Failed(reason) => Err(CallError::from_number(reason)),
-        Told::Answer(status, content_type, shared) => {
+        SharedResult::Failed(reason) => Err(CallError::from_number(reason)),
+        SharedResult::Answer(status, content_type, shared) => {
             let status = StatusCode::from_u16(status).map_err(|_| CallError::Garbled)?;
             let content_type = content_type.and_then(|value| HeaderValue::from_bytes(&value).ok());
             let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
             let answer = Collected { status, headers, body: Bytes::new() };
             let id = shared.as_ref().filter(|_| answer.status.is_success()).and_then(id_of);
-            Ok(Arc::new(Landed {
+            Ok(Arc::new(FetchResult {
                 answer,
                 shared,
                 entry: None,
@@ -563,19 +575,19 @@ fn told_here(told: Told) -> Outcome {
 }
 
 /// What a call brought, as other nodes are told.
-fn told_elsewhere(outcome: &Outcome) -> Told {
+fn told_elsewhere(outcome: &Outcome) -> SharedResult {
     match outcome {
-        Err(error) => Told::Failed(error.number()),
+        Err(error) => SharedResult::Failed(error.number()),
         Ok(landed) => {
             let content_type = landed.answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
-            Told::Answer(landed.answer.status.as_u16(), content_type, landed.shared.clone())
+            SharedResult::Answer(landed.answer.status.as_u16(), content_type, landed.shared.clone())
         }
     }
 }
 
 /// Whether a body has a reference (JSON text with its quotes) anywhere in it. One of two letters could be any two
 /// letters, and tells nothing.
-fn quotes(body: &Spliced, reference: &[u8]) -> bool {
+fn quotes(body: &JsonTemplate, reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
 }
@@ -621,7 +633,7 @@ fn stored(hit: &Hit, reference: Option<&[u8]>, report: Report) -> Response<Reply
 
 /// The reply to who made the call: upstream's answer as it came.
 pub(super) fn brought(
-    landed: &Landed,
+    landed: &FetchResult,
     report: Report,
     outcome: CacheOutcome,
     record: &mut Record,

@@ -1,14 +1,14 @@
 //! Rows that are not cached: both bodies pass without being held.
 
-use super::admit::Witness;
-use super::live::{Account, Live};
+use super::admit::ResponseObserver;
 use super::record::Record;
+use super::runtime::{Account, RuntimeConfig};
 use super::{Gateway, account_of};
-use crate::call::{self, SealedBody};
-use crate::name::RouteName;
+use crate::base::tasks::Tasks;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::Route;
+use crate::reference::{self, SealedBody};
 use crate::reply::{self, Rejection, ReplyBody};
-use crate::route::Route;
-use crate::tasks::Tasks;
 use crate::tenant::Tenant;
 use crate::upstream::{self, AnswerBody, CallError, Credential, Outgoing, OutgoingBody, Progress};
 use http::header::CONTENT_LENGTH;
@@ -24,7 +24,7 @@ impl Gateway {
     /// Streams a request to upstream and the answer back.
     pub(super) async fn forward(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -35,18 +35,18 @@ impl Gateway {
         let body = match live.seal(tenant) {
             // What no row knows may take a reference all the same: another team's it must not be.
             Some((seal, seals)) if route.name == RouteName::Other => {
-                call::screen_target(&route.target, &seal, seals)?;
+                reference::screen_target(&route.target, &seal, seals)?;
                 if body.is_end_stream() {
                     OutgoingBody::Empty
                 } else {
                     let screened = SealedBody::screen(&parts.headers, body, &seal, seals)?;
                     outcome = Some(screened.outcome());
-                    OutgoingBody::filtered(screened, call::forwardable_trailers)
+                    OutgoingBody::filtered(screened, reference::forwardable_trailers)
                 }
             }
-            _ => OutgoingBody::stream(body, call::forwardable_trailers),
+            _ => OutgoingBody::stream(body, reference::forwardable_trailers),
         };
-        call::forwardable_request(&mut parts.headers);
+        reference::forwardable_request(&mut parts.headers);
         let repeatable = route.repeatable;
         let outgoing =
             Outgoing { method: parts.method, target: route.target, headers: parts.headers, body, repeatable };
@@ -64,7 +64,7 @@ impl Gateway {
     /// something was wholly sent, the call ends even if this future is dropped.
     pub(super) async fn send(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         route: RouteName,
         outgoing: Outgoing,
@@ -85,7 +85,7 @@ impl Gateway {
             let took = clock.now().saturating_duration_since(started);
             account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
             let witness = match &sent {
-                Ok(response) => Witness::new(admission, response, &tasks),
+                Ok(response) => ResponseObserver::new(admission, response, &tasks),
                 Err(error) => {
                     admission.failed(*error);
                     None
@@ -93,7 +93,8 @@ impl Gateway {
             };
             Called { sent, witness, took }
         };
-        let called = if repeatable { call.await } else { Lasting::new(call, progress, self.tasks.clone()).await };
+        let called =
+            if repeatable { call.await } else { CompleteOnDrop::new(call, progress, self.tasks.clone()).await };
         record.upstream_took = Some(called.took);
         record.upstream_status = called.sent.as_ref().ok().map(|response| response.status().as_u16());
         record.witness = called.witness;
@@ -104,7 +105,7 @@ impl Gateway {
 /// What a call brought.
 struct Called {
     sent: Result<Response<AnswerBody>, CallError>,
-    witness: Option<Box<Witness>>,
+    witness: Option<Box<ResponseObserver>>,
     took: Duration,
 }
 
@@ -123,7 +124,7 @@ pub(super) async fn passed_on(
     credential: &Arc<Credential>,
     total: Duration,
 ) -> Result<Response<ReplyBody>, Rejection> {
-    call::forwardable_response(response.headers_mut());
+    reference::forwardable_response(response.headers_mut());
     let failure = response.status().is_client_error() || response.status().is_server_error();
     if failure && response.body().is_encoded() {
         // An error may quote the account's key, and in an encoding it could not be found.
@@ -157,20 +158,20 @@ pub(super) fn without_body(response: &mut Response<ReplyBody>) {
 }
 
 /// A call that outlives its caller: dropped after its body was wholly sent, it goes on as a task.
-struct Lasting {
+struct CompleteOnDrop {
     call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
     /// None: there was no body to wait for.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
 }
 
-impl Lasting {
+impl CompleteOnDrop {
     fn new(call: impl Future<Output = Called> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
         Self { call: Some(Box::pin(call)), progress, tasks }
     }
 }
 
-impl Future for Lasting {
+impl Future for CompleteOnDrop {
     type Output = Called;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Called> {
@@ -181,7 +182,7 @@ impl Future for Lasting {
     }
 }
 
-impl Drop for Lasting {
+impl Drop for CompleteOnDrop {
     fn drop(&mut self) {
         let sent = self.progress.as_ref().is_none_or(|progress| progress.is_done());
         if let Some(call) = self.call.take()

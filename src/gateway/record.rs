@@ -3,14 +3,15 @@
 //! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
 //! stays that unless the whole answer was handed to the client's connection.
 
-use super::admit::{Booked, Witness};
-use crate::call;
+use super::admit::{Booked, ResponseObserver};
+use crate::base::name::TenantName;
+use crate::base::request_id;
+use crate::iluma::route_name::RouteName;
 use crate::ledger::{Saved, Tally};
 use crate::limit::Permit;
-use crate::link::Budget;
-use crate::name::{RouteName, TenantName};
+use crate::redis::client::Budget;
+use crate::reference;
 use crate::reply::ReplyBody;
-use crate::request_id;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
 use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
@@ -35,7 +36,7 @@ pub struct Telemetry {
     /// Metrics.
     pub metrics: Metrics,
     /// The time.
-    pub clock: crate::clock::Clock,
+    pub clock: crate::base::clock::Clock,
 }
 
 /// One request, from its head to the last byte of its answer.
@@ -56,7 +57,7 @@ pub(super) struct Record {
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
     /// Of a streamed answer whose body tells what its call cost.
-    pub(super) witness: Option<Box<Witness>>,
+    pub(super) witness: Option<Box<ResponseObserver>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
     pub(super) cache: CacheOutcome,
@@ -143,7 +144,7 @@ impl Record {
         match piece {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    call::forwardable_response(trailers);
+                    reference::forwardable_response(trailers);
                 }
                 self.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 if let (Some(witness), Some(data)) = (&mut self.witness, frame.data_ref()) {

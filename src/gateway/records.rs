@@ -4,22 +4,22 @@
 //! the team's is answered like one that does not exist, after the same call to upstream, with the same bytes.
 
 use super::ask::{asker, look, readable};
-use super::fetch::{Joined, Landed, brought, from_entry};
+use super::fetch::{FetchResult, Joined, brought, from_entry};
 use super::forward::whole;
-use super::live::Live;
-use super::own::Asker;
+use super::owners::Asker;
 use super::record::Record as Log;
+use super::runtime::RuntimeConfig;
 use super::{Gateway, account_of};
+use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
-use crate::call::{
-    self, Answer, BodyError, Directives, Echo, Kind, List, Outcome, Ownership, Question, Record, Seal, SealedBody,
-    Seals,
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::Route;
+use crate::redis::client::Budget;
+use crate::reference::{
+    self, Answer, BodyError, Directives, Kind, List, Outcome, Ownership, PrefixStripper, Question, Record,
+    ReferencePrefix, ReferencePrefixes, SealedBody,
 };
-use crate::link::Budget;
-use crate::name::RouteName;
 use crate::reply::{Rejection, ReplyBody};
-use crate::route::Route;
-use crate::splice::Absent;
 use crate::state::{Owner, StateError};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
@@ -67,7 +67,7 @@ impl Gateway {
     /// there is none, upstream is asked once a second.
     pub(super) async fn look_at(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -78,7 +78,7 @@ impl Gateway {
         }
         let mut headers = request.into_parts().0.headers;
         let directives = Directives::of(&headers);
-        let skip = call::is_magic(&headers) || directives.no_cache || directives.no_store;
+        let skip = reference::is_magic(&headers) || directives.no_cache || directives.no_store;
         readable(&mut headers);
         let id = route.id.clone().ok_or(Rejection::Internal)?;
         let (name, asker) = (route.name, asker(tenant, &route, record));
@@ -124,7 +124,7 @@ impl Gateway {
     /// Makes a record, or makes one anew: the reference is sealed, the team comes to own what upstream says it is.
     pub(super) async fn submit(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -153,11 +153,11 @@ impl Gateway {
                     Kind::Multipart(boundary) => {
                         let sealed = SealedBody::seal(body, &boundary, seal.clone(), absent);
                         outcome = Some(sealed.outcome());
-                        OutgoingBody::filtered(sealed, call::forwardable_trailers)
+                        OutgoingBody::filtered(sealed, reference::forwardable_trailers)
                     }
                     Kind::Json | Kind::Form => {
                         let timeouts = live.upstream.timeouts();
-                        let body = call::read(body, timeouts.idle, timeouts.answer).await?;
+                        let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
                         record.request_bytes = body.len() as u64;
                         let question = Question::parse(&parts.headers, &body)?;
                         reference = question.reference.clone().or(reference);
@@ -165,12 +165,12 @@ impl Gateway {
                     }
                 }
             }
-            _ => OutgoingBody::stream(body, call::forwardable_trailers),
+            _ => OutgoingBody::stream(body, reference::forwardable_trailers),
         };
         if seal.is_some() && !empty {
-            call::forget_body(&mut parts.headers);
+            reference::forget_body(&mut parts.headers);
         }
-        call::forwardable_request(&mut parts.headers);
+        reference::forwardable_request(&mut parts.headers);
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let outgoing =
             Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable: route.repeatable };
@@ -188,7 +188,7 @@ impl Gateway {
         let answer = self.collect(live, tenant, response).await?;
         let Some((seal, seals)) = seal else {
             // References are nobody's here: state alone knows whose the record is.
-            let own = Seals::of([]);
+            let own = ReferencePrefixes::of([]);
             if let Some(Record { id: Some(id), reference, .. }) =
                 Record::read(&answer.body, &own).filter(|_| answer.status.is_success())
             {
@@ -197,7 +197,7 @@ impl Gateway {
             }
             return Ok(whole(answer.status, answer.headers, ReplyBody::full(answer.body)));
         };
-        let echo = Echo::new(seal, reference.as_deref().and_then(call::reference_text).as_deref());
+        let echo = PrefixStripper::new(seal, reference.as_deref().and_then(reference::reference_text).as_deref());
         if !answer.status.is_success() {
             return Ok(unsealed(answer, &echo));
         }
@@ -215,7 +215,7 @@ impl Gateway {
     /// Shows a record by its id, or the team's own records of a list.
     pub(super) async fn records(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -239,7 +239,7 @@ impl Gateway {
         };
         let (target, reference) = seal.target(&route.target, Absent::Leave)?;
         let answer = self.get(live, tenant, route.name, target, headers.clone(), record).await?;
-        let text = reference.as_deref().and_then(call::reference_text);
+        let text = reference.as_deref().and_then(reference::reference_text);
         let (page, any) = self.page(live, tenant, answer, text.as_deref()).await?;
         if any || text.is_none() || !tenant.owns_unsealed || !page.status().is_success() {
             return Ok(page);
@@ -252,7 +252,7 @@ impl Gateway {
     /// Passes a file on that belongs to one of the team's records.
     pub(super) async fn file(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -271,7 +271,7 @@ impl Gateway {
     /// where that is a failure, by which it can't be told.
     async fn check_owner(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         asker: &Asker,
         route: &Route,
@@ -302,7 +302,7 @@ impl Gateway {
     /// that nobody else's it is, makes the team an owner.
     async fn see(
         &self,
-        live: &Live,
+        live: &RuntimeConfig,
         tenant: &Tenant,
         asker: &Asker,
         (id, known): (&str, &Known),
@@ -313,7 +313,7 @@ impl Gateway {
             return Ok(Seen::Nothing);
         }
         let seals = live.seal(tenant);
-        let own = Seals::of([]);
+        let own = ReferencePrefixes::of([]);
         let Some(record) = Record::read(&answer.body, seals.as_ref().map_or(&own, |(_, seals)| *seals)) else {
             return Ok(Seen::Nothing);
         };
@@ -337,18 +337,18 @@ impl Gateway {
     /// A page of a list with the team's own records, and whether there are any.
     async fn page(
         &self,
-        live: &Live,
+        live: &RuntimeConfig,
         tenant: &Tenant,
         answer: Collected,
         reference: Option<&str>,
     ) -> Result<(Response<ReplyBody>, bool), Rejection> {
-        let own = Seals::of([]);
+        let own = ReferencePrefixes::of([]);
         let seals = live.seal(tenant);
         let (seal, seals) = match &seals {
             Some((seal, seals)) => (seal.clone(), *seals),
-            None => (Seal::of(&tenant.name), &own),
+            None => (ReferencePrefix::of(&tenant.name), &own),
         };
-        let echo = Echo::new(seal.clone(), reference);
+        let echo = PrefixStripper::new(seal.clone(), reference);
         if !answer.status.is_success() {
             return Ok((unsealed(answer, &echo), false));
         }
@@ -368,7 +368,12 @@ impl Gateway {
     }
 
     /// Which of a list's records are the team's, by their places.
-    async fn own_among(&self, tenant: &Tenant, seal: &Seal, list: &List) -> Result<BTreeSet<usize>, Rejection> {
+    async fn own_among(
+        &self,
+        tenant: &Tenant,
+        seal: &ReferencePrefix,
+        list: &List,
+    ) -> Result<BTreeSet<usize>, Rejection> {
         let is_own = async |record: &Record| match (record.ownership(seal), &record.id) {
             (Ownership::Own, _) => Ok(true),
             (Ownership::Foreign, _) | (Ownership::Unsealed, None) => Ok(false),
@@ -388,7 +393,7 @@ impl Gateway {
     /// A look at upstream, whole.
     async fn get(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         route: RouteName,
         target: PathAndQuery,
@@ -401,18 +406,18 @@ impl Gateway {
 
     async fn collect(
         &self,
-        live: &Live,
+        live: &RuntimeConfig,
         tenant: &Tenant,
         response: Response<upstream::AnswerBody>,
     ) -> Result<Collected, Rejection> {
         let credential = &account_of(live, tenant).credential;
         let mut answer = upstream::collect(response, Some(credential), live.upstream.timeouts().answer).await?;
-        call::forwardable_response(&mut answer.headers);
+        reference::forwardable_response(&mut answer.headers);
         Ok(answer)
     }
 
     /// Upstream's own failure, which says nothing about a record.
-    fn failed(&self, live: &Live, tenant: &Tenant, mut answer: Collected) -> Response<ReplyBody> {
+    fn failed(&self, live: &RuntimeConfig, tenant: &Tenant, mut answer: Collected) -> Response<ReplyBody> {
         let Some((seal, seals)) = live.seal(tenant) else {
             return whole(answer.status, answer.headers, ReplyBody::full(answer.body));
         };
@@ -420,15 +425,15 @@ impl Gateway {
         if let Some(record) = Record::read(&answer.body, seals) {
             answer.body = record.seen_by(&seal);
         }
-        unsealed(answer, &Echo::new(seal, None))
+        unsealed(answer, &PrefixStripper::new(seal, None))
     }
 
     /// Upstream's answer about a bank request, or that there is none. `response` is what the call brought.
     fn shown(
         &self,
-        live: &Live,
+        live: &RuntimeConfig,
         tenant: &Tenant,
-        landed: &Landed,
+        landed: &FetchResult,
         seen: Seen,
         mut response: Response<ReplyBody>,
     ) -> Result<Response<ReplyBody>, Rejection> {
@@ -443,7 +448,7 @@ impl Gateway {
                 *response.body_mut() = body;
             }
         }
-        call::forget_body(response.headers_mut());
+        reference::forget_body(response.headers_mut());
         Ok(response)
     }
 }
@@ -456,12 +461,12 @@ fn is_absent(answer: &Collected) -> bool {
 /// Upstream's answer with another body.
 fn with_body(answer: Collected, body: Bytes) -> Response<ReplyBody> {
     let mut headers = answer.headers;
-    call::forget_body(&mut headers);
+    reference::forget_body(&mut headers);
     whole(answer.status, headers, ReplyBody::full(body))
 }
 
 /// Upstream's error, or what else is no record, with the caller's own reference.
-fn unsealed(mut answer: Collected, echo: &Echo) -> Response<ReplyBody> {
+fn unsealed(mut answer: Collected, echo: &PrefixStripper) -> Response<ReplyBody> {
     echo.head(&mut answer.headers);
     let body = echo.error(&answer.body);
     with_body(answer, body)

@@ -2,13 +2,13 @@
 //!
 //! Invariant: the account's callback token leaves for no team.
 
-use super::live::Live;
 use super::record::Record;
+use super::runtime::RuntimeConfig;
 use super::{Gateway, account_of};
-use crate::call;
-use crate::name::RouteName;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::{Route, WEBHOOK_SECRET};
+use crate::reference;
 use crate::reply::{Rejection, ReplyBody};
-use crate::route::{Route, WEBHOOK_SECRET};
 use crate::tenant::Tenant;
 use crate::upstream::{self, Outgoing, OutgoingBody};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ impl Gateway {
     /// Answers a callback row.
     pub(super) async fn settings(
         self: &Arc<Self>,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
         route: Route,
@@ -40,7 +40,7 @@ impl Gateway {
             serde_json::to_vec(&self.callbacks.urls(&tenant.name).await?)
         } else {
             let timeouts = live.upstream.timeouts();
-            let body = call::read(body, timeouts.idle, timeouts.answer).await?;
+            let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
             let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             serde_json::to_vec(&self.callbacks.set_url(&tenant.name, kind, &body).await?)
         };
@@ -50,7 +50,7 @@ impl Gateway {
     /// Upstream's answer, whose shape is documented nowhere. Without one, and with every error, there is none.
     async fn upstream_tokens(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         route: &Route,
         record: &mut Record,

@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use super::forward::whole;
-use super::live::Live;
+use super::runtime::RuntimeConfig;
 use crate::config::{self, Settings};
 use crate::ledger::{Counts, Statement};
 use crate::limit::Standing;
@@ -78,7 +78,7 @@ impl Allowance {
 
 impl Gateway {
     /// The team's own limits and books, today's and this month's.
-    pub(super) async fn usage(&self, live: &Live, tenant: &Tenant) -> Result<Response<ReplyBody>, Rejection> {
+    pub(super) async fn usage(&self, live: &RuntimeConfig, tenant: &Tenant) -> Result<Response<ReplyBody>, Rejection> {
         let today = self.ledger.today();
         let from = today.month().first();
         let books = self.ledger.statement(from, today, Some(&tenant.name)).await;

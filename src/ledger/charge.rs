@@ -15,7 +15,7 @@
 //!
 //! Invariant: when in doubt, unknown: what is billable was charged, and what is not billable was not.
 
-use crate::name::RouteName;
+use crate::iluma::route_name::RouteName;
 use serde_json::Value;
 
 /// Whether Iluma charges for a call.

@@ -1,7 +1,7 @@
 //! The journal: what of the ledger runs inside the database.
 
 use super::{Closing, Counts, End, OpenCall, Outcome, Row, Spent, Why};
-use crate::calendar::Day;
+use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -4,9 +4,9 @@
 //! twice counts once and what Redis lost comes back; names and numbers alone, nothing of a person.
 
 use super::{Counts, Outcome, Row};
-use crate::calendar::Day;
-use crate::link::{Budget, Link, LinkError};
-use crate::vault;
+use crate::base::calendar::Day;
+use crate::base::keyring;
+use crate::redis::client::{Budget, LinkError, RedisClient};
 use std::time::Duration;
 
 /// What publishing and summing may take; no request of a tenant waits for it.
@@ -20,7 +20,7 @@ const MOST_WORDS: usize = 10_000;
 /// What nodes share.
 #[derive(Clone, Debug)]
 pub(super) struct Books {
-    link: Link,
+    link: RedisClient,
     prefix: String,
     node: String,
 }
@@ -29,8 +29,8 @@ pub(super) struct Books {
 pub(super) type Word = ([u8; 32], Outcome);
 
 impl Books {
-    pub(super) fn new(link: Link, root: &[u8; 32], node: &str) -> Self {
-        let prefix = format!("{}ledger:", vault::namespace(root));
+    pub(super) fn new(link: RedisClient, root: &[u8; 32], node: &str) -> Self {
+        let prefix = format!("{}ledger:", keyring::namespace(root));
         Self { link, prefix, node: node.to_owned() }
     }
 

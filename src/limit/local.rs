@@ -1,6 +1,6 @@
 //! Limits that one process keeps by itself.
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -137,16 +137,16 @@ pub(super) struct InFlight {
 
 /// One who is inside, until dropped.
 #[derive(Debug)]
-pub(super) struct Place(Option<Arc<AtomicUsize>>);
+pub(super) struct InFlightSlot(Option<Arc<AtomicUsize>>);
 
 impl InFlight {
     pub(super) fn new(most: Option<usize>) -> Self {
         Self { inside: Arc::default(), most }
     }
 
-    pub(super) fn enter(&self) -> Option<Place> {
+    pub(super) fn enter(&self) -> Option<InFlightSlot> {
         let before = self.inside.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Some(Arc::clone(&self.inside)));
+        let place = InFlightSlot(Some(Arc::clone(&self.inside)));
         // Dropping the place takes back what was added.
         if self.most.is_some_and(|most| before >= most) { None } else { Some(place) }
     }
@@ -161,14 +161,14 @@ impl InFlight {
     }
 }
 
-impl Place {
+impl InFlightSlot {
     /// A place where nobody counts.
     pub(super) const fn free() -> Self {
         Self(None)
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightSlot {
     fn drop(&mut self) {
         if let Some(inside) = &self.0 {
             inside.fetch_sub(1, Ordering::Relaxed);

@@ -5,10 +5,10 @@
 
 use super::Limit;
 use super::shared::{self, Mine, Nodes, Others};
-use crate::calendar::{Calendar, Day, Month};
+use crate::base::calendar::{Calendar, Day, Month};
+use crate::base::name::TenantName;
 use crate::config::{self, QuotaMode};
-use crate::link::Budget;
-use crate::name::TenantName;
+use crate::redis::client::Budget;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 

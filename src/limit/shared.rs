@@ -5,10 +5,10 @@
 //! that came twice counts once; while Redis is out a node takes its part of what there is, by the number of nodes that
 //! it knew last, and says so afterwards.
 
-use crate::calendar::Day;
-use crate::link::{Budget, Link};
-use crate::name::{AccountName, TenantName};
-use crate::vault;
+use crate::base::calendar::Day;
+use crate::base::keyring;
+use crate::base::name::{AccountName, TenantName};
+use crate::redis::client::{Budget, RedisClient};
 use redis::Script;
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ pub struct Nodes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    link: Link,
+    link: RedisClient,
     prefix: String,
     /// This node, for as long as its database lives.
     node: String,
@@ -72,8 +72,8 @@ pub(super) struct Others {
 impl Nodes {
     /// Nodes that share `link`; `root` is their common root key, and `node` this one's name among them.
     #[must_use]
-    pub fn new(link: Link, root: &[u8; 32], node: &str) -> Self {
-        let prefix = format!("{}limit:", vault::namespace(root));
+    pub fn new(link: RedisClient, root: &[u8; 32], node: &str) -> Self {
+        let prefix = format!("{}limit:", keyring::namespace(root));
         Self(Arc::new(Shared { link, prefix, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
@@ -178,7 +178,7 @@ impl Nodes {
 // Times in the scripts are microseconds, which a Lua number holds exactly for longer than anyone will run this.
 
 /// A hash an account: `full`, when its bucket is full again; `v`, the virtual time; `t:TENANT`, when the
-/// first of a team is through, for as long as any node has one that waits; `w:NODE`, what a node wants and until when that holds. Turns go to the team that is due among
+/// first of a team is through, for as long as any node has one that waits; `w:NODE`, what a node wants and until when that holds. FairQueue go to the team that is due among
 /// all that any node wants; a node whose team is not due comes back later, unless a turn has been there for half the time that a bucket takes.
 static TURNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

@@ -5,7 +5,7 @@
 //! asked for.
 
 use super::drain::Drained;
-use crate::alarm::Alarm;
+use crate::base::lazy_sleep::LazySleep;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
@@ -128,7 +128,7 @@ pub(super) struct Bounded<C> {
     streams: Streams,
     idle: Duration,
     untaken: Duration,
-    alarm: Alarm,
+    alarm: LazySleep,
     look: Instant,
     ending: bool,
 }
@@ -137,7 +137,7 @@ impl<C> Bounded<C> {
     /// Ends `connection` after `idle` without a request, or with an answer that was not asked for in `untaken`.
     pub(super) fn new(connection: Drained<C>, streams: Streams, idle: Duration, untaken: Duration) -> Self {
         let look = Instant::now() + idle.min(untaken);
-        Self { connection, streams, idle, untaken, alarm: Alarm::default(), look, ending: false }
+        Self { connection, streams, idle, untaken, alarm: LazySleep::default(), look, ending: false }
     }
 }
 

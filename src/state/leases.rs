@@ -1,6 +1,6 @@
 //! Who has what in hand, in the memory of the one process that can have it.
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -26,17 +26,18 @@
 mod skew;
 
 use self::skew::Skew;
-use super::secrecy::{CallbackName, DeliveryId, Record, Secrecy};
+use super::envelopes::{CallbackName, DeliveryId, Record, Secrecy};
 use super::{
-    Awaiting, Callback, Copy, Cursor, Delivery, EARLY, Erased, Fate, LATE, Listed, MOST_AWAITING, MOST_LISTED, Made,
-    Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
+    Awaiting, Callback, Copy, Cursor, Delivery, DeliveryOutcome, EARLY, Erased, LATE, Listed, MOST_AWAITING,
+    MOST_LISTED, Made, Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
 };
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::keyring;
+use crate::base::name::{AccountName, TenantName};
 use crate::config::{self, Retention};
-use crate::link::{Budget, Link, LinkError};
-use crate::name::{AccountName, CallbackType, TenantName};
-use crate::person::Tag;
-use crate::vault;
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Tag;
+use crate::redis::client::{Budget, LinkError, RedisClient};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
@@ -86,7 +87,7 @@ type Fields = Vec<Vec<u8>>;
 /// The engine of gateways that share a Redis.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    link: RedisClient,
     /// What all keys begin with.
     prefix: String,
     secrecy: Secrecy,
@@ -101,10 +102,10 @@ pub struct Redis {
 impl Redis {
     /// State in the Redis that `link` leads to, which others keep.
     #[must_use]
-    pub fn new(link: Link, settings: &config::State, clock: Clock) -> Self {
+    pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
         Self {
             link,
-            prefix: format!("{}state:", vault::namespace(settings.root_key.expose_secret())),
+            prefix: format!("{}state:", keyring::namespace(settings.root_key.expose_secret())),
             secrecy: Secrecy::new(settings),
             retention: settings.retention,
             clock,
@@ -377,13 +378,13 @@ impl Redis {
         })
     }
 
-    pub(super) async fn conclude(&self, delivery: &Delivery, fate: Fate) -> Result<(), StateError> {
+    pub(super) async fn conclude(&self, delivery: &Delivery, fate: DeliveryOutcome) -> Result<(), StateError> {
         let failed = delivery.attempts.saturating_add(1);
         let (fate, attempts, at) = match fate {
-            Fate::Delivered => ("delivered", delivery.attempts, 0),
-            Fate::Dead => ("dead", failed, 0),
-            Fate::Retry(at) => ("retry", failed, self.theirs(at).await?),
-            Fate::Untried => ("untried", delivery.attempts, 0),
+            DeliveryOutcome::Delivered => ("delivered", delivery.attempts, 0),
+            DeliveryOutcome::Dead => ("dead", failed, 0),
+            DeliveryOutcome::Retry(at) => ("retry", failed, self.theirs(at).await?),
+            DeliveryOutcome::Untried => ("untried", delivery.attempts, 0),
         };
         self.concluded(&delivery.id, delivery.turn, fate, attempts, at).await
     }

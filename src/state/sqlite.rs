@@ -3,17 +3,18 @@
 //! Invariants beside those of [`State`](super::State): leases live in memory, since nobody else can have the file: a
 //! crash gives everything back at once; every statement finds its rows by an index.
 
+use super::envelopes::{CallbackName, DeliveryId, Record, Secrecy};
 use super::leases::Leases;
-use super::secrecy::{CallbackName, DeliveryId, Record, Secrecy};
 use super::{
-    Awaiting, Callback, Copy, Cursor, Delivery, EARLY, Erased, Fate, LATE, Listed, MOST_AWAITING, MOST_LISTED, Made,
-    Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
+    Awaiting, Callback, Copy, Cursor, Delivery, DeliveryOutcome, EARLY, Erased, LATE, Listed, MOST_AWAITING,
+    MOST_LISTED, Made, Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
 };
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::database::Database;
+use crate::base::name::{AccountName, TenantName};
 use crate::config::{self, Retention};
-use crate::database::Database;
-use crate::name::{AccountName, CallbackType, TenantName};
-use crate::person::Tag;
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Tag;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -381,13 +382,13 @@ impl Sqlite {
         Ok(claimed)
     }
 
-    pub(super) async fn conclude(&self, delivery: &Delivery, fate: Fate) -> Result<(), StateError> {
+    pub(super) async fn conclude(&self, delivery: &Delivery, fate: DeliveryOutcome) -> Result<(), StateError> {
         let (id, attempts) = (delivery.id, delivery.attempts);
         match fate {
-            Fate::Untried => {}
-            Fate::Delivered => self.ended(id, 2, attempts).await?,
-            Fate::Dead => self.ended(id, 1, attempts.saturating_add(1)).await?,
-            Fate::Retry(at) => {
+            DeliveryOutcome::Untried => {}
+            DeliveryOutcome::Delivered => self.ended(id, 2, attempts).await?,
+            DeliveryOutcome::Dead => self.ended(id, 1, attempts.saturating_add(1)).await?,
+            DeliveryOutcome::Retry(at) => {
                 let at = millis(at);
                 let retry = move |db: &Connection| {
                     db.prepare_cached("UPDATE deliveries SET attempts = ?2, due = ?3 WHERE id = ?1 AND standing = 0")?

@@ -19,8 +19,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use uuid::Uuid;
 
-use crate::clock::Clock;
-use crate::name::{RouteName, TenantName};
+use crate::base::clock::Clock;
+use crate::base::name::TenantName;
+use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::redact::Redactor;
 

@@ -12,7 +12,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::name::{AccountName, CallbackType, RouteName, TenantName};
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 
 /// Seconds. A hit takes microseconds, so the first bound, half a millisecond, says "did not leave the process"; up to

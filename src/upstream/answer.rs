@@ -4,8 +4,8 @@ use super::CallError;
 use super::credential::Mask;
 use super::exchange::Source;
 use super::pool::{Http1, Http2, Pool};
-use crate::alarm::Alarm;
-use crate::whole::{self, NotWhole};
+use crate::base::bounded_body::{self, NotWhole};
+use crate::base::lazy_sleep::LazySleep;
 use bytes::{Buf as _, Bytes};
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
@@ -40,7 +40,7 @@ pub struct AnswerBody {
     encoded: bool,
     idle: Duration,
     waiting_since: Option<Instant>,
-    alarm: Alarm,
+    alarm: LazySleep,
 }
 
 /// Why an answer's body ended early.
@@ -61,7 +61,7 @@ impl AnswerBody {
             Source::Http2(incoming, share) => (incoming, None, Some(share)),
         };
         let encoded = is_encoded(&head.headers);
-        let alarm = Alarm::default();
+        let alarm = LazySleep::default();
         let mut body = Self {
             incoming,
             connection,
@@ -244,7 +244,7 @@ pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
 
 async fn read(body: AnswerBody) -> Result<Bytes, CallError> {
     // It has a deadline for each of its pieces.
-    whole::read(body, LARGEST_ANSWER, None).await.map_err(|error| match error {
+    bounded_body::read(body, LARGEST_ANSWER, None).await.map_err(|error| match error {
         NotWhole::TooLarge => CallError::TooLarge,
         NotWhole::TooSlow | NotWhole::Broken(AnswerError::Stalled) => CallError::TimedOut,
         NotWhole::Broken(AnswerError::Truncated) => CallError::Truncated,

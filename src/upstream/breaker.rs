@@ -5,7 +5,7 @@
 //! closes it.
 
 use super::CallError;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use http::StatusCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ struct Open {
 
 /// Leave to make one call. Dropped without a word it says nothing of upstream.
 #[derive(Debug)]
-pub struct Passage {
+pub struct BreakerPermit {
     breaker: Arc<Breaker>,
     probe: bool,
 }
@@ -62,7 +62,7 @@ impl Breaker {
     ///
     /// # Errors
     /// It is open: when to come back.
-    pub fn enter(self: &Arc<Self>) -> Result<Passage, Duration> {
+    pub fn enter(self: &Arc<Self>) -> Result<BreakerPermit, Duration> {
         let mut state = self.state();
         let mut probe = false;
         if let Some(open) = &mut state.open {
@@ -77,7 +77,7 @@ impl Breaker {
             probe = true;
         }
         drop(state);
-        Ok(Passage { breaker: Arc::clone(self), probe })
+        Ok(BreakerPermit { breaker: Arc::clone(self), probe })
     }
 
     /// Whether upstream is left alone.
@@ -133,7 +133,7 @@ impl State {
     }
 }
 
-impl Passage {
+impl BreakerPermit {
     /// Upstream answered.
     pub fn answered(&self, status: StatusCode) {
         self.breaker.note(status.is_server_error(), self.probe);
@@ -154,7 +154,7 @@ impl Passage {
     }
 }
 
-impl Drop for Passage {
+impl Drop for BreakerPermit {
     fn drop(&mut self) {
         self.breaker.leave(self.probe);
     }

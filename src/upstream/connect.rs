@@ -2,9 +2,9 @@
 
 use super::outgoing::OutgoingBody;
 use super::pool::{MOST_STREAMS, Pooled};
+use crate::base::client_tls;
+use crate::base::tasks::Tasks;
 use crate::config;
-use crate::tasks::Tasks;
-use crate::trust;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use hyper::client::conn::{http1, http2};
@@ -132,7 +132,7 @@ fn tls(
     settings: &config::Upstream,
     authority: &Authority,
 ) -> Result<(TlsConnector, ServerName<'static>), rustls::Error> {
-    let mut config = trust::client_config(&settings.extra_ca)?;
+    let mut config = client_tls::client_config(&settings.extra_ca)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(|e| rustls::Error::General(e.to_string()))?;

@@ -4,7 +4,7 @@ use super::connect::{Http2Sender, Origin};
 use super::outgoing::{Outgoing, OutgoingBody, Progress, Stage};
 use super::pool::{Http1, Http2, Pooled};
 use super::{CallError, Timeouts};
-use crate::alarm::Alarm;
+use crate::base::lazy_sleep::LazySleep;
 use http::response::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -39,7 +39,7 @@ pub(super) async fn exchange(
     timeouts: Timeouts,
 ) -> Result<(Parts, Source), Failed> {
     let repeatable = request.repeatable;
-    let mut patience = Patience::new(request.body.progress(), timeouts);
+    let mut patience = ResponseDeadline::new(request.body.progress(), timeouts);
     match pooled {
         Pooled::Http1 { mut connection, .. } => {
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
@@ -66,10 +66,10 @@ pub(super) async fn exchange(
 async fn http2(
     sender: &mut Http2Sender,
     request: Request<OutgoingBody>,
-    patience: &mut Patience,
+    patience: &mut ResponseDeadline,
 ) -> Result<Sent, CallError> {
     let mut answer = pin!(sender.try_send_request(request));
-    let mut alarm = Alarm::default();
+    let mut alarm = LazySleep::default();
     poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
         patience.poll(cx, answered, &mut alarm)
@@ -77,7 +77,11 @@ async fn http2(
     .await
 }
 
-fn finish(sent: Result<Sent, CallError>, patience: &Patience, repeatable: bool) -> Result<Response<Incoming>, Failed> {
+fn finish(
+    sent: Result<Sent, CallError>,
+    patience: &ResponseDeadline,
+    repeatable: bool,
+) -> Result<Response<Incoming>, Failed> {
     sent.map_err(Failed::Sent)?.map_err(|mut failure| match failure.take_message() {
         Some(request) => Failed::Unsent(Box::new(Outgoing::from_request(request, repeatable))),
         None => Failed::Sent(patience.blame(failure.error())),
@@ -86,7 +90,7 @@ fn finish(sent: Result<Sent, CallError>, patience: &Patience, repeatable: bool) 
 
 /// How long an answer is waited for: while the client sends its body, as long as that moves; then as long as
 /// upstream is given.
-struct Patience {
+struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
     /// When the body last moved, or was done.
@@ -95,13 +99,18 @@ struct Patience {
     sending: bool,
 }
 
-impl Patience {
+impl ResponseDeadline {
     fn new(progress: Option<Arc<Progress>>, timeouts: Timeouts) -> Self {
         let sending = progress.is_some();
         Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, answered: Poll<Sent>, alarm: &mut Alarm) -> Poll<Result<Sent, CallError>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        answered: Poll<Sent>,
+        alarm: &mut LazySleep,
+    ) -> Poll<Result<Sent, CallError>> {
         if let Poll::Ready(sent) = answered {
             return Poll::Ready(Ok(sent));
         }

@@ -4,8 +4,8 @@
 //! nobody reads from a connection that lies here; that upstream closed it shows when it is taken.
 
 use super::connect::{Http1Connection, Http1Sender, Http2Sender};
-use crate::alarm::Alarm;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::lazy_sleep::LazySleep;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,7 @@ pub(super) struct Http1 {
     pub(super) sender: Http1Sender,
     /// None once it has ended: only when it is dropped does hyper give back a request that it did not take.
     connection: Option<Box<Http1Connection>>,
-    pub(super) alarm: Alarm,
+    pub(super) alarm: LazySleep,
 }
 
 impl Pool {
@@ -141,7 +141,8 @@ impl Pool {
 
 impl Pooled {
     pub(super) fn http1(sender: Http1Sender, connection: Http1Connection) -> Self {
-        let connection = Box::new(Http1 { sender, connection: Some(Box::new(connection)), alarm: Alarm::default() });
+        let connection =
+            Box::new(Http1 { sender, connection: Some(Box::new(connection)), alarm: LazySleep::default() });
         Self::Http1 { connection, fresh: true }
     }
 

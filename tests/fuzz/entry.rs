@@ -9,9 +9,9 @@ mod support;
 use bytes::Bytes;
 use http::StatusCode;
 use iluma_gateway::cache::{Cache, Scope, Subject};
-use iluma_gateway::clock::Clock;
-use iluma_gateway::name::AccountName;
-use iluma_gateway::splice::{Absent, Spliced};
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::base::name::AccountName;
+use iluma_gateway::base::json_template::{Absent, JsonTemplate};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check_split(body: &Bytes, absent: Absent) {
-    let split = Spliced::split(body, absent);
+    let split = JsonTemplate::split(body, absent);
     let Some(pairs) = Pairs::read(body) else {
         // No object that can be read: refused, as is one with half a surrogate pair in a name. Other JSON stays whole.
         let json = serde_json::from_slice::<&RawValue>(body).is_ok_and(|json| !json.get().starts_with('{'));
@@ -72,7 +72,7 @@ fn check_split(body: &Bytes, absent: Absent) {
         check_members(&with, &expected);
         check_value(body, &with, Some(reference));
         // What was made for one caller serves the next as well.
-        let again = Spliced::split(&with, absent).expect("what was put together comes apart");
+        let again = JsonTemplate::split(&with, absent).expect("what was put together comes apart");
         assert_eq!(again.with(None), without);
         assert_eq!(again.with(Some(b"\"other\"")), split.with(Some(b"\"other\"")));
     }
@@ -108,7 +108,7 @@ fn check_value(original: &Bytes, body: &Bytes, reference: Option<&str>) {
 fn check_offer(body: &Bytes) {
     let (cache, account) = &*CACHE;
     let scope = Scope::shared(account);
-    let split = Spliced::split(body, Absent::Insert).unwrap_or(Spliced::whole(body));
+    let split = JsonTemplate::split(body, Absent::Insert).unwrap_or(JsonTemplate::whole(body));
     for subject in Subject::ALL {
         // Another key for each answer, so that no entry of another one is found.
         let key = cache.key(&scope, subject, "/x", body);

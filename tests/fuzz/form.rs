@@ -10,7 +10,7 @@ mod support;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use iluma_gateway::call::{BodyError, Question};
+use iluma_gateway::reference::{BodyError, Question};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use std::sync::LazyLock;

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use iluma_gateway::call::{BodyError, Boundary, Seal, SealedBody, StreamError, reference_text};
-use iluma_gateway::splice::Absent;
+use iluma_gateway::reference::{BodyError, Boundary, ReferencePrefix, SealedBody, StreamError, reference_text};
+use iluma_gateway::base::json_template::Absent;
 use libfuzzer_sys::fuzz_target;
 use multer::Multipart;
 use std::convert::Infallible;
@@ -78,7 +78,7 @@ fn seal(body: &[u8], size: usize) -> Sealed {
     let frames: Vec<_> =
         body.chunks(size).map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
     let boundary = Boundary::of(format!("multipart/form-data; boundary={BOUNDARY}").as_bytes()).expect("a boundary");
-    let team = Seal::of(&"lending".parse().expect("a name"));
+    let team = ReferencePrefix::of(&"lending".parse().expect("a name"));
     let mut sealed = SealedBody::seal(StreamBody::new(stream::iter(frames)), &boundary, team, Absent::Insert);
     let outcome = sealed.outcome();
     let mut passed = Vec::new();

@@ -17,9 +17,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use iluma_gateway::call::{self, BodyError, Directives, Question};
-use iluma_gateway::name::RouteName;
-use iluma_gateway::route::{NormalPath, Route, Table, Treatment};
+use iluma_gateway::reference::{self, BodyError, Directives, Question};
+use iluma_gateway::iluma::route_name::RouteName;
+use iluma_gateway::iluma::routes::{NormalPath, Route, Table, Treatment};
 use iluma_gateway::server::Bounds;
 use iluma_gateway::tenant::Tenants;
 use iluma_gateway::upstream::OutgoingBody;
@@ -134,16 +134,16 @@ async fn handle(request: Request<Incoming>) -> Response<Empty<Bytes>> {
     let (mut parts, body) = request.into_parts();
     check_directives(&parts.headers);
     let original = parts.headers.clone();
-    call::forwardable_request(&mut parts.headers);
+    reference::forwardable_request(&mut parts.headers);
     check_forwarded(&original, &parts.headers);
 
     if route.treatment == Treatment::Cached {
-        match call::read(&original, body, PATIENCE, PATIENCE).await {
+        match reference::read(&original, body, PATIENCE, PATIENCE).await {
             Ok(body) => check_question(&original, &body),
             Err(error) => assert_ne!(error, BodyError::TooSlow),
         }
     } else {
-        let mut body = OutgoingBody::stream(body, call::forwardable_trailers);
+        let mut body = OutgoingBody::stream(body, reference::forwardable_trailers);
         while let Some(Ok(frame)) = body.frame().await {
             if let Some(trailers) = frame.trailers_ref() {
                 for name in STAYS.iter().chain(&["te", "content-length", "content-type"]) {
@@ -282,14 +282,14 @@ fn check_forwarded(original: &HeaderMap, forwarded: &HeaderMap) {
             assert!(forwarded.get_all(name).iter().eq(original.get_all(name).iter()), "{name} changed");
         }
     }
-    assert_eq!(call::is_magic(forwarded), call::is_magic(original) && forwarded.contains_key("x-magic-reply"));
+    assert_eq!(reference::is_magic(forwarded), reference::is_magic(original) && forwarded.contains_key("x-magic-reply"));
     let mut again = forwarded.clone();
-    call::forwardable_request(&mut again);
+    reference::forwardable_request(&mut again);
     assert_eq!(again, *forwarded);
 }
 
 fn check_question(headers: &HeaderMap, body: &Bytes) {
-    assert!(body.len() <= call::LARGEST_QUESTION);
+    assert!(body.len() <= reference::LARGEST_QUESTION);
     let question = Question::parse(headers, body);
     assert_eq!(question, Question::parse(headers, body));
     if let Ok(Question { reference: Some(reference), .. }) = question {

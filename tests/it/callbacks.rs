@@ -8,9 +8,9 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::Response;
 use http_body_util::Full;
-use iluma_gateway::clock::Clock;
-use iluma_gateway::database::Database;
-use iluma_gateway::name::CallbackType;
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::base::database::Database;
+use iluma_gateway::iluma::callback_type::CallbackType;
 use iluma_gateway::state::{MIGRATIONS, Owning, Sqlite, State};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -601,7 +601,7 @@ async fn secrets_that_are_derived_are_in_no_list() {
 async fn ilumas_urls_are_pointed_at_the_gateway() {
     use crate::support::process::Folder;
     const TOKEN: &str = "the-token-of-the-account";
-    let token = |options: &mut iluma_gateway::simulator::Options| options.callback_token = Some(TOKEN.into());
+    let token = |options: &mut iluma_simulator::Options| options.callback_token = Some(TOKEN.into());
     let rig = Rig::builder().simulator(token).secret("CALLBACK", TOKEN).start().await;
     let folder = Folder::new(&rig.sim().url()).env("ACCOUNT", &rig.account_key).env("CALLBACK", TOKEN);
     let write = |public: &str, token: &str| {

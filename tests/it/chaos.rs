@@ -4,8 +4,8 @@
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Answer, Redis, Upstream, ask, until};
-use iluma_gateway::simulator::{Options, Simulator};
-use iluma_gateway::vault;
+use iluma_gateway::base::keyring;
+use iluma_simulator::{Options, Simulator};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -143,7 +143,7 @@ impl Team {
 
 /// A number below `most`.
 fn below(most: u64) -> u64 {
-    u64::from_be_bytes(vault::random()).checked_rem(most).unwrap_or(0)
+    u64::from_be_bytes(keyring::random()).checked_rem(most).unwrap_or(0)
 }
 
 /// Nodes of one configuration, each with a journal of its own.

@@ -5,7 +5,7 @@
 //! two calls (ids, times) is normalised away; everything else is equal to the byte.
 
 use crate::support::{Answer, Part, Rig, RigBuilder, ask};
-use iluma_gateway::simulator::{Options, Simulator};
+use iluma_simulator::{Options, Simulator};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use crate::support::{Redis, Upstream, ask, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use iluma_gateway::vault;
+use iluma_gateway::base::keyring;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ async fn survives(kills: usize, redis: Option<&Redis>) {
         }
         until("it serves", || seen.acknowledged.lock().expect("a record").len() > before).await;
         // Not to wait for anything: to end it at a moment that nothing chose.
-        tokio::time::sleep(Duration::from_millis(u64::from_be_bytes(vault::random()) % LONGEST_LIFE)).await;
+        tokio::time::sleep(Duration::from_millis(u64::from_be_bytes(keyring::random()) % LONGEST_LIFE)).await;
         program.signal_at_once("KILL");
         program.ended().await;
         while let Some(ended) = posters.join_next().await {

@@ -1,22 +1,22 @@
 //! The link to a real Redis: it goes and comes back, whatever happens to the server.
 
 use crate::support::{PATIENCE, Redis};
+use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
-use iluma_gateway::link::{Budget, Link, LinkError};
-use iluma_gateway::tasks::Tasks;
+use iluma_gateway::redis::client::{Budget, LinkError, RedisClient};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
 
 /// A link that is kept until the test ends.
 struct Kept {
-    link: Link,
+    link: RedisClient,
     stop: CancellationToken,
 }
 
 impl Kept {
     fn new(redis: &Redis) -> Self {
         let target = RedisTarget { url: redis.url().into(), extra_ca: None };
-        let link = Link::new(&target, &["news".to_owned()]).expect("a URL");
+        let link = RedisClient::new(&target, &["news".to_owned()]).expect("a URL");
         let stop = CancellationToken::new();
         link.keep(&Tasks::new(), stop.clone());
         Self { link, stop }

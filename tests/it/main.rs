@@ -26,7 +26,6 @@ mod redis_faults;
 mod redis_waits;
 mod routing;
 mod shared_limits;
-mod simulator;
 mod start_and_end;
 mod state;
 mod support;

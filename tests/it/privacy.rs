@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Response;
 use http_body_util::Full;
-use iluma_gateway::keygen;
+use iluma_gateway::cli::keygen;
 use secrecy::ExposeSecret as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -346,9 +346,8 @@ impl Drop for Process {
 
 #[tokio::test]
 async fn nothing_personal_in_what_the_process_writes() {
-    let options = iluma_gateway::simulator::Options { pending_first: false, ..Default::default() };
-    let simulator =
-        iluma_gateway::simulator::Simulator::start(([127, 0, 0, 1], 0).into(), options).await.expect("a simulator");
+    let options = iluma_simulator::Options { pending_first: false, ..Default::default() };
+    let simulator = iluma_simulator::Simulator::start(([127, 0, 0, 1], 0).into(), options).await.expect("a simulator");
     let team = keygen::team_key(&"lending".parse().expect("a name"));
     let hash: String = team.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     let config = format!(

@@ -3,11 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "rates are about real time, and a test's tasks end with it")]
 
 use crate::support::{PATIENCE, Redis, until};
-use iluma_gateway::clock::Clock;
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::{RedisTarget, Settings};
 use iluma_gateway::limit::{Limit, Limits, Nodes, Refusal};
-use iluma_gateway::link::{Budget, Link};
-use iluma_gateway::tasks::Tasks;
+use iluma_gateway::redis::client::{Budget, RedisClient};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// A node's limits, and what keeps them.
 struct Node {
     limits: Arc<Limits>,
-    link: Link,
+    link: RedisClient,
     clock: Clock,
     stop: CancellationToken,
 }
@@ -43,7 +43,8 @@ fn settings(account: &str, teams: &[(&str, &str)]) -> Settings {
 
 async fn node(redis: &Redis, name: &str, settings: &Settings) -> Node {
     let (clock, tasks, stop) = (Clock::adjustable(), Tasks::new(), CancellationToken::new());
-    let link = Link::new(&RedisTarget { url: SecretString::from(redis.url()), extra_ca: None }, &[]).expect("a link");
+    let link =
+        RedisClient::new(&RedisTarget { url: SecretString::from(redis.url()), extra_ca: None }, &[]).expect("a link");
     link.keep(&tasks, stop.clone());
     until("Redis", || link.is_up()).await;
     let nodes = Nodes::new(link.clone(), &[7; 32], name);

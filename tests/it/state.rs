@@ -6,14 +6,16 @@ mod shared;
 
 use crate::support::{Redis, folder};
 use bytes::Bytes;
-use iluma_gateway::clock::Clock;
-use iluma_gateway::config::{self, EncryptionKey, Retention};
-use iluma_gateway::database::Database;
-use iluma_gateway::name::{AccountName, CallbackType, TenantName};
-use iluma_gateway::person::Tag;
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::base::database::Database;
+use iluma_gateway::base::keyring::EncryptionKey;
+use iluma_gateway::base::name::{AccountName, TenantName};
+use iluma_gateway::config::{self, Retention};
+use iluma_gateway::iluma::callback_type::CallbackType;
+use iluma_gateway::iluma::person::Tag;
 use iluma_gateway::state::{
-    Awaiting, Callback, Copy, Delivery, Erased, Fate, LATE, MIGRATIONS, Made, Owning, Page, Queues, Receipt, Replay,
-    Sqlite, Standing, State, StateError, Verdict, Waiting,
+    Awaiting, Callback, Copy, Delivery, DeliveryOutcome, Erased, LATE, MIGRATIONS, Made, Owning, Page, Queues, Receipt,
+    Replay, Sqlite, Standing, State, StateError, Verdict, Waiting,
 };
 use secrecy::SecretBox;
 use std::path::Path;
@@ -223,7 +225,7 @@ impl Engine {
     async fn deliver(&self, team: &str) -> Vec<String> {
         let mut bodies = Vec::new();
         for delivery in self.claim(team).await {
-            self.state.conclude(&delivery, Fate::Delivered).await.unwrap();
+            self.state.conclude(&delivery, DeliveryOutcome::Delivered).await.unwrap();
             bodies.push(text(&delivery).to_owned());
         }
         bodies.sort();
@@ -372,7 +374,7 @@ async fn a_delivery_is_in_one_pair_of_hands(engine: Engine) {
     assert_eq!(second.len(), 1);
     assert!(first.iter().all(|delivery| delivery.id != second[0].id));
     assert_eq!(engine.claim("lending").await.len(), 0);
-    engine.state.conclude(&second[0], Fate::Untried).await.unwrap();
+    engine.state.conclude(&second[0], DeliveryOutcome::Untried).await.unwrap();
     let again = engine.claim("lending").await;
     assert_eq!((again.len(), again[0].id, again[0].attempts), (1, second[0].id, 0));
     // Whoever does not come back in time loses them.
@@ -386,12 +388,12 @@ async fn a_delivery_is_tried_again_when_it_is_due(engine: Engine) {
     assert_eq!(delivery.kind, KIND);
     assert_eq!(delivery.account, live());
     let later = engine.clock.wall() + Duration::from_secs(300);
-    engine.state.conclude(&delivery, Fate::Retry(later)).await.unwrap();
+    engine.state.conclude(&delivery, DeliveryOutcome::Retry(later)).await.unwrap();
     assert_eq!(engine.claim("lending").await.len(), 0);
     engine.clock.advance(Duration::from_secs(301));
     let again = engine.claim("lending").await.remove(0);
     assert_eq!((again.id, again.attempts, text(&again)), (delivery.id, 1, text(&delivery)));
-    engine.state.conclude(&again, Fate::Delivered).await.unwrap();
+    engine.state.conclude(&again, DeliveryOutcome::Delivered).await.unwrap();
     engine.clock.advance(DAY);
     assert_eq!(engine.claim("lending").await.len(), 0);
 }
@@ -440,7 +442,7 @@ async fn dead_letters_are_listed_and_replayed(engine: Engine) {
     queued(&engine, 3).await;
     assert_eq!(engine.listed(Standing::Queued).await, 3);
     for delivery in engine.claim("lending").await {
-        state.conclude(&delivery, Fate::Dead).await.unwrap();
+        state.conclude(&delivery, DeliveryOutcome::Dead).await.unwrap();
     }
     engine.clock.advance(DAY);
     assert_eq!(engine.claim("lending").await.len(), 0);
@@ -460,7 +462,7 @@ async fn dead_letters_are_listed_and_replayed(engine: Engine) {
     state.work().await;
     let again = engine.claim("lending").await.remove(0);
     assert_eq!((again.id, again.attempts), (first[0].cursor.id, 0));
-    state.conclude(&again, Fate::Delivered).await.unwrap();
+    state.conclude(&again, DeliveryOutcome::Delivered).await.unwrap();
     assert_eq!(engine.listed(Standing::Delivered).await, 1);
     assert_eq!(state.replay(Replay::AllDead).await, Ok(2));
     assert_eq!(engine.deliver("lending").await.len(), 2);
@@ -518,8 +520,8 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     engine.fan_out().await;
     let mut claimed = engine.claim("lending").await;
     assert_eq!(claimed.len(), 6);
-    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
-    state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     let held = claimed.remove(0);
     let tagged = Callback { tags: vec![person(7)], ..callback("unowned", "x") };
     state.receive(tagged.clone()).await.unwrap();
@@ -535,7 +537,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     for standing in [Standing::Dead, Standing::Delivered, Standing::Unowned] {
         assert_eq!(engine.listed(standing).await, 0, "{standing:?}");
     }
-    state.conclude(&held, Fate::Retry(engine.clock.wall())).await.unwrap();
+    state.conclude(&held, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     assert_eq!(state.replay(Replay::One(held.id)).await, Ok(0));
     assert_eq!(engine.deliver("lending").await, [r#""z" x"#]);
     let owners = state.owners(&live(), "queued").await.unwrap();
@@ -551,7 +553,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     assert_eq!(engine.listed(Standing::Delivered).await, 1, "somebody else's");
     state.receive(callback("dead", "later")).await.unwrap();
     engine.fan_out().await;
-    state.conclude(&engine.claim("lending").await[0], Fate::Dead).await.unwrap();
+    state.conclude(&engine.claim("lending").await[0], DeliveryOutcome::Dead).await.unwrap();
     assert_eq!(engine.listed(Standing::Dead).await, 0);
     // Nor is it kept where nobody is known to own it.
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
@@ -593,8 +595,8 @@ async fn what_is_old_is_swept(engine: Engine) {
     let state = &engine.state;
     queued(&engine, 3).await;
     let mut claimed = engine.claim("lending").await;
-    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
-    state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(callback("unowned", "x")).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
     let counts = async || {

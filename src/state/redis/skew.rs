@@ -40,7 +40,7 @@ impl Skew {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::base::clock::Clock;
 
     #[test]
     fn the_quickest_answer_counts_until_it_is_old() {

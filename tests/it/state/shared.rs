@@ -5,13 +5,13 @@ use super::{
 };
 use crate::support::{PATIENCE, Redis, until};
 use bytes::Bytes;
-use iluma_gateway::clock::Clock;
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
-use iluma_gateway::link::Link;
+use iluma_gateway::redis::client::RedisClient;
 use iluma_gateway::state::{
-    Callback, Copy, Erased, Fate, LATE, Made, Owning, Receipt, Replay, Standing, State, StateError, Verdict,
+    Callback, Copy, DeliveryOutcome, Erased, LATE, Made, Owning, Receipt, Replay, Standing, State, StateError, Verdict,
 };
-use iluma_gateway::tasks::Tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub(super) async fn node(redis: &Redis, clock: &Clock, stop: &CancellationToken)
 
 pub(super) async fn node_with(redis: &Redis, clock: &Clock, stop: &CancellationToken, keys: &[u8]) -> State {
     let target = RedisTarget { url: redis.url().into(), extra_ca: None };
-    let link = Link::new(&target, &[]).unwrap();
+    let link = RedisClient::new(&target, &[]).unwrap();
     link.keep(&Tasks::new(), stop.clone());
     let mut up = link.watch();
     tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await.unwrap().unwrap();
@@ -107,16 +107,16 @@ async fn what_a_dead_node_held_comes_back_and_it_changes_nothing_if_it_was_only_
     engine.clock.advance(LEASE + Duration::from_secs(1));
     let held = other.claim(&wanted, LEASE).await.unwrap().remove(0);
     assert_eq!((held.id, text(&held)), (slow.id, text(&slow)));
-    for fate in [Fate::Untried, Fate::Retry(engine.clock.wall()), Fate::Dead] {
+    for fate in [DeliveryOutcome::Untried, DeliveryOutcome::Retry(engine.clock.wall()), DeliveryOutcome::Dead] {
         engine.state.conclude(&slow, fate).await.unwrap();
         assert_eq!(engine.state.claim(&wanted, LEASE).await.unwrap().len(), 0, "{fate:?}");
     }
-    other.conclude(&held, Fate::Retry(engine.clock.wall())).await.unwrap();
+    other.conclude(&held, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     let again = engine.state.claim(&wanted, LEASE).await.unwrap().remove(0);
     assert_eq!(again.attempts, 1);
     // What the team has it has, whoever brought it.
-    other.conclude(&held, Fate::Delivered).await.unwrap();
-    engine.state.conclude(&again, Fate::Retry(engine.clock.wall())).await.unwrap();
+    other.conclude(&held, DeliveryOutcome::Delivered).await.unwrap();
+    engine.state.conclude(&again, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     assert_eq!(engine.listed(Standing::Delivered).await, 1);
     assert_eq!(engine.listed(Standing::Queued).await, 0);
 
@@ -160,15 +160,15 @@ async fn nothing_in_redis_tells_of_a_person() {
     let engine = Engine::redis().await;
     let state = &engine.state;
     let secret = "needle-7263";
-    let tags = vec![iluma_gateway::person::Tag::from_bytes(b"needle-7263need-").expect("a tag")];
+    let tags = vec![iluma_gateway::iluma::person::Tag::from_bytes(b"needle-7263need-").expect("a tag")];
     for id in ["needle-7263", "needle-7263-dead", "needle-7263-retried"] {
         state.own(Owning { tags: tags.clone(), ..owning(id, "lending", secret) }).await.unwrap();
         state.receive(Callback { tags: tags.clone(), ..callback(id, "{needle-7263}") }).await.unwrap();
     }
     engine.fan_out().await;
     let mut claimed = engine.claim("lending").await;
-    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
-    state.conclude(&claimed.remove(0), Fate::Retry(engine.clock.wall())).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     state.receive(callback("needle-7263-unowned", "{needle-7263}")).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
     state.receive(callback("needle-7263-waiting", "{needle-7263}")).await.unwrap();
@@ -258,8 +258,8 @@ async fn nothing_is_left_of_what_is_swept() {
     }
     engine.fan_out().await;
     let mut claimed = engine.claim("lending").await;
-    state.conclude(&claimed.remove(0), Fate::Dead).await.unwrap();
-    state.conclude(&claimed.remove(0), Fate::Delivered).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
+    state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(Callback { tags: tags.clone(), ..callback("unowned", "x") }).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
     state.erase(&[person(2)]).await.unwrap();
@@ -300,7 +300,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     assert_eq!(state.queues().await.unwrap().waiting, 250);
     while engine.fan_out().await > 0 {}
     for delivery in state.claim(&[(tenant("lending"), 230)], LEASE).await.unwrap() {
-        state.conclude(&delivery, Fate::Dead).await.unwrap();
+        state.conclude(&delivery, DeliveryOutcome::Dead).await.unwrap();
     }
     assert_eq!(state.replay(Replay::AllDead).await, Ok(230));
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250 }));

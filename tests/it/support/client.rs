@@ -1,6 +1,7 @@
 //! A client that shows everything of an answer, and one that sends any bytes at all.
 
 use super::PATIENCE;
+use super::multipart::{Part, multipart};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -25,32 +26,6 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
-}
-
-/// A part of a multipart form: name and text, or name, file name, type and content.
-#[derive(Debug, Clone)]
-pub enum Part<'a> {
-    Text(&'a str, &'a str),
-    File(&'a str, &'a str, &'a str, Vec<u8>),
-}
-
-/// A form of these parts; `between` is its boundary.
-pub fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for part in parts {
-        let (head, content) = match part {
-            Part::Text(name, text) => (format!("content-disposition: form-data; name=\"{name}\""), text.as_bytes()),
-            Part::File(name, file, kind, content) => {
-                let disposition = format!("content-disposition: form-data; name=\"{name}\"; filename=\"{file}\"");
-                (format!("{disposition}\r\ncontent-type: {kind}"), content.as_slice())
-            }
-        };
-        body.extend_from_slice(format!("--between\r\n{head}\r\n\r\n").as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--between--\r\n");
-    body
 }
 
 /// A request of `method` to an absolute URL.

@@ -6,6 +6,8 @@ mod client;
 mod expect;
 pub mod h2;
 mod held;
+#[path = "../../../simulator/tests/support/multipart.rs"]
+mod multipart;
 pub mod process;
 mod proxy;
 mod redis;
@@ -15,8 +17,9 @@ pub mod tls;
 mod upstream;
 mod wire;
 
-pub use client::{Answer, Ask, Part, ask, multipart, raw};
+pub use client::{Answer, Ask, ask, raw};
 pub use held::{Held, endless};
+pub use multipart::Part;
 pub use proxy::Proxy;
 pub use redis::Redis;
 pub use redis_proxy::{RedisProxy, Spoil};

@@ -2,11 +2,11 @@
 
 use super::client::{Ask, ask};
 use super::{folder, until};
-use iluma_gateway::app::{App, Surroundings};
-use iluma_gateway::clock::Clock;
+use iluma_gateway::app::{App, Environment};
+use iluma_gateway::base::clock::Clock;
+use iluma_gateway::cli::keygen;
 use iluma_gateway::config::{Faults, Settings};
-use iluma_gateway::keygen;
-use iluma_gateway::simulator::{self, Simulator};
+use iluma_simulator::{self as simulator, Simulator};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -304,7 +304,7 @@ impl RigBuilder {
 
 async fn started(settings: &Settings) -> (App, Clock, Lines) {
     let (clock, log) = (Clock::adjustable(), Lines::default());
-    let surroundings = Surroundings { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
+    let surroundings = Environment { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
     (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 

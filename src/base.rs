@@ -1,0 +1,15 @@
+//! Tools with no opinion about Iluma: time, tasks, names, JSON, bodies, key material, one database file.
+
+pub mod bounded_body;
+pub mod byte_size;
+pub mod calendar;
+pub mod client_tls;
+pub mod clock;
+pub mod database;
+pub mod json;
+pub mod json_template;
+pub mod keyring;
+pub mod lazy_sleep;
+pub mod name;
+pub mod request_id;
+pub mod tasks;

@@ -1,0 +1,254 @@
+//! Key material: what protects data at rest, and what is derived from the root key.
+//!
+//! Invariants: what was encrypted for one place (its associated data) opens in no other; a nonce is never used twice but
+//! by chance of 2^-96; keys are wiped from memory when they are dropped.
+
+use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+use hkdf::Hkdf;
+use hmac::{Hmac, Mac as _};
+use secrecy::{ExposeSecret as _, SecretBox};
+use sha2::Sha256;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The first byte of an envelope: what a later layout will be told apart by.
+const VERSION: u8 = 1;
+/// AES-GCM's own.
+const NONCE: usize = 12;
+const TAG: usize = 16;
+
+/// A key for data at rest.
+#[derive(Debug)]
+pub struct EncryptionKey {
+    /// Names the key in what it encrypted.
+    pub id: String,
+    /// The key.
+    pub key: SecretBox<[u8; 32]>,
+}
+
+/// Encrypts and decrypts data at rest, AES-256-GCM. Clones share the keys.
+///
+/// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`; its head is authenticated with the
+/// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3), a hundred a
+/// second for more than a year.
+#[derive(Clone)]
+pub struct Keyring(Arc<[Key]>);
+
+struct Key {
+    id: Box<str>,
+    cipher: Aes256Gcm,
+}
+
+/// Why an envelope does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// Its key is not configured any more, or was never.
+    #[error("the key of this envelope is not known")]
+    UnknownKey,
+    /// It is damaged, forged, or was made for another place.
+    #[error("this is no envelope of ours, or not one for this place")]
+    Forged,
+}
+
+impl Keyring {
+    /// The keys of the configuration: the first encrypts, all decrypt.
+    #[must_use]
+    pub fn new(keys: &[EncryptionKey]) -> Self {
+        let key = |key: &EncryptionKey| Key {
+            id: key.id.as_str().into(),
+            cipher: Aes256Gcm::new(key.key.expose_secret().into()),
+        };
+        Self(keys.iter().map(key).collect())
+    }
+
+    /// Encrypts `plain` for the place that `place` names; only there it opens again.
+    #[must_use]
+    pub fn encrypt(&self, place: &[u8], plain: &[u8]) -> Vec<u8> {
+        // The configuration has at least one key.
+        let Some(key) = self.0.first() else { return Vec::new() };
+        let mut envelope = Vec::with_capacity(2 + key.id.len() + NONCE + plain.len() + TAG);
+        envelope.push(VERSION);
+        // An id has at most 32 characters.
+        envelope.push(u8::try_from(key.id.len()).unwrap_or(0));
+        envelope.extend_from_slice(key.id.as_bytes());
+        let aad = [&envelope[..], place].concat();
+        let nonce: [u8; NONCE] = random();
+        envelope.extend_from_slice(&nonce);
+        // Fails for more than 64 GiB alone, which nothing here comes near.
+        let sealed = key.cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: &aad }).unwrap_or_default();
+        envelope.extend_from_slice(&sealed);
+        envelope
+    }
+
+    /// Whether an envelope was made with the key that encrypts now: others stop opening once theirs is retired.
+    #[must_use]
+    pub fn is_current(&self, envelope: &[u8]) -> bool {
+        let id = envelope.get(2..).zip(envelope.get(1)).and_then(|(rest, length)| rest.get(..usize::from(*length)));
+        self.0.first().is_some_and(|key| id == Some(key.id.as_bytes()))
+    }
+
+    /// What was encrypted for `place`.
+    ///
+    /// # Errors
+    /// The key is gone, or the envelope is not one of ours for this place.
+    pub fn decrypt(&self, place: &[u8], envelope: &[u8]) -> Result<Vec<u8>, Unopened> {
+        let (&[version, length], rest) = envelope.split_first_chunk().ok_or(Unopened::Forged)?;
+        let (id, sealed) = rest.split_at_checked(length.into()).ok_or(Unopened::Forged)?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or(Unopened::Forged)?;
+        if version != VERSION {
+            return Err(Unopened::Forged);
+        }
+        let key = self.0.iter().find(|key| key.id.as_bytes() == id).ok_or(Unopened::UnknownKey)?;
+        let aad = [&envelope[..2 + id.len()], place].concat();
+        let payload = Payload { msg: sealed, aad: &aad };
+        key.cipher.decrypt(&Nonce::from(*nonce), payload).map_err(|_| Unopened::Forged)
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keyring(…)")
+    }
+}
+
+/// Names things without telling what they are: HMAC-SHA256 under a key of one purpose.
+#[derive(Clone)]
+pub struct Pseudonymizer(Hmac<Sha256>);
+
+impl Pseudonymizer {
+    /// The namer of a purpose. The same root key and purpose give the same names on every node and after every start.
+    #[must_use]
+    pub fn new(root: &[u8; 32], purpose: &str) -> Self {
+        // As long as SHA-256's block, the longest secret that HMAC takes as it is.
+        Self(Hmac::new((&*derive::<64>(root, purpose)).into()))
+    }
+
+    /// The name of what these parts say together; parts can't run into each other.
+    #[must_use]
+    pub fn name<const PARTS: usize>(&self, parts: [&[u8]; PARTS]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        // The lengths come first, in one piece: the MAC is fed twice as fast.
+        let mut lengths = [[0; 8]; PARTS];
+        for (slot, part) in lengths.iter_mut().zip(parts) {
+            *slot = (part.len() as u64).to_be_bytes();
+        }
+        mac.update(lengths.as_flattened());
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl std::fmt::Debug for Pseudonymizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pseudonymizer(…)")
+    }
+}
+
+/// A secret of one purpose, from the root key (HKDF-SHA256, RFC 5869).
+#[must_use]
+pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; LENGTH]> {
+    let mut secret = Zeroizing::new([0; LENGTH]);
+    // HKDF-SHA256 gives up to 8160 bytes: it cannot fail here.
+    let derived =
+        Hkdf::<Sha256>::new(None, root).expand_multi_info(&[b"iluma-gateway ", purpose.as_bytes()], &mut *secret);
+    debug_assert!(derived.is_ok());
+    secret
+}
+
+/// What the names of a deployment's keys in Redis begin with: gateways with the same root key share what is under it, and
+/// others on the same Redis never meet it.
+#[must_use]
+pub fn namespace(root: &[u8; 32]) -> String {
+    let [a, b, c, d] = *derive::<4>(root, "namespace v1");
+    format!("iluma-gateway:{:08x}:", u32::from_be_bytes([a, b, c, d]))
+}
+
+/// Random bytes of the machine's.
+#[must_use]
+pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    // Without randomness nothing here is safe: better to stop.
+    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("the machine gives no randomness: {error}"));
+    bytes
+}
+
+#[cfg(test)]
+impl Keyring {
+    /// One for tests, with keys of one byte each over and over.
+    pub(crate) fn of_bytes(keys: &[(&str, u8)]) -> Self {
+        let key = |(id, byte): &(&str, u8)| EncryptionKey {
+            id: (*id).to_owned(),
+            key: secrecy::SecretBox::new(Box::new([*byte; 32])),
+        };
+        Self::new(&keys.iter().map(key).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_envelope_opens_in_its_place_alone() {
+        let vault = Keyring::of_bytes(&[("a", 1)]);
+        let envelope = vault.encrypt(b"here", b"secret");
+        assert_eq!(vault.decrypt(b"here", &envelope).unwrap(), b"secret");
+        assert_eq!(vault.decrypt(b"there", &envelope), Err(Unopened::Forged));
+        assert_ne!(vault.encrypt(b"here", b"secret"), envelope, "the nonce is fresh");
+        assert!(!envelope.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn keys_rotate() {
+        let (old, both, new) = (
+            Keyring::of_bytes(&[("old", 1)]),
+            Keyring::of_bytes(&[("new", 2), ("old", 1)]),
+            Keyring::of_bytes(&[("new", 2)]),
+        );
+        let before = old.encrypt(b"x", b"1");
+        assert_eq!(both.decrypt(b"x", &before).unwrap(), b"1");
+        let after = both.encrypt(b"x", b"2");
+        assert_eq!(new.decrypt(b"x", &after).unwrap(), b"2");
+        assert_eq!(new.decrypt(b"x", &before), Err(Unopened::UnknownKey));
+        // The same id with another key is no key of ours.
+        assert_eq!(Keyring::of_bytes(&[("old", 9)]).decrypt(b"x", &before), Err(Unopened::Forged));
+    }
+
+    #[test]
+    fn names_depend_on_root_purpose_and_every_part() {
+        let name = |root: u8, purpose: &str, parts: [&[u8]; 2]| Pseudonymizer::new(&[root; 32], purpose).name(parts);
+        let base = name(1, "p", [b"ab", b"c"]);
+        assert_eq!(base, name(1, "p", [b"ab", b"c"]));
+        for other in [
+            name(2, "p", [b"ab", b"c"]),
+            name(1, "q", [b"ab", b"c"]),
+            name(1, "p", [b"a", b"bc"]),
+            name(1, "p", [b"", b"abc"]),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_envelope_opens(plain in proptest::collection::vec(any::<u8>(), 0..50), at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let vault = Keyring::of_bytes(&[("a", 1)]);
+            let mut envelope = vault.encrypt(b"here", &plain);
+            prop_assert_eq!(vault.decrypt(b"here", &envelope).unwrap(), plain);
+            let at = at.index(envelope.len());
+            envelope[at] ^= flip;
+            prop_assert!(vault.decrypt(b"here", &envelope).is_err());
+            envelope.truncate(at);
+            prop_assert!(vault.decrypt(b"here", &envelope).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(Keyring::of_bytes(&[("a", 1)]).decrypt(b"", &bytes).is_err());
+        }
+    }
+}

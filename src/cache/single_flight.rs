@@ -1,0 +1,148 @@
+//! Collapsing: identical questions in flight share one call.
+//!
+//! Invariants: at most one leader per key; a leader that is dropped without an answer wakes its waiters, of whom the
+//! next one leads; nothing is left in the map once nobody leads.
+
+use super::Key;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Calls under way, by key.
+#[derive(Debug)]
+pub struct SingleFlight<T>(Arc<Mutex<HashMap<Key, watch::Receiver<Option<T>>>>>);
+
+/// What a request becomes when it joins.
+#[derive(Debug)]
+pub enum Role<T> {
+    /// It makes the call.
+    Leader(Leader<T>),
+    /// It waits for the answer of who does.
+    Follower(Follower<T>),
+}
+
+/// The duty to answer. Dropping it without [`Leader::land`] hands the duty to the next who joins.
+#[derive(Debug)]
+pub struct Leader<T> {
+    flights: SingleFlight<T>,
+    key: Key,
+    answer: watch::Sender<Option<T>>,
+}
+
+/// A place to wait for the leader's answer.
+#[derive(Debug)]
+pub struct Follower<T>(watch::Receiver<Option<T>>);
+
+impl<T: Clone> SingleFlight<T> {
+    /// No calls.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Leads the call for `key`, or waits for the one that is under way.
+    #[must_use]
+    pub fn join(&self, key: &Key) -> Role<T> {
+        match lock(&self.0).entry(key.clone()) {
+            Entry::Occupied(flight) => Role::Follower(Follower(flight.get().clone())),
+            Entry::Vacant(place) => {
+                let (answer, waiting) = watch::channel(None);
+                place.insert(waiting);
+                Role::Leader(Leader { flights: Self(Arc::clone(&self.0)), key: key.clone(), answer })
+            }
+        }
+    }
+}
+
+impl<T: Clone> Default for SingleFlight<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone> Leader<T> {
+    /// A place to wait for the own answer, for the task that asked while another makes the call.
+    #[must_use]
+    pub fn waiter(&self) -> Follower<T> {
+        Follower(self.answer.subscribe())
+    }
+
+    /// Gives the answer to all who wait, and ends the flight.
+    pub fn land(self, answer: T) {
+        self.answer.send_replace(Some(answer));
+    }
+}
+
+impl<T> Drop for Leader<T> {
+    fn drop(&mut self) {
+        lock(&self.flights.0).remove(&self.key);
+    }
+}
+
+impl<T: Clone> Follower<T> {
+    /// The leader's answer; none if it gave up without one.
+    pub async fn landed(mut self) -> Option<T> {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+    }
+}
+
+/// The map is whole even if a holder panicked: each change is one call.
+fn lock<T>(
+    map: &Mutex<HashMap<Key, watch::Receiver<Option<T>>>>,
+) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<T>>>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Scope, Subject, epoch::Table, key::Keys};
+    use super::*;
+
+    fn a_key(question: &[u8]) -> Key {
+        let epochs = Table { era: [0; 16], subjects: [[0; 16]; Subject::ALL.len()], tenants: Default::default() };
+        Keys::new(&[3; 32], &http::Uri::from_static("http://a")).key(
+            &epochs,
+            &Scope::shared(&"live".parse().unwrap()),
+            Subject::Bank,
+            "/",
+            question,
+        )
+    }
+
+    fn leader(flights: &SingleFlight<u32>, key: &Key) -> Leader<u32> {
+        match flights.join(key) {
+            Role::Leader(leader) => leader,
+            Role::Follower(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn waiter(flights: &SingleFlight<u32>, key: &Key) -> Follower<u32> {
+        match flights.join(key) {
+            Role::Leader(_) => panic!("nobody leads"),
+            Role::Follower(waiter) => waiter,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_join_get_the_leaders_answer_and_the_next_starts_anew() {
+        let (flights, key) = (SingleFlight::new(), a_key(b"a"));
+        let first = leader(&flights, &key);
+        let _other = leader(&flights, &a_key(b"b"));
+        let (own, second, third) = (first.waiter(), waiter(&flights, &key), waiter(&flights, &key));
+        first.land(7);
+        assert_eq!((own.landed().await, second.landed().await, third.landed().await), (Some(7), Some(7), Some(7)));
+        let _again = leader(&flights, &key);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_gives_up_leaves_the_lead_to_the_next() {
+        let (flights, key) = (SingleFlight::new(), a_key(b"a"));
+        let first = leader(&flights, &key);
+        let second = waiter(&flights, &key);
+        drop(first);
+        assert_eq!(second.landed().await, None);
+        leader(&flights, &key).land(1);
+        assert!(lock(&flights.0).is_empty());
+    }
+}

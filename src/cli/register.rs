@@ -1,0 +1,172 @@
+//! `register-callbacks`: points Iluma's callback URLs at this gateway.
+//!
+//! Invariants: only accounts that are configured are touched, with their own keys; a URL that is right already stays
+//! untouched; what failed is told for every account and type, not for the first alone.
+
+use crate::base::clock::Clock;
+use crate::base::name::AccountName;
+use crate::base::tasks::Tasks;
+use crate::config::{self, Settings};
+use crate::iluma::callback_type::CallbackType;
+use crate::upstream::{self, Collected, Credential, Outgoing, OutgoingBody, Upstream};
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where Iluma keeps an account's URLs (see the field notes: neither this path nor its answers are in its API document).
+const URLS: &str = "/v1/callback/urls";
+
+/// What Iluma may take: before it answers it posts to the gateway, and waits for that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why URLs were not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Nothing says how Iluma reaches the gateway.
+    #[error("callbacks.public_url: missing; give the URL at which Iluma reaches the callbacks listener")]
+    NoPublicUrl,
+    /// An account's callbacks would be refused at the door.
+    #[error("{0}")]
+    Failed(String),
+    /// The machine's trust store.
+    #[error("upstream: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Sets every account's URLs where they differ, and gives back what was done, a line each. The gateway must be running: Iluma
+/// posts a test to each URL before it takes it.
+///
+/// # Errors
+/// Something was not done; the text says all that was and was not.
+pub async fn run(settings: &Settings) -> Result<String, RegisterError> {
+    let public_url = settings.callbacks.public_url.as_ref().ok_or(RegisterError::NoPublicUrl)?;
+    let (connections, clock) = (Tasks::new(), Clock::system());
+    let patient = config::Upstream { timeout: settings.upstream.timeout.max(PATIENCE), ..settings.upstream.clone() };
+    let upstream = Upstream::new(&patient, &clock, connections)?;
+    let (mut told, mut failed) = (String::new(), false);
+    for (name, account) in &settings.accounts {
+        let iluma = Iluma { upstream: &upstream, credential: Arc::new(Credential::new(&account.api_key)) };
+        let known = iluma.urls().await;
+        for kind in CallbackType::ALL {
+            let wanted = url_of(public_url, name, kind);
+            let line = match known.iter().find(|(known, _)| *known == kind) {
+                Some((_, url)) if *url == wanted => format!("unchanged: {wanted}"),
+                before => match iluma.set(kind, &wanted).await {
+                    Ok(()) => match before {
+                        Some((_, before)) => format!("changed: {wanted} (was {})", without_query(before)),
+                        None => format!("set: {wanted}"),
+                    },
+                    Err(why) => {
+                        failed = true;
+                        format!("FAILED: {why}")
+                    }
+                },
+            };
+            let _ = writeln!(told, "{name} {kind} {line}");
+        }
+        if account.callback_tokens.is_empty() {
+            failed = true;
+            let _ = writeln!(
+                told,
+                "{name} FAILED: accounts.{name}.callback_token is missing, so its callbacks are refused"
+            );
+        }
+    }
+    if failed { Err(RegisterError::Failed(told.trim_end().to_owned())) } else { Ok(told) }
+}
+
+/// `<public_url>/callbacks/<account>/<TYPE>`.
+fn url_of(public_url: &http::Uri, account: &AccountName, kind: CallbackType) -> String {
+    format!("{}/callbacks/{account}/{kind}", public_url.to_string().trim_end_matches('/'))
+}
+
+/// What stood there before may have been a team's, with a token in its query.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// Iluma, as one account sees it.
+struct Iluma<'a> {
+    upstream: &'a Upstream,
+    credential: Arc<Credential>,
+}
+
+impl Iluma<'_> {
+    /// The URLs that are set, as far as the answer can be understood; its shape is documented nowhere.
+    async fn urls(&self) -> Vec<(CallbackType, String)> {
+        let answer = self.ask(Method::GET, None).await;
+        let shown = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        let list = match shown {
+            Some(Value::Array(list)) => list,
+            Some(Value::Object(mut members)) => match members.remove("data") {
+                Some(Value::Array(list)) => list,
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        let one = |item: &Value| {
+            let kind = item["type"].as_str()?.parse().ok()?;
+            Some((kind, item["url"].as_str()?.to_owned()))
+        };
+        list.iter().filter_map(one).collect()
+    }
+
+    /// Sets a URL: POST, or PATCH where one is set and POST is refused for it.
+    async fn set(&self, kind: CallbackType, url: &str) -> Result<(), String> {
+        let mut why = String::new();
+        for method in [Method::POST, Method::PATCH] {
+            let body = json!({ "type": kind.as_str(), "url": url }).to_string();
+            let answer = self.ask(method, Some(body.into())).await?;
+            if answer.status.is_success() {
+                return Ok(());
+            }
+            // The first reason is the one that counts, if PATCH fails only because nothing is there to change.
+            if why.is_empty() {
+                why = format!("Iluma answered {}{}", answer.status, reason(&answer.body));
+            }
+        }
+        Err(why)
+    }
+
+    async fn ask(&self, method: Method, body: Option<Bytes>) -> Result<Collected, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let repeatable = method == Method::GET;
+        let body = body.map_or(OutgoingBody::Empty, |body| OutgoingBody::Full(Some(body)));
+        let outgoing = Outgoing { method, target: PathAndQuery::from_static(URLS), headers, body, repeatable };
+        let response = self.upstream.send(outgoing, Some(&self.credential)).await.map_err(|error| error.to_string())?;
+        upstream::collect(response, Some(&self.credential), PATIENCE).await.map_err(|error| error.to_string())
+    }
+}
+
+/// What Iluma says of an error, in its own shape.
+fn reason(body: &[u8]) -> String {
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let text = |name: &str| value.as_ref().and_then(|value| value[name].as_str());
+    match (text("error_code"), text("message")) {
+        (Some(code), Some(message)) => format!(": {code}, {message}"),
+        (Some(code), None) => format!(": {code}"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_account_and_type() {
+        let (account, kind) = ("live".parse().unwrap(), CallbackType::IdImageOcrRequest);
+        for public in ["https://kyc.example.com", "https://kyc.example.com/"] {
+            let url = url_of(&public.parse().unwrap(), &account, kind);
+            assert_eq!(url, "https://kyc.example.com/callbacks/live/ID_IMAGE_OCR_REQUEST");
+        }
+        let below = url_of(&"https://example.com/kyc/".parse().unwrap(), &account, kind);
+        assert_eq!(below, "https://example.com/kyc/callbacks/live/ID_IMAGE_OCR_REQUEST");
+    }
+}

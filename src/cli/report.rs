@@ -1,0 +1,130 @@
+//! `iluma-gateway usage`: a month of the books as a table.
+//!
+//! It reads the journal itself, whether or not a gateway runs over it, and Redis for what other nodes have published; so
+//! it needs no listener, no token, and nothing that is up.
+
+use crate::base::calendar::Month;
+use crate::base::tasks::Tasks;
+use crate::config::{Faults, Settings};
+use crate::ledger::{self, Counts, Row, Statement};
+use crate::redis::client::RedisClient;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long Redis is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Options of the command.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example: iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11")]
+pub struct Args {
+    /// The configuration file of the gateway.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The month.
+    #[arg(long, value_name = "YYYY-MM")]
+    month: Month,
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The configuration.
+    #[error(transparent)]
+    Configuration(#[from] Faults),
+    /// The journal.
+    #[error("state.path: the journal can't be read: {0}")]
+    Journal(#[from] rusqlite::Error),
+    /// Redis.
+    #[error("state.redis: {0}")]
+    Redis(#[from] redis::RedisError),
+}
+
+/// The month's table, ready to be printed.
+///
+/// # Errors
+/// The configuration is faulty, or the journal can't be read.
+pub async fn run(args: Args) -> Result<String, ReportError> {
+    let settings = Settings::load(&args.config)?;
+    let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+    let link = match &settings.state.redis {
+        Some(redis) => {
+            let link = RedisClient::new(&redis.main, &[])?;
+            link.keep(&tasks, stop.clone());
+            let mut up = link.watch();
+            let _ = tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await;
+            Some(link)
+        }
+        None => None,
+    };
+    let Statement { rows, is_complete } = ledger::report(&settings, args.month, link).await?;
+    stop.cancel();
+    let mut text = table(&rows);
+    if !is_complete {
+        text.push_str("\nRedis does not answer: this is what this node's journal holds, without the other nodes.\n");
+    }
+    Ok(text)
+}
+
+/// By team and route, with a sum for each team and for all; rupiah.
+fn table(rows: &[Row]) -> String {
+    let mut teams = BTreeMap::<&str, BTreeMap<&str, Counts>>::new();
+    for row in rows {
+        *teams.entry(&row.tenant).or_default().entry(&row.route).or_default() += row.counts;
+    }
+    let mut lines = vec![["tenant", "route"].into_iter().chain(Counts::NAMES).map(str::to_owned).collect()];
+    let line = |tenant: &str, route: &str, counts: &Counts| -> Vec<String> {
+        let numbers = counts.numbers().map(|number| number.to_string());
+        [tenant.to_owned(), route.to_owned()].into_iter().chain(numbers).collect()
+    };
+    let mut all = Counts::default();
+    for (tenant, routes) in &teams {
+        let mut sum = Counts::default();
+        for (route, counts) in routes {
+            lines.push(line(tenant, route, counts));
+            sum += *counts;
+        }
+        lines.push(line(tenant, "all", &sum));
+        all += sum;
+    }
+    lines.push(line("all", "all", &all));
+    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            // Names to the left, numbers to the right.
+            let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_sums_teams_and_all() {
+        let row = |tenant: &str, route: &str, requests, cost| Row {
+            day: "2026-11-25".to_owned(),
+            tenant: tenant.to_owned(),
+            route: route.to_owned(),
+            counts: Counts { requests, cost, ..Counts::default() },
+        };
+        let rows = [row("lending", "bank", 2, 1000), row("lending", "bank", 1, 0), row("lending", "ktp", 1, 1500)];
+        let expected = "\
+tenant   route  requests  upstream_calls  billable  unknown  hits  collapsed  shared  cost  saved
+lending  bank          3               0         0        0     0          0       0  1000      0
+lending  ktp           1               0         0        0     0          0       0  1500      0
+lending  all           4               0         0        0     0          0       0  2500      0
+all      all           4               0         0        0     0          0       0  2500      0
+";
+        assert_eq!(table(&rows), expected);
+    }
+}

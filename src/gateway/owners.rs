@@ -1,0 +1,207 @@
+//! Who owns which record: noted before an answer leaves, asked before a record is shown.
+//!
+//! Invariants: a team that was told an id owns it, durably, before it has the answer, or as soon as state can be written
+//! again; a record's newest reference is written soon after, for a hit must not wait for a disk each time; nothing that is
+//! held here for long tells a reference or an id.
+
+use super::Gateway;
+use crate::base::json_template::JsonTemplate;
+use crate::base::name::{AccountName, TenantName};
+use crate::cache::{Entry, Hit};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Tag;
+use crate::redis::client::Budget;
+use crate::state::{Copy, Made, Owner, Owning, State, StateError};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Mutex, mpsc, watch};
+
+/// Records whose owners need not be written again: a day's worth for a busy account, at some 100 bytes.
+const MOST_KNOWN: u64 = 500_000;
+/// Owners and newer references that wait to be written. What finds no room stays as it was before.
+const MOST_LATE: usize = 4096;
+/// Of those, what shares one transaction.
+const MOST_TOGETHER: usize = 256;
+/// How long state is left alone after it could not be written.
+const REST: Duration = Duration::from_secs(1);
+/// How long a look waits for references that are being written.
+const LATE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A team that asks about a record.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) tenant: TenantName,
+    pub(super) account: AccountName,
+    /// What Iluma's callbacks about the record are.
+    pub(super) kind: Option<CallbackType>,
+    /// When it asked.
+    pub(super) asked: SystemTime,
+}
+
+/// What is known of owners.
+#[derive(Debug)]
+pub(super) struct Owners {
+    state: State,
+    /// By team and id: the hash of the newest reference.
+    known: moka::sync::Cache<[u64; 2], Arc<AtomicU64>>,
+    hashes: [RandomState; 2],
+    late: mpsc::Sender<Owning>,
+    waiting: Mutex<mpsc::Receiver<Owning>>,
+    sent: AtomicU64,
+    written: watch::Sender<u64>,
+    /// What waits can't be written now: nobody waits for it.
+    stalled: AtomicBool,
+}
+
+impl Owners {
+    /// Owners in `state`, which forgets them after `retention`.
+    pub(super) fn new(state: State, retention: Duration) -> Self {
+        let (late, waiting) = mpsc::channel(MOST_LATE);
+        Self {
+            state,
+            // Who goes on asking is written down again in good time.
+            known: moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(retention / 2).build(),
+            hashes: [RandomState::new(), RandomState::new()],
+            late,
+            waiting: Mutex::new(waiting),
+            sent: AtomicU64::new(0),
+            written: watch::Sender::new(0),
+            stalled: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes what waits as it comes, and what can't be written again until it is.
+    pub(super) async fn keep(&self) {
+        let mut waiting = self.waiting.lock().await;
+        let mut group = Vec::new();
+        while waiting.recv_many(&mut group, MOST_TOGETHER).await > 0 {
+            let count = group.len() as u64;
+            while !group.is_empty() {
+                let outcomes = join_all(group.iter().map(|owning| self.state.own(owning.clone()))).await;
+                let mut outcomes = outcomes.into_iter();
+                group.retain(|_| outcomes.next() == Some(Err(StateError::Unavailable)));
+                self.stalled.store(!group.is_empty(), Ordering::Relaxed);
+                if !group.is_empty() {
+                    tracing::warn!(count = group.len(), "owners can't be written, and wait");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+            self.written.send_modify(|written| *written += count);
+        }
+    }
+
+    /// Makes the team an owner. Where that can't be written now the answer is worth no less, and it is written as soon as it
+    /// can be.
+    async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, awaits: bool, tags: &[Tag], redis: &Budget) {
+        let name =
+            self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
+        let newest = self.hashes[0].hash_one(reference);
+        let known = if awaits { None } else { self.known.get(&name) };
+        if known.as_ref().is_some_and(|known| known.swap(newest, Ordering::Relaxed) == newest) {
+            return;
+        }
+        let owning = Owning {
+            account: asker.account.clone(),
+            id: id.to_owned(),
+            tenant: asker.tenant.clone(),
+            reference: reference.map(Bytes::copy_from_slice),
+            kind: asker.kind,
+            awaits,
+            tags: tags.to_vec(),
+            asked: asker.asked,
+        };
+        if known.is_some() {
+            return self.write_late(owning);
+        }
+        // Most hits need none of this: on the heap it does not weigh on every request.
+        match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
+            Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
+            Some(Err(error @ StateError::Refused)) => tracing::warn!(%error, "an owner was not written"),
+            // It may have been done: to do it again changes nothing.
+            Some(Err(StateError::Unavailable)) | None => self.write_late(owning),
+        }
+    }
+
+    fn write_late(&self, owning: Owning) {
+        match self.late.try_send(owning) {
+            Ok(()) => drop(self.sent.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => tracing::warn!("an owner or its newer reference is lost: too many wait to be written"),
+        }
+    }
+
+    /// Waits for state no longer than a request may wait for Redis, if that is where state is.
+    async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
+        match self.state {
+            State::Sqlite(_) => Some(work.await),
+            State::Redis(_) => redis.wait(work).await,
+        }
+    }
+
+    /// As [`of`](Self::of), within what a request may wait for Redis.
+    pub(super) async fn told(
+        &self,
+        tenant: &TenantName,
+        account: &AccountName,
+        id: &str,
+        redis: &Budget,
+    ) -> Result<(Option<Owner>, bool), StateError> {
+        self.within(redis, self.of(tenant, account, id)).await.unwrap_or(Err(StateError::Unavailable))
+    }
+
+    /// The team's part in a record, and whether anybody else is known to own it.
+    pub(super) async fn of(
+        &self,
+        tenant: &TenantName,
+        account: &AccountName,
+        id: &str,
+    ) -> Result<(Option<Owner>, bool), StateError> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        if !self.stalled.load(Ordering::Relaxed) {
+            let mut written = self.written.subscribe();
+            let _ = tokio::time::timeout(LATE_PATIENCE, written.wait_for(|written| *written >= sent)).await;
+        }
+        let owners = self.state.owners(account, id).await?;
+        let others = owners.iter().any(|owner| owner.tenant != *tenant);
+        Ok((owners.into_iter().find(|owner| owner.tenant == *tenant), others))
+    }
+}
+
+impl Gateway {
+    /// Makes the team an owner of what its own question, or one that it shared, was answered with.
+    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag], redis: &Budget) {
+        self.owners.own(asker, id, reference, true, tags, redis).await;
+    }
+
+    /// Makes the team an owner of what it was answered with from the cache; the callback that a call would have caused is
+    /// made here.
+    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
+        let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
+        self.owners.own(asker, id, reference, *pending, tags, redis).await;
+        if *pending {
+            return;
+        }
+        if let Some(kind) = asker.kind
+            && self.callbacks.may_listen(&asker.tenant)
+        {
+            let (tenant, reference, body) =
+                (asker.tenant.clone(), reference.map(Bytes::copy_from_slice), body.with(reference));
+            let copy = Copy { tenant, reference, body };
+            let (account, id) = (asker.account.clone(), id.to_string());
+            self.callbacks.hit(Made { account, id, kind, copy, tags: tags.to_vec() });
+        }
+    }
+}
+
+/// Upstream's id in an answer, if it has one.
+pub(super) fn id_of(body: &JsonTemplate) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        id: String,
+    }
+    serde_json::from_slice::<Id>(&body.with(None)).ok().map(|Id { id }| id)
+}

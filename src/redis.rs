@@ -1,0 +1,3 @@
+//! The way to Redis.
+
+pub mod client;

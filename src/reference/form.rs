@@ -1,0 +1,154 @@
+//! Form questions (`application/x-www-form-urlencoded`), and queries, which are written alike.
+
+use super::prefix::{InsertPoint, Named, named, reference_json};
+use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
+use bytes::Bytes;
+use percent_encoding::percent_decode;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Parses a form. Its values count as strings, so it asks the same question as the JSON object with these strings.
+pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+    let (mut canonical, mut own) = (Canonical::new(), None);
+    for pair in pairs(body) {
+        let (name, value) = (decode(&body[pair.name.clone()])?, decode(&body[pair.value.clone()])?);
+        if pair.is_reference(body, &name)? {
+            if own.replace((pair, reference_json(&value))).is_some() {
+                return Err(BodyError::Reference);
+            }
+        } else {
+            let value = match value {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            };
+            canonical.push(name, Value(Tag::String, value));
+        }
+    }
+    let (parameters, duplicate) = canonical.finish();
+    let (place, reference) = placed(body, own);
+    Ok(Question {
+        parameters,
+        reference,
+        ambiguity: duplicate.then_some(Ambiguity::DuplicateMember),
+        place: Some(place),
+    })
+}
+
+/// Where in a query the seal goes, and the caller's reference as JSON text. What else stands in it is upstream's to
+/// judge.
+pub(super) fn query(query: &Bytes) -> Result<(InsertPoint, Option<Bytes>), BodyError> {
+    let mut own = None;
+    for pair in pairs(query) {
+        let name = decode(&query[pair.name.clone()]).map_err(|_| BodyError::Reference)?;
+        if pair.is_reference(query, &name)? {
+            let value = decode(&query[pair.value.clone()]).map_err(|_| BodyError::Reference)?;
+            let reference = reference_json(&value);
+            if own.replace((pair, reference)).is_some() {
+                return Err(BodyError::Reference);
+            }
+        }
+    }
+    Ok(placed(query, own))
+}
+
+fn placed(whole: &Bytes, own: Option<(Pair, Bytes)>) -> (InsertPoint, Option<Bytes>) {
+    let Some((pair, reference)) = own else {
+        let lead = if matches!(whole[..], [] | [.., b'&']) { "reference_id=" } else { "&reference_id=" };
+        return (InsertPoint::absent(whole, whole.len()..whole.len(), lead, "%3A"), None);
+    };
+    // A name alone has its value, which is none, where it ends.
+    let open = if pair.name.end == pair.value.start { "=" } else { "" };
+    (InsertPoint::given(whole, pair.value.start, open, "%3A"), Some(reference))
+}
+
+/// Where a pair's name and value stand, encoded.
+struct Pair {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
+    let mut next = 0;
+    let pieces = whole.split(|b| *b == b'&').map(move |piece| {
+        let (from, end) = (next, next + piece.len());
+        next = end + 1;
+        let equals = memchr::memchr(b'=', piece).map_or(end, |at| from + at);
+        Pair { name: from..equals, value: (equals + 1).min(end)..end }
+    });
+    pieces.filter(|pair| pair.name.start < pair.value.end)
+}
+
+impl Pair {
+    /// Whether this is the reference, by its decoded name.
+    fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
+        // Some servers take a semicolon for a separator, too.
+        let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);
+        let hidden = others.any(|piece| {
+            let name = piece.split(|b| *b == b'=').next().unwrap_or_default();
+            named(&loosely(name)) != Named::Other
+        });
+        match named(name) {
+            _ if hidden => Err(BodyError::Reference),
+            Named::Ambiguous => Err(BodyError::Reference),
+            Named::Reference => Ok(true),
+            Named::Other => Ok(false),
+        }
+    }
+}
+
+/// Decodes as the most patient of servers would.
+pub(super) fn loosely(piece: &[u8]) -> String {
+    let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    percent_decode(&spaced).decode_utf8_lossy().into_owned()
+}
+
+/// Decodes strictly: replacing what is no UTF-8 would give two questions one meaning.
+fn decode(piece: &[u8]) -> Result<Cow<'_, str>, BodyError> {
+    let broken = |at: usize| !piece.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
+    if memchr::memchr_iter(b'%', piece).any(broken) {
+        return Err(BodyError::Malformed);
+    }
+    if !piece.contains(&b'+') {
+        return percent_decode(piece).decode_utf8().map_err(|_| BodyError::Malformed);
+    }
+    let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    let text = percent_decode(&spaced).decode_utf8().map_err(|_| BodyError::Malformed)?;
+    Ok(Cow::Owned(text.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(body: &[u8]) -> Result<Question, BodyError> {
+        question(&Bytes::copy_from_slice(body))
+    }
+
+    #[test]
+    fn members_are_decoded_and_sorted() {
+        let question = parse(b"b=2&a=1+%2B&&reference_id=x%22y").unwrap();
+        assert_eq!(question.parameters, parse(b"a=1%20%2b&b=%32").unwrap().parameters);
+        assert_eq!(question.reference.as_deref(), Some(&br#""x\"y""#[..]));
+        assert_eq!(question.ambiguity, None);
+        assert_eq!(parse(b"a=1&a=1").unwrap().ambiguity, Some(Ambiguity::DuplicateMember));
+        assert_eq!(parse(b"a").unwrap().parameters, parse(b"a=").unwrap().parameters);
+    }
+
+    #[test]
+    fn what_cannot_be_read_exactly_is_refused() {
+        for bad in [&b"a=%"[..], b"a=%4", b"a=%zz", b"a=\xff", b"a=%ff", b"%c3=1"] {
+            assert_eq!(parse(bad), Err(BodyError::Malformed), "{bad:?}");
+        }
+        for bad in [&b"reference_id=a&reference_id=b"[..], b"reference_id[]=a", b"reference_id%5B0%5D=a"] {
+            assert_eq!(parse(bad), Err(BodyError::Reference), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = question(&body.into());
+        }
+    }
+}

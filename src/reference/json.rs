@@ -1,0 +1,223 @@
+//! JSON questions, read without losing a digit or a duplicate.
+
+use super::prefix::{InsertPoint, REFERENCE};
+use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
+use crate::base::json::{Items, Members, span};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+/// Real questions are flat; this much nesting is followed before the cache is left out of it.
+const DEEPEST: usize = 16;
+
+/// Parses one JSON object.
+pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+    let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
+    let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+    let (mut canonical, mut own, mut ambiguity) = (Canonical::new(), None, None);
+    // Where one more member goes, and what leads to it.
+    let mut end = (text.find('{').map_or(0, |at| at + 1), r#""reference_id":""#);
+    for (name, value) in members {
+        end = (span(text, value.get()).end, r#","reference_id":""#);
+        if name == REFERENCE {
+            let given = (reference(value.get(), body)?, span(text, value.get()));
+            if own.replace(given).is_some() {
+                return Err(BodyError::Reference);
+            }
+            continue;
+        }
+        // Some servers ignore case.
+        if name.eq_ignore_ascii_case(REFERENCE) {
+            return Err(BodyError::Reference);
+        }
+        canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
+    }
+    let (parameters, duplicate) = canonical.finish();
+    let ambiguity = if duplicate { Some(Ambiguity::DuplicateMember) } else { ambiguity };
+    let (reference, place) = match own {
+        Some((Some(reference), at)) => (Some(reference), InsertPoint::given(body, at.start + 1, "", ":")),
+        Some((None, null)) => (None, InsertPoint::absent(body, null, "\"", ":\"")),
+        None => (None, InsertPoint::absent(body, end.0..end.0, end.1, ":\"")),
+    };
+    Ok(Question { parameters, reference, ambiguity, place: Some(place) })
+}
+
+/// The reference as upstream would write it, as a slice of `body` where it stands so already.
+fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
+    match value.as_bytes() {
+        b"null" => Ok(None),
+        [b'"', ..] if !value.contains('\\') => Ok(Some(body.slice_ref(value.as_bytes()))),
+        [b'"', ..] => {
+            let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
+            serde_json::to_vec(&text).map(|json| Some(json.into())).map_err(|_| BodyError::Malformed)
+        }
+        _ => Err(BodyError::Reference),
+    }
+}
+
+/// One value. Numbers stay as they are written: `1.0` is not `1`, and no digit is lost.
+fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Value<'a>, BodyError> {
+    let bytes = text.as_bytes();
+    let value = match bytes.first() {
+        Some(b'"') if !text.contains('\\') => Value(Tag::String, Cow::Borrowed(&bytes[1..bytes.len() - 1])),
+        Some(b'"') => {
+            let text: String = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+            Value(Tag::String, Cow::Owned(text.into_bytes()))
+        }
+        Some(b'{' | b'[') if depth == 0 => {
+            *ambiguity = Some(Ambiguity::Nesting);
+            Value(Tag::Object, Cow::Borrowed(&[]))
+        }
+        Some(b'{') => {
+            let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+            let mut canonical = Canonical::new();
+            for (name, value) in members {
+                canonical.push(name, value_of(value.get(), depth - 1, ambiguity)?);
+            }
+            let (members, duplicate) = canonical.finish();
+            if duplicate {
+                *ambiguity = Some(Ambiguity::DuplicateMember);
+            }
+            Value(Tag::Object, Cow::Owned(members))
+        }
+        Some(b'[') => {
+            let Items(items) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
+            let mut encoded = Vec::new();
+            for item in items {
+                value_of(item.get(), depth - 1, ambiguity)?.put(&mut encoded);
+            }
+            Value(Tag::Array, Cow::Owned(encoded))
+        }
+        Some(b'-' | b'0'..=b'9') => Value(Tag::Number, Cow::Borrowed(bytes)),
+        _ => Value(Tag::Literal, Cow::Borrowed(bytes)),
+    };
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(body: &str) -> Result<Question, BodyError> {
+        question(&Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    fn parameters(body: &str) -> Vec<u8> {
+        parse(body).unwrap().parameters
+    }
+
+    #[test]
+    fn questions_are_equal_exactly_if_they_mean_the_same() {
+        let base = parameters(r#"{"bank_code":"BCA","bank_account_number":"123"}"#);
+        for same in [
+            r#" { "bank_account_number" : "123" , "bank_code" : "BCA" } "#,
+            r#"{"bank_code":"\u0042CA","bank_account_number":"123"}"#,
+            r#"{"bank\u005fcode":"BCA","bank_account_number":"123","reference_id":"x"}"#,
+            r#"{"reference_id":null,"bank_code":"BCA","bank_account_number":"123"}"#,
+        ] {
+            assert_eq!(parameters(same), base, "{same}");
+        }
+        for other in [
+            r#"{"bank_code":"BCA","bank_account_number":123}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"0123"}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"123","x":1}"#,
+            r#"{"bank_code":"BCA","bank_account_number":"123","x":null}"#,
+            r#"{"bank_code":"BC","Abank_account_number":"123"}"#,
+            r#"{"bank_code":"BCA","bank_account_number":["123"]}"#,
+            r#"{"bank_code":"bca","bank_account_number":"123"}"#,
+        ] {
+            assert_ne!(parameters(other), base, "{other}");
+        }
+        // More digits than a double holds.
+        assert_ne!(parameters(r#"{"n":12345678901234567890}"#), parameters(r#"{"n":12345678901234567891}"#));
+        assert_ne!(parameters(r#"{"n":true}"#), parameters(r#"{"n":"true"}"#));
+        assert_eq!(parameters(r#"{"n":{"a":1,"b":[2]}}"#), parameters(r#"{"n":{ "b":[ 2 ],"a":1}}"#));
+        assert_ne!(parameters(r#"{"n":[1,23]}"#), parameters(r#"{"n":[12,3]}"#));
+    }
+
+    #[test]
+    fn the_reference_is_taken_out_as_upstream_would_write_it() {
+        for (body, reference) in [
+            (r#"{"reference_id":"foo123"}"#, Some(r#""foo123""#)),
+            (r#"{"reference_id":"a\u0041\"\n"}"#, Some(r#""aA\"\n""#)),
+            (r#"{"reference_id":""}"#, Some(r#""""#)),
+            (r#"{"reference_id":null}"#, None),
+            (r"{}", None),
+        ] {
+            assert_eq!(parse(body).unwrap().reference.as_deref(), reference.map(str::as_bytes), "{body}");
+        }
+        for bad in [
+            r#"{"reference_id":1}"#,
+            r#"{"reference_id":["a"]}"#,
+            r#"{"reference_id":"a","reference_id":"a"}"#,
+            r#"{"reference_id":null,"reference_id":"a"}"#,
+            r#"{"reference_id":"a","reference\u005fid":"b"}"#,
+        ] {
+            assert_eq!(parse(bad), Err(BodyError::Reference), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_has_two_meanings_is_marked() {
+        for body in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"\u0062":2}]}"#] {
+            assert_eq!(parse(body).unwrap().ambiguity, Some(Ambiguity::DuplicateMember), "{body}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(parse(&deep).unwrap().ambiguity, Some(Ambiguity::Nesting));
+        assert_eq!(parse(r#"{"a":[[[1]]]}"#).unwrap().ambiguity, None);
+    }
+
+    #[test]
+    fn what_is_not_one_object_is_malformed() {
+        for bad in [
+            "",
+            "[]",
+            "1",
+            "\"x\"",
+            "{",
+            "{}x",
+            "{a:1}",
+            "{\"a\":1,}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":01}",
+            "\u{feff}{}",
+        ] {
+            assert_eq!(parse(bad), Err(BodyError::Malformed), "{bad}");
+        }
+        assert_eq!(question(&Bytes::from_static(b"{\"a\":\"\xff\"}")), Err(BodyError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = question(&body.into());
+        }
+
+        #[test]
+        fn order_and_spaces_do_not_matter(
+            mut members in proptest::collection::btree_map("[a-z]{1,6}", "[ -~]{0,12}", 0..6),
+            swap in any::<bool>(),
+        ) {
+            members.remove("reference_id");
+            let mut pairs: Vec<_> = members.iter().collect();
+            let write = |pairs: &[(&String, &String)], gap: &str| {
+                let member = |(n, v): &(&String, &String)| format!("{gap}{}:{gap}{}", serde_json::json!(n), serde_json::json!(v));
+                format!("{{{}}}", pairs.iter().map(member).collect::<Vec<_>>().join(","))
+            };
+            let first = parameters(&write(&pairs, ""));
+            let by = pairs.len().min(1);
+            if swap { pairs.reverse() } else { pairs.rotate_left(by) }
+            prop_assert_eq!(first, parameters(&write(&pairs, " ")));
+        }
+
+        /// Lengths stand before the parts, so no two different flat questions meet.
+        #[test]
+        fn different_questions_have_different_encodings(
+            a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),
+            b in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),
+        ) {
+            let encode = |m: &std::collections::BTreeMap<String, String>| parameters(&serde_json::to_string(m).unwrap());
+            prop_assert_eq!(a == b, encode(&a) == encode(&b));
+        }
+    }
+}

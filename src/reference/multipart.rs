@@ -1,0 +1,1071 @@
+//! Multipart bodies (RFC 7578), sealed as they stream.
+//!
+//! Invariants: every byte passes as it came but for the value of the one part named `reference_id` (and its length, where
+//! the part declares one); what is held never exceeds a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference
+//! ([`LARGEST_REFERENCE`]); a body is passed to its end only if it has one reading. So whatever parsers are known to
+//! disagree about is an error here and no guess: preambles, bare line ends before a boundary, padding behind one, folded
+//! or doubled fields, escaped quotes, `name*`.
+
+use super::BodyError;
+use super::prefix::{Named, REFERENCE, ReferencePrefix, ReferencePrefixes, named, reference_json};
+use crate::base::json_template::{Absent, join};
+use bytes::{Buf as _, Bytes};
+use memchr::memmem::{self, Finder};
+use percent_encoding::percent_decode;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// The largest head of a part: browsers' are a few hundred bytes, a long file name in UTF-8 has room in it.
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// The largest reference: JSON bodies, whole, are bounded by 1 MiB; here it is held while a file may be under way.
+const LARGEST_REFERENCE: usize = 4 << 10;
+
+/// The most parts: Iluma's forms have up to five.
+const MOST_PARTS: usize = 128;
+
+/// What separates the parts of a multipart body.
+#[derive(Debug, Clone)]
+pub struct Boundary {
+    /// `--` and the boundary.
+    delimiter: Box<[u8]>,
+}
+
+impl Boundary {
+    /// Reads a content type; none if it is not `multipart/form-data` with exactly one boundary of 1 to 70 characters
+    /// (RFC 2046, section 5.1.1), or names a charset other than UTF-8. Spaces in a boundary are allowed there, but not
+    /// everywhere.
+    #[must_use]
+    pub fn of(content_type: &[u8]) -> Option<Self> {
+        let end = content_type.iter().position(|b| *b == b';')?;
+        if !content_type[..end].trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
+            return None;
+        }
+        let mut boundary = None;
+        for parameter in parameters(&content_type[end..])? {
+            let Parameter { name, value } = parameter;
+            if name.eq_ignore_ascii_case(b"boundary") {
+                let fits = (1..=70).contains(&value.len()) && value.iter().copied().all(is_boundary);
+                if !fits || boundary.replace(value).is_some() {
+                    return None;
+                }
+            } else if starts_with_ignoring_case(name, b"boundary*")
+                || (name.eq_ignore_ascii_case(b"charset")
+                    && !value.eq_ignore_ascii_case(b"utf-8")
+                    && !value.eq_ignore_ascii_case(b"utf8"))
+            {
+                return None;
+            }
+        }
+        Some(Self { delimiter: [b"--", boundary?].concat().into() })
+    }
+}
+
+/// What is done with the reference.
+enum Task {
+    /// It is sealed; if there is none, as [`Absent`] says.
+    ReferencePrefix(ReferencePrefix, Absent),
+    /// It is looked at, so that it has no other team's seal.
+    Watch(ReferencePrefix, ReferencePrefixes),
+}
+
+/// Where in the body the next byte stands.
+enum State {
+    /// Before the first delimiter.
+    Start,
+    /// In a part's head.
+    Head,
+    /// In a part that passes; `fresh` if right behind its head.
+    Part { fresh: bool },
+    /// In the reference, which waits with its head for its end.
+    Reference { fresh: bool, head: Head },
+    /// Right behind the closing delimiter.
+    Closed,
+    /// Behind it and its line end.
+    Epilogue,
+}
+
+/// Passes a multipart body on, piece by piece.
+pub(super) struct Rewriter {
+    delimiter: Finder<'static>,
+    task: Task,
+    state: State,
+    /// What may become a delimiter; a copy, which keeps no chunk alive.
+    held: Vec<u8>,
+    head: Vec<u8>,
+    value: Vec<u8>,
+    parts: usize,
+    reference: Option<String>,
+}
+
+impl Rewriter {
+    pub(super) fn seal(boundary: &Boundary, seal: ReferencePrefix, absent: Absent) -> Self {
+        Self::new(boundary, Task::ReferencePrefix(seal, absent))
+    }
+
+    pub(super) fn watch(boundary: &Boundary, own: ReferencePrefix, seals: ReferencePrefixes) -> Self {
+        Self::new(boundary, Task::Watch(own, seals))
+    }
+
+    fn new(boundary: &Boundary, task: Task) -> Self {
+        let delimiter = Finder::new(&boundary.delimiter).into_owned();
+        let (held, head, value) = (Vec::new(), Vec::new(), Vec::new());
+        Self { delimiter, task, state: State::Start, held, head, value, parts: 0, reference: None }
+    }
+
+    /// The caller's reference as JSON text, once the whole body has passed.
+    pub(super) fn reference(&self) -> Option<Bytes> {
+        self.reference.as_deref().map(reference_json)
+    }
+
+    /// Whether what goes out is longer, or shorter, than what comes in.
+    pub(super) const fn changes_length(&self) -> bool {
+        matches!(self.task, Task::ReferencePrefix(..))
+    }
+
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len() + self.head.len() + self.value.len()
+    }
+
+    /// Takes what came and puts what may pass to `out`. After an error nothing more may pass, neither what this call put
+    /// there.
+    pub(super) fn feed(&mut self, chunk: Bytes, out: &mut Pieces) -> Result<(), BodyError> {
+        let mut data = if self.held.is_empty() { chunk } else { join(&[&std::mem::take(&mut self.held), &chunk]) };
+        while !data.is_empty() {
+            match &mut self.state {
+                State::Start => {
+                    // Some clients begin with a line end, which is not a preamble yet.
+                    let lead = if data.starts_with(b"\r") { 2 } else { 0 };
+                    let delimiter = self.delimiter.needle();
+                    let whole = join(&[&b"\r\n"[..lead], delimiter]);
+                    if !data.starts_with(&whole[..whole.len().min(data.len())]) {
+                        return Err(BodyError::Malformed);
+                    }
+                    if data.len() < whole.len() + 2 {
+                        self.held = data.to_vec();
+                        return Ok(());
+                    }
+                    out.push(data.split_to(lead));
+                    self.delimiter(&mut data, 0, out)?;
+                }
+                State::Head => self.head(&mut data, out)?,
+                State::Part { fresh } | State::Reference { fresh, .. } => {
+                    let (found, passes) = match find(&self.delimiter, &data, *fresh)? {
+                        Found::Delimiter(at) => (true, at),
+                        Found::Nothing { passes } => (false, passes),
+                    };
+                    *fresh &= passes == 0;
+                    let passed = data.split_to(passes);
+                    if matches!(self.state, State::Part { .. }) {
+                        out.push(passed);
+                    } else {
+                        self.value.extend_from_slice(&passed);
+                        if self.value.len() > LARGEST_REFERENCE {
+                            return Err(BodyError::Reference);
+                        }
+                    }
+                    // What follows a delimiter tells whether it closes.
+                    if !found || data.len() < 2 + self.delimiter.needle().len() + 2 {
+                        self.held = data.to_vec();
+                        return Ok(());
+                    }
+                    self.end_part(out)?;
+                    self.delimiter(&mut data, 2, out)?;
+                }
+                State::Closed => {
+                    if data == b"\r"[..] {
+                        self.held = data.to_vec();
+                        return Ok(());
+                    }
+                    if !data.starts_with(b"\r\n") {
+                        return Err(BodyError::Malformed);
+                    }
+                    out.push(data.split_to(2));
+                    self.state = State::Epilogue;
+                }
+                State::Epilogue => match self.task {
+                    // RFC 2046 has it ignored; what does not arrive is ignored by all.
+                    Task::ReferencePrefix(..) => return Ok(()),
+                    // Here the length stays as it was declared.
+                    Task::Watch(..) => return Err(BodyError::Malformed),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The body is at its end.
+    pub(super) fn finish(&self) -> Result<(), BodyError> {
+        let whole = matches!(self.state, State::Closed | State::Epilogue) && self.held.is_empty();
+        whole.then_some(()).ok_or(BodyError::Malformed)
+    }
+
+    /// Passes a delimiter at the beginning of `data`, behind `lead` bytes of line end.
+    fn delimiter(&mut self, data: &mut Bytes, lead: usize, out: &mut Pieces) -> Result<(), BodyError> {
+        let end = lead + self.delimiter.needle().len();
+        match data.get(end..end + 2) {
+            Some(b"\r\n") => {
+                self.parts += 1;
+                if self.parts > MOST_PARTS {
+                    return Err(BodyError::Malformed);
+                }
+                self.state = State::Head;
+            }
+            Some(b"--") => {
+                if let (Task::ReferencePrefix(seal, Absent::Insert), None) = (&self.task, &self.reference) {
+                    self.append(seal, lead, out);
+                }
+                self.state = State::Closed;
+            }
+            // A boundary that goes on is another one to some, and padded the same to some.
+            _ => return Err(BodyError::Malformed),
+        }
+        out.push(data.split_to(end + 2));
+        Ok(())
+    }
+
+    /// Puts a part with the bare seal ahead of the closing delimiter, which has `lead` bytes of line end.
+    fn append(&self, seal: &ReferencePrefix, lead: usize, out: &mut Pieces) {
+        const HEAD: &[u8] = b"\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\n";
+        let end_of_line = b"\r\n";
+        let (before, behind) = end_of_line.split_at(lead);
+        out.push(join(&[before, self.delimiter.needle(), HEAD, seal.name().as_bytes(), b":", behind]));
+    }
+
+    /// Gathers a part's head, and begins its body.
+    fn head(&mut self, data: &mut Bytes, out: &mut Pieces) -> Result<(), BodyError> {
+        const END: &[u8] = b"\r\n\r\n";
+        let before = self.head.len();
+        let more = data.len().min(LARGEST_HEAD - before);
+        self.head.extend_from_slice(&data[..more]);
+        // The end may straddle what came and what comes.
+        let from = before.saturating_sub(END.len() - 1);
+        let Some(at) = memmem::find(&self.head[from..], END) else {
+            data.advance(more);
+            return if self.head.len() == LARGEST_HEAD { Err(BodyError::Malformed) } else { Ok(()) };
+        };
+        let end = from + at + END.len();
+        self.head.truncate(end);
+        data.advance(end - before);
+        let head = Head::parse(&self.head[..end - END.len()])?;
+        self.state = if head.is_reference {
+            if self.reference.is_some() {
+                return Err(BodyError::Reference);
+            }
+            State::Reference { fresh: true, head }
+        } else {
+            out.push(std::mem::take(&mut self.head).into());
+            State::Part { fresh: true }
+        };
+        Ok(())
+    }
+
+    /// Passes the reference, sealed, if that is the part that ended.
+    fn end_part(&mut self, out: &mut Pieces) -> Result<(), BodyError> {
+        let State::Reference { head, .. } = &self.state else { return Ok(()) };
+        let value = String::from_utf8(std::mem::take(&mut self.value)).map_err(|_| BodyError::Reference)?;
+        if head.must_be_ascii && !value.is_ascii() {
+            return Err(BodyError::Reference);
+        }
+        let text = std::mem::take(&mut self.head);
+        let declared = head.length.clone().map(|at| (std::str::from_utf8(&text[at.clone()]), at));
+        if declared.as_ref().is_some_and(|(length, _)| length.ok().and_then(|l| l.parse().ok()) != Some(value.len())) {
+            return Err(BodyError::Reference);
+        }
+        match (&self.task, declared) {
+            (Task::Watch(own, seals), _) => {
+                if seals.is_foreign(own, &value) {
+                    return Err(BodyError::Foreign);
+                }
+                out.push(join(&[&text, value.as_bytes()]));
+            }
+            (Task::ReferencePrefix(seal, _), declared) => {
+                let length = value.len() + seal.name().len() + 1;
+                let (before, length, behind) = match declared {
+                    Some((_, at)) => (&text[..at.start], length.to_string(), &text[at.end..]),
+                    None => (&text[..], String::new(), &text[..0]),
+                };
+                out.push(join(&[before, length.as_bytes(), behind, seal.name().as_bytes(), b":", value.as_bytes()]));
+            }
+        }
+        self.reference = Some(value);
+        Ok(())
+    }
+}
+
+enum Found {
+    /// One begins with its line end here. What comes behind it may not be there yet.
+    Delimiter(usize),
+    /// So many bytes are no part of one.
+    Nothing { passes: usize },
+}
+
+/// Looks for a delimiter in the body of a part. Nothing was passed of it yet if it is `fresh`.
+fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyError> {
+    let delimiter = finder.needle();
+    // Right behind the head, whose line end some count as the delimiter's.
+    if fresh && data.starts_with(delimiter) {
+        return Err(BodyError::Malformed);
+    }
+    let mut from = 0;
+    while let Some(at) = finder.find(&data[from..]).map(|at| from + at) {
+        match &data[..at] {
+            [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
+            // Half a line end is a whole one to some.
+            [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
+            // No other one begins in it, as there is no line end in it.
+            _ => from = at + delimiter.len(),
+        }
+    }
+    if fresh && delimiter.starts_with(data) {
+        return Ok(Found::Nothing { passes: 0 });
+    }
+    // The longest end that may be the beginning of a delimiter with its line end, or with half of one.
+    let earliest = data.len().saturating_sub(delimiter.len() + 1);
+    let begins = |at: usize| match &data[at..] {
+        [b'\r', b'\n', rest @ ..] | [b'\r' | b'\n', rest @ ..] => delimiter.starts_with(rest),
+        _ => false,
+    };
+    Ok(Found::Nothing { passes: (earliest..data.len()).find(|at| begins(*at)).unwrap_or(data.len()) })
+}
+
+/// What a part's head says, as far as it matters.
+#[derive(Default)]
+struct Head {
+    is_reference: bool,
+    /// Where the digits of its content length stand.
+    length: Option<Range<usize>>,
+    /// The reference is in a charset that agrees with UTF-8 on ASCII alone.
+    must_be_ascii: bool,
+}
+
+impl Head {
+    /// Parses the fields of a part, without the empty line.
+    fn parse(text: &[u8]) -> Result<Self, BodyError> {
+        let (mut disposition, mut kind, mut encoding, mut length) = (None, None, None, None);
+        let mut start = 0;
+        for line in lines(text) {
+            // Bare line ends, NUL and the like; a line that begins with space continues the one before it.
+            if line.iter().any(|b| (b.is_ascii_control() && *b != b'\t') || *b == 0x7f) {
+                return Err(BodyError::Malformed);
+            }
+            let colon = line.iter().position(|b| *b == b':').ok_or(BodyError::Malformed)?;
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            if name.is_empty() || !name.iter().copied().all(is_token) {
+                return Err(BodyError::Malformed);
+            }
+            let lead = value.len() - value.trim_ascii_start().len();
+            let value = value.trim_ascii();
+            let field = Some((value, start + colon + 1 + lead));
+            let twice = if name.eq_ignore_ascii_case(b"content-disposition") {
+                disposition.replace(field).is_some()
+            } else if name.eq_ignore_ascii_case(b"content-type") {
+                kind.replace(field).is_some()
+            } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
+                encoding.replace(field).is_some()
+            } else if name.eq_ignore_ascii_case(b"content-length") {
+                length.replace(field).is_some()
+            } else {
+                false
+            };
+            if twice {
+                return Err(BodyError::Malformed);
+            }
+            start += line.len() + 2;
+        }
+        let kind = kind.flatten().map(|(value, _)| value);
+        // Parts within a part (RFC 7578, section 4.3, deprecates them) could name the reference, too.
+        if kind.is_some_and(|kind| starts_with_ignoring_case(kind, b"multipart/")) {
+            return Err(BodyError::Malformed);
+        }
+        let (disposition, _) = disposition.flatten().ok_or(BodyError::Malformed)?;
+        let disposition = Disposition::parse(disposition)?;
+        if !disposition.is_reference {
+            return Ok(Self::default());
+        }
+        let plain =
+            |encoding: &[u8]| [&b"7bit"[..], b"8bit", b"binary"].iter().any(|p| encoding.eq_ignore_ascii_case(p));
+        if !disposition.alone || encoding.flatten().is_some_and(|(encoding, _)| !plain(encoding)) {
+            return Err(BodyError::Reference);
+        }
+        let must_be_ascii = match kind.map(is_utf8) {
+            None | Some(Some(true)) => false,
+            Some(Some(false)) => true,
+            Some(None) => return Err(BodyError::Reference),
+        };
+        let length = match length.flatten() {
+            Some((digits, at)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
+                Some(at..at + digits.len())
+            }
+            Some(_) => return Err(BodyError::Reference),
+            None => None,
+        };
+        Ok(Self { is_reference: true, length, must_be_ascii })
+    }
+}
+
+/// Splits at CRLF alone.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = memmem::find(text, b"\r\n");
+        rest = end.map(|end| &text[end + 2..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+/// Whether the text of a part of this type is UTF-8, or in a charset that is the same on ASCII; none if it is neither, or
+/// no text: some servers take other types for files. Some clients call every text JSON.
+fn is_utf8(kind: &[u8]) -> Option<bool> {
+    let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
+    let essence = kind[..end].trim_ascii();
+    if !essence.eq_ignore_ascii_case(b"text/plain") && !essence.eq_ignore_ascii_case(b"application/json") {
+        return None;
+    }
+    let mut utf8 = true;
+    for Parameter { name, value } in parameters(&kind[end..])? {
+        if name.eq_ignore_ascii_case(b"charset") {
+            utf8 &= value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"utf8");
+            if !is_like_ascii(value) {
+                return None;
+            }
+        }
+    }
+    Some(utf8)
+}
+
+/// Whether a charset has ASCII's characters where ASCII has them.
+pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
+    let known: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"windows-1252"];
+    known.iter().any(|known| charset.eq_ignore_ascii_case(known))
+}
+
+/// What a content disposition says.
+struct Disposition {
+    is_reference: bool,
+    /// It has a name and nothing else.
+    alone: bool,
+}
+
+impl Disposition {
+    fn parse(value: &[u8]) -> Result<Self, BodyError> {
+        let end = value.iter().position(|b| *b == b';').ok_or(BodyError::Malformed)?;
+        if !value[..end].trim_ascii().eq_ignore_ascii_case(b"form-data") {
+            return Err(BodyError::Malformed);
+        }
+        let parameters = parameters(&value[end..]).ok_or(BodyError::Malformed)?;
+        // The name comes first: who looks for `name=` without reading the rest must not find another.
+        let (first, others) = parameters.split_first().ok_or(BodyError::Malformed)?;
+        if !first.name.eq_ignore_ascii_case(b"name") {
+            return Err(BodyError::Malformed);
+        }
+        let name = std::str::from_utf8(first.value).map_err(|_| BodyError::Malformed)?;
+        // Escapes that some undo, and encoded words (RFC 2047).
+        if name.contains('\\') || name.contains("=?") {
+            return Err(BodyError::Malformed);
+        }
+        let is_reference = match (named(name), named(&percent_decode(name.as_bytes()).decode_utf8_lossy())) {
+            (Named::Reference, _) => true,
+            (Named::Ambiguous, _) | (_, Named::Reference | Named::Ambiguous) => return Err(BodyError::Reference),
+            (Named::Other, Named::Other) => false,
+        };
+        // Its value is the charset of all others (RFC 7578, section 4.6).
+        if name.eq_ignore_ascii_case("_charset_") {
+            return Err(BodyError::Malformed);
+        }
+        for (index, parameter) in others.iter().enumerate() {
+            let same = |other: &Parameter<'_>| other.name.eq_ignore_ascii_case(parameter.name);
+            if same(first)
+                || starts_with_ignoring_case(parameter.name, b"name*")
+                || others[..index].iter().any(same)
+                || hides_reference(parameter.value)
+            {
+                return Err(BodyError::Malformed);
+            }
+        }
+        Ok(Self { is_reference, alone: others.is_empty() })
+    }
+}
+
+/// Whether who splits at every semicolon would find the reference's name in a value.
+fn hides_reference(value: &[u8]) -> bool {
+    value.contains(&b'=') && memmem::find(&value.to_ascii_lowercase(), REFERENCE.as_bytes()).is_some()
+}
+
+/// A parameter of a field, without the quotes of its value.
+struct Parameter<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+/// Parses `; name=value; name="value"`. None if it is malformed, or if a quote is escaped: to some that one ends the value.
+fn parameters(mut rest: &[u8]) -> Option<Vec<Parameter<'_>>> {
+    let mut parameters = Vec::new();
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return Some(parameters);
+        }
+        rest = rest.strip_prefix(b";")?.trim_ascii_start();
+        if rest.is_empty() {
+            // One semicolon too many harms nobody.
+            return Some(parameters);
+        }
+        let equals = rest.iter().position(|b| !is_token(*b))?;
+        let (name, behind) = rest.split_at(equals);
+        let behind = behind.strip_prefix(b"=").filter(|_| !name.is_empty())?;
+        let (value, behind) = match behind.strip_prefix(b"\"") {
+            Some(quoted) => {
+                let end = quoted.iter().position(|b| *b == b'"')?;
+                if quoted[..end].ends_with(b"\\") {
+                    return None;
+                }
+                (&quoted[..end], &quoted[end + 1..])
+            }
+            None => {
+                let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b';' | b',') || !b.is_ascii();
+                let end = behind.iter().position(|b| !plain(*b)).unwrap_or(behind.len());
+                if end == 0 {
+                    return None;
+                }
+                behind.split_at(end)
+            }
+        };
+        parameters.push(Parameter { name, value });
+        rest = behind;
+    }
+}
+
+fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+}
+
+/// Of a token (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_boundary(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte)
+}
+
+/// Pieces on their way out, the small ones joined.
+#[derive(Default)]
+pub(super) struct Pieces(VecDeque<Bytes>);
+
+/// Below this a piece is copied to its neighbour rather than sent as a frame of its own.
+const SMALL: usize = 4 << 10;
+
+impl Pieces {
+    pub(super) fn push(&mut self, piece: Bytes) {
+        match self.0.back_mut() {
+            _ if piece.is_empty() => {}
+            Some(last) if last.len() + piece.len() <= SMALL => *last = join(&[last, &piece]),
+            _ => self.0.push_back(piece),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        self.0.pop_front()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TYPE: &str = "multipart/form-data; boundary=XyZ";
+
+    fn seal() -> ReferencePrefix {
+        ReferencePrefix::of(&"lending".parse().unwrap())
+    }
+
+    fn rewriter(absent: Absent) -> Rewriter {
+        Rewriter::seal(&Boundary::of(TYPE.as_bytes()).unwrap(), seal(), absent)
+    }
+
+    /// What passes, and the most that was held in between.
+    fn pass<'a>(
+        mut rewriter: Rewriter,
+        chunks: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(Vec<u8>, Option<String>, usize), BodyError> {
+        let (mut passed, mut most) = (Vec::new(), 0);
+        for chunk in chunks {
+            let mut out = Pieces::default();
+            rewriter.feed(Bytes::copy_from_slice(chunk), &mut out)?;
+            while let Some(piece) = out.pop() {
+                passed.extend_from_slice(&piece);
+            }
+            most = most.max(rewriter.held());
+        }
+        rewriter.finish()?;
+        Ok((passed, rewriter.reference, most))
+    }
+
+    /// In one piece, which must be the same as byte by byte.
+    fn sealed(body: &str) -> Result<(String, Option<String>), BodyError> {
+        let whole = pass(rewriter(Absent::Insert), [body.as_bytes()]);
+        let bytewise = pass(rewriter(Absent::Insert), body.as_bytes().chunks(1));
+        let text = |(passed, reference, _)| (String::from_utf8(passed).unwrap(), reference);
+        let (whole, bytewise) = (whole.map(text), bytewise.map(text));
+        assert_eq!(whole, bytewise, "{body}");
+        whole
+    }
+
+    fn body(parts: &[(&str, &str)]) -> String {
+        let part = |(head, value): &(&str, &str)| format!("--XyZ\r\n{head}\r\n\r\n{value}\r\n");
+        format!("{}--XyZ--\r\n", parts.iter().map(part).collect::<String>())
+    }
+
+    const TYPE_PART: (&str, &str) = ("Content-Disposition: form-data; name=\"type\"", "indonesia_ktp");
+    const FILE: (&str, &str) = (
+        "Content-Disposition: form-data; name=\"image\"; filename=\"a b.png\"\r\nContent-Type: image/png",
+        "\u{89}PNG\r\n--Xy\r\n\r\n--XyA --XyZ-- \r--\n--X\r\n-",
+    );
+    const NAMED: &str = "Content-Disposition: form-data; name=\"reference_id\"";
+
+    #[test]
+    fn the_reference_is_sealed_wherever_it_stands() {
+        for (before, after) in [(&[][..], &[TYPE_PART, FILE][..]), (&[TYPE_PART], &[FILE]), (&[TYPE_PART, FILE], &[])] {
+            for reference in ["foo123", "", "é\r\n--\r\n", "lending:x", "x:y"] {
+                let with = |value: &str| body(&[before, &[(NAMED, value)], after].concat());
+                let expected = Ok((with(&format!("lending:{reference}")), Some(reference.to_owned())));
+                assert_eq!(sealed(&with(reference)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_reference_the_bare_seal_is_appended() {
+        for parts in [&[][..], &[TYPE_PART], &[FILE, TYPE_PART]] {
+            let appended = [parts, &[("Content-Disposition: form-data; name=\"reference_id\"", "lending:")]].concat();
+            assert_eq!(sealed(&body(parts)), Ok((body(&appended), None)));
+            let left = pass(rewriter(Absent::Leave), [body(parts).as_bytes()]).unwrap();
+            assert_eq!(left.0, body(parts).as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_part_is_known_by_its_name_however_that_is_written() {
+        for head in [
+            "Content-Disposition: form-data; name=reference_id",
+            "content-disposition:form-data;name=\"reference_id\"",
+            "CONTENT-DISPOSITION: \tForm-Data ; NAME=reference_id;",
+            "X-Other: 1\r\nContent-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=\"UTF-8\"",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain;charset=ISO-8859-1",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: application/json; charset=UTF-8",
+            "Content-Transfer-Encoding: 8Bit\r\nContent-Disposition: form-data; name=\"reference_id\"",
+        ] {
+            let expected = Ok((body(&[(head, "lending:foo")]), Some("foo".to_owned())));
+            assert_eq!(sealed(&body(&[(head, "foo")])), expected, "{head}");
+        }
+        // Of another name, whatever else stands in the head.
+        for head in [
+            "Content-Disposition: form-data; name=\"reference_id2\"",
+            "Content-Disposition: form-data; name=image; filename*=utf-8''r%C3%A9f.png; filename=\"r\u{e9}f.png\"",
+            "Content-Disposition: form-data; name=\"image\"; filename=\"reference_id.png\"",
+            "Content-Disposition: form-data; name=\"image\"; filename=\"C:\\scans\\a;b=c.png\"",
+            "Content-Disposition: form-data; name=\"image\"; filename=\"100%22.png\"\r\nContent-Length: 3",
+            "Content-Disposition: form-data; name=\"image\"\r\nContent-Transfer-Encoding: base64",
+        ] {
+            let appended = [(head, "foo"), (NAMED, "lending:")];
+            assert_eq!(sealed(&body(&[(head, "foo")])), Ok((body(&appended), None)), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_the_part_declares_is_the_new_one() {
+        let head =
+            |length: &str| format!("Content-Length: {length}\r\n{NAMED}\r\nContent-Type: text/plain; charset=utf-8");
+        let given = sealed(&body(&[(&head("6"), "foo123"), TYPE_PART]));
+        let expected = body(&[(&head("14"), "lending:foo123"), TYPE_PART]);
+        assert_eq!(given, Ok((expected, Some("foo123".to_owned()))));
+        for wrong in ["5", "7", "", "+6", "6 6", "0x6", "99999999999999999999999"] {
+            assert_eq!(sealed(&body(&[(&head(wrong), "foo123")])), Err(BodyError::Reference), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_has_two_readings_is_refused() {
+        for head in [
+            "Content-Disposition: form-data; name=\"reference_id\"; filename=\"a\"",
+            "Content-Disposition: form-data; name=\"reference_id\"; filename*=utf-8''a",
+            "Content-Disposition: form-data; name=\"reference_id[]\"",
+            "Content-Disposition: form-data; name=\"reference_id[0]\"",
+            "Content-Disposition: form-data; name=\"[reference_id]\"",
+            "Content-Disposition: form-data; name=\" reference_id\"",
+            "Content-Disposition: form-data; name=\"Reference_ID\"",
+            "Content-Disposition: form-data; name=\"reference.id\"",
+            "Content-Disposition: form-data; name='reference_id'",
+            "Content-Disposition: form-data; name=\"reference%5fid\"",
+            "Content-Disposition: form-data; name=reference%5Fid",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Transfer-Encoding: base64",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Transfer-Encoding: quoted-printable",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: application/octet-stream",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/html",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=utf-16",
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=utf-8; charset=utf-7",
+        ] {
+            assert_eq!(sealed(&body(&[(head, "foo")])), Err(BodyError::Reference), "{head}");
+        }
+        let latin =
+            "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=iso-8859-1";
+        assert_eq!(sealed(&body(&[(latin, "é")])), Err(BodyError::Reference));
+        assert_eq!(sealed(&body(&[(NAMED, "a"), (NAMED, "a")])), Err(BodyError::Reference));
+        assert_eq!(sealed(&body(&[(NAMED, ""), FILE, (NAMED, "")])), Err(BodyError::Reference));
+        let long = "x".repeat(LARGEST_REFERENCE);
+        assert!(sealed(&body(&[(NAMED, &long)])).is_ok());
+        assert_eq!(sealed(&body(&[(NAMED, &(long + "x"))])), Err(BodyError::Reference));
+        let text = body(&[(NAMED, "foo")]);
+        let (before, behind) = text.split_once("foo").unwrap();
+        let not_utf8 = [before.as_bytes(), b"\xff\xfe", behind.as_bytes()].concat();
+        assert_eq!(pass(rewriter(Absent::Insert), [&not_utf8[..]]), Err(BodyError::Reference));
+    }
+
+    #[test]
+    fn a_head_that_has_two_readings_is_refused() {
+        for head in [
+            "",
+            "X: y",
+            "Content-Disposition: form-data",
+            "Content-Disposition: form-data; filename=\"x\"",
+            "Content-Disposition: attachment; name=\"a\"",
+            "Content-Disposition: form-data; name=\"a\"; name=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"a\"; NAME=reference_id",
+            "Content-Disposition: form-data; name=\"a\"; name*=utf-8''reference_id",
+            "Content-Disposition: form-data; name*=utf-8''reference_id",
+            "Content-Disposition: form-data; name=\"a\"; name*0=reference_id",
+            "Content-Disposition: form-data; filename=\"x\"; name=\"a\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"x\"; filename=\"y\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"x\\\"; name=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"x; name=reference_id\"",
+            "Content-Disposition: form-data; name=\"a\\\"; x=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"reference\\_id\"",
+            "Content-Disposition: form-data; name=\"=?utf-8?B?cmVmZXJlbmNlX2lk?=\"",
+            "Content-Disposition: form-data; name=a b",
+            "Content-Disposition: form-data; name=",
+            "Content-Disposition: form-data; name = \"a\"",
+            "Content-Disposition: form-data; name=\"a\" x",
+            "Content-Disposition: form-data; name=\"a\", form-data; name=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"a",
+            "Content-Disposition: form-data name=\"a\"",
+            "Content-Disposition : form-data; name=\"a\"",
+            "Content-Disposition: form-data;\r\n name=\"reference_id\"",
+            "Content-Disposition: form-data;\r\n\tname=\"a\"",
+            "Content-Disposition: form-data; name=\"a\"\nContent-Disposition: form-data; name=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"a\"\rX: y",
+            "Content-Disposition: form-data; name=\"reference_id\0\"",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"reference_id\"",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain\r\nContent-Type: image/png",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: Multipart/mixed; boundary=b",
+            "Content-Disposition: form-data; name=\"a\"\r\nnonsense",
+            "Content-Disposition: form-data; name=\"a\"\r\n: x",
+            "Content-Disposition: form-data; name=\"_charset_\"",
+        ] {
+            assert_eq!(sealed(&body(&[(head, "x")])), Err(BodyError::Malformed), "{head}");
+        }
+        let not_utf8 = b"--XyZ\r\nContent-Disposition: form-data; name=\"reference_id\xff\"\r\n\r\n\r\n--XyZ--";
+        assert_eq!(pass(rewriter(Absent::Insert), [&not_utf8[..]]), Err(BodyError::Malformed));
+        let large = |size: usize| format!("{NAMED}\r\nX: {}", "y".repeat(size - NAMED.len() - 5 - 4));
+        assert!(sealed(&body(&[(&large(LARGEST_HEAD), "")])).is_ok());
+        assert!(sealed(&body(&[(&large(LARGEST_HEAD + 1), "")])).is_err());
+        assert!(sealed(&body(&[TYPE_PART; MOST_PARTS])).is_ok());
+        assert_eq!(sealed(&body(&[TYPE_PART; MOST_PARTS + 1])), Err(BodyError::Malformed));
+    }
+
+    #[test]
+    fn framing_that_has_two_readings_is_refused() {
+        let part = "\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx";
+        for good in [
+            "--XyZ--".to_owned(),
+            "--XyZ--\r\n".to_owned(),
+            format!("\r\n--XyZ{part}\r\n--XyZ--"),
+            // What comes behind the end is dropped.
+            format!("--XyZ{part}\r\n--XyZ--\r\n--XyZ\r\n{NAMED}\r\n\r\nother:x\r\n--XyZ--"),
+        ] {
+            let (passed, reference) = sealed(&good).unwrap();
+            assert_eq!(reference, None);
+            assert!(!passed.contains("other") && passed.contains("lending:\r\n--XyZ--"), "{passed}");
+        }
+        for bad in [
+            String::new(),
+            "\r\n".into(),
+            "-".into(),
+            "--XyZ".into(),
+            "--XyZ-".into(),
+            "--XyZ\r\n".into(),
+            format!("--XyZ{part}"),
+            format!("--XyZ{part}\r\n--XyZ"),
+            format!("--XyZ{part}\r\n--XyZ-"),
+            format!("--XyZ{part}\r\n--XyZ\r\n"),
+            format!("preamble\r\n--XyZ{part}\r\n--XyZ--"),
+            format!("\r\n\r\n--XyZ{part}\r\n--XyZ--"),
+            format!("\n--XyZ{part}\r\n--XyZ--"),
+            format!("--XyZ {part}\r\n--XyZ--"),
+            format!("--XyZ{part}\r\n--XyZ \r\n--XyZ--"),
+            format!("--XyZ{part}\r\n--XyZ{part}\n--XyZ--\r\n--XyZ--"),
+            format!("--XyZ{part}\r--XyZ--\r\n--XyZ--"),
+            format!("--XyZ{part}\n\n--XyZ\n\n\r\n--XyZ--"),
+            format!("--XyZ{part}\r\n--XyZa\r\n\r\n--XyZ--"),
+            format!("--XyZ{part}\r\n--XyZ--garbage"),
+            format!("--XyZ{part}\r\n--XyZ-- \r\n"),
+            format!("--XyZ{part}\r\n--XyZ--\n"),
+            format!("--XyZ{part}\r\n--XyZ--\r"),
+            "--XyZ\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--XyZ--".into(),
+            "--XyZ\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--XyZ\r\n\r\n--XyZ--".into(),
+            "--XyZ\nContent-Disposition: form-data; name=\"a\"\n\nx\n--XyZ--\n".into(),
+            "--xyz--".into(),
+        ] {
+            assert_eq!(sealed(&bad), Err(BodyError::Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_boundary_has_one_reading() {
+        let longest = "b".repeat(70);
+        for (kind, boundary) in [
+            ("multipart/form-data; boundary=XyZ", "XyZ"),
+            ("Multipart/Form-Data;BOUNDARY=\"a'()+_,-./:=?z\"", "a'()+_,-./:=?z"),
+            ("multipart/form-data; charset=utf-8; boundary=--x;", "--x"),
+            ("multipart/form-data; boundary=----=_Part_1_2.3", "----=_Part_1_2.3"),
+            (&format!("multipart/form-data; boundary={longest}"), &longest),
+        ] {
+            let found = Boundary::of(kind.as_bytes()).map(|b| b.delimiter.to_vec());
+            assert_eq!(found, Some(format!("--{boundary}").into_bytes()), "{kind}");
+        }
+        for bad in [
+            "multipart/form-data",
+            "multipart/form-data;",
+            "multipart/mixed; boundary=x",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\"\"",
+            "multipart/form-data; boundary=\"a b\"",
+            "multipart/form-data; boundary=a b",
+            "multipart/form-data; boundary=\"a\\b\"",
+            "multipart/form-data; boundary=\"a",
+            "multipart/form-data; boundary=a%b",
+            "multipart/form-data; boundary=é",
+            "multipart/form-data; boundary=a, text/plain",
+            "multipart/form-data; boundary=a; boundary=a",
+            "multipart/form-data; boundary=a; Boundary=b",
+            "multipart/form-data; boundary*=a",
+            "multipart/form-data; boundary=a; boundary*0=b",
+            "multipart/form-data; boundary=a; charset=utf-16",
+            "multipart/form-data boundary=a",
+            &format!("multipart/form-data; boundary={longest}b"),
+        ] {
+            assert!(Boundary::of(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn another_teams_seal_is_seen_where_nothing_is_sealed() {
+        let seals = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
+        let watch = |body: &str| {
+            let watch = || Rewriter::watch(&Boundary::of(TYPE.as_bytes()).unwrap(), seal(), seals.clone());
+            let whole = pass(watch(), [body.as_bytes()]).map(|(passed, ..)| passed);
+            assert_eq!(whole, pass(watch(), body.as_bytes().chunks(1)).map(|(passed, ..)| passed));
+            whole
+        };
+        for reference in ["foo", "lending:foo", "unknown:foo", "payments", "a:payments:foo", ""] {
+            let body = body(&[TYPE_PART, (NAMED, reference), FILE]);
+            assert_eq!(watch(&body), Ok(body.clone().into_bytes()), "{reference}");
+        }
+        let none = body(&[FILE]);
+        assert_eq!(watch(&none), Ok(none.clone().into_bytes()));
+        for reference in ["payments:foo", "payments:", " \tpayments:foo"] {
+            assert_eq!(watch(&body(&[FILE, (NAMED, reference)])), Err(BodyError::Foreign), "{reference}");
+        }
+        assert_eq!(watch(&(body(&[TYPE_PART]) + "epilogue")), Err(BodyError::Malformed));
+    }
+
+    #[test]
+    fn a_large_file_is_not_held() {
+        // Every second byte may begin a delimiter.
+        let chunk = b"\r\n--Xy\r\r\n--X".repeat(5000);
+        let start = "--XyZ\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\n";
+        let (mut rewriter, mut out) = (rewriter(Absent::Insert), Pieces::default());
+        rewriter.feed(start.into(), &mut out).unwrap();
+        let (mut passed, mut sent) = (0, start.len());
+        for _ in 0..200 {
+            sent += chunk.len();
+            rewriter.feed(chunk.clone().into(), &mut out).unwrap();
+            assert!(rewriter.held() <= "\r\n--XyZ--".len(), "{}", rewriter.held());
+            while let Some(piece) = out.pop() {
+                passed += piece.len();
+            }
+            assert_eq!(passed + rewriter.held(), sent);
+        }
+    }
+
+    /// A body as it may come, and what is to become of it.
+    #[derive(Debug, Clone)]
+    struct Form {
+        boundary: String,
+        given: Vec<u8>,
+        expected: Vec<u8>,
+        reference: Option<String>,
+    }
+
+    fn form() -> impl Strategy<Value = Form> {
+        let boundary = prop_oneof!["[a-zA-Z0-9'()+_,./:=?-]{1,70}", "-{0,30}[a-f0-9]{1,16}", "-{1,8}"];
+        let data = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..200),
+            // What nearly is a delimiter.
+            proptest::collection::vec(prop::sample::select(vec!["\r\n", "--", "B", "-", "\r", "\n", "b"]), 0..40)
+                .prop_map(|pieces| pieces.concat().into_bytes()),
+        ];
+        let parts = proptest::collection::vec(("[a-z]{1,8}", any::<bool>(), data), 0..6);
+        let reference = proptest::option::of(any::<String>());
+        (boundary, parts, reference, any::<prop::sample::Index>(), any::<[bool; 3]>()).prop_filter_map(
+            "data that has the boundary in it",
+            |(boundary, parts, reference, at, [lead, quoted, end])| {
+                let delimiter = format!("--{boundary}");
+                let mut heads: Vec<(String, Vec<u8>, Vec<u8>)> = parts
+                    .into_iter()
+                    .map(|(name, file, data)| {
+                        let file = if file { "; filename=\"f.png\"\r\nContent-Type: image/png" } else { "" };
+                        // For a `B` all of the boundary but its last letter.
+                        let almost = &boundary.as_bytes()[..boundary.len() - 1];
+                        let letters = data.iter().map(|b| if *b == b'B' { almost } else { std::slice::from_ref(b) });
+                        let data = letters.collect::<Vec<_>>().concat();
+                        (format!("Content-Disposition: form-data; name=\"{name}\"{file}"), data.clone(), data)
+                    })
+                    .collect();
+                if let Some(reference) = &reference {
+                    let name = if quoted { "\"reference_id\"" } else { "reference_id" };
+                    let part = (
+                        format!("Content-Disposition: form-data; name={name}"),
+                        reference.clone().into_bytes(),
+                        format!("lending:{reference}").into_bytes(),
+                    );
+                    heads.insert(at.index(heads.len() + 1), part);
+                }
+                if heads.iter().any(|(_, data, _)| memmem::find(data, delimiter.as_bytes()).is_some()) {
+                    return None;
+                }
+                let write = |sealed: bool| {
+                    let mut body = if lead { b"\r\n".to_vec() } else { Vec::new() };
+                    for (head, given, expected) in &heads {
+                        body.extend_from_slice(format!("{delimiter}\r\n{head}\r\n\r\n").as_bytes());
+                        body.extend_from_slice(if sealed { expected } else { given });
+                        body.extend_from_slice(b"\r\n");
+                    }
+                    if sealed && reference.is_none() {
+                        let head = "Content-Disposition: form-data; name=\"reference_id\"";
+                        body.extend_from_slice(format!("{delimiter}\r\n{head}\r\n\r\nlending:\r\n").as_bytes());
+                    }
+                    body.extend_from_slice(format!("{delimiter}--{}", if end { "\r\n" } else { "" }).as_bytes());
+                    body
+                };
+                Some(Form { given: write(false), expected: write(true), boundary, reference })
+            },
+        )
+    }
+
+    fn cut<'a>(body: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        at.extend([0, body.len()]);
+        at.sort_unstable();
+        at.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect()
+    }
+
+    /// The parts that a parser of another make finds, up to the end or up to where it gives up.
+    fn parts(body: &[u8], boundary: &str) -> Vec<(String, Vec<u8>)> {
+        let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(body))]);
+        let (mut multipart, mut parts) = (multer::Multipart::new(stream, boundary), Vec::new());
+        let read = async {
+            while let Ok(Some(field)) = multipart.next_field().await {
+                let name = field.name().unwrap_or_default().to_owned();
+                let Ok(value) = field.bytes().await else { break };
+                parts.push((name, value.to_vec()));
+            }
+        };
+        let _ = futures_util::FutureExt::now_or_never(read);
+        parts
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_equal_but_for_the_reference_and_memory_is_flat(
+            form in form(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+            bytewise in proptest::bool::weighted(0.1),
+        ) {
+            let boundary = Boundary::of(format!("multipart/form-data; boundary=\"{}\"", form.boundary).as_bytes()).unwrap();
+            let rewriter = Rewriter::seal(&boundary, seal(), Absent::Insert);
+            let chunks = if bytewise { form.given.chunks(1).collect() } else { cut(&form.given, &cuts) };
+            let (passed, reference, most) = pass(rewriter, chunks).unwrap();
+            prop_assert!(passed == form.expected, "{:?}", String::from_utf8_lossy(&passed));
+            let value = form.reference.as_ref().map_or(0, String::len);
+            let found = parts(&passed, &form.boundary);
+            let own: Vec<_> = found.iter().filter(|(name, _)| name == REFERENCE).map(|(_, value)| &value[..]).collect();
+            let sealed = format!("lending:{}", form.reference.as_deref().unwrap_or_default());
+            prop_assert_eq!(own, [sealed.as_bytes()]);
+            prop_assert_eq!(reference, form.reference);
+            // A delimiter, a head, the reference: no file.
+            prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
+        }
+
+        /// However strange a body is: what passes, to the end or not, has no reference without its seal.
+        #[test]
+        fn a_parser_of_another_make_finds_no_reference_unsealed(
+            pieces in proptest::collection::vec(prop::sample::select(vec![
+                "\r\n--XyZ\r\n", "\r\n--XyZ\r\n", "\r\n--XyZ--\r\n", "--XyZ", "\r\n", "\n", "\r\n\r\n", "\r\n\r\n", "\"", "\\", ";",
+                "Content-Disposition: form-data; name=", "Content-Disposition: form-data; name=\"a\"; filename=\"",
+                "\"reference_id\"", "reference_id", "; name=\"reference_id\"", "Content-Type: text/plain", "foo", " ",
+                "Content-Disposition: form-data; name=\"reference_id\"\r\n\r\nfoo\r\n--XyZ\r\n",
+            ]), 0..14),
+            size in 1..40_usize,
+        ) {
+            let body = format!("--XyZ\r\n{}", pieces.concat());
+            let (mut rewriter, mut passed) = (rewriter(Absent::Insert), Vec::new());
+            for chunk in body.as_bytes().chunks(size) {
+                let mut out = Pieces::default();
+                if rewriter.feed(Bytes::copy_from_slice(chunk), &mut out).is_err() {
+                    break;
+                }
+                while let Some(piece) = out.pop() {
+                    passed.extend_from_slice(&piece);
+                }
+            }
+            for (name, value) in parts(&passed, "XyZ") {
+                prop_assert!(name.trim() != REFERENCE || value.starts_with(b"lending:"), "{}", body);
+            }
+        }
+
+        #[test]
+        fn any_bytes_pass_or_are_refused_however_they_are_cut(
+            pieces in proptest::collection::vec(prop_oneof![
+                Just("--XyZ"), Just("\r\n"), Just("--"), Just("\r"), Just("\n"), Just("x"), Just(NAMED),
+                Just("Content-Disposition: form-data; name=\"a\""), Just("--XyZ\r\n"), Just("\r\n\r\n"), Just("--XyZ--"),
+            ], 0..14),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let body = pieces.concat().into_bytes();
+            let whole = pass(rewriter(Absent::Insert), [&body[..]]).map(|(passed, reference, _)| (passed, reference));
+            let cut = pass(rewriter(Absent::Insert), cut(&body, &cuts)).map(|(passed, reference, _)| (passed, reference));
+            prop_assert_eq!(whole.is_ok(), cut.is_ok());
+            if let (Ok(whole), Ok(cut)) = (whole, cut) {
+                prop_assert_eq!(whole, cut);
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Request bodies that are looked through, or sealed, on their way to upstream.
+//!
+//! Invariants: nothing of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
+//! end, so upstream never has it whole; memory is bounded whatever the body's size.
+
+use super::BodyError;
+use super::multipart::{Boundary, Pieces, Rewriter};
+use super::prefix::{ReferencePrefix, ReferencePrefixes};
+use super::scan::{self, ForeignPrefixScanner};
+use crate::base::json_template::Absent;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+/// A client's body as it goes on to upstream.
+pub struct SealedBody<B> {
+    body: B,
+    filter: Filter,
+    out: Pieces,
+    trailers: Option<HeaderMap>,
+    stage: Stage,
+    outcome: Arc<Outcome>,
+}
+
+enum Filter {
+    Multipart(Box<Rewriter>),
+    ForeignPrefixScanner(ForeignPrefixScanner),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// More may come.
+    Open,
+    /// All came, and was right.
+    Ended,
+    /// It was not; the error is yet to be told.
+    Failing(BodyError),
+    /// It was told.
+    Failed,
+}
+
+/// What became of a body that was passed on, for those who no longer hold it.
+#[derive(Default)]
+pub struct Outcome(OnceLock<Result<Option<Bytes>, BodyError>>);
+
+impl Outcome {
+    /// None as long as the client's body has not ended, or if it was dropped before. Then the caller's reference as JSON
+    /// text with its quotes (none if it gave none, or if references were only looked at), or why the body was broken off.
+    #[must_use]
+    pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
+        self.0.get().cloned()
+    }
+
+    fn settle(&self, result: Result<Option<Bytes>, BodyError>) {
+        // The first one counts.
+        let _ = self.0.set(result);
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A reference is nobody else's business.
+        f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
+    }
+}
+
+impl<B> fmt::Debug for SealedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBody").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError<E> {
+    /// By our doing.
+    #[error(transparent)]
+    Refused(BodyError),
+    /// By the client's.
+    #[error("the request body was cut off")]
+    Client(#[source] E),
+}
+
+impl<B> SealedBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    /// Prefixes the reference of a multipart body. Its length is not known ahead: the head must not declare one.
+    pub fn seal(body: B, boundary: &Boundary, seal: ReferencePrefix, absent: Absent) -> Self {
+        Self::new(body, Filter::Multipart(Box::new(Rewriter::seal(boundary, seal, absent))))
+    }
+
+    /// Passes a body on unchanged, and breaks it off where its reference has the seal of another team than `own`. Bodies
+    /// of any type may come; what is neither a form nor multipart is looked through as JSON, if it begins like an object.
+    ///
+    /// # Errors
+    /// Nothing can be looked for in the body: it is encoded, in an unusual charset, or its type is declared in more than
+    /// one way.
+    pub fn screen(
+        headers: &HeaderMap,
+        body: B,
+        own: &ReferencePrefix,
+        seals: &ReferencePrefixes,
+    ) -> Result<Self, BodyError> {
+        let filter = match scan::kind(headers)? {
+            scan::Kind::Multipart(boundary) => {
+                Filter::Multipart(Box::new(Rewriter::watch(&boundary, own.clone(), seals.clone())))
+            }
+            scan::Kind::Form => Filter::ForeignPrefixScanner(ForeignPrefixScanner::form(own.clone(), seals.clone())),
+            scan::Kind::Json => Filter::ForeignPrefixScanner(ForeignPrefixScanner::json(own.clone(), seals.clone())),
+        };
+        Ok(Self::new(body, filter))
+    }
+
+    fn new(body: B, filter: Filter) -> Self {
+        let (out, outcome) = (Pieces::default(), Arc::default());
+        let mut sealed = Self { body, filter, out, trailers: None, stage: Stage::Open, outcome };
+        if sealed.body.is_end_stream() {
+            sealed.end();
+        }
+        sealed
+    }
+
+    /// What becomes of the body, to be asked after it was handed over.
+    #[must_use]
+    pub fn outcome(&self) -> Arc<Outcome> {
+        Arc::clone(&self.outcome)
+    }
+
+    fn feed(&mut self, data: Bytes) {
+        let fed = match &mut self.filter {
+            Filter::Multipart(rewriter) => rewriter.feed(data, &mut self.out),
+            Filter::ForeignPrefixScanner(screen) => screen.feed(&data).map(|()| self.out.push(data)),
+        };
+        if let Err(error) = fed {
+            self.fail(error);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        let reference = match &self.filter {
+            Filter::Multipart(rewriter) => rewriter.finish().map(|()| rewriter.reference()),
+            Filter::ForeignPrefixScanner(_) => Ok(None),
+        };
+        match reference {
+            Ok(reference) => {
+                self.stage = Stage::Ended;
+                self.outcome.settle(Ok(reference));
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) {
+        self.out.clear();
+        self.stage = Stage::Failing(error);
+        self.outcome.settle(Err(error));
+    }
+}
+
+impl<B> Body for SealedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = StreamError<B::Error>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError<B::Error>>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(piece) = this.out.pop() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match this.stage {
+                Stage::Open => {}
+                Stage::Failing(error) => {
+                    this.stage = Stage::Failed;
+                    return Poll::Ready(Some(Err(StreamError::Refused(error))));
+                }
+                Stage::Ended => return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+                Stage::Failed => return Poll::Ready(None),
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                None => this.end(),
+                Some(Err(error)) => {
+                    this.stage = Stage::Failed;
+                    this.outcome.settle(Err(BodyError::CutOff));
+                    return Poll::Ready(Some(Err(StreamError::Client(error))));
+                }
+                Some(Ok(frame)) => {
+                    match frame.into_data() {
+                        Ok(data) => this.feed(data),
+                        Err(frame) => this.trailers = frame.into_trailers().ok(),
+                    }
+                    if this.trailers.is_some() || this.body.is_end_stream() {
+                        this.end();
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let over = matches!(self.stage, Stage::Ended | Stage::Failed);
+        over && self.out.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = match &self.filter {
+            Filter::Multipart(rewriter) if rewriter.changes_length() => return SizeHint::default(),
+            Filter::Multipart(rewriter) => rewriter.held(),
+            Filter::ForeignPrefixScanner(_) => 0,
+        };
+        let ours = (held + self.out.len()) as u64;
+        self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::reference_text;
+    use futures_util::stream;
+    use http::header::CONTENT_TYPE;
+    use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+    use std::io;
+
+    const BODY: &str = "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\nfoo\r\n\
+                        --b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"f\"\r\n\r\nFILE\r\n--b--\r\n";
+
+    fn seal() -> ReferencePrefix {
+        ReferencePrefix::of(&"lending".parse().unwrap())
+    }
+
+    fn sealed<B: Body<Data = Bytes>>(body: B) -> SealedBody<B> {
+        let boundary = Boundary::of(b"multipart/form-data; boundary=b").unwrap();
+        SealedBody::seal(body, &boundary, seal(), Absent::Insert)
+    }
+
+    fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<SealedBody<B>, BodyError> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+        let seals = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
+        SealedBody::screen(&headers, body, &seal(), &seals)
+    }
+
+    fn frames(frames: Vec<io::Result<Frame<Bytes>>>) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {
+        StreamBody::new(stream::iter(frames))
+    }
+
+    fn pieces(text: &str, size: usize) -> Vec<io::Result<Frame<Bytes>>> {
+        text.as_bytes().chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
+    }
+
+    /// What upstream has of a body when it ends or breaks off.
+    async fn drain<B>(mut body: SealedBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (mut text, mut trailers) = (String::new(), None);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Err(error) => {
+                    assert!(body.frame().await.is_none() && body.is_end_stream());
+                    return (text, trailers, Some(error));
+                }
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => text.push_str(std::str::from_utf8(&data).unwrap()),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        assert!(body.is_end_stream());
+        (text, trailers, None)
+    }
+
+    #[tokio::test]
+    async fn a_body_passes_sealed_and_tells_its_reference() {
+        for size in [1, 7, BODY.len()] {
+            let trailers = HeaderMap::from_iter([(CONTENT_TYPE, "x".parse().unwrap())]);
+            let mut all = pieces(BODY, size);
+            all.push(Ok(Frame::trailers(trailers.clone())));
+            let body = sealed(frames(all));
+            let outcome = body.outcome();
+            assert!(outcome.result().is_none() && body.size_hint().exact().is_none() && !body.is_end_stream());
+            let (text, passed, error) = drain(body).await;
+            assert_eq!(text, BODY.replace("foo", "lending:foo"));
+            assert_eq!((passed, error.is_none()), (Some(trailers), true));
+            let reference = outcome.result().unwrap().unwrap().unwrap();
+            assert_eq!(reference_text(&reference).as_deref(), Some("foo"));
+            assert!(!format!("{outcome:?}").contains("foo"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ends_without_another_frame_is_finished_as_well() {
+        let mut body = sealed(Full::new(Bytes::from_static(b"--b--\r\n")));
+        let outcome = body.outcome();
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(memchr::memmem::find(&data, b"\r\n\r\nlending:\r\n--b--").is_some());
+        assert!(body.is_end_stream(), "hyper need not ask again");
+        assert!(drain(body).await.2.is_none());
+        assert_eq!(outcome.result(), Some(Ok(None)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_refused_breaks_off_before_its_end() {
+        let twice = BODY
+            .replace("\r\n--b--", "\r\n--b\r\nContent-Disposition: form-data; name=reference_id\r\n\r\nbar\r\n--b--");
+        let cut = &BODY[..BODY.len() - 4];
+        for (text, expected) in
+            [(twice.as_str(), BodyError::Reference), (cut, BodyError::Malformed), ("{}", BodyError::Malformed)]
+        {
+            for size in [1, 11, 1000] {
+                let body = sealed(frames(pieces(text, size)));
+                let outcome = body.outcome();
+                let (passed, _, error) = drain(body).await;
+                assert!(matches!(error, Some(StreamError::Refused(error)) if error == expected));
+                assert_eq!(outcome.result(), Some(Err(expected)));
+                assert!(!passed.contains("bar") && !passed.contains("--b--"), "{passed}");
+                assert!(
+                    size < 1000 || text == cut || passed.is_empty(),
+                    "nothing of a piece passes before all of it was looked at"
+                );
+            }
+        }
+        let empty = sealed(Empty::new());
+        assert!(!empty.is_end_stream(), "hyper would ask no further");
+        let outcome = empty.outcome();
+        assert!(drain(empty).await.2.is_some());
+        assert_eq!(outcome.result(), Some(Err(BodyError::Malformed)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_off_is_told_apart() {
+        let mut broken = pieces(&BODY[..40], 10);
+        broken.push(Err(io::Error::other("reset")));
+        let body = sealed(frames(broken));
+        let outcome = body.outcome();
+        let (_, _, error) = drain(body).await;
+        assert!(matches!(error, Some(StreamError::Client(_))));
+        assert_eq!(outcome.result(), Some(Err(BodyError::CutOff)));
+        let dropped = sealed(frames(pieces(BODY, 10))).outcome();
+        assert_eq!(dropped.result(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_only_looked_through_keeps_its_length() {
+        let json = r#"{"a":1,"reference_id":"lending:foo"}"#;
+        let multipart = BODY.replace("foo", "lending:foo");
+        for (kind, text) in [
+            ("application/json", json),
+            ("application/x-www-form-urlencoded", "reference_id=foo"),
+            ("multipart/form-data; boundary=b", &multipart),
+            ("application/octet-stream", BODY),
+        ] {
+            let body = screened(kind, Full::new(Bytes::copy_from_slice(text.as_bytes()))).unwrap();
+            let outcome = body.outcome();
+            assert_eq!(body.size_hint().exact(), Some(text.len() as u64));
+            assert_eq!(drain(body).await.0, text);
+            assert!(outcome.result().is_some_and(|result| result.is_ok()));
+        }
+        assert!(screened("application/json", Empty::new()).unwrap().is_end_stream());
+        let multipart = multipart.replace("lending:", "payments:");
+        for (kind, text) in [
+            ("application/json", r#"{"a":"payments:foo","reference_id":"payments:foo"}"#),
+            ("application/x-www-form-urlencoded", "a=payments:foo&reference_id=payments:foo"),
+            ("multipart/form-data; boundary=b", &multipart),
+        ] {
+            for size in [1, 11, 1000] {
+                let body = screened(kind, frames(pieces(text, size))).unwrap();
+                let outcome = body.outcome();
+                let (passed, _, error) = drain(body).await;
+                assert!(matches!(error, Some(StreamError::Refused(BodyError::Foreign))), "{kind}");
+                assert!(
+                    text.starts_with(&passed) && passed.matches("payments:").count() < 2 && passed.len() < text.len()
+                );
+                assert_eq!(outcome.result(), Some(Err(BodyError::Foreign)));
+            }
+        }
+    }
+}

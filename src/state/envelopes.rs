@@ -1,0 +1,214 @@
+//! What state is stored under, and what it is stored as: names that tell nothing, contents that open in one place alone.
+
+use crate::base::keyring::{Keyring, Pseudonymizer, random};
+use crate::base::name::{AccountName, TenantName};
+use crate::config;
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::person::Tag;
+use bytes::Bytes;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of a record: an id at an account.
+pub(super) type Record = [u8; 32];
+
+/// The name of one of a team's references that wait for a record.
+pub(super) type ReferenceName = [u8; 32];
+
+/// The name of a callback: the same for the same bytes about the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallbackName(pub(super) [u8; 32]);
+
+/// Names a delivery, the same at every attempt and on every node: `msg_` and 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId(pub(super) [u8; 16]);
+
+/// Why a text names no delivery.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("an id is msg_ and 32 hex digits")]
+pub struct NotADeliveryId;
+
+impl DeliveryId {
+    /// One that nothing else has.
+    pub(super) fn fresh() -> Self {
+        Self(random())
+    }
+}
+
+impl CallbackName {
+    /// The callback among deliveries, where operators see both.
+    pub(super) fn short(&self) -> DeliveryId {
+        let mut short = [0; 16];
+        short.copy_from_slice(&self.0[..16]);
+        DeliveryId(short)
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("msg_")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = NotADeliveryId;
+
+    fn from_str(text: &str) -> Result<Self, NotADeliveryId> {
+        let digits = text.strip_prefix("msg_").ok_or(NotADeliveryId)?.as_bytes();
+        let (pairs, rest) = digits.as_chunks::<2>();
+        if pairs.len() != 16 || !rest.is_empty() {
+            return Err(NotADeliveryId);
+        }
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(pairs) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return Err(NotADeliveryId) };
+            *byte = high << 4 | low;
+        }
+        Ok(Self(id))
+    }
+}
+
+/// Makes names and envelopes. Every engine uses the same, so that what one wrote another could read.
+#[derive(Debug, Clone)]
+pub(super) struct Secrecy {
+    namer: Pseudonymizer,
+    vault: Keyring,
+}
+
+impl Secrecy {
+    pub(super) fn new(settings: &config::State) -> Self {
+        Self {
+            namer: Pseudonymizer::new(settings.root_key.expose_secret(), "state"),
+            vault: Keyring::new(&settings.encryption_keys),
+        }
+    }
+
+    pub(super) fn record(&self, account: &AccountName, id: &str) -> Record {
+        self.namer.name([b"record", account.as_str().as_bytes(), id.as_bytes()])
+    }
+
+    pub(super) fn callback(&self, record: &Record, body: &[u8]) -> CallbackName {
+        CallbackName(self.namer.name([b"callback", record, &Sha256::digest(body)]))
+    }
+
+    pub(super) fn reference(&self, record: &Record, tenant: &TenantName, reference: Option<&Bytes>) -> ReferenceName {
+        let given: &[u8] = if reference.is_some() { b"given" } else { b"none" };
+        let text = reference.map_or(&b""[..], |text| text);
+        self.namer.name([b"reference", record, tenant.as_str().as_bytes(), given, text])
+    }
+
+    pub(super) fn delivery(&self, callback: &CallbackName, reference: &ReferenceName) -> DeliveryId {
+        CallbackName(self.namer.name([b"delivery", &callback.0, reference])).short()
+    }
+
+    /// A person among the names: what callers call it is not what is stored.
+    pub(super) fn person(&self, tag: &Tag) -> [u8; 32] {
+        self.namer.name([b"person", tag.bytes()])
+    }
+
+    pub(super) fn hide_reference(&self, record: &Record, tenant: &TenantName, reference: &[u8]) -> Vec<u8> {
+        self.vault.encrypt(&place(b"reference", record, tenant.as_str()), reference)
+    }
+
+    pub(super) fn show_reference(&self, record: &Record, tenant: &TenantName, hidden: &[u8]) -> Option<Bytes> {
+        self.open(&place(b"reference", record, tenant.as_str()), hidden).map(Bytes::from)
+    }
+
+    pub(super) fn hide_callback(&self, name: &CallbackName, id: &str, body: &[u8]) -> Vec<u8> {
+        self.vault.encrypt(&place(b"callback", &name.0, ""), &pack(id, body))
+    }
+
+    pub(super) fn show_callback(&self, name: &CallbackName, hidden: &[u8]) -> Option<(String, Bytes)> {
+        self.open(&place(b"callback", &name.0, ""), hidden).and_then(unpack)
+    }
+
+    pub(super) fn hide_delivery(&self, id: &DeliveryId, upstream_id: &str, body: &[u8]) -> Vec<u8> {
+        self.vault.encrypt(&place(b"delivery", &id.0, ""), &pack(upstream_id, body))
+    }
+
+    pub(super) fn show_delivery(&self, id: &DeliveryId, hidden: &[u8]) -> Option<(String, Bytes)> {
+        self.open(&place(b"delivery", &id.0, ""), hidden).and_then(unpack)
+    }
+
+    /// Upstream's id alone, beside the callback or delivery of this name: lists need no bodies.
+    pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
+        self.vault.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
+    }
+
+    pub(super) fn show_id(&self, name: &[u8], hidden: &[u8]) -> Option<String> {
+        String::from_utf8(self.open(&place(b"id", name, ""), hidden)?).ok()
+    }
+
+    pub(super) fn hide_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Vec<u8> {
+        self.vault.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
+    }
+
+    /// The same under the key that encrypts now, if it is under another one.
+    pub(super) fn renewed_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<Vec<u8>> {
+        if self.vault.is_current(hidden) {
+            return None;
+        }
+        Some(self.hide_url(tenant, kind, &self.show_url(tenant, kind, hidden)?))
+    }
+
+    pub(super) fn show_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<String> {
+        let url = self.open(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), hidden)?;
+        String::from_utf8(url).ok()
+    }
+
+    fn open(&self, place: &[u8], hidden: &[u8]) -> Option<Vec<u8>> {
+        let opened = self.vault.decrypt(place, hidden);
+        opened.inspect_err(|error| tracing::error!(%error, "an entry of state can't be read")).ok()
+    }
+}
+
+/// Where an envelope opens: lengths keep the parts apart.
+fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
+    let mut place = b"state".to_vec();
+    for part in [what, name, tenant.as_bytes()] {
+        place.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        place.extend_from_slice(part);
+    }
+    place
+}
+
+/// An id and a body in one piece: the id's length, the id, the body.
+fn pack(id: &str, body: &[u8]) -> Vec<u8> {
+    [&(id.len() as u64).to_be_bytes(), id.as_bytes(), body].concat()
+}
+
+fn unpack(packed: Vec<u8>) -> Option<(String, Bytes)> {
+    let packed = Bytes::from(packed);
+    let (length, rest) = packed.split_first_chunk()?;
+    let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+    let id = std::str::from_utf8(rest.get(..length)?).ok()?.to_owned();
+    Some((id, packed.slice(8 + length..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_found_by_what_it_is_shown_as() {
+        let id = DeliveryId::fresh();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().len(), 36);
+        for odd in ["", "msg_", "00000000000000000000000000000000", "msg_0000000000000000000000000000000g", "msg_000"] {
+            assert_eq!(odd.parse::<DeliveryId>(), Err(NotADeliveryId), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_id_and_a_body_come_apart_as_they_went_together() {
+        for (id, body) in [("", &b""[..]), ("x", b""), ("", b"y"), ("an id", b"a body")] {
+            assert_eq!(unpack(pack(id, body)), Some((id.to_owned(), Bytes::copy_from_slice(body))));
+        }
+        assert_eq!(unpack(vec![0, 0, 0, 0, 0, 0, 0, 9, 1]), None);
+        assert_eq!(unpack(vec![255; 9]), None);
+    }
+}
