@@ -12,4 +12,5 @@ pub mod keyring;
 pub mod lazy_sleep;
 pub mod name;
 pub mod request_id;
+pub mod retry_after;
 pub mod tasks;

@@ -6,7 +6,9 @@
 
 use super::Gateway;
 use super::runtime::RuntimeConfig;
+use crate::base::clock::Clock;
 use crate::base::name::AccountName;
+use crate::base::retry_after::retry_after;
 use crate::base::tasks::Tasks;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
@@ -16,7 +18,7 @@ use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::Tenant;
 use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Collected, Outgoing, Progress};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, RETRY_AFTER};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use std::pin::Pin;
@@ -34,6 +36,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Admission {
     live: Arc<RuntimeConfig>,
     ledger: Ledger,
+    clock: Clock,
     tenant: usize,
     account: usize,
     route: RouteName,
@@ -74,6 +77,7 @@ impl Gateway {
         Ok(Admission {
             live,
             ledger,
+            clock: self.clock.clone(),
             tenant: index,
             account,
             route,
@@ -184,9 +188,7 @@ impl Admission {
     }
 
     fn pause(&self, headers: &HeaderMap) {
-        let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let seconds = asked.and_then(|text| text.trim().parse().ok());
-        self.live.limits.pause(self.account, seconds.map_or(PAUSE, Duration::from_secs));
+        self.live.limits.pause(self.account, retry_after(headers, self.clock.wall()).unwrap_or(PAUSE));
     }
 }
 

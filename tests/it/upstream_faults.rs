@@ -660,3 +660,21 @@ async fn an_error_of_upstream_never_shows_the_accounts_key() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn upstream_may_say_when_to_come_back_by_a_date() {
+    let upstream = Upstream::answering(|_| {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(30));
+        let response = Response::builder().status(429).header("retry-after", date);
+        response.body(Full::new(Bytes::from_static(b"{}"))).expect("a response")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).account("max_wait = \"0s\"").start().await;
+    assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 429);
+    let refused = rig.post("lending", NAME, "{}").send().await;
+    refused.is_rejection(429, "RATE_LIMIT_EXCEEDED");
+    let seconds: u64 = refused.header("retry-after").parse().expect("whole seconds");
+    assert!((20..=30).contains(&seconds), "{seconds}");
+    assert_eq!(upstream.heard().len(), 1);
+    rig.stop().await;
+}
