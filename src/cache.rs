@@ -15,11 +15,11 @@ mod redis;
 mod single_flight;
 mod wire;
 
+pub use crate::iluma::subject::Subject;
 pub use entry::Entry;
 pub use epoch::Change;
 pub use key::{Key, Keys, Scope};
 pub use nodes::Removed;
-pub use policy::Subject;
 pub use redis::{Counts, Lease, SharedResult};
 pub use single_flight::{Follower, Leader, Role, SingleFlight};
 

@@ -24,7 +24,7 @@ use crate::cache::{Cache, SingleFlight};
 use crate::callback::Callbacks;
 use crate::config::Settings;
 use crate::iluma::person::Persons;
-use crate::iluma::routes::{Route, Treatment};
+use crate::iluma::routes::{Kind, Route};
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
 use crate::redis::client::RedisClient;
@@ -221,7 +221,7 @@ impl Gateway {
         let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("*"));
         let route = live.table.find(request.method(), &target)?;
         record.route = route.name;
-        if route.treatment == Treatment::Health {
+        if let Kind::Health(_) = route.kind {
             record.hold(live.limits.admit_anonymous()?);
             return Box::pin(self.health(live, route, record)).await;
         }
@@ -231,17 +231,21 @@ impl Gateway {
         live.permit(tenant, request.method(), &route)?;
         record.hold(live.limits.admit(tenant.index)?);
 
-        match route.treatment {
-            Treatment::Cached => self.answer(live, tenant, request, route, record).await,
-            Treatment::Looked => Box::pin(self.look_at(live, tenant, request, route, record)).await,
-            Treatment::Submitted => Box::pin(self.submit(live, tenant, request, route, record)).await,
-            Treatment::Records => Box::pin(self.records(live, tenant, request, route, record)).await,
-            Treatment::File => Box::pin(self.file(live, tenant, request, route, record)).await,
-            Treatment::Listed => Box::pin(self.list(live, tenant, request, route, record)).await,
-            Treatment::Usage => Box::pin(self.usage(live, tenant)).await,
-            Treatment::Described => Ok(describe(live, &route)),
-            Treatment::Callback => Box::pin(self.settings(live, tenant, request, route, record)).await,
-            _ => Box::pin(self.forward(live, tenant, request, route, record)).await,
+        match route.kind {
+            Kind::CachedQuestion(subject) => self.answer(live, tenant, request, (route, subject), record).await,
+            Kind::CachedRecord(subject) => {
+                Box::pin(self.look_at(live, tenant, request, (route, subject), record)).await
+            }
+            Kind::Submission => Box::pin(self.submit(live, tenant, request, route, record)).await,
+            Kind::Records => Box::pin(self.records(live, tenant, request, route, record)).await,
+            Kind::File => Box::pin(self.file(live, tenant, request, route, record)).await,
+            Kind::PublicList(subject) => Box::pin(self.list(live, tenant, request, (route, subject), record)).await,
+            Kind::OwnApi => Box::pin(self.usage(live, tenant)).await,
+            Kind::Options => Ok(describe(live, &route)),
+            Kind::CallbackSetting => Box::pin(self.settings(live, tenant, request, route, record)).await,
+            Kind::Streamed | Kind::Unknown => Box::pin(self.forward(live, tenant, request, route, record)).await,
+            // Answered above.
+            Kind::Health(_) | Kind::Forbidden => Err(Rejection::Forbidden),
         }
     }
 }

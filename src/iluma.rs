@@ -4,3 +4,4 @@ pub mod callback_type;
 pub mod person;
 pub mod route_name;
 pub mod routes;
+pub mod subject;

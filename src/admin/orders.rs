@@ -4,7 +4,7 @@
 
 use super::{error, invalid, json};
 use crate::base::name::TenantName;
-use crate::cache::{Cache, Change, Removed, Subject};
+use crate::cache::{Cache, Change, Removed};
 use crate::iluma::person::Persons;
 use crate::iluma::route_name::RouteName;
 use crate::state::{Erased, State};
@@ -48,9 +48,7 @@ impl Orders {
         };
         let changes = match serde_json::from_slice(order).map_err(|_| unclear())? {
             Purge { route: Some(route), tenant: None, all: None } => match route.parse() {
-                // The answers by id are about the same accounts.
-                Ok(RouteName::Bank) => vec![Change::Subject(Subject::Bank), Change::Subject(Subject::BankGet)],
-                Ok(name) => vec![Change::Subject(Subject::of(name).ok_or_else(unclear)?)],
+                Ok(name) => of_route(name).ok_or_else(unclear)?,
                 Err(_) => return Err(unclear()),
             },
             Purge { route: None, tenant: Some(tenant), all: None } => {
@@ -101,4 +99,12 @@ fn carried_out(order: &'static str, removed: serde_json::Value, left: &[String])
         "left": left,
     });
     json(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// Returns the changes that purge a row, and the rows that it includes, which are about the same; none if nothing of the row
+/// is stored.
+fn of_route(name: RouteName) -> Option<Vec<Change>> {
+    let own = name.spec().kind.subject()?;
+    let included = name.spec().includes.iter().filter_map(|name| name.spec().kind.subject());
+    Some(std::iter::once(own).chain(included).map(Change::Subject).collect())
 }

@@ -1,9 +1,9 @@
 //! An answer as it is stored.
 
-use super::policy::Subject;
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::TenantName;
 use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 

@@ -3,10 +3,10 @@
 //! Invariants: epochs are random, so one that ended, or was lost, never comes back; who asks what was erased since a call
 //! began is told at least the truth, and rather too much where it is not known any more.
 
-use super::policy::Subject;
 use crate::base::keyring;
 use crate::base::name::TenantName;
 use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
 use arc_swap::{ArcSwap, Guard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

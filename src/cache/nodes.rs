@@ -15,7 +15,6 @@
 
 use super::epoch::{Change, Epoch, Epochs, Table};
 use super::memory::Memory;
-use super::policy::Subject;
 use super::redis::{Names, RedisCache};
 use super::wire;
 use crate::base::clock::Clock;
@@ -23,6 +22,7 @@ use crate::base::keyring;
 use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
 use crate::redis::client::{Budget, LinkError, RedisClient};
 use redis::Script;
 use std::collections::{BTreeMap, BTreeSet};

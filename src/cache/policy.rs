@@ -2,26 +2,10 @@
 
 use crate::base::json::Members;
 use crate::config;
-use crate::iluma::route_name::RouteName;
+use crate::iluma::subject::Subject;
 use bytes::Bytes;
 use http::StatusCode;
 use std::time::Duration;
-
-/// What a cached answer is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Subject {
-    /// A bank account.
-    Bank,
-    /// One request about a bank account, by its id.
-    BankGet,
-    /// A person on watchlists.
-    Cft,
-    /// The list of bank codes.
-    BankCodes,
-    /// Upstream's health.
-    Health,
-}
 
 /// How long upstream's health is believed: long enough to shield upstream from every team's probes, short enough
 /// that nobody's alarm waits for it.
@@ -33,34 +17,6 @@ pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Ids have 24 to 40 characters; what is far longer is none.
 const LONGEST_ID: usize = 200;
-
-impl Subject {
-    /// Every subject; `ALL[subject as usize] == subject`.
-    pub const ALL: [Self; 5] = [Self::Bank, Self::BankGet, Self::Cft, Self::BankCodes, Self::Health];
-
-    /// The subject of a row of the route table, if its answers are kept.
-    #[must_use]
-    pub const fn of(route: RouteName) -> Option<Self> {
-        match route {
-            RouteName::Bank => Some(Self::Bank),
-            RouteName::BankGet => Some(Self::BankGet),
-            RouteName::Cft => Some(Self::Cft),
-            RouteName::BankCodes => Some(Self::BankCodes),
-            RouteName::Health => Some(Self::Health),
-            _ => None,
-        }
-    }
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bank => "bank",
-            Self::BankGet => "bank_get",
-            Self::Cft => "cft",
-            Self::BankCodes => "bank_codes",
-            Self::Health => "health",
-        }
-    }
-}
 
 /// How an answer is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

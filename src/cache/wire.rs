@@ -4,12 +4,12 @@
 
 use super::entry::Entry;
 use super::key::Key;
-use super::policy::Subject;
 use super::redis::SharedResult;
 use super::{Awaited, CacheSlot};
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::TenantName;
 use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -4,7 +4,7 @@
 
 use super::raw::{self, Entry};
 use crate::iluma::route_name::RouteName;
-use crate::iluma::routes::CustomRoute;
+use crate::iluma::routes::{CustomRoute, Kind};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -12,22 +12,22 @@ use std::str::FromStr;
 pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     let named = list.each(0..=RouteName::ALL.len(), |entry| {
         let route = known_route(entry)?;
-        if route == RouteName::Forbidden {
+        if is_closed(route) {
             entry.fault("no team may use these paths: they would hand out the account's key");
             return None;
         }
         Some(route)
     });
     let mut routes: BTreeSet<RouteName> = named?.into_iter().collect();
-    let included: Vec<RouteName> = routes.iter().flat_map(|route| route.includes()).copied().collect();
+    let included: Vec<RouteName> = routes.iter().flat_map(|route| route.spec().includes).copied().collect();
     routes.extend(included);
-    routes.extend(RouteName::ALL.into_iter().filter(|route| route.always_allowed()));
+    routes.extend(RouteName::ALL.into_iter().filter(|route| route.spec().always_allowed));
     Some(routes)
 }
 
 /// The rows of a tenant that names none.
 pub(super) fn all_but_forbidden() -> BTreeSet<RouteName> {
-    RouteName::ALL.into_iter().filter(|route| *route != RouteName::Forbidden).collect()
+    RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).collect()
 }
 
 /// The `[[routes]]`.
@@ -45,8 +45,7 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
             return None;
         }
         let method = http::Method::from_str(method).ok()?;
-        let right = if like == RouteName::BankCodes { http::Method::GET } else { http::Method::POST };
-        if matches!(like, RouteName::Bank | RouteName::Cft | RouteName::BankCodes) && method != right {
+        if let Some(right) = like.spec().kind.only_method().filter(|right| *right != method) {
             entry.fault(format!("the row {like} takes {right} alone"));
             return None;
         }
@@ -56,14 +55,15 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
 
 /// The row of a price. Rows that Iluma does not charge for, and those that never reach it, have none.
 pub(super) fn priced(name: &str) -> Result<RouteName, String> {
-    use RouteName::{Bank, Capture, Cft, Document, Drawdown, Face, IdCard, Ktp, Npwp, Ocr, Other, Phone};
-    let priced = [Bank, Cft, Ktp, Npwp, Phone, Drawdown, Face, IdCard, Ocr, Document, Capture, Other];
-    let names = priced.iter().map(|route| route.as_str());
-    priced
-        .iter()
+    let names = RouteName::charged().map(RouteName::as_str);
+    RouteName::charged()
         .find(|route| route.as_str() == name)
-        .copied()
         .ok_or_else(|| format!("no row with a price; known: {}", names.collect::<Vec<_>>().join(", ")))
+}
+
+/// Returns true if no team may use the row.
+fn is_closed(route: RouteName) -> bool {
+    route.spec().kind == Kind::Forbidden
 }
 
 const METHODS: [(&str, &str); 5] =
@@ -104,9 +104,7 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
 
 fn like(entry: &Entry<'_>) -> Option<RouteName> {
     let route = known_route(entry)?;
-    use RouteName::{CallbackToken, CallbackUrls, Forbidden, Gateway, Health, Other};
-    let refused = [Forbidden, Other, CallbackUrls, CallbackToken, Health, Gateway];
-    if refused.contains(&route) {
+    if !route.spec().kind.is_of_ilumas_api() {
         entry.fault(format!("must be a row of Iluma's API, and {route:?} is none", route = route.as_str()));
         return None;
     }
@@ -117,7 +115,7 @@ fn known_route(entry: &Entry<'_>) -> Option<RouteName> {
     let text = entry.text()?;
     let route = text.parse().ok();
     if route.is_none() {
-        let names = RouteName::ALL.into_iter().filter(|route| *route != RouteName::Forbidden).map(RouteName::as_str);
+        let names = RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).map(RouteName::as_str);
         entry.fault(match raw::nearest(text, names.clone()) {
             Some(near) => format!("no such route; did you mean {near:?}?"),
             None => format!("no such route; known: {}", names.collect::<Vec<_>>().join(", ")),

@@ -156,7 +156,7 @@ impl Admission {
         if self.charged {
             self.settle(&ledger::verdict(self.route, status.as_u16(), body.filter(|_| self.charges())));
         } else if status.is_success()
-            && let Some((id, outcome)) = body.filter(|_| tells(self.route)).and_then(ledger::told)
+            && let Some((id, outcome)) = body.filter(|_| self.route.spec().settles).and_then(ledger::told)
         {
             self.ledger.settle(&account, &id, outcome);
         }
@@ -208,11 +208,6 @@ impl Drop for Admission {
     }
 }
 
-/// Whether an answer on the row is about a call that was made before.
-const fn tells(route: RouteName) -> bool {
-    matches!(route, RouteName::BankGet | RouteName::OcrGet | RouteName::DocumentGet | RouteName::CaptureGet)
-}
-
 fn says_too_much(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Error<'a> {
@@ -237,7 +232,7 @@ impl ResponseObserver {
         let (status, headers) = (response.status(), response.headers());
         admission.head(status, headers);
         let matters = match status {
-            status if status.is_success() => admission.charged || tells(admission.route),
+            status if status.is_success() => admission.charged || admission.route.spec().settles,
             status => status == StatusCode::BAD_REQUEST,
         };
         if !matters {

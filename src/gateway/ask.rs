@@ -10,7 +10,7 @@ use crate::base::json_template::Absent;
 use crate::cache::{CacheSlot, Report, Scope, Subject};
 use crate::iluma::person::Tag;
 use crate::iluma::route_name::RouteName;
-use crate::iluma::routes::Route;
+use crate::iluma::routes::{References, Route};
 use crate::reference::{self, Ambiguity, Directives, Question, ReferencePrefix};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
@@ -56,18 +56,18 @@ impl Gateway {
         live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
-        route: Route,
+        (route, subject): (Route, Subject),
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let timeouts = live.upstream.timeouts();
         let (parts, body) = request.into_parts();
         let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
         record.request_bytes = body.len() as u64;
-        let Some(subject) = Subject::of(route.name) else { return Err(Rejection::Internal) };
+        let is_prefixed = route.name.spec().references == References::Prefixed;
         let question = match Question::parse(&parts.headers, &body) {
             Ok(question) => question,
             // Malformed or unreadable: on a row without references that is upstream's to judge.
-            Err(_) if subject == Subject::Cft => Question::unreadable(),
+            Err(_) if !is_prefixed => Question::unreadable(),
             Err(error) => return Err(error.into()),
         };
         let directives = Directives::of(&parts.headers);
@@ -77,7 +77,7 @@ impl Gateway {
         }
         let place = self.cache.place(&scope_of(tenant), subject, route.target.as_str(), &question.parameters);
 
-        let asker = (subject == Subject::Bank).then(|| asker(tenant, &route, record));
+        let asker = is_prefixed.then(|| asker(tenant, &route, record));
         // A hit needs no more. What comes after is large and has a call to wait for: on the heap it does not weigh on
         // every request.
         if bypass.is_none()
@@ -93,12 +93,12 @@ impl Gateway {
         let tags = self.named(&parts.headers, &body);
         let (method, mut headers) = (parts.method, parts.headers);
         readable(&mut headers);
-        let seal = live.seal(tenant).filter(|_| subject == Subject::Bank).map(|(seal, _)| seal);
+        let seal = live.seal(tenant).filter(|_| is_prefixed).map(|(seal, _)| seal);
         let sealed = seal.as_ref().and_then(|seal| question.seal(seal, Absent::Insert));
         let (body, repeatable) = (OutgoingBody::Full(Some(sealed.unwrap_or(body))), false);
         let outgoing = Outgoing { method, target: route.target, headers, body, repeatable };
         if let Some(detail) = bypass
-            && subject != Subject::Bank
+            && !is_prefixed
         {
             return Box::pin(self.bypass(live, tenant, route.name, outgoing, directives, detail, record)).await;
         }
@@ -124,7 +124,7 @@ impl Gateway {
         live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
-        route: Route,
+        (route, subject): (Route, Subject),
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (scope, mut headers) = (Scope::shared(&tenant.account), request.into_parts().0.headers);
@@ -134,7 +134,7 @@ impl Gateway {
             let outgoing = look(route.target, headers);
             return self.bypass(live, tenant, route.name, outgoing, directives, MAGIC_REPLY, record).await;
         }
-        self.ask(live, self.plain(&scope, Subject::BankCodes, Some(tenant), directives, route, headers), record).await
+        self.ask(live, self.plain(&scope, subject, Some(tenant), directives, route, headers), record).await
     }
 
     /// A call that the cache is left out of.

@@ -6,7 +6,7 @@ use super::runtime::{Account, RuntimeConfig};
 use super::{Gateway, account_of};
 use crate::base::tasks::Tasks;
 use crate::iluma::route_name::RouteName;
-use crate::iluma::routes::Route;
+use crate::iluma::routes::{References, Route};
 use crate::reference::{self, SealedBody};
 use crate::reply::{self, Rejection, ReplyBody};
 use crate::tenant::Tenant;
@@ -34,7 +34,7 @@ impl Gateway {
         let mut outcome = None;
         let body = match live.seal(tenant) {
             // What no row knows may take a reference all the same: another team's it must not be.
-            Some((seal, seals)) if route.name == RouteName::Other => {
+            Some((seal, seals)) if route.name.spec().references == References::Checked => {
                 reference::screen_target(&route.target, &seal, seals)?;
                 if body.is_end_stream() {
                     OutgoingBody::Empty

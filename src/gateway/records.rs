@@ -70,7 +70,7 @@ impl Gateway {
         live: &Arc<RuntimeConfig>,
         tenant: &Tenant,
         request: Request<Incoming>,
-        route: Route,
+        (route, subject): (Route, Subject),
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         if self.cache.is_behind() {
@@ -80,11 +80,11 @@ impl Gateway {
         let directives = Directives::of(&headers);
         let skip = reference::is_magic(&headers) || directives.no_cache || directives.no_store;
         readable(&mut headers);
-        let id = route.id.clone().ok_or(Rejection::Internal)?;
+        let id = route.record.clone().ok_or(Rejection::Internal)?;
         let (name, asker) = (route.name, asker(tenant, &route, record));
         let known = self.known_owner(tenant, &id, &record.redis).await;
         let scope = Scope::shared(&tenant.account);
-        let ask = self.plain(&scope, Subject::BankGet, Some(tenant), directives, route, headers);
+        let ask = self.plain(&scope, subject, Some(tenant), directives, route, headers);
         let Known::Own(owner) = known else {
             if directives.only_if_cached {
                 return Err(Rejection::OnlyIfCached);
@@ -131,18 +131,18 @@ impl Gateway {
         record: &mut Log,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let asker = asker(tenant, &route, record);
-        if route.id.is_some()
+        if route.record.is_some()
             && let Some(failure) = self.check_owner(live, tenant, &asker, &route, record).await?
         {
             return Ok(failure);
         }
         // Made anew, a record keeps the reference that it has.
-        let absent = if route.id.is_some() { Absent::Leave } else { Absent::Insert };
+        let absent = if route.record.is_some() { Absent::Leave } else { Absent::Insert };
         let seal = live.seal(tenant);
         let (mut parts, body) = request.into_parts();
         let empty = body.is_end_stream();
         // Without a body there is no place for the seal: a record that is to be made would be nobody's.
-        if empty && seal.is_some() && route.id.is_none() {
+        if empty && seal.is_some() && route.record.is_none() {
             return Err(BodyError::Malformed.into());
         }
         let (mut target, mut reference, mut outcome) = (route.target, None, None);
@@ -224,7 +224,7 @@ impl Gateway {
         let mut headers = request.into_parts().0.headers;
         readable(&mut headers);
         let asker = asker(tenant, &route, record);
-        if let Some(id) = route.id.clone() {
+        if let Some(id) = route.record.clone() {
             let known = self.known_owner(tenant, &id, &record.redis).await;
             let answer = self.get(live, tenant, route.name, route.target.clone(), headers, record).await?;
             return match self.see(live, tenant, &asker, (&id, &known), &answer, &record.redis).await? {
@@ -277,7 +277,7 @@ impl Gateway {
         route: &Route,
         record: &mut Log,
     ) -> Result<Option<Response<ReplyBody>>, Rejection> {
-        let id = route.id.as_deref().ok_or(Rejection::Internal)?;
+        let id = route.record.as_deref().ok_or(Rejection::Internal)?;
         let known = self.known_owner(tenant, id, &record.redis).await;
         if matches!(known, Known::Own(_)) {
             return Ok(None);

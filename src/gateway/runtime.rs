@@ -5,7 +5,7 @@ use crate::base::clock::Clock;
 use crate::base::name::AccountName;
 use crate::base::tasks::Tasks;
 use crate::config::{self, Settings, UnknownRoutes};
-use crate::iluma::routes::{Route, Table, Treatment};
+use crate::iluma::routes::{Kind, Route, Table};
 use crate::ledger::{Ledger, Spent, Tally};
 use crate::limit::{self, Limit, Limits, Nodes};
 use crate::reference::{ReferencePrefix, ReferencePrefixes};
@@ -136,27 +136,27 @@ impl RuntimeConfig {
 
     /// Whether the tenant may go where the route leads.
     pub(super) fn permit(&self, tenant: &Tenant, method: &Method, route: &Route) -> Result<(), Rejection> {
-        match route.treatment {
-            Treatment::Forbidden => Err(Rejection::Forbidden),
+        match route.kind {
+            Kind::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
             // TRACE would bring the account's credential back, CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
-            Treatment::Unknown => match self.unknown_routes {
+            Kind::Unknown => match self.unknown_routes {
                 UnknownRoutes::Forward => Ok(()),
                 UnknownRoutes::Post if method == Method::POST => Ok(()),
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
-            Treatment::Cached
-            | Treatment::Looked
-            | Treatment::Listed
-            | Treatment::Health
-            | Treatment::Submitted
-            | Treatment::Records
-            | Treatment::File
-            | Treatment::Streamed
-            | Treatment::Usage
-            | Treatment::Described
-            | Treatment::Callback => Ok(()),
+            Kind::CachedQuestion(_)
+            | Kind::CachedRecord(_)
+            | Kind::PublicList(_)
+            | Kind::Health(_)
+            | Kind::Submission
+            | Kind::Records
+            | Kind::File
+            | Kind::Streamed
+            | Kind::OwnApi
+            | Kind::Options
+            | Kind::CallbackSetting => Ok(()),
         }
     }
 }

@@ -28,7 +28,7 @@ impl Gateway {
         route: Route,
         record: &mut Record,
     ) -> Result<Response<ReplyBody>, Rejection> {
-        if route.target.path().trim_start_matches('/') == WEBHOOK_SECRET {
+        if route.target.path() == WEBHOOK_SECRET {
             return Ok(secret(self.callbacks.webhook_secret(&tenant.name)));
         }
         if route.name == RouteName::CallbackToken {

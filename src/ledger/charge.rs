@@ -16,6 +16,7 @@
 //! Invariant: when in doubt, unknown: what is billable was charged, and what is not billable was not.
 
 use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::Charge;
 use serde_json::Value;
 
 /// Whether Iluma charges for a call.
@@ -52,7 +53,7 @@ pub fn verdict(route: RouteName, status: u16, body: Option<&[u8]>) -> Verdict {
             Some(Told { state: State::Pending, id }) => Verdict { outcome: Outcome::Unknown, id },
             Some(Told { state: State::Free, .. }) => Verdict { outcome: Outcome::NotBillable, id: None },
             // Nobody told us what a row costs that nobody told us of.
-            Some(_) if route == RouteName::Other => Verdict::UNKNOWN,
+            Some(_) if route.spec().charge == Charge::Unknown => Verdict::UNKNOWN,
             Some(_) => Verdict { outcome: Outcome::Billable, id: None },
             None => Verdict::UNKNOWN,
         },

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use iluma_gateway::reference::{self, BodyError, Directives, Question};
 use iluma_gateway::iluma::route_name::RouteName;
-use iluma_gateway::iluma::routes::{NormalPath, Route, Table, Treatment};
+use iluma_gateway::iluma::routes::{Kind, NormalPath, Route, Table};
 use iluma_gateway::server::Bounds;
 use iluma_gateway::tenant::Tenants;
 use iluma_gateway::upstream::OutgoingBody;
@@ -137,7 +137,7 @@ async fn handle(request: Request<Incoming>) -> Response<Empty<Bytes>> {
     reference::forwardable_request(&mut parts.headers);
     check_forwarded(&original, &parts.headers);
 
-    if route.treatment == Treatment::Cached {
+    if let Kind::CachedQuestion(_) = route.kind {
         match reference::read(&original, body, PATIENCE, PATIENCE).await {
             Ok(body) => check_question(&original, &body),
             Err(error) => assert_ne!(error, BodyError::TooSlow),
@@ -167,7 +167,7 @@ fn check_route(method: &Method, asked: &PathAndQuery, route: &Route) {
 
     // Routed again, it is the same.
     let again = WORLD.table.find(method, target).expect("a normal form has a normal form");
-    assert_eq!((again.name, again.treatment, &again.target), (route.name, route.treatment, target));
+    assert_eq!((again.name, again.kind, &again.target), (route.name, route.kind, target));
     let normal = NormalPath::parse(path).expect("what is routed is in normal form");
     assert_eq!(normal.as_str(), path);
 

@@ -1,0 +1,302 @@
+//! Routing: method and path → [`Route`].
+//!
+//! Invariants: a path is routed and forwarded in one normal form; every request gets exactly one row; a path with a
+//! forbidden word that no row knows is `forbidden`, whatever else is configured.
+
+use super::path::{NormalPath, PathError};
+use super::table::{Charge, Kind, ROUTES};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::route_name::RouteName;
+use http::Method;
+use http::uri::PathAndQuery;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Segments that hand out an account's secrets or settings, and the gateway's own: a path with one that no row knows is
+/// closed, whatever the operator added.
+const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
+
+/// Segments of the longest row, with room for rows that the operator adds; a longer path matches no row.
+const MOST_SEGMENTS: usize = 12;
+
+/// A path that Iluma added, treated like a row we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomRoute {
+    /// The method.
+    pub method: Method,
+    /// Segments; `:name` stands for any one segment, `v*` for any version.
+    pub path: String,
+    /// The row whose treatment it gets; never `forbidden` or `other`.
+    pub like: RouteName,
+}
+
+/// Row and target of one request.
+#[derive(Debug)]
+pub struct Route {
+    /// The row.
+    pub name: RouteName,
+    /// The handler.
+    pub kind: Kind,
+    /// Calling twice changes and costs nothing.
+    pub repeatable: bool,
+    /// Path and query as they are forwarded: the path in normal form, the query as it came.
+    pub target: PathAndQuery,
+    /// Iluma's id of the record that the path names.
+    pub record: Option<Box<str>>,
+}
+
+impl Route {
+    /// Returns the type of Iluma's callbacks about a record of this row.
+    #[must_use]
+    pub fn callback_type(&self) -> Option<CallbackType> {
+        let path = self.target.path();
+        self.name.spec().callbacks.iter().find(|(text, _)| path.contains(text)).map(|(_, kind)| *kind)
+    }
+
+    /// Returns the path of the record that a capture's file or recapture belongs to.
+    #[must_use]
+    pub fn capture(&self) -> Option<PathAndQuery> {
+        let version = self.target.path().split('/').nth(1)?;
+        let path = format!("/{version}/identity/document_ocr_captures/{}", self.record.as_deref()?);
+        PathAndQuery::try_from(path).ok()
+    }
+}
+
+/// The route table with the operator's rows.
+#[derive(Debug)]
+pub struct Table {
+    known: Vec<Row>,
+    added: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    name: RouteName,
+    method: Method,
+    pattern: Vec<Segment>,
+    /// The segment that is a record's id.
+    record: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Literal(Box<str>),
+    Version,
+    Any,
+}
+
+impl Table {
+    /// The rows we know and those that the operator added, which come last.
+    #[must_use]
+    pub fn new(custom: &[CustomRoute]) -> Self {
+        let known = ROUTES.iter().flat_map(|row| row.patterns().map(|(method, path)| Row::new(row.name, method, path)));
+        let added = custom.iter().map(|route| Row::new(route.like, route.method.clone(), &route.path));
+        Self { known: known.collect(), added: added.collect() }
+    }
+
+    /// The row of a request. HEAD is routed as GET.
+    ///
+    /// # Errors
+    /// The path has no normal form.
+    pub fn find(&self, method: &Method, target: &PathAndQuery) -> Result<Route, PathError> {
+        let path = NormalPath::parse(target.path())?;
+        let described = method == Method::OPTIONS;
+        let asked = if method == Method::HEAD { &Method::GET } else { method };
+        let row = with_segments(&path, |segments| {
+            let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
+            let known = self.known.iter().find(fits);
+            // What an added row stands for is the operator's choice, but not where the account's keys are.
+            known.or_else(|| self.added.iter().find(fits).filter(|_| !path.names(&FORBIDDEN_WORDS)))
+        });
+        let row = row.flatten();
+        let record = row.and_then(|row| with_segments(&path, |segments| row.record(segments))).flatten();
+        let (name, path) = match row {
+            // Most paths come as they are documented, and cost no copy.
+            Some(row) if is_canonical(path.as_str()) => (row.name, Cow::Borrowed(path.as_str())),
+            Some(row) => {
+                (row.name, with_segments(&path, |segments| row.canonical(segments)).unwrap_or_default().into())
+            }
+            None if path.names(&FORBIDDEN_WORDS) => (RouteName::Forbidden, Cow::Borrowed(path.as_str())),
+            None => (RouteName::Other, Cow::Borrowed(path.as_str())),
+        };
+        let spec = name.spec();
+        let kind = if described && row.is_some() { Kind::Options } else { spec.kind };
+        let repeatable = method.is_safe() && spec.charge == Charge::Never;
+        Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record })
+    }
+
+    /// The methods that some row knows for a path; none if no row knows the path.
+    ///
+    /// # Errors
+    /// The path has no normal form.
+    pub fn methods(&self, target: &PathAndQuery) -> Result<Vec<Method>, PathError> {
+        let path = NormalPath::parse(target.path())?;
+        let rows = |segments: &[&str]| {
+            let rows = self.known.iter().chain(&self.added);
+            rows.filter(|row| row.matches(segments)).map(|row| row.method.clone()).collect()
+        };
+        Ok(with_segments(&path, rows).unwrap_or_default())
+    }
+}
+
+impl Row {
+    fn new(name: RouteName, method: Method, pattern: &str) -> Self {
+        let segment = |text: &str| match text {
+            "v*" => Segment::Version,
+            text if text.starts_with(':') => Segment::Any,
+            text => Segment::Literal(text.to_ascii_lowercase().into()),
+        };
+        let segments = || pattern.trim_matches('/').split('/');
+        // An operator may call it by another name.
+        let id =
+            segments().position(|text| text == ":id").or_else(|| segments().position(|text| text.starts_with(':')));
+        let record = id.filter(|_| name.spec().names_records());
+        Self { name, method, pattern: segments().map(segment).collect(), record }
+    }
+
+    fn matches(&self, segments: &[&str]) -> bool {
+        self.pattern.len() == segments.len()
+            && self.pattern.iter().zip(segments).all(|(pattern, segment)| match pattern {
+                Segment::Literal(text) => text.eq_ignore_ascii_case(segment),
+                Segment::Version => is_version(segment),
+                Segment::Any => true,
+            })
+    }
+
+    /// Returns the segment that is a record's id.
+    fn record(&self, segments: &[&str]) -> Option<Box<str>> {
+        segments.get(self.record?).map(|id| (*id).into())
+    }
+
+    /// The path as upstream documents it: words in lower case, no trailing slash, what stands for a `:x` untouched.
+    fn canonical(&self, segments: &[&str]) -> String {
+        let mut path = String::with_capacity(64);
+        for (pattern, segment) in self.pattern.iter().zip(segments) {
+            path.push('/');
+            match pattern {
+                Segment::Literal(text) => path.push_str(text),
+                Segment::Version => path.extend(segment.chars().map(|c| c.to_ascii_lowercase())),
+                Segment::Any => path.push_str(segment),
+            }
+        }
+        path
+    }
+}
+
+/// Whether a path that matched a row is sure to be that row's canonical path.
+fn is_canonical(path: &str) -> bool {
+    !path.ends_with('/') && !path.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// `v` and dotted numbers: `v0`, `v1.1`, `v22`.
+fn is_version(segment: &str) -> bool {
+    let Some(numbers) = segment.strip_prefix(['v', 'V']) else { return false };
+    segment.len() <= 16 && numbers.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Calls `f` with the segments on the stack; not at all where there are more than any row has.
+fn with_segments<T>(path: &NormalPath<'_>, f: impl FnOnce(&[&str]) -> T) -> Option<T> {
+    let mut segments = [""; MOST_SEGMENTS];
+    let mut count = 0;
+    for segment in path.segments() {
+        *segments.get_mut(count)? = segment;
+        count += 1;
+    }
+    Some(f(&segments[..count]))
+}
+
+/// `target` with another path, or itself where the path is the same already.
+fn retarget(target: &PathAndQuery, path: &str) -> Result<PathAndQuery, PathError> {
+    if target.path() == path {
+        return Ok(target.clone());
+    }
+    let mut text = path.to_owned();
+    if let Some(query) = target.query() {
+        let _ = write!(text, "?{query}");
+    }
+    PathAndQuery::try_from(text).map_err(|_| PathError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(method: &str, target: &str) -> (RouteName, String) {
+        let route = Table::new(&[]).find(&method.parse().unwrap(), &target.parse().unwrap()).unwrap();
+        (route.name, route.target.to_string())
+    }
+
+    #[test]
+    fn every_row_is_found_in_any_version_case_and_with_a_trailing_slash() {
+        let rows = ROUTES.iter().flat_map(|row| row.patterns().map(|(method, pattern)| (&row.name, method, pattern)));
+        for (name, method, pattern) in rows {
+            for version in ["v0", "v1", "v1.1", "v2.2", "v10"] {
+                let plain = format!("/{}", pattern.replace("v*", version).replace(':', "X-"));
+                assert_eq!(find(method.as_str(), &plain), (*name, plain.clone()));
+                assert_eq!(find(method.as_str(), &format!("{plain}/?a=B")), (*name, format!("{plain}?a=B")));
+                let odd = format!("/{}", pattern.replace("v*", version).to_uppercase().replace(':', "X-"));
+                assert_eq!(find(method.as_str(), &odd).0, *name, "{odd}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_row_knows_is_other_or_forbidden() {
+        for (method, target, name) in [
+            ("POST", "/v3/identity/bank_checks", RouteName::Other),
+            ("GET", "/v1/identity/bank_account_data_requests", RouteName::Other),
+            ("DELETE", "/v1/identity/bank_account_data_requests/1", RouteName::Other),
+            ("POST", "/vx/identity/bank_account_data_requests", RouteName::Other),
+            ("POST", "/v1./identity/bank_account_data_requests", RouteName::Other),
+            ("GET", "/", RouteName::Other),
+            ("GET", "/a/b/c/d/e/f/g/h/i/j/k/l/m/n", RouteName::Other),
+            ("GET", "/businesses/5abc/api_keys?token=1", RouteName::Forbidden),
+            ("POST", "/Businesses", RouteName::Forbidden),
+            ("DELETE", "/v1/callback/urls", RouteName::Forbidden),
+            ("POST", "/v1/callback/authentication_tokens", RouteName::Forbidden),
+            ("GET", "/v9/x/api_keys", RouteName::Forbidden),
+            ("GET", "/v1/a/b/c/d/e/f/g/h/i/j/k/l/callback", RouteName::Forbidden),
+        ] {
+            assert_eq!(find(method, target).0, name, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn head_is_routed_as_get_and_methods_are_listed() {
+        assert_eq!(find("HEAD", "/health").0, RouteName::Health);
+        let table = Table::new(&[]);
+        let methods = table.methods(&"/v1/callback/urls".parse().unwrap()).unwrap();
+        assert_eq!(methods, [Method::GET, Method::POST, Method::PATCH]);
+        assert!(table.methods(&"/nowhere".parse().unwrap()).unwrap().is_empty());
+        let options = table.find(&Method::OPTIONS, &"/v1/callback/urls".parse().unwrap()).unwrap();
+        assert_eq!((options.name, options.kind), (RouteName::CallbackUrls, Kind::Options));
+        assert_eq!(find("OPTIONS", "/businesses/1").0, RouteName::Forbidden);
+    }
+
+    #[test]
+    fn an_added_path_is_treated_like_the_row_it_names() {
+        let added =
+            CustomRoute { method: Method::POST, path: "/v3/identity/bank_checks/:id".into(), like: RouteName::Bank };
+        let table = Table::new(&[added]);
+        let route = table.find(&Method::POST, &"/V3/identity/Bank_Checks/Ab".parse().unwrap()).unwrap();
+        assert_eq!((route.name, route.target.as_str()), (RouteName::Bank, "/v3/identity/bank_checks/Ab"));
+        assert_eq!(route.kind, RouteName::Bank.spec().kind);
+    }
+
+    #[test]
+    fn an_added_path_never_leads_to_the_accounts_keys() {
+        let added = CustomRoute { method: Method::GET, path: "/:a/:b/:c".into(), like: RouteName::Ktp };
+        let table = Table::new(&[added]);
+        let name = |target: &str| table.find(&Method::GET, &target.parse().unwrap()).unwrap().name;
+        assert_eq!(name("/a/b/c"), RouteName::Ktp);
+        for closed in ["/businesses/5abc/api_keys?token=1", "/v1/callback/x", "/x/y/api_keys", "/_gateway/x/y"] {
+            assert_eq!(name(closed), RouteName::Forbidden, "{closed}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_spelling_reaches_the_same_row_in_one_form() {
+        let (name, target) = find("POST", "/%76%31/identity/bank%5Faccount_data_requests?x=%41");
+        assert_eq!((name, target.as_str()), (RouteName::Bank, "/v1/identity/bank_account_data_requests?x=%41"));
+    }
+}

@@ -1,0 +1,509 @@
+//! THE route table: one row says everything about a route, and no other list of routes stands anywhere.
+//!
+//! Configuration names, metric labels, prices, cache subjects, callback types and handlers derive from it. A new route of
+//! Iluma's is a name in `route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the compiler
+//! checks.
+
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::route_name::{NotARoute, RouteName};
+use crate::iluma::subject::Subject;
+use http::Method;
+use std::fmt;
+use std::str::FromStr;
+
+/// One row of the route table.
+#[derive(Debug)]
+pub struct RouteSpec {
+    /// The row's name.
+    pub name: RouteName,
+    /// The name in configuration, logs and metrics.
+    pub text: &'static str,
+    /// Methods and paths. `v*` stands for any version, `:id` for the id of a record, any other `:name` for any one segment.
+    pub paths: &'static [&'static str],
+    /// The handler.
+    pub kind: Kind,
+    /// Charges for a call. A GET on a row that is not charged is free, and may be repeated.
+    pub charge: Charge,
+    /// Treatment of references on the way to Iluma.
+    pub references: References,
+    /// Its answers to a GET may settle an earlier call, whose outcome is unknown.
+    pub settles: bool,
+    /// Types of Iluma's callbacks about records of the row (`iluma-field-notes.md`): the first whose text stands in the path.
+    pub callbacks: &'static [(&'static str, CallbackType)],
+    /// Rows that naming this one in a tenant's `routes` includes.
+    pub includes: &'static [RouteName],
+    /// Every tenant may use the row, whatever its `routes` say.
+    pub always_allowed: bool,
+}
+
+/// The handler of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A question whose body is read and whose answer comes from the cache where it can.
+    CachedQuestion(Subject),
+    /// A record by its id whose final answer is cached; a pending one is polled at most once a second.
+    CachedRecord(Subject),
+    /// A public list, cached for every tenant of an account.
+    PublicList(Subject),
+    /// Iluma's health, which needs no key.
+    Health(Subject),
+    /// A record is made, or made anew: its reference is prefixed, and the tenant becomes an owner.
+    Submission,
+    /// Records by id or as a list: the tenant sees its own alone.
+    Records,
+    /// A file that belongs to a record.
+    File,
+    /// Both bodies are streamed.
+    Streamed,
+    /// A setting of the tenant's own, which never reaches Iluma.
+    CallbackSetting,
+    /// The team's own API.
+    OwnApi,
+    /// OPTIONS: the answer lists the path's methods, and nothing is sent. No row has it: it is the method's.
+    Options,
+    /// Refused.
+    Forbidden,
+    /// No row knows the path; `upstream.unknown_routes` decides.
+    Unknown,
+}
+
+impl Kind {
+    /// Returns the cache's subject of the answers.
+    #[must_use]
+    pub const fn subject(self) -> Option<Subject> {
+        match self {
+            Self::CachedQuestion(subject)
+            | Self::CachedRecord(subject)
+            | Self::PublicList(subject)
+            | Self::Health(subject) => Some(subject),
+            Self::Submission
+            | Self::Records
+            | Self::File
+            | Self::Streamed
+            | Self::CallbackSetting
+            | Self::OwnApi
+            | Self::Options
+            | Self::Forbidden
+            | Self::Unknown => None,
+        }
+    }
+
+    /// Returns true if it is a part of Iluma's API that an operator's `[[routes]]` entry may be `like`.
+    #[must_use]
+    pub const fn is_of_ilumas_api(self) -> bool {
+        match self {
+            Self::CachedQuestion(_)
+            | Self::CachedRecord(_)
+            | Self::PublicList(_)
+            | Self::Submission
+            | Self::Records
+            | Self::File
+            | Self::Streamed => true,
+            Self::Health(_)
+            | Self::CallbackSetting
+            | Self::OwnApi
+            | Self::Options
+            | Self::Forbidden
+            | Self::Unknown => false,
+        }
+    }
+
+    /// Returns the one method that the handler takes, if it takes only one.
+    #[must_use]
+    pub const fn only_method(self) -> Option<Method> {
+        match self {
+            Self::CachedQuestion(_) => Some(Method::POST),
+            Self::PublicList(_) => Some(Method::GET),
+            Self::CachedRecord(_)
+            | Self::Health(_)
+            | Self::Submission
+            | Self::Records
+            | Self::File
+            | Self::Streamed
+            | Self::CallbackSetting
+            | Self::OwnApi
+            | Self::Options
+            | Self::Forbidden
+            | Self::Unknown => None,
+        }
+    }
+}
+
+/// Iluma's charge for the calls of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// Never.
+    Never,
+    /// What was answered is charged, as `ledger::charge` says.
+    Answered,
+    /// Nobody knows: the row is not documented.
+    Unknown,
+}
+
+/// Treatment of references on the way to Iluma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum References {
+    /// A reference gets the tenant's prefix.
+    Prefixed,
+    /// A reference passes as it is, unless it has another tenant's prefix.
+    Checked,
+    /// The row takes none, or nothing is sent.
+    Untouched,
+}
+
+const ID_CARD: &[(&str, CallbackType)] = &[("", CallbackType::IdImageOcrRequest)];
+const DOCUMENT: &[(&str, CallbackType)] = &[("", CallbackType::BusinessDocumentOcrRequest)];
+const CAPTURE: &[(&str, CallbackType)] = &[("", CallbackType::DocumentOcrCaptureRequest)];
+const BANK: &[(&str, CallbackType)] = &[
+    ("/bank_account_validation_details", CallbackType::BankNameValidatorDetails),
+    ("", CallbackType::NameValidatorRequest),
+];
+
+/// Path at which a team reads the secret that its callbacks are signed with.
+pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
+
+/// A row that is streamed and charged: the other synchronous routes.
+const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static str]) -> RouteSpec {
+    RouteSpec {
+        name,
+        text,
+        paths,
+        kind: Kind::Streamed,
+        charge: Charge::Answered,
+        references: References::Untouched,
+        settles: false,
+        callbacks: &[],
+        includes: &[],
+        always_allowed: false,
+    }
+}
+
+/// A row that costs nothing, makes no records and takes no references.
+const fn free(
+    name: RouteName,
+    text: &'static str,
+    kind: Kind,
+    paths: &'static [&'static str],
+    always_allowed: bool,
+) -> RouteSpec {
+    RouteSpec {
+        name,
+        text,
+        paths,
+        kind,
+        charge: Charge::Never,
+        references: References::Untouched,
+        settles: false,
+        callbacks: &[],
+        includes: &[],
+        always_allowed,
+    }
+}
+
+/// A row that makes records of Iluma's.
+const fn makes_records(
+    name: RouteName,
+    text: &'static str,
+    paths: &'static [&'static str],
+    (callbacks, includes): (&'static [(&'static str, CallbackType)], &'static [RouteName]),
+) -> RouteSpec {
+    RouteSpec {
+        name,
+        text,
+        paths,
+        kind: Kind::Submission,
+        charge: Charge::Answered,
+        references: References::Prefixed,
+        settles: false,
+        callbacks,
+        includes,
+        always_allowed: false,
+    }
+}
+
+/// A row that shows records of Iluma's.
+const fn shows_records(
+    name: RouteName,
+    text: &'static str,
+    kind: Kind,
+    paths: &'static [&'static str],
+    callbacks: &'static [(&'static str, CallbackType)],
+) -> RouteSpec {
+    RouteSpec {
+        name,
+        text,
+        paths,
+        kind,
+        charge: Charge::Never,
+        references: References::Prefixed,
+        settles: true,
+        callbacks,
+        includes: &[],
+        always_allowed: false,
+    }
+}
+
+/// The rows of section 3 of the design, in the order of [`RouteName`].
+pub static ROUTES: [RouteSpec; RouteName::Other as usize + 1] = [
+    RouteSpec {
+        kind: Kind::CachedQuestion(Subject::Bank),
+        ..makes_records(
+            RouteName::Bank,
+            "bank",
+            &["POST v*/identity/bank_account_data_requests", "POST v*/identity/bank_account_validation_details"],
+            (BANK, &[RouteName::BankGet]),
+        )
+    },
+    shows_records(
+        RouteName::BankGet,
+        "bank_get",
+        Kind::CachedRecord(Subject::BankGet),
+        &["GET v*/identity/bank_account_data_requests/:id", "GET v*/identity/bank_account_validation_details/:id"],
+        BANK,
+    ),
+    RouteSpec {
+        kind: Kind::CachedQuestion(Subject::Cft),
+        ..streamed(RouteName::Cft, "cft", &["POST v*/identity/cft/individual_watchlist"])
+    },
+    free(
+        RouteName::BankCodes,
+        "bank_codes",
+        Kind::PublicList(Subject::BankCodes),
+        &["GET bank/available_bank_codes"],
+        true,
+    ),
+    streamed(RouteName::Ktp, "ktp", &["POST v*/identity/ktp_name/validations", "POST v*/identity/ktp_data_requests"]),
+    streamed(RouteName::Npwp, "npwp", &["POST v*/identity/npwp_data_requests"]),
+    // The age of a phone number is charged, though it is a GET.
+    streamed(
+        RouteName::Phone,
+        "phone",
+        &["GET v*/fraud/phone_numbers/:number/age", "POST v*/identity/phone_numbers/validate"],
+    ),
+    streamed(RouteName::Drawdown, "drawdown", &["POST v*/credit/drawdowns"]),
+    streamed(RouteName::Face, "face", &["POST v*/identity/face_comparisons"]),
+    streamed(RouteName::IdCard, "id_card", &["POST v*/identity/id_card_verifications"]),
+    makes_records(RouteName::Ocr, "ocr", &["POST v*/identity/id_card_images"], (ID_CARD, &[RouteName::OcrGet])),
+    shows_records(
+        RouteName::OcrGet,
+        "ocr_get",
+        Kind::Records,
+        &["GET v*/identity/id_card_images", "GET v*/identity/id_card_images/:id"],
+        ID_CARD,
+    ),
+    makes_records(
+        RouteName::Document,
+        "document",
+        &["POST v*/identity/document_ocr_requests"],
+        (DOCUMENT, &[RouteName::DocumentGet]),
+    ),
+    shows_records(
+        RouteName::DocumentGet,
+        "document_get",
+        Kind::Records,
+        &["GET v*/identity/document_ocr_requests", "GET v*/identity/document_ocr_requests/:id"],
+        DOCUMENT,
+    ),
+    makes_records(
+        RouteName::Capture,
+        "capture",
+        &[
+            "POST v*/identity/document_ocr_captures",
+            "POST v*/identity/document_ocr_captures/:id/recapture",
+            // A recapture is one by GET too, and charged.
+            "GET v*/identity/document_ocr_captures/:id/recapture",
+        ],
+        (CAPTURE, &[RouteName::CaptureGet, RouteName::CaptureFile]),
+    ),
+    shows_records(
+        RouteName::CaptureGet,
+        "capture_get",
+        Kind::Records,
+        &[
+            "GET v*/identity/document_ocr_captures",
+            "GET v*/identity/document_ocr_capture",
+            "GET v*/identity/document_ocr_captures/:id",
+            // The links of its lists spell it so.
+            "GET v*/document_ocr_captures",
+        ],
+        CAPTURE,
+    ),
+    RouteSpec {
+        settles: false,
+        references: References::Untouched,
+        ..shows_records(
+            RouteName::CaptureFile,
+            "capture_file",
+            Kind::File,
+            &["GET v*/identity/captures/:id/results/:link/download"],
+            CAPTURE,
+        )
+    },
+    free(
+        RouteName::CallbackUrls,
+        "callback_urls",
+        Kind::CallbackSetting,
+        &["GET v*/callback/urls", "POST v*/callback/urls", "PATCH v*/callback/urls"],
+        true,
+    ),
+    free(
+        RouteName::CallbackToken,
+        "callback_token",
+        Kind::CallbackSetting,
+        &["GET v*/callback/authentication_tokens", "GET _gateway/webhook_secret"],
+        true,
+    ),
+    free(RouteName::Health, "health", Kind::Health(Subject::Health), &["GET health"], true),
+    free(RouteName::Gateway, "gateway", Kind::OwnApi, &["GET _gateway/usage"], true),
+    free(RouteName::Forbidden, "forbidden", Kind::Forbidden, &[], false),
+    RouteSpec {
+        kind: Kind::Unknown,
+        charge: Charge::Unknown,
+        references: References::Checked,
+        ..streamed(RouteName::Other, "other", &[])
+    },
+];
+
+/// Each row stands at its name's place.
+const _: () = {
+    let mut at = 0;
+    while at < ROUTES.len() {
+        assert!(ROUTES[at].name as usize == at);
+        at += 1;
+    }
+};
+
+impl RouteSpec {
+    /// Returns methods and path patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = (Method, &'static str)> {
+        let method = |text: &str| Method::from_bytes(text.as_bytes()).ok();
+        self.paths.iter().filter_map(move |path| path.split_once(' ').and_then(|(m, path)| Some((method(m)?, path))))
+    }
+
+    /// Returns true if paths of the row name a record.
+    #[must_use]
+    pub fn names_records(&self) -> bool {
+        self.paths.iter().any(|path| path.contains("/:id"))
+    }
+}
+
+impl RouteName {
+    /// Every row, in the table's order; `ALL[name as usize] == name`.
+    pub const ALL: [Self; ROUTES.len()] = {
+        let mut all = [Self::Other; ROUTES.len()];
+        let mut at = 0;
+        while at < ROUTES.len() {
+            all[at] = ROUTES[at].name;
+            at += 1;
+        }
+        all
+    };
+
+    /// Returns the row.
+    #[must_use]
+    pub const fn spec(self) -> &'static RouteSpec {
+        &ROUTES[self as usize]
+    }
+
+    /// Returns the name in configuration, logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.spec().text
+    }
+
+    /// Returns the rows that Iluma may charge for, in the table's order.
+    pub fn charged() -> impl Iterator<Item = Self> + Clone {
+        Self::ALL.into_iter().filter(|name| name.spec().charge != Charge::Never)
+    }
+}
+
+impl FromStr for RouteName {
+    type Err = NotARoute;
+
+    fn from_str(text: &str) -> Result<Self, NotARoute> {
+        ROUTES.iter().find(|row| row.text == text).map(|row| row.name).ok_or(NotARoute)
+    }
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_found_by_its_name() {
+        for row in &ROUTES {
+            assert_eq!(row.text.parse(), Ok(row.name));
+            let twice = ROUTES.iter().filter(|other| other.text == row.text).count();
+            assert_eq!(twice, 1, "{}", row.text);
+        }
+    }
+
+    /// Each column of a row agrees with the others: a row that was copied and changed in part fails here.
+    #[test]
+    fn every_row_is_complete() {
+        for row in &ROUTES {
+            let name = row.text;
+            let virtual_row = matches!(row.kind, Kind::Forbidden | Kind::Unknown);
+            assert_eq!(row.paths.is_empty(), virtual_row, "{name}: paths");
+            assert_ne!(row.kind, Kind::Options, "{name}: OPTIONS is a method, no row");
+            assert_eq!(row.patterns().count(), row.paths.len(), "{name}: method and path");
+            let ids = row.paths.iter().filter(|path| path.contains("/:id")).count();
+            let (needs_id, may_have_id) = match row.kind {
+                Kind::CachedRecord(_) | Kind::File => (row.paths.len(), row.paths.len()),
+                Kind::Records | Kind::Submission => (0, row.paths.len()),
+                _ => (0, 0),
+            };
+            assert!((needs_id..=may_have_id).contains(&ids), "{name}: records in its paths");
+            // What makes or shows records has callbacks about them.
+            let of_records = row.references == References::Prefixed || row.kind == Kind::File;
+            assert_eq!(!row.callbacks.is_empty(), of_records, "{name}: callback types");
+            assert!(row.callbacks.last().is_none_or(|(text, _)| text.is_empty()), "{name}: the last type fits all");
+            // What shows a record settles the call that made it, and is free.
+            let shows = matches!(row.kind, Kind::CachedRecord(_) | Kind::Records);
+            assert_eq!(row.settles, shows, "{name}: settles");
+            if shows || row.kind.subject().is_some() && row.patterns().all(|(method, _)| method == Method::GET) {
+                assert_eq!(row.charge, Charge::Never, "{name}: charge");
+            }
+            assert_eq!(row.charge == Charge::Unknown, row.kind == Kind::Unknown, "{name}: charge");
+            if let Some(method) = row.kind.only_method() {
+                assert!(row.patterns().all(|(own, _)| own == method), "{name}: methods");
+            }
+            // What shows the records of a row is named with it.
+            let includes: Vec<_> = ROUTES
+                .iter()
+                .filter(|other| row.charge == Charge::Answered && other.charge == Charge::Never)
+                .filter(|other| !row.callbacks.is_empty() && other.callbacks == row.callbacks)
+                .map(|other| other.name)
+                .collect();
+            assert_eq!(row.includes, includes, "{name}: includes");
+            let own = !row.kind.is_of_ilumas_api() && !virtual_row;
+            assert_eq!(row.always_allowed, own || matches!(row.kind, Kind::PublicList(_)), "{name}: always allowed");
+            for (_, path) in row.patterns() {
+                assert!(!path.starts_with('/') && !path.ends_with('/'), "{name}: {path}");
+                assert_eq!(path, path.to_ascii_lowercase(), "{name}: {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_rows_take_the_same_request() {
+        let all: Vec<_> = ROUTES.iter().flat_map(|row| row.paths.iter()).collect();
+        for path in &all {
+            assert_eq!(all.iter().filter(|other| other == &path).count(), 1, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn each_cache_subject_belongs_to_one_row() {
+        for subject in Subject::ALL {
+            let rows = ROUTES.iter().filter(|row| row.kind.subject() == Some(subject));
+            assert_eq!(rows.map(|row| row.text).collect::<Vec<_>>(), [subject.as_str()]);
+        }
+    }
+}
