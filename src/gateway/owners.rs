@@ -1,17 +1,14 @@
-//! Who owns which record: noted before an answer leaves, asked before a record is shown.
+//! Owners of records: written before an answer leaves, asked before a record is shown.
 //!
-//! Invariants: a team that was told an id owns it, durably, before it has the answer, or as soon as state can be written
-//! again; a record's newest reference is written soon after, for a hit must not wait for a disk each time; nothing that is
-//! held here for long tells a reference or an id.
+//! Invariants: a team that was answered with an id owns it, durably, before it has the answer, or as soon as state can be
+//! written again; a record's newest reference is written soon after, for a hit must not wait for a disk each time; nothing
+//! that is held here for long tells a reference or an id.
 
-use super::Gateway;
-use crate::base::json_template::JsonTemplate;
 use crate::base::name::{AccountName, TenantName};
-use crate::cache::{Entry, Hit};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
 use crate::redis::client::Budget;
-use crate::state::{Copy, Made, Owner, Owning, State, StateError};
+use crate::state::{Owner, Owning, State, StateError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::hash_map::RandomState;
@@ -23,13 +20,13 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 /// Records whose owners need not be written again: a day's worth for a busy account, at some 100 bytes.
 const MOST_KNOWN: u64 = 500_000;
-/// Owners and newer references that wait to be written. What finds no room stays as it was before.
+/// Owners and newer references that wait to be written.
 const MOST_LATE: usize = 4096;
-/// Of those, what shares one transaction.
+/// Of those, the most that share one transaction.
 const MOST_TOGETHER: usize = 256;
-/// How long state is left alone after it could not be written.
+/// The wait before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
-/// How long a look waits for references that are being written.
+/// The time that a GET waits for references that are being written.
 const LATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A team that asks about a record.
@@ -43,7 +40,18 @@ pub(super) struct Asker {
     pub(super) asked: SystemTime,
 }
 
-/// What is known of owners.
+/// A record that a team comes to own.
+#[derive(Clone, Copy)]
+pub(super) struct Owned<'a> {
+    pub(super) id: &'a str,
+    /// The team's own reference, as JSON text.
+    pub(super) reference: Option<&'a [u8]>,
+    /// The team is to get the record's callback.
+    pub(super) awaits: bool,
+    pub(super) tags: &'a [Tag],
+}
+
+/// The owners of records.
 #[derive(Debug)]
 pub(super) struct Owners {
     state: State,
@@ -87,7 +95,7 @@ impl Owners {
                 group.retain(|_| outcomes.next() == Some(Err(StateError::Unavailable)));
                 self.stalled.store(!group.is_empty(), Ordering::Relaxed);
                 if !group.is_empty() {
-                    tracing::warn!(count = group.len(), "owners can't be written, and wait");
+                    tracing::warn!(count = group.len(), "cannot persist record owners; will retry");
                     tokio::time::sleep(REST).await;
                 }
             }
@@ -97,7 +105,8 @@ impl Owners {
 
     /// Makes the team an owner. Where that can't be written now the answer is worth no less, and it is written as soon as it
     /// can be.
-    async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, awaits: bool, tags: &[Tag], redis: &Budget) {
+    pub(super) async fn own(&self, asker: &Asker, owned: Owned<'_>, redis: &Budget) {
+        let Owned { id, reference, awaits, tags } = owned;
         let name =
             self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
         let newest = self.hashes[0].hash_one(reference);
@@ -169,39 +178,4 @@ impl Owners {
         let others = owners.iter().any(|owner| owner.tenant != *tenant);
         Ok((owners.into_iter().find(|owner| owner.tenant == *tenant), others))
     }
-}
-
-impl Gateway {
-    /// Makes the team an owner of what its own question, or one that it shared, was answered with.
-    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag], redis: &Budget) {
-        self.owners.own(asker, id, reference, true, tags, redis).await;
-    }
-
-    /// Makes the team an owner of what it was answered with from the cache; the callback that a call would have caused is
-    /// made here.
-    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
-        let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
-        self.owners.own(asker, id, reference, *pending, tags, redis).await;
-        if *pending {
-            return;
-        }
-        if let Some(kind) = asker.kind
-            && self.callbacks.may_listen(&asker.tenant)
-        {
-            let (tenant, reference, body) =
-                (asker.tenant.clone(), reference.map(Bytes::copy_from_slice), body.with(reference));
-            let copy = Copy { tenant, reference, body };
-            let (account, id) = (asker.account.clone(), id.to_string());
-            self.callbacks.hit(Made { account, id, kind, copy, tags: tags.to_vec() });
-        }
-    }
-}
-
-/// Upstream's id in an answer, if it has one.
-pub(super) fn id_of(body: &JsonTemplate) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Id {
-        id: String,
-    }
-    serde_json::from_slice::<Id>(&body.with(None)).ok().map(|Id { id }| id)
 }

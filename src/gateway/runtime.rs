@@ -1,6 +1,6 @@
-//! What the configuration makes of the request path: replaced whole when the configuration changes.
+//! The request path's part of the configuration, ready to be used: replaced whole when the configuration changes.
 
-use super::usage::Allowance;
+use super::allowance::Allowance;
 use crate::base::clock::Clock;
 use crate::base::name::AccountName;
 use crate::base::tasks::Tasks;
@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How the keys begin that hit dummy data.
+/// The beginning of keys whose calls hit dummy data.
 const DEVELOPMENT_KEY: &str = "iluma_development_";
 
 #[derive(Debug)]
@@ -28,15 +28,14 @@ pub(super) struct RuntimeConfig {
     pub(super) limits: Limits,
     pub(super) accounts: Vec<Account>,
     pub(super) upstream: Arc<Upstream>,
-    /// By the index of a tenant.
+    pub(super) clock: Clock,
+    /// By the index of a tenant, like the next two.
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
-    /// Likewise.
     pub(super) tallies: Vec<Arc<Tally>>,
-    /// Likewise.
     pub(super) allowances: Vec<Allowance>,
-    /// Of requests that no tenant asks.
+    /// The metrics of requests without a tenant.
     pub(super) nobody: Arc<TenantMetrics>,
-    /// What a request may wait for Redis.
+    /// The time that a request may wait for Redis.
     pub(super) redis_timeout: Duration,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
@@ -47,32 +46,41 @@ pub(super) struct RuntimeConfig {
 pub(super) struct Account {
     pub(super) name: AccountName,
     pub(super) credential: Arc<Credential>,
-    /// Those of its teams, where references are sealed.
-    pub(super) seals: Option<ReferencePrefixes>,
+    /// The reference prefixes of its teams, if the account prefixes references.
+    pub(super) prefixes: Option<ReferencePrefixes>,
     pub(super) metrics: Arc<AccountMetrics>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) retries: Arc<RetryBudget>,
-    /// Whether its calls cost anything: with a development key they don't (section "Authentication" of the API document).
+    /// False for a development key, whose calls cost nothing (section "Authentication" of the API document).
     pub(super) charges: bool,
 }
 
+/// The parts of the process that every runtime configuration shares.
+#[derive(Clone, Copy)]
+pub(super) struct Environment<'a> {
+    pub(super) metrics: &'a Metrics,
+    pub(super) clock: &'a Clock,
+    pub(super) tasks: &'a Tasks,
+    pub(super) ledger: &'a Ledger,
+    pub(super) nodes: Option<&'a Nodes>,
+}
+
 impl RuntimeConfig {
-    /// What `settings` ask for. Counters, limits and connections of `previous` go on where nothing changed.
+    /// Builds the runtime configuration from settings. Counters, limits and connections of `previous` go on if nothing
+    /// about them changed.
     pub(super) fn new(
         settings: &Settings,
         previous: Option<&Self>,
-        metrics: &Metrics,
-        clock: &Clock,
-        tasks: &Tasks,
-        ledger: &Ledger,
-        nodes: Option<&Nodes>,
+        environment: Environment<'_>,
     ) -> Result<Self, rustls::Error> {
-        let known =
-            |name: &AccountName| previous.and_then(|live| live.accounts.iter().find(|account| account.name == *name));
+        let Environment { metrics, clock, tasks, ledger, nodes } = environment;
+        let known = |name: &AccountName| {
+            previous.and_then(|config| config.accounts.iter().find(|account| account.name == *name))
+        };
         let account = |(name, account): (&AccountName, &config::Account)| Account {
             name: name.clone(),
             credential: Arc::new(Credential::new(&account.api_key)),
-            seals: account.seal_references.then(|| {
+            prefixes: account.seal_references.then(|| {
                 let teams = settings.tenants.iter().filter(|(_, tenant)| tenant.account == *name);
                 ReferencePrefixes::of(teams.map(|(name, _)| name.clone()))
             }),
@@ -89,7 +97,7 @@ impl RuntimeConfig {
             );
         }
         let upstream = match previous {
-            Some(live) if live.upstream_settings == settings.upstream => Arc::clone(&live.upstream),
+            Some(before) if before.upstream_settings == settings.upstream => Arc::clone(&before.upstream),
             _ => Arc::new(Upstream::new(&settings.upstream, clock, tasks.clone())?),
         };
         Ok(Self {
@@ -100,6 +108,7 @@ impl RuntimeConfig {
             allowances: settings.tenants.values().map(|tenant| Allowance::new(tenant, settings)).collect(),
             accounts: settings.accounts.iter().map(account).collect(),
             upstream,
+            clock: clock.clone(),
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
             nobody: metrics.tenant(None),
             redis_timeout: settings.state.redis_timeout,
@@ -108,9 +117,8 @@ impl RuntimeConfig {
         })
     }
 
-    /// Tells metrics how far the tenant at `index` is with its quotas; `beyond` is one that would have refused a call,
-    /// were it in force.
-    pub(super) fn tell_standing(&self, index: usize, beyond: Option<Limit>) {
+    /// Reports the use of the quotas of the tenant at `index` to metrics; `beyond` is a quota that was exceeded in shadow mode.
+    pub(super) fn report_quotas(&self, index: usize, beyond: Option<Limit>) {
         let metrics = &self.metrics[index];
         for standing in self.limits.standing(index).into_iter().flatten() {
             if let Some(quota) = standing.quota {
@@ -122,19 +130,19 @@ impl RuntimeConfig {
         }
     }
 
-    /// Tells metrics what changes with the time alone.
-    pub(super) fn tell(&self) {
-        (0..self.metrics.len()).for_each(|index| self.tell_standing(index, None));
+    /// Reports to metrics what changes with the time alone.
+    pub(super) fn report(&self) {
+        (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
         self.accounts.iter().for_each(|account| account.metrics.circuit(account.breaker.is_open()));
     }
 
-    /// A tenant's seal and those of all teams of its account, where references are sealed.
-    pub(super) fn seal(&self, tenant: &Tenant) -> Option<(ReferencePrefix, &ReferencePrefixes)> {
-        let seals = self.accounts[tenant.account_index].seals.as_ref()?;
-        Some((ReferencePrefix::of(&tenant.name), seals))
+    /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
+    pub(super) fn prefix(&self, tenant: &Tenant) -> Option<(ReferencePrefix, &ReferencePrefixes)> {
+        let prefixes = self.accounts[tenant.account_index].prefixes.as_ref()?;
+        Some((ReferencePrefix::of(&tenant.name), prefixes))
     }
 
-    /// Whether the tenant may go where the route leads.
+    /// Checks that the tenant may use the route.
     pub(super) fn permit(&self, tenant: &Tenant, method: &Method, route: &Route) -> Result<(), Rejection> {
         match route.kind {
             Kind::Forbidden => Err(Rejection::Forbidden),

@@ -1,20 +1,20 @@
-//! What is told of a request, however it ends.
+//! The log line and the counts of one request, however it ends.
 //!
-//! Invariant: every request leaves exactly one line and one count. A record begins as 499, "the client went away", and
+//! Invariant: every request leaves exactly one line and one count. A request log begins as 499, "the client went away", and
 //! stays that unless the whole answer was handed to the client's connection.
 
-use super::admit::{Booked, ResponseObserver};
+use super::observer::{Booked, ResponseObserver};
 use crate::base::name::TenantName;
 use crate::base::request_id;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::{Saved, Tally};
-use crate::limit::Permit;
+use crate::limit::{self, Permit, Refusal};
 use crate::redis::client::Budget;
 use crate::reference;
-use crate::reply::ReplyBody;
+use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
-use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
+use crate::telemetry::metrics::{self, Counted, Metrics, TenantMetrics};
 use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -25,10 +25,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
-/// nginx's code for a client that went away, which everybody's dashboards know.
+/// nginx's code for a client that went away, which common dashboards know.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Where records go.
+/// The sinks of request logs.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     /// The access log.
@@ -41,7 +41,7 @@ pub struct Telemetry {
 
 /// One request, from its head to the last byte of its answer.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct RequestLog {
     telemetry: Arc<Telemetry>,
     metrics: Arc<TenantMetrics>,
     tenant: Option<TenantName>,
@@ -57,7 +57,7 @@ pub(super) struct Record {
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
     /// Of a streamed answer whose body tells what its call cost.
-    pub(super) witness: Option<Box<ResponseObserver>>,
+    pub(super) observer: Option<Box<ResponseObserver>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
     pub(super) cache: CacheOutcome,
@@ -69,9 +69,9 @@ pub(super) struct Record {
     pub(super) redis: Budget,
 }
 
-impl Record {
-    /// Opens the record of a request; `metrics` are those of nobody, until it is known who asks. `redis` is what the request
-    /// may wait for Redis.
+impl RequestLog {
+    /// Opens the log of a request; `metrics` are those of no tenant, until the tenant is known. `redis` is what the request may
+    /// wait for Redis.
     pub(super) fn open(
         telemetry: &Arc<Telemetry>,
         metrics: &Arc<TenantMetrics>,
@@ -96,7 +96,7 @@ impl Record {
             upload: None,
             response_bytes: 0,
             permit: None,
-            witness: None,
+            observer: None,
             _in_flight: telemetry.metrics.in_flight(),
             route: RouteName::Other,
             cache: CacheOutcome::None,
@@ -108,38 +108,52 @@ impl Record {
         })
     }
 
-    /// Who asks.
+    /// Names the tenant.
     pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>, tally: &Arc<Tally>) {
         self.tenant = Some(tenant.clone());
         self.tally = Some(Arc::clone(tally));
         self.metrics = Arc::clone(metrics);
     }
 
-    /// What the request holds until its answer is out, and a call that outlives it until that is done.
+    /// Holds the request's place in flight until its answer is out, and until a call that outlives it has ended.
     pub(super) fn hold(&mut self, permit: Permit) {
         self.permit = Some(Arc::new(permit));
     }
 
-    /// A share of what the request holds.
+    /// Returns a share of the request's place in flight.
     pub(super) fn permit(&self) -> Option<Arc<Permit>> {
         self.permit.clone()
     }
 
-    /// The body that is on its way through.
+    /// Names the body that is streamed.
     pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
         self.upload = progress;
     }
 
-    /// When the request came.
+    /// Returns the time at which the request came.
     pub(super) const fn asked(&self) -> SystemTime {
         self.time
+    }
+
+    /// Takes note of the reason for which the gateway refused the request.
+    pub(super) fn rejected(&mut self, rejection: &Rejection) {
+        self.reason = Some(rejection.reason());
+        if let Rejection::Refused(Refusal::Exceeded { limit, .. }) = rejection {
+            self.metrics.limited(match limit {
+                limit::Limit::Requests => metrics::Limit::Requests,
+                limit::Limit::InFlight => metrics::Limit::InFlight,
+                limit::Limit::Account => metrics::Limit::Account,
+                limit::Limit::QuotaDay => metrics::Limit::QuotaDay,
+                limit::Limit::QuotaMonth => metrics::Limit::QuotaMonth,
+            });
+        }
     }
 
     pub(super) fn metrics(&self) -> &TenantMetrics {
         &self.metrics
     }
 
-    /// Takes note of a piece of the answer, and says whether it is the last, as `ended` says if it does not itself.
+    /// Takes note of a piece of the answer. Returns true if it is the last, or if `ended` says so.
     fn sees(&mut self, piece: &mut Piece, ended: bool) -> bool {
         match piece {
             Some(Ok(frame)) => {
@@ -147,8 +161,8 @@ impl Record {
                     reference::forwardable_response(trailers);
                 }
                 self.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if let (Some(witness), Some(data)) = (&mut self.witness, frame.data_ref()) {
-                    witness.see(data);
+                if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
+                    observer.see(data);
                 }
                 ended
             }
@@ -164,27 +178,27 @@ impl Record {
         }
     }
 
-    /// The answer, which from here on carries the record.
-    pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<Recorded> {
+    /// Returns the answer, which from here on carries the log.
+    pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<LoggedBody> {
         let (mut parts, body) = response.into_parts();
         parts.headers.insert(request_id::HEADER, self.id_header.clone());
         self.status = parts.status.as_u16();
         // hyper does not ask a body for frames that it knows to have none.
         self.handed_over = body.is_end_stream();
         if self.handed_over
-            && let Some(witness) = self.witness.take()
+            && let Some(observer) = self.observer.take()
         {
-            drop(witness.close(true));
+            drop(observer.close(true));
         }
         if matches!(body, ReplyBody::Full(_)) {
             // The work is done; a client that takes its time to read takes nobody's place.
             self.permit = None;
         }
-        Response::from_parts(parts, Recorded { body, record: self, last: None })
+        Response::from_parts(parts, LoggedBody { body, log: self, last: None })
     }
 }
 
-impl Drop for Record {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         let status = if self.handed_over { self.status } else { CLIENT_CLOSED_REQUEST };
         let duration = self.telemetry.clock.now().saturating_duration_since(self.started);
@@ -220,12 +234,12 @@ impl Drop for Record {
     }
 }
 
-/// A reply's body, with the record of its request. The end of it waits until what the call cost is in the books: whoever
-/// has seen an answer finds it there, even if the process is killed right after.
+/// A reply's body, with the log of its request. Its end waits until the call's outcome is in the ledger: a client that has
+/// seen an answer finds the outcome there, even if the process is killed right after.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct LoggedBody {
     body: ReplyBody,
-    record: Box<Record>,
+    log: Box<RequestLog>,
     last: Option<Last>,
 }
 
@@ -237,29 +251,29 @@ struct Last {
 
 type Piece = Option<Result<Frame<Bytes>, AnswerError>>;
 
-impl Body for Recorded {
+impl Body for LoggedBody {
     type Data = Bytes;
     type Error = AnswerError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
-        let Self { body, record, last } = self.get_mut();
+        let Self { body, log, last } = self.get_mut();
         if last.is_none() {
             let mut piece = ready!(Pin::new(&mut *body).poll_frame(cx));
-            let ends = record.sees(&mut piece, body.is_end_stream());
-            match record.witness.take_if(|_| ends) {
-                Some(witness) => {
-                    let booked = witness.close(!matches!(piece, Some(Err(_))));
+            let ends = log.sees(&mut piece, body.is_end_stream());
+            match log.observer.take_if(|_| ends) {
+                Some(observer) => {
+                    let booked = observer.close(!matches!(piece, Some(Err(_))));
                     *last = Some(Last { piece, booked });
                 }
                 None => {
-                    record.handed_over |= ends;
+                    log.handed_over |= ends;
                     return Poll::Ready(piece);
                 }
             }
         }
         let Some(Last { booked, .. }) = last else { return Poll::Ready(None) };
         ready!(booked.as_mut().poll(cx));
-        record.handed_over = true;
+        log.handed_over = true;
         Poll::Ready(last.take().and_then(|last| last.piece))
     }
 
@@ -284,10 +298,10 @@ impl std::fmt::Debug for Last {
     }
 }
 
-impl Drop for Recorded {
+impl Drop for LoggedBody {
     fn drop(&mut self) {
-        if let Some(witness) = self.record.witness.take() {
-            witness.outlive(std::mem::replace(&mut self.body, ReplyBody::empty()));
+        if let Some(observer) = self.log.observer.take() {
+            observer.outlive(std::mem::replace(&mut self.body, ReplyBody::empty()));
         }
     }
 }

@@ -1,0 +1,136 @@
+//! Bank and watchlist questions: read, and answered from the cache, from a call in flight, or from Iluma.
+
+use super::exchange::Exchange;
+use super::fetch_request::FetchRequest;
+use super::replies::{CACHE_STATUS, from_entry, passed_on, readable};
+use crate::base::json_template::Absent;
+use crate::cache::{Report, Scope, Subject};
+use crate::iluma::person::{Persons, Tag};
+use crate::iluma::routes::References;
+use crate::reference::{self, Ambiguity, Directives, Question};
+use crate::reply::{Rejection, ReplyBody};
+use crate::telemetry::CacheOutcome;
+use crate::tenant::Tenant;
+use crate::upstream::{Outgoing, OutgoingBody};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use std::collections::BTreeSet;
+
+pub(super) const MAGIC_REPLY: &str = "magic-reply";
+const NO_STORE: &str = "no-store";
+
+/// Answers a bank or watchlist question.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+    subject: Subject,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let (parts, body) = request.into_parts();
+    let body = exchange.read(body).await?;
+    let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
+    let question = match Question::parse(&parts.headers, &body) {
+        Ok(question) => question,
+        // Malformed or unreadable: on a row without references that is for Iluma to judge.
+        Err(_) if !is_prefixed => Question::unreadable(),
+        Err(error) => return Err(error.into()),
+    };
+    let directives = Directives::of(&parts.headers);
+    let bypass = bypass(&parts.headers, &question, directives);
+    let gateway = exchange.gateway;
+    if gateway.cache.is_behind() {
+        gateway.cache.confirm(&exchange.log.redis).await;
+    }
+    let (scope, target) = (scope_of(exchange.tenant), exchange.route.target.as_str());
+    let slot = gateway.cache.place(&scope, subject, target, &question.parameters);
+    let asker = is_prefixed.then(|| exchange.asker());
+    // A hit needs no more. The rest is large and waits for a call: on the heap it does not weigh on every request.
+    if bypass.is_none()
+        && !directives.no_cache
+        && let Some(hit) = gateway.cache.look_up(&slot, directives.max_age)
+        && !hit.entry.pending
+    {
+        let reference = question.reference.as_deref();
+        if let Some(asker) = &asker {
+            gateway.own_hit(asker, &hit, reference, &exchange.log.redis).await;
+        }
+        return Ok(from_entry(&hit, reference, exchange.route.name, exchange.log));
+    }
+    let tags = persons_in(&gateway.persons, &parts.headers, &body);
+    let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
+    let prefixed = prefix.as_ref().and_then(|prefix| question.seal(prefix, Absent::Insert));
+    let outgoing = outgoing(&exchange, parts, prefixed.unwrap_or(body));
+    if let Some(detail) = bypass.filter(|_| !is_prefixed) {
+        return Box::pin(bypassed(&mut exchange, outgoing, directives, detail)).await;
+    }
+    let request = FetchRequest {
+        slot,
+        route: exchange.route.name,
+        directives,
+        reference: question.reference,
+        tenant: Some(exchange.tenant.index),
+        account: Some(exchange.tenant.account_index),
+        outgoing,
+        tags,
+        asker,
+        prefix,
+        bypass,
+    };
+    Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
+}
+
+/// Makes a call that bypasses the cache, and streams its answer.
+pub(super) async fn bypassed(
+    exchange: &mut Exchange<'_>,
+    outgoing: Outgoing,
+    directives: Directives,
+    detail: &'static str,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if directives.only_if_cached {
+        return Err(Rejection::OnlyIfCached);
+    }
+    exchange.log.cache = CacheOutcome::Bypass;
+    let response = exchange.send(exchange.route.name, outgoing).await?;
+    let total = exchange.config.upstream.timeouts().answer;
+    let mut response = passed_on(response, &exchange.account().credential, total).await?;
+    response.headers_mut().insert(CACHE_STATUS, Report::Bypass { detail }.header());
+    Ok(response)
+}
+
+/// Builds the request to Iluma.
+fn outgoing(exchange: &Exchange<'_>, parts: Parts, body: Bytes) -> Outgoing {
+    let Parts { method, mut headers, .. } = parts;
+    readable(&mut headers);
+    let body = OutgoingBody::Full(Some(body));
+    Outgoing { method, target: exchange.route.target.clone(), headers, body, repeatable: false }
+}
+
+/// Returns the persons that a question names.
+fn persons_in(persons: &Persons, headers: &HeaderMap, body: &Bytes) -> BTreeSet<Tag> {
+    let is_form = |kind: &HeaderValue| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form");
+    if headers.get(CONTENT_TYPE).is_some_and(is_form) {
+        let fields: Vec<_> = form_urlencoded::parse(body).collect();
+        return persons.in_fields(fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
+    }
+    persons.in_json(body)
+}
+
+/// Returns the teams that the entries of a tenant's questions may serve.
+fn scope_of(tenant: &Tenant) -> Scope<'_> {
+    if tenant.share_cache { Scope::shared(&tenant.account) } else { Scope::private(&tenant.account, &tenant.name) }
+}
+
+/// Returns the reason for which the cache is bypassed, if it is.
+fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> Option<&'static str> {
+    if reference::is_magic(headers) {
+        return Some(MAGIC_REPLY);
+    }
+    match question.ambiguity {
+        Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
+        Some(Ambiguity::Nesting) => Some("nesting"),
+        Some(Ambiguity::Unreadable) => Some("unreadable"),
+        None => directives.no_store.then_some(NO_STORE),
+    }
+}

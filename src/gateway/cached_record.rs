@@ -1,0 +1,104 @@
+//! One bank request by its id. A final answer is cached, and ends the sharing of the request; while it is pending, Iluma is
+//! asked once a second.
+
+use super::exchange::Exchange;
+use super::fetch_request::FetchRequest;
+use super::fetch_result::{FetchResult, Joined};
+use super::ownership::{Known, Seen};
+use super::replies::{brought, from_entry, is_absent, readable};
+use crate::cache::{Report, Scope, Subject};
+use crate::reference::{self, Directives};
+use crate::reply::{Rejection, ReplyBody};
+use crate::telemetry::CacheOutcome;
+use crate::upstream::Collected;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+/// Answers with the record, if it is the team's.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+    subject: Subject,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let (gateway, config) = (exchange.gateway, exchange.config);
+    if gateway.cache.is_behind() {
+        gateway.cache.confirm(&exchange.log.redis).await;
+    }
+    let mut headers = request.into_parts().0.headers;
+    let directives = Directives::of(&headers);
+    let is_skipped = reference::is_magic(&headers) || directives.no_cache || directives.no_store;
+    readable(&mut headers);
+    let id = exchange.route.record.clone().ok_or(Rejection::Internal)?;
+    let known = exchange.known_owner(&id).await;
+    let (tenant, target) = (exchange.tenant, exchange.route.target.clone());
+    let slot = gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
+    let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, headers));
+    let Known::Own(owner) = &known else {
+        return unknown(exchange, request, &id, known).await;
+    };
+    let reference = owner.reference.as_deref();
+    if !is_skipped && let Some(hit) = gateway.known(config, &request, directives.max_age, exchange.log).await {
+        return Ok(from_entry(&hit, reference, exchange.route.name, exchange.log));
+    }
+    if directives.only_if_cached {
+        return Err(Rejection::OnlyIfCached);
+    }
+    let (fetched, report, outcome) = if is_skipped {
+        let fetched = gateway.alone(config, request, exchange.log).await?;
+        let stored = fetched.is_stored();
+        (fetched, Report::Directed { stored }, CacheOutcome::Request)
+    } else {
+        match gateway.join(config, request, exchange.log).await? {
+            Joined::Hit(hit) => return Ok(from_entry(&hit, reference, exchange.route.name, exchange.log)),
+            Joined::Led(fetched) => {
+                let stored = fetched.is_stored();
+                (fetched, Report::Miss { stored }, if stored { CacheOutcome::Stored } else { CacheOutcome::Miss })
+            }
+            Joined::Shared(fetched, _) => (fetched, Report::Collapsed, CacheOutcome::Collapsed),
+        }
+    };
+    let body = fetched.shared.as_ref().filter(|_| fetched.answer.status.is_success());
+    let seen = body.map_or(Seen::Nothing, |body| Seen::Own(body.with(reference)));
+    let response = brought(&fetched, report, outcome, exchange.log);
+    shown(&mut exchange, &fetched, seen, response)
+}
+
+/// Asks Iluma for a record that is not known to be the team's. Nothing comes from memory: the time that the answer takes
+/// would tell that somebody else knows the id.
+async fn unknown(
+    mut exchange: Exchange<'_>,
+    request: FetchRequest,
+    id: &str,
+    known: Known,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if request.directives.only_if_cached {
+        return Err(Rejection::OnlyIfCached);
+    }
+    let fetched = exchange.gateway.alone(exchange.config, request, exchange.log).await?;
+    let seen = exchange.see(id, &known, &fetched.answer).await?;
+    let report = Report::Directed { stored: fetched.is_stored() };
+    let response = brought(&fetched, report, CacheOutcome::Request, exchange.log);
+    shown(&mut exchange, &fetched, seen, response)
+}
+
+/// Puts into `response`, which a call brought, what the team may see.
+fn shown(
+    exchange: &mut Exchange<'_>,
+    fetched: &FetchResult,
+    seen: Seen,
+    mut response: Response<ReplyBody>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    match seen {
+        Seen::Own(body) => *response.body_mut() = ReplyBody::full(body),
+        Seen::Nothing if is_absent(&fetched.answer) => return Err(Rejection::NotFound),
+        Seen::Nothing => {
+            let shared = fetched.shared.as_ref().map(|body| body.with(None));
+            let body = shared.unwrap_or_else(|| fetched.answer.body.clone());
+            let (head, body) = exchange.failed(Collected { body, ..fetched.answer.clone() }).into_parts();
+            response.headers_mut().extend(head.headers);
+            *response.body_mut() = body;
+        }
+    }
+    reference::forget_body(response.headers_mut());
+    Ok(response)
+}

@@ -1,0 +1,214 @@
+//! Admission and accounting of one upstream call.
+//!
+//! Invariants: a call that may be charged leaves only with its intent in the ledger; a call that was never sent leaves no
+//! trace in limits or ledger; whatever happens to the caller, a call ends with one outcome, which is unknown if nobody saw
+//! its answer. The guard exists before anything is taken, so a caller that is dropped at any point gives everything back.
+
+use super::runtime::RuntimeConfig;
+use crate::base::name::AccountName;
+use crate::base::retry_after::retry_after;
+use crate::iluma::route_name::RouteName;
+use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
+use crate::limit::CallPermit;
+use crate::redis::client::Budget;
+use crate::reply::Rejection;
+use crate::tenant::Tenant;
+use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Collected, Outgoing, Progress};
+use http::{HeaderMap, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Wait before a GET is repeated: a restarting host takes about as long to be there.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Pause after an answer that says "too many requests" without saying for how long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One call to be made.
+#[derive(Clone, Copy)]
+pub(super) struct PlannedCall<'a> {
+    pub(super) tenant: &'a Tenant,
+    pub(super) route: RouteName,
+    /// Iluma may charge for it.
+    pub(super) charged: bool,
+}
+
+/// Owns what one upstream call has taken, from before the first of it is taken until its outcome is in the ledger.
+pub(super) struct CallGuard {
+    config: Arc<RuntimeConfig>,
+    ledger: Ledger,
+    tenant: usize,
+    account: usize,
+    pub(super) route: RouteName,
+    pub(super) charged: bool,
+    breaker: BreakerPermit,
+    limits: Option<CallPermit>,
+    /// None: Iluma does not charge for it, or it is settled.
+    booking: Option<Booking>,
+    /// From here on it may have reached upstream.
+    started: bool,
+    /// The body that has to be sent wholly before Iluma can act.
+    upload: Option<Arc<Progress>>,
+}
+
+impl CallGuard {
+    /// Admits one upstream call. Waits for the account's fair queue, and until the intent is on disk.
+    pub(super) async fn admit(
+        config: &Arc<RuntimeConfig>,
+        ledger: &Ledger,
+        call: PlannedCall<'_>,
+        redis: &Budget,
+    ) -> Result<Self, Rejection> {
+        let PlannedCall { tenant, route, charged } = call;
+        let account = tenant.account_index;
+        let mut guard = Self {
+            breaker: config.accounts[account].breaker.enter().map_err(Rejection::CircuitOpen)?,
+            config: Arc::clone(config),
+            ledger: ledger.clone(),
+            tenant: tenant.index,
+            account,
+            route,
+            charged,
+            limits: None,
+            booking: None,
+            started: false,
+            upload: None,
+        };
+        let limits = guard.limits.insert(config.limits.admit_call(tenant.index, charged, redis).await?);
+        config.report_quotas(tenant.index, limits.beyond());
+        if charged {
+            guard.booking = Some(ledger.book(&tenant.name, route).await.map_err(|_| Rejection::Unbooked)?);
+        }
+        Ok(guard)
+    }
+
+    /// Marks the call as made now.
+    pub(super) fn start(&mut self, upload: Option<Arc<Progress>>) {
+        (self.started, self.upload) = (true, upload);
+    }
+
+    /// Makes the call. A free GET is repeated once if that may succeed and the budget allows it.
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, CallError> {
+        let (upstream, account) = (&self.config.upstream, &self.config.accounts[self.account]);
+        let again = if self.charged { None } else { outgoing.again() };
+        let sent = upstream.send(outgoing, Some(&account.credential)).await;
+        let Some(again) = again else { return sent };
+        account.retries.note();
+        if !(upstream::may_go_better(&sent) && account.retries.spend()) {
+            return sent;
+        }
+        let [jitter] = crate::base::keyring::random::<1>();
+        tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
+        // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no other node's count.
+        let budget = Budget::of(Duration::ZERO);
+        let Ok(mut permit) = self.config.limits.admit_call(self.tenant, false, &budget).await else { return sent };
+        drop(sent);
+        let sent = upstream.send(again, Some(&account.credential)).await;
+        if !matches!(sent, Err(CallError::Unreachable)) {
+            permit.sent();
+            self.config.tallies[self.tenant].call(self.route);
+        }
+        sent
+    }
+
+    /// Takes note that there is no answer.
+    pub(super) fn failed(mut self, error: CallError) {
+        self.breaker.failed(error);
+        self.tell_circuit();
+        match error {
+            // Nothing was sent: what was taken is given back.
+            CallError::Unreachable => self.started = false,
+            CallError::ClientTooSlow | CallError::ClientCutOff => {
+                self.settle(&Verdict { outcome: Outcome::NotBillable, id: None });
+            }
+            _ => self.settle(&Verdict::UNKNOWN),
+        }
+    }
+
+    /// Takes note of an answer that was read whole.
+    pub(super) fn answered(mut self, answer: &Collected) {
+        self.head(answer.status, &answer.headers);
+        self.whole(answer.status, Some(&answer.body));
+    }
+
+    /// Takes note of an answer's head.
+    pub(super) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.breaker.answered(status);
+        self.tell_circuit();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            self.pause(headers);
+        }
+    }
+
+    /// Takes note of an answer's body; none if it could not be read.
+    pub(super) fn whole(&mut self, status: StatusCode, body: Option<&[u8]>) {
+        let account = self.account_name();
+        if self.charged {
+            self.settle(&ledger::verdict(self.route, status.as_u16(), body.filter(|_| self.charges())));
+        } else if status.is_success()
+            && let Some((id, outcome)) = body.filter(|_| self.route.spec().settles).and_then(ledger::told)
+        {
+            self.ledger.settle(&account, &id, outcome);
+        }
+        // KTP says it with a status that has no header for it.
+        if status == StatusCode::BAD_REQUEST && body.is_some_and(says_too_much) {
+            self.pause(&HeaderMap::new());
+        }
+    }
+
+    fn settle(&mut self, verdict: &Verdict) {
+        if let Some(booking) = self.booking.take() {
+            let free = Verdict { outcome: Outcome::NotBillable, id: None };
+            booking.settle(&self.account_name(), if self.charges() { verdict } else { &free });
+        }
+    }
+
+    /// Returns false for an account with a development key, which pays for nothing.
+    fn charges(&self) -> bool {
+        self.config.accounts[self.account].charges
+    }
+
+    /// Returns the ledger that the call is booked in.
+    pub(super) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn account_name(&self) -> AccountName {
+        self.config.accounts[self.account].name.clone()
+    }
+
+    fn tell_circuit(&self) {
+        let account = &self.config.accounts[self.account];
+        account.metrics.circuit(account.breaker.is_open());
+    }
+
+    fn pause(&self, headers: &HeaderMap) {
+        let asked = retry_after(headers, self.config.clock.wall());
+        self.config.limits.pause(self.account, asked.unwrap_or(PAUSE));
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        if self.started {
+            if let Some(limits) = &mut self.limits {
+                limits.sent();
+            }
+            let cut_off = self.upload.as_ref().is_some_and(|upload| !upload.is_done());
+            let outcome = if cut_off { Outcome::NotBillable } else { Outcome::Unknown };
+            self.settle(&Verdict { outcome, id: None });
+            if !self.charged {
+                self.config.tallies[self.tenant].call(self.route);
+            }
+        } else if let Some(booking) = self.booking.take() {
+            booking.withdraw();
+        }
+    }
+}
+
+fn says_too_much(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Error<'a> {
+        error_code: &'a str,
+    }
+    serde_json::from_slice::<Error<'_>>(body).is_ok_and(|error| error.error_code == "RATE_LIMIT_EXCEEDED")
+}

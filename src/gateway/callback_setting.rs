@@ -1,0 +1,59 @@
+//! Callback settings, which are the team's own: nothing of them reaches Iluma.
+//!
+//! Invariant: the account's callback token leaves for no team.
+
+use super::exchange::Exchange;
+use super::send;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::WEBHOOK_SECRET;
+use crate::reply::{Rejection, ReplyBody};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+/// Answers a callback row.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let (callbacks, tenant) = (&exchange.gateway.callbacks, &exchange.tenant.name);
+    if exchange.route.target.path() == WEBHOOK_SECRET {
+        return Ok(secret(callbacks.webhook_secret(tenant)));
+    }
+    if exchange.route.name == RouteName::CallbackToken {
+        let shape = upstream_tokens(&mut exchange).await;
+        return Ok(secret(callbacks.tokens(tenant, shape.as_deref())));
+    }
+    let (head, body) = request.into_parts();
+    let shown = if matches!(head.method, Method::GET | Method::HEAD) {
+        serde_json::to_vec(&callbacks.urls(tenant).await?)
+    } else {
+        let body = exchange.read(body).await?;
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        serde_json::to_vec(&callbacks.set_url(tenant, kind, &body).await?)
+    };
+    Ok(json(shown.unwrap_or_default().into()))
+}
+
+/// Returns Iluma's answer, whose shape is documented nowhere; none for an error, or without an answer.
+async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
+    // Nothing of the team's goes along.
+    let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;
+    let answer = exchange.get(exchange.route.name, target, send::own_head()).await.ok()?;
+    (answer.status == StatusCode::OK).then_some(answer.body)
+}
+
+/// Builds an answer that no cache between here and the team may keep.
+fn secret(body: Bytes) -> Response<ReplyBody> {
+    let mut response = json(body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn json(body: Bytes) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::full(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,150 @@
+//! The gateway: the parts that requests share, and their life.
+
+use super::fetch_result::{self, Fetched, OvertakingCallbacks};
+use super::owners::Owners;
+use super::request_log::Telemetry;
+use super::runtime::{Environment, RuntimeConfig};
+use crate::base::clock::Clock;
+use crate::base::keyring::Keyring;
+use crate::base::tasks::Tasks;
+use crate::cache::{Cache, SingleFlight};
+use crate::callback::Callbacks;
+use crate::config::Settings;
+use crate::iluma::person::Persons;
+use crate::ledger::Ledger;
+use crate::limit::Nodes;
+use crate::redis::client::RedisClient;
+use crate::state::State;
+use arc_swap::ArcSwap;
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+
+/// The parts of the process that a request meets on its way.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(super) config: ArcSwap<RuntimeConfig>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) callbacks: Arc<Callbacks>,
+    pub(super) owners: Owners,
+    pub(super) flights: SingleFlight<Fetched>,
+    pub(super) overtaking: OvertakingCallbacks,
+    pub(super) persons: Persons,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) ledger: Ledger,
+    nodes: Option<Nodes>,
+    pub(super) clock: Clock,
+    /// Calls that may outlive the requests that made them.
+    pub(super) tasks: Tasks,
+    /// Upstream connections that serve several requests.
+    connections: Tasks,
+}
+
+/// The parts that a gateway shares with the other listeners.
+#[derive(Debug)]
+pub struct Parts {
+    /// The Redis in which nodes share the cache.
+    pub link: Option<RedisClient>,
+    /// Makes person tags.
+    pub persons: Persons,
+    /// Everything about callbacks.
+    pub callbacks: Arc<Callbacks>,
+    /// Durable state.
+    pub state: State,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The nodes that share limits.
+    pub nodes: Option<Nodes>,
+}
+
+impl Gateway {
+    /// Builds a gateway from settings. `tasks` finishes calls whose client went away.
+    ///
+    /// # Errors
+    /// The machine has no usable trust store for upstream's certificate.
+    pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
+        let root = settings.state.root_key.expose_secret();
+        let shared = parts
+            .link
+            .map(|link| (link, Keyring::new(&settings.state.encryption_keys), parts.ledger.node().to_owned()));
+        let clock = telemetry.clock.clone();
+        let connections = Tasks::new();
+        let environment = Environment {
+            metrics: &telemetry.metrics,
+            clock: &clock,
+            tasks: &connections,
+            ledger: &parts.ledger,
+            nodes: parts.nodes.as_ref(),
+        };
+        let config = RuntimeConfig::new(settings, None, environment)?;
+        Ok(Self {
+            config: ArcSwap::from_pointee(config),
+            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
+            callbacks: parts.callbacks,
+            owners: Owners::new(parts.state, settings.state.retention.owners),
+            flights: SingleFlight::new(),
+            overtaking: fetch_result::no_overtaking_callbacks(),
+            persons: parts.persons,
+            telemetry: Arc::new(telemetry),
+            ledger: parts.ledger,
+            nodes: parts.nodes,
+            clock,
+            tasks,
+            connections,
+        })
+    }
+
+    /// Takes over other settings. Requests in flight end under the old ones; cache, counters and limits go on.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`]; then everything stays as it is.
+    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        let previous = self.config.load_full();
+        let environment = Environment {
+            metrics: &self.telemetry.metrics,
+            clock: &self.clock,
+            tasks: &self.connections,
+            ledger: &self.ledger,
+            nodes: self.nodes.as_ref(),
+        };
+        let config = RuntimeConfig::new(settings, Some(&previous), environment)?;
+        self.ledger.reload(settings);
+        self.cache.reload(&settings.cache, &settings.upstream.base_url);
+        self.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// Closes upstream connections that carry no request, before the end.
+    pub fn close(&self) {
+        self.config.load().upstream.close();
+    }
+
+    /// Closes idle upstream connections, and reports to metrics what changes with the time. Called from time to time.
+    pub fn sweep(&self) {
+        let config = self.config.load();
+        config.upstream.sweep();
+        config.report();
+    }
+
+    /// Exchanges limits with other nodes, if there are any. Called once a second.
+    pub async fn beat(&self) {
+        let config = self.config.load_full();
+        config.limits.beat().await;
+    }
+
+    /// Leaves the other nodes, so that they take over this one's part at once.
+    pub async fn leave(&self) {
+        let config = self.config.load_full();
+        config.limits.leave().await;
+    }
+
+    /// Writes owners that wait to be written, until it is stopped.
+    pub async fn keep_owners(&self) {
+        self.owners.keep().await;
+    }
+
+    /// Returns the cache.
+    #[must_use]
+    pub const fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+}

@@ -1,0 +1,52 @@
+//! The context of one request of a tenant's: handlers take it, and nothing else that it has.
+
+use super::core::Gateway;
+use super::owners::Asker;
+use super::request_log::RequestLog;
+use super::runtime::{Account, RuntimeConfig};
+use crate::iluma::routes::Route;
+use crate::reference::{self, ReferencePrefix, ReferencePrefixes};
+use crate::reply::Rejection;
+use crate::tenant::Tenant;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// One request of a tenant's that was authenticated and admitted.
+pub(super) struct Exchange<'a> {
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) config: &'a Arc<RuntimeConfig>,
+    pub(super) tenant: &'a Tenant,
+    pub(super) route: Route,
+    pub(super) log: &'a mut RequestLog,
+}
+
+impl<'a> Exchange<'a> {
+    /// Returns the account whose credential the tenant's calls carry.
+    pub(super) fn account(&self) -> &'a Account {
+        &self.config.accounts[self.tenant.account_index]
+    }
+
+    /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
+    pub(super) fn prefix(&self) -> Option<(ReferencePrefix, &'a ReferencePrefixes)> {
+        self.config.prefix(self.tenant)
+    }
+
+    /// Returns the tenant as one that asks about a record.
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            tenant: self.tenant.name.clone(),
+            account: self.tenant.account.clone(),
+            kind: self.route.callback_type(),
+            asked: self.log.asked(),
+        }
+    }
+
+    /// Reads the request's body whole.
+    pub(super) async fn read(&mut self, body: Incoming) -> Result<Bytes, Rejection> {
+        let timeouts = self.config.upstream.timeouts();
+        let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
+        self.log.request_bytes = body.len() as u64;
+        Ok(body)
+    }
+}

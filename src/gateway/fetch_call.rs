@@ -1,0 +1,210 @@
+//! One call for all requests that wait for it: sent, accounted, read, stored.
+
+use super::call_guard::CallGuard;
+use super::core::Gateway;
+use super::fetch_request::FetchRequest;
+use super::fetch_result::{FetchResult, Lead, for_other_nodes, from_callback, id_of, renewing};
+use super::request_log::RequestLog;
+use super::runtime::{Account, RuntimeConfig};
+use crate::base::json_template::{Absent, JsonTemplate};
+use crate::cache::{CacheSlot, Entry, Subject};
+use crate::redis::client::Budget;
+use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
+use crate::reply::Rejection;
+use crate::upstream::{self, CallError, Collected};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+impl Gateway {
+    /// Makes the call in a task of its own, which ends whether or not a request still waits for it.
+    pub(super) async fn call_detached(
+        self: &Arc<Self>,
+        config: &Arc<RuntimeConfig>,
+        request: FetchRequest,
+        (lead, guard): (Option<Lead>, Option<CallGuard>),
+        log: &RequestLog,
+    ) -> Result<Arc<FetchResult>, Rejection> {
+        let (gateway, config, permit) = (Arc::clone(self), Arc::clone(config), log.permit());
+        let (done, fetched) = tokio::sync::oneshot::channel();
+        let redis = Arc::new(Budget::of(log.redis.left()));
+        let spent = Arc::clone(&redis);
+        self.tasks.spawn(async move {
+            let (leader, lease) = lead.map_or((None, None), |Lead { leader, lease }| (Some(leader), lease));
+            let (slot, account) = (request.slot.clone(), request.account);
+            // A panic is a bug; it must not make every waiter send the same again.
+            let call = AssertUnwindSafe(gateway.call(&config, request, guard, &redis)).catch_unwind();
+            let called = renewing(call, lease.as_ref()).await;
+            let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
+            // The rest is for other nodes: a request that has its answer takes nobody's place, however long Redis takes.
+            drop(permit);
+            if let Some(leader) = leader {
+                leader.land(answer.clone());
+            }
+            // The client may have gone away.
+            let _ = done.send(answer.clone());
+            let fetched = answer.as_ref().ok();
+            let account = account.and_then(|index| config.accounts.get(index)).map(|account| &account.name);
+            match (fetched.and_then(|fetched| fetched.entry.as_ref()), lease) {
+                (Some(entry), lease) => gateway.cache.publish(&slot, entry, account, lease).await,
+                (None, Some(lease)) => lease.land(&for_other_nodes(&answer)).await,
+                (None, None) => {}
+            }
+            if let Some((slot, entry)) = fetched.and_then(|fetched| fetched.settled.as_ref()) {
+                gateway.cache.publish(slot, entry, account, None).await;
+            }
+        });
+        let fetched = fetched.await;
+        log.redis.spend(spent.spent());
+        // The task always sends, unless the process ends.
+        Ok(fetched.map_err(|_| Rejection::Internal)??)
+    }
+
+    /// Makes the call, and reads and stores its answer.
+    async fn call(
+        &self,
+        config: &RuntimeConfig,
+        request: FetchRequest,
+        mut guard: Option<CallGuard>,
+        redis: &Budget,
+    ) -> Result<FetchResult, CallError> {
+        let FetchRequest { slot, route, directives, reference, account, outgoing, mut tags, prefix, bypass, .. } =
+            request;
+        let started = self.clock.now();
+        if let Some(guard) = &mut guard {
+            guard.start(None);
+        }
+        let account = account.and_then(|index| config.accounts.get(index));
+        let (credential, total) = (account.map(|account| &account.credential), config.upstream.timeouts().answer);
+        let target = outgoing.target.clone();
+        let sent = match &guard {
+            Some(guard) => guard.send(outgoing).await,
+            None => config.upstream.send(outgoing, None).await,
+        };
+        let answer = match sent {
+            Ok(response) => upstream::collect(response, credential, total).await,
+            Err(error) => Err(error),
+        };
+        let took = self.clock.now().saturating_duration_since(started);
+        if let Some(account) = account {
+            account.metrics.request(route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+        }
+        if let Some(guard) = guard {
+            match &answer {
+                Ok(answer) => guard.answered(answer),
+                Err(error) => guard.failed(*error),
+            }
+            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after. An
+            // outcome that can't be written now is kept, and the answer is worth no less.
+            let _ = self.ledger.settled().await;
+        }
+        let mut answer = answer?;
+        reference::forwardable_response(&mut answer.headers);
+        let read = Read::of(&mut answer, slot.subject, reference.as_deref(), prefix.as_ref());
+        tags.append(&mut self.persons.in_json(&answer.body));
+        let is_kept = !directives.no_store && bypass.is_none();
+        let entry = if is_kept { self.store(&slot, &answer, &read.template, tags.clone()) } else { None };
+        let settled = match (account, &entry) {
+            (Some(account), Some(entry)) => {
+                self.settle_pending(account, (&slot, entry), &answer, target.path(), redis).await
+            }
+            _ => None,
+        };
+        let (id, tags) = (read.id, tags.into_iter().collect());
+        let shared = read.is_shared.then_some(read.template);
+        Ok(FetchResult { answer, shared, entry, id, tags, settled, took })
+    }
+
+    /// Connects a bank request that is pending with its result, whichever of them is stored now.
+    async fn settle_pending(
+        &self,
+        account: &Account,
+        (slot, entry): (&CacheSlot, &Arc<Entry>),
+        answer: &Collected,
+        path: &str,
+        redis: &Budget,
+    ) -> Option<(CacheSlot, Arc<Entry>)> {
+        match (entry.pending, &entry.id, slot.subject) {
+            (true, Some(id), Subject::Bank) => {
+                self.cache.await_result(&account.name, id, slot, path, entry);
+                // In this order, and the other way round in `learn`: whichever is second finds the other's.
+                let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
+                self.settle(&account.name, (None, id), &from_callback(overtaking), redis).await
+            }
+            (false, _, Subject::BankGet) => {
+                let (path, id) = path.rsplit_once('/')?;
+                self.settle(&account.name, (Some(path), id), answer, redis).await
+            }
+            (_, _, Subject::Bank | Subject::BankGet | Subject::Cft | Subject::BankCodes | Subject::Health) => None,
+        }
+    }
+}
+
+/// An answer, read for its caller and for all others.
+struct Read {
+    /// The body with a place for any caller's reference.
+    template: JsonTemplate,
+    /// False if the answer quotes what is the caller's alone.
+    is_shared: bool,
+    /// Iluma's id, if the answer is a record.
+    id: Option<String>,
+}
+
+impl Read {
+    /// Reads an answer, and leaves in it what the caller sees: its own reference without the prefix.
+    fn of(
+        answer: &mut Collected,
+        subject: Subject,
+        reference: Option<&[u8]>,
+        prefix: Option<&ReferencePrefix>,
+    ) -> Self {
+        let success = answer.status.is_success();
+        let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
+        // If a reference was given, an answer without one is meant so. A bank answer echoes what was given; with prefixes
+        // something always is.
+        let given = reference.is_some() || prefix.is_some();
+        let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
+        let split = JsonTemplate::split(&answer.body, absent).filter(|_| success);
+        let is_whole = split.is_none();
+        if let Some(prefix) = prefix {
+            let body = for_caller(answer, split.as_ref(), reference, prefix);
+            answer.body = body;
+        }
+        let template = split.unwrap_or_else(|| JsonTemplate::whole(&answer.body));
+        // An error's text may quote the reference elsewhere than in its member, or the team's prefix.
+        let quoted = |text: &[u8]| memchr::memmem::find(&answer.body, text).is_some();
+        let is_own = is_whole
+            && (reference.is_some_and(|reference| quotes(&template, reference))
+                || prefix.is_some_and(|prefix| quoted(format!("{}:", prefix.tenant()).as_bytes())));
+        let id = if is_record { id_of(&template) } else { None };
+        Self { template, is_shared: !is_own, id }
+    }
+}
+
+/// Returns the body that the caller sees, and takes the prefix from the head.
+fn for_caller(
+    answer: &mut Collected,
+    split: Option<&JsonTemplate>,
+    reference: Option<&[u8]>,
+    prefix: &ReferencePrefix,
+) -> Bytes {
+    let text = reference.and_then(reference::reference_text);
+    let stripper = PrefixStripper::new(prefix.clone(), text.as_deref());
+    reference::forget_body(&mut answer.headers);
+    stripper.head(&mut answer.headers);
+    let Some(split) = split else { return stripper.error(&answer.body) };
+    // As Iluma spells it, without the prefix.
+    let own = Record::read(&answer.body, &ReferencePrefixes::of([prefix.tenant().clone()]));
+    match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
+        Some(own) => own.made_with(reference),
+        None => split.with(reference),
+    }
+}
+
+/// Returns true if a body has a reference (JSON text with its quotes) anywhere in it. A reference of one or two letters could
+/// be any letters, and tells nothing.
+fn quotes(body: &JsonTemplate, reference: &[u8]) -> bool {
+    let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
+    bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
+}

@@ -1,0 +1,142 @@
+//! The result of one upstream call that several requests may share.
+
+use crate::base::json_template::JsonTemplate;
+use crate::base::name::AccountName;
+use crate::cache::{CacheSlot, Entry, Hit, LEASE_RENEWAL, Leader, Lease, SharedResult};
+use crate::iluma::person::Tag;
+use crate::upstream::{CallError, Collected};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time that a callback waits for the answer that it has overtaken, and the bytes of all that do.
+const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
+const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
+
+/// The result of one call, for every request that waits for it.
+#[derive(Debug)]
+pub(super) struct FetchResult {
+    pub(super) answer: Collected,
+    /// The body for requests with another reference; none if it quotes the first one's.
+    pub(super) shared: Option<JsonTemplate>,
+    /// The cache entry that was made of it.
+    pub(super) entry: Option<Arc<Entry>>,
+    /// Iluma's id, if it is a record.
+    pub(super) id: Option<String>,
+    /// The persons that it names.
+    pub(super) tags: Vec<Tag>,
+    /// The slot of a pending request whose result this is, and the entry that was made there.
+    pub(super) settled: Option<(CacheSlot, Arc<Entry>)>,
+    pub(super) took: Duration,
+}
+
+/// The end of one call, for every request that waits for it.
+pub(super) type Fetched = Result<Arc<FetchResult>, CallError>;
+
+/// The answer to a request that joined a call.
+pub(super) enum Joined {
+    Hit(Hit),
+    /// The own call's answer.
+    Led(Arc<FetchResult>),
+    /// Another call's answer, with the body for anybody.
+    Shared(Arc<FetchResult>, JsonTemplate),
+}
+
+impl FetchResult {
+    /// Returns true if it is stored as a result.
+    pub(super) fn is_stored(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| !entry.pending)
+    }
+
+    /// Returns true if Iluma says that the failure is its own.
+    pub(super) fn is_failure(&self) -> bool {
+        self.answer.status.is_server_error()
+    }
+}
+
+/// Results that came by callback before their POST was answered, by account and id. They hold personal data, so not for
+/// longer than an erasure may take.
+pub(super) type OvertakingCallbacks = moka::sync::Cache<(AccountName, String), Bytes>;
+
+/// Builds the empty store.
+pub(super) fn no_overtaking_callbacks() -> OvertakingCallbacks {
+    let weight = |_: &(AccountName, String), body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX);
+    OvertakingCallbacks::builder()
+        .weigher(weight)
+        .max_capacity(MOST_OVERTAKING_BYTES)
+        .time_to_live(OVERTAKING_LIFETIME)
+        .build()
+}
+
+/// Returns a callback's body as if it were the answer to a GET.
+pub(super) fn from_callback(body: Bytes) -> Collected {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Collected { status: StatusCode::OK, headers, body }
+}
+
+/// Returns the result of another node's call as if it were of a call here.
+pub(super) fn from_other_node(result: SharedResult) -> Fetched {
+    match result {
+        SharedResult::Failed(reason) => Err(CallError::from_number(reason)),
+        SharedResult::Answer(status, content_type, shared) => {
+            let status = StatusCode::from_u16(status).map_err(|_| CallError::Garbled)?;
+            let content_type = content_type.and_then(|value| HeaderValue::from_bytes(&value).ok());
+            let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
+            let answer = Collected { status, headers, body: Bytes::new() };
+            let id = shared.as_ref().filter(|_| answer.status.is_success()).and_then(id_of);
+            Ok(Arc::new(FetchResult {
+                answer,
+                shared,
+                entry: None,
+                settled: None,
+                id,
+                tags: Vec::new(),
+                took: Duration::ZERO,
+            }))
+        }
+    }
+}
+
+/// Returns the result of a call for other nodes.
+pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
+    match outcome {
+        Err(error) => SharedResult::Failed(error.number()),
+        Ok(fetched) => {
+            let content_type = fetched.answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
+            SharedResult::Answer(fetched.answer.status.as_u16(), content_type, fetched.shared.clone())
+        }
+    }
+}
+
+/// Reads Iluma's id in an answer, if it has one.
+pub(super) fn id_of(body: &JsonTemplate) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        id: String,
+    }
+    serde_json::from_slice::<Id>(&body.with(None)).ok().map(|Id { id }| id)
+}
+
+/// The duties of the request that makes the call for all others.
+pub(super) struct Lead {
+    pub(super) leader: Leader<Fetched>,
+    /// The lead over all nodes.
+    pub(super) lease: Option<Lease>,
+}
+
+/// Runs a call, and extends the lease meanwhile.
+pub(super) async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T {
+    let Some(lease) = lease else { return call.await };
+    let renew = async {
+        loop {
+            tokio::time::sleep(LEASE_RENEWAL).await;
+            lease.renew().await;
+        }
+    };
+    tokio::select! {
+        answer = call => answer,
+        () = renew => unreachable!("renewing has no end"),
+    }
+}

@@ -1,0 +1,20 @@
+//! A file that belongs to one of the team's records.
+
+use super::exchange::Exchange;
+use super::streamed;
+use crate::reply::{Rejection, ReplyBody};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+/// Streams a file of a record that is the team's.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if let Some(failure) = exchange.check_owner().await? {
+        return Ok(failure);
+    }
+    let response = streamed::forward(&mut exchange, request).await?;
+    // No such file: the same as no such record.
+    if response.status() == StatusCode::NOT_FOUND { Err(Rejection::NotFound) } else { Ok(response) }
+}

@@ -1,0 +1,28 @@
+//! Iluma's health, which has no account and needs no key.
+
+use super::core::Gateway;
+use super::fetch_request::FetchRequest;
+use super::request_log::RequestLog;
+use super::runtime::RuntimeConfig;
+use crate::cache::{Scope, Subject};
+use crate::reference::Directives;
+use crate::reply::{Rejection, ReplyBody};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Response};
+use std::sync::Arc;
+
+/// Answers with Iluma's health, which is kept for some seconds.
+pub(super) async fn serve(
+    gateway: &Arc<Gateway>,
+    config: &Arc<RuntimeConfig>,
+    subject: Subject,
+    log: &mut RequestLog,
+) -> Result<Response<ReplyBody>, Rejection> {
+    // A client without a key has no say in what is sent, nor in how often: no query, no header, no directive counts.
+    let target = PathAndQuery::from_static("/health");
+    // Any account names the one upstream that all of them share.
+    let account = config.accounts.first().ok_or(Rejection::Internal)?;
+    let slot = gateway.cache.place(&Scope::shared(&account.name), subject, target.as_str(), &[]);
+    let request = FetchRequest::get(slot, log.route, None, Directives::default(), (target, HeaderMap::new()));
+    gateway.fetch(config, request, log).await
+}

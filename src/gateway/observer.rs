@@ -1,0 +1,95 @@
+//! Accounting of an answer that is streamed: its call is settled by what goes by.
+
+use super::call_guard::CallGuard;
+use crate::base::tasks::Tasks;
+use crate::reply::ReplyBody;
+use crate::upstream::{self, AnswerBody};
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use std::pin::Pin;
+
+/// Bytes of a streamed answer that are read to know its charge; Iluma's have a few kilobytes.
+const LARGEST_LOOK: usize = 256 << 10;
+
+/// Reads along while an answer is streamed, and settles its call at the end.
+pub(super) struct ResponseObserver {
+    guard: CallGuard,
+    status: StatusCode,
+    encoding: HeaderMap,
+    seen: BytesMut,
+    too_large: bool,
+    tasks: Tasks,
+}
+
+impl ResponseObserver {
+    /// Reads the head. None if the body makes no difference: then the call is settled.
+    pub(super) fn new(mut guard: CallGuard, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
+        let (status, headers) = (response.status(), response.headers());
+        guard.head(status, headers);
+        let matters = match status {
+            status if status.is_success() => guard.charged || guard.route.spec().settles,
+            status => status == StatusCode::BAD_REQUEST,
+        };
+        if !matters {
+            guard.whole(status, None);
+            return None;
+        }
+        let encodings = headers.get_all(CONTENT_ENCODING).iter();
+        let encoding = encodings.map(|value| (CONTENT_ENCODING, value.clone())).collect();
+        let (seen, tasks) = (BytesMut::new(), tasks.clone());
+        Some(Box::new(Self { guard, status, encoding, seen, too_large: false, tasks }))
+    }
+
+    /// Reads a piece of the body.
+    pub(super) fn see(&mut self, data: &Bytes) {
+        self.too_large |= self.seen.len() + data.len() > LARGEST_LOOK;
+        if !self.too_large {
+            self.seen.extend_from_slice(data);
+        }
+    }
+
+    /// Ends with the body, `whole` or not. The returned future ends once the outcome is in the ledger; an outcome that can't be
+    /// written now is kept, and the answer is worth no less.
+    pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
+        let body = self.seen.split().freeze();
+        let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
+        self.guard.whole(self.status, body.as_deref());
+        let ledger = self.guard.ledger().clone();
+        Box::pin(async move { ledger.settled().await.unwrap_or_default() })
+    }
+
+    /// Goes on without the client, which left before the end of the body: a charged answer is read all the same.
+    pub(super) fn outlive(self: Box<Self>, body: ReplyBody) {
+        match body {
+            ReplyBody::Upstream(body) if self.guard.charged && self.status.is_success() => {
+                self.tasks.clone().spawn(async move { self.read(*body).await });
+            }
+            _ => drop(self.close(false)),
+        }
+    }
+
+    /// Reads to the end. The body has a deadline for each of its pieces.
+    pub(super) async fn read(mut self: Box<Self>, mut body: AnswerBody) {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return drop(self.close(false)) };
+            if let Some(data) = frame.data_ref() {
+                self.see(data);
+            }
+            if self.too_large {
+                break;
+            }
+        }
+        drop(self.close(true));
+    }
+}
+
+/// Ends once a call's outcome is in the ledger.
+pub(super) type Booked = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl std::fmt::Debug for ResponseObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseObserver").field("status", &self.status).finish_non_exhaustive()
+    }
+}

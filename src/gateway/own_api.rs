@@ -1,0 +1,92 @@
+//! The team's own API: `GET /_gateway/usage`, its limits and what it has used.
+
+use super::allowance::Allowance;
+use super::exchange::Exchange;
+use super::replies::of_parts;
+use crate::ledger::{Counts, Statement};
+use crate::limit::Standing;
+use crate::reply::{Rejection, ReplyBody};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Serialize)]
+struct Usage<'a> {
+    tenant: &'a str,
+    account: &'a str,
+    limits: &'a Allowance,
+    quotas: Vec<Quota>,
+    today: Span,
+    this_month: Span,
+}
+
+#[derive(Serialize)]
+struct Quota {
+    name: &'static str,
+    used: u64,
+    limit: u64,
+    remaining: u64,
+    resets_in_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Span {
+    from: String,
+    to: String,
+    #[serde(flatten)]
+    total: Counts,
+    routes: BTreeMap<String, Counts>,
+}
+
+/// Answers with the team's own limits and books, today's and this month's.
+pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>, Rejection> {
+    let Exchange { gateway, config, tenant, .. } = exchange;
+    let today = gateway.ledger.today();
+    let from = today.month().first();
+    let books = gateway.ledger.statement(from, today, Some(&tenant.name)).await;
+    let Statement { rows, is_complete } = books.map_err(|_| Rejection::BooksClosed)?;
+    let (day, month) = (today.to_string(), from.to_string());
+    let (mut of_day, mut of_month) = (Span::new(&day, &day), Span::new(&month, &day));
+    for row in rows {
+        of_month.add(&row.route, row.counts);
+        if row.day == day {
+            of_day.add(&row.route, row.counts);
+        }
+    }
+    let standings = config.limits.standing(tenant.index).into_iter().flatten();
+    let usage = Usage {
+        tenant: tenant.name.as_str(),
+        account: tenant.account.as_str(),
+        limits: &config.allowances[tenant.index],
+        quotas: standings.filter_map(Quota::new).collect(),
+        today: of_day,
+        this_month: of_month,
+    };
+    let body = serde_json::to_vec(&usage).map_err(|_| Rejection::Internal)?;
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    if !is_complete {
+        headers.insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
+    }
+    Ok(of_parts(StatusCode::OK, headers, ReplyBody::full(body.into())))
+}
+
+impl Quota {
+    fn new(standing: Standing) -> Option<Self> {
+        let Standing { limit, used, quota, resets_in } = standing;
+        let quota = quota?;
+        let (name, remaining) = (limit.as_str(), quota.saturating_sub(used));
+        Some(Self { name, used, limit: quota, remaining, resets_in_seconds: resets_in.as_secs() })
+    }
+}
+
+impl Span {
+    fn new(from: &str, to: &str) -> Self {
+        Self { from: from.to_owned(), to: to.to_owned(), total: Counts::default(), routes: BTreeMap::new() }
+    }
+
+    fn add(&mut self, route: &str, counts: Counts) {
+        self.total += counts;
+        *self.routes.entry(route.to_owned()).or_default() += counts;
+    }
+}

@@ -1,0 +1,182 @@
+//! The owner of a record, and what a team may see of Iluma's answer about it.
+//!
+//! Invariants: an id that is not the team's is answered like one that does not exist, after the same call to Iluma, with the
+//! same bytes.
+
+use super::core::Gateway;
+use super::exchange::Exchange;
+use super::owners::{Asker, Owned};
+use super::replies::{is_absent, of_parts, stripped};
+use super::send;
+use crate::cache::{Entry, Hit};
+use crate::iluma::person::Tag;
+use crate::iluma::route_name::RouteName;
+use crate::redis::client::Budget;
+use crate::reference::{Ownership, PrefixStripper, Record, ReferencePrefixes};
+use crate::reply::{Rejection, ReplyBody};
+use crate::state::{Copy, Made, Owner, StateError};
+use crate::upstream::Collected;
+use bytes::Bytes;
+use http::Response;
+
+/// The owner of a record, as far as state knows it before Iluma is asked.
+pub(super) enum Known {
+    /// The team.
+    Own(Owner),
+    /// Not known to be the team; `taken` if it is another.
+    Unknown { taken: bool },
+    /// State can't be asked.
+    Unavailable,
+}
+
+impl Known {
+    pub(super) fn of(state: Result<(Option<Owner>, bool), StateError>) -> Self {
+        match state {
+            Ok((Some(owner), _)) => Self::Own(owner),
+            Ok((None, taken)) => Self::Unknown { taken },
+            Err(_) => Self::Unavailable,
+        }
+    }
+}
+
+/// The part of Iluma's answer about a record that a team may see.
+pub(super) enum Seen {
+    /// All of it: the record is the team's.
+    Own(Bytes),
+    /// Nothing: the record is not the team's, or is not there.
+    Nothing,
+}
+
+/// Decides whether a team sees a record. The prefix in the record's reference says more than state does.
+pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool) -> Result<bool, Rejection> {
+    match (ownership, known) {
+        (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),
+        (Ownership::Foreign, _) => Ok(false),
+        (Ownership::Unsealed, Known::Unavailable) => Err(Rejection::OwnerUnknown),
+        (Ownership::Unsealed, Known::Unknown { taken }) => Ok(owns_unprefixed && !taken),
+    }
+}
+
+impl Exchange<'_> {
+    /// Asks state for the owner of a record.
+    pub(super) async fn known_owner(&self, id: &str) -> Known {
+        let (tenant, owners) = (self.tenant, &self.gateway.owners);
+        Known::of(owners.told(&tenant.name, &tenant.account, id, &self.log.redis).await)
+    }
+
+    /// Makes sure that the record which the path names is the team's, by a GET of it if need be. Returns Iluma's answer if
+    /// that is a failure, by which the owner can't be told.
+    pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
+        let id = self.route.record.clone().ok_or(Rejection::Internal)?;
+        let known = self.known_owner(&id).await;
+        if matches!(known, Known::Own(_)) {
+            return Ok(None);
+        }
+        let target = self.route.capture().ok_or(Rejection::NotFound)?;
+        let answer = self.get(RouteName::CaptureGet, target, send::own_head()).await?;
+        match self.see(&id, &known, &answer).await? {
+            Seen::Own(_) => Ok(None),
+            Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
+            Seen::Nothing => Ok(Some(self.failed(answer))),
+        }
+    }
+
+    /// Returns the part of Iluma's answer about a record that the team may see. A record that is the team's though state does
+    /// not know it, by its prefix or because nobody else owns it, makes the team an owner.
+    pub(super) async fn see(&self, id: &str, known: &Known, answer: &Collected) -> Result<Seen, Rejection> {
+        if !answer.status.is_success() {
+            return Ok(Seen::Nothing);
+        }
+        let prefixes = self.prefix();
+        let none = ReferencePrefixes::of([]);
+        let Some(record) = Record::read(&answer.body, prefixes.as_ref().map_or(&none, |(_, prefixes)| *prefixes))
+        else {
+            return Ok(Seen::Nothing);
+        };
+        if let Known::Own(owner) = known {
+            return Ok(Seen::Own(record.with(owner.reference.as_deref())));
+        }
+        let ownership = prefixes.as_ref().map_or(Ownership::Unsealed, |(prefix, _)| record.ownership(prefix));
+        if !may_see(ownership, known, self.tenant.owns_unsealed)? {
+            return Ok(Seen::Nothing);
+        }
+        // From now on state knows it, and the next answer may come from memory.
+        let tags: Vec<_> = self.gateway.persons.in_json(&answer.body).into_iter().collect();
+        self.gateway.own(&self.asker(), id, record.reference.as_deref(), &tags, &self.log.redis).await;
+        Ok(Seen::Own(record.own()))
+    }
+
+    /// Builds the answer for Iluma's own failure, which says nothing about a record.
+    pub(super) fn failed(&self, mut answer: Collected) -> Response<ReplyBody> {
+        let Some((prefix, prefixes)) = self.prefix() else {
+            return of_parts(answer.status, answer.headers, ReplyBody::full(answer.body));
+        };
+        // It may name the record's reference all the same, whoever made it.
+        if let Some(record) = Record::read(&answer.body, prefixes) {
+            answer.body = record.seen_by(&prefix);
+        }
+        stripped(answer, &PrefixStripper::new(prefix, None))
+    }
+}
+
+impl Gateway {
+    /// Makes the team an owner of the record in the answer to its own request, or to one that it shared.
+    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag], redis: &Budget) {
+        self.owners.own(asker, Owned { id, reference, awaits: true, tags }, redis).await;
+    }
+
+    /// Makes the team an owner of the record in an answer from the cache; the callback that a call would have caused is made
+    /// here.
+    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
+        let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
+        self.owners.own(asker, Owned { id, reference, awaits: *pending, tags }, redis).await;
+        if *pending {
+            return;
+        }
+        if let Some(kind) = asker.kind
+            && self.callbacks.may_listen(&asker.tenant)
+        {
+            let (tenant, reference, body) =
+                (asker.tenant.clone(), reference.map(Bytes::copy_from_slice), body.with(reference));
+            let copy = Copy { tenant, reference, body };
+            let (account, id) = (asker.account.clone(), id.to_string());
+            self.callbacks.hit(Made { account, id, kind, copy, tags: tags.to_vec() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_who_sees_a_record() {
+        let own = || {
+            Known::Own(Owner {
+                tenant: "lending".parse().unwrap(),
+                reference: None,
+                since: std::time::SystemTime::UNIX_EPOCH,
+            })
+        };
+        let (free, taken) = (|| Known::Unknown { taken: false }, || Known::Unknown { taken: true });
+        let unavailable = || Known::Unavailable;
+        let (yes, no, untold) = (Ok(true), Ok(false), Err(Rejection::OwnerUnknown));
+        for (ownership, known, owns_unprefixed, expected) in [
+            (Ownership::Own, free(), false, yes),
+            (Ownership::Own, taken(), false, yes),
+            (Ownership::Own, unavailable(), false, yes),
+            (Ownership::Foreign, free(), true, no),
+            (Ownership::Foreign, unavailable(), true, no),
+            // Given to the team by a hit or a shared call.
+            (Ownership::Foreign, own(), false, yes),
+            (Ownership::Unsealed, own(), false, yes),
+            (Ownership::Unsealed, free(), false, no),
+            (Ownership::Unsealed, free(), true, yes),
+            (Ownership::Unsealed, taken(), true, no),
+            (Ownership::Unsealed, unavailable(), true, untold),
+            (Ownership::Unsealed, unavailable(), false, untold),
+        ] {
+            assert_eq!(may_see(ownership, &known, owns_unprefixed), expected, "{ownership:?}");
+        }
+    }
+}

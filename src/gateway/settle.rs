@@ -1,0 +1,79 @@
+//! Results of pending requests: by callback or by a GET, they replace "pending" in the cache and settle the ledger.
+
+use super::core::Gateway;
+use super::fetch_result::from_callback;
+use crate::base::json_template::{Absent, JsonTemplate};
+use crate::base::name::AccountName;
+use crate::cache::{CacheCandidate, CacheSlot, Entry};
+use crate::callback::Arrived;
+use crate::iluma::person::Tag;
+use crate::ledger;
+use crate::redis::client::Budget;
+use crate::upstream::Collected;
+use http::header::CONTENT_TYPE;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Time for finding where a callback's answer belongs; no request waits for it.
+const SETTLING: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Stores an answer if it is worth keeping.
+    pub(super) fn store(
+        &self,
+        slot: &CacheSlot,
+        answer: &Collected,
+        template: &JsonTemplate,
+        tags: BTreeSet<Tag>,
+    ) -> Option<Arc<Entry>> {
+        let content_type = answer.headers.get(CONTENT_TYPE);
+        self.cache.offer(
+            slot,
+            CacheCandidate { status: answer.status, content_type, body: &answer.body, spliced: template, tags },
+        )
+    }
+
+    /// Learns from callbacks as they come: a final answer replaces "pending".
+    pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
+        while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
+            // The callback tells whether the call that it is about was charged.
+            if let Some((named, outcome)) = ledger::told(&body)
+                && named == id
+            {
+                self.ledger.settle(&account, &id, outcome);
+            }
+            let about = (account, id);
+            self.overtaking.insert(about.clone(), body.clone());
+            let (account, id) = &about;
+            let answer = from_callback(body);
+            if let Some((slot, entry)) = self.settle(account, (None, id), &answer, &Budget::of(SETTLING)).await {
+                self.overtaking.invalidate(&about);
+                self.cache.publish(&slot, &entry, Some(account), None).await;
+            }
+        }
+    }
+
+    /// Stores the final answer to a pending request in the slot of its question. `path` is the one at which the answer was
+    /// asked for, if it was.
+    pub(super) async fn settle(
+        &self,
+        account: &AccountName,
+        (path, id): (Option<&str>, &str),
+        answer: &Collected,
+        redis: &Budget,
+    ) -> Option<(CacheSlot, Arc<Entry>)> {
+        let awaited = self.cache.awaited(account, id, redis).await?;
+        // Another version of the API says the same in another shape.
+        if path.is_some_and(|path| awaited.path != path) {
+            return None;
+        }
+        let template =
+            JsonTemplate::split(&answer.body, Absent::Insert).unwrap_or_else(|| JsonTemplate::whole(&answer.body));
+        let mut tags = awaited.tags;
+        tags.append(&mut self.persons.in_json(&answer.body));
+        let entry = self.store(&awaited.place, answer, &template, tags)?;
+        Some((awaited.place, entry))
+    }
+}

@@ -1,0 +1,142 @@
+//! A record is made, or made anew: its reference gets the prefix, and the team comes to own the record that Iluma names.
+
+use super::exchange::Exchange;
+use super::replies::{of_parts, stripped, with_body};
+use crate::base::json_template::Absent;
+use crate::reference::{
+    self, BodyError, Kind, Outcome, PrefixStripper, Question, Record, ReferencePrefix, ReferencePrefixes, SealedBody,
+};
+use crate::reply::{Rejection, ReplyBody};
+use crate::upstream::{Collected, Outgoing, OutgoingBody};
+use bytes::Bytes;
+use http::header::ACCEPT_ENCODING;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// Sends a submission to Iluma, and makes the team an owner of its record.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let is_anew = exchange.route.record.is_some();
+    if is_anew && let Some(failure) = exchange.check_owner().await? {
+        return Ok(failure);
+    }
+    let (mut parts, body) = request.into_parts();
+    let prefix = exchange.prefix().map(|(prefix, _)| prefix);
+    let Prepared { target, body, mut reference, outcome } = match prefix {
+        Some(prefix) => prepare(&mut exchange, prefix, &mut parts.headers, body).await?,
+        None => Prepared {
+            target: exchange.route.target.clone(),
+            body: OutgoingBody::stream(body, reference::forwardable_trailers),
+            reference: None,
+            outcome: None,
+        },
+    };
+    reference::forwardable_request(&mut parts.headers);
+    parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let repeatable = exchange.route.repeatable;
+    let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
+    exchange.log.upload(outgoing.body.progress());
+    let sent = exchange.send(exchange.route.name, outgoing).await;
+    let response = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
+        // A body that was refused also breaks the call off: the refusal is the reason.
+        (_, Some(Err(error))) => return Err(error.into()),
+        (sent, given) => {
+            reference = given.and_then(Result::ok).flatten().or(reference);
+            sent?
+        }
+    };
+    let answer = exchange.collect(response).await?;
+    match exchange.prefix() {
+        Some((prefix, prefixes)) => answered(&exchange, answer, reference, (prefix, prefixes)).await,
+        None => answered_unprefixed(&exchange, answer).await,
+    }
+}
+
+/// A submission, ready to be sent.
+struct Prepared {
+    target: PathAndQuery,
+    body: OutgoingBody,
+    /// The caller's reference, as JSON text.
+    reference: Option<Bytes>,
+    /// The end of a body that is rewritten while it is streamed.
+    outcome: Option<Arc<Outcome>>,
+}
+
+/// Puts the prefix into the reference, wherever it stands.
+async fn prepare(
+    exchange: &mut Exchange<'_>,
+    prefix: ReferencePrefix,
+    headers: &mut HeaderMap,
+    body: Incoming,
+) -> Result<Prepared, Rejection> {
+    let is_anew = exchange.route.record.is_some();
+    if body.is_end_stream() {
+        // Without a body there is no place for the prefix: a record that is to be made would be nobody's.
+        if !is_anew {
+            return Err(BodyError::Malformed.into());
+        }
+        let target = exchange.route.target.clone();
+        let body = OutgoingBody::stream(body, reference::forwardable_trailers);
+        return Ok(Prepared { target, body, reference: None, outcome: None });
+    }
+    // Made anew, a record keeps the reference that it has.
+    let absent = if is_anew { Absent::Leave } else { Absent::Insert };
+    let (target, in_query) = prefix.target(&exchange.route.target, Absent::Leave)?;
+    let prepared = match Kind::of(headers)? {
+        Kind::Multipart(boundary) => {
+            let body = SealedBody::seal(body, &boundary, prefix, absent);
+            let outcome = Some(body.outcome());
+            let body = OutgoingBody::filtered(body, reference::forwardable_trailers);
+            Prepared { target, body, reference: in_query, outcome }
+        }
+        Kind::Json | Kind::Form => {
+            let body = exchange.read(body).await?;
+            let question = Question::parse(headers, &body)?;
+            let reference = question.reference.clone().or(in_query);
+            let body = OutgoingBody::Full(question.seal(&prefix, absent).or(Some(body)));
+            Prepared { target, body, reference, outcome: None }
+        }
+    };
+    reference::forget_body(headers);
+    Ok(prepared)
+}
+
+/// Answers where references have prefixes.
+async fn answered(
+    exchange: &Exchange<'_>,
+    answer: Collected,
+    reference: Option<Bytes>,
+    (prefix, prefixes): (ReferencePrefix, &ReferencePrefixes),
+) -> Result<Response<ReplyBody>, Rejection> {
+    let text = reference.as_deref().and_then(reference::reference_text);
+    let stripper = PrefixStripper::new(prefix, text.as_deref());
+    if !answer.status.is_success() {
+        return Ok(stripped(answer, &stripper));
+    }
+    let Some(made) = Record::read(&answer.body, prefixes) else { return Ok(stripped(answer, &stripper)) };
+    if let Some(id) = &made.id {
+        let tags: Vec<_> = exchange.gateway.persons.in_json(&answer.body).into_iter().collect();
+        // A recapture's record has the reference that it was made with.
+        let known = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference.clone());
+        exchange.gateway.own(&exchange.asker(), id, known.as_deref(), &tags, &exchange.log.redis).await;
+    }
+    let body = made.made_with(reference.as_deref());
+    Ok(with_body(answer, body))
+}
+
+/// Answers where references have no prefixes: state alone knows the owner of the record.
+async fn answered_unprefixed(exchange: &Exchange<'_>, answer: Collected) -> Result<Response<ReplyBody>, Rejection> {
+    let none = ReferencePrefixes::of([]);
+    if let Some(Record { id: Some(id), reference, .. }) =
+        Record::read(&answer.body, &none).filter(|_| answer.status.is_success())
+    {
+        let tags: Vec<_> = exchange.gateway.persons.in_json(&answer.body).into_iter().collect();
+        exchange.gateway.own(&exchange.asker(), &id, reference.as_deref(), &tags, &exchange.log.redis).await;
+    }
+    Ok(of_parts(answer.status, answer.headers, ReplyBody::full(answer.body)))
+}
