@@ -18,13 +18,14 @@ use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
 use crate::telemetry::redact::Redactor;
 use hyper::service::service_fn;
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -304,7 +305,7 @@ impl App {
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         // The new secrets are hidden before anything can use them, and the ones before as long as something may.
         let new = secrets(settings);
-        let mut known = self.known_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known_secrets.lock();
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
         self.callbacks.reload(settings)?;
         self.gateway.reload(settings)?;

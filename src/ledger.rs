@@ -20,12 +20,13 @@ use crate::config::Settings;
 use crate::iluma::route_name::RouteName;
 use crate::redis::client::RedisClient;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use secrecy::ExposeSecret as _;
 use shared::{Books, Word};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
@@ -325,7 +326,7 @@ impl Booking {
     }
 
     fn close(&self, end: End) {
-        hold(&self.ledger.0.closings).push(Closing { id: self.id, end, told: false });
+        self.ledger.0.closings.lock().push(Closing { id: self.id, end, told: false });
         self.ledger.0.closed.notify_one();
     }
 }
@@ -391,7 +392,7 @@ impl Ledger {
     /// What is counted of a team.
     #[must_use]
     pub fn tally(&self, tenant: &TenantName) -> Arc<Tally> {
-        Arc::clone(hold(&self.0.tallies).entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
+        Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
     }
 
     /// Books a call that may be charged. On disk when this returns: now it may be sent.
@@ -415,7 +416,7 @@ impl Ledger {
     pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
         let name = self.0.name(account, id);
         let shared = Arc::clone(&self.0);
-        hold(&shared.closings).push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: false });
+        shared.closings.lock().push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: false });
         shared.closed.notify_one();
     }
 
@@ -424,7 +425,7 @@ impl Ledger {
     /// # Errors
     /// It can't be written now; it is kept, and tried again.
     pub async fn settled(&self) -> Result<(), DatabaseError> {
-        let came = hold(&self.0.closings).came;
+        let came = self.0.closings.lock().came;
         let turn = self.0.writer.lock().await;
         if self.0.written.load(Ordering::Relaxed) >= came {
             return Ok(());
@@ -443,7 +444,7 @@ impl Ledger {
 
     async fn write(&self, counted: Vec<Counted>, _turn: &tokio::sync::MutexGuard<'_, ()>) -> Result<(), DatabaseError> {
         let (mut closings, came) = {
-            let mut closings = hold(&self.0.closings);
+            let mut closings = self.0.closings.lock();
             (std::mem::take(&mut closings.waiting), closings.came)
         };
         // A word about a call may have come before the call's own answer, in this round or in one before.
@@ -481,7 +482,7 @@ impl Ledger {
             }
             Err(error) => {
                 let (closings, counted) = Arc::into_inner(work).unwrap_or_default();
-                hold(&self.0.closings).waiting.splice(0..0, closings);
+                self.0.closings.lock().waiting.splice(0..0, closings);
                 self.0.put_back(counted);
                 Err(error)
             }
@@ -527,7 +528,7 @@ impl Ledger {
 
     /// Publishes what has changed, tells and hears what became of calls of other nodes.
     async fn exchange(&self, books: &Books, last: &mut String) {
-        let days = std::mem::take(&mut *hold(&self.0.unpublished));
+        let days = std::mem::take(&mut *self.0.unpublished.lock());
         if let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) {
             let published = async {
                 let read = move |connection: &Connection| journal::rows(connection, &first, &last, None);
@@ -539,12 +540,12 @@ impl Ledger {
                 self.0.changed(days);
             }
         }
-        let words = std::mem::take(&mut *hold(&self.0.unheard));
+        let words = std::mem::take(&mut *self.0.unheard.lock());
         if !words.is_empty() && books.tell(&words).await.is_err() {
             self.0.keep_unheard(words);
         }
         if let Ok(words) = books.hear(last).await {
-            let mut closings = hold(&self.0.closings);
+            let mut closings = self.0.closings.lock();
             for (name, outcome) in words {
                 closings.push(Closing { id: 0, end: End::Outcome(outcome, Some(name)), told: true });
             }
@@ -652,7 +653,7 @@ impl Shared {
 
     fn changed(&self, days: impl IntoIterator<Item = String>) {
         if self.books.is_some() {
-            hold(&self.unpublished).extend(days);
+            self.unpublished.lock().extend(days);
         }
     }
 
@@ -662,14 +663,14 @@ impl Shared {
         if self.books.is_some() {
             self.keep_unheard(own.collect());
         }
-        let mut early = hold(&self.early);
+        let mut early = self.early.lock();
         early.extend(words.iter().map(|(name, outcome, _)| (*name, *outcome)));
         let surplus = early.len().saturating_sub(MOST_EARLY);
         early.drain(..surplus);
     }
 
     fn keep_unheard(&self, words: Vec<Word>) {
-        let mut unheard = hold(&self.unheard);
+        let mut unheard = self.unheard.lock();
         unheard.extend(words);
         let surplus = unheard.len().saturating_sub(MOST_EARLY);
         unheard.drain(..surplus);
@@ -678,7 +679,7 @@ impl Shared {
     /// Replaces an outcome that is not known by what was said of it before.
     fn hear_early(&self, closing: &mut Closing) {
         let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
-        let mut early = hold(&self.early);
+        let mut early = self.early.lock();
         let at = early.iter().position(|(known, _)| known == name);
         if let Some((_, told)) = at.and_then(|at| early.remove(at)) {
             *outcome = told;
@@ -687,7 +688,7 @@ impl Shared {
 
     fn take_tallies(&self) -> Vec<Counted> {
         let live = self.live.load();
-        let tallies = hold(&self.tallies);
+        let tallies = self.tallies.lock();
         let all = tallies.iter().flat_map(|(tenant, tally)| RouteName::ALL.map(|route| (tenant, tally, route)));
         let counts = all.map(|(tenant, tally, route)| (tenant, route, tally.take(route, live.prices[route as usize])));
         let counted = counts.filter(|(_, _, counts)| *counts != Counts::default());
@@ -695,7 +696,7 @@ impl Shared {
     }
 
     fn put_back(&self, counted: Vec<Counted>) {
-        let tallies = hold(&self.tallies);
+        let tallies = self.tallies.lock();
         for (tenant, route, counts) in counted {
             let Some(tally) = tallies.get(&tenant) else { continue };
             let add = |to: &[AtomicU64; ROUTES], count| to[route as usize].fetch_add(count, Ordering::Relaxed);
@@ -715,11 +716,6 @@ fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
         *sums.entry((day, tenant, route)).or_default() += counts;
     }
     sums.into_iter().map(|((day, tenant, route), counts)| Row { day, tenant, route, counts }).collect()
-}
-
-/// Nothing that is held so is left half done by a panic.
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

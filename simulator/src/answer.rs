@@ -1,9 +1,10 @@
 //! One request from its head to its answer: who asks, what for, what goes wrong on purpose, what it costs.
 
+use parking_lot::Mutex;
 use std::io;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use super::route::{self, Matched, Route};
 use super::server::{Cut, Line};
 use super::world::World;
 use super::{
-    api_keys, bank, bank_codes, callback, capture, cft, control, document, drawdown, face, hold, id_card, ktp, npwp,
-    ocr, phone, time,
+    api_keys, bank, bank_codes, callback, capture, cft, control, document, drawdown, face, id_card, ktp, npwp, ocr,
+    phone, time,
 };
 
 /// Answers a request. Never returns where a fault ends the connection instead.
@@ -36,16 +37,16 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
     let path = aliased(&world, parts.uri.path());
     let matched = route::find(&parts.method, &path);
     let route = matched.route;
-    let entry = hold(&world.journal).open(&parts, route.label().0);
+    let entry = world.journal.lock().open(&parts, route.label().0);
     let key = key::authenticate(&parts.headers, &world.options);
     let label = key.as_ref().ok().map(|key| Arc::clone(&key.label));
-    hold(&entry).key.clone_from(&label);
+    entry.lock().key.clone_from(&label);
     let _in_flight = world.tally.enter(route, label.as_deref());
     let body = Tap::new(incoming, world.options.max_request_body, Arc::clone(&entry));
     let plan = match fault::of_headers(&parts.headers) {
         Ok(mut faults) => {
-            faults.extend(hold(&world.faults).take(&parts.method, parts.uri.path()));
-            hold(&entry).faults = faults.iter().map(Fault::text).collect();
+            faults.extend(world.faults.lock().take(&parts.method, parts.uri.path()));
+            entry.lock().faults = faults.iter().map(Fault::text).collect();
             Plan::of(faults)
         }
         Err(message) => Plan { instead: Some(Problem::field("x-sim-fault", message)), ..Plan::default() },
@@ -112,9 +113,9 @@ async fn process(
     let mut reply = reply.unwrap_or_else(Reply::from);
     if let Some(key) = charge_to.filter(|_| reply.charged) {
         world.tally.charge(route, &key.label);
-        hold(entry).charged = true;
+        entry.lock().charged = true;
     }
-    hold(entry).status = Some(reply.status.as_u16());
+    entry.lock().status = Some(reply.status.as_u16());
     if let Some(callback) = reply.callback.take() {
         match plan.callback {
             Sending::Once => callback::send(world, callback, 1),
@@ -173,7 +174,7 @@ fn aliased(world: &World, path: &str) -> String {
 
 fn over_limit(world: &World, key: &Key) -> bool {
     let limit = world.options.requests_per_second;
-    limit.is_some_and(|limit| !hold(&world.limiter).admit(&key.label, limit, time::now()))
+    limit.is_some_and(|limit| !world.limiter.lock().admit(&key.label, limit, time::now()))
 }
 
 fn retry_after(world: &World) -> u64 {

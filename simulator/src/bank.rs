@@ -14,7 +14,6 @@ use super::bank_codes;
 use super::call::{Call, Times};
 use super::callback::{Callback, Type};
 use super::check::{Check, is_digits};
-use super::hold;
 use super::record::{Kind, Step};
 use super::reply::{Problem, Reply};
 use super::route::Version;
@@ -100,7 +99,7 @@ impl Progress {
         }
         let now = time::now();
         let account = format!("{}/{bank}/{number}", if call.key.live { "live" } else { "development" });
-        let mut asked = hold(&call.world.asked);
+        let mut asked = call.world.asked.lock();
         match asked.ready_at(&account) {
             Some(ready) if ready > now => return Self::Duplicate(ready - now),
             Some(ready) if now - ready < options.recent && finding != Finding::NetworkError => return Self::Known,

@@ -4,11 +4,12 @@
 //! Invariants: what is held of any body is bounded (1 MiB of JSON or form text, 64 KiB per multipart text field and of the
 //! head of a file), and a 500 MB document passes through in pieces.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,7 +20,6 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::hold;
 use super::journal::Entry;
 use super::reply::Problem;
 use super::seed::hex;
@@ -80,7 +80,7 @@ impl Tap {
     }
 
     fn note(&mut self) {
-        let mut entry = hold(&self.entry);
+        let mut entry = self.entry.lock();
         entry.body_size = self.size;
         entry.body_complete = self.complete;
         entry.body_sha256 = hex(&self.hash.clone().finalize());

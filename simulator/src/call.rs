@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method};
 
 use super::body::{self, FileRule, Form, Tap};
-use super::hold;
 use super::key::Key;
 use super::record::{Kind, Record, Step};
 use super::reply::{Problem, Reply};
@@ -72,13 +71,13 @@ impl Call<'_> {
         let owner = Arc::clone(&self.key.label);
         let record = Record { id: id.into(), owner, kind, reference: reference.map(Into::into), steps };
         let reply = Reply::stored(record.at(time::now()));
-        hold(&self.world.records).insert(record);
+        self.world.records.lock().insert(record);
         reply
     }
 
     /// `GET :id`.
     pub(super) fn stored(&self, kind: Kind) -> Result<Reply, Problem> {
-        let records = hold(&self.world.records);
+        let records = self.world.records.lock();
         let record = records.find(&self.key.label, kind, self.parameter(0)).ok_or_else(Problem::not_found)?;
         Ok(Reply::stored(record.at(time::now())))
     }

@@ -19,7 +19,6 @@ use serde_json::json;
 
 use super::call::Call;
 use super::check::Check;
-use super::hold;
 use super::key::Key;
 use super::reply::{Problem, Reply};
 use super::server::Tracked;
@@ -91,7 +90,7 @@ struct Shown {
 /// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets a URL, whether one was set or not; PATCH changes one that is set.
 pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     if call.method == Method::GET {
-        let urls = hold(&call.world.urls).of(&call.key.label);
+        let urls = call.world.urls.lock().of(&call.key.label);
         let shown: Vec<Shown> = urls.into_iter().map(|(r#type, url)| Shown { r#type, url }).collect();
         return Ok(Reply::json(&shown));
     }
@@ -106,7 +105,7 @@ pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let kind = Type::ALL.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
     let (Some(kind), Some(uri)) = (kind, destination(&url)) else { return Err(Problem::not_found()) };
     {
-        let urls = hold(&call.world.urls);
+        let urls = call.world.urls.lock();
         if call.method == Method::PATCH && urls.find(&call.key.label, kind).is_none() {
             return Err(Problem::new(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "No URL is set for this type"));
         }
@@ -120,7 +119,7 @@ pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
         let found = status.map_or_else(|| "nothing".to_owned(), |status| status.as_u16().to_string());
         return Err(Problem::field("url", format!("the test payload must be answered 2xx, it was answered {found}")));
     }
-    hold(&call.world.urls).0.insert((Arc::clone(&call.key.label), kind), url.clone());
+    call.world.urls.lock().0.insert((Arc::clone(&call.key.label), kind), url.clone());
     Ok(Reply::json(&Shown { r#type: kind, url }))
 }
 
@@ -214,7 +213,7 @@ pub(super) fn send(world: &Arc<World>, callback: Callback, copies: u32) {
 
 /// Sends a callback now, as often as it takes.
 pub(super) async fn deliver(world: &World, callback: &Callback) {
-    let url = hold(&world.urls).find(&callback.key.label, callback.kind);
+    let url = world.urls.lock().find(&callback.key.label, callback.kind);
     let Some(uri) = url.as_deref().and_then(destination) else {
         world.tally.callbacks(|count| count.no_url += 1);
         return;

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::call::Call;
 use super::callback::{Callback, Type};
 use super::check::Check;
-use super::hold;
 use super::list;
 use super::record::{Kind, Step};
 use super::reply::{Problem, Reply};
@@ -96,7 +95,7 @@ pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let id = call.parameter(0).to_owned();
     let (before, reference) = {
-        let records = hold(&call.world.records);
+        let records = call.world.records.lock();
         let record = records.find(&call.key.label, Kind::Capture, &id).ok_or_else(Problem::not_found)?;
         (record.at(time::now()), record.reference.clone())
     };
@@ -117,7 +116,7 @@ pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
         created: before["created"].as_str().map(str::to_owned),
     };
     let (steps, callback) = run.steps(call);
-    let mut records = hold(&call.world.records);
+    let mut records = call.world.records.lock();
     let record = records.find_mut(&call.key.label, Kind::Capture, &id).ok_or_else(Problem::not_found)?;
     record.steps = steps;
     let reply = Reply::stored(record.at(time::now()));
@@ -128,7 +127,7 @@ pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
 pub(super) fn file(call: &Call<'_>) -> Result<Reply, Problem> {
     let (id, link) = (call.parameter(0), call.parameter(1));
     let object = {
-        let records = hold(&call.world.records);
+        let records = call.world.records.lock();
         let record = records.find(&call.key.label, Kind::Capture, id).ok_or_else(Problem::not_found)?;
         record.at(time::now())
     };

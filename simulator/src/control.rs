@@ -7,7 +7,6 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::hold;
 use super::reply::{Problem, Reply};
 use super::world::World;
 
@@ -43,19 +42,19 @@ pub(super) async fn answer(world: &World, parts: &Parts, body: Incoming) -> Repl
             world.reset();
             Reply::json(&json!({ "reset": true }))
         }
-        (&Method::GET, "/_sim/faults") => Reply::json(&hold(&world.faults).shown()),
+        (&Method::GET, "/_sim/faults") => Reply::json(&world.faults.lock().shown()),
         (&Method::POST, "/_sim/faults") => {
             let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
                 return Problem::too_large("at most 256 KiB of faults").into();
             };
-            let mut rules = hold(&world.faults);
+            let mut rules = world.faults.lock();
             match rules.add(&body.to_bytes()) {
                 Ok(()) => Reply::json(&rules.shown()).status(StatusCode::CREATED),
                 Err(message) => Problem::field("body", message).into(),
             }
         }
         (&Method::DELETE, "/_sim/faults") => {
-            let mut rules = hold(&world.faults);
+            let mut rules = world.faults.lock();
             rules.clear();
             Reply::json(&rules.shown())
         }
@@ -63,7 +62,7 @@ pub(super) async fn answer(world: &World, parts: &Parts, body: Incoming) -> Repl
             let query = parts.uri.query().unwrap_or("").as_bytes();
             let value = |name: &str| form_urlencoded::parse(query).find(|(key, _)| key == name).map(|(_, value)| value);
             let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_SHOWN);
-            Reply::json(&hold(&world.journal).shown(&value("path").unwrap_or_default(), limit))
+            Reply::json(&world.journal.lock().shown(&value("path").unwrap_or_default(), limit))
         }
         _ => Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND_ERROR", "see GET /_sim").into(),
     }

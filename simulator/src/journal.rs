@@ -2,8 +2,9 @@
 //!
 //! Invariants: bounded in number and in bytes of each body; no raw API key.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use serde_json::{Value, json};
 
-use super::{hold, key, time};
+use super::{key, time};
 
 /// One request as received.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Journal {
             .entries
             .iter()
             .rev()
-            .map(|entry| hold(entry))
+            .map(|entry| entry.lock())
             .filter(|entry| entry.path.starts_with(prefix))
             .take(limit)
             .map(|entry| entry.shown())

@@ -68,7 +68,7 @@ mod world;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -177,9 +177,4 @@ fn tls(cert: &Path, key: &Path) -> io::Result<Arc<rustls::ServerConfig>> {
 
 fn other_tls(error: rustls::pki_types::pem::Error) -> rustls::Error {
     rustls::Error::General(error.to_string())
-}
-
-/// A lock; what a panicking holder left is taken as it is.
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

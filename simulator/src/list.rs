@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::check::is_digits;
-use super::hold;
 use super::record::Kind;
 use super::reply::{FieldError, Problem, Reply};
 use super::time;
@@ -44,7 +43,10 @@ pub(super) fn list(call: &Call<'_>, kind: Kind, path: &str) -> Result<Reply, Pro
     };
     let Some(reference) = reference.filter(|_| errors.is_empty()) else { return Err(Problem::validation(errors)) };
     let after = call.query_value("after_id").filter(|after| !after.is_empty());
-    let page = hold(&call.world.records)
+    let page = call
+        .world
+        .records
+        .lock()
         .page(&call.key.label, kind, &reference, after.as_deref(), limit, time::now())
         .ok_or_else(|| Problem::field("after_id", "after_id is no item of this list"))?;
     let href = |limit: Option<&str>, after: Option<&str>| {

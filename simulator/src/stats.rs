@@ -2,12 +2,11 @@
 //!
 //! Invariants: routes come from the table and keys appear as labels, at most [`MAX_KEYS`] of them.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use serde::Serialize;
 
-use super::hold;
 use super::route::Route;
 
 /// Labels of keys that are counted apart; the rest share one row.
@@ -88,7 +87,7 @@ pub(super) struct Tally(Mutex<Stats>);
 impl Tally {
     /// Counts a request until the guard goes.
     pub(super) fn enter(&self, route: Route, key: Option<&str>) -> InFlight<'_> {
-        let mut stats = hold(&self.0);
+        let mut stats = self.0.lock();
         stats.requests += 1;
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
@@ -102,7 +101,7 @@ impl Tally {
 
     pub(super) fn charge(&self, route: Route, key: &str) {
         let (label, price) = route.label();
-        let mut stats = hold(&self.0);
+        let mut stats = self.0.lock();
         stats.charged += 1;
         stats.rupiah += price;
         let row = stats.routes.entry(label.into()).or_default();
@@ -114,24 +113,24 @@ impl Tally {
     }
 
     pub(super) fn answered(&self, route: Route, status: u16) {
-        *hold(&self.0).routes.entry(route.label().0.into()).or_default().statuses.entry(status).or_default() += 1;
+        *self.0.lock().routes.entry(route.label().0.into()).or_default().statuses.entry(status).or_default() += 1;
     }
 
     pub(super) fn connected(&self) {
-        hold(&self.0).connections += 1;
+        self.0.lock().connections += 1;
     }
 
     pub(super) fn callbacks(&self, count: impl FnOnce(&mut CallbackStats)) {
-        count(&mut hold(&self.0).callbacks);
+        count(&mut self.0.lock().callbacks);
     }
 
     pub(super) fn snapshot(&self, records: usize) -> Stats {
-        Stats { records: records as u64, ..hold(&self.0).clone() }
+        Stats { records: records as u64, ..self.0.lock().clone() }
     }
 
     /// Everything to nought but what is in flight.
     pub(super) fn reset(&self) {
-        let mut stats = hold(&self.0);
+        let mut stats = self.0.lock();
         let routes = stats.routes.iter().filter(|(_, row)| row.in_flight > 0).map(|(label, row)| {
             let row = RouteStats { in_flight: row.in_flight, max_in_flight: row.in_flight, ..RouteStats::default() };
             (label.clone(), row)
@@ -155,7 +154,7 @@ pub(super) struct InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut stats = hold(&self.tally.0);
+        let mut stats = self.tally.0.lock();
         stats.in_flight = stats.in_flight.saturating_sub(1);
         let row = stats.routes.entry(self.route.label().0.into()).or_default();
         row.in_flight = row.in_flight.saturating_sub(1);

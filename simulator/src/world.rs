@@ -1,7 +1,7 @@
 //! Everything the simulator remembers, behind short locks.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use super::callback::{Courier, Urls};
@@ -11,7 +11,7 @@ use super::limit::Limiter;
 use super::record::Records;
 use super::server::Tracked;
 use super::stats::Tally;
-use super::{Options, Stats, hold};
+use super::{Options, Stats};
 
 /// Single-use tokens that are remembered as used.
 const MAX_TOKENS: usize = 10_000;
@@ -47,26 +47,26 @@ impl World {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let records = hold(&self.records).len();
+        let records = self.records.lock().len();
         self.tally.snapshot(records)
     }
 
     /// As after the start; what is in flight stays counted.
     pub(super) fn reset(&self) {
         self.courier.reset();
-        hold(&self.records).clear();
-        hold(&self.asked).clear();
-        hold(&self.journal).clear();
-        hold(&self.faults).clear();
-        *hold(&self.limiter) = Limiter::default();
-        hold(&self.urls).clear();
-        hold(&self.used_tokens).clear();
+        self.records.lock().clear();
+        self.asked.lock().clear();
+        self.journal.lock().clear();
+        self.faults.lock().clear();
+        *self.limiter.lock() = Limiter::default();
+        self.urls.lock().clear();
+        self.used_tokens.lock().clear();
         self.tally.reset();
     }
 
     /// False if it was used before.
     pub(super) fn use_token(&self, token: String) -> bool {
-        let mut used = hold(&self.used_tokens);
+        let mut used = self.used_tokens.lock();
         if used.len() >= MAX_TOKENS {
             used.clear();
         }

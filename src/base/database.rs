@@ -3,13 +3,14 @@
 //! Invariants: what [`Database::write`] returned is on disk; a file serves one process at a time; work that fails takes
 //! nothing of its neighbours' with it; what is deleted is overwritten.
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Work that may wait for the writer; who comes then waits in turn.
@@ -163,10 +164,10 @@ impl Database {
         let _place = self.0.places.acquire().await.map_err(|_| DatabaseError::Closed)?;
         let shared = Arc::clone(&self.0);
         let look = move || {
-            let reader = shared.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let reader = shared.readers.lock().pop();
             let reader = reader.ok_or(DatabaseError::Closed)?;
             let found = catch_unwind(AssertUnwindSafe(|| look(&reader)));
-            shared.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            shared.readers.lock().push(reader);
             found.unwrap_or(Err(rusqlite::Error::InvalidQuery)).map_err(|error| told(&error))
         };
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(DatabaseError::Refused))
@@ -187,7 +188,7 @@ impl Database {
             let _ = end.await;
         }
         self.0.places.close();
-        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.readers.lock().clear();
     }
 }
 

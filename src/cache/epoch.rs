@@ -8,9 +8,10 @@ use crate::base::name::TenantName;
 use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Random, and so never the same again.
 pub(super) type Epoch = [u8; 16];
@@ -128,7 +129,7 @@ impl Epochs {
     }
 
     pub(super) fn erase(&self, number: u64, tags: &BTreeSet<Tag>) {
-        let mut erased = self.lock();
+        let mut erased = self.erased.lock();
         for tag in tags {
             erased.last.insert(*tag, number);
             erased.order.push_back((number, *tag));
@@ -144,17 +145,13 @@ impl Epochs {
 
     /// Nothing is known of what was erased up to this number.
     pub(super) fn forget(&self, number: u64) {
-        *self.lock() = Erased { forgotten: number, ..Erased::default() };
+        *self.erased.lock() = Erased { forgotten: number, ..Erased::default() };
     }
 
     /// Whether one of these persons was erased after the change with the number `began`.
     pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
-        let erased = self.lock();
+        let erased = self.erased.lock();
         began < erased.forgotten || tags.iter().any(|tag| erased.last.get(tag).is_some_and(|at| *at > began))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Erased> {
-        self.erased.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

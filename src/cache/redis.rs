@@ -14,10 +14,11 @@ use crate::base::json_template::JsonTemplate;
 use crate::base::keyring::{self, Keyring};
 use crate::iluma::person::Tag;
 use crate::redis::client::{Budget, LinkError, RedisClient};
+use parking_lot::Mutex;
 use redis::{Script, ScriptInvocation};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
@@ -498,23 +499,19 @@ pub(super) struct Waits<'a> {
 
 impl Waiting {
     fn register(&self, key: &Key) -> Waits<'_> {
-        let notify = Arc::clone(self.lock().entry(key.clone()).or_default());
+        let notify = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         Waits { waiting: self, key: key.clone(), notify }
     }
 
     fn wake(&self, key: &Key) {
-        if let Some(notify) = self.lock().get(key) {
+        if let Some(notify) = self.0.lock().get(key) {
             // A permit stays for who is about to wait.
             notify.notify_one();
         }
     }
 
     fn wake_all(&self) {
-        self.lock().values().for_each(|notify| notify.notify_one());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Notify>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().values().for_each(|notify| notify.notify_one());
     }
 }
 
@@ -526,6 +523,6 @@ impl Waits<'_> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().remove(&self.key);
+        self.waiting.0.lock().remove(&self.key);
     }
 }

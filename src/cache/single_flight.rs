@@ -4,9 +4,10 @@
 //! next one leads; nothing is left in the map once nobody leads.
 
 use super::Key;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Calls under way, by key.
@@ -44,7 +45,7 @@ impl<T: Clone> SingleFlight<T> {
     /// Leads the call for `key`, or waits for the one that is under way.
     #[must_use]
     pub fn join(&self, key: &Key) -> Role<T> {
-        match lock(&self.0).entry(key.clone()) {
+        match self.0.lock().entry(key.clone()) {
             Entry::Occupied(flight) => Role::Follower(Follower(flight.get().clone())),
             Entry::Vacant(place) => {
                 let (answer, waiting) = watch::channel(None);
@@ -76,7 +77,7 @@ impl<T: Clone> Leader<T> {
 
 impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
-        lock(&self.flights.0).remove(&self.key);
+        self.flights.0.lock().remove(&self.key);
     }
 }
 
@@ -85,13 +86,6 @@ impl<T: Clone> Follower<T> {
     pub async fn landed(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
     }
-}
-
-/// The map is whole even if a holder panicked: each change is one call.
-fn lock<T>(
-    map: &Mutex<HashMap<Key, watch::Receiver<Option<T>>>>,
-) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<T>>>> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -143,6 +137,6 @@ mod tests {
         drop(first);
         assert_eq!(second.landed().await, None);
         leader(&flights, &key).land(1);
-        assert!(lock(&flights.0).is_empty());
+        assert!(flights.0.lock().is_empty());
     }
 }

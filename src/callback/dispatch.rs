@@ -10,8 +10,9 @@ use crate::base::keyring::random;
 use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::state::{Delivery, DeliveryOutcome};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -101,7 +102,7 @@ impl Default for Lane {
 impl AdaptiveConcurrency {
     /// How many more each of these teams may have; of `full` ones alone, if there are others who asked lately.
     fn free<'a>(&self, teams: impl Iterator<Item = &'a TenantName>, only_full: bool) -> Vec<(TenantName, usize)> {
-        let mut lanes = self.lock();
+        let mut lanes = self.lanes.lock();
         let mut left = MOST_AT_ONCE.saturating_sub(lanes.values().map(|lane| lane.under_way).sum());
         let mut wanted = Vec::new();
         for team in teams {
@@ -117,7 +118,7 @@ impl AdaptiveConcurrency {
 
     /// These were taken by those who wanted so many.
     fn take(&self, wanted: &[(TenantName, usize)], taken: &[Delivery]) {
-        let mut lanes = self.lock();
+        let mut lanes = self.lanes.lock();
         for (team, places) in wanted {
             let lane = lanes.entry(team.clone()).or_default();
             let count = taken.iter().filter(|delivery| delivery.tenant == *team).count();
@@ -128,17 +129,13 @@ impl AdaptiveConcurrency {
 
     /// One ended. A lane widens with what succeeds, and narrows twice as fast.
     fn give_back(&self, team: &TenantName, succeeded: bool) {
-        let mut lanes = self.lock();
+        let mut lanes = self.lanes.lock();
         let lane = lanes.entry(team.clone()).or_default();
         lane.under_way = lane.under_way.saturating_sub(1);
         lane.width = if succeeded { (lane.width + 1).min(WIDEST) } else { (lane.width / 2).max(1) };
         if lane.full {
             self.freed.notify_one();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantName, Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

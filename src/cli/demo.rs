@@ -22,6 +22,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use iluma_simulator::{self as simulator, Simulator};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -29,7 +30,7 @@ use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CONFIGURATION: &str = include_str!("../../config/demo.toml");
@@ -561,7 +562,7 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     fn lines(&self) -> Vec<String> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.0.lock();
         String::from_utf8_lossy(&written).lines().map(str::to_owned).collect()
     }
 }
@@ -569,7 +570,7 @@ impl Lines {
 impl Write for Lines {
     /// Keeps a megabyte: the tour reads far less, and the demo may serve for days.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.0.lock();
         if written.len() + bytes.len() <= 1 << 20 {
             written.extend_from_slice(bytes);
         }

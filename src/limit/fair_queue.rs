@@ -9,9 +9,10 @@ use super::shared::{Given, Nodes, Want};
 use crate::base::clock::Clock;
 use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
@@ -80,7 +81,7 @@ impl FairQueue {
 
     /// Another rate and patience from now on. Who waits goes on waiting.
     pub(super) fn reshape(&self, per_second: Option<u32>, max_wait: Duration) {
-        let mut queue = self.0.queue();
+        let mut queue = self.0.queue.lock();
         queue.reshape(per_second, max_wait, self.0.clock.now());
         queue.is_far = self.0.far.is_some() && per_second.is_some();
         drop(queue);
@@ -94,7 +95,7 @@ impl FairQueue {
     pub(super) async fn turn(&self, tenant: &TenantName, weight: u32) -> Result<Turn, Duration> {
         let (place, max_wait) = {
             let now = self.0.clock.now();
-            let mut queue = self.0.queue();
+            let mut queue = self.0.queue.lock();
             if queue.take(now) {
                 return Ok(Turn(Arc::clone(&self.0)));
             }
@@ -112,13 +113,13 @@ impl FairQueue {
     /// Upstream said that the account asks too much: nothing is sent for so long.
     pub(super) fn pause(&self, time: Duration) {
         let time = time.min(LONGEST_PAUSE);
-        self.0.queue().pause(self.0.clock.now() + time);
+        self.0.queue.lock().pause(self.0.clock.now() + time);
         self.0.correct(0, time);
     }
 
     /// The rate, and what may leave at once.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
-        self.0.queue().shape()
+        self.0.queue.lock().shape()
     }
 }
 
@@ -130,16 +131,11 @@ impl Turn {
 }
 
 impl Shared {
-    /// Nothing of it is left half done by a panic: it is a list and a few numbers.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn give_back(&self) {
         if self.far.as_ref().is_some_and(|far| !far.alone.load(Ordering::Relaxed)) {
             return self.correct(1, Duration::ZERO);
         }
-        if let Some(rate) = &mut self.queue().rate {
+        if let Some(rate) = &mut self.queue.lock().rate {
             rate.give_back();
         }
         self.moved.notify_one();
@@ -147,7 +143,7 @@ impl Shared {
 
     /// Tells the other nodes of turns that were not used, or of a pause.
     fn correct(&self, back: u32, pause: Duration) {
-        let (Some(far), Some(shape)) = (&self.far, self.queue().shape()) else { return };
+        let (Some(far), Some(shape)) = (&self.far, self.queue.lock().shape()) else { return };
         let (nodes, account) = (far.nodes.clone(), far.account.clone());
         self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back, pause).await });
     }
@@ -157,7 +153,7 @@ impl Shared {
         loop {
             let wait = match &self.far {
                 Some(far) => self.serve_far(far).await,
-                None => self.queue().serve(self.clock.now()),
+                None => self.queue.lock().serve(self.clock.now()),
             };
             let Some(wait) = wait else { return };
             // Not before its time: a timer's millisecond is rounded up.
@@ -170,7 +166,7 @@ impl Shared {
     /// The same where all nodes share the turns.
     async fn serve_far(&self, far: &Far) -> Option<Duration> {
         let (shape, wants) = {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             let pause = queue.pause_left(self.clock.now());
             if !pause.is_zero() && queue.waiting > 0 {
                 return Some(pause);
@@ -184,10 +180,10 @@ impl Shared {
         let now = self.clock.now();
         let Some(Given { turns, wait, crowd }) = given else {
             let was_alone = far.alone.swap(true, Ordering::Relaxed);
-            return self.queue().serve_alone(now, far.nodes.alive(), was_alone);
+            return self.queue.lock().serve_alone(now, far.nodes.alive(), was_alone);
         };
         far.alone.store(false, Ordering::Relaxed);
-        let (mut unused, mut queue) = (0, self.queue());
+        let (mut unused, mut queue) = (0, self.queue.lock());
         for (tenant, count) in turns {
             // Some may have gone while Redis was asked.
             unused += (0..count).map(|_| u32::from(!queue.give_to(&tenant))).sum::<u32>();
@@ -217,14 +213,14 @@ impl QueueEntry<'_> {
     async fn wait(mut self, most: Duration) -> Result<Turn, Duration> {
         match tokio::time::timeout(most, &mut self.turn).await {
             Ok(Ok(())) => Ok(Turn(Arc::clone(self.shared))),
-            _ => Err(self.shared.queue().estimate(self.shared.clock.now(), &self.tenant, 1)),
+            _ => Err(self.shared.queue.lock().estimate(self.shared.clock.now(), &self.tenant, 1)),
         }
     }
 }
 
 impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
-        self.shared.queue().leave(&self.tenant, self.ticket);
+        self.shared.queue.lock().leave(&self.tenant, self.ticket);
         // Given in the very moment in which nobody wanted it any more.
         if self.turn.try_recv().is_ok() {
             self.shared.give_back();

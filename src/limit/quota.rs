@@ -9,7 +9,8 @@ use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
 use crate::config::{self, QuotaMode};
 use crate::redis::client::Budget;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What a team may spend, as the configuration says.
@@ -222,7 +223,7 @@ impl Counter {
 
     /// The numbers, turned over to that day. A clock that went back a little changes nothing.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         if day > inner.spent.day {
             let same_month = inner.spent.month() == day.month();
             let this_month = |count: u64| if same_month { count } else { 0 };
@@ -278,7 +279,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let Some(counter) = self.counter.take() else { return };
-        let mut inner = counter.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = counter.0.lock();
         if inner.spent.day == self.day {
             inner.spent.today = inner.spent.today.saturating_sub(1);
         }

@@ -2,8 +2,9 @@
 
 use crate::base::lazy_sleep::LazySleep;
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Future for Until {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // Nobody else is at it: a connection is polled by one task.
-        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alarm = self.alarm.lock();
         if alarm.poll(cx, self.deadline) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -9,9 +9,10 @@ use crate::base::lazy_sleep::LazySleep;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,19 +44,19 @@ impl Streams {
     }
 
     pub(super) fn enter(&self) -> Stream {
-        let mut open = lock(&self.0);
+        let mut open = self.0.lock();
         open.requests += 1;
         open.next += 1;
         Stream { id: open.next, open: Arc::clone(&self.0) }
     }
 
     fn is_idle_for(&self, patience: Duration) -> bool {
-        let open = lock(&self.0);
+        let open = self.0.lock();
         open.requests == 0 && open.idle_since.elapsed() >= patience
     }
 
     fn has_untaken_for(&self, patience: Duration) -> bool {
-        lock(&self.0).untaken.values().any(|since| since.elapsed() >= patience)
+        self.0.lock().untaken.values().any(|since| since.elapsed() >= patience)
     }
 }
 
@@ -67,28 +68,23 @@ impl Stream {
     }
 
     fn waits(&self) {
-        lock(&self.open).untaken.insert(self.id, Instant::now());
+        self.open.lock().untaken.insert(self.id, Instant::now());
     }
 
     fn is_asked(&self) {
-        lock(&self.open).untaken.remove(&self.id);
+        self.open.lock().untaken.remove(&self.id);
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.untaken.remove(&self.id);
         open.requests -= 1;
         if open.requests == 0 {
             open.idle_since = Instant::now();
         }
     }
-}
-
-/// The counts are whole even if a holder panicked: each change is a few plain assignments.
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A body that notes when its pieces are asked for.

@@ -1,9 +1,9 @@
 //! Who has what in hand, in the memory of the one process that can have it.
 
 use crate::base::clock::Clock;
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What was handed out, and until when. Bounded by what claimants hold at once.
@@ -20,7 +20,7 @@ impl<K: Copy + Eq + Hash> Leases<K> {
 
     /// What is in somebody's hands now.
     pub(super) fn held(&self) -> HashSet<K> {
-        let (mut held, now) = (self.lock(), self.clock.now());
+        let (mut held, now) = (self.held.lock(), self.clock.now());
         held.retain(|_, until| *until > now);
         held.keys().copied().collect()
     }
@@ -28,15 +28,11 @@ impl<K: Copy + Eq + Hash> Leases<K> {
     /// Hands something out.
     pub(super) fn take(&self, key: K, lease: Duration) {
         let until = self.clock.now() + lease;
-        self.lock().insert(key, until);
+        self.held.lock().insert(key, until);
     }
 
     /// It is back.
     pub(super) fn give_back(&self, key: &K) {
-        self.lock().remove(key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Instant>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().remove(key);
     }
 }

@@ -4,12 +4,13 @@
 //! passed the scrubber before it is written; what was logged before [`LogWriter`] is dropped is written, if the sink
 //! takes it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, SystemTime};
 
@@ -189,7 +190,7 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What they guard is whole after every step, so a panic elsewhere leaves nothing broken.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 thread_local! {
@@ -485,7 +486,7 @@ impl<W: Write> Write for ScrubbedLine<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Condvar;
+    use parking_lot::Condvar;
 
     use super::*;
 
@@ -503,23 +504,24 @@ mod tests {
 
     impl Sink {
         fn set(&self, change: impl FnOnce(&mut SinkState)) {
-            change(&mut self.0.0.lock().unwrap());
+            change(&mut self.0.0.lock());
             self.0.1.notify_all();
         }
 
         fn wait_for(&self, what: impl Fn(&SinkState) -> bool) {
-            let _state = self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !what(state)).unwrap();
+            self.0.1.wait_while(&mut self.0.0.lock(), |state| !what(state));
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().bytes.clone()).unwrap()
+            String::from_utf8(self.0.0.lock().bytes.clone()).unwrap()
         }
     }
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.set(|state| state.writes += 1);
-            let mut state = self.0.1.wait_while(self.0.0.lock().unwrap(), |state| state.stopped).unwrap();
+            let mut state = self.0.0.lock();
+            self.0.1.wait_while(&mut state, |state| state.stopped);
             if state.broken {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

@@ -3,7 +3,8 @@
 //! Invariants: labels come from the configuration and from enums, so the number of series has a bound; on the path of
 //! a request a metric is an array look-up and an atomic addition, and no label is formatted.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -467,8 +468,8 @@ impl Metrics {
         text
     }
 
-    fn sources(&self) -> std::sync::MutexGuard<'_, [Option<Source>; MIRRORED.len()]> {
-        self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sources(&self) -> parking_lot::MutexGuard<'_, [Option<Source>; MIRRORED.len()]> {
+        self.shared.sources.lock()
     }
 }
 

@@ -7,7 +7,8 @@
 use super::CallError;
 use crate::base::clock::Clock;
 use http::StatusCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is looked at: the half that runs and the one before, so 5 to 10 seconds.
@@ -63,7 +64,7 @@ impl Breaker {
     /// # Errors
     /// It is open: when to come back.
     pub fn enter(self: &Arc<Self>) -> Result<BreakerPermit, Duration> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut probe = false;
         if let Some(open) = &mut state.open {
             let wait = open.until.saturating_duration_since(self.clock.now());
@@ -83,12 +84,12 @@ impl Breaker {
     /// Whether upstream is left alone.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.state().open.is_some()
+        self.state.lock().open.is_some()
     }
 
     fn note(&self, fault: bool, probe: bool) {
         let now = self.clock.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(open) = &mut state.open {
             // What was sent before it opened says nothing new.
             if probe && fault {
@@ -112,14 +113,9 @@ impl Breaker {
     }
 
     fn leave(&self, probe: bool) {
-        if probe && let Some(open) = &mut self.state().open {
+        if probe && let Some(open) = &mut self.state.lock().open {
             open.probing = false;
         }
-    }
-
-    /// A few numbers, whole after every line.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

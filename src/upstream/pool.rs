@@ -6,10 +6,11 @@
 use super::connect::{Http1Connection, Http1Sender, Http2Sender};
 use crate::base::clock::Clock;
 use crate::base::lazy_sleep::LazySleep;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,7 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Pooled> {
         loop {
             let (since, mut connection) = {
-                let mut kept = self.lock();
+                let mut kept = self.kept.lock();
                 kept.http2.retain(|connection| connection.is_open());
                 // One holder is the pool itself.
                 let free = kept.http2.iter().find(|connection| Arc::strong_count(connection) <= MOST_STREAMS);
@@ -90,7 +91,7 @@ impl Pool {
             return;
         }
         let now = self.clock.now();
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if kept.http1.len() < MOST_IDLE {
             kept.http1.push_back((now, connection));
         }
@@ -99,29 +100,29 @@ impl Pool {
     /// Lets other requests use a new connection too, if it can carry several at once.
     pub(super) fn share(&self, pooled: &Pooled) {
         if let Pooled::Http2 { connection, .. } = pooled {
-            self.lock().http2.push(Arc::clone(connection));
+            self.kept.lock().http2.push(Arc::clone(connection));
         }
     }
 
     /// Whether upstream was last seen to take several requests on one connection.
     pub(super) fn multiplexes(&self) -> bool {
-        !self.lock().http2.is_empty()
+        !self.kept.lock().http2.is_empty()
     }
 
     /// Closes every connection that carries no request.
     pub(super) fn clear(&self) {
-        *self.lock() = Kept::default();
+        *self.kept.lock() = Kept::default();
     }
 
     /// Closes what is too old, or was closed by upstream.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
         // Looked over without the lock: requests that come meanwhile make connections of their own.
-        let mut looked_over = std::mem::take(&mut self.lock().http1);
+        let mut looked_over = std::mem::take(&mut self.kept.lock().http1);
         looked_over.retain_mut(|(since, connection)| {
             now.saturating_duration_since(*since) < self.idle_timeout && connection.is_usable()
         });
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         // Of h2 connections that carry nothing, one is enough.
         let mut idle = 0;
         kept.http2.retain(|connection| {
@@ -131,11 +132,6 @@ impl Pool {
         let newer = std::mem::replace(&mut kept.http1, looked_over);
         let room = MOST_IDLE.saturating_sub(kept.http1.len());
         kept.http1.extend(newer.into_iter().take(room));
-    }
-
-    /// The state is whole even if a holder panicked: each change is one call.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -202,6 +202,15 @@ fn the_simulator_shares_no_code_with_the_gateway() {
 }
 
 #[test]
+fn locks_are_parking_lots() {
+    for (module, code) in modules() {
+        let locks = ["sync::Mutex", "sync::MutexGuard", "sync::RwLock", "sync::PoisonError"];
+        let found: Vec<_> = paths(&code, "std::").into_iter().filter(|path| locks.contains(&path.as_str())).collect();
+        assert!(found.is_empty(), "{module} has {found:?}: parking_lot's locks have no poison to handle");
+    }
+}
+
+#[test]
 fn the_binary_is_thin() {
     let main = fs::read_to_string(source().join("main.rs")).expect("main.rs");
     assert!(main.lines().count() < 200, "arguments, one command, an exit code");

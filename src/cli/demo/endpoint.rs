@@ -8,11 +8,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +86,7 @@ impl Endpoint {
 
     /// The callbacks that it took, in order; tests of the URL are none.
     pub(super) fn taken(&self) -> Vec<Delivery> {
-        self.desk.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.desk.taken.lock().clone()
     }
 
     pub(super) async fn stop(self) {
@@ -110,7 +111,7 @@ impl Desk {
             };
             let (id, signature) = (header("webhook-id"), header("webhook-signature"));
             let delivery = Delivery { body: String::from_utf8_lossy(&body).into_owned(), id, signature };
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = self.taken.lock();
             if taken.len() < KEPT {
                 taken.push(delivery);
             }

@@ -3,7 +3,7 @@
 //! Invariants: what is read off is never more than the truth, and less by the time that an answer took at the most. So a
 //! time of ours is never taken for a later one than it is: what was asked before an erasure is not taken for asked after it.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long a reading counts: clocks are set now and then.
@@ -23,7 +23,7 @@ struct Reading {
 impl Skew {
     /// Their clock showed `theirs` before ours shows `ours`, in milliseconds.
     pub(super) fn note(&self, theirs: i64, ours: i64, now: Instant) {
-        let mut best = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut best = self.0.lock();
         let ahead = theirs.saturating_sub(ours);
         // The one that was under way for the shortest time says most.
         if best.is_none_or(|best| ahead > best.ahead || now.saturating_duration_since(best.taken) > FRESH) {
@@ -33,7 +33,7 @@ impl Skew {
 
     /// Milliseconds that their clock is ahead of ours, at least; none before the first reading.
     pub(super) fn ahead(&self) -> Option<i64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|best| best.ahead)
+        self.0.lock().map(|best| best.ahead)
     }
 }
 
