@@ -38,6 +38,8 @@ pub struct Settings {
     pub callbacks: Callbacks,
     /// The listener for platform operators.
     pub admin: Admin,
+    /// The contact that refusals name, for what a team can't mend itself.
+    pub contact: Option<String>,
     /// What is logged.
     pub log: Log,
     /// How Iluma is reached.
@@ -136,6 +138,8 @@ pub struct Upstream {
     pub pool_idle_timeout: Duration,
     /// What happens to a path that no row of the table knows.
     pub unknown_routes: UnknownRoutes,
+    /// Further headers that are sent on rows whose answers are shared; a request with one bypasses the cache.
+    pub forward_headers: Vec<http::HeaderName>,
 }
 
 /// What happens to a path that no row of the table knows.

@@ -30,8 +30,10 @@ mod request_log;
 mod runtime;
 mod send;
 mod settle;
+mod shared_head;
 mod streamed;
 mod submission;
+mod unknown_route;
 
 pub use self::core::{Gateway, Parts};
 pub use request_log::{LoggedBody, Telemetry};
@@ -68,7 +70,7 @@ impl Gateway {
         let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind().await;
         let mut response = served.unwrap_or(Err(Rejection::Internal)).unwrap_or_else(|rejection| {
             log.rejected(&rejection);
-            rejection.into_response()
+            rejection.into_response(config.contact.as_deref())
         });
         if head {
             replies::remove_body(&mut response);
@@ -106,11 +108,12 @@ async fn serve(
         Kind::Submission => Box::pin(submission::serve(exchange, request)).await,
         Kind::Records => Box::pin(records::serve(exchange, request)).await,
         Kind::File => Box::pin(file::serve(exchange, request)).await,
-        Kind::Streamed | Kind::Unknown => Box::pin(streamed::serve(exchange, request)).await,
+        Kind::Streamed => Box::pin(streamed::serve(exchange, request)).await,
+        Kind::Unknown => Box::pin(unknown_route::serve(exchange, request)).await,
         Kind::CallbackSetting => Box::pin(callback_setting::serve(exchange, request)).await,
         Kind::OwnApi => Box::pin(own_api::serve(exchange)).await,
         Kind::Options => Ok(options::serve(config, &exchange.route)),
-        // Health was answered above, and a forbidden path was not permitted.
-        Kind::Health(_) | Kind::Forbidden => Err(Rejection::Forbidden),
+        // Health was answered above, and the others were not permitted.
+        Kind::Health(_) | Kind::Forbidden | Kind::Closed | Kind::Absent => Err(Rejection::Forbidden),
     }
 }

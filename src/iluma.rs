@@ -1,7 +1,9 @@
 //! Iluma as the gateway knows it, and nowhere else: its routes, its answers, and who is named in them.
 
 pub mod callback_type;
+pub mod mentions;
 pub mod person;
+pub mod record_id;
 pub mod route_name;
 pub mod routes;
 pub mod subject;

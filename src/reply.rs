@@ -4,13 +4,13 @@
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
 use crate::callback::{SettingError, UrlError};
-use crate::iluma::routes::PathError;
+use crate::iluma::routes::{PathError, documented};
 use crate::limit::{Limit, Refusal};
 use crate::reference::BodyError;
 use crate::tenant::Unauthenticated;
 use crate::upstream::{AnswerBody, AnswerError, CallError};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// Names the reason of an error that the gateway made.
 pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
+
+/// How a client authenticates (RFC 7617): the key is the user, the password is empty.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -33,8 +36,14 @@ pub enum Rejection {
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The path is never forwarded.
-    #[error("this path is never forwarded, as it could give away the account's secrets or settings")]
+    #[error(
+        "this path is not forwarded: callback, businesses and api_keys are kept for the gateway's own rows, which are {}",
+        documented("callback")
+    )]
     Forbidden,
+    /// The team's own API has no such path.
+    #[error("the gateway's own API has no such method and path, there are {}", documented("_gateway"))]
+    UnknownOwnPath,
     /// The tenant's `routes` leave the row out.
     #[error("this API key may not use this route, platform operations can add it to the routes of the team")]
     RouteNotAllowed,
@@ -108,6 +117,7 @@ impl Rejection {
                 Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unknown_key")
             }
             Self::Forbidden => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "forbidden_path"),
+            Self::UnknownOwnPath => Shape(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
             Self::RouteNotAllowed => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "route_not_allowed"),
             Self::UnknownRoute => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "unknown_route"),
             Self::Setting(SettingError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_setting"),
@@ -167,12 +177,20 @@ impl Rejection {
         }
     }
 
-    /// The rejection as the tenant sees it.
+    /// Returns the rejection as the tenant sees it. `contact` helps with what the tenant can't mend itself.
     #[must_use]
-    pub fn into_response(self) -> Response<ReplyBody> {
+    pub fn into_response(self, contact: Option<&str>) -> Response<ReplyBody> {
         let Shape(status, code, reason) = self.shape();
-        let mut response = error(status, code, &self.to_string());
+        let asks_for_help =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        let mut response = match contact.filter(|_| asks_for_help) {
+            Some(contact) => error(status, code, &format!("{self}; for help: {contact}")),
+            None => error(status, code, &self.to_string()),
+        };
         let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
         headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
         match self {
             Self::Refused(Refusal::Exceeded { limit, quota, window, retry_after }) => {
@@ -208,25 +226,43 @@ impl Rejection {
     }
 }
 
-/// An error in Iluma's shape.
+/// Builds an error in Iluma's shape.
 #[must_use]
 pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<ReplyBody> {
     #[derive(serde::Serialize)]
     struct Shape<'a> {
         error_code: &'a str,
         message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        errors: Option<[&'a str; 1]>,
     }
-    let body = serde_json::to_vec(&Shape { error_code: code, message }).unwrap_or_default();
+    // As Iluma's own on API_VALIDATION_ERROR.
+    let errors = (status == StatusCode::BAD_REQUEST).then_some([message]);
+    let body = serde_json::to_vec(&Shape { error_code: code, message, errors }).unwrap_or_default();
     let mut response = Response::new(ReplyBody::full(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// Stands for an error of upstream's in an encoding that can't be undone, and so not be looked through for secrets: the
-/// status is upstream's.
+/// Stands for an error of Iluma's in an encoding that can't be undone, and so not be looked through for secrets: the
+/// status is Iluma's.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
+    let message = "Iluma answered with an error in an encoding that can't be passed on";
+    instead_of_upstreams(status, message, "unreadable_error")
+}
+
+/// Stands for an error of Iluma's on a record that is not known to be the team's: the status is Iluma's, its text may be about
+/// another team's record.
+#[must_use]
+pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
+    let message =
+        "Iluma failed to answer, try again later; its text is not shown, since this record is not known to be yours";
+    instead_of_upstreams(status, message, "upstream_error")
+}
+
+fn instead_of_upstreams(status: StatusCode, message: &str, reason: &'static str) -> Response<ReplyBody> {
     let code = match status {
         StatusCode::BAD_REQUEST => "API_VALIDATION_ERROR",
         StatusCode::UNAUTHORIZED => "INVALID_API_KEY",
@@ -237,8 +273,8 @@ pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
         StatusCode::SERVICE_UNAVAILABLE => "SERVICE_UNAVAILABLE",
         _ => "SERVER_ERROR",
     };
-    let mut response = error(status, code, "Iluma answered with an error in an encoding that can't be passed on");
-    response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static("unreadable_error"));
+    let mut response = error(status, code, message);
+    response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
     response
 }
 
@@ -308,7 +344,7 @@ mod tests {
             window: Some(Duration::from_secs(2)),
             retry_after: Duration::from_millis(1050),
         };
-        let response = Rejection::from(refusal).into_response();
+        let response = Rejection::from(refusal).into_response(None);
         assert_eq!(response.status(), 429);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("retry-after"), "2");
@@ -319,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_error_has_ilumas_shape() {
-        let ReplyBody::Full(Some(body)) = Rejection::UnknownRoute.into_response().into_body() else {
+        let ReplyBody::Full(Some(body)) = Rejection::UnknownRoute.into_response(None).into_body() else {
             panic!("no body")
         };
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();

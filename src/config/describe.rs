@@ -67,6 +67,10 @@ impl Display for Description<'_> {
             UnknownRoutes::Deny => "deny",
         };
         writeln!(f, "unknown_routes = {}", quoted(unknown_routes))?;
+        writeln!(f, "forward_headers = {}", list(upstream.forward_headers.iter().map(quoted)))?;
+        if let Some(contact) = &self.0.contact {
+            writeln!(f, "\n[help]\ncontact = {}", quoted(contact))?;
+        }
 
         writeln!(f, "\n[state]\npath = {}", quoted(state.path.display()))?;
         writeln!(f, "root_key = {}", set(&state.root_key))?;

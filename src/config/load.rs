@@ -79,6 +79,13 @@ const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Durat
 /// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
 /// one before.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
+/// Longer than any channel's name or address.
+const MAX_CONTACT: usize = 200;
+/// Each makes requests that the cache can't answer; nobody needs many.
+const MAX_FORWARD_HEADERS: usize = 16;
+/// Headers of every request whose answer may be shared.
+const CANONICAL_HEADERS: [&str; 6] =
+    ["accept", "accept-encoding", "content-length", "content-type", "user-agent", "x-magic-reply"];
 /// Rupiah. A billion calls of it are still a number.
 const MAX_PRICE: u64 = 1_000_000_000;
 /// Watchlists change every day.
@@ -98,6 +105,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let server = server(&root.section("server"));
     let callbacks = callbacks(&root.section("callbacks"));
     let admin = admin(&root.section("admin"));
+    let contact = root.section("help").maybe("contact", contact);
     let log = log(&root.section("log"));
     let upstream = upstream(&root.section("upstream"));
     let state = state(&root.section("state"));
@@ -120,6 +128,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         server,
         callbacks,
         admin,
+        contact,
         log: log?,
         upstream: upstream?,
         state: state?,
@@ -206,6 +215,7 @@ fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
     let pool_idle_timeout = upstream.get("pool_idle_timeout", |time| time.duration(TIMEOUT));
     let words = [("post", UnknownRoutes::Post), ("forward", UnknownRoutes::Forward), ("deny", UnknownRoutes::Deny)];
     let unknown_routes = upstream.get("unknown_routes", |word| word.one_of(&words));
+    let forward_headers = upstream.get("forward_headers", |list| list.each(0..=MAX_FORWARD_HEADERS, forwarded_header));
     Some(Upstream {
         base_url: base_url?,
         extra_ca,
@@ -215,7 +225,34 @@ fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
         idle_timeout: idle_timeout?,
         pool_idle_timeout: pool_idle_timeout?,
         unknown_routes: unknown_routes?,
+        forward_headers: forward_headers?,
     })
+}
+
+/// A line of text that a message can quote.
+fn contact(entry: &Entry<'_>) -> Option<String> {
+    let text = entry.text()?.trim();
+    if text.is_empty() || text.len() > MAX_CONTACT || text.chars().any(char::is_control) {
+        entry.fault("must be one line of 1 to 200 characters, such as \"#kyc-platform on Slack\"");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A header that is sent beside those that every shared request has.
+fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
+    let text = entry.text()?;
+    let name = http::HeaderName::from_bytes(text.as_bytes()).ok().filter(|name| !name.as_str().contains('_'));
+    let Some(name) = name else {
+        entry.fault("must be the name of a header, such as \"x-feature\", without _");
+        return None;
+    };
+    let is_sent = CANONICAL_HEADERS.contains(&name.as_str());
+    if is_sent || ["authorization", "cookie", "host", "connection", "transfer-encoding"].contains(&name.as_str()) {
+        entry.fault("the gateway sets this header itself, or never forwards it");
+        return None;
+    }
+    Some(name)
 }
 
 fn state(state: &Section<'_>) -> Option<State> {
@@ -623,7 +660,7 @@ like = "bank"
             (with("[prices]\nbank = -1"), "prices.bank: must be a whole number from 0 to 1000000000"),
             (with("[prices]\nbank_get = 1"), "prices.bank_get: no row with a price; known: bank, cft, ktp, npwp, phone, drawdown, face, id_card, ocr, document, capture, other"),
             (lending("quota_mode = \"off\""), "tenants.lending.quota_mode: must be one of \"enforce\", \"shadow\""),
-            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, log, prices, quotas, routes, server, state, tenants, upstream"),
+            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, help, log, prices, quotas, routes, server, state, tenants, upstream"),
             (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
             (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),
             (with("server = 1"), "server: must be a table, is a whole number"),

@@ -4,7 +4,7 @@
 
 use super::raw::{self, Entry};
 use crate::iluma::route_name::RouteName;
-use crate::iluma::routes::{CustomRoute, Kind};
+use crate::iluma::routes::{CollectionPlace, CustomRoute, Kind};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -49,7 +49,28 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
             entry.fault(format!("the row {like} takes {right} alone"));
             return None;
         }
+        if let Some(problem) = collection_problem(&path, like) {
+            entry.fault(problem);
+            return None;
+        }
         Some(CustomRoute { method, path, like })
+    })
+}
+
+/// Returns the reason for which a path in a collection of records may not be like a row.
+fn collection_problem(path: &str, like: RouteName) -> Option<String> {
+    let fits = match CollectionPlace::of(path) {
+        CollectionPlace::Outside => true,
+        CollectionPlace::Record => like.spec().may_stand_in_collection(true),
+        CollectionPlace::Collection => like.spec().may_stand_in_collection(false),
+        CollectionPlace::Unclear => false,
+    };
+    (!fits).then(|| {
+        format!(
+            "a path in a collection of records must be like a row that shows records (bank_get, ocr_get, document_get, \
+             capture_get, capture_file), with :id in the record's place, or like one that makes them (bank, ocr, document, \
+             capture) without another segment that varies; {like} is none of these here"
+        )
     })
 }
 

@@ -2,24 +2,23 @@
 
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
-use super::replies::{CACHE_STATUS, from_entry, passed_on, readable};
+use super::replies::{CACHE_STATUS, from_entry, passed_on};
+use super::shared_head::SharedHead;
 use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
 use crate::iluma::person::{Persons, Tag};
 use crate::iluma::routes::References;
-use crate::reference::{self, Ambiguity, Directives, Question};
+use crate::reference::{Ambiguity, Directives, Question};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use std::collections::BTreeSet;
 
-pub(super) const MAGIC_REPLY: &str = "magic-reply";
 const NO_STORE: &str = "no-store";
 
 /// Answers a bank or watchlist question.
@@ -38,7 +37,8 @@ pub(super) async fn serve(
         Err(error) => return Err(error.into()),
     };
     let directives = Directives::of(&parts.headers);
-    let bypass = bypass(&parts.headers, &question, directives);
+    let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
+    let bypass = head.bypass.or_else(|| bypass(&question, directives));
     let gateway = exchange.gateway;
     if gateway.cache.is_behind() {
         gateway.cache.confirm(&exchange.log.redis).await;
@@ -61,7 +61,13 @@ pub(super) async fn serve(
     let tags = persons_in(&gateway.persons, &parts.headers, &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
     let prefixed = prefix.as_ref().and_then(|prefix| question.seal(prefix, Absent::Insert));
-    let outgoing = outgoing(&exchange, parts, prefixed.unwrap_or(body));
+    let outgoing = Outgoing {
+        method: parts.method,
+        target: exchange.route.target.clone(),
+        headers: head.headers,
+        body: OutgoingBody::Full(Some(prefixed.unwrap_or(body))),
+        repeatable: false,
+    };
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
         return Box::pin(bypassed(&mut exchange, outgoing, directives, detail)).await;
     }
@@ -99,14 +105,6 @@ pub(super) async fn bypassed(
     Ok(response)
 }
 
-/// Builds the request to Iluma.
-fn outgoing(exchange: &Exchange<'_>, parts: Parts, body: Bytes) -> Outgoing {
-    let Parts { method, mut headers, .. } = parts;
-    readable(&mut headers);
-    let body = OutgoingBody::Full(Some(body));
-    Outgoing { method, target: exchange.route.target.clone(), headers, body, repeatable: false }
-}
-
 /// Returns the persons that a question names.
 fn persons_in(persons: &Persons, headers: &HeaderMap, body: &Bytes) -> BTreeSet<Tag> {
     let is_form = |kind: &HeaderValue| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form");
@@ -123,10 +121,7 @@ fn scope_of(tenant: &Tenant) -> Scope<'_> {
 }
 
 /// Returns the reason for which the cache is bypassed, if it is.
-fn bypass(headers: &HeaderMap, question: &Question, directives: Directives) -> Option<&'static str> {
-    if reference::is_magic(headers) {
-        return Some(MAGIC_REPLY);
-    }
+fn bypass(question: &Question, directives: Directives) -> Option<&'static str> {
     match question.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
         Some(Ambiguity::Nesting) => Some("nesting"),

@@ -7,6 +7,7 @@ use super::fetch_result::{FetchResult, Joined};
 use super::ownership::{Known, Seen};
 use super::replies::{brought, from_entry, is_absent, readable};
 use crate::cache::{Report, Scope, Subject};
+use crate::iluma::record_id;
 use crate::reference::{self, Directives};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
@@ -57,10 +58,11 @@ pub(super) async fn serve(
             Joined::Shared(fetched, _) => (fetched, Report::Collapsed, CacheOutcome::Collapsed),
         }
     };
-    let body = fetched.shared.as_ref().filter(|_| fetched.answer.status.is_success());
+    let is_record = fetched.id.as_deref().is_some_and(|own| record_id::is_named_by(own, &id));
+    let body = fetched.shared.as_ref().filter(|_| is_record && fetched.answer.status.is_success());
     let seen = body.map_or(Seen::Nothing, |body| Seen::Own(body.with(reference)));
     let response = brought(&fetched, report, outcome, exchange.log);
-    shown(&mut exchange, &fetched, seen, response)
+    shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
 /// Asks Iluma for a record that is not known to be the team's. Nothing comes from memory: the time that the answer takes
@@ -78,13 +80,13 @@ async fn unknown(
     let seen = exchange.see(id, &known, &fetched.answer).await?;
     let report = Report::Directed { stored: fetched.is_stored() };
     let response = brought(&fetched, report, CacheOutcome::Request, exchange.log);
-    shown(&mut exchange, &fetched, seen, response)
+    shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
 /// Puts into `response`, which a call brought, what the team may see.
 fn shown(
     exchange: &mut Exchange<'_>,
-    fetched: &FetchResult,
+    (fetched, known): (&FetchResult, &Known),
     seen: Seen,
     mut response: Response<ReplyBody>,
 ) -> Result<Response<ReplyBody>, Rejection> {
@@ -94,7 +96,7 @@ fn shown(
         Seen::Nothing => {
             let shared = fetched.shared.as_ref().map(|body| body.with(None));
             let body = shared.unwrap_or_else(|| fetched.answer.body.clone());
-            let (head, body) = exchange.failed(Collected { body, ..fetched.answer.clone() }).into_parts();
+            let (head, body) = exchange.failed(known, Collected { body, ..fetched.answer.clone() }).into_parts();
             response.headers_mut().extend(head.headers);
             *response.body_mut() = body;
         }

@@ -8,6 +8,7 @@ use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::cache::{CacheSlot, Entry, Subject};
+use crate::iluma::record_id;
 use crate::redis::client::Budget;
 use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
@@ -103,7 +104,7 @@ impl Gateway {
         reference::forwardable_response(&mut answer.headers);
         let read = Read::of(&mut answer, slot.subject, reference.as_deref(), prefix.as_ref());
         tags.append(&mut self.persons.in_json(&answer.body));
-        let is_kept = !directives.no_store && bypass.is_none();
+        let is_kept = !directives.no_store && bypass.is_none() && read.is_what_was_asked(slot.subject, target.path());
         let entry = if is_kept { self.store(&slot, &answer, &read.template, tags.clone()) } else { None };
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {
@@ -179,6 +180,19 @@ impl Read {
                 || prefix.is_some_and(|prefix| quoted(format!("{}:", prefix.tenant()).as_bytes())));
         let id = if is_record { id_of(&template) } else { None };
         Self { template, is_shared: !is_own, id }
+    }
+}
+
+impl Read {
+    /// Returns true if a record has the id that was asked for; other answers have none.
+    fn is_what_was_asked(&self, subject: Subject, path: &str) -> bool {
+        match subject {
+            Subject::BankGet => {
+                let asked = path.rsplit('/').next().unwrap_or_default();
+                self.id.as_deref().is_some_and(|id| record_id::is_named_by(id, asked))
+            }
+            Subject::Bank | Subject::Cft | Subject::BankCodes | Subject::Health => true,
+        }
     }
 }
 

@@ -60,6 +60,14 @@ impl ResponseObserver {
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
+    /// Ends with a body that was read whole and decoded elsewhere; none if it could not be read. The returned future ends once
+    /// the outcome is in the ledger.
+    pub(super) fn read_whole(mut self: Box<Self>, body: Option<&Bytes>) -> Booked {
+        self.guard.whole(self.status, body.map(|body| &body[..]));
+        let ledger = self.guard.ledger().clone();
+        Box::pin(async move { ledger.settled().await.unwrap_or_default() })
+    }
+
     /// Goes on without the client, which left before the end of the body: a charged answer is read all the same.
     pub(super) fn outlive(self: Box<Self>, body: ReplyBody) {
         match body {

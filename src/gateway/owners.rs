@@ -107,6 +107,8 @@ impl Owners {
     /// can be.
     pub(super) async fn own(&self, asker: &Asker, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
+        // An empty reference is none: one form, so that an owner has one callback.
+        let reference = reference.filter(|reference| *reference != br#""""#);
         let name =
             self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
         let newest = self.hashes[0].hash_one(reference);
@@ -124,23 +126,33 @@ impl Owners {
             tags: tags.to_vec(),
             asked: asker.asked,
         };
-        if known.is_some() {
-            return self.write_late(owning);
+        if known.is_some() && self.write_late(&owning) {
+            return;
         }
         // Most hits need none of this: on the heap it does not weigh on every request.
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
             Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
             Some(Err(error @ StateError::Refused)) => tracing::warn!(%error, "an owner was not written"),
             // It may have been done: to do it again changes nothing.
-            Some(Err(StateError::Unavailable)) | None => self.write_late(owning),
+            Some(Err(StateError::Unavailable)) | None => {
+                // Not known any more, so that the next answer writes it.
+                if !self.write_late(&owning) {
+                    self.known.invalidate(&name);
+                    tracing::warn!(
+                        "too many record owners wait to be written; this one is written with its next request"
+                    );
+                }
+            }
         }
     }
 
-    fn write_late(&self, owning: Owning) {
-        match self.late.try_send(owning) {
-            Ok(()) => drop(self.sent.fetch_add(1, Ordering::Relaxed)),
-            Err(_) => tracing::warn!("an owner or its newer reference is lost: too many wait to be written"),
+    /// Leaves an owner to be written soon. Returns false if there is no room.
+    fn write_late(&self, owning: &Owning) -> bool {
+        let has_room = self.late.try_send(owning.clone()).is_ok();
+        if has_room {
+            self.sent.fetch_add(1, Ordering::Relaxed);
         }
+        has_room
     }
 
     /// Waits for state no longer than a request may wait for Redis, if that is where state is.

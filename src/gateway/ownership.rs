@@ -10,10 +10,11 @@ use super::replies::{is_absent, of_parts, stripped};
 use super::send;
 use crate::cache::{Entry, Hit};
 use crate::iluma::person::Tag;
+use crate::iluma::record_id;
 use crate::iluma::route_name::RouteName;
 use crate::redis::client::Budget;
 use crate::reference::{Ownership, PrefixStripper, Record, ReferencePrefixes};
-use crate::reply::{Rejection, ReplyBody};
+use crate::reply::{self, Rejection, ReplyBody};
 use crate::state::{Copy, Made, Owner, StateError};
 use crate::upstream::Collected;
 use bytes::Bytes;
@@ -68,16 +69,15 @@ impl Exchange<'_> {
     /// that is a failure, by which the owner can't be told.
     pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = self.route.record.clone().ok_or(Rejection::Internal)?;
+        // Even if state knows the team as owner: the answer of a file or a recapture has no id by which it could be told that
+        // it belongs to this record.
         let known = self.known_owner(&id).await;
-        if matches!(known, Known::Own(_)) {
-            return Ok(None);
-        }
         let target = self.route.capture().ok_or(Rejection::NotFound)?;
         let answer = self.get(RouteName::CaptureGet, target, send::own_head()).await?;
         match self.see(&id, &known, &answer).await? {
             Seen::Own(_) => Ok(None),
             Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
-            Seen::Nothing => Ok(Some(self.failed(answer))),
+            Seen::Nothing => Ok(Some(self.failed(&known, answer))),
         }
     }
 
@@ -93,6 +93,9 @@ impl Exchange<'_> {
         else {
             return Ok(Seen::Nothing);
         };
+        if !record.id.as_deref().is_some_and(|own| record_id::is_named_by(own, id)) {
+            return Ok(Seen::Nothing);
+        }
         if let Known::Own(owner) = known {
             return Ok(Seen::Own(record.with(owner.reference.as_deref())));
         }
@@ -106,8 +109,11 @@ impl Exchange<'_> {
         Ok(Seen::Own(record.own()))
     }
 
-    /// Builds the answer for Iluma's own failure, which says nothing about a record.
-    pub(super) fn failed(&self, mut answer: Collected) -> Response<ReplyBody> {
+    /// Builds the answer for Iluma's own failure, which says nothing about a record. Its text is for the record's owner alone.
+    pub(super) fn failed(&self, known: &Known, mut answer: Collected) -> Response<ReplyBody> {
+        if !matches!(known, Known::Own(_)) {
+            return reply::withheld_failure(answer.status);
+        }
         let Some((prefix, prefixes)) = self.prefix() else {
             return of_parts(answer.status, answer.headers, ReplyBody::full(answer.body));
         };

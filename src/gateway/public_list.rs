@@ -1,13 +1,14 @@
 //! A public list, the same for every tenant of an account.
 
-use super::cached_question::{MAGIC_REPLY, bypassed};
+use super::cached_question::bypassed;
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
-use super::replies::readable;
 use super::send;
+use super::shared_head::SharedHead;
 use crate::cache::{Scope, Subject};
-use crate::reference::{self, Directives};
+use crate::reference::Directives;
 use crate::reply::{Rejection, ReplyBody};
+use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -17,14 +18,16 @@ pub(super) async fn serve(
     request: Request<Incoming>,
     subject: Subject,
 ) -> Result<Response<ReplyBody>, Rejection> {
-    let mut headers = request.into_parts().0.headers;
-    let (directives, magic) = (Directives::of(&headers), reference::is_magic(&headers));
-    readable(&mut headers);
+    let sent = request.into_parts().0.headers;
+    let directives = Directives::of(&sent);
+    // A GET has no body, and no content type that would mean anything.
+    let mut head = SharedHead::of(&sent, &exchange.config.forward_headers);
+    head.headers.remove(CONTENT_TYPE);
     let (tenant, target) = (exchange.tenant, exchange.route.target.clone());
-    if magic {
-        return bypassed(&mut exchange, send::get(target, headers), directives, MAGIC_REPLY).await;
+    if let Some(detail) = head.bypass {
+        return bypassed(&mut exchange, send::get(target, head.headers), directives, detail).await;
     }
     let slot = exchange.gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
-    let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, headers));
+    let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, head.headers));
     exchange.gateway.fetch(exchange.config, request, exchange.log).await
 }

@@ -31,7 +31,7 @@ async fn by_id(exchange: &mut Exchange<'_>, id: &str, headers: HeaderMap) -> Res
     match exchange.see(id, &known, &answer).await? {
         Seen::Own(body) => Ok(with_body(answer, body)),
         Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
-        Seen::Nothing => Ok(exchange.failed(answer)),
+        Seen::Nothing => Ok(exchange.failed(&known, answer)),
     }
 }
 

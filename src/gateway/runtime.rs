@@ -13,7 +13,7 @@ use crate::reply::Rejection;
 use crate::telemetry::metrics::{AccountMetrics, Metrics, Period, TenantMetrics};
 use crate::tenant::{Tenant, Tenants};
 use crate::upstream::{Breaker, Credential, RetryBudget, Upstream};
-use http::Method;
+use http::{HeaderName, Method};
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,10 @@ pub(super) struct RuntimeConfig {
     pub(super) nobody: Arc<TenantMetrics>,
     /// The time that a request may wait for Redis.
     pub(super) redis_timeout: Duration,
+    /// The contact that refusals name.
+    pub(super) contact: Option<String>,
+    /// Headers that are sent beside the canonical ones on rows whose answers are shared.
+    pub(super) forward_headers: Vec<HeaderName>,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
 }
@@ -112,6 +116,8 @@ impl RuntimeConfig {
             metrics: settings.tenants.keys().map(|name| metrics.tenant(Some(name))).collect(),
             nobody: metrics.tenant(None),
             redis_timeout: settings.state.redis_timeout,
+            contact: settings.contact.clone(),
+            forward_headers: settings.upstream.forward_headers.clone(),
             unknown_routes: settings.upstream.unknown_routes,
             upstream_settings: settings.upstream.clone(),
         })
@@ -149,6 +155,8 @@ impl RuntimeConfig {
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
             // TRACE would bring the account's credential back, CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
+            Kind::Absent => Err(Rejection::UnknownOwnPath),
+            Kind::Closed => Err(Rejection::UnknownRoute),
             Kind::Unknown => match self.unknown_routes {
                 UnknownRoutes::Forward => Ok(()),
                 UnknownRoutes::Post if method == Method::POST => Ok(()),

@@ -78,10 +78,14 @@ impl Exchange<'_> {
         self.collect(response).await
     }
 
-    /// Reads an answer whole.
-    pub(super) async fn collect(&self, response: Response<AnswerBody>) -> Result<Collected, Rejection> {
+    /// Reads an answer whole. Its outcome is in the ledger when this returns.
+    pub(super) async fn collect(&mut self, response: Response<AnswerBody>) -> Result<Collected, Rejection> {
         let (credential, total) = (&self.account().credential, self.config.upstream.timeouts().answer);
-        let mut answer = upstream::collect(response, Some(credential), total).await?;
+        let answer = upstream::collect(response, Some(credential), total).await;
+        if let Some(observer) = self.log.observer.take() {
+            observer.read_whole(answer.as_ref().ok().map(|answer| &answer.body)).await;
+        }
+        let mut answer = answer?;
         reference::forwardable_response(&mut answer.headers);
         Ok(answer)
     }

@@ -5,5 +5,5 @@ mod router;
 mod table;
 
 pub use path::{NormalPath, PathError};
-pub use router::{CustomRoute, Route, Table};
-pub use table::{Charge, Kind, ROUTES, References, RouteSpec, WEBHOOK_SECRET};
+pub use router::{CollectionPlace, CustomRoute, Route, Table};
+pub use table::{Charge, Kind, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented};

@@ -246,6 +246,7 @@ struct Shared {
     quota_warning: IntGaugeVec,
     beyond_quota: IntCounterVec,
     circuit_open: IntGaugeVec,
+    answers_withheld: IntCounterVec,
     reloads: [IntCounter; 2],
     connections: [IntGauge; 3],
     in_flight: IntGauge,
@@ -335,6 +336,11 @@ impl Metrics {
                 &["tenant", "period"],
             ),
             circuit_open: gauges("circuit_open", "1 while nothing is sent to Iluma because it fails.", &["account"]),
+            answers_withheld: counters(
+                "answers_withheld_total",
+                "Answers on undocumented routes that showed another team's record and were withheld.",
+                &["account"],
+            ),
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             in_flight: gauge("in_flight", "Requests being served."),
@@ -386,6 +392,7 @@ impl Metrics {
             account: name.as_str().to_owned(),
             requests: cells(ROUTES * LABELS),
             circuit: self.shared.circuit_open.with_label_values(&[name.as_str()]),
+            withheld: self.shared.answers_withheld.with_label_values(&[name.as_str()]),
             metrics: self.clone(),
         })
     }
@@ -577,12 +584,18 @@ pub struct AccountMetrics {
     /// By route and status.
     requests: Cells<IntCounter>,
     circuit: IntGauge,
+    withheld: IntCounter,
 }
 
 impl AccountMetrics {
     /// Whether nothing is sent because upstream fails.
     pub fn circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
+    }
+
+    /// An answer on a row that nobody documented showed another team's record, and was withheld.
+    pub fn withheld(&self) {
+        self.withheld.inc();
     }
 
     /// A request was sent to Iluma, answered with this status (None: not answered), and took this long.

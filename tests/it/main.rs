@@ -10,6 +10,7 @@ mod contract;
 mod h2_stalls;
 mod hostile;
 mod house;
+mod isolation;
 mod journey;
 mod kills;
 mod limits;

@@ -27,8 +27,9 @@ pub enum PathError {
     /// A slash or backslash behind an encoding, or a plain backslash.
     #[error("the path has an encoded slash")]
     EncodedSlash,
-    /// A broken percent-encoding, a control character, a character that a path can't hold, or no leading slash.
-    #[error("the path is malformed")]
+    /// A broken percent-encoding, a control character, a character that a path can't hold, one outside ASCII, or no leading
+    /// slash.
+    #[error("the path is malformed: it must begin with a slash and hold ASCII characters alone, also after decoding")]
     Malformed,
 }
 
@@ -104,7 +105,8 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if is_dots(&decoded) {
         return Err(PathError::DotSegment);
     }
-    if decoded.bytes().any(|b| b.is_ascii_control()) {
+    // Outside ASCII a letter may fold to another one: U+212A in lower case is `k`.
+    if decoded.bytes().any(|b| b.is_ascii_control() || !b.is_ascii()) {
         return Err(PathError::Malformed);
     }
     Ok(())
@@ -211,6 +213,9 @@ mod tests {
             ("/a%0d%0ab", Malformed),
             ("/a b", Malformed),
             ("/é", Malformed),
+            ("/callbac%E2%84%AA/urls", Malformed),
+            ("/callbac%25E2%2584%25AA/urls", Malformed),
+            ("/a%FFb", Malformed),
         ] {
             assert_eq!(normal(path), Err(error), "{path}");
         }

@@ -16,6 +16,18 @@ use std::fmt::Write as _;
 /// closed, whatever the operator added.
 const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
 
+/// Collections of records. A path in one that no row knows is closed, in any method and with any suffix: a server that reads
+/// paths loosely would show another team's record there.
+const COLLECTIONS: [&str; 7] = [
+    "bank_account_data_requests",
+    "bank_account_validation_details",
+    "id_card_images",
+    "document_ocr_requests",
+    "document_ocr_captures",
+    "document_ocr_capture",
+    "captures",
+];
+
 /// Segments of the longest row, with room for rows that the operator adds; a longer path matches no row.
 const MOST_SEGMENTS: usize = 12;
 
@@ -106,21 +118,27 @@ impl Table {
             let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
             let known = self.known.iter().find(fits);
             // What an added row stands for is the operator's choice, but not where the account's keys are.
-            known.or_else(|| self.added.iter().find(fits).filter(|_| !path.names(&FORBIDDEN_WORDS)))
+            let may_serve = |row: &&Row| !path.names(&FORBIDDEN_WORDS) && row.may_serve(&path);
+            known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))
         });
         let row = row.flatten();
         let record = row.and_then(|row| with_segments(&path, |segments| row.record(segments))).flatten();
+        let is_in_collection = row.is_none() && path.names(&COLLECTIONS);
         let (name, path) = match row {
             // Most paths come as they are documented, and cost no copy.
             Some(row) if is_canonical(path.as_str()) => (row.name, Cow::Borrowed(path.as_str())),
             Some(row) => {
                 (row.name, with_segments(&path, |segments| row.canonical(segments)).unwrap_or_default().into())
             }
-            None if path.names(&FORBIDDEN_WORDS) => (RouteName::Forbidden, Cow::Borrowed(path.as_str())),
-            None => (RouteName::Other, Cow::Borrowed(path.as_str())),
+            None => (unknown(&path), Cow::Borrowed(path.as_str())),
         };
         let spec = name.spec();
-        let kind = if described && row.is_some() { Kind::Options } else { spec.kind };
+        let kind = match row {
+            Some(_) if described => Kind::Options,
+            None if name == RouteName::Other && is_in_collection => Kind::Closed,
+            None if name == RouteName::Gateway => Kind::Absent,
+            _ => spec.kind,
+        };
         let repeatable = method.is_safe() && spec.charge == Charge::Never;
         Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record })
     }
@@ -136,6 +154,50 @@ impl Table {
             rows.filter(|row| row.matches(segments)).map(|row| row.method.clone()).collect()
         };
         Ok(with_segments(&path, rows).unwrap_or_default())
+    }
+}
+
+/// Returns the row of a path that no pattern matches.
+fn unknown(path: &NormalPath<'_>) -> RouteName {
+    if path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case("_gateway")) {
+        RouteName::Gateway
+    } else if path.names(&FORBIDDEN_WORDS) {
+        RouteName::Forbidden
+    } else {
+        RouteName::Other
+    }
+}
+
+/// The place of an operator's pattern among the collections of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CollectionPlace {
+    /// In none.
+    Outside,
+    /// One of its records: `:id` stands right behind the collection's name.
+    Record,
+    /// The collection itself, without a segment that varies.
+    Collection,
+    /// In a collection, with a segment that varies in another place.
+    Unclear,
+}
+
+impl CollectionPlace {
+    /// Returns the place of a pattern.
+    #[must_use]
+    pub fn of(pattern: &str) -> Self {
+        let Ok(path) = NormalPath::parse(pattern) else { return Self::Outside };
+        if !path.names(&COLLECTIONS) {
+            return Self::Outside;
+        }
+        let segments: Vec<&str> = path.segments().collect();
+        let is_name = |segment: &str| COLLECTIONS.iter().any(|name| name.eq_ignore_ascii_case(segment));
+        if segments.windows(2).any(|pair| is_name(pair[0]) && pair[1] == ":id") {
+            Self::Record
+        } else if segments.iter().any(|segment| segment.starts_with(':')) {
+            Self::Unclear
+        } else {
+            Self::Collection
+        }
     }
 }
 
@@ -161,6 +223,11 @@ impl Row {
                 Segment::Version => is_version(segment),
                 Segment::Any => true,
             })
+    }
+
+    /// Returns true if the row keeps to what its path names: in a collection, records by their id or submissions.
+    fn may_serve(&self, path: &NormalPath<'_>) -> bool {
+        !path.names(&COLLECTIONS) || self.name.spec().may_stand_in_collection(self.record.is_some())
     }
 
     /// Returns the segment that is a record's id.
@@ -289,9 +356,40 @@ mod tests {
         let table = Table::new(&[added]);
         let name = |target: &str| table.find(&Method::GET, &target.parse().unwrap()).unwrap().name;
         assert_eq!(name("/a/b/c"), RouteName::Ktp);
-        for closed in ["/businesses/5abc/api_keys?token=1", "/v1/callback/x", "/x/y/api_keys", "/_gateway/x/y"] {
+        for closed in ["/businesses/5abc/api_keys?token=1", "/v1/callback/x", "/x/y/api_keys", "/x/_gateway/y"] {
             assert_eq!(name(closed), RouteName::Forbidden, "{closed}");
         }
+        assert_eq!(name("/_gateway/x/y"), RouteName::Gateway);
+    }
+
+    #[test]
+    fn a_collection_of_records_is_closed_but_for_its_rows() {
+        let added = |path: &str, like| CustomRoute { method: Method::GET, path: path.into(), like };
+        // `check` refuses the first; should it be there all the same, it serves no record.
+        let custom = [
+            added("/v*/identity/id_card_images/:id/pages/:page", RouteName::Ktp),
+            added("/v*/identity/id_card_images/:id/pages", RouteName::OcrGet),
+        ];
+        let table = Table::new(&custom);
+        let find = |method: &str, target: &str| table.find(&method.parse().unwrap(), &target.parse().unwrap()).unwrap();
+        for (method, target) in [
+            ("POST", "/v1/identity/id_card_images/1"),
+            ("PUT", "/v1/identity/id_card_images/1"),
+            ("GET", "/v1/identity/id_card_images/1/x"),
+            ("GET", "/v1/identity/id_card_images/1/pages/2"),
+            ("GET", "/v1/identity/document_ocr_capture/1"),
+            ("POST", "/v1/identity/captures/1/results/x/download"),
+            ("GET", "/v1/x/Bank_Account_Data_Requests;a/1"),
+            ("GET", "/v1/identity/bank_account_validation_details%20/1"),
+            ("PURGE", "/v1/document_ocr_requests"),
+        ] {
+            let route = find(method, target);
+            assert_eq!((route.name, route.kind), (RouteName::Other, Kind::Closed), "{method} {target}");
+        }
+        assert_eq!(find("GET", "/v1/identity/id_card_images/1").kind, Kind::Records);
+        let added = find("GET", "/v1/identity/id_card_images/1/pages");
+        assert_eq!((added.kind, added.record.as_deref()), (Kind::Records, Some("1")));
+        assert_eq!(find("POST", "/v1/identity/captured/1").kind, Kind::Unknown);
     }
 
     #[test]

@@ -65,6 +65,10 @@ pub enum Kind {
     Forbidden,
     /// No row knows the path; `upstream.unknown_routes` decides.
     Unknown,
+    /// No row knows the path, and it is in a collection of records. No row has it: it is the path's.
+    Closed,
+    /// No row knows the path, and it would be one of the team's own API. No row has it: it is the path's.
+    Absent,
 }
 
 impl Kind {
@@ -84,7 +88,9 @@ impl Kind {
             | Self::OwnApi
             | Self::Options
             | Self::Forbidden
-            | Self::Unknown => None,
+            | Self::Unknown
+            | Self::Closed
+            | Self::Absent => None,
         }
     }
 
@@ -104,7 +110,9 @@ impl Kind {
             | Self::OwnApi
             | Self::Options
             | Self::Forbidden
-            | Self::Unknown => false,
+            | Self::Unknown
+            | Self::Closed
+            | Self::Absent => false,
         }
     }
 
@@ -124,7 +132,9 @@ impl Kind {
             | Self::OwnApi
             | Self::Options
             | Self::Forbidden
-            | Self::Unknown => None,
+            | Self::Unknown
+            | Self::Closed
+            | Self::Absent => None,
         }
     }
 }
@@ -387,6 +397,37 @@ impl RouteSpec {
     }
 }
 
+impl RouteSpec {
+    /// Returns true if an operator's path in a collection of records may be like the row; `by_id` if the path names a record.
+    #[must_use]
+    pub fn may_stand_in_collection(&self, by_id: bool) -> bool {
+        match self.kind {
+            Kind::CachedRecord(_) | Kind::Records | Kind::File => by_id,
+            // A record that is made has no id; one that is made anew has.
+            Kind::Submission => !by_id || self.names_records(),
+            Kind::CachedQuestion(Subject::Bank) => !by_id,
+            Kind::CachedQuestion(_)
+            | Kind::PublicList(_)
+            | Kind::Health(_)
+            | Kind::Streamed
+            | Kind::CallbackSetting
+            | Kind::OwnApi
+            | Kind::Options
+            | Kind::Forbidden
+            | Kind::Unknown
+            | Kind::Closed
+            | Kind::Absent => false,
+        }
+    }
+}
+
+/// Returns the methods and paths of the rows with a segment, for messages: `GET /_gateway/usage`.
+#[must_use]
+pub fn documented(segment: &str) -> String {
+    let paths = ROUTES.iter().flat_map(|row| row.paths).map(|path| path.replacen(' ', " /", 1));
+    paths.filter(|path| path.split('/').any(|text| text == segment)).collect::<Vec<_>>().join(", ")
+}
+
 impl RouteName {
     /// Every row, in the table's order; `ALL[name as usize] == name`.
     pub const ALL: [Self; ROUTES.len()] = {
@@ -451,7 +492,10 @@ mod tests {
             let name = row.text;
             let virtual_row = matches!(row.kind, Kind::Forbidden | Kind::Unknown);
             assert_eq!(row.paths.is_empty(), virtual_row, "{name}: paths");
-            assert_ne!(row.kind, Kind::Options, "{name}: OPTIONS is a method, no row");
+            assert!(
+                !matches!(row.kind, Kind::Options | Kind::Closed | Kind::Absent),
+                "{name}: a kind of requests, not of rows"
+            );
             assert_eq!(row.patterns().count(), row.paths.len(), "{name}: method and path");
             let ids = row.paths.iter().filter(|path| path.contains("/:id")).count();
             let (needs_id, may_have_id) = match row.kind {

@@ -53,6 +53,7 @@ impl Folder {
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[callbacks]\nlisten = \"127.0.0.1:0\"\n[admin]\n\
              listen = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n[upstream]\nbase_url = \"{upstream}\"\n\
+             forward_headers = [\"x-sim-fault\"]\n\
              [state]\npath = \"state.db\"\nroot_key = {{ env = \"ROOT\" }}\n\
              encryption_keys = [{{ id = \"one\", key = {{ env = \"ENCRYPTION\" }} }}]\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\

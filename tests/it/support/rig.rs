@@ -43,6 +43,9 @@ pub struct RigBuilder {
 }
 
 /// The key for data at rest, if a test says nothing else.
+/// The simulator's faults by header, on rows whose answers teams share too.
+const FORWARDED: &str = "forward_headers = [\"x-sim-fault\"]";
+
 const KEYS: &str = r#"encryption_keys = [{ id = "one", key = { env = "ENCRYPTION" } }]"#;
 
 impl Rig {
@@ -270,7 +273,7 @@ impl RigBuilder {
         let mut text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
-             [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n\
+             [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{FORWARDED}\n{}\n\
              [state]\nroot_key = {{ env = \"ROOT\" }}\n\
              {}\n{}\n[cache]\n{}\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\

@@ -1,0 +1,174 @@
+//! The head of a request whose answer other teams may get: canonical, so that no team's headers shape another team's answer.
+
+use crate::reference;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(super) const MAGIC_REPLY: &str = "magic-reply";
+const FORWARDED_HEADER: &str = "forwarded-header";
+const CONTENT_TYPE_UNCLEAR: &str = "content-type";
+
+const MAGIC: HeaderName = HeaderName::from_static("x-magic-reply");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// The head toward Iluma.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SharedHead {
+    pub(super) headers: HeaderMap,
+    /// The reason for which the answer must be neither cached nor shared, if it must not.
+    pub(super) bypass: Option<&'static str>,
+}
+
+impl SharedHead {
+    /// Builds the head from what the client sent. `forwarded` are the headers that the operator lets pass.
+    pub(super) fn of(sent: &HeaderMap, forwarded: &[HeaderName]) -> Self {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(ACCEPT, JSON);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(USER_AGENT, AGENT);
+        let mut bypass = None;
+        match content_type(sent) {
+            ContentType::None => {}
+            ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value)),
+            // Iluma judges it, for this caller alone.
+            ContentType::Unclear => {
+                copy(sent, &CONTENT_TYPE, &mut headers);
+                bypass = Some(CONTENT_TYPE_UNCLEAR);
+            }
+        }
+        for name in forwarded.iter().filter(|name| sent.contains_key(*name)) {
+            copy(sent, name, &mut headers);
+            bypass = Some(FORWARDED_HEADER);
+        }
+        // Last: it is the reason that teams look for.
+        if reference::is_magic(sent) {
+            copy(sent, &MAGIC, &mut headers);
+            bypass = Some(MAGIC_REPLY);
+        }
+        reference::forwardable_request(&mut headers);
+        Self { headers, bypass }
+    }
+}
+
+fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {
+    for value in from.get_all(name) {
+        to.append(name.clone(), value.clone());
+    }
+}
+
+enum ContentType {
+    None,
+    /// Every server reads the body in the same way.
+    Canonical(HeaderValue),
+    /// Servers may read the body in different ways.
+    Unclear,
+}
+
+fn content_type(sent: &HeaderMap) -> ContentType {
+    let mut values = sent.get_all(CONTENT_TYPE).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return ContentType::None,
+        (Some(value), None) => value.as_bytes().to_ascii_lowercase(),
+        (Some(_), Some(_)) => return ContentType::Unclear,
+    };
+    let mut parts = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+    let canonical = match parts.next() {
+        Some(b"application/json") => JSON,
+        Some(b"application/x-www-form-urlencoded") => FORM,
+        Some(_) | None => return ContentType::Unclear,
+    };
+    let mut charsets = parts.filter(|part| part.starts_with(b"charset"));
+    let is_plain = match (charsets.next(), charsets.next()) {
+        (None, _) => true,
+        (Some(charset), None) => is_utf8(charset),
+        (Some(_), Some(_)) => false,
+    };
+    if is_plain { ContentType::Canonical(canonical) } else { ContentType::Unclear }
+}
+
+/// Returns true for `charset=utf-8` and for ASCII, which is a part of it.
+fn is_utf8(parameter: &[u8]) -> bool {
+    let Some((name, value)) =
+        parameter.iter().position(|b| *b == b'=').map(|at| (&parameter[..at], &parameter[at + 1..]))
+    else {
+        return false;
+    };
+    let value = value.trim_ascii();
+    let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+    name.trim_ascii() == b"charset" && matches!(value, b"utf-8" | b"utf8" | b"us-ascii")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(sent: &[(&'static str, &'static str)], forwarded: &[&'static str]) -> SharedHead {
+        let mut map = HeaderMap::new();
+        for (name, value) in sent {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let forwarded: Vec<_> = forwarded.iter().map(|name| HeaderName::from_static(name)).collect();
+        SharedHead::of(&map, &forwarded)
+    }
+
+    fn names(head: &SharedHead) -> Vec<&str> {
+        let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_shared_request_has_the_same_head_whoever_asks() {
+        let plain = head(&[("content-type", "application/json")], &[]);
+        let busy = head(
+            &[
+                ("content-type", "Application/JSON; Charset=\"UTF-8\""),
+                ("accept", "text/html"),
+                ("accept-language", "id"),
+                ("user-agent", "team"),
+                ("x-anything", "1"),
+                ("authorization", "Basic x"),
+                ("if-none-match", "x"),
+            ],
+            &["x-feature"],
+        );
+        assert_eq!(busy, plain);
+        assert_eq!(names(&plain), ["accept", "accept-encoding", "content-type", "user-agent"]);
+        assert_eq!(plain.bypass, None);
+    }
+
+    #[test]
+    fn a_header_that_may_change_the_answer_bypasses_the_cache() {
+        let magic = head(&[("x-magic-reply", "SUCCESS"), ("x-feature", "1")], &["x-feature"]);
+        assert_eq!((magic.bypass, magic.headers.len()), (Some(MAGIC_REPLY), 5));
+        let forwarded = head(&[("x-feature", "1")], &["x-feature"]);
+        assert_eq!((forwarded.bypass, forwarded.headers["x-feature"].to_str().unwrap()), (Some(FORWARDED_HEADER), "1"));
+        // Even if somebody lets it pass.
+        let credential = head(&[("authorization", "x"), ("x_real_ip", "1")], &["authorization"]);
+        assert!(!credential.headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_charset_is_plain_or_the_answer_is_for_the_caller_alone() {
+        for (value, expected) in [
+            ("application/json", true),
+            ("application/json; charset=us-ascii", true),
+            ("application/x-www-form-urlencoded;charset=utf8;x=1", true),
+            ("application/json; charset=utf-16", false),
+            ("application/json; charset=utf-8; charset=utf-16", false),
+            ("application/json; charset*=utf-8''utf-16", false),
+            ("application/json; charset*0=utf-16", false),
+            ("application/json; charset", false),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            let head = head(&[("content-type", value)], &[]);
+            assert_eq!(head.bypass.is_none(), expected, "{value}");
+            assert_eq!(head.headers[CONTENT_TYPE] == value, !expected || value == "application/json", "{value}");
+        }
+        let twice = head(&[("content-type", "application/json"), ("content-type", "application/json")], &[]);
+        assert_eq!((twice.bypass, twice.headers.get_all(CONTENT_TYPE).iter().count()), (Some(CONTENT_TYPE_UNCLEAR), 2));
+    }
+}

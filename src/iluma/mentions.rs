@@ -1,0 +1,150 @@
+//! References and ids that a JSON answer mentions, at any depth: by them it is told whether the answer shows another team's
+//! record on a route that nobody documented.
+//!
+//! One pass, linear in the answer's length.
+
+use super::record_id::LONGEST_ID;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Ids that are looked up for one answer; no documented list has more on a page.
+pub const MOST_IDS: usize = 256;
+
+/// References and ids of one answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mentions {
+    /// Every string that is the value of a member `reference_id`.
+    pub references: BTreeSet<String>,
+    /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`.
+    pub ids: BTreeSet<String>,
+}
+
+impl Mentions {
+    /// Reads a JSON text; none if it is not JSON.
+    #[must_use]
+    pub fn of(text: &[u8]) -> Option<Self> {
+        let mut mentions = Self::default();
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        Walk { mentions: &mut mentions, name: Name::Other }.deserialize(&mut reader).ok()?;
+        reader.end().ok()?;
+        Some(mentions)
+    }
+
+    fn take(&mut self, name: Name, text: &str) {
+        match name {
+            Name::Reference => drop(self.references.insert(text.to_owned())),
+            Name::Id if self.ids.len() < MOST_IDS && (1..=LONGEST_ID).contains(&text.len()) => {
+                self.ids.insert(text.to_owned());
+            }
+            Name::Id | Name::Other => {}
+        }
+    }
+}
+
+/// The name of the member whose value is read.
+#[derive(Clone, Copy)]
+enum Name {
+    Reference,
+    Id,
+    Other,
+}
+
+impl Name {
+    fn of(text: &str) -> Self {
+        match text {
+            "reference_id" => Self::Reference,
+            "id" => Self::Id,
+            text if text.ends_with("_id") => Self::Id,
+            _ => Self::Other,
+        }
+    }
+}
+
+struct Walk<'a> {
+    mentions: &'a mut Mentions,
+    name: Name,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            map.next_value_seed(Walk { mentions: &mut *self.mentions, name: Name::of(&name) })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Walk { mentions: &mut *self.mentions, name: self.name })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.mentions.take(self.name, text);
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(IgnoredAny).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_ids_are_found_at_any_depth() {
+        let mentions = Mentions::of(
+            br#" {"id":"a","x":[{"business_id":"b","reference_id":"lending:1"},{"ids":["no"],"parent_id":["c",1,null]}],
+                 "reference_id":"\u006cending:2","amount_idr":"no","y":{"id":{"id":"d"}},"z":1.5,"w":true} "#,
+        );
+        let set = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+        let expected = Mentions { references: set(&["lending:1", "lending:2"]), ids: set(&["a", "b", "c", "d"]) };
+        assert_eq!(mentions, Some(expected));
+        for none in ["", "{", "<html>", "{} {}"] {
+            assert_eq!(Mentions::of(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_ids_of_one_answer_are_bounded() {
+        let many: Vec<_> = (0..MOST_IDS * 2).map(|n| format!(r#"{{"id":"{n}"}}"#)).collect();
+        assert_eq!(Mentions::of(format!("[{}]", many.join(",")).as_bytes()).map(|m| m.ids.len()), Some(MOST_IDS));
+    }
+}

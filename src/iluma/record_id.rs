@@ -1,0 +1,36 @@
+//! Ids of Iluma's records, in the one form that the whole gateway compares.
+
+use percent_encoding::percent_decode_str;
+
+/// The longest id; Iluma's have 24 to 41 characters.
+pub const LONGEST_ID: usize = 256;
+
+/// Returns an id in its normal form: an empty text is no id, and neither is one that is too long.
+#[must_use]
+pub fn normal(id: &str) -> Option<&str> {
+    (1..=LONGEST_ID).contains(&id.len()).then_some(id)
+}
+
+/// Returns true if a path's segment, which may be percent-encoded, names this id.
+#[must_use]
+pub fn is_named_by(id: &str, segment: &str) -> bool {
+    normal(id).is_some() && percent_decode_str(segment).decode_utf8().is_ok_and(|segment| segment == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_names_exactly_one_id() {
+        for (id, segment, expected) in [
+            ("5f1a", "5f1a", true),
+            ("5f:a", "5f%3Aa", true),
+            ("5f1a", "5F1A", false),
+            ("5f1a", "5f1a%00", false),
+            ("", "", false),
+        ] {
+            assert_eq!(is_named_by(id, segment), expected, "{id} {segment}");
+        }
+    }
+}
