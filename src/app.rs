@@ -298,6 +298,12 @@ impl App {
         self.callbacks_address
     }
 
+    /// Returns the gateway, for a caller that has requests without a socket.
+    #[must_use]
+    pub const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
     /// Goes over to other settings, or says why not; then everything stays as it is.
     ///
     /// # Errors

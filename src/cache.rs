@@ -29,6 +29,7 @@ use crate::base::keyring::Keyring;
 use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
 use crate::config;
+use crate::iluma::answer::Answer;
 use crate::iluma::person::Tag;
 use crate::redis::client::{Budget, RedisClient};
 use arc_swap::ArcSwap;
@@ -103,8 +104,8 @@ pub struct CacheCandidate<'a> {
     pub status: StatusCode,
     /// Upstream's content type.
     pub content_type: Option<&'a HeaderValue>,
-    /// Upstream's body.
-    pub body: &'a Bytes,
+    /// Upstream's answer, read.
+    pub answer: &'a Answer,
     /// The same, ready for other callers.
     pub spliced: &'a JsonTemplate,
     /// Whom question and answer name.
@@ -293,7 +294,7 @@ impl Cache {
     /// Keeps an answer in memory if it is worth keeping, and gives back what is kept.
     #[must_use]
     pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
-        let kept = policy::kept(place.subject, offer.status, offer.body, &self.lifetimes.load())?;
+        let kept = policy::kept(place.subject, offer.status, offer.answer, &self.lifetimes.load())?;
         let tags: Box<[Tag]> = offer.tags.into_iter().collect();
         if self.epochs.erased_since(place.began, &tags) {
             return None;
@@ -508,7 +509,8 @@ mod tests {
         let body = Bytes::from_static(body);
         let spliced = JsonTemplate::split(&body, Absent::Insert).unwrap_or(JsonTemplate::whole(&body));
         let (status, content_type) = (StatusCode::OK, None);
-        cache.offer(place, CacheCandidate { status, content_type, body: &body, spliced: &spliced, tags: tags(1) })
+        let answer = Answer::parse(&body, None);
+        cache.offer(place, CacheCandidate { status, content_type, answer: &answer, spliced: &spliced, tags: tags(1) })
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod own_api;
 mod owners;
 mod ownership;
 mod public_list;
+mod received;
 mod records;
 mod replies;
 mod request_log;

@@ -1,5 +1,6 @@
 //! Iluma as the gateway knows it, and nowhere else: its routes, its answers, and who is named in them.
 
+pub mod answer;
 pub mod callback_type;
 pub mod mentions;
 pub mod person;

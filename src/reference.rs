@@ -164,7 +164,12 @@ impl Kind {
             return Err(BodyError::Encoded);
         }
         let mut types = headers.get_all(CONTENT_TYPE).iter();
-        let (Some(value), None) = (types.next(), types.next()) else { return Err(BodyError::UnknownType) };
+        let value = match (types.next(), types.next()) {
+            // Iluma takes a body without a type for JSON; what is none is refused as malformed.
+            (None, _) => return Ok(Self::Json),
+            (Some(value), None) => value,
+            (Some(_), Some(_)) => return Err(BodyError::UnknownType),
+        };
         let essence = essence(value);
         if essence.eq_ignore_ascii_case(b"multipart/form-data") {
             return Boundary::of(value.as_bytes()).map(Self::Multipart).ok_or(BodyError::Malformed);
@@ -278,6 +283,9 @@ mod tests {
             assert!(parse(good, "{}").is_ok(), "{good}");
         }
         assert!(parse("application/x-www-form-urlencoded", "a=b").is_ok());
+        let untyped = |body: &'static str| Question::parse(&HeaderMap::new(), &Bytes::from_static(body.as_bytes()));
+        assert_eq!(untyped(r#"{"a":"b"}"#), parse("application/json", r#"{"a":"b"}"#));
+        assert_eq!(untyped("a=b"), Err(BodyError::Malformed));
         for bad in ["text/plain", "application/json; charset=utf-16", "multipart/form-data; boundary=x", ""] {
             assert_eq!(parse(bad, "{}"), Err(BodyError::UnknownType), "{bad}");
         }

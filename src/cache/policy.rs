@@ -1,9 +1,8 @@
 //! Which answers are kept, and for how long: pure functions of what upstream said.
 
-use crate::base::json::Members;
 use crate::config;
+use crate::iluma::answer::{Answer, Failure, Found, Status};
 use crate::iluma::subject::Subject;
-use bytes::Bytes;
 use http::StatusCode;
 use std::time::Duration;
 
@@ -15,8 +14,6 @@ const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
 /// How often upstream is asked what became of one request (section 3 of the design).
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Ids have 24 to 40 characters; what is far longer is none.
-const LONGEST_ID: usize = 200;
 
 /// How an answer is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +33,7 @@ pub(super) struct Kept {
 /// Kept is what is final and says something about the account or person (`iluma-api.txt`, the response schemas of the
 /// bank and CFT routes): never an error status, never what failed for a reason of upstream's own, never what we don't
 /// understand. That a bank request is pending is remembered for those who ask the same meanwhile, and is no result.
-pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes: &config::Cache) -> Option<Kept> {
+pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
     let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
         return Some(result(HEALTH_LIFETIME));
@@ -46,9 +43,9 @@ pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes
     }
     let kept = match subject {
         Subject::Bank | Subject::BankGet => {
-            let (bank, id) = bank(body)?;
+            let id: Option<Box<str>> = answer.id().map(Into::into);
             let grace = lifetimes.bank_stale_if_error;
-            let kept = match bank {
+            let kept = match bank(answer)? {
                 Bank::Found => Kept { grace, ..result(lifetimes.bank_found) },
                 Bank::NotFound => Kept { grace, ..result(lifetimes.bank_not_found) },
                 // Without an id nobody could ask what became of it.
@@ -60,11 +57,11 @@ pub(super) fn kept(subject: Subject, status: StatusCode, body: &Bytes, lifetimes
             };
             Kept { id, ..kept }
         }
-        Subject::Cft => match cft(body)? {
+        Subject::Cft => match cft(answer)? {
             Cft::Clear => result(lifetimes.cft_clear),
             Cft::Match => result(lifetimes.cft_match),
         },
-        Subject::BankCodes => is_list(body).then_some(result(lifetimes.bank_codes))?,
+        Subject::BankCodes => answer.is_list_or_object().then_some(result(lifetimes.bank_codes))?,
         Subject::Health => result(HEALTH_LIFETIME),
     };
     (!kept.lifetime.is_zero()).then_some(kept)
@@ -76,33 +73,23 @@ enum Bank {
     Pending,
 }
 
-fn bank(body: &Bytes) -> Option<(Bank, Option<Box<str>>)> {
-    let answer = Answer::read(body)?;
-    let id = answer.text("id").filter(|id| (1..=LONGEST_ID).contains(&id.len())).map(Into::into);
-    Some((bank_says(&answer)?, id))
-}
-
-fn bank_says(answer: &Answer<'_>) -> Option<Bank> {
-    let status = answer.text("status")?;
-    let is = |word: &str| status.eq_ignore_ascii_case(word);
-    if is("FAILED") {
-        let reason = answer.text("failure_reason")?;
-        return reason.eq_ignore_ascii_case("BANK_ACCOUNT_NOT_FOUND_ERROR").then_some(Bank::NotFound);
-    }
-    if is("PENDING") || is("IN_PROGRESS") || is("WAITING_ON_BANK") {
-        return Some(Bank::Pending);
-    }
-    if !is("SUCCESS") && !is("COMPLETED") {
+fn bank(answer: &Answer) -> Option<Bank> {
+    if !answer.is_unambiguous() {
         return None;
     }
-    match answer.raw("result") {
-        // v1.1 and later say it in the result; a result that doesn't say it is none that we understand.
-        Some(result) => match truth(Answer::read_text(result)?.raw("is_found")?)? {
-            true => Some(Bank::Found),
-            false => Some(Bank::NotFound),
+    let status = answer.status()?;
+    match status {
+        Status::Pending | Status::InProgress | Status::WaitingOnBank => Some(Bank::Pending),
+        Status::Failed => (answer.failure()? == Failure::BankAccountNotFound).then_some(Bank::NotFound),
+        // v1.1 and later say it in the result; a result that does not say it is not understood. In v1 SUCCESS itself means that
+        // the account exists.
+        Status::Success | Status::Completed => match answer.found()? {
+            Found::Yes => Some(Bank::Found),
+            Found::No => Some(Bank::NotFound),
+            Found::NoResult => (status == Status::Success).then_some(Bank::Found),
+            Found::Unclear => None,
         },
-        // In v1 SUCCESS itself means that the account exists.
-        None => is("SUCCESS").then_some(Bank::Found),
+        Status::RecapturePending | Status::CompletedReviewRequired | Status::Other | Status::NotText => None,
     }
 }
 
@@ -111,61 +98,29 @@ enum Cft {
     Match,
 }
 
-fn cft(body: &Bytes) -> Option<Cft> {
-    let answer = Answer::read(body)?;
+fn cft(answer: &Answer) -> Option<Cft> {
     // Not documented for this route, but where there is a status it must be a final one.
-    if answer.raw("status").is_some() {
-        let status = answer.text("status")?;
-        if !["SUCCESS", "COMPLETED"].iter().any(|word| status.eq_ignore_ascii_case(word)) {
-            return None;
-        }
+    match answer.status() {
+        None | Some(Status::Success | Status::Completed) => {}
+        Some(
+            Status::Pending
+            | Status::InProgress
+            | Status::WaitingOnBank
+            | Status::RecapturePending
+            | Status::CompletedReviewRequired
+            | Status::Failed
+            | Status::Other
+            | Status::NotText,
+        ) => return None,
     }
-    let crate::base::json::Items(results) = serde_json::from_str(answer.raw("results")?).ok()?;
-    Some(if results.is_empty() { Cft::Clear } else { Cft::Match })
-}
-
-fn is_list(body: &Bytes) -> bool {
-    let value: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(body);
-    value.is_ok_and(|value| value.get().starts_with(['[', '{']))
-}
-
-/// Booleans arrive as such or as text (`iluma-field-notes.md`).
-fn truth(raw: &str) -> Option<bool> {
-    match raw.trim_matches('"') {
-        text if text.eq_ignore_ascii_case("true") => Some(true),
-        text if text.eq_ignore_ascii_case("false") => Some(false),
-        _ => None,
-    }
-}
-
-/// An answer's members, each of which stands once.
-struct Answer<'a>(Members<'a>);
-
-impl<'a> Answer<'a> {
-    fn read(body: &'a Bytes) -> Option<Self> {
-        Self::read_text(std::str::from_utf8(body).ok()?)
-    }
-
-    fn read_text(text: &'a str) -> Option<Self> {
-        let members: Members<'a> = serde_json::from_str(text).ok()?;
-        let names = &members.0;
-        let twice = names.iter().enumerate().any(|(at, (name, _))| names[..at].iter().any(|(n, _)| n == name));
-        (!twice).then_some(Self(members))
-    }
-
-    fn raw(&self, name: &str) -> Option<&'a str> {
-        self.0.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.get())
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        serde_json::from_str(self.raw(name)?).ok()
-    }
+    Some(if answer.has_no_results()? { Cft::Clear } else { Cft::Match })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::byte_size::ByteSize;
+    use bytes::Bytes;
 
     const LIFETIMES: config::Cache = config::Cache {
         memory: ByteSize::mib(1),
@@ -185,7 +140,7 @@ mod tests {
 
     fn verdict(subject: Subject, status: u16, body: &str) -> Option<Kept> {
         let status = StatusCode::from_u16(status).unwrap();
-        super::kept(subject, status, &Bytes::copy_from_slice(body.as_bytes()), &LIFETIMES)
+        super::kept(subject, status, &Answer::parse(&Bytes::copy_from_slice(body.as_bytes()), None), &LIFETIMES)
     }
 
     #[test]
@@ -292,7 +247,7 @@ mod tests {
     #[test]
     fn a_lifetime_of_zero_keeps_nothing() {
         let off = config::Cache { cft_match: Duration::ZERO, ..LIFETIMES };
-        let body = Bytes::from_static(br#"{"results":[{}]}"#);
-        assert_eq!(super::kept(Subject::Cft, StatusCode::OK, &body, &off), None);
+        let answer = Answer::parse(&Bytes::from_static(br#"{"results":[{}]}"#), None);
+        assert_eq!(super::kept(Subject::Cft, StatusCode::OK, &answer, &off), None);
     }
 }

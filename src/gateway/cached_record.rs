@@ -5,8 +5,10 @@ use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Joined};
 use super::ownership::{Known, Seen};
+use super::received::Received;
 use super::replies::{brought, from_entry, is_absent, readable};
 use crate::cache::{Report, Scope, Subject};
+use crate::iluma::answer::Answer;
 use crate::iluma::record_id;
 use crate::reference::{self, Directives};
 use crate::reply::{Rejection, ReplyBody};
@@ -77,7 +79,9 @@ async fn unknown(
         return Err(Rejection::OnlyIfCached);
     }
     let fetched = exchange.gateway.alone(exchange.config, request, exchange.log).await?;
-    let seen = exchange.see(id, &known, &fetched.answer).await?;
+    let answer = fetched.read.clone().unwrap_or_else(|| Answer::parse(&fetched.answer.body, None));
+    let received = Received { collected: fetched.answer.clone(), answer };
+    let seen = exchange.see(id, &known, &received).await?;
     let report = Report::Directed { stored: fetched.is_stored() };
     let response = brought(&fetched, report, CacheOutcome::Request, exchange.log);
     shown(&mut exchange, (&fetched, &known), seen, response)

@@ -4,16 +4,18 @@
 //! trace in limits or ledger; whatever happens to the caller, a call ends with one outcome, which is unknown if nobody saw
 //! its answer. The guard exists before anything is taken, so a caller that is dropped at any point gives everything back.
 
+use super::received::Received;
 use super::runtime::RuntimeConfig;
 use crate::base::name::AccountName;
 use crate::base::retry_after::retry_after;
+use crate::iluma::answer::Answer;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
 use crate::limit::CallPermit;
 use crate::redis::client::Budget;
 use crate::reply::Rejection;
 use crate::tenant::Tenant;
-use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Collected, Outgoing, Progress};
+use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Outgoing, Progress};
 use http::{HeaderMap, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,9 +127,10 @@ impl CallGuard {
     }
 
     /// Takes note of an answer that was read whole.
-    pub(super) fn answered(mut self, answer: &Collected) {
-        self.head(answer.status, &answer.headers);
-        self.whole(answer.status, Some(&answer.body));
+    pub(super) fn answered(mut self, received: &Received) {
+        let (status, headers) = (received.collected.status, &received.collected.headers);
+        self.head(status, headers);
+        self.whole(status, Some(&received.answer));
     }
 
     /// Takes note of an answer's head.
@@ -140,17 +143,17 @@ impl CallGuard {
     }
 
     /// Takes note of an answer's body; none if it could not be read.
-    pub(super) fn whole(&mut self, status: StatusCode, body: Option<&[u8]>) {
+    pub(super) fn whole(&mut self, status: StatusCode, answer: Option<&Answer>) {
         let account = self.account_name();
         if self.charged {
-            self.settle(&ledger::verdict(self.route, status.as_u16(), body.filter(|_| self.charges())));
+            self.settle(&ledger::verdict(self.route, status.as_u16(), answer.filter(|_| self.charges())));
         } else if status.is_success()
-            && let Some((id, outcome)) = body.filter(|_| self.route.spec().settles).and_then(ledger::told)
+            && let Some((id, outcome)) = answer.filter(|_| self.route.spec().settles).and_then(ledger::told)
         {
-            self.ledger.settle(&account, &id, outcome);
+            self.ledger.settle(&account, id, outcome);
         }
         // KTP says it with a status that has no header for it.
-        if status == StatusCode::BAD_REQUEST && body.is_some_and(says_too_much) {
+        if status == StatusCode::BAD_REQUEST && answer.is_some_and(Answer::is_rate_limited) {
             self.pause(&HeaderMap::new());
         }
     }
@@ -203,12 +206,4 @@ impl Drop for CallGuard {
             booking.withdraw();
         }
     }
-}
-
-fn says_too_much(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Error<'a> {
-        error_code: &'a str,
-    }
-    serde_json::from_slice::<Error<'_>>(body).is_ok_and(|error| error.error_code == "RATE_LIMIT_EXCEEDED")
 }

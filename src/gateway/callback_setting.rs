@@ -42,7 +42,7 @@ async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
     // Nothing of the team's goes along.
     let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;
     let answer = exchange.get(exchange.route.name, target, send::own_head()).await.ok()?;
-    (answer.status == StatusCode::OK).then_some(answer.body)
+    (answer.collected.status == StatusCode::OK).then_some(answer.collected.body)
 }
 
 /// Builds an answer that no cache between here and the team may keep.

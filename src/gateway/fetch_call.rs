@@ -3,11 +3,13 @@
 use super::call_guard::CallGuard;
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;
-use super::fetch_result::{FetchResult, Lead, for_other_nodes, from_callback, id_of, renewing};
+use super::fetch_result::{FetchResult, Lead, for_other_nodes, from_callback, renewing};
+use super::received::Received;
 use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::cache::{CacheSlot, Entry, Subject};
+use crate::iluma::answer::Answer;
 use crate::iluma::record_id;
 use crate::redis::client::Budget;
 use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
@@ -15,6 +17,7 @@ use crate::reply::Rejection;
 use crate::upstream::{self, CallError, Collected};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::HeaderMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -83,38 +86,43 @@ impl Gateway {
             Some(guard) => guard.send(outgoing).await,
             None => config.upstream.send(outgoing, None).await,
         };
-        let answer = match sent {
+        let received = match sent {
             Ok(response) => upstream::collect(response, credential, total).await,
             Err(error) => Err(error),
         };
+        let received = received.map(|collected| Received::new(collected, &self.persons));
         let took = self.clock.now().saturating_duration_since(started);
         if let Some(account) = account {
-            account.metrics.request(route, answer.as_ref().ok().map(|a| a.status.as_u16()), took);
+            account.metrics.request(
+                route,
+                received.as_ref().ok().map(|received| received.collected.status.as_u16()),
+                took,
+            );
         }
         if let Some(guard) = guard {
-            match &answer {
-                Ok(answer) => guard.answered(answer),
+            match &received {
+                Ok(received) => guard.answered(received),
                 Err(error) => guard.failed(*error),
             }
             // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after. An
             // outcome that can't be written now is kept, and the answer is worth no less.
             let _ = self.ledger.settled().await;
         }
-        let mut answer = answer?;
-        reference::forwardable_response(&mut answer.headers);
-        let read = Read::of(&mut answer, slot.subject, reference.as_deref(), prefix.as_ref());
-        tags.append(&mut self.persons.in_json(&answer.body));
+        let Received { collected: mut shown, answer } = received?;
+        reference::forwardable_response(&mut shown.headers);
+        let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
+        tags.extend(answer.persons());
         let is_kept = !directives.no_store && bypass.is_none() && read.is_what_was_asked(slot.subject, target.path());
-        let entry = if is_kept { self.store(&slot, &answer, &read.template, tags.clone()) } else { None };
+        let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {
-                self.settle_pending(account, (&slot, entry), &answer, target.path(), redis).await
+                self.settle_pending(account, (&slot, entry), (&shown, &answer), target.path(), redis).await
             }
             _ => None,
         };
         let (id, tags) = (read.id, tags.into_iter().collect());
         let shared = read.is_shared.then_some(read.template);
-        Ok(FetchResult { answer, shared, entry, id, tags, settled, took })
+        Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id, tags, settled, took })
     }
 
     /// Connects a bank request that is pending with its result, whichever of them is stored now.
@@ -122,7 +130,7 @@ impl Gateway {
         &self,
         account: &Account,
         (slot, entry): (&CacheSlot, &Arc<Entry>),
-        answer: &Collected,
+        (collected, answer): (&Collected, &Answer),
         path: &str,
         redis: &Budget,
     ) -> Option<(CacheSlot, Arc<Entry>)> {
@@ -131,11 +139,12 @@ impl Gateway {
                 self.cache.await_result(&account.name, id, slot, path, entry);
                 // In this order, and the other way round in `learn`: whichever is second finds the other's.
                 let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
-                self.settle(&account.name, (None, id), &from_callback(overtaking), redis).await
+                let result = Received::new(from_callback(overtaking), &self.persons);
+                self.settle(&account.name, (None, id), (&result.collected, &result.answer), redis).await
             }
             (false, _, Subject::BankGet) => {
                 let (path, id) = path.rsplit_once('/')?;
-                self.settle(&account.name, (Some(path), id), answer, redis).await
+                self.settle(&account.name, (Some(path), id), (collected, answer), redis).await
             }
             (_, _, Subject::Bank | Subject::BankGet | Subject::Cft | Subject::BankCodes | Subject::Health) => None,
         }
@@ -155,30 +164,29 @@ struct Read {
 impl Read {
     /// Reads an answer, and leaves in it what the caller sees: its own reference without the prefix.
     fn of(
-        answer: &mut Collected,
+        shown: &mut Collected,
+        answer: &Answer,
         subject: Subject,
-        reference: Option<&[u8]>,
-        prefix: Option<&ReferencePrefix>,
+        (reference, prefix): (Option<&[u8]>, Option<&ReferencePrefix>),
     ) -> Self {
-        let success = answer.status.is_success();
+        let success = shown.status.is_success();
         let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
         // If a reference was given, an answer without one is meant so. A bank answer echoes what was given; with prefixes
         // something always is.
         let given = reference.is_some() || prefix.is_some();
         let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
-        let split = JsonTemplate::split(&answer.body, absent).filter(|_| success);
+        let split = answer.template(absent).filter(|_| success);
         let is_whole = split.is_none();
         if let Some(prefix) = prefix {
-            let body = for_caller(answer, split.as_ref(), reference, prefix);
-            answer.body = body;
+            shown.body = for_caller((&mut shown.headers, answer), split.as_ref(), reference, prefix);
         }
-        let template = split.unwrap_or_else(|| JsonTemplate::whole(&answer.body));
+        let template = split.unwrap_or_else(|| JsonTemplate::whole(&shown.body));
         // An error's text may quote the reference elsewhere than in its member, or the team's prefix.
-        let quoted = |text: &[u8]| memchr::memmem::find(&answer.body, text).is_some();
+        let quoted = |text: &[u8]| memchr::memmem::find(&shown.body, text).is_some();
         let is_own = is_whole
             && (reference.is_some_and(|reference| quotes(&template, reference))
                 || prefix.is_some_and(|prefix| quoted(format!("{}:", prefix.tenant()).as_bytes())));
-        let id = if is_record { id_of(&template) } else { None };
+        let id = answer.id().filter(|_| is_record).map(str::to_owned);
         Self { template, is_shared: !is_own, id }
     }
 }
@@ -198,18 +206,18 @@ impl Read {
 
 /// Returns the body that the caller sees, and takes the prefix from the head.
 fn for_caller(
-    answer: &mut Collected,
+    (headers, answer): (&mut HeaderMap, &Answer),
     split: Option<&JsonTemplate>,
     reference: Option<&[u8]>,
     prefix: &ReferencePrefix,
 ) -> Bytes {
     let text = reference.and_then(reference::reference_text);
     let stripper = PrefixStripper::new(prefix.clone(), text.as_deref());
-    reference::forget_body(&mut answer.headers);
-    stripper.head(&mut answer.headers);
-    let Some(split) = split else { return stripper.error(&answer.body) };
+    reference::forget_body(headers);
+    stripper.head(headers);
+    let Some(split) = split else { return stripper.error(answer.body()) };
     // As Iluma spells it, without the prefix.
-    let own = Record::read(&answer.body, &ReferencePrefixes::of([prefix.tenant().clone()]));
+    let own = Record::of_answer(answer, &ReferencePrefixes::of([prefix.tenant().clone()]));
     match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
         Some(own) => own.made_with(reference),
         None => split.with(reference),
@@ -221,4 +229,66 @@ fn for_caller(
 fn quotes(body: &JsonTemplate, reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iluma::answer::PARSED;
+    use crate::iluma::person::Persons;
+    use crate::iluma::route_name::RouteName;
+    use crate::ledger;
+    use http::StatusCode;
+
+    fn read(status: u16, body: &str, reference: Option<&str>, prefix: Option<&str>) -> (Collected, Read) {
+        let collected = Collected {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let Received { collected: mut shown, answer } = Received::new(collected, &Persons::new(&[4; 32]));
+        // The ledger takes its part from the same reading.
+        let _ = ledger::verdict(RouteName::Bank, status, Some(&answer));
+        let prefix = prefix.map(|team| ReferencePrefix::of(&team.parse().unwrap()));
+        let read = Read::of(&mut shown, &answer, Subject::Bank, (reference.map(str::as_bytes), prefix.as_ref()));
+        (shown, read)
+    }
+
+    #[test]
+    fn the_table_of_what_is_shown_and_shared() {
+        let found = r#"{"id":"a","status":"COMPLETED","reference_id":"lending:r","result":{"is_found":true}}"#;
+        let own = r#"{"id":"a","status":"COMPLETED","reference_id":"r","result":{"is_found":true}}"#;
+        let bare = r#"{"id":"a","status":"COMPLETED","result":{"is_found":true}}"#;
+        let error = r#"{"error_code":"X","message":"reference lending:r and rrr"}"#;
+        for (status, body, reference, prefix, shown, is_shared, id) in [
+            (200, found, Some(r#""r""#), Some("lending"), own, true, Some("a")),
+            (200, own, Some(r#""r""#), None, own, true, Some("a")),
+            (200, bare, None, None, bare, true, Some("a")),
+            (
+                400,
+                error,
+                Some(r#""r""#),
+                Some("lending"),
+                r#"{"error_code":"X","message":"reference r and rrr"}"#,
+                true,
+                None,
+            ),
+            (400, error, Some(r#""rrr""#), Some("lending"), error, false, None),
+            (200, "<html>", Some(r#""r""#), Some("lending"), "<html>", true, None),
+        ] {
+            let (answer, read) = read(status, body, reference, prefix);
+            let what = format!("{status} {body} {reference:?}");
+            assert_eq!(answer.body, shown, "{what}");
+            assert_eq!(read.is_shared, is_shared, "{what}");
+            assert_eq!(read.id.as_deref(), id, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_parsed_once() {
+        let before = PARSED.get();
+        let found = r#"{"id":"a","status":"COMPLETED","reference_id":"lending:r","result":{"is_found":true}}"#;
+        let (_, read) = read(200, found, Some(r#""r""#), Some("lending"));
+        assert_eq!((PARSED.get() - before, read.id.as_deref()), (1, Some("a")));
+    }
 }

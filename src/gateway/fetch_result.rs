@@ -3,6 +3,7 @@
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::AccountName;
 use crate::cache::{CacheSlot, Entry, Hit, LEASE_RENEWAL, Leader, Lease, SharedResult};
+use crate::iluma::answer::Answer;
 use crate::iluma::person::Tag;
 use crate::upstream::{CallError, Collected};
 use bytes::Bytes;
@@ -19,6 +20,8 @@ const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct FetchResult {
     pub(super) answer: Collected,
+    /// The answer as it was read; none if another node read it.
+    pub(super) read: Option<Answer>,
     /// The body for requests with another reference; none if it quotes the first one's.
     pub(super) shared: Option<JsonTemplate>,
     /// The cache entry that was made of it.
@@ -85,9 +88,14 @@ pub(super) fn from_other_node(result: SharedResult) -> Fetched {
             let content_type = content_type.and_then(|value| HeaderValue::from_bytes(&value).ok());
             let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
             let answer = Collected { status, headers, body: Bytes::new() };
-            let id = shared.as_ref().filter(|_| answer.status.is_success()).and_then(id_of);
+            let read = shared
+                .as_ref()
+                .filter(|_| answer.status.is_success())
+                .map(|body| Answer::parse(&body.with(None), None));
+            let id = read.and_then(|read| read.id().map(str::to_owned));
             Ok(Arc::new(FetchResult {
                 answer,
+                read: None,
                 shared,
                 entry: None,
                 settled: None,
@@ -108,15 +116,6 @@ pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
             SharedResult::Answer(fetched.answer.status.as_u16(), content_type, fetched.shared.clone())
         }
     }
-}
-
-/// Reads Iluma's id in an answer, if it has one.
-pub(super) fn id_of(body: &JsonTemplate) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Id {
-        id: String,
-    }
-    serde_json::from_slice::<Id>(&body.with(None)).ok().map(|Id { id }| id)
 }
 
 /// The duties of the request that makes the call for all others.

@@ -2,6 +2,7 @@
 
 use super::call_guard::CallGuard;
 use crate::base::tasks::Tasks;
+use crate::iluma::answer::Answer;
 use crate::reply::ReplyBody;
 use crate::upstream::{self, AnswerBody};
 use bytes::{Bytes, BytesMut};
@@ -55,15 +56,16 @@ impl ResponseObserver {
     pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
-        self.guard.whole(self.status, body.as_deref());
+        let answer = body.map(|body| Answer::parse(&body, None));
+        self.guard.whole(self.status, answer.as_ref());
         let ledger = self.guard.ledger().clone();
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Ends with a body that was read whole and decoded elsewhere; none if it could not be read. The returned future ends once
-    /// the outcome is in the ledger.
-    pub(super) fn read_whole(mut self: Box<Self>, body: Option<&Bytes>) -> Booked {
-        self.guard.whole(self.status, body.map(|body| &body[..]));
+    /// Ends with an answer that was read whole elsewhere; none if it could not be read. The returned future ends once the outcome
+    /// is in the ledger.
+    pub(super) fn read_whole(mut self: Box<Self>, answer: Option<&Answer>) -> Booked {
+        self.guard.whole(self.status, answer);
         let ledger = self.guard.ledger().clone();
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }

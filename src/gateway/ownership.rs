@@ -6,6 +6,7 @@
 use super::core::Gateway;
 use super::exchange::Exchange;
 use super::owners::{Asker, Owned};
+use super::received::Received;
 use super::replies::{is_absent, of_parts, stripped};
 use super::send;
 use crate::cache::{Entry, Hit};
@@ -73,26 +74,24 @@ impl Exchange<'_> {
         // it belongs to this record.
         let known = self.known_owner(&id).await;
         let target = self.route.capture().ok_or(Rejection::NotFound)?;
-        let answer = self.get(RouteName::CaptureGet, target, send::own_head()).await?;
-        match self.see(&id, &known, &answer).await? {
+        let received = self.get(RouteName::CaptureGet, target, send::own_head()).await?;
+        match self.see(&id, &known, &received).await? {
             Seen::Own(_) => Ok(None),
-            Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
-            Seen::Nothing => Ok(Some(self.failed(&known, answer))),
+            Seen::Nothing if is_absent(&received.collected) => Err(Rejection::NotFound),
+            Seen::Nothing => Ok(Some(self.failed(&known, received.collected))),
         }
     }
 
     /// Returns the part of Iluma's answer about a record that the team may see. A record that is the team's though state does
     /// not know it, by its prefix or because nobody else owns it, makes the team an owner.
-    pub(super) async fn see(&self, id: &str, known: &Known, answer: &Collected) -> Result<Seen, Rejection> {
-        if !answer.status.is_success() {
+    pub(super) async fn see(&self, id: &str, known: &Known, received: &Received) -> Result<Seen, Rejection> {
+        if !received.is_success() {
             return Ok(Seen::Nothing);
         }
         let prefixes = self.prefix();
         let none = ReferencePrefixes::of([]);
-        let Some(record) = Record::read(&answer.body, prefixes.as_ref().map_or(&none, |(_, prefixes)| *prefixes))
-        else {
-            return Ok(Seen::Nothing);
-        };
+        let prefixes_of_all = prefixes.as_ref().map_or(&none, |(_, prefixes)| *prefixes);
+        let Some(record) = Record::of_answer(&received.answer, prefixes_of_all) else { return Ok(Seen::Nothing) };
         if !record.id.as_deref().is_some_and(|own| record_id::is_named_by(own, id)) {
             return Ok(Seen::Nothing);
         }
@@ -104,7 +103,7 @@ impl Exchange<'_> {
             return Ok(Seen::Nothing);
         }
         // From now on state knows it, and the next answer may come from memory.
-        let tags: Vec<_> = self.gateway.persons.in_json(&answer.body).into_iter().collect();
+        let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         self.gateway.own(&self.asker(), id, record.reference.as_deref(), &tags, &self.log.redis).await;
         Ok(Seen::Own(record.own()))
     }

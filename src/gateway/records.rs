@@ -27,29 +27,29 @@ pub(super) async fn serve(
 
 async fn by_id(exchange: &mut Exchange<'_>, id: &str, headers: HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let known = exchange.known_owner(id).await;
-    let answer = exchange.get(exchange.route.name, exchange.route.target.clone(), headers).await?;
-    match exchange.see(id, &known, &answer).await? {
-        Seen::Own(body) => Ok(with_body(answer, body)),
-        Seen::Nothing if is_absent(&answer) => Err(Rejection::NotFound),
-        Seen::Nothing => Ok(exchange.failed(&known, answer)),
+    let received = exchange.get(exchange.route.name, exchange.route.target.clone(), headers).await?;
+    match exchange.see(id, &known, &received).await? {
+        Seen::Own(body) => Ok(with_body(received.collected, body)),
+        Seen::Nothing if is_absent(&received.collected) => Err(Rejection::NotFound),
+        Seen::Nothing => Ok(exchange.failed(&known, received.collected)),
     }
 }
 
 async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let (name, target) = (exchange.route.name, exchange.route.target.clone());
     let Some((prefix, _)) = exchange.prefix() else {
-        let answer = exchange.get(name, target, headers).await?;
+        let answer = exchange.get(name, target, headers).await?.collected;
         return page(exchange, answer, None).await.map(|(page, _)| page);
     };
     let (prefixed, reference) = prefix.target(&target, Absent::Leave)?;
-    let answer = exchange.get(name, prefixed, headers.clone()).await?;
+    let answer = exchange.get(name, prefixed, headers.clone()).await?.collected;
     let text = reference.as_deref().and_then(reference::reference_text);
     let (own, any) = page(exchange, answer, text.as_deref()).await?;
     if any || text.is_none() || !exchange.tenant.owns_unsealed || !own.status().is_success() {
         return Ok(own);
     }
     // From before references had prefixes.
-    let answer = exchange.get(name, target, headers).await?;
+    let answer = exchange.get(name, target, headers).await?.collected;
     page(exchange, answer, text.as_deref()).await.map(|(page, _)| page)
 }
 

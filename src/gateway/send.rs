@@ -3,11 +3,12 @@
 use super::call_guard::{CallGuard, PlannedCall};
 use super::exchange::Exchange;
 use super::observer::ResponseObserver;
+use super::received::Received;
 use crate::base::tasks::Tasks;
 use crate::iluma::route_name::RouteName;
 use crate::reference;
 use crate::reply::Rejection;
-use crate::upstream::{self, AnswerBody, CallError, Collected, Outgoing, OutgoingBody, Progress};
+use crate::upstream::{self, AnswerBody, CallError, Outgoing, OutgoingBody, Progress};
 use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -34,22 +35,15 @@ impl Exchange<'_> {
         route: RouteName,
         outgoing: Outgoing,
     ) -> Result<Response<AnswerBody>, Rejection> {
-        let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
-        let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable };
-        let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, &self.log.redis).await?;
         let (config, index, clock) = (Arc::clone(self.config), self.tenant.account_index, self.gateway.clock.clone());
-        // A call that outlives its client keeps the client's place in flight.
-        let permit = self.log.permit();
-        let (upload, tasks) = (progress.clone(), self.gateway.tasks.clone());
-        let call = async move {
-            let _held = permit;
-            let mut guard = guard;
+        let tasks = self.gateway.tasks.clone();
+        let call = move |mut guard: CallGuard, outgoing: Outgoing| async move {
             let started = clock.now();
-            let account = &config.accounts[index];
-            guard.start(upload);
+            guard.start(outgoing.body.progress());
             let sent = guard.send(outgoing).await;
             let took = clock.now().saturating_duration_since(started);
-            account.metrics.request(route, sent.as_ref().ok().map(|response| response.status().as_u16()), took);
+            let status = sent.as_ref().ok().map(|response| response.status().as_u16());
+            config.accounts[index].metrics.request(route, status, took);
             let observer = match &sent {
                 Ok(response) => ResponseObserver::new(guard, response, &tasks),
                 Err(error) => {
@@ -57,14 +51,73 @@ impl Exchange<'_> {
                     None
                 }
             };
-            Called { sent, observer, took }
+            Streamed { sent, observer, took }
         };
-        let called =
-            if repeatable { call.await } else { CompleteOnDrop::new(call, progress, self.gateway.tasks.clone()).await };
+        let called = self.make(route, outgoing, call).await?;
         self.log.upstream_took = Some(called.took);
         self.log.upstream_status = called.sent.as_ref().ok().map(|response| response.status().as_u16());
         self.log.observer = called.observer;
         Ok(called.sent?)
+    }
+
+    /// Makes one upstream call whose answer is read whole, whether or not anybody still waits for it. Its outcome is in the
+    /// ledger when this returns.
+    pub(super) async fn send_whole(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
+        let (config, index, gateway) = (Arc::clone(self.config), self.tenant.account_index, Arc::clone(self.gateway));
+        let call = move |mut guard: CallGuard, outgoing: Outgoing| async move {
+            let started = gateway.clock.now();
+            let account = &config.accounts[index];
+            guard.start(outgoing.body.progress());
+            let collected = match guard.send(outgoing).await {
+                Ok(response) => {
+                    let total = config.upstream.timeouts().answer;
+                    upstream::collect(response, Some(&account.credential), total).await
+                }
+                Err(error) => Err(error),
+            };
+            let took = gateway.clock.now().saturating_duration_since(started);
+            let received = collected.map(|collected| Received::new(collected, &gateway.persons));
+            let status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
+            account.metrics.request(route, status, took);
+            match &received {
+                Ok(received) => guard.answered(received),
+                Err(error) => guard.failed(*error),
+            }
+            // An outcome that can't be written now is kept, and the answer is worth no less.
+            let _ = gateway.ledger.settled().await;
+            Whole { received, took }
+        };
+        let Whole { received, took } = self.make(route, outgoing, call).await?;
+        self.log.upstream_took = Some(took);
+        self.log.upstream_status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
+        let mut received = received?;
+        reference::forwardable_response(&mut received.collected.headers);
+        Ok(received)
+    }
+
+    /// Admits a call and makes it. A call that outlives its client keeps the client's place in flight.
+    async fn make<T, F>(
+        &mut self,
+        route: RouteName,
+        outgoing: Outgoing,
+        call: impl FnOnce(CallGuard, Outgoing) -> F,
+    ) -> Result<T, Rejection>
+    where
+        T: Outlive,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
+        let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable };
+        let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, &self.log.redis).await?;
+        let (permit, made) = (self.log.permit(), call(guard, outgoing));
+        let made = async move {
+            let _held = permit;
+            made.await
+        };
+        if repeatable {
+            return Ok(made.await);
+        }
+        Ok(CompleteOnDrop::new(made, progress, self.gateway.tasks.clone()).await)
     }
 
     /// Gets an answer whole.
@@ -73,32 +126,37 @@ impl Exchange<'_> {
         route: RouteName,
         target: PathAndQuery,
         headers: HeaderMap,
-    ) -> Result<Collected, Rejection> {
-        let response = self.send(route, get(target, headers)).await?;
-        self.collect(response).await
+    ) -> Result<Received, Rejection> {
+        self.send_whole(route, get(target, headers)).await
     }
 
-    /// Reads an answer whole. Its outcome is in the ledger when this returns.
-    pub(super) async fn collect(&mut self, response: Response<AnswerBody>) -> Result<Collected, Rejection> {
+    /// Reads an answer whole that was to be streamed. Its outcome is in the ledger when this returns.
+    pub(super) async fn collect(&mut self, response: Response<AnswerBody>) -> Result<Received, Rejection> {
         let (credential, total) = (&self.account().credential, self.config.upstream.timeouts().answer);
-        let answer = upstream::collect(response, Some(credential), total).await;
+        let collected = upstream::collect(response, Some(credential), total).await;
+        let received = collected.map(|collected| Received::new(collected, &self.gateway.persons));
         if let Some(observer) = self.log.observer.take() {
-            observer.read_whole(answer.as_ref().ok().map(|answer| &answer.body)).await;
+            observer.read_whole(received.as_ref().ok().map(|received| &received.answer)).await;
         }
-        let mut answer = answer?;
-        reference::forwardable_response(&mut answer.headers);
-        Ok(answer)
+        let mut received = received?;
+        reference::forwardable_response(&mut received.collected.headers);
+        Ok(received)
     }
 }
 
-/// The result of one call.
-struct Called {
+/// The result of a call, which may have to be finished without the request that made it.
+trait Outlive: Send + 'static {
+    fn outlive(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The result of a call whose answer is streamed.
+struct Streamed {
     sent: Result<Response<AnswerBody>, CallError>,
     observer: Option<Box<ResponseObserver>>,
     took: Duration,
 }
 
-impl Called {
+impl Outlive for Streamed {
     /// Accounts for the call though nobody waits for its answer any more.
     async fn outlive(self) {
         if let (Ok(response), Some(observer)) = (self.sent, self.observer) {
@@ -107,24 +165,34 @@ impl Called {
     }
 }
 
+/// The result of a call whose answer was read whole, and accounted for.
+struct Whole {
+    received: Result<Received, CallError>,
+    took: Duration,
+}
+
+impl Outlive for Whole {
+    async fn outlive(self) {}
+}
+
 /// A call that outlives its caller: dropped after its body was wholly sent, it goes on as a task.
-struct CompleteOnDrop {
-    call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
+struct CompleteOnDrop<T: Outlive> {
+    call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     /// None: there is no body to wait for.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
 }
 
-impl CompleteOnDrop {
-    fn new(call: impl Future<Output = Called> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
+impl<T: Outlive> CompleteOnDrop<T> {
+    fn new(call: impl Future<Output = T> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
         Self { call: Some(Box::pin(call)), progress, tasks }
     }
 }
 
-impl Future for CompleteOnDrop {
-    type Output = Called;
+impl<T: Outlive> Future for CompleteOnDrop<T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Called> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let Some(call) = &mut self.call else { return Poll::Pending };
         let output = std::task::ready!(call.as_mut().poll(cx));
         self.call = None;
@@ -132,7 +200,7 @@ impl Future for CompleteOnDrop {
     }
 }
 
-impl Drop for CompleteOnDrop {
+impl<T: Outlive> Drop for CompleteOnDrop<T> {
     fn drop(&mut self) {
         let sent = self.progress.as_ref().is_none_or(|progress| progress.is_done());
         if let Some(call) = self.call.take()

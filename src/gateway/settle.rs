@@ -2,10 +2,12 @@
 
 use super::core::Gateway;
 use super::fetch_result::from_callback;
+use super::received::Received;
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::AccountName;
 use crate::cache::{CacheCandidate, CacheSlot, Entry};
 use crate::callback::Arrived;
+use crate::iluma::answer::Answer;
 use crate::iluma::person::Tag;
 use crate::ledger;
 use crate::redis::client::Budget;
@@ -24,31 +26,31 @@ impl Gateway {
     pub(super) fn store(
         &self,
         slot: &CacheSlot,
-        answer: &Collected,
+        (collected, answer): (&Collected, &Answer),
         template: &JsonTemplate,
         tags: BTreeSet<Tag>,
     ) -> Option<Arc<Entry>> {
-        let content_type = answer.headers.get(CONTENT_TYPE);
-        self.cache.offer(
-            slot,
-            CacheCandidate { status: answer.status, content_type, body: &answer.body, spliced: template, tags },
-        )
+        let content_type = collected.headers.get(CONTENT_TYPE);
+        self.cache
+            .offer(slot, CacheCandidate { status: collected.status, content_type, answer, spliced: template, tags })
     }
 
     /// Learns from callbacks as they come: a final answer replaces "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
             // The callback tells whether the call that it is about was charged.
-            if let Some((named, outcome)) = ledger::told(&body)
+            let received = Received::new(from_callback(body.clone()), &self.persons);
+            if let Some((named, outcome)) = ledger::told(&received.answer)
                 && named == id
             {
                 self.ledger.settle(&account, &id, outcome);
             }
             let about = (account, id);
-            self.overtaking.insert(about.clone(), body.clone());
+            self.overtaking.insert(about.clone(), body);
             let (account, id) = &about;
-            let answer = from_callback(body);
-            if let Some((slot, entry)) = self.settle(account, (None, id), &answer, &Budget::of(SETTLING)).await {
+            if let Some((slot, entry)) =
+                self.settle(account, (None, id), (&received.collected, &received.answer), &Budget::of(SETTLING)).await
+            {
                 self.overtaking.invalidate(&about);
                 self.cache.publish(&slot, &entry, Some(account), None).await;
             }
@@ -61,7 +63,7 @@ impl Gateway {
         &self,
         account: &AccountName,
         (path, id): (Option<&str>, &str),
-        answer: &Collected,
+        (collected, answer): (&Collected, &Answer),
         redis: &Budget,
     ) -> Option<(CacheSlot, Arc<Entry>)> {
         let awaited = self.cache.awaited(account, id, redis).await?;
@@ -69,11 +71,10 @@ impl Gateway {
         if path.is_some_and(|path| awaited.path != path) {
             return None;
         }
-        let template =
-            JsonTemplate::split(&answer.body, Absent::Insert).unwrap_or_else(|| JsonTemplate::whole(&answer.body));
+        let template = answer.template(Absent::Insert).unwrap_or_else(|| JsonTemplate::whole(answer.body()));
         let mut tags = awaited.tags;
-        tags.append(&mut self.persons.in_json(&answer.body));
-        let entry = self.store(&awaited.place, answer, &template, tags)?;
+        tags.extend(answer.persons());
+        let entry = self.store(&awaited.place, (collected, answer), &template, tags)?;
         Some((awaited.place, entry))
     }
 }

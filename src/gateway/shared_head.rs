@@ -1,7 +1,7 @@
 //! The head of a request whose answer other teams may get: canonical, so that no team's headers shape another team's answer.
 
 use crate::reference;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(super) const MAGIC_REPLY: &str = "magic-reply";
@@ -37,6 +37,10 @@ impl SharedHead {
                 copy(sent, &CONTENT_TYPE, &mut headers);
                 bypass = Some(CONTENT_TYPE_UNCLEAR);
             }
+        }
+        if sent.contains_key(CONTENT_ENCODING) {
+            copy(sent, &CONTENT_ENCODING, &mut headers);
+            bypass = Some(CONTENT_TYPE_UNCLEAR);
         }
         for name in forwarded.iter().filter(|name| sent.contains_key(*name)) {
             copy(sent, name, &mut headers);
@@ -168,6 +172,8 @@ mod tests {
             assert_eq!(head.bypass.is_none(), expected, "{value}");
             assert_eq!(head.headers[CONTENT_TYPE] == value, !expected || value == "application/json", "{value}");
         }
+        let encoded = head(&[("content-type", "application/json"), ("content-encoding", "gzip")], &[]);
+        assert_eq!((encoded.bypass, encoded.headers.len()), (Some(CONTENT_TYPE_UNCLEAR), 5));
         let twice = head(&[("content-type", "application/json"), ("content-type", "application/json")], &[]);
         assert_eq!((twice.bypass, twice.headers.get_all(CONTENT_TYPE).iter().count()), (Some(CONTENT_TYPE_UNCLEAR), 2));
     }

@@ -1,6 +1,7 @@
 //! A record is made, or made anew: its reference gets the prefix, and the team comes to own the record that Iluma names.
 
 use super::exchange::Exchange;
+use super::received::Received;
 use super::replies::{of_parts, stripped, with_body};
 use crate::base::json_template::Absent;
 use crate::reference::{
@@ -41,8 +42,8 @@ pub(super) async fn serve(
     let repeatable = exchange.route.repeatable;
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
-    let sent = exchange.send(exchange.route.name, outgoing).await;
-    let response = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
+    let sent = exchange.send_whole(exchange.route.name, outgoing).await;
+    let received = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
         // A body that was refused also breaks the call off: the refusal is the reason.
         (_, Some(Err(error))) => return Err(error.into()),
         (sent, given) => {
@@ -50,10 +51,9 @@ pub(super) async fn serve(
             sent?
         }
     };
-    let answer = exchange.collect(response).await?;
     match exchange.prefix() {
-        Some((prefix, prefixes)) => answered(&exchange, answer, reference, (prefix, prefixes)).await,
-        None => answered_unprefixed(&exchange, answer).await,
+        Some((prefix, prefixes)) => answered(&exchange, received, reference, (prefix, prefixes)).await,
+        None => answered_unprefixed(&exchange, received).await,
     }
 }
 
@@ -109,34 +109,33 @@ async fn prepare(
 /// Answers where references have prefixes.
 async fn answered(
     exchange: &Exchange<'_>,
-    answer: Collected,
+    received: Received,
     reference: Option<Bytes>,
     (prefix, prefixes): (ReferencePrefix, &ReferencePrefixes),
 ) -> Result<Response<ReplyBody>, Rejection> {
     let text = reference.as_deref().and_then(reference::reference_text);
     let stripper = PrefixStripper::new(prefix, text.as_deref());
-    if !answer.status.is_success() {
-        return Ok(stripped(answer, &stripper));
-    }
-    let Some(made) = Record::read(&answer.body, prefixes) else { return Ok(stripped(answer, &stripper)) };
+    let made = Record::of_answer(&received.answer, prefixes).filter(|_| received.is_success());
+    let Some(made) = made else { return Ok(stripped(received.collected, &stripper)) };
     if let Some(id) = &made.id {
-        let tags: Vec<_> = exchange.gateway.persons.in_json(&answer.body).into_iter().collect();
+        let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         // A recapture's record has the reference that it was made with.
         let known = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference.clone());
         exchange.gateway.own(&exchange.asker(), id, known.as_deref(), &tags, &exchange.log.redis).await;
     }
     let body = made.made_with(reference.as_deref());
-    Ok(with_body(answer, body))
+    Ok(with_body(received.collected, body))
 }
 
 /// Answers where references have no prefixes: state alone knows the owner of the record.
-async fn answered_unprefixed(exchange: &Exchange<'_>, answer: Collected) -> Result<Response<ReplyBody>, Rejection> {
+async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Result<Response<ReplyBody>, Rejection> {
     let none = ReferencePrefixes::of([]);
     if let Some(Record { id: Some(id), reference, .. }) =
-        Record::read(&answer.body, &none).filter(|_| answer.status.is_success())
+        Record::of_answer(&received.answer, &none).filter(|_| received.is_success())
     {
-        let tags: Vec<_> = exchange.gateway.persons.in_json(&answer.body).into_iter().collect();
+        let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         exchange.gateway.own(&exchange.asker(), &id, reference.as_deref(), &tags, &exchange.log.redis).await;
     }
-    Ok(of_parts(answer.status, answer.headers, ReplyBody::full(answer.body)))
+    let Collected { status, headers, body } = received.collected;
+    Ok(of_parts(status, headers, ReplyBody::full(body)))
 }

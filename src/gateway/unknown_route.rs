@@ -30,7 +30,7 @@ pub(super) async fn serve(
     }
     let (head, body) = response.into_parts();
     let ReplyBody::Upstream(body) = body else { return Ok(Response::from_parts(head, body)) };
-    let answer = exchange.collect(Response::from_parts(head, *body)).await?;
+    let answer = exchange.collect(Response::from_parts(head, *body)).await?.collected;
     if shows_anothers(&exchange, &answer.body).await? {
         exchange.account().metrics.withheld();
         return Err(Rejection::NotFound);

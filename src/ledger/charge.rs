@@ -15,9 +15,9 @@
 //!
 //! Invariant: when in doubt, unknown: what is billable was charged, and what is not billable was not.
 
+use crate::iluma::answer::{Answer, Failure, Status};
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::Charge;
-use serde_json::Value;
 
 /// Whether Iluma charges for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +44,18 @@ impl Verdict {
     pub const UNKNOWN: Self = Self { outcome: Outcome::Unknown, id: None };
 }
 
-/// What Iluma charges for a call on a row that was answered so. `body` is the whole body without a content encoding;
-/// none if it could not be read.
+/// Returns Iluma's charge for a call on a row that was answered so; `answer` is none if its body could not be read.
 #[must_use]
-pub fn verdict(route: RouteName, status: u16, body: Option<&[u8]>) -> Verdict {
+pub fn verdict(route: RouteName, status: u16, answer: Option<&Answer>) -> Verdict {
     match status {
-        200..=299 => match body.and_then(object) {
-            Some(Told { state: State::Pending, id }) => Verdict { outcome: Outcome::Unknown, id },
-            Some(Told { state: State::Free, .. }) => Verdict { outcome: Outcome::NotBillable, id: None },
-            // Nobody told us what a row costs that nobody told us of.
-            Some(_) if route.spec().charge == Charge::Unknown => Verdict::UNKNOWN,
-            Some(_) => Verdict { outcome: Outcome::Billable, id: None },
+        200..=299 => match answer.and_then(State::of) {
+            Some(State::Pending) => {
+                Verdict { outcome: Outcome::Unknown, id: answer.and_then(Answer::id).map(str::to_owned) }
+            }
+            Some(State::Free) => Verdict { outcome: Outcome::NotBillable, id: None },
+            // Nobody documented the charge of a row that nobody documented.
+            Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => Verdict::UNKNOWN,
+            Some(State::Done | State::None) => Verdict { outcome: Outcome::Billable, id: None },
             None => Verdict::UNKNOWN,
         },
         // "All upstream data suppliers are unavailable": there was nobody to ask.
@@ -63,20 +64,16 @@ pub fn verdict(route: RouteName, status: u16, body: Option<&[u8]>) -> Verdict {
     }
 }
 
-/// What a callback, or the answer to a GET, says of the charge of the call that made what it is about: its id and the
+/// Returns what a callback, or the answer to a GET, says of the charge of the call that made its record: the record's id and the
 /// outcome. None if it does not say.
 #[must_use]
-pub fn told(body: &[u8]) -> Option<(String, Outcome)> {
-    match object(body)? {
-        Told { state: State::Free, id: Some(id) } => Some((id, Outcome::NotBillable)),
-        Told { state: State::Done, id: Some(id) } => Some((id, Outcome::Billable)),
-        _ => None,
+pub fn told(answer: &Answer) -> Option<(&str, Outcome)> {
+    let id = answer.id()?;
+    match State::of(answer)? {
+        State::Free => Some((id, Outcome::NotBillable)),
+        State::Done => Some((id, Outcome::Billable)),
+        State::Pending | State::None => None,
     }
-}
-
-struct Told {
-    state: State,
-    id: Option<String>,
 }
 
 enum State {
@@ -90,41 +87,27 @@ enum State {
     None,
 }
 
-fn object(body: &[u8]) -> Option<Told> {
-    #[derive(serde::Deserialize)]
-    struct Object {
-        #[serde(default)]
-        id: Value,
-        #[serde(default)]
-        status: Value,
-        #[serde(default)]
-        failure_reason: Value,
+impl State {
+    /// Returns the state of a record; none if the answer is no record.
+    fn of(answer: &Answer) -> Option<Self> {
+        if !answer.is_record() {
+            return None;
+        }
+        let is_free = answer.failure() == Some(Failure::TemporaryNetworkError);
+        Some(match answer.status() {
+            Some(status) if status.is_pending() => Self::Pending,
+            Some(Status::Failed) if is_free => Self::Free,
+            Some(status) if status.is_final() => Self::Done,
+            Some(_) | None => Self::None,
+        })
     }
-    // Lists pass for objects with serde.
-    let object: Object = serde_json::from_slice(body.trim_ascii_start().strip_prefix(b"{").map(|_| body)?).ok()?;
-    let is = |value: &Value, words: &[&str]| {
-        value.as_str().is_some_and(|text| words.iter().any(|word| text.eq_ignore_ascii_case(word)))
-    };
-    let state = if is(&object.status, &["PENDING", "IN_PROGRESS", "WAITING_ON_BANK", "RECAPTURE_PENDING"]) {
-        State::Pending
-    } else if is(&object.status, &["FAILED"]) && is(&object.failure_reason, &["TEMPORARY_NETWORK_ERROR"]) {
-        State::Free
-    } else if is(&object.status, &["SUCCESS", "COMPLETED", "FAILED", "COMPLETED_REVIEW_REQUIRED"]) {
-        State::Done
-    } else {
-        State::None
-    };
-    let id = object.id.as_str().filter(|id| !id.is_empty() && id.len() <= LONGEST_ID).map(str::to_owned);
-    Some(Told { state, id })
 }
-
-/// Iluma's have 41 characters.
-const LONGEST_ID: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use Outcome::{Billable, NotBillable, Unknown};
+    use bytes::Bytes;
 
     #[test]
     fn the_table_of_what_is_charged() {
@@ -164,13 +147,17 @@ mod tests {
         ];
         for (route, status, body, outcome, id) in cases {
             let expected = Verdict { outcome, id: id.map(str::to_owned) };
-            assert_eq!(verdict(route, status, body), expected, "{route} {status} {body:?}");
+            let answer = body.map(|body| Answer::parse(&Bytes::copy_from_slice(body), None));
+            assert_eq!(verdict(route, status, answer.as_ref()), expected, "{route} {status} {body:?}");
         }
     }
 
     #[test]
     fn a_later_word_settles_what_is_done() {
-        let told = |body: &str| super::told(body.as_bytes());
+        let told = |body: &str| {
+            let answer = Answer::parse(&Bytes::copy_from_slice(body.as_bytes()), None);
+            super::told(&answer).map(|(id, outcome)| (id.to_owned(), outcome))
+        };
         let id = || "a".to_owned();
         assert_eq!(told(r#"{"id":"a","status":"COMPLETED","result":{}}"#), Some((id(), Billable)));
         assert_eq!(told(r#"{"id":"a","status":"FAILED","failure_reason":"X"}"#), Some((id(), Billable)));

@@ -8,6 +8,7 @@ use super::prefix::{REFERENCE, ReferencePrefix, ReferencePrefixes, json_seal};
 use crate::base::json::{Items, Members, span};
 use crate::base::json_template::{Absent, JsonTemplate, join};
 use crate::base::name::TenantName;
+use crate::iluma;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use std::fmt;
@@ -86,7 +87,31 @@ impl Record {
             (Some(_), Some(_)) => return None,
         };
         let reference = members.0.iter().find(|(name, _)| name == REFERENCE).map(|(_, value)| value.get());
-        let inner = reference.and_then(|json| json.strip_prefix('"')?.strip_suffix('"'));
+        let reference = reference.map(|reference| body.slice_ref(reference.as_bytes()));
+        Some(Self::assemble(body.slice_ref(text.as_bytes()), id, reference, spliced, seals))
+    }
+
+    /// Returns the record that an answer is, which was read before. None if it is no object, or has a member twice by which
+    /// records are told.
+    #[must_use]
+    pub fn of_answer(answer: &iluma::answer::Answer, seals: &ReferencePrefixes) -> Option<Self> {
+        if !answer.is_record() {
+            return None;
+        }
+        let spliced = answer.template(Absent::Insert)?;
+        let id = answer.id().map(str::to_owned);
+        Some(Self::assemble(answer.body().clone(), id, answer.reference().cloned(), spliced, seals))
+    }
+
+    fn assemble(
+        body: Bytes,
+        id: Option<String>,
+        reference: Option<Bytes>,
+        spliced: JsonTemplate,
+        seals: &ReferencePrefixes,
+    ) -> Self {
+        let text = reference.as_ref().and_then(|json| std::str::from_utf8(json).ok());
+        let inner = text.and_then(|json| json.strip_prefix('"')?.strip_suffix('"'));
         let sealed = inner.and_then(|inner| {
             let (name, at) = json_seal(inner.as_bytes())?;
             Some((seals.tenant(&name)?.clone(), &inner[at..]))
@@ -94,10 +119,9 @@ impl Record {
         let (sealed_by, reference) = match sealed {
             Some((tenant, "")) => (Some(tenant), None),
             Some((tenant, own)) => (Some(tenant), Some(join(&[b"\"", own.as_bytes(), b"\""]))),
-            None => (None, reference.filter(|json| *json != "null").map(|json| body.slice_ref(json.as_bytes()))),
+            None => (None, reference.filter(|json| *json != b"null"[..])),
         };
-        let body = body.slice_ref(text.as_bytes());
-        Some(Self { id, sealed_by, reference, body, spliced })
+        Self { id, sealed_by, reference, body, spliced }
     }
 
     /// Whose the record is, as this team sees it.

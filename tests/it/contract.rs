@@ -458,7 +458,7 @@ async fn read_rows_refuse_malformed_json_themselves() {
             assert_eq!(answer.status, 400, "{path} {body}");
             assert_eq!(answer.json()["error_code"], "API_VALIDATION_ERROR");
             assert!(answer.json()["message"].is_string());
-            assert_eq!(answer.json().as_object().expect("an object").len(), 2);
+            assert_eq!(answer.json().as_object().expect("an object").len(), 3, "error_code, message, errors");
             assert_ne!(answer.header("x-gateway-error"), "", "{path} {body}");
         }
     }

@@ -177,6 +177,7 @@ async fn an_error_of_the_gateways_says_how_to_go_on() {
     let rig = Rig::builder().extra("[help]\ncontact = \"#kyc on Slack\"\n").start().await;
     let unknown_key = ask("POST", rig.url(BANK)).key("nobody").json(QUESTION).send().await;
     unknown_key.is_rejection(401, "INVALID_API_KEY");
+    assert!(unknown_key.header("www-authenticate").starts_with("Basic "), "{:?}", unknown_key.headers);
     let forbidden = rig.ask("lending", "DELETE", "/v1/callback/urls").send().await;
     forbidden.is_rejection(403, "REQUEST_FORBIDDEN_ERROR");
     assert!(forbidden.text().contains("PATCH /v*/callback/urls"), "{}", forbidden.text());
@@ -185,7 +186,7 @@ async fn an_error_of_the_gateways_says_how_to_go_on() {
     }
     let absent = rig.ask("lending", "GET", "/_gateway/usages").send().await;
     absent.is_rejection(404, "DATA_NOT_FOUND");
-    assert!(absent.text().contains("GET /_gateway/usage,"), "{}", absent.text());
+    assert!(absent.text().contains("GET /_gateway/usage"), "{}", absent.text());
     assert!(!absent.text().contains("#kyc"), "{}", absent.text());
     let malformed = rig.ask("lending", "GET", "/v1/callbac%E2%84%AA/urls").send().await;
     malformed.is_rejection(400, "API_VALIDATION_ERROR");

@@ -24,7 +24,7 @@ const LOOK: &str = "/v1/identity/id_card_images/1";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 /// A row that is not kept.
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
-const FOUND: &str = r#"{"status":"COMPLETED","result":{"is_found":true}}"#;
+const FOUND: &str = r#"{"id":"1","status":"COMPLETED","result":{"is_found":true}}"#;
 
 /// What a configured 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -361,6 +361,10 @@ async fn a_truncated_answer_is_a_broken_connection_and_never_a_short_success() {
             let mut wire = Wire::connect(rig.app.server_address()).await;
             wire.send(format!("{}content-length: 0\r\n\r\n", rig.head("lending", method, path))).await;
             if let Some(whole) = wire.try_answer().await {
+                // JSON on a path that no row knows is read whole before it is passed on.
+                if path == "/v9/new" && whole.header("x-gateway-error") == "upstream_truncated" {
+                    continue;
+                }
                 panic!("{method} {path} of {start:?}: {} {:?} {:?}", whole.status, whole.headers, whole.text());
             }
         }
@@ -379,6 +383,10 @@ async fn a_truncated_answer_is_a_broken_stream_over_h2() {
             let request = Request::post(rig.url(path)).header("authorization", rig.basic("lending"));
             let response = sender.send_request(request.body(whole("{}")).expect("a request")).await;
             let Ok(response) = response else { continue };
+            if path == "/v9/new" && response.headers().contains_key("x-gateway-error") {
+                assert_eq!(response.status(), 504);
+                continue;
+            }
             assert_eq!(response.status(), 200);
             let body = response.into_body().collect().await;
             assert!(body.is_err(), "{path} of {start:?} ended well: {body:?}");
@@ -625,7 +633,7 @@ async fn upstreams_own_errors_pass_as_they_came() {
         response.header("x-own", "1").header("location", "/elsewhere").body(Full::new(Bytes::from(body))).expect("it")
     })
     .await;
-    let rig = before(&upstream, "").await;
+    let rig = before(&upstream, "forward_headers = [\"x-want\"]").await;
     for status in [302, 400, 401, 403, 404, 409, 418, 429, 500, 502, 503, 504, 599] {
         for path in [NAME, BANK] {
             let answer = rig.post("lending", path, QUESTION).header("x-want", status.to_string()).send().await;

@@ -273,7 +273,7 @@ impl RigBuilder {
         let mut text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n{}\n[callbacks]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\ntoken = {{ env = \"ADMIN\" }}\n{}\n\
-             [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{FORWARDED}\n{}\n\
+             [log]\n{}\n[upstream]\nbase_url = \"{base_url}\"\n{}\n{}\n\
              [state]\nroot_key = {{ env = \"ROOT\" }}\n\
              {}\n{}\n[cache]\n{}\n\
              [accounts.live]\napi_key = {{ env = \"ACCOUNT\" }}\n\
@@ -282,6 +282,7 @@ impl RigBuilder {
             section("callbacks"),
             section("admin"),
             section("log"),
+            if section("upstream").contains("forward_headers") { "" } else { FORWARDED },
             section("upstream"),
             if section("state").contains("encryption_keys") { "" } else { KEYS },
             section("state"),

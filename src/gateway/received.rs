@@ -1,0 +1,24 @@
+//! An answer of Iluma's that was read whole, and parsed once.
+
+use crate::iluma::answer::Answer;
+use crate::iluma::person::Persons;
+use crate::upstream::Collected;
+
+/// An answer that was read whole: head and body as they came, and what they say.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) collected: Collected,
+    pub(super) answer: Answer,
+}
+
+impl Received {
+    pub(super) fn new(collected: Collected, persons: &Persons) -> Self {
+        let answer = Answer::parse(&collected.body, Some(persons));
+        Self { collected, answer }
+    }
+
+    /// Returns true for a 2xx status.
+    pub(super) fn is_success(&self) -> bool {
+        self.collected.status.is_success()
+    }
+}

@@ -1,0 +1,445 @@
+//! Answers of Iluma, read once, at the edge.
+//!
+//! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]: nobody reads its
+//! body again. One definition of status words, of ids, and of the place of the reference. What stands twice in an object can't
+//! be told: parsers differ on which of the two counts.
+
+use super::person::{Persons, Tag};
+use super::record_id;
+use crate::base::json::{Items, Members};
+use crate::base::json_template::{Absent, JsonTemplate};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+
+/// A status word of Iluma's, in any letter case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Iluma has not begun.
+    Pending,
+    /// Iluma is at it.
+    InProgress,
+    /// The bank has not answered.
+    WaitingOnBank,
+    /// A capture is made anew.
+    RecapturePending,
+    /// It ended with a result (v1).
+    Success,
+    /// It ended with a result.
+    Completed,
+    /// It ended with a result that a person is to look at.
+    CompletedReviewRequired,
+    /// It ended without a result.
+    Failed,
+    /// A word that we don't know.
+    Other,
+    /// It is no text.
+    NotText,
+}
+
+/// Every status word, as Iluma spells it.
+const WORDS: [(&str, Status); 8] = [
+    ("PENDING", Status::Pending),
+    ("IN_PROGRESS", Status::InProgress),
+    ("WAITING_ON_BANK", Status::WaitingOnBank),
+    ("RECAPTURE_PENDING", Status::RecapturePending),
+    ("SUCCESS", Status::Success),
+    ("COMPLETED", Status::Completed),
+    ("COMPLETED_REVIEW_REQUIRED", Status::CompletedReviewRequired),
+    ("FAILED", Status::Failed),
+];
+
+impl Status {
+    fn of(value: &RawValue) -> Self {
+        let Ok(text) = serde_json::from_str::<String>(value.get()) else { return Self::NotText };
+        let known = WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+        known.map_or(Self::Other, |(_, status)| *status)
+    }
+
+    /// Returns true while the record has no result yet.
+    #[must_use]
+    pub const fn is_pending(self) -> bool {
+        match self {
+            Self::Pending | Self::InProgress | Self::WaitingOnBank | Self::RecapturePending => true,
+            Self::Success
+            | Self::Completed
+            | Self::CompletedReviewRequired
+            | Self::Failed
+            | Self::Other
+            | Self::NotText => false,
+        }
+    }
+
+    /// Returns true once the record has its last state.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Success | Self::Completed | Self::CompletedReviewRequired | Self::Failed => true,
+            Self::Pending
+            | Self::InProgress
+            | Self::WaitingOnBank
+            | Self::RecapturePending
+            | Self::Other
+            | Self::NotText => false,
+        }
+    }
+}
+
+/// The reason of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Iluma could not ask; it does not charge for that.
+    TemporaryNetworkError,
+    /// The bank has no such account: that is a result.
+    BankAccountNotFound,
+    /// Another reason.
+    Other,
+}
+
+/// An answer's word on whether something was found: as a boolean or as text (`iluma-field-notes.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// There is no member `result`.
+    NoResult,
+    /// `result.is_found` says yes.
+    Yes,
+    /// It says no.
+    No,
+    /// There is a result, and it does not say.
+    Unclear,
+}
+
+/// One answer, read once.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    body: Bytes,
+    shape: Shape,
+    persons: BTreeSet<Tag>,
+}
+
+#[derive(Debug, Clone)]
+enum Shape {
+    /// Not JSON, or not in UTF-8.
+    NotJson,
+    /// JSON, and no object; true for a list.
+    Json(bool),
+    Object(Box<Object>),
+}
+
+/// The members of an object that mean something to the gateway.
+#[derive(Debug, Clone)]
+struct Object {
+    id: Option<String>,
+    status: Option<Status>,
+    failure: Option<Failure>,
+    found: Found,
+    /// `results`: whether the list is empty.
+    results: Option<bool>,
+    /// `error_code` says that the rate limit is exceeded.
+    is_rate_limited: bool,
+    /// The value of `reference_id`, as JSON text.
+    reference: Option<Bytes>,
+    /// The object with a place for a reference, where it can have one; none if it names its reference twice.
+    template: Option<JsonTemplate>,
+    has_reference: bool,
+    /// Some member stands twice.
+    is_ambiguous: bool,
+    /// `id`, `status` or `failure_reason` stands twice.
+    is_unclear: bool,
+}
+
+impl Answer {
+    /// Reads a body. With `persons`, everybody whom it names gets a tag.
+    #[must_use]
+    pub fn parse(body: &Bytes, persons: Option<&Persons>) -> Self {
+        #[cfg(test)]
+        PARSED.with(|count| count.set(count.get() + 1));
+        let Ok(text) = std::str::from_utf8(body) else { return Self::opaque(body) };
+        let shape = match text.trim_ascii_start().as_bytes().first() {
+            Some(b'{') => match serde_json::from_str::<Members<'_>>(text) {
+                Ok(members) => Shape::Object(Box::new(Object::of(body, text, &members))),
+                Err(_) => Shape::NotJson,
+            },
+            first => match serde_json::from_str::<&RawValue>(text) {
+                Ok(_) => Shape::Json(first == Some(&b'[')),
+                Err(_) => Shape::NotJson,
+            },
+        };
+        let persons = match &shape {
+            Shape::NotJson => BTreeSet::new(),
+            Shape::Json(_) | Shape::Object(_) => persons.map_or_else(BTreeSet::new, |persons| persons.in_json(body)),
+        };
+        Self { body: body.clone(), shape, persons }
+    }
+
+    fn opaque(body: &Bytes) -> Self {
+        Self { body: body.clone(), shape: Shape::NotJson, persons: BTreeSet::new() }
+    }
+
+    fn object(&self) -> Option<&Object> {
+        match &self.shape {
+            Shape::Object(object) => Some(object),
+            Shape::NotJson | Shape::Json(_) => None,
+        }
+    }
+
+    /// Returns the object if its id and its state can be told.
+    fn clear(&self) -> Option<&Object> {
+        self.object().filter(|object| !object.is_unclear)
+    }
+
+    /// Returns the object if no member stands twice.
+    fn unambiguous(&self) -> Option<&Object> {
+        self.object().filter(|object| !object.is_ambiguous)
+    }
+
+    /// Returns the body as Iluma sent it.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Returns the persons that it names.
+    #[must_use]
+    pub const fn persons(&self) -> &BTreeSet<Tag> {
+        &self.persons
+    }
+
+    /// Returns true for a JSON object whose id and state can be told.
+    #[must_use]
+    pub fn is_record(&self) -> bool {
+        self.clear().is_some()
+    }
+
+    /// Returns true for a JSON object in which no member stands twice.
+    #[must_use]
+    pub fn is_unambiguous(&self) -> bool {
+        self.unambiguous().is_some()
+    }
+
+    /// Returns true for a JSON list or object.
+    #[must_use]
+    pub const fn is_list_or_object(&self) -> bool {
+        match self.shape {
+            Shape::Object(_) | Shape::Json(true) => true,
+            Shape::NotJson | Shape::Json(false) => false,
+        }
+    }
+
+    /// Returns Iluma's id.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.clear()?.id.as_deref()
+    }
+
+    /// Returns the status, if the answer has one.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        self.clear()?.status
+    }
+
+    /// Returns the reason of a failure, if the answer has one.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.clear()?.failure
+    }
+
+    /// Returns the answer's word on whether something was found; none if it is no clear object.
+    #[must_use]
+    pub fn found(&self) -> Option<Found> {
+        Some(self.unambiguous()?.found)
+    }
+
+    /// Returns true if the answer has a list `results` that is empty, false if that has items, none if there is no such list.
+    #[must_use]
+    pub fn has_no_results(&self) -> Option<bool> {
+        self.unambiguous()?.results
+    }
+
+    /// Returns true for an error that says that the rate limit is exceeded: KTP's has a status that has no header for it.
+    #[must_use]
+    pub fn is_rate_limited(&self) -> bool {
+        self.object().is_some_and(|object| object.is_rate_limited)
+    }
+
+    /// Returns true for a JSON object.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.object().is_some()
+    }
+
+    /// Returns the answer's reference as JSON text.
+    #[must_use]
+    pub fn reference(&self) -> Option<&Bytes> {
+        self.object()?.reference.as_ref()
+    }
+
+    /// Returns the body with a place for any caller's reference. What is JSON and no object stays whole, whoever asks. None if it
+    /// is not JSON, or names the reference twice.
+    #[must_use]
+    pub fn template(&self, absent: Absent) -> Option<JsonTemplate> {
+        match &self.shape {
+            Shape::NotJson => None,
+            Shape::Json(_) => Some(JsonTemplate::whole(&self.body)),
+            Shape::Object(object) => match (object.has_reference, absent) {
+                (true, _) | (false, Absent::Insert) => object.template.clone(),
+                (false, Absent::Leave) => Some(JsonTemplate::whole(&self.body)),
+            },
+        }
+    }
+}
+
+impl Object {
+    fn of(body: &Bytes, text: &str, members: &Members<'_>) -> Self {
+        let value = |wanted: &str| members.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+        let is_twice = |wanted: &str| members.0.iter().filter(|(name, _)| name == wanted).nth(1).is_some();
+        let reference = value("reference_id").map(|value| body.slice_ref(value.get().as_bytes()));
+        Self {
+            id: value("id").and_then(id),
+            status: value("status").map(Status::of),
+            failure: value("failure_reason").map(failure),
+            found: value("result").map_or(Found::NoResult, found),
+            results: value("results")
+                .and_then(|value| serde_json::from_str::<Items<'_>>(value.get()).ok())
+                .map(|Items(items)| items.is_empty()),
+            is_rate_limited: value("error_code").is_some_and(|value| value.get() == r#""RATE_LIMIT_EXCEEDED""#),
+            has_reference: reference.is_some(),
+            reference,
+            template: JsonTemplate::around(text, members, Absent::Insert),
+            is_ambiguous: has_duplicates(members),
+            is_unclear: ["id", "status", "failure_reason"].into_iter().any(is_twice),
+        }
+    }
+}
+
+fn has_duplicates(members: &Members<'_>) -> bool {
+    let mut names: Vec<&str> = members.0.iter().map(|(name, _)| name.as_ref()).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Returns an id in its normal form: a text, or the digits of a number.
+fn id(value: &RawValue) -> Option<String> {
+    let text = match value.get().as_bytes().first() {
+        Some(b'"') => serde_json::from_str(value.get()).ok()?,
+        Some(b'-' | b'0'..=b'9') => value.get().to_owned(),
+        _ => return None,
+    };
+    record_id::normal(&text)?;
+    Some(text)
+}
+
+fn failure(value: &RawValue) -> Failure {
+    let text: String = serde_json::from_str(value.get()).unwrap_or_default();
+    match text {
+        text if text.eq_ignore_ascii_case("TEMPORARY_NETWORK_ERROR") => Failure::TemporaryNetworkError,
+        text if text.eq_ignore_ascii_case("BANK_ACCOUNT_NOT_FOUND_ERROR") => Failure::BankAccountNotFound,
+        _ => Failure::Other,
+    }
+}
+
+fn found(result: &RawValue) -> Found {
+    let Ok(members) = serde_json::from_str::<Members<'_>>(result.get()) else { return Found::Unclear };
+    if has_duplicates(&members) {
+        return Found::Unclear;
+    }
+    let mut words =
+        members.0.iter().filter(|(name, _)| name == "is_found").map(|(_, value)| value.get().trim_matches('"'));
+    match words.next() {
+        Some(word) if word.eq_ignore_ascii_case("true") => Found::Yes,
+        Some(word) if word.eq_ignore_ascii_case("false") => Found::No,
+        Some(_) | None => Found::Unclear,
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Answers that were parsed on this thread.
+    pub static PARSED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Answer {
+        Answer::parse(&Bytes::copy_from_slice(text.as_bytes()), None)
+    }
+
+    #[test]
+    fn status_words_are_known_in_any_case() {
+        for (word, status) in WORDS {
+            for text in [word.to_owned(), word.to_lowercase()] {
+                assert_eq!(parse(&format!(r#"{{"status":"{text}"}}"#)).status(), Some(status), "{text}");
+            }
+            assert!(!(status.is_pending() && status.is_final()), "{word}");
+            assert!(status.is_pending() || status.is_final(), "{word}");
+        }
+        for (text, status) in [
+            (r#"{"status":"ARCHIVED"}"#, Some(Status::Other)),
+            (r#"{"status":1}"#, Some(Status::NotText)),
+            ("{}", None),
+            (r#"["status"]"#, None),
+            (r#"{"status":"PENDING","status":"COMPLETED"}"#, None),
+        ] {
+            assert_eq!(parse(text).status(), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_one_normal_form() {
+        let long = "x".repeat(record_id::LONGEST_ID + 1);
+        for (text, id) in [
+            (r#"{"id":"a\u0062"}"#.to_owned(), Some("ab")),
+            (r#"{"id":12}"#.to_owned(), Some("12")),
+            (r#"{"id":""}"#.to_owned(), None),
+            (r#"{"id":null}"#.to_owned(), None),
+            (r#"{"id":{"id":"a"}}"#.to_owned(), None),
+            (r#"{"id":"a","id":"b"}"#.to_owned(), None),
+            (format!(r#"{{"id":"{long}"}}"#), None),
+        ] {
+            assert_eq!(parse(&text).id(), id, "{text}");
+        }
+    }
+
+    #[test]
+    fn found_is_a_boolean_or_a_text() {
+        for (text, expected) in [
+            ("{}", Some(Found::NoResult)),
+            (r#"{"result":{"is_found":true}}"#, Some(Found::Yes)),
+            (r#"{"result":{"is_found":"False"}}"#, Some(Found::No)),
+            (r#"{"result":{"is_found":true,"is_found":false}}"#, Some(Found::Unclear)),
+            (r#"{"result":[]}"#, Some(Found::Unclear)),
+            ("[]", None),
+        ] {
+            assert_eq!(parse(text).found(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_as_one_that_was_split() {
+        for body in [
+            r#"{"a":1,"reference_id":"x","b":2}"#,
+            r#"{"a":1}"#,
+            "{}",
+            "[1]",
+            "",
+            "{",
+            r#"{"reference_id":"a","reference_id":"b"}"#,
+        ] {
+            for absent in [Absent::Insert, Absent::Leave] {
+                let split = JsonTemplate::split(&Bytes::from(body), absent);
+                assert_eq!(parse(body).template(absent), split, "{body} {absent:?}");
+            }
+        }
+        assert_eq!(parse(r#"{"reference_id": "x" }"#).reference().map(|text| &text[..]), Some(&br#""x""#[..]));
+    }
+
+    #[test]
+    fn persons_are_those_of_the_body() {
+        let persons = Persons::new(&[4; 32]);
+        let body = Bytes::from_static(br#"{"result":{"account_holder_name":"CONTOH DEMO"}}"#);
+        assert_eq!(*Answer::parse(&body, Some(&persons)).persons(), persons.in_json(&body));
+        assert!(Answer::parse(&Bytes::from_static(b"<html>"), Some(&persons)).persons().is_empty());
+    }
+}
