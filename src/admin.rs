@@ -11,7 +11,7 @@ mod usage;
 pub use orders::Orders;
 
 use crate::base::request_id;
-use crate::config::Settings;
+use crate::config::{Settings, TenantLimits};
 use crate::iluma::route_name::RouteName;
 use crate::ledger::Ledger;
 use crate::telemetry::metrics::Metrics;
@@ -60,13 +60,8 @@ struct Tenant {
     name: String,
     account: String,
     keys: usize,
-    requests_per_second: Option<u32>,
-    burst: Option<u32>,
-    max_in_flight: Option<usize>,
-    weight: u32,
-    upstream_calls_per_day: Option<u64>,
-    upstream_calls_per_month: Option<u64>,
-    quota_mode: &'static str,
+    #[serde(flatten)]
+    limits: TenantLimits,
     routes: Vec<&'static str>,
     share_cache: bool,
 }
@@ -77,13 +72,7 @@ impl AdminConfig {
             name: name.to_string(),
             account: tenant.account.to_string(),
             keys: tenant.key_sha256.len(),
-            requests_per_second: tenant.requests_per_second,
-            burst: tenant.burst,
-            max_in_flight: tenant.max_in_flight,
-            weight: tenant.weight,
-            upstream_calls_per_day: tenant.upstream_calls_per_day,
-            upstream_calls_per_month: tenant.upstream_calls_per_month,
-            quota_mode: tenant.quota_mode.as_str(),
+            limits: tenant.limits.clone(),
             routes: tenant.routes.iter().copied().map(RouteName::as_str).collect(),
             share_cache: tenant.share_cache,
         });

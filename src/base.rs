@@ -13,4 +13,5 @@ pub mod lazy_sleep;
 pub mod name;
 pub mod request_id;
 pub mod retry_after;
+pub mod saved;
 pub mod tasks;

@@ -5,6 +5,7 @@
 //! hash stands in it twice.
 
 mod describe;
+mod limits;
 mod load;
 mod raw;
 mod routes;
@@ -13,6 +14,7 @@ mod tls;
 pub mod watch;
 
 pub use describe::Description;
+pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use raw::{Fault, Faults};
 
 use crate::base::byte_size::ByteSize;
@@ -227,29 +229,6 @@ pub struct Quotas {
     pub calendar: Calendar,
 }
 
-/// What happens to a call beyond a team's quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuotaMode {
-    /// It is refused.
-    Enforce,
-    /// It is counted as one that would have been refused, and made.
-    Shadow,
-}
-
-impl QuotaMode {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
-
-    /// As the configuration names it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Shadow => "shadow",
-        }
-    }
-}
-
 /// An Iluma account.
 #[derive(Debug)]
 pub struct Account {
@@ -272,20 +251,8 @@ pub struct Tenant {
     pub account: AccountName,
     /// SHA-256 of each of its keys.
     pub key_sha256: Vec<[u8; 32]>,
-    /// Sustained rate of requests; none is no limit.
-    pub requests_per_second: Option<u32>,
-    /// Requests that may come at once; at least one where a rate is set.
-    pub burst: Option<u32>,
-    /// Requests handled at once.
-    pub max_in_flight: Option<usize>,
-    /// Its part of the account's rate.
-    pub weight: u32,
-    /// Upstream calls a day.
-    pub upstream_calls_per_day: Option<u64>,
-    /// Upstream calls a month.
-    pub upstream_calls_per_month: Option<u64>,
-    /// What happens beyond those.
-    pub quota_mode: QuotaMode,
+    /// Rates, places, weight and quotas.
+    pub limits: TenantLimits,
     /// Rows it may use, included and always allowed ones among them.
     pub routes: BTreeSet<RouteName>,
     /// Whether its cache entries serve other teams of the account, and theirs serve it.

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError};
 use crate::base::keyring::Pseudonymizer;
 use crate::base::name::{AccountName, TenantName};
+use crate::base::saved::Saved;
 use crate::config::Settings;
 use crate::iluma::route_name::RouteName;
 use crate::redis::client::RedisClient;
@@ -216,24 +217,12 @@ impl Why {
     }
 }
 
-/// What spared a request its upstream call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Saved {
-    /// A stored answer.
-    Hit,
-    /// Another's call under way.
-    Collapsed,
-    /// Another's call that is pending.
-    Shared,
-}
-
 /// What is counted of one team in memory, by route.
 #[derive(Debug)]
 pub struct Tally {
     requests: [AtomicU64; ROUTES],
     calls: [AtomicU64; ROUTES],
-    saved: [[AtomicU64; ROUTES]; 3],
+    saved: [[AtomicU64; ROUTES]; Saved::ALL.len()],
 }
 
 impl Tally {

@@ -17,7 +17,7 @@ use crate::base::calendar::Calendar;
 use crate::base::clock::Clock;
 use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
-use crate::config::{self, Settings};
+use crate::config::{self, Limit, Settings};
 use crate::redis::client::Budget;
 use fair_queue::{FairQueue, Turn};
 use local::{InFlight, InFlightSlot, Rate};
@@ -29,41 +29,12 @@ use std::time::Duration;
 /// Requests without a key at once. They have places of their own, so that nobody without a key can take a team's.
 const MOST_ANONYMOUS: usize = 64;
 
-/// A limit, by the name that metrics and the `RateLimit` headers use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Requests a second, with a burst.
-    Requests,
-    /// Requests handled at once.
-    InFlight,
-    /// What the account may send to upstream, a second.
-    Account,
-    /// Upstream calls a day.
-    QuotaDay,
-    /// Upstream calls a month.
-    QuotaMonth,
-}
-
-impl Limit {
-    /// The name in metrics and headers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::InFlight => "in_flight",
-            Self::Account => "account",
-            Self::QuotaDay => "quota_day",
-            Self::QuotaMonth => "quota_month",
-        }
-    }
-
-    const fn what_is_exceeded(self) -> &'static str {
-        match self {
-            Self::Requests | Self::InFlight => "the rate limit of this API key is exceeded, try again later",
-            Self::Account => "too many calls to Iluma are waiting for their turn, try again later: nothing was sent",
-            Self::QuotaDay => "this team's upstream calls of the day are used up: nothing was sent",
-            Self::QuotaMonth => "this team's upstream calls of the month are used up: nothing was sent",
-        }
+const fn what_is_exceeded(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Requests | Limit::InFlight => "the rate limit of this API key is exceeded, try again later",
+        Limit::Account => "too many calls to Iluma are waiting for their turn, try again later: nothing was sent",
+        Limit::QuotaDay => "this team's upstream calls of the day are used up: nothing was sent",
+        Limit::QuotaMonth => "this team's upstream calls of the month are used up: nothing was sent",
     }
 }
 
@@ -71,7 +42,7 @@ impl Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A limit of the tenant, or of the account that it shares. A 429.
-    #[error("{}", limit.what_is_exceeded())]
+    #[error("{}", what_is_exceeded(*limit))]
     Exceeded {
         /// Which one.
         limit: Limit,
@@ -205,8 +176,8 @@ impl Limits {
         let today = calendar.day(clock.wall());
         let mut counters = previous.map(|limits| limits.counters.clone()).unwrap_or_default();
         let spenders = settings.tenants.iter().map(|(name, tenant)| Spender {
-            weight: tenant.weight,
-            quota: Quota::new(tenant),
+            weight: tenant.limits.weight,
+            quota: Quota::new(&tenant.limits),
             counter: Arc::clone(
                 counters.entry(name.clone()).or_insert_with(|| Counter::new(Spent::nothing(today), version(clock))),
             ),
@@ -380,14 +351,13 @@ fn version(clock: &Clock) -> u64 {
 
 impl TenantLimits {
     fn new(tenant: &config::Tenant, clock: &Clock) -> Self {
-        let rate = tenant.requests_per_second.and_then(|rate| Rate::new(rate, tenant.burst.unwrap_or(rate), clock));
-        Self { rate, in_flight: InFlight::new(tenant.max_in_flight) }
+        let rate = tenant.limits.rate().and_then(|(rate, burst)| Rate::new(rate, burst, clock));
+        Self { rate, in_flight: InFlight::new(Some(tenant.limits.max_in_flight)) }
     }
 
     /// Whether these are the limits that the configuration asks for.
     fn fit(&self, tenant: &config::Tenant) -> bool {
-        let asked = tenant.requests_per_second.map(|rate| (rate, tenant.burst.unwrap_or(rate)));
-        self.rate.as_ref().map(Rate::shape) == asked
-            && self.in_flight.most() == tenant.max_in_flight.and_then(|n| u64::try_from(n).ok())
+        self.rate.as_ref().map(Rate::shape) == tenant.limits.rate()
+            && self.in_flight.most() == u64::try_from(tenant.limits.max_in_flight).ok()
     }
 }

@@ -4,8 +4,9 @@
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
 use crate::callback::{SettingError, UrlError};
+use crate::config::Limit;
 use crate::iluma::routes::{PathError, documented};
-use crate::limit::{Limit, Refusal};
+use crate::limit::Refusal;
 use crate::reference::BodyError;
 use crate::tenant::Unauthenticated;
 use crate::upstream::{AnswerBody, AnswerError, CallError};

@@ -8,6 +8,8 @@ pub mod logs;
 pub mod metrics;
 pub mod redact;
 
+use crate::base::saved::Saved;
+
 /// What the cache did for a request, as logs and metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -59,6 +61,17 @@ impl CacheOutcome {
             Self::Stale => "stale",
             Self::Bypass => "bypass",
             Self::Request => "request",
+        }
+    }
+
+    /// Returns what spared the request an upstream call, if anything did.
+    #[must_use]
+    pub const fn saved(self) -> Option<Saved> {
+        match self {
+            Self::Hit | Self::Stale => Some(Saved::Hit),
+            Self::Collapsed => Some(Saved::Collapsed),
+            Self::Shared => Some(Saved::Shared),
+            Self::None | Self::Miss | Self::Stored | Self::Bypass | Self::Request => None,
         }
     }
 }

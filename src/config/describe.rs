@@ -152,13 +152,8 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
         quoted(format!("{digits}…"))
     });
     writeln!(f, "key_sha256 = {}", list(hashes))?;
-    optional(f, "requests_per_second", tenant.requests_per_second)?;
-    optional(f, "burst", tenant.burst)?;
-    optional(f, "max_in_flight", tenant.max_in_flight)?;
-    writeln!(f, "weight = {}", tenant.weight)?;
-    optional(f, "upstream_calls_per_day", tenant.upstream_calls_per_day)?;
-    optional(f, "upstream_calls_per_month", tenant.upstream_calls_per_month)?;
-    writeln!(f, "quota_mode = {}", quoted(tenant.quota_mode.as_str()))?;
+    // TOML has no null: a limit that is not set is left out.
+    f.write_str(&toml::to_string(&tenant.limits).map_err(|_| fmt::Error)?)?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
     writeln!(f, "owns_unsealed = {}", tenant.owns_unsealed)?;

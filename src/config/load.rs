@@ -113,7 +113,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let quotas = quotas(&root.section("quotas"));
     let prices = prices(&root.section("prices"));
     let (account_names, accounts) = teams::accounts(&root.section("accounts"));
-    let tenants = teams::tenants(&root.section("tenants"), &account_names);
+    let tenants = teams::tenants(&root.section("tenants"), &account_names, server.as_ref());
     let routes = root.maybe("routes", routes::custom).unwrap_or_default();
     let (server, callbacks, admin) = (server?, callbacks?, admin?);
     distinct_listeners(
@@ -544,8 +544,9 @@ mod tests {
         assert_eq!(account.max_wait, Duration::from_secs(2));
         assert!(account.seal_references && account.requests_per_second.is_none());
         let tenant = &settings.tenants[&"lending".parse().unwrap()];
-        assert_eq!((tenant.weight, tenant.share_cache, tenant.owns_unsealed), (1, true, false));
-        assert_eq!((tenant.requests_per_second, tenant.burst), (Some(20), Some(20)));
+        assert_eq!((tenant.limits.weight, tenant.share_cache, tenant.owns_unsealed), (1, true, false));
+        assert_eq!(tenant.limits.rate(), Some((20, 20)));
+        assert_eq!(tenant.limits.max_in_flight, 2048, "half of all places");
         assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
     }

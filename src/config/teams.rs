@@ -3,8 +3,9 @@
 //! Invariants: a tenant's account exists; no key hash stands twice, whoever has it; at most one tenant of an account
 //! owns unsealed records; a callback URL's host is one of the tenant's hosts.
 
+use super::limits::{QuotaMode, TenantLimits};
 use super::raw::{self, Entry, Section, UrlParts};
-use super::{Account, QuotaMode, Tenant, routes};
+use super::{Account, Server, Tenant, routes};
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use base64::Engine as _;
@@ -58,16 +59,22 @@ fn account(account: &Section<'_>) -> Option<Account> {
     })
 }
 
-pub(super) fn tenants(tenants: &Section<'_>, accounts: &BTreeSet<AccountName>) -> BTreeMap<TenantName, Tenant> {
+/// Reads the tenants. `server` is none if it has a fault, which is reported already.
+pub(super) fn tenants(
+    tenants: &Section<'_>,
+    accounts: &BTreeSet<AccountName>,
+    server: Option<&Server>,
+) -> BTreeMap<TenantName, Tenant> {
     let members = tenants.members();
     if members.len() > MAX_TENANTS {
         tenants.fault(format!("there must be at most {MAX_TENANTS} tenants"));
     }
     let mut read = BTreeMap::new();
     let mut seen = Seen::default();
+    let in_flight = TenantLimits::default_in_flight(server.map_or(1, |server| server.max_in_flight));
     for (name, section) in members {
         let name = named::<TenantName>(&name, &section);
-        if let (Some(name), Some(tenant)) = (name, tenant(&section, accounts, &mut seen)) {
+        if let (Some(name), Some(tenant)) = (name, tenant(&section, accounts, &mut seen, in_flight)) {
             read.insert(name, tenant);
         }
     }
@@ -81,24 +88,17 @@ struct Seen {
     owners: BTreeMap<AccountName, String>,
 }
 
-fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut Seen) -> Option<Tenant> {
+fn tenant(
+    tenant: &Section<'_>,
+    accounts: &BTreeSet<AccountName>,
+    seen: &mut Seen,
+    default_in_flight: usize,
+) -> Option<Tenant> {
     let account = tenant.must("account", "missing; give the name of an account", |name| known_account(name, accounts));
     let missing = "missing; give a list of SHA-256 hashes (iluma-gateway keygen makes a key and its hash)";
     let key_sha256 =
         tenant.must("key_sha256", missing, |list| list.each(1..=MAX_KEYS, |hash| key_hash(hash, &mut seen.hashes)));
-    let requests_per_second = tenant.maybe("requests_per_second", Entry::count);
-    let burst = tenant.maybe("burst", |burst| {
-        if tenant.entry("requests_per_second").is_none() {
-            burst.fault("is of use only with requests_per_second; give that too, or leave this out");
-        }
-        burst.count()
-    });
-    let max_in_flight = tenant.maybe("max_in_flight", Entry::count);
-    let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
-    let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
-    let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
-    let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
-    let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
+    let limits = limits(tenant, default_in_flight);
     let routes = match tenant.entry("routes") {
         Some(list) => routes::allowed(&list),
         None => Some(routes::all_but_forbidden()),
@@ -127,14 +127,7 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
     Some(Tenant {
         account: account?,
         key_sha256: key_sha256?,
-        requests_per_second,
-        // As much as a second allows, if nothing is said.
-        burst: burst.or(requests_per_second),
-        max_in_flight: max_in_flight.map(|count| count as usize),
-        weight: weight?,
-        upstream_calls_per_day,
-        upstream_calls_per_month,
-        quota_mode: quota_mode?,
+        limits: limits?,
         routes: routes?,
         share_cache: share_cache?,
         owns_unsealed: owns_unsealed?,
@@ -142,6 +135,32 @@ fn tenant(tenant: &Section<'_>, accounts: &BTreeSet<AccountName>, seen: &mut See
         callback_urls: urls,
         callback_token,
         webhook_secrets: webhook_secrets.unwrap_or_default(),
+    })
+}
+
+fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits> {
+    let requests_per_second = tenant.maybe("requests_per_second", Entry::count);
+    let burst = tenant.maybe("burst", |burst| {
+        if tenant.entry("requests_per_second").is_none() {
+            burst.fault("is of use only with requests_per_second; give that too, or leave this out");
+        }
+        burst.count()
+    });
+    let max_in_flight = tenant.maybe("max_in_flight", Entry::count);
+    let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
+    let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
+    let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
+    let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
+    let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
+    Some(TenantLimits {
+        requests_per_second,
+        // Without a burst of its own a rate allows a second's worth at once.
+        burst: burst.or(requests_per_second),
+        max_in_flight: max_in_flight.map_or(default_in_flight, |count| count as usize),
+        weight: weight?,
+        upstream_calls_per_day,
+        upstream_calls_per_month,
+        quota_mode: quota_mode?,
     })
 }
 

@@ -2,12 +2,12 @@
 
 use super::fetch_result::FetchResult;
 use super::request_log::RequestLog;
+use crate::base::saved::Saved;
 use crate::cache::{Hit, Report};
 use crate::iluma::route_name::RouteName;
 use crate::reference::{self, PrefixStripper};
 use crate::reply::{self, Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
-use crate::telemetry::metrics::Saved;
 use crate::upstream::{self, AnswerBody, CallError, Collected, Credential};
 use bytes::Bytes;
 use http::header::{self, ACCEPT_ENCODING, AGE, CONTENT_LENGTH, CONTENT_TYPE};

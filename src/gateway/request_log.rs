@@ -7,14 +7,14 @@ use super::observer::{Booked, ResponseObserver};
 use crate::base::name::TenantName;
 use crate::base::request_id;
 use crate::iluma::route_name::RouteName;
-use crate::ledger::{Saved, Tally};
-use crate::limit::{self, Permit, Refusal};
+use crate::ledger::Tally;
+use crate::limit::{Permit, Refusal};
 use crate::redis::client::Budget;
 use crate::reference;
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
-use crate::telemetry::metrics::{self, Counted, Metrics, TenantMetrics};
+use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
 use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -139,13 +139,7 @@ impl RequestLog {
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
         if let Rejection::Refused(Refusal::Exceeded { limit, .. }) = rejection {
-            self.metrics.limited(match limit {
-                limit::Limit::Requests => metrics::Limit::Requests,
-                limit::Limit::InFlight => metrics::Limit::InFlight,
-                limit::Limit::Account => metrics::Limit::Account,
-                limit::Limit::QuotaDay => metrics::Limit::QuotaDay,
-                limit::Limit::QuotaMonth => metrics::Limit::QuotaMonth,
-            });
+            self.metrics.limited(*limit);
         }
     }
 
@@ -204,15 +198,7 @@ impl Drop for RequestLog {
         let duration = self.telemetry.clock.now().saturating_duration_since(self.started);
         self.metrics.request(self.route, status, self.cache);
         if let Some(tally) = &self.tally {
-            tally.request(
-                self.route,
-                match self.cache {
-                    CacheOutcome::Hit | CacheOutcome::Stale => Some(Saved::Hit),
-                    CacheOutcome::Collapsed => Some(Saved::Collapsed),
-                    CacheOutcome::Shared => Some(Saved::Shared),
-                    _ => None,
-                },
-            );
+            tally.request(self.route, self.cache.saved());
         }
         self.telemetry.metrics.request_took(self.route, self.cache, duration);
         self.telemetry.access.write(&logs::Record {

@@ -3,11 +3,10 @@
 //! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
 //! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
 
-use super::Limit;
 use super::shared::{self, Mine, Nodes, Others};
 use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
-use crate::config::{self, QuotaMode};
+use crate::config::{Limit, QuotaMode, TenantLimits};
 use crate::redis::client::Budget;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -69,11 +68,11 @@ pub(super) struct Reservation {
 }
 
 impl Quota {
-    pub(super) fn new(tenant: &config::Tenant) -> Self {
+    pub(super) fn new(limits: &TenantLimits) -> Self {
         Self {
-            per_day: tenant.upstream_calls_per_day,
-            per_month: tenant.upstream_calls_per_month,
-            mode: tenant.quota_mode,
+            per_day: limits.upstream_calls_per_day,
+            per_month: limits.upstream_calls_per_month,
+            mode: limits.quota_mode,
         }
     }
 

@@ -14,6 +14,8 @@ use prometheus::{
 };
 
 use crate::base::name::{AccountName, TenantName};
+use crate::base::saved::Saved;
+use crate::config::Limit;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
@@ -91,38 +93,6 @@ fn label(place: usize) -> &'static str {
         None => CLASSES.get(place - STATUSES.len()).copied().unwrap_or("error"),
     }
 }
-
-/// What spared an upstream call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Saved {
-    /// A stored answer.
-    Hit,
-    /// An identical request in flight.
-    Collapsed,
-    /// An identical request that is pending upstream.
-    Shared,
-}
-
-const SAVED: [&str; 3] = ["hit", "collapsed", "shared"];
-
-/// The limit that refused a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Limit {
-    /// Requests a second.
-    Requests,
-    /// Requests in flight.
-    InFlight,
-    /// What the account may send to Iluma.
-    Account,
-    /// Upstream calls a day.
-    QuotaDay,
-    /// Upstream calls a month.
-    QuotaMonth,
-}
-
-const LIMITS: [&str; 5] = ["requests", "in_flight", "account", "quota_day", "quota_month"];
 
 /// What a quota is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,8 +347,8 @@ impl Metrics {
         let tenant = name.map_or("none", TenantName::as_str).to_owned();
         Arc::new(TenantMetrics {
             requests: cells(ROUTES),
-            saved: cells(ROUTES * SAVED.len()),
-            limited: LIMITS.map(|limit| self.shared.limited.with_label_values(&[&tenant, limit])),
+            saved: cells(ROUTES * Saved::ALL.len()),
+            limited: Limit::ALL.map(|limit| self.shared.limited.with_label_values(&[tenant.as_str(), limit.as_str()])),
             quotas: Default::default(),
             metrics: self.clone(),
             tenant,
@@ -512,7 +482,7 @@ pub struct TenantMetrics {
     requests: Cells<Cells<IntCounter>>,
     /// By route and what saved it.
     saved: Cells<IntCounter>,
-    limited: [IntCounter; 5],
+    limited: [IntCounter; Limit::ALL.len()],
     /// By period.
     quotas: [OnceLock<QuotaGauges>; 2],
 }
@@ -538,9 +508,9 @@ impl TenantMetrics {
 
     /// A request needed no call to Iluma.
     pub fn saved(&self, route: RouteName, how: Saved) {
-        self.saved[route as usize * SAVED.len() + how as usize]
+        self.saved[route as usize * Saved::ALL.len() + how as usize]
             .get_or_init(|| {
-                let labels = [self.tenant.as_str(), route.as_str(), SAVED[how as usize]];
+                let labels = [self.tenant.as_str(), route.as_str(), how.as_str()];
                 self.metrics.shared.saved.with_label_values(&labels)
             })
             .inc();

@@ -173,6 +173,24 @@ async fn the_gateway_has_only_so_many_requests_in_flight() {
 }
 
 #[tokio::test]
+async fn a_team_without_a_bound_of_its_own_holds_at_most_half_of_all_places() {
+    let held = Held::start().await;
+    let rig = Rig::builder().upstream(held.url()).section("server", "max_in_flight = 4").start().await;
+    let mut first = vec![waiting(&rig, "lending", NAME), waiting(&rig, "lending", NAME)];
+    held.holds(2).await;
+    let refused = rig.post("lending", NAME, "{}").send().await;
+    is_limited(&refused);
+    assert_eq!(refused.header("x-gateway-error"), "too_many_in_flight");
+    first.push(waiting(&rig, "payments", NAME));
+    held.holds(3).await;
+    held.release(100);
+    for one in first {
+        assert_eq!(one.await.expect("an answer").status, 200);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_for_want_of_a_place_is_not_charged_to_the_rate() {
     for (settings, refused_with) in [("max_in_flight = 1", 429), ("", 503)] {
         let held = Held::start().await;

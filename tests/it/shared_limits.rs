@@ -5,8 +5,9 @@
 use crate::support::{PATIENCE, Redis, until};
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::tasks::Tasks;
+use iluma_gateway::config::Limit;
 use iluma_gateway::config::{RedisTarget, Settings};
-use iluma_gateway::limit::{Limit, Limits, Nodes, Refusal};
+use iluma_gateway::limit::{Limits, Nodes, Refusal};
 use iluma_gateway::redis::client::{Budget, RedisClient};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
