@@ -7,6 +7,7 @@ mod callbacks;
 mod chaos;
 mod collapsing;
 mod contract;
+mod dependencies;
 mod h2_stalls;
 mod hostile;
 mod house;
