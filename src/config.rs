@@ -82,6 +82,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Requests handled at once, over all tenants; one more is refused with 503.
     pub max_in_flight: usize,
+    /// The largest sum of request bodies that are held whole, over all tenants; one tenant has at most half of it.
+    pub max_buffered: ByteSize,
     /// How long a client may take to send a request's head, and stay silent between requests.
     pub header_timeout: Duration,
     /// The largest head of a request.

@@ -40,6 +40,9 @@ pub enum BodyError {
     /// Over [`LARGEST_QUESTION`]. A 413.
     #[error("the request body is larger than 1 MiB")]
     TooLarge,
+    /// The gateway, or the tenant, holds as many bytes of request bodies as it may. A 503.
+    #[error("too many request bodies are held at once (server.max_buffered), try again later: nothing was sent")]
+    NoRoom,
     /// The client sent nothing for too long. A 408.
     #[error("the request body did not arrive in time")]
     TooSlow,
@@ -67,17 +70,23 @@ pub enum BodyError {
 }
 
 /// Reads a whole body, up to [`LARGEST_QUESTION`]; `idle` is how long the client may send nothing, `total` how long
-/// it may take over all.
+/// it may take over all. `room` is asked before further bytes are held.
 ///
 /// # Errors
-/// The body is too large, too slow or cut off.
-pub async fn read<B>(body: B, idle: Duration, total: Duration) -> Result<Bytes, BodyError>
+/// The body is too large, has no room, is too slow or cut off.
+pub async fn read<B>(
+    body: B,
+    idle: Duration,
+    total: Duration,
+    room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
 {
-    let all = bounded_body::read(body, LARGEST_QUESTION, Some(idle));
+    let all = bounded_body::read(body, LARGEST_QUESTION, Some(idle), room);
     tokio::time::timeout(total, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
         NotWhole::TooLarge => BodyError::TooLarge,
+        NotWhole::NoRoom => BodyError::NoRoom,
         NotWhole::TooSlow => BodyError::TooSlow,
         NotWhole::Broken(_) => BodyError::CutOff,
     })
@@ -312,7 +321,7 @@ mod tests {
         let long = Duration::from_secs(60);
         let read = |body: Vec<Vec<u8>>| async move {
             let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
-            super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long).await
+            super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long, |_| true).await
         };
         assert_eq!(read(vec![vec![0; LARGEST_QUESTION]]).await.map(|b| b.len()), Ok(LARGEST_QUESTION));
         assert_eq!(read(vec![vec![0; LARGEST_QUESTION], vec![0]]).await, Err(BodyError::TooLarge));
@@ -323,11 +332,11 @@ mod tests {
         let (idle, total) = (Duration::from_secs(10), Duration::from_secs(25));
         let stopped =
             StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
-        assert_eq!(super::read(stopped, idle, total).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(stopped, idle, total, |_| true).await, Err(BodyError::TooSlow));
         let drip = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(9)).await;
             Some((Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"x"))), ()))
         });
-        assert_eq!(super::read(StreamBody::new(drip), idle, total).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(StreamBody::new(drip), idle, total, |_| true).await, Err(BodyError::TooSlow));
     }
 }

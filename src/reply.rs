@@ -145,7 +145,7 @@ impl Rejection {
             Self::Refused(Refusal::Exceeded { limit: Limit::QuotaDay | Limit::QuotaMonth, .. }) => {
                 Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", "quota_exceeded")
             }
-            Self::Refused(Refusal::Overloaded) => {
+            Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "overloaded")
             }
             Self::Body(BodyError::TooLarge) => Shape(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
@@ -214,6 +214,7 @@ impl Rejection {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
             }
             Self::Refused(Refusal::Overloaded)
+            | Self::Body(BodyError::NoRoom)
             | Self::Call(CallError::Unreachable)
             | Self::Setting(SettingError::Unavailable)
             | Self::OwnerUnknown

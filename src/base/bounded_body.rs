@@ -1,6 +1,7 @@
 //! Bodies that are held whole.
 //!
-//! Invariants: no more than the bound is held; of a body that says that it is longer nothing is read.
+//! Invariants: no more than the bound is held, and nothing without room for it; of a body that says that it is longer
+//! nothing is read.
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -14,6 +15,9 @@ pub enum NotWhole<E> {
     /// Over the bound.
     #[error("the body is too large")]
     TooLarge,
+    /// There is no room for it among the bodies that are held.
+    #[error("there is no room for the body")]
+    NoRoom,
     /// Nothing came for too long.
     #[error("the body stopped coming")]
     TooSlow,
@@ -23,11 +27,16 @@ pub enum NotWhole<E> {
 }
 
 /// Reads a body of at most `most` bytes to its end; `idle` is how long nothing may come, if that is not the body's own
-/// matter.
+/// matter. `room` is asked before further bytes are held, and returns false if there is no room for them.
 ///
 /// # Errors
-/// It is too large, stops coming or breaks off.
-pub async fn read<B>(body: B, most: usize, idle: Option<Duration>) -> Result<Bytes, NotWhole<B::Error>>
+/// The body is too large, has no room, stops coming or breaks off.
+pub async fn read<B>(
+    body: B,
+    most: usize,
+    idle: Option<Duration>,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, NotWhole<B::Error>>
 where
     B: Body<Data = Bytes>,
 {
@@ -46,6 +55,9 @@ where
         let Ok(data) = frame.map_err(NotWhole::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > most {
             return Err(NotWhole::TooLarge);
+        }
+        if !room(data.len()) {
+            return Err(NotWhole::NoRoom);
         }
         // Nearly every body comes in one piece, which is then used as it is.
         if first.is_empty() {
@@ -71,9 +83,10 @@ mod tests {
     async fn pieces(pieces: &[&[u8]], most: usize) -> Result<Bytes, NotWhole<String>> {
         let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        read(body, most, None).await.map_err(|error: NotWhole<io::Error>| match error {
+        read(body, most, None, |_| true).await.map_err(|error: NotWhole<io::Error>| match error {
             NotWhole::Broken(error) => NotWhole::Broken(error.to_string()),
             NotWhole::TooLarge => NotWhole::TooLarge,
+            NotWhole::NoRoom => NotWhole::NoRoom,
             NotWhole::TooSlow => NotWhole::TooSlow,
         })
     }
@@ -84,6 +97,23 @@ mod tests {
         assert_eq!(pieces(&[b"", b"ab", b"", b"cd", b"e"], 5).await, Ok(Bytes::from_static(b"abcde")));
         assert_eq!(pieces(&[b"ab", b"cd", b"e"], 4).await, Err(NotWhole::TooLarge));
         assert_eq!(pieces(&[b"abcde"], 4).await, Err(NotWhole::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_held_only_while_there_is_room_for_it() {
+        let body = || {
+            let frames =
+                ["ab", "cd", "e"].map(|piece| Ok::<_, io::Error>(Frame::data(Bytes::from_static(piece.as_bytes()))));
+            StreamBody::new(futures_util::stream::iter(frames))
+        };
+        let mut held = 0;
+        let mut room = |bytes| {
+            held += bytes;
+            held <= 4
+        };
+        assert!(matches!(read(body(), 5, None, &mut room).await, Err(NotWhole::NoRoom)));
+        assert_eq!(held, 5, "asked before each piece is held");
+        assert_eq!(read(body(), 5, None, |_| true).await.unwrap(), Bytes::from_static(b"abcde"));
     }
 
     #[tokio::test]
@@ -104,10 +134,13 @@ mod tests {
                 http_body::SizeHint::with_exact(5)
             }
         }
-        assert!(matches!(read(Declared, 4, None).await, Err(NotWhole::TooLarge)));
-        assert_eq!(read(Full::new(Bytes::from_static(b"abcd")), 4, None).await, Ok(Bytes::from_static(b"abcd")));
+        assert!(matches!(read(Declared, 4, None, |_| true).await, Err(NotWhole::TooLarge)));
+        assert_eq!(
+            read(Full::new(Bytes::from_static(b"abcd")), 4, None, |_| true).await,
+            Ok(Bytes::from_static(b"abcd"))
+        );
         let frames = [Ok(Frame::data(Bytes::from_static(b"a"))), Err("gone")];
-        let broken = read(StreamBody::new(futures_util::stream::iter(frames)), 4, None).await;
+        let broken = read(StreamBody::new(futures_util::stream::iter(frames)), 4, None, |_| true).await;
         assert_eq!(broken, Err(NotWhole::Broken("gone")));
     }
 }

@@ -213,9 +213,9 @@ async fn read<B>(body: B) -> Result<Bytes, Admission>
 where
     B: http_body::Body<Data = Bytes>,
 {
-    let all = bounded_body::read(body, MOST_BYTES, None);
+    let all = bounded_body::read(body, MOST_BYTES, None, |_| true);
     tokio::time::timeout(READ_TIMEOUT, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
-        NotWhole::TooLarge => Admission::TooLarge,
+        NotWhole::TooLarge | NotWhole::NoRoom => Admission::TooLarge,
         NotWhole::TooSlow => Admission::TooSlow,
         NotWhole::Broken(_) => Admission::CutOff,
     })

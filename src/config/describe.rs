@@ -33,6 +33,7 @@ impl Display for Description<'_> {
         listener(f, &server.listener)?;
         writeln!(f, "max_connections = {}", server.max_connections)?;
         writeln!(f, "max_in_flight = {}", server.max_in_flight)?;
+        writeln!(f, "max_buffered = \"{}\"", server.max_buffered)?;
         writeln!(f, "header_timeout = {}", time(server.header_timeout))?;
         writeln!(f, "max_header_bytes = \"{}\"", server.max_header_bytes)?;
         writeln!(f, "max_headers = {}", server.max_headers)?;

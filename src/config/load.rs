@@ -146,6 +146,8 @@ fn server(server: &Section<'_>) -> Option<Server> {
     let listener = listener(server);
     let max_connections = server.get("max_connections", Entry::count);
     let max_in_flight = server.get("max_in_flight", Entry::count);
+    // Half of it, which one tenant may have, is at least one body.
+    let max_buffered = server.get("max_buffered", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
     let header_timeout = server.get("header_timeout", |time| time.duration(TIMEOUT));
     // hyper refuses to buffer less than 8 KiB.
     let max_header_bytes = server.get("max_header_bytes", |size| size.size(ByteSize::kib(8)..=ByteSize::mib(1)));
@@ -155,6 +157,7 @@ fn server(server: &Section<'_>) -> Option<Server> {
         listener: listener?,
         max_connections: max_connections? as usize,
         max_in_flight: max_in_flight? as usize,
+        max_buffered: max_buffered?,
         header_timeout: header_timeout?,
         max_header_bytes: max_header_bytes?,
         max_headers: max_headers? as usize,
@@ -518,6 +521,7 @@ mod tests {
         assert!(settings.server.listener.tls.is_none());
         assert_eq!(settings.server.max_connections, 10_000);
         assert_eq!(settings.server.max_in_flight, 4096);
+        assert_eq!(settings.server.max_buffered, ByteSize::mib(256));
         assert_eq!(settings.server.header_timeout, Duration::from_secs(30));
         assert_eq!(settings.server.max_header_bytes, ByteSize::kib(32));
         assert_eq!(settings.server.max_headers, 100);
@@ -668,6 +672,7 @@ like = "bank"
             (with("[server]\nlisten = 8080"), "server.listen: must be a string, is a whole number"),
             (with("[server]\nlisten = \"localhost\""), "server.listen: must be an address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\""),
             (with("[server]\nmax_in_flight = \"many\""), "server.max_in_flight: must be a whole number, is a string"),
+            (with("[server]\nmax_buffered = \"1MiB\""), "server.max_buffered: must be from 2MiB to 1024GiB"),
             (with("[server]\nmax_in_flight = 0"), "server.max_in_flight: must be a whole number from 1 to 1000000"),
             (with("[server]\nmax_headers = -1"), "server.max_headers: must be a whole number from 1 to 1000"),
             (with("[server]\nmax_header_bytes = \"32KB\""), "server.max_header_bytes: a size is a whole number with a unit, such as \"256MiB\" (B, KiB, MiB, GiB)"),

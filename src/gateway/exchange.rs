@@ -45,7 +45,8 @@ impl<'a> Exchange<'a> {
     /// Reads the request's body whole.
     pub(super) async fn read(&mut self, body: Incoming) -> Result<Bytes, Rejection> {
         let timeouts = self.config.upstream.timeouts();
-        let body = reference::read(body, timeouts.idle, timeouts.answer).await?;
+        let log = &*self.log;
+        let body = reference::read(body, timeouts.idle, timeouts.answer, |bytes| log.has_room(bytes)).await?;
         self.log.request_bytes = body.len() as u64;
         Ok(body)
     }

@@ -4,7 +4,7 @@ use super::allowance::Allowance;
 use super::exchange::Exchange;
 use super::replies::of_parts;
 use crate::ledger::{Counts, Statement};
-use crate::limit::Standing;
+use crate::limit::QuotaState;
 use crate::reply::{Rejection, ReplyBody};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -54,12 +54,12 @@ pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>,
             of_day.add(&row.route, row.counts);
         }
     }
-    let standings = config.limits.standing(tenant.index).into_iter().flatten();
+    let quotas = config.limits.quotas(tenant.index).into_iter().flatten();
     let usage = Usage {
         tenant: tenant.name.as_str(),
         account: tenant.account.as_str(),
         limits: &config.allowances[tenant.index],
-        quotas: standings.filter_map(Quota::new).collect(),
+        quotas: quotas.filter_map(Quota::new).collect(),
         today: of_day,
         this_month: of_month,
     };
@@ -72,8 +72,8 @@ pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>,
 }
 
 impl Quota {
-    fn new(standing: Standing) -> Option<Self> {
-        let Standing { limit, used, quota, resets_in } = standing;
+    fn new(state: QuotaState) -> Option<Self> {
+        let QuotaState { limit, used, quota, resets_in } = state;
         let quota = quota?;
         let (name, remaining) = (limit.as_str(), quota.saturating_sub(used));
         Some(Self { name, used, limit: quota, remaining, resets_in_seconds: resets_in.as_secs() })

@@ -120,6 +120,11 @@ impl RequestLog {
         self.permit = Some(Arc::new(permit));
     }
 
+    /// Takes memory for further bytes of the request's body, until its answer is out. Returns false if there is none.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.hold(bytes))
+    }
+
     /// Returns a share of the request's place in flight.
     pub(super) fn permit(&self) -> Option<Arc<Permit>> {
         self.permit.clone()

@@ -126,7 +126,7 @@ impl RuntimeConfig {
     /// Reports the use of the quotas of the tenant at `index` to metrics; `beyond` is a quota that was exceeded in shadow mode.
     pub(super) fn report_quotas(&self, index: usize, beyond: Option<Limit>) {
         let metrics = &self.metrics[index];
-        for standing in self.limits.standing(index).into_iter().flatten() {
+        for standing in self.limits.quotas(index).into_iter().flatten() {
             if let Some(quota) = standing.quota {
                 metrics.quota(period(standing.limit), standing.used, quota);
             }

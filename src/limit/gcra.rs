@@ -1,4 +1,7 @@
-//! A rate with a burst, as a pure function of the time: the generic cell rate algorithm.
+//! The rate of a fair queue, as a pure function of the time: the generic cell rate algorithm (GCRA).
+//!
+//! Tenants' rates are governor's. A fair queue needs what governor has not: giving a slot back, the wait for the next slot
+//! without taking one, a pause, another rate while it runs.
 //!
 //! Invariant: in any span of time no more is taken than the burst and what the rate allows for that span.
 
@@ -9,17 +12,17 @@ use std::time::{Duration, Instant};
 pub(super) struct Gcra {
     per_second: u32,
     burst: u32,
-    /// When the bucket will be full again; never more than a whole bucket ahead.
+    /// The time at which the bucket is full again; never more than a whole bucket ahead.
     full_at: Instant,
 }
 
 impl Gcra {
-    /// A full bucket. Neither number is 0.
+    /// Makes a full bucket. Neither number is 0.
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         Self { per_second: per_second.max(1), burst: burst.max(1), full_at: now }
     }
 
-    /// Takes a token, or says how long until there is one.
+    /// Takes a token, or returns the time until there is one.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         match self.wait(now) {
             Duration::ZERO => {
@@ -35,7 +38,7 @@ impl Gcra {
         self.full_at = self.full_at.checked_sub(self.interval()).unwrap_or(self.full_at);
     }
 
-    /// How long until there is a token.
+    /// Returns the time until there is a token.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         let spare = self.interval() * (self.burst - 1);
         self.full_at.saturating_duration_since(now).saturating_sub(spare)
@@ -46,7 +49,7 @@ impl Gcra {
         self.full_at = self.full_at.max(until + self.interval() * (self.burst - 1));
     }
 
-    /// Another rate and burst, from now on; what was taken stays taken.
+    /// Goes over to another rate and burst; what was taken stays taken.
     pub(super) fn reshape(&mut self, per_second: u32, burst: u32, now: Instant) {
         let taken = self.full_at.saturating_duration_since(now).as_secs_f64() * f64::from(self.per_second);
         (self.per_second, self.burst) = (per_second.max(1), burst.max(1));
@@ -54,7 +57,7 @@ impl Gcra {
         self.full_at = now + Duration::from_secs_f64(taken / f64::from(self.per_second));
     }
 
-    /// From one token to the next.
+    /// Returns the time from one token to the next.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs(1) / self.per_second
     }
@@ -93,8 +96,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asks whenever: no window holds more than the burst and the rate's part of it, and who comes back
-        /// when told to is served.
+        /// Whenever a request comes: no window holds more than the burst and the rate's part of it, and a request that
+        /// comes back when it is told to is served.
         #[test]
         fn no_window_holds_more_than_burst_and_rate(
             per_second in 1_u32..200,

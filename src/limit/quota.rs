@@ -3,7 +3,7 @@
 //! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
 //! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
 
-use super::shared::{self, Mine, Nodes, Others};
+use super::shared::{self, Ask, Mine, Nodes, Others};
 use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
 use crate::config::{Limit, QuotaMode, TenantLimits};
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What a team may spend, as the configuration says.
+/// The quotas of a tenant, as the configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     per_day: Option<u64>,
@@ -20,17 +20,32 @@ pub(super) struct Quota {
     mode: QuotaMode,
 }
 
-/// What a team has spent, whatever the configuration says and however often it changes.
+/// The calls that a tenant has spent, however often the configuration changes.
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
+/// The moment of a reservation, and the calendar that says in which day it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub(super) calendar: &'a Calendar,
+    pub(super) now: SystemTime,
+}
+
+/// The nodes that count a tenant's calls together; `redis` is what a call may wait for them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Together<'a> {
+    pub(super) tenant: &'a TenantName,
+    pub(super) nodes: &'a Nodes,
+    pub(super) redis: &'a Budget,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Inner {
-    /// Of this node.
+    /// Calls of this node.
     spent: Spent,
-    /// Of the other nodes, as far as is known.
+    /// Calls of the other nodes, as far as is known.
     others: Others,
-    /// What this node had spent when it last heard of them: what it spends without them is counted from there.
+    /// Calls of this node when it last heard of the others: what it spends without them is counted from there.
     known: Spent,
     /// Grows with every change.
     version: u64,
@@ -54,17 +69,16 @@ pub struct Spent {
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// Until it begins anew.
+    /// The time until it begins anew.
     pub(super) retry_after: Duration,
 }
 
-/// A call that is counted. Dropped before it is [kept](Self::keep), it is given back.
+/// A call that is counted. Dropped before it is [kept](Self::keep), it is not counted any more.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
     day: Day,
-    /// The quota that would have refused it, were it in force.
-    pub(super) beyond: Option<Limit>,
+    beyond: Option<Limit>,
 }
 
 impl Quota {
@@ -76,82 +90,67 @@ impl Quota {
         }
     }
 
-    /// The bounds, by their names.
-    pub(super) fn bounds(&self) -> [(Limit, Option<u64>); 2] {
-        [(Limit::QuotaDay, self.per_day), (Limit::QuotaMonth, self.per_month)]
+    /// Returns the calls a day and a month.
+    pub(super) const fn bounds(&self) -> (Option<u64>, Option<u64>) {
+        (self.per_day, self.per_month)
     }
 
-    /// Whether there is any.
+    /// Returns true if there is a quota at all.
     pub(super) fn is_any(&self) -> bool {
         self.per_day.is_some() || self.per_month.is_some()
     }
 
     /// Counts one call.
-    pub(super) fn reserve(
-        &self,
-        counter: &Arc<Counter>,
-        calendar: &Calendar,
-        now: SystemTime,
-    ) -> Result<Reservation, Exceeded> {
-        let mut inner = counter.on_day(calendar.day(now));
+    pub(super) fn reserve(&self, counter: &Arc<Counter>, moment: Moment<'_>) -> Result<Reservation, Exceeded> {
+        let mut inner = counter.on_day(moment.day());
         let beyond = self.beyond(&inner.total());
-        if let Some((limit, quota)) = beyond
+        if let Some((period, quota)) = beyond
             && self.mode == QuotaMode::Enforce
         {
-            return Err(exceeded(limit, quota, calendar, now));
+            return Err(moment.exceeded(period, quota));
         }
         let day = inner.add();
         drop(inner);
-        Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(limit, _)| limit) })
+        Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(period, _)| period.limit()) })
     }
 
-    /// The same where several nodes count together.
+    /// Counts one call where several nodes count together.
     pub(super) async fn reserve_together(
         &self,
-        tenant: &TenantName,
         counter: &Arc<Counter>,
-        calendar: &Calendar,
-        now: SystemTime,
-        nodes: &Nodes,
-        redis: &Budget,
+        moment: Moment<'_>,
+        together: Together<'_>,
     ) -> Result<Reservation, Exceeded> {
         let (day, mine) = {
-            let mut inner = counter.on_day(calendar.day(now));
+            let mut inner = counter.on_day(moment.day());
             (inner.add(), inner.mine())
         };
-        // Gives back what was counted if it is refused, or nobody waits for it any more.
+        // Owns what was counted from before the wait: it is given back if the call is refused, or abandoned.
         let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, beyond: None };
         let enforced = self.mode == QuotaMode::Enforce;
         let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
         let before = |count: u64| count.saturating_sub(1);
-        match nodes.reserve(tenant, day, mine, bounds, redis).await {
+        let Together { tenant, nodes, redis } = together;
+        match nodes.reserve(tenant, Ask { day, mine, bounds }, redis).await {
             Some(Ok(others)) => {
                 counter.hear(day, others, mine);
                 let (today, this_month) = (mine.today + others.today, mine.this_month + others.this_month);
                 let total = Spent { day, today: before(today), this_month: before(this_month) };
-                reservation.beyond = self.beyond(&total).map(|(limit, _)| limit);
+                reservation.beyond = self.beyond(&total).map(|(period, _)| period.limit());
                 Ok(reservation)
             }
             Some(Err(of_month)) => {
-                let (limit, quota) = if of_month {
-                    (Limit::QuotaMonth, self.per_month.unwrap_or_default())
-                } else {
-                    (Limit::QuotaDay, self.per_day.unwrap_or_default())
-                };
-                Err(exceeded(limit, quota, calendar, now))
+                let period = if of_month { Period::Month } else { Period::Day };
+                Err(moment.exceeded(period, self.of(period).unwrap_or_default()))
             }
             None => {
                 let inner = *counter.on_day(day);
                 let spent = Spent { day, today: before(mine.today), this_month: before(mine.this_month) };
                 let part = self.part_of(&inner, nodes.alive());
-                let beyond = part.beyond(&spent).map(|(limit, _)| limit);
-                match beyond {
-                    Some(limit) if enforced => {
-                        let quota = if limit == Limit::QuotaMonth { self.per_month } else { self.per_day };
-                        Err(exceeded(limit, quota.unwrap_or_default(), calendar, now))
-                    }
+                match part.beyond(&spent).map(|(period, _)| period) {
+                    Some(period) if enforced => Err(moment.exceeded(period, self.of(period).unwrap_or_default())),
                     beyond => {
-                        reservation.beyond = beyond;
+                        reservation.beyond = beyond.map(Period::limit);
                         Ok(reservation)
                     }
                 }
@@ -159,7 +158,14 @@ impl Quota {
         }
     }
 
-    /// What this node may have spent, if each takes its part of what was left when they last heard of each other.
+    const fn of(&self, period: Period) -> Option<u64> {
+        match period {
+            Period::Day => self.per_day,
+            Period::Month => self.per_month,
+        }
+    }
+
+    /// Returns what this node may spend if each takes its part of what was left when they last heard of each other.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
         let part = |quota: Option<u64>, known: u64, others: u64| {
             quota.map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
@@ -171,48 +177,68 @@ impl Quota {
         }
     }
 
-    /// The quota that has nothing left; of two the one that lasts longer.
-    fn beyond(&self, spent: &Spent) -> Option<(Limit, u64)> {
+    /// Returns the quota that has nothing left; of two the one that lasts longer.
+    fn beyond(&self, spent: &Spent) -> Option<(Period, u64)> {
         let reached = |quota: Option<u64>, count: u64| quota.filter(|quota| count >= *quota);
-        let month = reached(self.per_month, spent.this_month).map(|quota| (Limit::QuotaMonth, quota));
-        month.or_else(|| reached(self.per_day, spent.today).map(|quota| (Limit::QuotaDay, quota)))
+        let month = reached(self.per_month, spent.this_month).map(|quota| (Period::Month, quota));
+        month.or_else(|| reached(self.per_day, spent.today).map(|quota| (Period::Day, quota)))
     }
 }
 
-fn exceeded(limit: Limit, quota: u64, calendar: &Calendar, now: SystemTime) -> Exceeded {
-    let retry_after = match limit {
-        Limit::QuotaMonth => calendar.until_next_month(now),
-        _ => calendar.until_next_day(now),
-    };
-    Exceeded { limit, quota, retry_after }
+/// The time for which a quota is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Period {
+    Day,
+    Month,
+}
+
+impl Period {
+    const fn limit(self) -> Limit {
+        match self {
+            Self::Day => Limit::QuotaDay,
+            Self::Month => Limit::QuotaMonth,
+        }
+    }
+}
+
+impl Moment<'_> {
+    fn day(&self) -> Day {
+        self.calendar.day(self.now)
+    }
+
+    fn exceeded(&self, period: Period, quota: u64) -> Exceeded {
+        let retry_after = match period {
+            Period::Day => self.calendar.until_next_day(self.now),
+            Period::Month => self.calendar.until_next_month(self.now),
+        };
+        Exceeded { limit: period.limit(), quota, retry_after }
+    }
 }
 
 impl Counter {
-    /// `version`: beyond any that a process before this one told other nodes.
+    /// Makes a counter. `version` is beyond any that a process before this one told other nodes.
     pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
         let known = Spent { today: 0, this_month: 0, ..spent };
         Arc::new(Self(Mutex::new(Inner { spent, others: Others::default(), known, version, told: 0 })))
     }
 
-    /// What was spent on that day and in its month, by all nodes as far as is known.
+    /// Returns what was spent on that day and in its month, by all nodes as far as is known.
     pub(super) fn on(&self, day: Day) -> Spent {
         self.on_day(day).total()
     }
 
     /// Tells the other nodes what they don't know yet.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
-        let mine = {
-            let inner = self.on_day(day);
-            inner.mine()
-        };
-        if let Some(Ok(others)) = nodes.reserve(tenant, day, mine, (None, None), &Budget::of(shared::TELLING)).await {
+        let mine = self.on_day(day).mine();
+        let ask = Ask { day, mine, bounds: (None, None) };
+        if let Some(Ok(others)) = nodes.reserve(tenant, ask, &Budget::of(shared::TELLING)).await {
             self.hear(day, others, mine);
         }
     }
 
     fn hear(&self, day: Day, others: Others, mine: Mine) {
         let mut inner = self.on_day(day);
-        // What was overtaken by a later answer, or by midnight, says nothing.
+        // An answer that was overtaken by a later one, or by midnight, says nothing.
         if inner.spent.day == day && inner.told <= mine.version {
             inner.told = mine.version;
             inner.others = others;
@@ -220,7 +246,7 @@ impl Counter {
         }
     }
 
-    /// The numbers, turned over to that day. A clock that went back a little changes nothing.
+    /// Locks the numbers, turned over to that day. A clock that went back a little changes nothing.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.lock();
         if day > inner.spent.day {
@@ -236,7 +262,7 @@ impl Counter {
 }
 
 impl Inner {
-    /// Counts one call; gives the day of it.
+    /// Counts one call; returns its day.
     fn add(&mut self) -> Day {
         self.spent.today += 1;
         self.spent.this_month += 1;
@@ -255,13 +281,13 @@ impl Inner {
 }
 
 impl Spent {
-    /// Nothing yet.
+    /// Returns the spending of a day that begins with nothing.
     #[must_use]
     pub const fn nothing(day: Day) -> Self {
         Self { day, today: 0, this_month: 0 }
     }
 
-    /// The month that is counted.
+    /// Returns the month that is counted.
     #[must_use]
     pub fn month(&self) -> Month {
         self.day.month()
@@ -269,9 +295,14 @@ impl Spent {
 }
 
 impl Reservation {
-    /// The call was sent: it counts for good.
-    pub(super) fn keep(mut self) {
+    /// Counts the call for good: it was sent.
+    pub(super) fn keep(&mut self) {
         self.counter = None;
+    }
+
+    /// Returns the quota that would have refused the call if it were in force.
+    pub(super) const fn beyond(&self) -> Option<Limit> {
+        self.beyond
     }
 }
 
@@ -307,8 +338,8 @@ mod tests {
         let quota = quota(Some(2), Some(3), QuotaMode::Enforce);
         let noon = at(&calendar, "2026-11-29") + Duration::from_secs(12 * 3600);
         let counter = Counter::new(Spent::nothing(calendar.day(noon)), 0);
-        let reserve = |time| quota.reserve(&counter, &calendar, time);
-        let keep = |time| reserve(time).map(Reservation::keep).is_ok();
+        let reserve = |now| quota.reserve(&counter, Moment { calendar: &calendar, now });
+        let keep = |time| reserve(time).map(|mut reserved| reserved.keep()).is_ok();
         assert!(keep(noon) && keep(noon));
         let half = Duration::from_secs(12 * 3600);
         assert_eq!(reserve(noon).unwrap_err(), Exceeded { limit: Limit::QuotaDay, quota: 2, retry_after: half });
@@ -331,7 +362,7 @@ mod tests {
         let counter = Counter::new(Spent::nothing(calendar.day(now)), 0);
         let quota = quota(Some(1), None, QuotaMode::Shadow);
         for beyond in [None, Some(Limit::QuotaDay)] {
-            let reservation = quota.reserve(&counter, &calendar, now).unwrap();
+            let mut reservation = quota.reserve(&counter, Moment { calendar: &calendar, now }).unwrap();
             assert_eq!(reservation.beyond, beyond);
             reservation.keep();
         }
@@ -344,8 +375,9 @@ mod tests {
         let now = at(&calendar, "2026-11-29");
         let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700 }, 0);
         let quota = quota(Some(100), None, QuotaMode::Enforce);
+        let moment = Moment { calendar: &calendar, now };
         let passed = std::thread::scope(|scope| {
-            let ask = || quota.reserve(&counter, &calendar, now).map(Reservation::keep).is_ok();
+            let ask = || quota.reserve(&counter, moment).map(|mut reserved| reserved.keep()).is_ok();
             let all: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
             all.into_iter().map(|one| one.join().unwrap()).filter(|passed| *passed).count()
         });

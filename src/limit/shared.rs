@@ -62,6 +62,15 @@ pub(super) struct Mine {
     pub(super) this_month: u64,
 }
 
+/// A reservation of one call: what this node has counted with it, and what all nodes together may.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) day: Day,
+    pub(super) mine: Mine,
+    /// Calls a day and a month; none is no limit.
+    pub(super) bounds: (Option<u64>, Option<u64>),
+}
+
 /// What the other nodes have counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Others {
@@ -125,14 +134,8 @@ impl Nodes {
 
     /// Counts a call toward a team's quotas, unless all nodes together have reached one: then `Err(true)` for the month's
     /// and `Err(false)` for the day's. None while Redis is out.
-    pub(super) async fn reserve(
-        &self,
-        tenant: &TenantName,
-        day: Day,
-        mine: Mine,
-        (per_day, per_month): (Option<u64>, Option<u64>),
-        redis: &Budget,
-    ) -> Option<Result<Others, bool>> {
+    pub(super) async fn reserve(&self, tenant: &TenantName, ask: Ask, redis: &Budget) -> Option<Result<Others, bool>> {
+        let Ask { day, mine, bounds: (per_day, per_month) } = ask;
         let keys = [day.to_string(), day.month().to_string()].map(|period| self.quota_key(tenant, &period));
         let mut script = RESERVE.key(&keys[0]);
         script.key(&keys[1]).arg(&self.0.node).arg(mine.version);

@@ -244,8 +244,8 @@ pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
 
 async fn read(body: AnswerBody) -> Result<Bytes, CallError> {
     // It has a deadline for each of its pieces.
-    bounded_body::read(body, LARGEST_ANSWER, None).await.map_err(|error| match error {
-        NotWhole::TooLarge => CallError::TooLarge,
+    bounded_body::read(body, LARGEST_ANSWER, None, |_| true).await.map_err(|error| match error {
+        NotWhole::TooLarge | NotWhole::NoRoom => CallError::TooLarge,
         NotWhole::TooSlow | NotWhole::Broken(AnswerError::Stalled) => CallError::TimedOut,
         NotWhole::Broken(AnswerError::Truncated) => CallError::Truncated,
     })

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -217,8 +218,59 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     assert_eq!(a + b + c, 60);
     for node in &nodes {
         node.limits.beat().await;
-        assert_eq!(node.limits.standing(0).expect("a team")[0].used, 100);
+        assert_eq!(node.limits.quotas(0).expect("a team")[0].used, 100);
     }
+}
+
+/// Polls `future` so many times and drops it. Returns what it gave, if that was enough.
+async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            poll => poll.map(Some),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_dropped_at_any_await_point_counts_at_no_node() {
+    let redis = Redis::start().await;
+    let settings =
+        settings("requests_per_second = 200\nmax_wait = \"5s\"", &[("lending", "upstream_calls_per_day = 3")]);
+    let nodes = three(&redis, &settings).await;
+    let mut polls = 0;
+    loop {
+        let budget = Budget::of(PATIENCE);
+        let call = nodes[0].limits.admit_call(0, true, &budget);
+        let over = dropped_after(polls, call).await;
+        let used = nodes[0].limits.quotas(0).expect("a team")[0].used;
+        match over {
+            // The permit is not dropped yet.
+            Some(permit) => {
+                permit.expect("a permit");
+                break;
+            }
+            None => assert_eq!(used, 0, "dropped after {polls} polls"),
+        }
+        polls += 1;
+    }
+    assert!(polls >= 2, "the call waits for the count and for its slot");
+    for node in &nodes {
+        node.limits.beat().await;
+        assert_eq!(node.limits.quotas(0).expect("a team")[0].used, 0, "whatever Redis was told meanwhile");
+    }
+    for node in &nodes {
+        node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("one of three").sent();
+    }
+    let refused = nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.map(drop).expect_err("no fourth");
+    assert!(matches!(refused, Refusal::Exceeded { limit: Limit::QuotaDay, quota: 3, .. }), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,33 @@
+//! Refusals of requests and calls.
+
+use crate::config::Limit;
+use std::time::Duration;
+
+/// The reason why a request is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A limit of the tenant, or of the account that it shares. A 429.
+    #[error("{}", what_is_exceeded(*limit))]
+    Exceeded {
+        /// The limit.
+        limit: Limit,
+        /// The number that it allows.
+        quota: u64,
+        /// The time for which it allows them, where it is a rate.
+        window: Option<Duration>,
+        /// The time after which to come back.
+        retry_after: Duration,
+    },
+    /// The gateway has as many requests in hand as it may. A 503: nothing was sent.
+    #[error("the gateway is at its limit of requests in flight, try again later")]
+    Overloaded,
+}
+
+const fn what_is_exceeded(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Requests | Limit::InFlight => "the rate limit of this API key is exceeded, try again later",
+        Limit::Account => "too many calls to Iluma are waiting for their turn, try again later: nothing was sent",
+        Limit::QuotaDay => "this team's upstream calls of the day are used up: nothing was sent",
+        Limit::QuotaMonth => "this team's upstream calls of the month are used up: nothing was sent",
+    }
+}
