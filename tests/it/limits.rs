@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
-use crate::support::{Answer, Held, PATIENCE, Rig, RigBuilder, Upstream, Wire};
+use crate::support::{Answer, Held, Rig, RigBuilder, Upstream, Wire};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -193,25 +193,22 @@ async fn a_team_without_a_bound_of_its_own_holds_at_most_half_of_all_places() {
 #[tokio::test]
 async fn bodies_that_are_held_have_a_bound_of_which_one_team_has_half() {
     let (_upstream, rig) = limited(|rig| rig.section("server", "max_buffered = \"2MiB\"")).await;
-    // All but one byte of a body that fills the team's half.
-    let mut wire = Wire::connect(rig.app.server_address()).await;
-    wire.send(format!("{}content-length: {}\r\n\r\n", rig.head("lending", "POST", BANK), 1 << 20)).await;
-    wire.send("x".repeat((1 << 20) - 1)).await;
-    let refused = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let answer = rig.post("lending", BANK, QUESTION).send().await;
-            if answer.status != 200 {
-                return answer;
-            }
-        }
-    });
-    let refused = refused.await.expect("a refusal once the body is held");
+    // Two bodies that are never whole, and together more than the team's half: whichever comes second is refused.
+    let mut wires = [Wire::connect(rig.app.server_address()).await, Wire::connect(rig.app.server_address()).await];
+    for wire in &mut wires {
+        wire.send(format!("{}content-length: {}\r\n\r\n", rig.head("lending", "POST", BANK), 1 << 20)).await;
+        wire.send("x".repeat(600_000)).await;
+    }
+    let [first, second] = &mut wires;
+    let refused = tokio::select! { answer = first.answer() => answer, answer = second.answer() => answer };
     refused.is_rejection(503, "SERVICE_UNAVAILABLE");
     assert_eq!(refused.header("x-gateway-error"), "overloaded");
     assert_eq!(refused.header("retry-after"), "1");
     assert_eq!(rig.post("lending", NAME, QUESTION).send().await.status, 200, "what streams holds nothing");
     assert_eq!(rig.post("payments", BANK, QUESTION).send().await.status, 200, "the other half is the others'");
-    wire.reset();
+    for wire in wires {
+        wire.reset();
+    }
     rig.is_idle().await;
     assert_eq!(rig.post("lending", BANK, QUESTION).send().await.status, 200, "what was held came back");
     rig.stop().await;
