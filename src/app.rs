@@ -1,11 +1,13 @@
 //! The composition root: the only place that wires parts together.
 
+pub mod preflight;
+
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError, OpenError};
 use crate::base::tasks::Tasks;
 use crate::cache::{Cache, Counts};
-use crate::callback::{self, Callbacks, Hooks, Note};
+use crate::callback::{self, Attempt, Callbacks, Hooks, Note, Skipped};
 use crate::config::{Faults, Settings};
 use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::iluma::person::Persons;
@@ -15,7 +17,7 @@ use crate::redis::client::{Budget, RedisClient};
 use crate::server::{Bounds, Server, TlsHandle};
 use crate::state::{self, Sqlite, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
-use crate::telemetry::metrics::{Listener, Metrics, Mirrored, Reload};
+use crate::telemetry::metrics::{Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
@@ -41,6 +43,15 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// What ending takes where all is well, beside the time that requests in flight are given.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// The outcomes of deliveries, each of which metrics show from the start.
+const DELIVERIES: [&str; 5] = [
+    Attempt::Delivered.as_str(),
+    Attempt::Failed.as_str(),
+    Attempt::Dead.as_str(),
+    Skipped::NoUrl.as_str(),
+    Skipped::Overflow.as_str(),
+];
 
 /// What an app needs beside its settings.
 pub struct Environment {
@@ -138,7 +149,7 @@ pub struct App {
     stop_links: CancellationToken,
     /// What fans callbacks out and delivers them.
     relay: Tasks,
-    log: LogWriter,
+    logs: Vec<LogWriter>,
 }
 
 impl App {
@@ -148,11 +159,12 @@ impl App {
     /// What the machine refuses.
     pub async fn start(settings: &Settings, surroundings: Environment) -> Result<Self, StartError> {
         let redactor = Redactor::new(secrets(settings));
+        let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
+        let mut logs = vec![log];
         if surroundings.diagnostics {
-            logs::diagnostics(settings.log.level, redactor.clone());
+            logs.extend(logs::diagnostics(settings.log.level, redactor.clone())?);
         }
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-        let (access, log) = AccessLog::start(surroundings.access_log, redactor.clone())?;
         let leftovers = Tasks::new();
         let clock = surroundings.clock;
         let (background, stop_background) = (Tasks::new(), CancellationToken::new());
@@ -208,7 +220,8 @@ impl App {
         });
         let orders = Orders { cache: Arc::clone(gateway.cache()), state: state.clone(), persons };
         let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, ledger.clone()));
-        mirror(&metrics, &gateway, &access, &redactor, &links);
+        observe(&metrics, &gateway, &logs, &redactor, &links);
+        metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         let server = bind("server.listen", &settings.server.listener, bounds).await?;
@@ -241,7 +254,7 @@ impl App {
             links: link_tasks,
             stop_links,
             relay: Tasks::new(),
-            log,
+            logs,
         };
         app.callbacks.run(inflow, &app.relay, &app.stop);
         app.serve(server, admin_server, callbacks_server);
@@ -256,7 +269,7 @@ impl App {
         let (stop, drain) = (self.stop.clone(), self.drain_timeout);
         self.servers.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&gateway).handle(request));
-            server.serve(service, move || metrics.connection(Listener::Tenants), stop, drain).await;
+            server.serve(service, move || metrics.connection(Listener::Server), stop, drain).await;
         });
         let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
         self.admin_server.spawn(async move {
@@ -317,6 +330,7 @@ impl App {
         self.gateway.reload(settings)?;
         *known = new;
         self.admin.reload(settings);
+        self.metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
         self.server_tls.replace(settings.server.listener.tls.clone());
         self.admin_tls.replace(settings.admin.listener.tls.clone());
         self.callbacks_tls.replace(settings.callbacks.listener.tls.clone());
@@ -367,7 +381,7 @@ impl App {
             tracing::error!("what was counted last could not be written");
         }
         self.database.close().await;
-        self.log.finish();
+        LogWriter::finish_all(self.logs);
     }
 }
 
@@ -384,7 +398,12 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files);
     let settings = Settings::load(&path)?;
     files.set_files(&settings.files);
+    let findings = preflight::look(&settings).await;
+    findings.refuse()?;
     let app = App::start(&settings, Environment::of_process()).await?;
+    for warning in &findings.warnings {
+        tracing::warn!(key = warning.key(), "{}", warning.problem());
+    }
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -543,32 +562,31 @@ fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
     Hooks { persons: persons.clone(), note: Box::new(note) }
 }
 
-/// Lets metrics read what other parts count.
-fn mirror(metrics: &Metrics, gateway: &Arc<Gateway>, access: &AccessLog, redactor: &Redactor, links: &Links) {
+/// Lets metrics read the numbers that other parts keep.
+fn observe(metrics: &Metrics, gateway: &Arc<Gateway>, logs: &[LogWriter], redactor: &Redactor, links: &Links) {
     // Metrics are part of the gateway: a strong reference would keep both alive for ever.
     let cache = Arc::downgrade(gateway.cache());
-    metrics.mirror(Mirrored::CacheEntries, move || cache.upgrade().map_or(0, |cache| cache.size().0));
+    metrics.read_one(&families::CACHE_ENTRIES, move || cache.upgrade().map_or(0, |cache| cache.size().0));
     let cache = Arc::downgrade(gateway.cache());
-    metrics.mirror(Mirrored::CacheBytes, move || cache.upgrade().map_or(0, |cache| cache.size().1));
+    metrics.read_one(&families::CACHE_BYTES, move || cache.upgrade().map_or(0, |cache| cache.size().1));
     let all: Vec<RedisClient> = links.all().cloned().collect();
-    metrics.mirror(Mirrored::RedisUp, move || all.iter().all(RedisClient::is_up).into());
-    if let Some(counts) = gateway.cache().counts() {
-        type Count = fn(&Counts) -> &AtomicU64;
-        let mirrored: [(Mirrored, Count); 4] = [
-            (Mirrored::RedisHits, |counts| &counts.hits),
-            (Mirrored::RedisMisses, |counts| &counts.misses),
-            (Mirrored::RedisDamaged, |counts| &counts.damaged),
-            (Mirrored::RedisOut, |counts| &counts.out),
-        ];
-        for (mirrored, count) in mirrored {
-            let counts = Arc::clone(&counts);
-            metrics.mirror(mirrored, move || count(&counts).load(Ordering::Relaxed));
-        }
-    }
-    let access = access.clone();
-    metrics.mirror(Mirrored::LogLinesDropped, move || access.dropped());
+    metrics.read_one(&families::REDIS_UP, move || all.iter().all(RedisClient::is_up).into());
+    let counts = gateway.cache().counts();
+    metrics.read(&families::REDIS_CACHE, move || {
+        let read = |count: fn(&Counts) -> &AtomicU64| {
+            counts.as_ref().map_or(0, |counts| count(counts).load(Ordering::Relaxed))
+        };
+        vec![
+            ("hit", read(|counts| &counts.hits)),
+            ("miss", read(|counts| &counts.misses)),
+            ("damaged", read(|counts| &counts.damaged)),
+            ("out", read(|counts| &counts.out)),
+        ]
+    });
+    let dropped: Vec<_> = logs.iter().map(LogWriter::dropped).collect();
+    metrics.read_one(&families::LOG_LINES_DROPPED, move || dropped.iter().map(|dropped| dropped()).sum());
     let redactor = redactor.clone();
-    metrics.mirror(Mirrored::Redactions, move || redactor.total());
+    metrics.read_one(&families::REDACTIONS, move || redactor.total());
 }
 
 /// What must never be in a line, whatever else happens.

@@ -147,10 +147,10 @@ impl CallbackConfig {
             (name.clone(), team)
         };
         let account = |(name, account): (&AccountName, &config::Account)| {
-            let owner = settings.tenants.iter().find(|(_, tenant)| tenant.account == *name && tenant.owns_unsealed);
+            let owner = settings.tenants.iter().find(|(_, tenant)| tenant.account == *name && tenant.owns_unprefixed);
             let account = Account {
                 tokens: account.callback_tokens.clone(),
-                seals: account.seal_references,
+                seals: account.prefix_references,
                 owns_unsealed: owner.map(|(name, _)| name.clone()),
             };
             (name.clone(), account)

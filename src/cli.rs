@@ -1,7 +1,16 @@
-//! The commands, one file each.
+//! The command line: arguments, one command in a file each, an exit code.
 
-pub mod demo;
+mod check;
+mod command;
+mod demo;
+mod erase;
 pub mod keygen;
-pub mod operator;
-pub mod register;
-pub mod report;
+mod operator;
+mod output;
+mod purge;
+mod register;
+mod run;
+mod simulate;
+mod usage;
+
+pub use command::main;

@@ -717,10 +717,11 @@ mod tests {
 
     fn settings(text: &str) -> Settings {
         let text = format!(
-            "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+            "[state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
              [prices]\nbank = 500\n[accounts.live]\napi_key = {{ env = \"K\" }}\n{text}"
         );
-        Settings::parse(&text, Path::new("/nowhere"), &|_| Some("ab".repeat(32))).unwrap()
+        Settings::parse(&text, Path::new("/nowhere"), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+            .unwrap()
     }
 
     fn open_file(folder: &Path) -> Result<Database, OpenError> {

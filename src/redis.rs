@@ -1,3 +1,4 @@
 //! The way to Redis.
 
 pub mod client;
+pub mod probe;

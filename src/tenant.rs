@@ -81,7 +81,7 @@ impl Tenants {
                 // Settings hold no tenant without its account.
                 account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
                 share_cache: tenant.share_cache,
-                owns_unsealed: tenant.owns_unsealed,
+                owns_unsealed: tenant.owns_unprefixed,
                 routes: tenant.routes.clone(),
             });
         }

@@ -65,7 +65,7 @@ mod stats;
 mod time;
 mod world;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -143,10 +143,14 @@ pub async fn run(args: Args) -> io::Result<()> {
     }
     let simulator = Simulator::start(args.listen, options).await?;
     let url = simulator.url();
-    println!("simulated Iluma on {url}");
-    println!("  any key that begins with iluma_development_ or iluma_live_ is accepted, unless --key names others");
-    println!("  curl -u iluma_development_me: {url}/bank/available_bank_codes");
-    println!("  {url}/_sim says how to see what arrived and how to ask for faults; --help has the data rules");
+    // It serves whether or not somebody reads this.
+    let _ = writeln!(
+        io::stdout(),
+        "simulated Iluma on {url}\n  \
+         any key that begins with iluma_development_ or iluma_live_ is accepted, unless --key names others\n  \
+         curl -u iluma_development_me: {url}/bank/available_bank_codes\n  \
+         {url}/_sim says how to see what arrived and how to ask for faults; --help has the data rules"
+    );
     terminated().await?;
     simulator.stop().await;
     Ok(())

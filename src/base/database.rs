@@ -216,16 +216,17 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>) -> Option<onesh
                         Err(_) => break,
                     }
                 }
-                transaction.commit().map_err(|error| told(&error))
+                transaction.commit().map_err(|error| (told(&error), cause(&error)))
             }
             Err(error) => {
                 tell.push(first(Err(told(&error))));
-                Err(told(&error))
+                Err((told(&error), cause(&error)))
             }
         };
-        if let Err(error) = written {
-            tracing::error!(%error, "state can't be written");
+        if let Err((_, cause)) = written {
+            tracing::error!(path = writer.path().unwrap_or("memory"), cause, "the database can't be written");
         }
+        let written = written.map_err(|(error, _)| error);
         for tell in tell {
             tell(written);
         }
@@ -255,6 +256,21 @@ fn told(error: &rusqlite::Error) -> DatabaseError {
         // Somebody's tool holds the file.
         Some(DatabaseBusy | FileLockingProtocolFailed) => DatabaseError::Unwritable,
         _ => DatabaseError::Refused,
+    }
+}
+
+/// Returns the cause of an error in words; its own text may quote what was to be stored.
+fn cause(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    match error.sqlite_error_code() {
+        Some(DiskFull) => "disk full",
+        Some(SystemIoFailure) => "the disk fails",
+        Some(ReadOnly | PermissionDenied) => "read-only: the file or its folder can't be written",
+        Some(CannotOpen) => "a file beside it can't be opened",
+        Some(DatabaseBusy | FileLockingProtocolFailed) => "another program holds the file",
+        _ => "refused by SQLite",
     }
 }
 

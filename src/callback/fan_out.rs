@@ -211,7 +211,7 @@ mod tests {
     fn live(account: &str, lending: &str) -> CallbackConfig {
         let hash = |digit: &str| digit.repeat(64);
         let text = format!(
-            "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+            "[state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
              [accounts.live]\napi_key = {{ env = \"K\" }}\n{account}\n[accounts.other]\napi_key = {{ env = \"K\" }}\n\
              [tenants.lending]\naccount = \"live\"\nkey_sha256 = [\"{}\"]\n{lending}\n\
              [tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{}\"]\n\
@@ -220,7 +220,10 @@ mod tests {
             hash("2"),
             hash("3"),
         );
-        CallbackConfig::new(&Settings::parse(&text, Path::new("."), &|_| Some("ab".repeat(32))).unwrap())
+        CallbackConfig::new(
+            &Settings::parse(&text, Path::new("."), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+                .unwrap(),
+        )
     }
 
     const KIND: CallbackType = CallbackType::NameValidatorRequest;
@@ -280,18 +283,18 @@ mod tests {
 
     #[test]
     fn where_nothing_is_sealed_a_seal_says_nothing() {
-        let live = live("seal_references = false", "");
+        let live = live("prefix_references = false", "");
         assert_eq!(found(&live, r#""lending:a""#, &[], 0), early(5));
         assert_eq!(found(&live, r#""lending:a""#, &[], 5), Finding::Unowned);
     }
 
     #[test]
     fn what_nobody_owns_is_the_heirs() {
-        let live_sealed = live("", "owns_unsealed = true");
+        let live_sealed = live("", "owns_unprefixed = true");
         assert_eq!(found(&live_sealed, r#""a""#, &[], 0), recipients(&[("lending", "a")]), "it was not asked here");
         assert_eq!(found(&live_sealed, r#""payments:a""#, &[], 0), recipients(&[("payments", "a")]));
         assert_eq!(found(&live_sealed, r#""a""#, &[("payments", "b")], 0), recipients(&[("payments", "b")]));
-        let live_unsealed = live("seal_references = false", "owns_unsealed = true");
+        let live_unsealed = live("prefix_references = false", "owns_unprefixed = true");
         assert_eq!(found(&live_unsealed, r#""a""#, &[], 59), early(60), "somebody may be asking just now");
         assert_eq!(found(&live_unsealed, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
     }

@@ -77,7 +77,7 @@ mod tests {
             },
             routes: Default::default(),
             share_cache: true,
-            owns_unsealed: false,
+            owns_unprefixed: false,
             callback_hosts: Default::default(),
             callback_urls: Default::default(),
             callback_token: None,

@@ -1,4 +1,4 @@
-//! Commands that give a running gateway an operator's order, by its admin listener.
+//! The way of an operator's order to a running gateway: its admin listener.
 
 use crate::base::client_tls;
 use crate::config::Settings;
@@ -14,7 +14,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
-use std::io::{self, Read as _};
+use std::error::Error;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,12 +24,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers are a few numbers; a listing of usage for a year has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
-/// A person has a handful of fields.
-const LARGEST_ORDER: u64 = 64 << 10;
 
 /// Where the gateway is.
 #[derive(clap::Args, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// The configuration of the running gateway: its admin listener and token.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -46,49 +45,9 @@ pub struct Target {
     key: Option<PathBuf>,
 }
 
-/// Options of `purge`.
-#[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  iluma-gateway purge --config config.toml --route cft\n  iluma-gateway purge --config config.toml --tenant lending"
-)]
-#[group(skip)]
-pub struct Purge {
-    #[command(flatten)]
-    target: Target,
-    #[command(flatten)]
-    what: What,
-}
-
-/// What is purged: one of these.
-#[derive(clap::Args, Debug)]
-#[group(required = true, multiple = false)]
-struct What {
-    /// The answers of a route: bank, cft or bank_codes.
-    #[arg(long, value_name = "NAME")]
-    route: Option<String>,
-    /// The answers that serve one team alone (share_cache = false).
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
-    /// Every answer.
-    #[arg(long)]
-    all: bool,
-}
-
-/// Options of `erase`.
-#[derive(clap::Args, Debug)]
-#[command(
-    after_help = "The person stands on standard input, so that no process list and no shell history has them:\n  \
-                  {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\",\"surname\":\"…\"} or {\"nik\":\"…\"}\n\n\
-                  Example: iluma-gateway erase --config config.toml <person.json"
-)]
-pub struct Erase {
-    #[command(flatten)]
-    target: Target,
-}
-
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum OperatorError {
+pub(super) enum OperatorError {
     /// The configuration.
     #[error(transparent)]
     Configuration(#[from] crate::config::Faults),
@@ -104,35 +63,29 @@ pub enum OperatorError {
     /// A certificate and a key, or the machine's trust store.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// Nobody answers.
-    #[error("the gateway can't be asked at {0}: is it running, and is its certificate trusted?")]
-    Unreachable(Uri),
+    /// Nobody listens there.
+    #[error("nobody listens at {0}: is the gateway running, and is this its admin listener? --admin URL names another")]
+    NotRunning(Uri),
+    /// The listener's certificate.
+    #[error(
+        "the certificate of {0} is not trusted ({1}): give its CA with --ca FILE, and the name in it with --admin URL"
+    )]
+    NotTrusted(Uri, String),
+    /// The listener wants to know its client.
+    #[error("{0} wants a client certificate of its client_ca: give one with --cert FILE and --key FILE")]
+    NoCertificate(Uri),
+    /// One of both speaks TLS.
+    #[error("{0} does not speak {1}: give the listener's URL with --admin, with https:// if it has TLS")]
+    OtherScheme(Uri, &'static str),
+    /// It takes too long.
+    #[error("{0} did not answer within {wait} s: is it overloaded, or is a firewall between?", wait = PATIENCE.as_secs())]
+    Silent(Uri),
+    /// Anything else that the connection ends by.
+    #[error("the gateway can't be asked at {0}: {1}")]
+    Unreachable(Uri, String),
     /// It answered with an error.
     #[error("{0}")]
     Refused(String),
-}
-
-/// Purges stored answers; says what was removed.
-///
-/// # Errors
-/// The order was not carried out, or not everywhere.
-pub async fn purge(order: Purge) -> Result<String, OperatorError> {
-    let what = match (order.what.route, order.what.tenant) {
-        (Some(route), _) => serde_json::json!({ "route": route }),
-        (None, Some(tenant)) => serde_json::json!({ "tenant": tenant }),
-        (None, None) => serde_json::json!({ "all": true }),
-    };
-    order.target.ask(Method::POST, "/v1/cache/purge", what.to_string().into()).await
-}
-
-/// Erases the person who stands on standard input; says what was removed.
-///
-/// # Errors
-/// The order was not carried out, or not everywhere.
-pub async fn erase(order: Erase) -> Result<String, OperatorError> {
-    let mut person = Vec::new();
-    io::stdin().lock().take(LARGEST_ORDER).read_to_end(&mut person)?;
-    order.target.ask(Method::POST, "/v1/erase", person.into()).await
 }
 
 impl Target {
@@ -140,33 +93,35 @@ impl Target {
     ///
     /// # Errors
     /// It can't be asked, or says no.
-    pub async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
         let settings = Settings::load(&self.config)?;
         let token = settings.admin.token.as_ref().ok_or(OperatorError::NoToken)?;
         let scheme = if settings.admin.listener.tls.is_some() { "https" } else { "http" };
         let listener = format!("{scheme}://{}", reachable(settings.admin.listener.listen));
         let base = self.admin.as_ref().map_or(listener, |url| url.to_string().trim_end_matches('/').to_owned());
         let target: Uri = format!("{base}{path}").parse().map_err(|_| OperatorError::Refused("no such URL".into()))?;
-        let unreachable = || OperatorError::Unreachable(target.clone());
+        let no_request = || OperatorError::Refused("there is no such URL".into());
+        let failed = |error: &(dyn Error + 'static)| failure(&target, error);
 
         let mut bearer =
-            HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| unreachable())?;
+            HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| no_request())?;
         bearer.set_sensitive(true);
         let request = Request::builder().method(method).uri(&target).header(AUTHORIZATION, bearer);
         let request =
-            request.header(CONTENT_TYPE, "application/json").body(Full::new(body)).map_err(|_| unreachable())?;
+            request.header(CONTENT_TYPE, "application/json").body(Full::new(body)).map_err(|_| no_request())?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new().with_tls_config(self.tls()?).https_or_http().enable_http1();
         let connector = connector.wrap_connector(http);
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
         let answer = async {
-            let response = client.request(request).await.map_err(|_| unreachable())?;
+            let response = client.request(request).await.map_err(|error| failed(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|_| unreachable())?;
+            let body =
+                Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| failed(&*error))?;
             Ok::<_, OperatorError>((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
         };
-        match tokio::time::timeout(PATIENCE, answer).await.map_err(|_| unreachable())?? {
+        match tokio::time::timeout(PATIENCE, answer).await.map_err(|_| OperatorError::Silent(target.clone()))?? {
             (StatusCode::OK, body) => Ok(body),
             (_, body) => Err(OperatorError::Refused(body)),
         }
@@ -182,6 +137,43 @@ impl Target {
             }
             _ => Ok(client_tls::client_config(&trusted)?),
         }
+    }
+}
+
+/// Tells why a gateway gave no answer.
+fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
+    let mut next = Some(error);
+    let mut last = String::new();
+    while let Some(error) = next {
+        last = error.to_string();
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            return OperatorError::NotRunning(target.clone());
+        }
+        // What is in an error of the machine is no source of it.
+        let inside = io.and_then(|io| io.get_ref()).and_then(|inside| inside.downcast_ref::<rustls::Error>());
+        if let Some(told) = inside.or_else(|| error.downcast_ref()).and_then(|error| tls_failure(target, error)) {
+            return told;
+        }
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return OperatorError::OtherScheme(target.clone(), "HTTP in clear");
+        }
+        next = error.source();
+    }
+    OperatorError::Unreachable(target.clone(), last)
+}
+
+fn tls_failure(target: &Uri, error: &rustls::Error) -> Option<OperatorError> {
+    use rustls::AlertDescription::{
+        BadCertificate, CertificateRequired, CertificateUnknown, HandshakeFailure, UnknownCA,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(why) => Some(OperatorError::NotTrusted(target.clone(), why.to_string())),
+        rustls::Error::AlertReceived(
+            BadCertificate | CertificateRequired | CertificateUnknown | HandshakeFailure | UnknownCA,
+        ) => Some(OperatorError::NoCertificate(target.clone())),
+        rustls::Error::InvalidMessage(_) => Some(OperatorError::OtherScheme(target.clone(), "TLS")),
+        _ => None,
     }
 }
 

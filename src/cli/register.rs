@@ -6,7 +6,7 @@
 use crate::base::clock::Clock;
 use crate::base::name::AccountName;
 use crate::base::tasks::Tasks;
-use crate::config::{self, Settings};
+use crate::config::{self, Faults, Settings};
 use crate::iluma::callback_type::CallbackType;
 use crate::upstream::{self, Collected, Credential, Outgoing, OutgoingBody, Upstream};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,21 @@ const URLS: &str = "/v1/callback/urls";
 /// What Iluma may take: before it answers it posts to the gateway, and waits for that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why URLs were not registered.
+/// Options of the command.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example: iluma-gateway register-callbacks --config /etc/iluma-gateway/config.toml")]
+pub(super) struct Args {
+    /// The configuration file; callbacks.public_url says how Iluma reaches the gateway.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// The reason why URLs were not registered.
 #[derive(Debug, thiserror::Error)]
-pub enum RegisterError {
+pub(super) enum RegisterError {
+    /// The configuration.
+    #[error(transparent)]
+    Configuration(#[from] Faults),
     /// Nothing says how Iluma reaches the gateway.
     #[error("callbacks.public_url: missing; give the URL at which Iluma reaches the callbacks listener")]
     NoPublicUrl,
@@ -38,12 +51,20 @@ pub enum RegisterError {
     Tls(#[from] rustls::Error),
 }
 
+/// Registers the URLs of the gateway that has this configuration file.
+///
+/// # Errors
+/// As [`register`], or the configuration is faulty.
+pub(super) async fn run(args: &Args) -> Result<String, RegisterError> {
+    register(&Settings::load(&args.config)?).await
+}
+
 /// Sets every account's URLs where they differ, and gives back what was done, a line each. The gateway must be running: Iluma
 /// posts a test to each URL before it takes it.
 ///
 /// # Errors
 /// Something was not done; the text says all that was and was not.
-pub async fn run(settings: &Settings) -> Result<String, RegisterError> {
+pub(super) async fn register(settings: &Settings) -> Result<String, RegisterError> {
     let public_url = settings.callbacks.public_url.as_ref().ok_or(RegisterError::NoPublicUrl)?;
     let (connections, clock) = (Tasks::new(), Clock::system());
     let patient = config::Upstream { timeout: settings.upstream.timeout.max(PATIENCE), ..settings.upstream.clone() };

@@ -3,7 +3,9 @@
 //! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; what
 //! is left out is not set and has no limit.
 
-use super::{Account, Listener, Settings, Tenant, UnknownRoutes};
+use super::settings::{
+    Account, Admin, Cache, Callbacks, Listener, Server, Settings, State, Tenant, UnknownRoutes, Upstream,
+};
 use secrecy::SecretBox;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -28,85 +30,17 @@ impl fmt::Debug for Description<'_> {
 
 impl Display for Description<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Settings { server, callbacks, admin, log, upstream, state, cache, .. } = self.0;
-        writeln!(f, "[server]")?;
-        listener(f, &server.listener)?;
-        writeln!(f, "max_connections = {}", server.max_connections)?;
-        writeln!(f, "max_in_flight = {}", server.max_in_flight)?;
-        writeln!(f, "max_buffered = \"{}\"", server.max_buffered)?;
-        writeln!(f, "header_timeout = {}", time(server.header_timeout))?;
-        writeln!(f, "max_header_bytes = \"{}\"", server.max_header_bytes)?;
-        writeln!(f, "max_headers = {}", server.max_headers)?;
-        writeln!(f, "drain_timeout = {}", time(server.drain_timeout))?;
-
-        writeln!(f, "\n[callbacks]")?;
-        listener(f, &callbacks.listener)?;
-        optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
-        writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
-        if !callbacks.extra_ca.is_empty() {
-            writeln!(f, "extra_ca = \"({} certificates)\"", callbacks.extra_ca.len())?;
-        }
-
-        writeln!(f, "\n[admin]")?;
-        listener(f, &admin.listener)?;
-        optional(f, "token", admin.token.as_ref().map(set))?;
-
-        writeln!(f, "\n[log]\nlevel = {}", quoted(log.level.as_str().to_ascii_lowercase()))?;
-
-        writeln!(f, "\n[upstream]\nbase_url = {}", quoted(&upstream.base_url))?;
-        if !upstream.extra_ca.is_empty() {
-            writeln!(f, "extra_ca = \"({} certificates)\"", upstream.extra_ca.len())?;
-        }
-        optional(f, "proxy", upstream.proxy.as_ref().map(quoted))?;
-        writeln!(f, "connect_timeout = {}", time(upstream.connect_timeout))?;
-        writeln!(f, "timeout = {}", time(upstream.timeout))?;
-        writeln!(f, "idle_timeout = {}", time(upstream.idle_timeout))?;
-        writeln!(f, "pool_idle_timeout = {}", time(upstream.pool_idle_timeout))?;
-        let unknown_routes = match upstream.unknown_routes {
-            UnknownRoutes::Post => "post",
-            UnknownRoutes::Forward => "forward",
-            UnknownRoutes::Deny => "deny",
-        };
-        writeln!(f, "unknown_routes = {}", quoted(unknown_routes))?;
-        writeln!(f, "forward_headers = {}", list(upstream.forward_headers.iter().map(quoted)))?;
+        server(f, &self.0.server)?;
+        callbacks(f, &self.0.callbacks)?;
+        admin(f, &self.0.admin)?;
+        let level = self.0.log.level.as_str().to_ascii_lowercase();
+        writeln!(f, "\n[log]\nlevel = {}", quoted(level))?;
+        upstream(f, &self.0.upstream)?;
         if let Some(contact) = &self.0.contact {
             writeln!(f, "\n[help]\ncontact = {}", quoted(contact))?;
         }
-
-        writeln!(f, "\n[state]\npath = {}", quoted(state.path.display()))?;
-        writeln!(f, "root_key = {}", set(&state.root_key))?;
-        let keys = state.encryption_keys.iter();
-        let keys = keys.map(|key| format!("{{ id = {}, key = {} }}", quoted(&key.id), set(&key.key)));
-        writeln!(f, "encryption_keys = {}", list(keys))?;
-        if let Some(redis) = &state.redis {
-            let cache =
-                redis.cache.as_ref().map_or(String::new(), |cache| format!(", cache_url = {}", set(&cache.url)));
-            let ca =
-                redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
-            writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
-        }
-        writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
-        let kept = &state.retention;
-        writeln!(
-            f,
-            "retention = {{ owners = {}, delivered_callbacks = {}, dead_letters = {}, ledger = {} }}",
-            time(kept.owners),
-            time(kept.delivered_callbacks),
-            time(kept.dead_letters),
-            time(kept.ledger)
-        )?;
-
-        writeln!(f, "\n[cache]\nmemory = \"{}\"", cache.memory)?;
-        writeln!(
-            f,
-            "bank = {{ found = {}, not_found = {}, stale_if_error = {} }}",
-            time(cache.bank_found),
-            time(cache.bank_not_found),
-            time(cache.bank_stale_if_error)
-        )?;
-        writeln!(f, "cft = {{ clear = {}, match = {} }}", time(cache.cft_clear), time(cache.cft_match))?;
-        writeln!(f, "bank_codes = {}", time(cache.bank_codes))?;
-
+        state(f, &self.0.state)?;
+        cache(f, &self.0.cache)?;
         writeln!(f, "\n[quotas]\ntime_zone = {}", quoted(&self.0.quotas.calendar))?;
         if !self.0.prices.is_empty() {
             writeln!(f, "\n[prices]")?;
@@ -131,6 +65,95 @@ impl Display for Description<'_> {
     }
 }
 
+fn server(f: &mut Formatter<'_>, server: &Server) -> fmt::Result {
+    writeln!(f, "[server]")?;
+    listener(f, &server.listener)?;
+    writeln!(f, "max_connections = {}", server.max_connections)?;
+    writeln!(f, "max_in_flight = {}", server.max_in_flight)?;
+    writeln!(f, "max_buffered = \"{}\"", server.max_buffered)?;
+    writeln!(f, "header_timeout = {}", time(server.header_timeout))?;
+    writeln!(f, "max_header_bytes = \"{}\"", server.max_header_bytes)?;
+    writeln!(f, "max_headers = {}", server.max_headers)?;
+    writeln!(f, "drain_timeout = {}", time(server.drain_timeout))?;
+    Ok(())
+}
+
+fn callbacks(f: &mut Formatter<'_>, callbacks: &Callbacks) -> fmt::Result {
+    writeln!(f, "\n[callbacks]")?;
+    listener(f, &callbacks.listener)?;
+    optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
+    writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
+    if !callbacks.extra_ca.is_empty() {
+        writeln!(f, "extra_ca = \"({} certificates)\"", callbacks.extra_ca.len())?;
+    }
+    Ok(())
+}
+
+fn admin(f: &mut Formatter<'_>, admin: &Admin) -> fmt::Result {
+    writeln!(f, "\n[admin]")?;
+    listener(f, &admin.listener)?;
+    optional(f, "token", admin.token.as_ref().map(set))?;
+    Ok(())
+}
+
+fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
+    writeln!(f, "\n[upstream]\nbase_url = {}", quoted(&upstream.base_url))?;
+    if !upstream.extra_ca.is_empty() {
+        writeln!(f, "extra_ca = \"({} certificates)\"", upstream.extra_ca.len())?;
+    }
+    optional(f, "proxy", upstream.proxy.as_ref().map(quoted))?;
+    writeln!(f, "connect_timeout = {}", time(upstream.connect_timeout))?;
+    writeln!(f, "timeout = {}", time(upstream.timeout))?;
+    writeln!(f, "idle_timeout = {}", time(upstream.idle_timeout))?;
+    writeln!(f, "pool_idle_timeout = {}", time(upstream.pool_idle_timeout))?;
+    let unknown_routes = match upstream.unknown_routes {
+        UnknownRoutes::Post => "post",
+        UnknownRoutes::Forward => "forward",
+        UnknownRoutes::Deny => "deny",
+    };
+    writeln!(f, "unknown_routes = {}", quoted(unknown_routes))?;
+    writeln!(f, "forward_headers = {}", list(upstream.forward_headers.iter().map(quoted)))?;
+    Ok(())
+}
+
+fn state(f: &mut Formatter<'_>, state: &State) -> fmt::Result {
+    writeln!(f, "\n[state]\npath = {}", quoted(state.path.display()))?;
+    writeln!(f, "root_key = {}", set(&state.root_key))?;
+    let keys = state.encryption_keys.iter();
+    let keys = keys.map(|key| format!("{{ id = {}, key = {} }}", quoted(&key.id), set(&key.key)));
+    writeln!(f, "encryption_keys = {}", list(keys))?;
+    if let Some(redis) = &state.redis {
+        let cache = redis.cache.as_ref().map_or(String::new(), |cache| format!(", cache_url = {}", set(&cache.url)));
+        let ca = redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
+        writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
+    }
+    writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
+    let kept = &state.retention;
+    writeln!(
+        f,
+        "retention = {{ owners = {}, delivered_callbacks = {}, dead_letters = {}, ledger = {} }}",
+        time(kept.owners),
+        time(kept.delivered_callbacks),
+        time(kept.dead_letters),
+        time(kept.ledger)
+    )?;
+    Ok(())
+}
+
+fn cache(f: &mut Formatter<'_>, cache: &Cache) -> fmt::Result {
+    writeln!(f, "\n[cache]\nmemory = \"{}\"", cache.memory)?;
+    writeln!(
+        f,
+        "bank = {{ found = {}, not_found = {}, stale_if_error = {} }}",
+        time(cache.bank_found),
+        time(cache.bank_not_found),
+        time(cache.bank_stale_if_error)
+    )?;
+    writeln!(f, "cft = {{ clear = {}, match = {} }}", time(cache.cft_clear), time(cache.cft_match))?;
+    writeln!(f, "bank_codes = {}", time(cache.bank_codes))?;
+    Ok(())
+}
+
 fn listener(f: &mut Formatter<'_>, listener: &Listener) -> fmt::Result {
     writeln!(f, "listen = \"{}\"", listener.listen)?;
     optional(f, "tls", listener.tls.as_ref().map(|_| quoted("(set)")))
@@ -143,7 +166,7 @@ fn describe_account(f: &mut Formatter<'_>, account: &Account) -> fmt::Result {
     }
     optional(f, "requests_per_second", account.requests_per_second)?;
     writeln!(f, "max_wait = {}", time(account.max_wait))?;
-    writeln!(f, "seal_references = {}", account.seal_references)
+    writeln!(f, "prefix_references = {}", account.prefix_references)
 }
 
 fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
@@ -157,7 +180,7 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
     f.write_str(&toml::to_string(&tenant.limits).map_err(|_| fmt::Error)?)?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
-    writeln!(f, "owns_unsealed = {}", tenant.owns_unsealed)?;
+    writeln!(f, "owns_unprefixed = {}", tenant.owns_unprefixed)?;
     writeln!(f, "callback_hosts = {}", list(tenant.callback_hosts.iter().map(quoted)))?;
     let urls: Vec<String> =
         tenant.callback_urls.iter().map(|(kind, url)| format!("{kind} = {}", quoted(without_query(url)))).collect();

@@ -2,11 +2,15 @@
 //!
 //! Invariants: every fault of a file is found in one go; no default stands anywhere but in that file.
 
-use super::raw::{self, Entry, Fault, Faults, Findings, Reader, Section, UrlParts};
-use super::{
+use super::fault::{Fault, Faults};
+use super::reader;
+use super::reader::{Entry, Findings, Reader, Section};
+use super::settings::{
     Admin, Cache, Callbacks, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings, State,
-    UnknownRoutes, Upstream, routes, teams, tls,
+    UnknownRoutes, Upstream,
 };
+use super::values::UrlParts;
+use super::{routes, teams, tls, warnings};
 use crate::base::byte_size::ByteSize;
 use crate::base::keyring::EncryptionKey;
 use crate::iluma::route_name::RouteName;
@@ -46,13 +50,16 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
-        let own = raw::parse(text)?;
-        let (settings, Findings { faults, mut files, .. }) = read(&own, base, env)?;
+        let own = reader::parse(text)?;
+        let (settings, Findings { faults, mut warnings, mut files, .. }) = read(&own, base, env)?;
         match settings {
             Some(mut settings) if faults.is_empty() => {
                 files.sort();
                 files.dedup();
                 settings.files = files;
+                warnings.extend(warnings::of(&settings));
+                warnings.sort();
+                settings.warnings = warnings;
                 Ok(settings)
             }
             _ => Err(Faults::new(faults)),
@@ -93,7 +100,7 @@ const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
 /// Reads everything; `None` only with a fault in the findings.
 fn read(own: &Table, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Option<Settings>, Findings), Fault> {
-    let defaults = raw::parse(DEFAULTS)?;
+    let defaults = reader::parse(DEFAULTS)?;
     let reader = Reader::new(base, env);
     let settings = settings(&reader.root(own, &defaults));
     Ok((settings, reader.finish(own)))
@@ -139,6 +146,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         tenants,
         routes,
         files: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 
@@ -269,6 +277,13 @@ fn state(state: &Section<'_>) -> Option<State> {
     let redis = state.maybe("redis", |redis| self::redis(&redis.table()?));
     let redis_timeout = state.get("redis_timeout", |time| time.duration(REDIS_TIMEOUT));
     let retention = retention(&state.section("retention"));
+    if let (Some(root), Some(keys)) = (&root_key, &encryption_keys)
+        && let Some(same) = keys.iter().find(|key| key.key.expose_secret() == root.expose_secret())
+    {
+        let problem =
+            format!("the key {:?} is the root key too: make one of its own (iluma-gateway keygen --secret)", same.id);
+        state.fault_at("encryption_keys", problem);
+    }
     Some(State {
         path: path?,
         root_key: root_key?,
@@ -392,12 +407,9 @@ mod tests {
             "QUOTE" => "5ec5e7-with\"quote".to_owned(),
             "LATIN" => "5ec5e7-with-é".to_owned(),
             "LONG" => "5ec5e7".repeat(100),
-            "KEY"
-            | "ROOT"
-            | "ILUMA_GATEWAY_ROOT_KEY"
-            | "ILUMA_GATEWAY_KEY_2026_11"
-            | "ILUMA_DEMO_ROOT_KEY"
-            | "ILUMA_DEMO_ENCRYPTION_KEY" => format!("{MARK:0<64}"),
+            "KEY" | "ILUMA_GATEWAY_KEY_2026_11" | "ILUMA_DEMO_ENCRYPTION_KEY" => format!("{MARK:0<64}"),
+            "ROOT" | "ILUMA_GATEWAY_ROOT_KEY" | "ILUMA_DEMO_ROOT_KEY" => format!("{MARK:1<64}"),
+            "TEAM_KEY" => format!("igw_lending_{MARK}"),
             "ILUMA_GATEWAY_REDIS_URL" | "ILUMA_GATEWAY_REDIS_CACHE_URL" => {
                 format!("rediss://iluma:{MARK}@redis.internal/0")
             }
@@ -406,6 +418,8 @@ mod tests {
             "WHSEC_SHORT" => format!("whsec_{MARK:0<28}"),
             "KEY63" => format!("{MARK:0<63}"),
             "KEYX" => format!("{MARK:x<64}"),
+            "ILUMA_LIVE_KEY" => format!("iluma_live_{MARK}"),
+            "ILUMA_DEVELOPMENT_KEY" => format!("iluma_development_{MARK}"),
             _ if name.starts_with("ILUMA_") || name == "TOKEN" => format!("{MARK}-{}", name.to_lowercase()),
             _ => return None,
         })
@@ -487,7 +501,7 @@ mod tests {
     #[test]
     fn the_file_of_defaults_has_every_key_that_is_read_and_no_other() {
         let folder = folder_with_certificates();
-        let mut own = raw::parse(&every_key()).unwrap();
+        let mut own = reader::parse(&every_key()).unwrap();
         let mut written = BTreeSet::new();
         keys("", &toml::Value::Table(own.clone()), &mut written);
         // The operator's file has names where the defaults have "*".
@@ -546,9 +560,9 @@ mod tests {
         assert_eq!([settings.cache.cft_clear, settings.cache.cft_match, settings.cache.bank_codes], [HOUR; 3]);
         let account = &settings.accounts[&"live".parse().unwrap()];
         assert_eq!(account.max_wait, Duration::from_secs(2));
-        assert!(account.seal_references && account.requests_per_second.is_none());
+        assert!(account.prefix_references && account.requests_per_second.is_none());
         let tenant = &settings.tenants[&"lending".parse().unwrap()];
-        assert_eq!((tenant.limits.weight, tenant.share_cache, tenant.owns_unsealed), (1, true, false));
+        assert_eq!((tenant.limits.weight, tenant.share_cache, tenant.owns_unprefixed), (1, true, false));
         assert_eq!(tenant.limits.rate(), Some((20, 20)));
         assert_eq!(tenant.limits.max_in_flight, 2048, "half of all places");
         assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
@@ -591,7 +605,7 @@ api_key = { env = "ILUMA_LIVE_API_KEY" }
 callback_token = { env = "ILUMA_LIVE_CALLBACK_TOKEN" }
 requests_per_second = 50
 max_wait = "2s"
-seal_references = true
+prefix_references = true
 [tenants.lending]
 account = "live"
 key_sha256 = ["00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"]
@@ -603,7 +617,7 @@ upstream_calls_per_day = 10000
 upstream_calls_per_month = 200000
 routes = ["bank", "cft"]
 share_cache = true
-owns_unsealed = false
+owns_unprefixed = false
 callback_hosts = ["lending.internal"]
 callback_urls = { NAME_VALIDATOR_REQUEST = "https://lending.internal/kyc" }
 [[routes]]
@@ -696,7 +710,7 @@ like = "bank"
             (with("[upstream]\nproxy = \"https://egress.internal\""), "upstream.proxy: must be a URL with a host, beginning with http://"),
             (with("[upstream]\nproxy = \"http://u:5ec5e7@egress.internal\""), "upstream.proxy: must not have a user name or password in it"),
             (with("[upstream]\nunknown_routes = \"get\""), "upstream.unknown_routes: must be one of \"post\", \"forward\", \"deny\""),
-            (with("[upstream]\nextra_ca = \"none.pem\""), "upstream.extra_ca: cannot read the file: entity not found; a relative path starts at the configuration file's folder"),
+            (with("[upstream]\nextra_ca = \"none.pem\""), "upstream.extra_ca: cannot read /nowhere/none.pem: entity not found; a relative path starts at the configuration file's folder"),
             // Secrets.
             (with("[admin]\ntoken = \"5ec5e7\""), &format!("admin.token: a secret must not stand in the file; give {secret}")),
             (with("[admin]\ntoken = 1"), &format!("admin.token: must be a secret, {secret}")),
@@ -709,9 +723,14 @@ like = "bank"
             (with("[admin]\ntoken = { env = \"EMPTY\" }"), "admin.token: the secret is empty"),
             (with("[admin]\ntoken = { env = \"SHORT\" }"), "admin.token: the secret must have 8 to 512 characters"),
             (with("[admin]\ntoken = { env = \"SPACE\" }"), "admin.token: the secret must be printable ASCII without space"),
-            (with("[admin]\ntoken = { file = \"5ec5e7\" }"), "admin.token.file: cannot read the file: entity not found; a relative path starts at the configuration file's folder"),
+            (with("[admin]\ntoken = { file = \"5ec5e7\" }"), "admin.token.file: cannot read the file, in /nowhere: entity not found; a relative path starts at the configuration file's folder"),
             (with("[admin]\ntoken = { file = \"\" }"), "admin.token.file: must be the path of a file"),
+            (with("[admin]\ntoken = { file = \"secrets/token.txt\" }"), "admin.token.file: cannot read /nowhere/secrets/token.txt: entity not found; a relative path starts at the configuration file's folder"),
             // State.
+            (state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"ROOT\" }} }}]")), "state.encryption_keys: the key \"a\" is the root key too: make one of its own (iluma-gateway keygen --secret)"),
+            (api_key("{ env = \"TEAM_KEY\" }"), "accounts.live.api_key: the secret is a team's key of this gateway; give the account's own key, which begins with iluma_"),
+            (api_key("{ env = \"TOKEN\" }\nseal_references = true\nprefix_references = true"), "accounts.live.seal_references: the old name of prefix_references, which is there too: leave this one out"),
+            (lending("owns_unsealed = \"yes\""), "tenants.lending.owns_unsealed: must be true or false, is a string"),
             (state(key), &format!("state.root_key: missing; give {secret} {missing_key}")),
             (state(root), &format!("state.encryption_keys: missing; give at least one {{ id = \"2026-11\", key = {{ env = \"NAME\" }} }} {missing_key}")),
             (state(&format!("{root}\nencryption_keys = []")), "state.encryption_keys: must have 1 to 16 members, has 0"),
@@ -744,7 +763,7 @@ like = "bank"
             (api_key("{ env = \"TOKEN\" }\ncallback_token = []"), "accounts.live.callback_token: must have 1 to 4 members, has 0"),
             (api_key("{ env = \"TOKEN\" }\nrequests_per_second = 0"), "accounts.live.requests_per_second: must be a whole number from 1 to 1000000"),
             (api_key("{ env = \"TOKEN\" }\nmax_wait = \"2h\""), "accounts.live.max_wait: must be from 0s to 1m"),
-            (api_key("{ env = \"TOKEN\" }\nseal_references = \"yes\""), "accounts.live.seal_references: must be true or false, is a string"),
+            (api_key("{ env = \"TOKEN\" }\nprefix_references = \"yes\""), "accounts.live.prefix_references: must be true or false, is a string"),
             // Tenants.
             (tenant(&format!("key_sha256 = [\"{hash}\"]")), "tenants.lending.account: missing; give the name of an account"),
             (tenant(&format!("account = \"liv\"\nkey_sha256 = [\"{hash}\"]")) + "[accounts.dev]\napi_key = { env = \"TOKEN\" }", "tenants.lending.account: no such account \"liv\"; known: dev, live"),
@@ -763,7 +782,7 @@ like = "bank"
             (lending("routes = [\"bank\", \"cfd\"]"), "tenants.lending.routes[1]: no such route; did you mean \"cft\"?"),
             (lending("routes = [\"everything\"]"), "tenants.lending.routes[0]: no such route; known: bank, bank_get, cft, bank_codes, ktp, npwp, phone, drawdown, face, id_card, ocr, ocr_get, document, document_get, capture, capture_get, capture_file, callback_urls, callback_token, health, gateway, other"),
             (lending("routes = [\"forbidden\"]"), "tenants.lending.routes[0]: no team may use these paths: they would hand out the account's key"),
-            (lending(&format!("owns_unsealed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unsealed = true")), "tenants.payments.owns_unsealed: at most one team of an account may have this, and tenants.lending.owns_unsealed has it"),
+            (lending(&format!("owns_unprefixed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unprefixed = true")), "tenants.payments.owns_unprefixed: at most one team of an account may have this, and tenants.lending.owns_unprefixed has it"),
             (lending("callback_hosts = [\"https://lending.internal\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
             (lending("callback_hosts = [\"lending.internal:443\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
             (lending("callback_hosts = [\"169.254.169.254\"]"), "tenants.lending.callback_hosts[0]: callbacks are never sent to link-local addresses"),
@@ -810,6 +829,44 @@ like = "bank"
     }
 
     #[test]
+    fn what_hardly_anybody_wants_is_a_warning_with_the_host_and_what_is_right() {
+        let clear = "personal data and keys go to internal.example in clear; use https://";
+        let account = |name: &str, key: &str| format!("{STATE}[accounts.{name}]\napi_key = {{ env = \"{key}\" }}\n");
+        let urls =
+            |host: &str| lending(&format!("callback_urls = {{ NAME_VALIDATOR_REQUEST = \"http://{host}/5ec5e7\" }}"));
+        for (text, expected) in [
+            (with(""), vec![]),
+            (with("[upstream]\nbase_url = \"http://127.0.0.1:9\""), vec![]),
+            (with("[upstream]\nbase_url = \"http://[::1]:9\""), vec![]),
+            (with("[upstream]\nbase_url = \"http://localhost:9\""), vec![]),
+            (with("[upstream]\nbase_url = \"http://internal.example:9\""), vec![format!("upstream.base_url: {clear}, such as https://api.iluma.ai")]),
+            (with("[callbacks]\npublic_url = \"http://internal.example\""), vec![format!("callbacks.public_url: {clear}, such as https://internal.example")]),
+            (urls("internal.example"), vec![format!("tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: {clear}, such as https://internal.example")]),
+            (urls("127.0.0.9:8"), vec![]),
+            (with("[admin]\nlisten = \"0.0.0.0:9090\""), vec!["admin.listen: other machines reach 0.0.0.0:9090, and without TLS the token goes in clear; give admin.tls, or listen on 127.0.0.1:9090".to_owned()]),
+            (with("[admin]\nlisten = \"[::1]:9090\""), vec![]),
+            (account("live", "ILUMA_DEVELOPMENT_KEY"), vec!["accounts.live.api_key: a development key (iluma_development_…) in an account whose name has \"live\"; give the live key, which begins with iluma_live_, or name the account dev".to_owned()]),
+            (account("dev", "ILUMA_LIVE_KEY"), vec!["accounts.dev.api_key: a live key (iluma_live_…) in an account whose name has \"dev\"; give the development key, which begins with iluma_development_, or name the account live".to_owned()]),
+            (account("dev", "ILUMA_DEVELOPMENT_KEY"), vec![]),
+            (account("main", "ILUMA_DEVELOPMENT_KEY"), vec![]),
+            (lending("owns_unsealed = true"), vec!["tenants.lending.owns_unsealed: the old name of owns_unprefixed: write owns_unprefixed instead".to_owned()]),
+            (format!("{}seal_references = false", with("")), vec!["accounts.live.seal_references: the old name of prefix_references: write prefix_references instead".to_owned()]),
+        ] {
+            let settings = parse(&text).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+            let told: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(told, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_old_name_means_what_the_new_one_does() {
+        let settings = parse(&lending("owns_unsealed = true")).unwrap();
+        assert!(settings.tenants[&"lending".parse().unwrap()].owns_unprefixed);
+        let settings = parse(&format!("{}seal_references = false", with(""))).unwrap();
+        assert!(!settings.accounts[&"live".parse().unwrap()].prefix_references);
+    }
+
+    #[test]
     fn every_fault_of_a_file_is_told_in_one_go_and_in_order() {
         let faults = parse("[server]\nlisten = 1\nmax_headers = 0\ncolour = 1\n[log]\nlevel = \"\"").unwrap_err();
         let keys: Vec<&str> = faults.iter().map(Fault::key).collect();
@@ -850,30 +907,43 @@ like = "bank"
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(settings.files, ["cert.pem", "key.pem"].map(|name| folder.path().join(name)));
         assert!(tls("{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"teams-ca.pem\" }").is_ok());
-        let read = "cannot read the file: entity not found; a relative path starts at the configuration file's folder";
+        let [none, other, cert, text, key] =
+            ["none.pem", "other-key.pem", "cert.pem", "text.pem", "key.pem"].map(|name| folder.path().join(name));
+        let read = format!(
+            "cannot read {}: entity not found; a relative path starts at the configuration file's folder",
+            none.display()
+        );
+        let [other, cert, text, key] = [other, cert, text, key].map(|path| path.display().to_string());
         for (table, fault) in [
             (
                 "{ cert = \"cert.pem\", key = \"other-key.pem\" }",
-                "server.tls.key: the key does not belong to the certificate",
+                format!(
+                    "server.tls.key: {other} does not belong to {cert}: give the key that the certificate was made for"
+                ),
             ),
-            ("{ key = \"key.pem\" }", "server.tls.cert: missing; give the PEM file of the certificate chain"),
-            ("{ cert = \"cert.pem\" }", "server.tls.key: missing; give the PEM file of the private key"),
-            ("{ cert = \"none.pem\", key = \"key.pem\" }", &format!("server.tls.cert: {read}")),
+            (
+                "{ key = \"key.pem\" }",
+                "server.tls.cert: missing; give the PEM file of the certificate chain".to_owned(),
+            ),
+            ("{ cert = \"cert.pem\" }", "server.tls.key: missing; give the PEM file of the private key".to_owned()),
+            ("{ cert = \"none.pem\", key = \"key.pem\" }", format!("server.tls.cert: {read}")),
             (
                 "{ cert = \"text.pem\", key = \"key.pem\" }",
-                "server.tls.cert: the file is not a list of PEM certificates",
+                format!("server.tls.cert: {text} is not a list of PEM certificates (-----BEGIN CERTIFICATE-----)"),
             ),
             (
                 "{ cert = \"cert.pem\", key = \"text.pem\" }",
-                "server.tls.key: the file has no PEM private key (PKCS#8, SEC1 or PKCS#1)",
+                format!(
+                    "server.tls.key: {text} has no PEM private key (PKCS#8, SEC1 or PKCS#1: -----BEGIN PRIVATE KEY-----)"
+                ),
             ),
             (
                 "{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"key.pem\" }",
-                "server.tls.client_ca: the file is not a list of PEM certificates",
+                format!("server.tls.client_ca: {key} is not a list of PEM certificates (-----BEGIN CERTIFICATE-----)"),
             ),
             (
                 "{ cert = \"cert.pem\", key = \"key.pem\", ca = \"a\" }",
-                "server.tls.ca: unknown key; known here: cert, client_ca, key",
+                "server.tls.ca: unknown key; known here: cert, client_ca, key".to_owned(),
             ),
         ] {
             assert_eq!(tls(table).unwrap_err().to_string(), fault, "{table}");
@@ -899,14 +969,15 @@ like = "bank"
     fn a_file_that_is_loaded_is_watched_and_a_missing_one_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.toml");
-        for (name, text) in [("api-key", "5ec5e7-api-key\n".to_owned()), ("key", format!("{}\n", "a1".repeat(32)))] {
+        let key = |pair: &str| format!("{}\n", pair.repeat(32));
+        for (name, text) in [("api-key", "5ec5e7-api-key\n".to_owned()), ("key", key("b2")), ("root", key("a1"))] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let text = with("").replace("env = \"TOKEN\"", "file = \"api-key\"");
-        let text = text.replace("env = \"ROOT\"", "file = \"key\"").replace("env = \"KEY\"", "file = \"key\"");
+        let text = text.replace("env = \"ROOT\"", "file = \"root\"").replace("env = \"KEY\"", "file = \"key\"");
         std::fs::write(&path, text).unwrap();
         let settings = Settings::load(&path).unwrap();
-        assert_eq!(settings.files, ["gateway.toml", "api-key", "key"].map(|name| folder.path().join(name)));
+        assert_eq!(settings.files, ["gateway.toml", "api-key", "key", "root"].map(|name| folder.path().join(name)));
         assert_eq!(settings.state.root_key.expose_secret(), &[0xa1; 32]);
         let faults = Settings::load(&folder.path().join("none.toml")).unwrap_err();
         assert!(faults.to_string().starts_with("cannot read "), "{faults}");
@@ -925,7 +996,7 @@ like = "bank"
             assert!(!shown.contains(MARK), "{shown}");
         }
         let described = settings.describe().to_string();
-        let table = raw::parse(&described).unwrap();
+        let table = reader::parse(&described).unwrap();
         assert_eq!(table["accounts"]["live"]["api_key"].as_str(), Some("(set)"));
         assert_eq!(table["state"]["root_key"].as_str(), Some("(set)"));
         assert_eq!(table["server"]["tls"].as_str(), Some("(set)"));
@@ -934,7 +1005,7 @@ like = "bank"
         assert_eq!(table["tenants"]["lending"]["key_sha256"][0].as_str(), Some("00000000…"));
         let url = table["tenants"]["lending"]["callback_urls"]["NAME_VALIDATOR_REQUEST"].as_str();
         assert_eq!(url, Some("https://lending.internal/kyc?(set)"));
-        assert_eq!(table["tenants"]["lending"]["owns_unsealed"].as_bool(), Some(false));
+        assert_eq!(table["tenants"]["lending"]["owns_unprefixed"].as_bool(), Some(false));
         // No key is without effect, so nothing is left to be said in a comment.
         assert!(!described.lines().any(|line| line.starts_with('#')), "{described}");
         assert_eq!(table["quotas"]["time_zone"].as_str(), Some("Asia/Jakarta"));

@@ -2,7 +2,8 @@
 //!
 //! Invariants: nobody gets the forbidden row, and no added path leads to where Iluma keeps the account's own keys.
 
-use super::raw::{self, Entry};
+use super::nearest::nearest;
+use super::reader::Entry;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::{CollectionPlace, CustomRoute, Kind};
 use std::collections::BTreeSet;
@@ -137,7 +138,7 @@ fn known_route(entry: &Entry<'_>) -> Option<RouteName> {
     let route = text.parse().ok();
     if route.is_none() {
         let names = RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).map(RouteName::as_str);
-        entry.fault(match raw::nearest(text, names.clone()) {
+        entry.fault(match nearest(text, names.clone()) {
             Some(near) => format!("no such route; did you mean {near:?}?"),
             None => format!("no such route; known: {}", names.collect::<Vec<_>>().join(", ")),
         });

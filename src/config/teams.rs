@@ -1,11 +1,14 @@
 //! Iluma's accounts and the teams that share them.
 //!
 //! Invariants: a tenant's account exists; no key hash stands twice, whoever has it; at most one tenant of an account
-//! owns unsealed records; a callback URL's host is one of the tenant's hosts.
+//! owns unprefixed records; a callback URL's host is one of the tenant's hosts.
 
 use super::limits::{QuotaMode, TenantLimits};
-use super::raw::{self, Entry, Section, UrlParts};
-use super::{Account, Server, Tenant, routes};
+use super::reader::{Entry, Section};
+use super::routes;
+use super::secrets::hex32;
+use super::settings::{Account, Server, Tenant};
+use super::values::UrlParts;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use base64::Engine as _;
@@ -44,18 +47,27 @@ pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeM
 fn account(account: &Section<'_>) -> Option<Account> {
     let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with the account's API key";
     // What Basic authentication and JSON carry without a change, so that no way of writing it escapes the scrubber.
-    let api_key = account.must("api_key", missing, |key| key.token(":\"'\\"));
+    let api_key = account.must("api_key", missing, |key| {
+        let secret = key.token(":\"'\\")?;
+        if secret.expose_secret().starts_with("igw_") {
+            key.fault(
+                "the secret is a team's key of this gateway; give the account's own key, which begins with iluma_",
+            );
+            return None;
+        }
+        Some(secret)
+    });
     let callback_tokens =
         account.maybe("callback_token", |token| one_or_more(token, MAX_CALLBACK_TOKENS, |token| token.token("")));
     let requests_per_second = account.maybe("requests_per_second", Entry::count);
     let max_wait = account.get("max_wait", |time| time.duration(Duration::ZERO..=MAX_WAIT));
-    let seal_references = account.get("seal_references", Entry::flag);
+    let prefix_references = account.get_renamed("prefix_references", "seal_references", Entry::flag);
     Some(Account {
         api_key: api_key?,
         callback_tokens: callback_tokens.unwrap_or_default(),
         requests_per_second,
         max_wait: max_wait?,
-        seal_references: seal_references?,
+        prefix_references: prefix_references?,
     })
 }
 
@@ -104,7 +116,7 @@ fn tenant(
         None => Some(routes::all_but_forbidden()),
     };
     let share_cache = tenant.get("share_cache", Entry::flag);
-    let owns_unsealed = tenant.get("owns_unsealed", |flag| {
+    let owns_unprefixed = tenant.get_renamed("owns_unprefixed", "owns_unsealed", |flag| {
         let owns = flag.flag()?;
         if let (true, Some(account)) = (owns, &account) {
             if let Some(other) = seen.owners.get(account) {
@@ -130,7 +142,7 @@ fn tenant(
         limits: limits?,
         routes: routes?,
         share_cache: share_cache?,
-        owns_unsealed: owns_unsealed?,
+        owns_unprefixed: owns_unprefixed?,
         callback_hosts,
         callback_urls: urls,
         callback_token,
@@ -176,7 +188,7 @@ fn known_account(entry: &Entry<'_>, accounts: &BTreeSet<AccountName>) -> Option<
 }
 
 fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<[u8; 32]> {
-    let Some(hash) = raw::hex32(entry.text()?) else {
+    let Some(hash) = hex32(entry.text()?) else {
         entry.fault("must be 64 hex digits: the SHA-256 of the key, not the key (iluma-gateway keygen prints both)");
         return None;
     };

@@ -3,7 +3,7 @@
 //! Invariants: a key belongs to its certificate; where a client CA is given, a client without a certificate of it
 //! gets no connection; what a file holds is never repeated in a fault.
 
-use super::raw::{Entry, Section};
+use super::reader::{Entry, Section};
 use crate::base::byte_size::ByteSize;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -36,7 +36,11 @@ pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
             Some(Arc::new(config))
         }
         Err(rustls::Error::InconsistentKeys(_)) => {
-            tls.fault_at("key", "the key does not belong to the certificate");
+            let [key, cert] = ["key", "cert"].map(|name| tls.entry(name).as_ref().map(place).unwrap_or_default());
+            tls.fault_at(
+                "key",
+                format!("{key} does not belong to {cert}: give the key that the certificate was made for"),
+            );
             None
         }
         Err(error) => {
@@ -52,7 +56,7 @@ pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'stati
     let certificates: Option<Vec<_>> = CertificateDer::pem_slice_iter(&pem).map(Result::ok).collect();
     let certificates = certificates.filter(|found| !found.is_empty());
     if certificates.is_none() {
-        file.fault("the file is not a list of PEM certificates");
+        file.fault(format!("{} is not a list of PEM certificates (-----BEGIN CERTIFICATE-----)", place(file)));
     }
     certificates
 }
@@ -78,7 +82,7 @@ fn store(file: &Entry<'_>, certificates: &[CertificateDer<'static>]) -> Option<R
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         if store.add(certificate.clone()).is_err() {
-            file.fault("the file has a certificate that cannot be read");
+            file.fault(format!("{} has a certificate that cannot be read", place(file)));
             return None;
         }
     }
@@ -89,9 +93,17 @@ fn private_key(file: &Entry<'_>) -> Option<PrivateKeyDer<'static>> {
     let pem = zeroize::Zeroizing::new(file.content(MAX_PEM)?);
     let key = PrivateKeyDer::from_pem_slice(&pem).ok();
     if key.is_none() {
-        file.fault("the file has no PEM private key (PKCS#8, SEC1 or PKCS#1)");
+        file.fault(format!(
+            "{} has no PEM private key (PKCS#8, SEC1 or PKCS#1: -----BEGIN PRIVATE KEY-----)",
+            place(file)
+        ));
     }
     key
+}
+
+/// Returns the path of a file as faults show it.
+fn place(file: &Entry<'_>) -> String {
+    file.path_of_file().map_or_else(|| "the file".to_owned(), |path| path.display().to_string())
 }
 
 /// Room for a bundle of every public CA, which has about 200 KiB.

@@ -205,10 +205,14 @@ impl Drop for RequestLog {
         if let Some(tally) = &self.tally {
             tally.request(self.route, self.cache.saved());
         }
+        if let Some(reason) = self.reason {
+            self.telemetry.metrics.gateway_error(reason);
+        }
         self.telemetry.metrics.request_took(self.route, self.cache, duration);
         self.telemetry.access.write(&logs::Record {
             time: self.time,
             request_id: self.id,
+            client: None,
             tenant: self.tenant.as_ref(),
             route: self.route,
             method: self.method,

@@ -84,7 +84,7 @@ impl RuntimeConfig {
         let account = |(name, account): (&AccountName, &config::Account)| Account {
             name: name.clone(),
             credential: Arc::new(Credential::new(&account.api_key)),
-            prefixes: account.seal_references.then(|| {
+            prefixes: account.prefix_references.then(|| {
                 let teams = settings.tenants.iter().filter(|(_, tenant)| tenant.account == *name);
                 ReferencePrefixes::of(teams.map(|(name, _)| name.clone()))
             }),

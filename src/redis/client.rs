@@ -114,16 +114,7 @@ impl RedisClient {
     /// # Errors
     /// The URL or the certificates can't be used; the configuration has checked both.
     pub fn new(target: &config::RedisTarget, channels: &[String]) -> Result<Self, RedisError> {
-        let info = target.url.expose_secret().into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings);
-        let client = match &target.extra_ca {
-            Some(pem) => redis::Client::build_with_tls(
-                info,
-                redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) },
-            )?,
-            None => redis::Client::open(info)?,
-        };
+        let client = open(target)?;
         let channels = channels.iter().map(|name| (name.clone(), broadcast::channel(MOST_MESSAGES).0)).collect();
         Ok(Self(Arc::new(Shared {
             client,
@@ -341,6 +332,20 @@ impl Shared {
             }
             _ => {}
         }
+    }
+}
+
+/// Returns a client of the library for a target.
+pub(super) fn open(target: &config::RedisTarget) -> Result<redis::Client, RedisError> {
+    let info = target.url.expose_secret().into_connection_info()?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let info = info.set_redis_settings(settings);
+    match &target.extra_ca {
+        Some(pem) => {
+            let tls = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
+            redis::Client::build_with_tls(info, tls)
+        }
+        None => redis::Client::open(info),
     }
 }
 

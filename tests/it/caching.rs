@@ -245,7 +245,7 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
                 None => shape.replace("REF", "\"lending:\""),
             };
             let upstream = Upstream::answering(move |_| answered(200, echoed.clone())).await;
-            let rig = Rig::builder().upstream(upstream.url()).account(&format!("seal_references = {sealed}"));
+            let rig = Rig::builder().upstream(upstream.url()).account(&format!("prefix_references = {sealed}"));
             let rig = rig.section("cache", LIFETIMES).start().await;
             let first = rig.post("lending", BANK, filler.map_or(none.clone(), with)).send().await;
             assert_eq!(first.text(), body, "the first answer is upstream's to the byte, but for the seal");
@@ -714,7 +714,7 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
             answer
         })
         .await;
-        let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
+        let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await;
         for _ in 0..2 {
             let Ok(answer) = rig.post("lending", BANK, ACCOUNT).try_send().await else { continue };
             // What is read has a bound: above it the answer is an error of the gateway, never a part.

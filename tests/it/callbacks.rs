@@ -313,7 +313,7 @@ async fn one_that_nobody_owns_waits_and_is_then_kept_apart() {
 
 #[tokio::test]
 async fn the_heir_gets_what_was_asked_before_the_gateway() {
-    let (rig, lending, payments) = rig(|rig| rig.tenant("payments", "owns_unsealed = true")).await;
+    let (rig, lending, payments) = rig(|rig| rig.tenant("payments", "owns_unprefixed = true")).await;
     rig.callback(KIND, r#"{"id":"1","reference_id":"old"}"#).send().await;
     payments.hears(1).await;
     assert_eq!(payments.bodies(), [r#"{"id":"1","reference_id":"old"}"#]);

@@ -5,6 +5,7 @@
 mod caching;
 mod callbacks;
 mod chaos;
+mod check;
 mod collapsing;
 mod contract;
 mod dependencies;
@@ -19,6 +20,7 @@ mod link;
 mod metrics;
 mod model;
 mod nodes;
+mod output;
 mod owners;
 mod pending;
 mod privacy;

@@ -108,12 +108,12 @@ fn quick() -> RigBuilder {
 
 #[tokio::test]
 async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
-    let unsealed = "seal_references = false";
+    let unsealed = "prefix_references = false";
     for (settings, builder) in [
         ("sealed", quick()),
-        ("sealed, heir", quick().tenant("lending", "owns_unsealed = true")),
+        ("sealed, heir", quick().tenant("lending", "owns_unprefixed = true")),
         ("unsealed", quick().account(unsealed)),
-        ("unsealed, heir", quick().account(unsealed).tenant("lending", "owns_unsealed = true")),
+        ("unsealed, heir", quick().account(unsealed).tenant("lending", "owns_unprefixed = true")),
     ] {
         let rig = builder.start().await;
         let looks = records(&rig, "payments").await;

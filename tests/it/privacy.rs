@@ -441,7 +441,7 @@ const SHARED: [&str; 3] = [BANK, CFT, CODES];
 
 /// A gateway whose team `lending` owns whatever records its upstream makes up.
 async fn owning(upstream: &Upstream) -> Rig {
-    Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await
+    Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await
 }
 
 #[tokio::test]

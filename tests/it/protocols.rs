@@ -719,7 +719,7 @@ async fn a_download_is_streamed_at_the_pace_of_the_client() {
         }
     })
     .await;
-    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
+    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await;
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}\r\n", rig.head("lending", "GET", "/v1/identity/captures/1/results/a/download"))).await;
     let head = wire.head().await.expect("a head");

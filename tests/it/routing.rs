@@ -29,7 +29,7 @@ async fn with_records() -> Upstream {
     .await
 }
 
-const OWNS: &str = "owns_unsealed = true";
+const OWNS: &str = "owns_unprefixed = true";
 
 async fn before(upstream: &Upstream, change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
     change(Rig::builder().upstream(upstream.url())).start().await

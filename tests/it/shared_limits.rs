@@ -34,13 +34,14 @@ impl Drop for Node {
 
 fn settings(account: &str, teams: &[(&str, &str)]) -> Settings {
     let mut text = format!(
-        "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+        "[state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
          [accounts.live]\napi_key = {{ env = \"K\" }}\n{account}\n"
     );
     for (at, (name, lines)) in teams.iter().enumerate() {
         text.push_str(&format!("[tenants.{name}]\naccount = \"live\"\nkey_sha256 = [\"{at:064x}\"]\n{lines}\n"));
     }
-    Settings::parse(&text, Path::new("."), &|_| Some("ab".repeat(32))).expect("settings")
+    Settings::parse(&text, Path::new("."), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+        .expect("settings")
 }
 
 async fn node(redis: &Redis, name: &str, settings: &Settings) -> Node {

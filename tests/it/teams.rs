@@ -249,7 +249,7 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
 /// Records from before the gateway are one team's, by configuration, and no other's.
 #[tokio::test]
 async fn what_was_there_before_is_read_by_its_heir_alone() {
-    let stage = Stage::set(Duration::from_millis(20), |rig| rig.tenant("lending", "owns_unsealed = true")).await;
+    let stage = Stage::set(Duration::from_millis(20), |rig| rig.tenant("lending", "owns_unprefixed = true")).await;
     let rig = &stage.rig;
     let straight = |path: &str| ask("POST", format!("{}{path}", rig.sim().url())).key(&rig.account_key);
     let bank = straight(BANK).json(account("1234567811", "old")).send().await.json();
@@ -306,7 +306,7 @@ async fn nobody_signs_with_anothers_name() {
 async fn a_callback_that_overtakes_its_answer_finds_its_team() {
     for seals in [true, false] {
         let stage =
-            Stage::set(Duration::from_millis(20), |rig| rig.account(&format!("seal_references = {seals}"))).await;
+            Stage::set(Duration::from_millis(20), |rig| rig.account(&format!("prefix_references = {seals}"))).await;
         let rig = &stage.rig;
         // By rule: a request with the fault's header would bypass the cache.
         let rule = json!({ "method": "POST", "path": "/v1.1/identity", "kind": "callback_first", "times": 1 });

@@ -256,7 +256,7 @@ async fn a_get_on_a_connection_that_upstream_gave_up_is_sent_again() {
         }
     })
     .await;
-    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
+    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await;
     assert_eq!(rig.ask("lending", "GET", LOOK).send().await.status, 200);
     assert_eq!(rig.ask("lending", "GET", LOOK).send().await.status, 200);
     assert_eq!((seen.connections.is(), seen.heads.is()), (2, 3));

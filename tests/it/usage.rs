@@ -480,7 +480,7 @@ async fn a_look_that_failed_is_made_once_more_within_a_budget_and_a_post_never()
         response.body(Full::new(Bytes::from_static(record))).expect("a response")
     })
     .await;
-    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unsealed = true").start().await;
+    let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await;
     let one = "/v1/identity/id_card_images/f95ae802-4d96-4066-ada7-fe9487d4ca5e";
     for _ in 0..10 {
         assert_eq!(rig.ask("lending", "GET", one).send().await.status, 200);

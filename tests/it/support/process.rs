@@ -107,6 +107,13 @@ impl Folder {
         Program::start_with(&args, &self.env, self.dir.path(), input.into()).said().await
     }
 
+    /// A command on this configuration, whose standard input, output and error the test decides about.
+    pub fn prepared(&self, command: &str) -> Command {
+        let mut prepared = Command::new(PROGRAM);
+        prepared.args(self.command(command)).env_clear().envs(&self.env).current_dir(self.dir.path());
+        prepared
+    }
+
     /// Starts `run --config FILE`.
     pub fn run(&self) -> Program {
         Program::start(&self.command("run"), &self.env, self.dir.path())
@@ -168,6 +175,8 @@ impl Program {
             "HUP" => 1,
             "INT" => 2,
             "TERM" => 15,
+            "USR1" => 10,
+            "USR2" => 12,
             _ => panic!("a signal of which the number is not known here"),
         };
         until(&format!("it listens for {name}"), || catches(id, number)).await;

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Options of the command.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11")]
-pub struct Args {
+pub(super) struct Args {
     /// The configuration file of the gateway.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -31,10 +31,16 @@ pub struct Args {
 
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
-pub enum ReportError {
+pub(super) enum UsageError {
     /// The configuration.
     #[error(transparent)]
     Configuration(#[from] Faults),
+    /// There is no journal.
+    #[error(
+        "state.path: there is no journal at {}: no gateway with this configuration has run here; give --config the file \
+         of the gateway that runs, such as /etc/iluma-gateway/config.toml", .0.display()
+    )]
+    NoJournal(PathBuf),
     /// The journal.
     #[error("state.path: the journal can't be read: {0}")]
     Journal(#[from] rusqlite::Error),
@@ -47,8 +53,11 @@ pub enum ReportError {
 ///
 /// # Errors
 /// The configuration is faulty, or the journal can't be read.
-pub async fn run(args: Args) -> Result<String, ReportError> {
+pub(super) async fn run(args: Args) -> Result<String, UsageError> {
     let settings = Settings::load(&args.config)?;
+    if !settings.state.path.exists() {
+        return Err(UsageError::NoJournal(settings.state.path));
+    }
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     let link = match &settings.state.redis {
         Some(redis) => {

@@ -1,0 +1,106 @@
+//! A look at what the gateway needs, before it serves: what `check` tells, and what `run` refuses to start with.
+
+use crate::config::{Fault, Faults, Settings};
+use crate::redis::probe::{self, Objection};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// What was found. Neither is a secret.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What cannot work.
+    pub faults: Vec<Fault>,
+    /// What works, and hardly anybody wants; and what does not work now and may later.
+    pub warnings: Vec<Fault>,
+}
+
+impl Findings {
+    /// Returns an error that has all faults, if there are any.
+    ///
+    /// # Errors
+    /// There are faults.
+    pub fn refuse(&self) -> Result<(), Faults> {
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults::new(self.faults.clone())) }
+    }
+}
+
+/// Looks at the state's folder and at each Redis. Changes nothing.
+pub async fn look(settings: &Settings) -> Findings {
+    let mut findings = Findings { faults: Vec::new(), warnings: settings.warnings.clone() };
+    findings.faults.extend(state_file(&settings.state.path));
+    let redis = settings.state.redis.iter();
+    let targets =
+        redis.flat_map(|redis| [Some(("url", &redis.main)), redis.cache.as_ref().map(|at| ("cache_url", at))]);
+    for (key, target) in targets.flatten() {
+        let key = format!("state.redis.{key}");
+        match probe::look(target).await {
+            Some(Objection::Fault(problem)) => findings.faults.push(Fault::new(&key, problem)),
+            Some(Objection::Warning(problem)) => findings.warnings.push(Fault::new(&key, problem)),
+            None => {}
+        }
+    }
+    findings
+}
+
+/// Tells why there can't be a database at a path.
+fn state_file(path: &Path) -> Option<Fault> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fault = |problem: String| Some(Fault::new("state.path", problem));
+    let (shown, place) = (path.display(), folder.display());
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return fault(format!("{place} is no folder; give a file in a folder, such as {EXAMPLE}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return fault(format!(
+                "the folder {place} does not exist; make it (mkdir -p {place}), or give a file in another, such as {EXAMPLE}"
+            ));
+        }
+        Err(error) => return fault(format!("the folder {place} can't be looked at: {error}")),
+    }
+    if path.is_dir() {
+        return fault(format!("{shown} is a folder; give a file, such as {EXAMPLE}"));
+    }
+    // SQLite keeps files beside the database, so the folder has to take new ones.
+    let probe = folder.join(format!(".iluma-gateway-{}", uuid::Uuid::new_v4()));
+    if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe) {
+        return fault(format!("the folder {place} can't be written: {error}; let the gateway's user write it"));
+    }
+    let _ = fs::remove_file(&probe);
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            fault(format!("{shown} can't be opened: {error}; let the gateway's user read and write it"))
+        }
+        _ => None,
+    }
+}
+
+const EXAMPLE: &str = "/var/lib/iluma-gateway/iluma-gateway.db";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_where_no_database_can_be_is_told_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        for (path, expected) in [
+            (at("none/x.db"), "does not exist; make it (mkdir -p "),
+            (at("file/x.db"), "is no folder; give a file in a folder"),
+            (at("folder"), "is a folder; give a file"),
+        ] {
+            let told = state_file(&path).map(|fault| fault.to_string()).unwrap_or_default();
+            let place = folder.path().to_str().unwrap();
+            assert!(told.starts_with("state.path: ") && told.contains(expected) && told.contains(place), "{told}");
+        }
+        for good in [at("x.db"), at("file")] {
+            assert_eq!(state_file(&good), None, "{good:?}");
+        }
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "nothing is left behind: {left:?}");
+    }
+}

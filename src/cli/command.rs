@@ -1,0 +1,102 @@
+//! The commands, and how one of them is run.
+
+use super::{check, demo, erase, keygen, output, purge, register, run, simulate, usage};
+use clap::{Parser, Subcommand};
+use std::io;
+use std::process::ExitCode;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of a usage error, as clap has it too.
+const USAGE: u8 = 2;
+
+/// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
+///
+/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(name = "iluma-gateway", version, max_term_width = 100, after_help = "Start with: iluma-gateway demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve until SIGTERM; SIGHUP or a changed file reloads the configuration.
+    Run(run::Args),
+    /// Load a configuration, resolve its secrets, and print the effective settings without them.
+    ///
+    /// Faults are what would not work: each is named with its key path, and the exit code is 1. Warnings are what hardly
+    /// anybody wants: they are named too, and the exit code is 0.
+    Check(check::Args),
+    /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
+    #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
+    Keygen(keygen::Args),
+    /// Purge stored answers from a running gateway, and from all that share with it.
+    ///
+    /// Prints what was removed; exits with 1 if a node was not reached.
+    Purge(purge::Args),
+    /// Erase what a running gateway, and all that share with it, know about a person.
+    ///
+    /// Prints what was removed; exits with 1 and what is left if a node was not reached.
+    Erase(erase::Args),
+    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
+    ///
+    /// Prints what it changed, by account and type; exits with 1 if anything failed.
+    RegisterCallbacks(register::Args),
+    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
+    Usage(usage::Args),
+    /// A simulated Iluma to develop and test against.
+    Simulate(Box<simulate::Args>),
+    /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
+    Demo(demo::Args),
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::behind(&*error).is_some_and(output::OutputError::is_gone) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Run(args) => runtime()?.block_on(run::run(args))?,
+        Command::Check(args) => runtime()?.block_on(check::run(&args))?,
+        Command::Purge(args) => output::line(runtime()?.block_on(purge::run(args))?)?,
+        Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
+        Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,
+        Command::Usage(args) => output::print(runtime()?.block_on(usage::run(args))?)?,
+        Command::Simulate(args) => runtime()?.block_on(simulate::run(*args))?,
+        Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
+        Command::Keygen(args) => output::print(keygen::run(&args))?,
+    }
+    Ok(())
+}
+
+/// Returns a runtime with as many workers as the process may use processors. From here on SIGUSR1 and SIGUSR2, which would
+/// end the process, do nothing; SIGPIPE does nothing in any Rust program.
+fn runtime() -> io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    // The handler stays when its listener is gone.
+    for harmless in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        drop(signal(harmless)?);
+    }
+    drop(entered);
+    Ok(runtime)
+}

@@ -1,0 +1,30 @@
+//! `iluma-gateway erase`: makes running gateways forget a person.
+
+use super::operator::{OperatorError, Target};
+use http::Method;
+use std::io::{self, Read as _};
+
+/// A person has a handful of fields.
+const LARGEST_ORDER: u64 = 64 << 10;
+
+/// Options of the command.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "The person stands on standard input, so that no process list and no shell history has them:\n  \
+                  {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\",\"surname\":\"…\"} or {\"nik\":\"…\"}\n\n\
+                  Example: iluma-gateway erase --config config.toml <person.json"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Erases the person who stands on standard input; returns what was removed.
+///
+/// # Errors
+/// The order was not carried out, or not everywhere.
+pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
+    let mut person = Vec::new();
+    io::stdin().lock().take(LARGEST_ORDER).read_to_end(&mut person)?;
+    args.target.ask(Method::POST, "/v1/erase", person.into()).await
+}

@@ -1,0 +1,86 @@
+//! What is wrong with a configuration.
+//!
+//! Invariant: a fault never carries a value that could be a secret, so values are not repeated except for short names.
+
+use std::fmt;
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    key: String,
+    problem: String,
+}
+
+impl Fault {
+    /// Makes a fault; `key` is a key path, empty where the file as a whole is meant.
+    #[must_use]
+    pub fn new(key: &str, problem: impl Into<String>) -> Self {
+        Self { key: key.chars().take(MAX_SHOWN_PATH).collect(), problem: problem.into() }
+    }
+
+    /// The path of the key, such as `tenants.lending.account`; empty where the file as a whole is meant.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What is wrong with it, and what would be right.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+/// Everything that is wrong with a configuration, sorted by key path; never empty. Displayed one to a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Sorts the faults. None at all would be a mistake of ours, and is said to be one.
+    #[must_use]
+    pub fn new(mut faults: Vec<Fault>) -> Self {
+        if faults.is_empty() {
+            faults.push(Fault::new("", "the configuration could not be read"));
+        }
+        faults.sort();
+        faults.dedup();
+        Self(faults)
+    }
+
+    /// The faults, sorted by key path.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, fault) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Of a key path; names are 32 characters and the deepest path has four keys, so real ones fit.
+const MAX_SHOWN_PATH: usize = 200;

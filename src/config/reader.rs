@@ -1,0 +1,434 @@
+//! A strict reader over a TOML table: it reads with types and collects every fault instead of stopping at the first.
+//!
+//! Invariants: a getter that gives `None` for a key that stands in the file, or that has to, has noted a fault; a key
+//! that no getter asked for is a fault.
+
+use super::fault::Fault;
+use super::nearest::nearest;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use toml::{Table, Value};
+
+/// Parses TOML. A fault names line and column, and not the text there, which may be a secret.
+pub(super) fn parse(text: &str) -> Result<Table, Fault> {
+    text.parse::<Table>().map_err(|error| {
+        let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+            format!("line {line}, column {column}: ")
+        });
+        Fault::new("", format!("{}not valid TOML: {}", place.unwrap_or_default(), error.message()))
+    })
+}
+
+/// What all sections of one configuration share: where secrets come from, and what was found out so far.
+pub(super) struct Reader<'a> {
+    base: &'a Path,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    notes: RefCell<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+    /// The keys that each opened table may hold, by the table's path.
+    known: BTreeMap<String, BTreeSet<String>>,
+    /// Every key that was asked for, with `*` for a name and `[]` for a place in a list.
+    asked: BTreeSet<String>,
+    files: Vec<PathBuf>,
+}
+
+/// What reading left behind beside the values.
+pub(super) struct Findings {
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+    pub(super) files: Vec<PathBuf>,
+    /// Every key that was asked for, with `*` for a name and `[]` for a place in a list.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]
+    pub(super) asked: BTreeSet<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// Relative file paths start at `base`; `env` looks up environment variables.
+    pub(super) fn new(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { base, env, notes: RefCell::default() }
+    }
+
+    /// The outermost table: what the operator wrote, over the defaults.
+    pub(super) fn root<'r>(&'r self, own: &'r Table, defaults: &'r Table) -> Section<'r> {
+        Section::open(self, KeyPath::default(), Some(own), Some(defaults))
+    }
+
+    /// Adds a fault for every key of `own` that nobody asked for, and hands over what was noted.
+    pub(super) fn finish(self, own: &Table) -> Findings {
+        let mut notes = self.notes.into_inner();
+        unknown_keys(&notes.known, &KeyPath::default(), own, &mut notes.faults);
+        Findings { faults: notes.faults, warnings: notes.warnings, files: notes.files, asked: notes.asked }
+    }
+
+    fn fault(&self, path: &KeyPath, problem: impl Into<String>) {
+        self.notes.borrow_mut().faults.push(Fault::new(&path.shown, problem));
+    }
+}
+
+/// A table: the operator's laid over the one with the defaults.
+pub(super) struct Section<'r> {
+    reader: &'r Reader<'r>,
+    path: KeyPath,
+    own: Option<&'r Table>,
+    defaults: Option<&'r Table>,
+}
+
+impl<'r> Section<'r> {
+    fn open(reader: &'r Reader<'r>, path: KeyPath, own: Option<&'r Table>, defaults: Option<&'r Table>) -> Self {
+        reader.notes.borrow_mut().known.entry(path.shown.clone()).or_default();
+        Self { reader, path, own, defaults }
+    }
+
+    /// The value of a key that has a default.
+    pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
+        self.must(key, "missing", read)
+    }
+
+    /// The value of a key that has a default, and had another name before, which works with a warning.
+    pub(super) fn get_renamed<T>(
+        &self,
+        key: &str,
+        before: &str,
+        read: impl FnOnce(&Entry<'r>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(value) = self.own.and_then(|own| own.get(before)) else { return self.get(key, read) };
+        self.knows(before);
+        if self.own.is_some_and(|own| own.contains_key(key)) {
+            self.fault_at(before, format!("the old name of {key}, which is there too: leave this one out"));
+            return self.get(key, read);
+        }
+        self.knows(key);
+        let path = self.path.join(before);
+        let mut notes = self.reader.notes.borrow_mut();
+        notes.asked.insert(self.path.join(key).pattern);
+        notes.warnings.push(Fault::new(&path.shown, format!("the old name of {key}: write {key} instead")));
+        drop(notes);
+        read(&Entry { reader: self.reader, path, value })
+    }
+
+    /// The value of a key that has none and has to be there; `missing` says what to give.
+    pub(super) fn must<T>(&self, key: &str, missing: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
+        let entry = self.entry(key);
+        if entry.is_none() {
+            self.fault_at(key, missing);
+        }
+        entry.as_ref().and_then(read)
+    }
+
+    /// The value of a key that may be left out.
+    pub(super) fn maybe<T>(&self, key: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
+        self.entry(key).as_ref().and_then(read)
+    }
+
+    /// A key that may be left out, before it is read.
+    pub(super) fn entry(&self, key: &str) -> Option<Entry<'r>> {
+        let path = self.path.join(key);
+        self.knows(key);
+        self.reader.notes.borrow_mut().asked.insert(path.pattern.clone());
+        let value = self.own.and_then(|own| own.get(key)).or_else(|| self.defaults.and_then(|all| all.get(key)))?;
+        Some(Entry { reader: self.reader, path, value })
+    }
+
+    /// A table in this one, its defaults merged key by key.
+    pub(super) fn section(&self, key: &str) -> Section<'r> {
+        let path = self.path.join(key);
+        self.knows(key);
+        self.reader.notes.borrow_mut().asked.insert(path.pattern.clone());
+        let own = self.own.and_then(|own| own.get(key)).and_then(|value| {
+            let table = value.as_table();
+            if table.is_none() {
+                self.reader.fault(&path, wrong_type("a table", value));
+            }
+            table
+        });
+        let defaults = self.defaults.and_then(|all| all.get(key)).and_then(Value::as_table);
+        Section::open(self.reader, path, own, defaults)
+    }
+
+    /// The tables in this one whose names the operator chose. The defaults' table `"*"` serves each of them.
+    pub(super) fn members(&self) -> Vec<(String, Section<'r>)> {
+        let defaults = self.defaults.and_then(|all| all.get("*")).and_then(Value::as_table);
+        self.named()
+            .into_iter()
+            .filter_map(|(name, entry)| {
+                let own = entry.value.as_table();
+                if own.is_none() {
+                    entry.fault(wrong_type("a table", entry.value));
+                }
+                Some((name, Section::open(self.reader, entry.path, Some(own?), defaults)))
+            })
+            .collect()
+    }
+
+    /// The values in this table whose names the operator chose.
+    pub(super) fn named(&self) -> Vec<(String, Entry<'r>)> {
+        let own = self.own.into_iter().flatten();
+        own.map(|(name, value)| {
+            let path = self.path.member(name);
+            self.knows(name);
+            self.reader.notes.borrow_mut().asked.insert(path.pattern.clone());
+            (name.clone(), Entry { reader: self.reader, path, value })
+        })
+        .collect()
+    }
+
+    /// A key that must not be there, for a reason the operator should know.
+    pub(super) fn refuse(&self, key: &str, why: &str) {
+        self.knows(key);
+        if self.own.is_some_and(|own| own.contains_key(key)) {
+            self.fault_at(key, why);
+        }
+    }
+
+    /// Notes a fault of the table as a whole.
+    pub(super) fn fault(&self, problem: impl Into<String>) {
+        self.reader.fault(&self.path, problem);
+    }
+
+    /// Notes a fault of one key in it.
+    pub(super) fn fault_at(&self, key: &str, problem: impl Into<String>) {
+        self.reader.fault(&self.path.join(key), problem);
+    }
+
+    fn knows(&self, key: &str) {
+        let mut notes = self.reader.notes.borrow_mut();
+        notes.known.entry(self.path.shown.clone()).or_default().insert(key.to_owned());
+    }
+}
+
+/// A value and where it stands.
+pub(super) struct Entry<'r> {
+    reader: &'r Reader<'r>,
+    path: KeyPath,
+    value: &'r Value,
+}
+
+impl<'r> Entry<'r> {
+    /// Notes a fault of this value.
+    pub(super) fn fault(&self, problem: impl Into<String>) {
+        self.reader.fault(&self.path, problem);
+    }
+
+    /// The path as faults show it.
+    pub(super) fn path(&self) -> &str {
+        &self.path.shown
+    }
+
+    /// A string.
+    pub(super) fn text(&self) -> Option<&'r str> {
+        self.typed("a string", self.value.as_str())
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self) -> Option<bool> {
+        self.typed("true or false", self.value.as_bool())
+    }
+
+    /// A whole number in a range, of the type that the range has.
+    pub(super) fn number<N>(&self, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: TryFrom<i64> + PartialOrd + fmt::Display,
+    {
+        let number = self.typed("a whole number", self.value.as_integer())?;
+        let fits = N::try_from(number).ok().filter(|number| range.contains(number));
+        if fits.is_none() {
+            self.fault(format!("must be a whole number from {} to {}", range.start(), range.end()));
+        }
+        fits
+    }
+
+    /// How many of something, or how many a second.
+    pub(super) fn count(&self) -> Option<u32> {
+        self.number(1..=MAX_COUNT)
+    }
+
+    /// What the text stands for; the type says what is wrong with other texts.
+    pub(super) fn parsed<T>(&self) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        self.text()?.parse().map_err(|error: T::Err| self.fault(error.to_string())).ok()
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.fault(format!("must be one of {}", known.join(", ")));
+        }
+        found
+    }
+
+    /// A list with so many members, all of them read, so that a fault of one hides no other.
+    pub(super) fn each<T>(
+        &self,
+        length: RangeInclusive<usize>,
+        mut read: impl FnMut(&Entry<'r>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let list = self.typed("a list", self.value.as_array())?;
+        if !length.contains(&list.len()) {
+            self.fault(format!("must have {} to {} members, has {}", length.start(), length.end(), list.len()));
+            return None;
+        }
+        let mut members = Some(Vec::new());
+        for (place, value) in list.iter().enumerate() {
+            let member = read(&Entry { reader: self.reader, path: self.path.item(place), value });
+            members = members.zip(member).map(|(mut members, member)| {
+                members.push(member);
+                members
+            });
+        }
+        members
+    }
+
+    /// Whether it is a list at all.
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// A table without defaults.
+    pub(super) fn table(&self) -> Option<Section<'r>> {
+        let own = self.typed("a table", self.value.as_table())?;
+        Some(Section::open(self.reader, self.path.clone(), Some(own), None))
+    }
+
+    fn typed<T>(&self, what: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.fault(wrong_type(what, self.value));
+        }
+        value
+    }
+
+    /// Returns the value as the file has it.
+    pub(super) fn value(&self) -> &'r Value {
+        self.value
+    }
+
+    /// Returns a key of this value, which is the shape of a value and no setting of its own.
+    pub(super) fn part(&self, key: &str) -> Option<Entry<'r>> {
+        let table = self.value.as_table()?;
+        // Nothing is added to `asked`.
+        Section::open(self.reader, self.path.clone(), Some(table), None).knows(key);
+        table.get(key).map(|value| Entry { reader: self.reader, path: self.path.join(key), value })
+    }
+
+    /// Returns a path from the folder that relative ones start at.
+    pub(super) fn from_base(&self, path: &str) -> PathBuf {
+        self.reader.base.join(path)
+    }
+
+    /// Notes a file that the configuration depends on.
+    pub(super) fn depends_on(&self, file: PathBuf) {
+        self.reader.notes.borrow_mut().files.push(file);
+    }
+
+    /// Returns an environment variable.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.reader.env)(name)
+    }
+}
+
+fn unknown_keys(known: &BTreeMap<String, BTreeSet<String>>, path: &KeyPath, table: &Table, faults: &mut Vec<Fault>) {
+    // A table nobody opened stands where another type was wanted: its fault is noted.
+    let Some(keys) = known.get(&path.shown) else { return };
+    for (key, value) in table {
+        let path = path.join(key);
+        if !keys.contains(key) {
+            faults.push(Fault::new(&path.shown, unknown_key(key, keys)));
+            continue;
+        }
+        match value {
+            Value::Table(table) => unknown_keys(known, &path, table, faults),
+            Value::Array(list) => {
+                for (place, table) in
+                    list.iter().enumerate().filter_map(|(place, item)| Some((place, item.as_table()?)))
+                {
+                    unknown_keys(known, &path.item(place), table, faults);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn unknown_key(key: &str, known: &BTreeSet<String>) -> String {
+    match nearest(key, known.iter().map(String::as_str)) {
+        Some(near) => format!("unknown key; did you mean {near:?}?"),
+        None => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            format!("unknown key; known here: {}", known.join(", "))
+        }
+    }
+}
+
+fn wrong_type(wanted: &str, value: &Value) -> String {
+    let is = match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date or time",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    };
+    format!("must be {wanted}, is {is}")
+}
+
+/// Where a value stands: as faults show it, and with what the operator named replaced by `*`.
+#[derive(Clone, Default)]
+struct KeyPath {
+    shown: String,
+    pattern: String,
+}
+
+impl KeyPath {
+    fn join(&self, key: &str) -> Self {
+        self.with(key, key)
+    }
+
+    fn member(&self, name: &str) -> Self {
+        self.with(name, "*")
+    }
+
+    fn item(&self, place: usize) -> Self {
+        Self { shown: format!("{}[{place}]", self.shown), pattern: format!("{}[]", self.pattern) }
+    }
+
+    fn with(&self, key: &str, pattern: &str) -> Self {
+        let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let key = if bare { key.to_owned() } else { format!("{key:?}") };
+        let dot = if self.shown.is_empty() { "" } else { "." };
+        Self { shown: format!("{}{dot}{key}", self.shown), pattern: format!("{}{dot}{pattern}", self.pattern) }
+    }
+}
+
+/// Beyond it something else is the limit: memory, the kernel's files.
+const MAX_COUNT: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syntax_faults_have_a_place_and_no_text() {
+        let fault = parse("[server]\nlisten = hunter2\n").unwrap_err();
+        assert!(fault.to_string().starts_with("line 2, column 10: not valid TOML: "), "{fault}");
+        assert!(!fault.to_string().contains("hunter2"));
+        let fault = parse("[a]\n[a]\n").unwrap_err();
+        assert!(fault.to_string().starts_with("line 2, column "), "{fault}");
+    }
+}

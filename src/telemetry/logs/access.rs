@@ -1,0 +1,269 @@
+//! The access log: one JSON line per request.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use super::lines::{Lines, LogWriter, PERIOD};
+use super::stamp::{STAMP, since_epoch, stamp};
+use crate::base::name::TenantName;
+use crate::iluma::route_name::RouteName;
+use crate::telemetry::CacheOutcome;
+use crate::telemetry::redact::Redactor;
+
+/// The longest line without its two texts (method and reason): the keys are 208 bytes, the values 355 at most.
+const LONGEST: usize = 608;
+
+/// The fields of a request's line. Nothing else gets in: no path, no header, no body.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The moment at which the request came.
+    pub time: SystemTime,
+    /// The request's id, as in the header `x-request-id`.
+    pub request_id: Uuid,
+    /// The client's address; none where it is not known.
+    pub client: Option<IpAddr>,
+    /// The tenant that the key belongs to, if it is known.
+    pub tenant: Option<&'a TenantName>,
+    /// The row of the route table.
+    pub route: RouteName,
+    /// The method, from the fixed list of those that routes know.
+    pub method: &'static str,
+    /// The status of the answer; 499 if the caller hung up before.
+    pub status: u16,
+    /// The cache's part in it.
+    pub cache: CacheOutcome,
+    /// From the request's head to the last byte of the answer.
+    pub duration: Duration,
+    /// The part of it that was spent waiting for upstream.
+    pub upstream_duration: Option<Duration>,
+    /// The part of it that was spent waiting for Redis.
+    pub redis_duration: Duration,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body.
+    pub response_bytes: u64,
+    /// Upstream's status, if it was asked and answered.
+    pub upstream_status: Option<u16>,
+    /// The reason of the gateway's own refusal, as in the header `x-gateway-error`.
+    pub reason: Option<&'static str>,
+}
+
+/// One JSON line per request. Cheap to clone, never blocks, never fails.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Lines);
+
+impl AccessLog {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(out: Box<dyn Write + Send>, redactor: Redactor) -> io::Result<(Self, LogWriter)> {
+        let (lines, writer) = Lines::start("access-log", out, redactor, PERIOD, None)?;
+        Ok((Self(lines), writer))
+    }
+
+    /// Logs a request. Takes about a tenth of a microsecond.
+    pub fn write(&self, record: &Record<'_>) {
+        let since = since_epoch(record.time);
+        let stamp = this_second(since.as_secs());
+        let most = LONGEST + record.method.len() + record.reason.map_or(0, str::len);
+        self.0.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
+    }
+
+    /// Returns the number of lines that were lost: they found no room, the log had ended, or the sink refused them.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped()
+    }
+}
+
+/// Returns the text of a second, which a thread makes once for all requests of that second.
+fn this_second(second: u64) -> [u8; STAMP] {
+    thread_local! {
+        static LAST: Cell<(u64, [u8; STAMP])> = const { Cell::new((u64::MAX, [0; STAMP])) };
+    }
+    let last = LAST.try_with(Cell::get).ok().filter(|(known, _)| *known == second);
+    last.map_or_else(
+        || {
+            let text = stamp(second);
+            let _ = LAST.try_with(|last| last.set((second, text)));
+            text
+        },
+        |(_, text)| text,
+    )
+}
+
+fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32) {
+    let mut numbers = itoa::Buffer::new();
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(stamp);
+    out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]);
+    out.extend_from_slice(b"Z\",\"level\":\"INFO\",\"request_id\":\"");
+    out.extend_from_slice(record.request_id.hyphenated().encode_lower(&mut id).as_bytes());
+    if let Some(client) = record.client {
+        out.extend_from_slice(b"\",\"client\":\"");
+        // Writing to memory does not fail, and an address has nothing that JSON escapes.
+        let _ = write!(out, "{client}");
+    }
+    match record.tenant {
+        Some(tenant) => {
+            out.extend_from_slice(b"\",\"tenant\":\"");
+            out.extend_from_slice(tenant.as_str().as_bytes());
+            out.extend_from_slice(b"\",\"route\":\"");
+        }
+        None => out.extend_from_slice(b"\",\"tenant\":null,\"route\":\""),
+    }
+    out.extend_from_slice(record.route.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"method\":\"");
+    word(out, record.method);
+    out.extend_from_slice(b"\",\"status\":");
+    out.extend_from_slice(numbers.format(record.status).as_bytes());
+    out.extend_from_slice(b",\"cache\":\"");
+    out.extend_from_slice(record.cache.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"duration_us\":");
+    out.extend_from_slice(numbers.format(micros(record.duration)).as_bytes());
+    if let Some(duration) = record.upstream_duration {
+        out.extend_from_slice(b",\"upstream_us\":");
+        out.extend_from_slice(numbers.format(micros(duration)).as_bytes());
+    }
+    if !record.redis_duration.is_zero() {
+        out.extend_from_slice(b",\"redis_us\":");
+        out.extend_from_slice(numbers.format(micros(record.redis_duration)).as_bytes());
+    }
+    out.extend_from_slice(b",\"request_bytes\":");
+    out.extend_from_slice(numbers.format(record.request_bytes).as_bytes());
+    out.extend_from_slice(b",\"response_bytes\":");
+    out.extend_from_slice(numbers.format(record.response_bytes).as_bytes());
+    if let Some(status) = record.upstream_status {
+        out.extend_from_slice(b",\"upstream_status\":");
+        out.extend_from_slice(numbers.format(status).as_bytes());
+    }
+    if let Some(reason) = record.reason {
+        out.extend_from_slice(b",\"reason\":\"");
+        word(out, reason);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// A text of the program's own that goes between quotes as it is.
+fn word(out: &mut Vec<u8>, text: &'static str) {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        out.push(b'?');
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn digit(number: u32) -> u8 {
+    b'0' + (number % 10) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lines::tests::Sink;
+    use super::*;
+
+    fn start(sink: &Sink) -> (AccessLog, LogWriter) {
+        AccessLog::start(Box::new(sink.clone()), Redactor::new(Vec::new())).unwrap()
+    }
+
+    fn record(tenant: Option<&TenantName>) -> Record<'_> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_416_716_007),
+            request_id: "3f2504e0-4f89-41d3-9a0c-0305e82c3301".parse().unwrap(),
+            client: None,
+            tenant,
+            route: RouteName::Bank,
+            method: "POST",
+            status: 200,
+            cache: CacheOutcome::Hit,
+            duration: Duration::from_nanos(15_999),
+            upstream_duration: None,
+            redis_duration: Duration::ZERO,
+            request_bytes: 143,
+            response_bytes: 412,
+            upstream_status: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_fields_of_its_record_and_nothing_else() {
+        let (sink, tenant) = (Sink::default(), "lending".parse().unwrap());
+        let (log, writer) = start(&sink);
+        log.write(&record(Some(&tenant)));
+        log.write(&Record {
+            status: 429,
+            cache: CacheOutcome::None,
+            duration: Duration::from_secs(12),
+            upstream_duration: Some(Duration::from_micros(11_234_567)),
+            redis_duration: Duration::from_micros(812),
+            response_bytes: 123_456_789,
+            upstream_status: Some(503),
+            reason: Some("rate_limited"),
+            client: Some([192, 0, 2, 7].into()),
+            ..record(None)
+        });
+        writer.finish();
+        assert_eq!(
+            sink.text(),
+            concat!(
+                r#"{"time":"2026-11-23T06:51:56.007Z","level":"INFO","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""tenant":"lending","route":"bank","method":"POST","status":200,"cache":"hit","duration_us":15,"#,
+                r#""request_bytes":143,"response_bytes":412}"#,
+                "\n",
+                r#"{"time":"2026-11-23T06:51:56.007Z","level":"INFO","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""client":"192.0.2.7","tenant":null,"route":"bank","method":"POST","status":429,"cache":"-","duration_us":12000000,"#,
+                r#""upstream_us":11234567,"redis_us":812,"request_bytes":143,"response_bytes":123456789,"upstream_status":503,"#,
+                r#""reason":"rate_limited"}"#,
+                "\n",
+            )
+        );
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn the_longest_line_fits_the_room_that_is_kept_for_it() {
+        let tenant = "t".repeat(32).parse().unwrap();
+        let most = Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 100),
+            status: u16::MAX,
+            route: RouteName::CallbackToken,
+            cache: CacheOutcome::Collapsed,
+            duration: Duration::MAX,
+            upstream_duration: Some(Duration::MAX),
+            redis_duration: Duration::MAX,
+            request_bytes: u64::MAX,
+            response_bytes: u64::MAX,
+            upstream_status: Some(u16::MAX),
+            reason: Some("\"not a word\""),
+            client: Some("2001:db8:ffff:ffff:ffff:ffff:192.168.200.200".parse().unwrap()),
+            ..record(Some(&tenant))
+        };
+        let mut out = Vec::new();
+        line(&mut out, &most, &stamp(u64::from(u32::MAX) * 100), 999);
+        assert!(out.len() <= LONGEST, "{}", out.len());
+        assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok());
+    }
+
+    #[test]
+    fn every_line_passes_the_scrubber() {
+        let (sink, tenant) = (Sink::default(), "team-081234567890".parse().unwrap());
+        let redactor = Redactor::new(Vec::new());
+        let (log, writer) = AccessLog::start(Box::new(sink.clone()), redactor.clone()).unwrap();
+        log.write(&record(Some(&tenant)));
+        writer.finish();
+        assert!(sink.text().contains(r#""tenant":"team-[redacted]""#), "{}", sink.text());
+        assert_eq!(redactor.total(), 1);
+    }
+}

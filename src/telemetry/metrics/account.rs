@@ -1,0 +1,61 @@
+//! The counters of one account.
+
+use prometheus::{IntCounter, IntGauge};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::{Cells, ROUTES, Shared, cells};
+use super::status::{LABELS, NO_ANSWER, label, place};
+use crate::iluma::route_name::RouteName;
+
+/// The counters of one account.
+pub struct AccountMetrics {
+    shared: Arc<Shared>,
+    account: String,
+    /// By route and status.
+    requests: Cells<IntCounter>,
+    circuit: IntGauge,
+    withheld: IntCounter,
+}
+
+impl AccountMetrics {
+    pub(super) fn new(shared: &Arc<Shared>, account: String) -> Self {
+        Self {
+            requests: cells(ROUTES * LABELS),
+            circuit: shared.circuit_open.with_label_values(&[account.as_str()]),
+            withheld: shared.answers_withheld.with_label_values(&[account.as_str()]),
+            shared: Arc::clone(shared),
+            account,
+        }
+    }
+
+    /// Notes whether nothing is sent because upstream fails.
+    pub fn circuit(&self, open: bool) {
+        self.circuit.set(i64::from(open));
+    }
+
+    /// An answer on a row that nobody documented showed another team's record, and was withheld.
+    pub fn withheld(&self) {
+        self.withheld.inc();
+    }
+
+    /// A request was sent to Iluma, answered with this status (None: not answered), and took this long.
+    pub fn request(&self, route: RouteName, status: Option<u16>, duration: Duration) {
+        let place = status.map_or(NO_ANSWER, place);
+        let shared = &*self.shared;
+        self.requests[route as usize * LABELS + place]
+            .get_or_init(|| {
+                shared.upstream_requests.with_label_values(&[self.account.as_str(), route.as_str(), label(place)])
+            })
+            .inc();
+        shared.upstream_duration[route as usize]
+            .get_or_init(|| shared.upstream_durations.with_label_values(&[route.as_str()]))
+            .observe(duration.as_secs_f64());
+    }
+}
+
+impl std::fmt::Debug for AccountMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountMetrics").field("account", &self.account).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,245 @@
+//! All metrics, as the gateway counts in them and shows them.
+
+use prometheus::TextEncoder;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::AccountMetrics;
+use super::families::Family;
+use super::labels::{Listener, Reload};
+use super::read::Read;
+use super::shared::{Counted, OUTCOMES, Shared};
+use super::tenant::TenantMetrics;
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::callback_type::CallbackType;
+use crate::iluma::route_name::RouteName;
+use crate::telemetry::CacheOutcome;
+
+/// All metrics. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+impl Metrics {
+    /// Makes a registry with all metrics at zero; `version` is what `build_info` shows.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
+        Self { shared: Arc::new(Shared::new(version)) }
+    }
+
+    /// A tenant's counters, for as long as its configuration lasts; asked again they go on from where they are.
+    /// None, labelled `none`: requests without a known key.
+    #[must_use]
+    pub fn tenant(&self, name: Option<&TenantName>) -> Arc<TenantMetrics> {
+        let tenant = name.map_or("none", TenantName::as_str).to_owned();
+        Arc::new(TenantMetrics::new(&self.shared, tenant))
+    }
+
+    /// An account's counters, likewise.
+    #[must_use]
+    pub fn account(&self, name: &AccountName) -> Arc<AccountMetrics> {
+        Arc::new(AccountMetrics::new(&self.shared, name.as_str().to_owned()))
+    }
+
+    /// A request took this long.
+    pub fn request_took(&self, route: RouteName, cache: CacheOutcome, duration: Duration) {
+        let cell = &self.shared.duration[route as usize * OUTCOMES + cache as usize];
+        cell.get_or_init(|| self.shared.durations.with_label_values(&[route.as_str(), cache.as_str()]))
+            .observe(duration.as_secs_f64());
+    }
+
+    /// A new configuration was read.
+    pub fn config_reload(&self, outcome: Reload) {
+        self.shared.reloads[outcome as usize].inc();
+    }
+
+    /// A callback came. Both labels are of the configuration, or none.
+    pub fn callback_received(&self, account: Option<&AccountName>, kind: Option<CallbackType>, outcome: &'static str) {
+        let labels = [account.map_or("none", AccountName::as_str), kind.map_or("none", CallbackType::as_str), outcome];
+        self.shared.callbacks_received.with_label_values(&labels).inc();
+    }
+
+    /// A callback was delivered to a tenant, or not.
+    pub fn callback_delivery(&self, tenant: &TenantName, outcome: &'static str) {
+        self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]).inc();
+    }
+
+    /// How many callbacks are kept: by tenant those queued and dead, then those that wait for an owner and those without.
+    pub fn callback_queues<'a>(
+        &self,
+        tenants: impl Iterator<Item = (&'a TenantName, u64, u64)>,
+        [waiting, unowned]: [u64; 2],
+        oldest: Duration,
+    ) {
+        let set = |tenant: &str, state: &str, count: u64| {
+            let gauge = self.shared.callback_queue.with_label_values(&[tenant, state]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        // A scrape between the two lines finds a tenant missing once; one whose queue is empty is missing for good.
+        self.shared.callback_queue.reset();
+        set("none", "waiting", waiting);
+        set("none", "unowned", unowned);
+        for (tenant, queued, dead) in tenants {
+            set(tenant.as_str(), "queued", queued);
+            set(tenant.as_str(), "dead", dead);
+        }
+        self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection for as long as what it returns lives.
+    #[must_use]
+    pub fn connection(&self, listener: Listener) -> Counted {
+        Counted::new(&self.shared.connections[listener as usize])
+    }
+
+    /// Counts a request as in flight for as long as what it returns lives.
+    #[must_use]
+    pub fn in_flight(&self) -> Counted {
+        Counted::new(&self.shared.in_flight)
+    }
+
+    /// Counts an error that the gateway made.
+    pub fn gateway_error(&self, reason: &'static str) {
+        self.shared.gateway_errors.with_label_values(&[reason]).inc();
+    }
+
+    /// Shows each of a tenant's outcomes of deliveries from now on, also those that never happened.
+    pub fn callback_outcomes<'a>(&self, tenants: impl Iterator<Item = &'a TenantName>, outcomes: &[&'static str]) {
+        for tenant in tenants {
+            for outcome in outcomes {
+                let _shown = self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]);
+            }
+        }
+    }
+
+    /// Shows a family whose numbers another part keeps. The source is called by [`Metrics::render`].
+    #[allow(clippy::expect_used, reason = "names and labels are constants, and every test makes them")]
+    pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+        let read = Read::new(family, Box::new(source)).expect("names are well-formed");
+        self.shared.registry.register(Box::new(read)).expect("a family is read from one source");
+    }
+
+    /// Shows one number that another part keeps.
+    pub fn read_one(&self, family: &'static Family, source: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.read(family, move || vec![("", source())]);
+    }
+
+    /// Returns all metrics in the text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail, and every family has a name and samples.
+        let _ = TextEncoder::new().encode_utf8(&self.shared.registry.gather(), &mut text);
+        text
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::families;
+    use super::*;
+    use crate::base::saved::Saved;
+    use crate::config::Limit;
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    #[test]
+    fn every_metric_has_its_name_and_labels() {
+        let metrics = Metrics::new("1.2.3");
+        let lending = "lending".parse().unwrap();
+        let tenant = metrics.tenant(Some(&lending));
+        tenant.request(RouteName::Bank, 200, CacheOutcome::Hit);
+        tenant.request(RouteName::Bank, 200, CacheOutcome::Hit);
+        metrics.tenant(None).request(RouteName::Other, 401, CacheOutcome::None);
+        tenant.saved(RouteName::Cft, Saved::Collapsed);
+        tenant.limited(Limit::InFlight);
+        metrics.request_took(RouteName::Bank, CacheOutcome::Hit, Duration::from_micros(15));
+        let account = metrics.account(&"live".parse().unwrap());
+        account.request(RouteName::Ktp, Some(503), Duration::from_secs(2));
+        account.request(RouteName::Ktp, None, Duration::from_secs(2));
+        metrics.config_reload(Reload::Refused);
+        let (live, lending) = ("live".parse().unwrap(), "lending".parse().unwrap());
+        metrics.callback_received(Some(&live), Some(CallbackType::NameValidatorRequest), "stored");
+        metrics.callback_received(None, None, "unknown_path");
+        metrics.callback_delivery(&lending, "delivered");
+        metrics.callback_queues([(&"gone".parse().unwrap(), 9, 9)].into_iter(), [9, 9], Duration::ZERO);
+        metrics.callback_queues([(&lending, 3, 2)].into_iter(), [1, 4], Duration::from_millis(7900));
+        let counted = (metrics.connection(Listener::Admin), metrics.in_flight());
+        metrics.gateway_error("overloaded");
+        metrics.callback_outcomes([&lending].into_iter(), &["delivered", "dead"]);
+        metrics.read_one(&families::CACHE_ENTRIES, || 11);
+        metrics.read_one(&families::REDACTIONS, || 13);
+        metrics.read(&families::REDIS_CACHE, || vec![("hit", 15), ("miss", 0)]);
+        let text = metrics.render();
+        for (series, expected) in [
+            (r#"requests_total{cache="hit",route="bank",status="200",tenant="lending"}"#, 2.0),
+            (r#"requests_total{cache="-",route="other",status="401",tenant="none"}"#, 1.0),
+            (r#"upstream_calls_saved_total{how="collapsed",route="cft",tenant="lending"}"#, 1.0),
+            (r#"rate_limited_total{limit="in_flight",tenant="lending"}"#, 1.0),
+            (r#"rate_limited_total{limit="requests",tenant="lending"}"#, 0.0),
+            (r#"request_duration_seconds_bucket{cache="hit",route="bank",le="0.0005"}"#, 1.0),
+            (r#"request_duration_seconds_count{cache="hit",route="bank"}"#, 1.0),
+            (r#"upstream_requests_total{account="live",route="ktp",status="503"}"#, 1.0),
+            (r#"upstream_requests_total{account="live",route="ktp",status="error"}"#, 1.0),
+            (r#"upstream_duration_seconds_sum{route="ktp"}"#, 4.0),
+            (r#"config_reloads_total{outcome="refused"}"#, 1.0),
+            (r#"config_reloads_total{outcome="applied"}"#, 0.0),
+            (r#"connections{listener="admin"}"#, 1.0),
+            (r#"connections{listener="server"}"#, 0.0),
+            (r#"callbacks_received_total{account="live",outcome="stored",type="NAME_VALIDATOR_REQUEST"}"#, 1.0),
+            (r#"callbacks_received_total{account="none",outcome="unknown_path",type="none"}"#, 1.0),
+            (r#"callback_deliveries_total{outcome="delivered",tenant="lending"}"#, 1.0),
+            (r#"callback_queue{state="queued",tenant="lending"}"#, 3.0),
+            (r#"callback_queue{state="dead",tenant="lending"}"#, 2.0),
+            (r#"callback_queue{state="waiting",tenant="none"}"#, 1.0),
+            (r#"callback_queue{state="unowned",tenant="none"}"#, 4.0),
+            (r#"callback_deliveries_total{outcome="dead",tenant="lending"}"#, 0.0),
+            (r#"gateway_errors_total{reason="overloaded"}"#, 1.0),
+            ("callback_oldest_seconds", 7.0),
+            ("in_flight", 1.0),
+            ("cache_entries", 11.0),
+            ("redactions_total", 13.0),
+            (r#"redis_cache_total{outcome="hit"}"#, 15.0),
+            (r#"redis_cache_total{outcome="miss"}"#, 0.0),
+            (r#"build_info{version="1.2.3"}"#, 1.0),
+        ] {
+            assert_eq!(value(&text, &format!("iluma_gateway_{series} ")), Some(expected), "{series}\n{text}");
+        }
+        drop(counted);
+        let text = metrics.render();
+        assert_eq!(value(&text, "iluma_gateway_in_flight "), Some(0.0));
+        assert_eq!(value(&text, "iluma_gateway_redactions_total "), Some(13.0), "a second scrape adds nothing");
+    }
+
+    #[test]
+    fn a_tenant_that_is_resolved_again_goes_on_counting() {
+        let metrics = Metrics::new("1");
+        let name = "lending".parse().unwrap();
+        let before = metrics.tenant(Some(&name));
+        before.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        let after = metrics.tenant(Some(&name));
+        after.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        // A request that began before the reload ends with the old handle.
+        before.request(RouteName::Cft, 200, CacheOutcome::Stored);
+        let series = r#"iluma_gateway_requests_total{cache="stored",route="cft",status="200",tenant="lending"} "#;
+        assert_eq!(value(&metrics.render(), series), Some(3.0));
+    }
+
+    #[test]
+    fn what_never_happened_is_no_series() {
+        let metrics = Metrics::new("1");
+        let _tenant = metrics.tenant(None);
+        let text = metrics.render();
+        assert!(!text.contains("iluma_gateway_requests_total{"), "{text}");
+        assert!(text.lines().count() < 60, "{text}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The metrics: one declaration each.
+
+/// What stands before every name.
+pub(super) const NAMESPACE: &str = "iluma_gateway";
+
+/// A metric: a family of series that differ in their labels.
+#[derive(Debug)]
+pub struct Family {
+    pub(super) kind: Kind,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) labels: &'static [&'static str],
+}
+
+/// The ways in which a number goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Up.
+    Counter,
+    /// Up and down.
+    Gauge,
+    /// Counted by size.
+    Histogram,
+}
+
+pub(super) const REQUESTS: Family = Family {
+    kind: Kind::Counter,
+    name: "requests_total",
+    help: "Requests answered, by tenant (none: no known key), route, status and what the cache did.",
+    labels: &["tenant", "route", "status", "cache"],
+};
+
+pub(super) const DURATION: Family = Family {
+    kind: Kind::Histogram,
+    name: "request_duration_seconds",
+    help: "From a request's head to the last byte of its answer.",
+    labels: &["route", "cache"],
+};
+
+pub(super) const UPSTREAM_REQUESTS: Family = Family {
+    kind: Kind::Counter,
+    name: "upstream_requests_total",
+    help: "Requests sent to Iluma, by account, route and status (error: no answer).",
+    labels: &["account", "route", "status"],
+};
+
+pub(super) const UPSTREAM_DURATION: Family = Family {
+    kind: Kind::Histogram,
+    name: "upstream_duration_seconds",
+    help: "From sending a request to Iluma to its answer: its head where it streams, its last byte where it is read.",
+    labels: &["route"],
+};
+
+pub(super) const SAVED: Family = Family {
+    kind: Kind::Counter,
+    name: "upstream_calls_saved_total",
+    help: "Requests that needed no call to Iluma, by what spared it.",
+    labels: &["tenant", "route", "how"],
+};
+
+pub(super) const LIMITED: Family = Family {
+    kind: Kind::Counter,
+    name: "rate_limited_total",
+    help: "Requests refused for a limit.",
+    labels: &["tenant", "limit"],
+};
+
+pub(super) const GATEWAY_ERRORS: Family = Family {
+    kind: Kind::Counter,
+    name: "gateway_errors_total",
+    help: "Errors that the gateway made, by their reason, as in x-gateway-error.",
+    labels: &["reason"],
+};
+
+pub(super) const QUOTA_USED: Family = Family {
+    kind: Kind::Gauge,
+    name: "quota_used",
+    help: "Upstream calls of this day or month.",
+    labels: &["tenant", "period"],
+};
+
+pub(super) const QUOTA_LIMIT: Family = Family {
+    kind: Kind::Gauge,
+    name: "quota_limit",
+    help: "Upstream calls that a day or month may have.",
+    labels: &["tenant", "period"],
+};
+
+pub(super) const QUOTA_WARNING: Family = Family {
+    kind: Kind::Gauge,
+    name: "quota_warning",
+    help: "1 where so many percent of a quota are used.",
+    labels: &["tenant", "period", "percent"],
+};
+
+pub(super) const BEYOND_QUOTA: Family = Family {
+    kind: Kind::Counter,
+    name: "quota_beyond_total",
+    help: "Calls beyond a quota that is not in force (quota_mode = \"shadow\").",
+    labels: &["tenant", "period"],
+};
+
+pub(super) const CIRCUIT_OPEN: Family = Family {
+    kind: Kind::Gauge,
+    name: "circuit_open",
+    help: "1 while nothing is sent to Iluma because it fails.",
+    labels: &["account"],
+};
+
+pub(super) const ANSWERS_WITHHELD: Family = Family {
+    kind: Kind::Counter,
+    name: "answers_withheld_total",
+    help: "Answers on undocumented routes that showed another team's record and were withheld.",
+    labels: &["account"],
+};
+
+pub(super) const RELOADS: Family = Family {
+    kind: Kind::Counter,
+    name: "config_reloads_total",
+    help: "Configurations read again, by what became of them.",
+    labels: &["outcome"],
+};
+
+pub(super) const CONNECTIONS: Family =
+    Family { kind: Kind::Gauge, name: "connections", help: "Open connections.", labels: &["listener"] };
+
+pub(super) const IN_FLIGHT: Family =
+    Family { kind: Kind::Gauge, name: "in_flight", help: "Requests being served.", labels: &[] };
+
+pub(super) const CALLBACKS_RECEIVED: Family = Family {
+    kind: Kind::Counter,
+    name: "callbacks_received_total",
+    help: "Callbacks of Iluma's, by account and type (none: not known) and what became of them at the door.",
+    labels: &["account", "type", "outcome"],
+};
+
+pub(super) const CALLBACK_DELIVERIES: Family = Family {
+    kind: Kind::Counter,
+    name: "callback_deliveries_total",
+    help: "Attempts to deliver a callback to a tenant, and deliveries that were not to be made.",
+    labels: &["tenant", "outcome"],
+};
+
+pub(super) const CALLBACK_QUEUE: Family = Family {
+    kind: Kind::Gauge,
+    name: "callback_queue",
+    help: "Callbacks that are kept: queued and dead by tenant; waiting for an owner, and unowned, by none.",
+    labels: &["tenant", "state"],
+};
+
+pub(super) const CALLBACK_OLDEST: Family = Family {
+    kind: Kind::Gauge,
+    name: "callback_oldest_seconds",
+    help: "Since the oldest callback came that is still to be delivered.",
+    labels: &[],
+};
+
+pub(super) const BUILD_INFO: Family =
+    Family { kind: Kind::Gauge, name: "build_info", help: "The version that runs; always 1.", labels: &["version"] };
+
+// The following are read from the parts that count them: see `Metrics::read`.
+
+/// Answers in memory.
+pub const CACHE_ENTRIES: Family =
+    Family { kind: Kind::Gauge, name: "cache_entries", help: "Answers in memory.", labels: &[] };
+
+/// Bytes that the answers in memory take.
+pub const CACHE_BYTES: Family =
+    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes that the answers in memory take.", labels: &[] };
+
+/// Texts that the scrubber took out of log lines.
+pub const REDACTIONS: Family = Family {
+    kind: Kind::Counter,
+    name: "redactions_total",
+    help: "Texts that the scrubber took out of log lines.",
+    labels: &[],
+};
+
+/// Lines of the access log and of diagnostics that were lost.
+pub const LOG_LINES_DROPPED: Family = Family {
+    kind: Kind::Counter,
+    name: "log_lines_dropped_total",
+    help: "Lines of the access log and of diagnostics that were lost.",
+    labels: &[],
+};
+
+/// 1 while Redis answers, and where none is configured.
+pub const REDIS_UP: Family = Family {
+    kind: Kind::Gauge,
+    name: "redis_up",
+    help: "1 while Redis answers, and where none is configured.",
+    labels: &[],
+};
+
+/// Questions of the cache to Redis, by what it had.
+pub const REDIS_CACHE: Family = Family {
+    kind: Kind::Counter,
+    name: "redis_cache_total",
+    help: "Questions of the cache to Redis, by what it had.",
+    labels: &["outcome"],
+};

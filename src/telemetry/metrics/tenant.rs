@@ -1,0 +1,102 @@
+//! The counters of one tenant.
+
+use prometheus::{IntCounter, IntGauge};
+use std::sync::{Arc, OnceLock};
+
+use super::labels::{PERIODS, Period, WARNINGS};
+use super::shared::{Cells, OUTCOMES, ROUTES, Shared, cells};
+use super::status::{NO_ANSWER, label, place};
+use crate::base::saved::Saved;
+use crate::config::Limit;
+use crate::iluma::route_name::RouteName;
+use crate::telemetry::CacheOutcome;
+
+/// The counters of one tenant.
+pub struct TenantMetrics {
+    shared: Arc<Shared>,
+    tenant: String,
+    /// By route, then by status and outcome: a tenant uses few routes, and a route's cells are three kilobytes.
+    requests: Cells<Cells<IntCounter>>,
+    /// By route and what saved it.
+    saved: Cells<IntCounter>,
+    limited: [IntCounter; Limit::ALL.len()],
+    /// By period.
+    quotas: [OnceLock<QuotaGauges>; 2],
+}
+
+struct QuotaGauges {
+    used: IntGauge,
+    limit: IntGauge,
+    warnings: [IntGauge; 2],
+}
+
+impl TenantMetrics {
+    pub(super) fn new(shared: &Arc<Shared>, tenant: String) -> Self {
+        Self {
+            requests: cells(ROUTES),
+            saved: cells(ROUTES * Saved::ALL.len()),
+            limited: Limit::ALL.map(|limit| shared.limited.with_label_values(&[tenant.as_str(), limit.as_str()])),
+            quotas: Default::default(),
+            shared: Arc::clone(shared),
+            tenant,
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, route: RouteName, status: u16, cache: CacheOutcome) {
+        let place = place(status);
+        let cells = self.requests[route as usize].get_or_init(|| cells(NO_ANSWER * OUTCOMES));
+        cells[place * OUTCOMES + cache as usize]
+            .get_or_init(|| {
+                let labels = [self.tenant.as_str(), route.as_str(), label(place), cache.as_str()];
+                self.shared.requests.with_label_values(&labels)
+            })
+            .inc();
+    }
+
+    /// A request needed no call to Iluma.
+    pub fn saved(&self, route: RouteName, how: Saved) {
+        self.saved[route as usize * Saved::ALL.len() + how as usize]
+            .get_or_init(|| {
+                let labels = [self.tenant.as_str(), route.as_str(), how.as_str()];
+                self.shared.saved.with_label_values(&labels)
+            })
+            .inc();
+    }
+
+    /// A request was refused for a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.limited[limit as usize].inc();
+    }
+
+    /// So much of a quota is used.
+    pub fn quota(&self, period: Period, used: u64, quota: u64) {
+        let gauges = self.quotas[period as usize].get_or_init(|| {
+            let (shared, labels) = (&*self.shared, [self.tenant.as_str(), PERIODS[period as usize]]);
+            let warning = |(_, percent): (u64, &str)| {
+                shared.quota_warning.with_label_values(&[self.tenant.as_str(), PERIODS[period as usize], percent])
+            };
+            QuotaGauges {
+                used: shared.quota_used.with_label_values(&labels),
+                limit: shared.quota_limit.with_label_values(&labels),
+                warnings: WARNINGS.map(warning),
+            }
+        });
+        gauges.used.set(i64::try_from(used).unwrap_or(i64::MAX));
+        gauges.limit.set(i64::try_from(quota).unwrap_or(i64::MAX));
+        for (gauge, (percent, _)) in gauges.warnings.iter().zip(WARNINGS) {
+            gauge.set(i64::from(u128::from(used) * 100 >= u128::from(quota) * u128::from(percent)));
+        }
+    }
+
+    /// A call was made beyond a quota that is not in force.
+    pub fn beyond_quota(&self, period: Period) {
+        self.shared.beyond_quota.with_label_values(&[self.tenant.as_str(), PERIODS[period as usize]]).inc();
+    }
+}
+
+impl std::fmt::Debug for TenantMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantMetrics").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}

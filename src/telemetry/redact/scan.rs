@@ -1,0 +1,325 @@
+//! The rules: numbers, e-mail addresses, keys and credentials, found in one pass by the class of each byte.
+
+use super::spans::Find;
+
+/// This many digits in a row are personal: the shortest Indonesian account and phone numbers have seven or eight.
+const RUN: usize = 7;
+
+/// This many digits with single separators between them are personal. A date has eight.
+const JOINED: usize = 9;
+
+/// How far an e-mail's local part reaches back: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded, and some.
+const LOCAL_PART: usize = 256;
+
+/// What a byte may begin or complete. Everything else is passed over.
+const PLAIN: u8 = 0;
+const DIGIT: u8 = 1;
+const AT: u8 = 2;
+const PERCENT: u8 = 3;
+const UNDERSCORE: u8 = 4;
+const SPACE: u8 = 5;
+
+static CLASS: [u8; 256] = {
+    let mut class = [PLAIN; 256];
+    let mut digit = b'0';
+    while digit <= b'9' {
+        class[digit as usize] = DIGIT;
+        digit += 1;
+    }
+    class[b'@' as usize] = AT;
+    class[b'%' as usize] = PERCENT;
+    class[b'_' as usize] = UNDERSCORE;
+    class[b' ' as usize] = SPACE;
+    class
+};
+
+/// Finds what the rules find, in one pass from left to right. It reads the raw line, escapes and all: `\u0812345` is
+/// an escape and some digits to JSON, and a number to whoever reads the line.
+pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
+    let mut at = 0;
+    // The end of the last key or credential: there is no other inside.
+    let mut taken = 0;
+    while let Some(ahead) = line.get(at..).and_then(|rest| rest.iter().position(|b| CLASS[*b as usize] != PLAIN)) {
+        at += ahead;
+        match CLASS[line[at] as usize] {
+            DIGIT => {
+                let end = at + digits(&line[at..]);
+                if end - at < RUN && !joined(line, end) {
+                    at = end;
+                } else if let Some(end) =
+                    timestamp(line, at).or_else(|| uuid_around(line, at)).or_else(|| counter(line, at))
+                {
+                    at = end;
+                } else {
+                    let number = Digits::read(line, at);
+                    if number.personal {
+                        finds.push((number.start, number.end));
+                    }
+                    at = number.end;
+                }
+                continue;
+            }
+            UNDERSCORE => {
+                // Every line of the access log has a UUID here; passing over it at once saves its many short numbers.
+                if line[at..].starts_with(b"_id\":\"") && uuid_at(line, at + 6) {
+                    at += 6 + UUID;
+                } else if is_delivery(line, at) {
+                    at += DELIVERY;
+                } else if at >= taken {
+                    taken = take(finds, key(line, at));
+                }
+            }
+            SPACE => taken = taken.max(take(finds, credential(line, at, 1))),
+            AT => finds.extend(email(line, at, 1)),
+            _ => {
+                let code = &line[at + 1..];
+                let code = code.len() - code.strip_prefix(b"25").unwrap_or(code).len();
+                if line[at + 1 + code..].starts_with(b"40") {
+                    finds.extend(email(line, at, code + 3));
+                } else if at >= taken && line[at + 1 + code..].starts_with(b"20") {
+                    taken = take(finds, credential(line, at, code + 3));
+                }
+            }
+        }
+        at += 1;
+    }
+}
+
+fn take(finds: &mut Vec<Find>, found: Option<Find>) -> usize {
+    finds.extend(found);
+    found.map_or(0, |(_, end)| end)
+}
+
+/// How many digits these bytes begin with.
+fn digits(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|b| b.is_ascii_digit()).count()
+}
+
+/// The length of what may separate two groups of one number: a space, a dash, a dot or a plus (a space in a form),
+/// their percent-encoded forms (`%` before the digits of `%20` or `%31` counts as one), and their typographic
+/// cousins. 0: none.
+fn separator(line: &[u8], at: usize) -> usize {
+    match line.get(at) {
+        Some(b'%') => match line.get(at + 1..at + 3) {
+            Some(b"2D" | b"2d" | b"2B" | b"2b" | b"2E" | b"2e") => 3,
+            _ => 1,
+        },
+        Some(b' ' | b'-' | b'.' | b'+') => 1,
+        Some(0xC2) if line.get(at + 1) == Some(&0xA0) => 2, // no-break space
+        Some(0xE2) => match line.get(at + 1..at + 3) {
+            Some([0x80, 0x90..=0x95 | 0xAF] | [0x88, 0x92]) => 3, // hyphens and dashes, narrow space, minus
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// Whether the group of digits that ends at `end` goes on behind a separator.
+#[inline]
+fn joined(line: &[u8], end: usize) -> bool {
+    let separator = separator(line, end);
+    separator > 0 && line.get(end + separator).is_some_and(u8::is_ascii_digit)
+}
+
+/// Groups of digits with single separators between them.
+struct Digits {
+    start: usize,
+    end: usize,
+    personal: bool,
+}
+
+impl Digits {
+    fn read(line: &[u8], start: usize) -> Self {
+        let (mut at, mut end) = (start, start);
+        let (mut total, mut longest, mut groups, mut dots) = (0, 0, 0, 0);
+        let mut octets = true;
+        loop {
+            let length = digits(&line[at..]);
+            end = end.max(at + length);
+            total += length;
+            longest = longest.max(length);
+            groups += 1;
+            octets &= length < 3 || length == 3 && line[at..at + 3] <= b"255"[..];
+            let next = end + separator(line, end);
+            if !joined(line, end) || timestamp(line, next).is_some() || uuid_around(line, next).is_some() {
+                break;
+            }
+            dots += usize::from(line[end] == b'.');
+            at = next;
+        }
+        let address = octets && groups == 4 && dots == 3;
+        let fraction = groups == 2 && dots == 1;
+        let plus = country_code(line, start);
+        let personal =
+            longest >= RUN || total >= JOINED && !address && !fraction || plus > 0 && total >= RUN && !fraction;
+        Self { start: if personal { start - plus } else { start }, end, personal }
+    }
+}
+
+/// The length of the plus before a `62` that begins at `at`; 0 if there is none.
+fn country_code(line: &[u8], at: usize) -> usize {
+    let (before, after) = line.split_at(at);
+    if !after.starts_with(b"62") {
+        0
+    } else if before.ends_with(b"+") {
+        1
+    } else if before.ends_with(b"%2B") || before.ends_with(b"%2b") {
+        3
+    } else {
+        0
+    }
+}
+
+const UUID: usize = 36;
+
+/// Whether a UUID (8-4-4-4-12) stands at `start`, by itself and not as a part of something longer.
+fn uuid_at(line: &[u8], start: usize) -> bool {
+    let Some(token) = line.get(start..start + UUID) else { return false };
+    let shape = token.iter().enumerate().all(|(place, b)| match place {
+        8 | 13 | 18 | 23 => *b == b'-',
+        _ => HEX[*b as usize],
+    });
+    let begins = match line[..start] {
+        [.., digit, b'-'] => !digit.is_ascii_digit(),
+        [.., last] => !last.is_ascii_alphanumeric(),
+        [] => true,
+    };
+    shape && begins && !line.get(start + UUID).is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// The hexadecimal digits of a delivery's id, behind its `msg_`.
+const DELIVERY: usize = 32;
+
+/// Whether the id of a delivery has its underscore at `at`, and stands by itself. It is a keyed hash; what has no letter in
+/// all of it is none, but digits that somebody put there.
+fn is_delivery(line: &[u8], at: usize) -> bool {
+    let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
+    let Some((digits, behind)) = line[at + 1..].split_at_checked(DELIVERY) else { return false };
+    let ends = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    hex && digits.iter().any(u8::is_ascii_lowercase) && ends(before.last()) && ends(behind.first())
+}
+
+static HEX: [bool; 256] = {
+    let mut hex = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = (byte as u8).is_ascii_hexdigit();
+        byte += 1;
+    }
+    hex
+};
+
+/// The end of the UUID of which the byte at `at` is a part.
+fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
+    let hex = |b: &&u8| b.is_ascii_hexdigit();
+    let before = line[..at].iter().rev().take(12).take_while(hex).count();
+    let length = before + line[at..].iter().take(13).take_while(hex).count();
+    let group = at - before;
+    let starts: &[usize] = match length {
+        8 => &[0],
+        4 => &[9, 14, 19],
+        12 => &[24],
+        _ => &[],
+    };
+    let start = starts.iter().filter_map(|back| group.checked_sub(*back)).find(|start| uuid_at(line, *start))?;
+    Some(start + UUID)
+}
+
+/// The end of the RFC 3339 timestamp that begins at `start`.
+fn timestamp(line: &[u8], start: usize) -> Option<usize> {
+    let parts = line.get(start..start + 19)?;
+    let shape = parts.iter().zip(b"0000-00-00T00:00:00").all(|(b, shape)| match shape {
+        b'0' => b.is_ascii_digit(),
+        b'T' => matches!(b, b'T' | b't' | b' '),
+        other => b == other,
+    });
+    let two = |at: usize| (parts[at] & 15) * 10 + (parts[at + 1] & 15);
+    if !shape || two(5) > 12 || two(8) > 31 || two(11) > 23 || two(14) > 59 || two(17) > 60 {
+        return None;
+    }
+    if start > 0 && line[start - 1].is_ascii_alphanumeric() {
+        return None;
+    }
+    let mut end = start + 19;
+    if line.get(end) == Some(&b'.') {
+        let fraction = digits(&line[end + 1..]);
+        // Microseconds at most: no account number fits in.
+        if !(1..=6).contains(&fraction) {
+            return None;
+        }
+        end += 1 + fraction;
+    }
+    match line.get(end..)? {
+        [b'Z' | b'z', ..] => Some(end + 1),
+        [b'+' | b'-', h, i, b':', m, n, rest @ ..]
+            if [h, i, m, n].into_iter().all(u8::is_ascii_digit) && !rest.first().is_some_and(u8::is_ascii_digit) =>
+        {
+            Some(end + 6)
+        }
+        _ => None,
+    }
+}
+
+/// The end of the number at `start`, if its key says that it counts something. The quote ends a key and not a text
+/// inside of a string: there it would have a backslash before it.
+fn counter(line: &[u8], start: usize) -> Option<usize> {
+    let key = line[..start].strip_suffix(b"\":")?;
+    if ![&b"_us"[..], b"_ms", b"_bytes"].into_iter().any(|unit| key.ends_with(unit)) {
+        return None;
+    }
+    let number = |b: &&u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-');
+    let end = start + line[start..].iter().take_while(number).count();
+    matches!(line.get(end), Some(b',' | b'}')).then_some(end)
+}
+
+/// The e-mail address whose `@`, `length` bytes long, stands at `at`.
+fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
+    let local = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || b"!#$%'*+-.^_~".contains(*b);
+    let domain = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || matches!(b, b'.' | b'-');
+    let before = line[..at].iter().rev().take(LOCAL_PART).take_while(local).count();
+    let after = line[at + length..].iter().take_while(domain).count();
+    if before == 0 || after == 0 {
+        return None;
+    }
+    // Where the bound cut into a character, its other bytes stay whole.
+    let start = at - before;
+    let start = start + line[start..at].iter().take_while(|b| **b & 0xC0 == 0x80).count();
+    Some((start, at + length + after))
+}
+
+/// The credential behind `Basic` or `Bearer` and the space, `length` bytes long, at `at` (RFC 9110, 11.4).
+fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
+    let before = &line[..at];
+    let scheme = [&b"basic"[..], b"bearer"].into_iter().any(|scheme| {
+        before.len().checked_sub(scheme.len()).is_some_and(|from| before[from..].eq_ignore_ascii_case(scheme))
+    });
+    if !scheme {
+        return None;
+    }
+    let start = at + length;
+    let start = start + line[start..].iter().take_while(|b| **b == b' ').count();
+    let end = start + token(&line[start..]);
+    (end > start).then_some((start, end))
+}
+
+/// The key of Iluma's or the gateway's whose first underscore stands at `at`.
+fn key(line: &[u8], at: usize) -> Option<Find> {
+    let (before, after) = (&line[..at], &line[at + 1..]);
+    let (prefix, skip) = if before.ends_with(b"iluma") {
+        // Case matters: the names of environment variables (ILUMA_LIVE_API_KEY) are no secrets.
+        let kinds = [&b"development_"[..], b"live_", b"production_"];
+        (5, kinds.into_iter().find(|kind| after.starts_with(kind))?.len())
+    } else if before.ends_with(b"igw") {
+        (3, 0)
+    } else {
+        return None;
+    };
+    let length = token(&after[skip..]);
+    (length > 0).then_some((at - prefix, at + 1 + skip + length))
+}
+
+/// The length of the `token68` (RFC 9110, 11.2) at the beginning; underscores and the like are part of it.
+fn token(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-._~+/=%".contains(*b)).count()
+}

@@ -1,0 +1,141 @@
+//! The secrets that are known, looked for all at once.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use memchr::memmem;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
+
+use super::scan::scan;
+use super::spans::{Find, MARK, Span, frame};
+
+/// The configured secrets, indexed for looking for all of them at once.
+///
+/// Any occurrence of a pattern of at least `stride + 3` bytes covers four whole bytes at a multiple of `stride`. So it
+/// is enough to look at every stride-th place of a line, whatever the number of secrets, and to know the four bytes
+/// at each of the first `stride` offsets of each pattern.
+pub(super) struct Secrets {
+    patterns: Vec<Pattern>,
+    /// Patterns too short for the index, searched for one by one.
+    short: Vec<Pattern>,
+    stride: usize,
+    /// (four bytes, pattern, offset), sorted.
+    windows: Vec<(u32, usize, usize)>,
+    /// One bit for the hash of each window.
+    filter: Vec<u64>,
+}
+
+struct Pattern {
+    bytes: Zeroizing<Vec<u8>>,
+    /// What follows in this alphabet belongs to it: the pattern is the certain part of an encoding.
+    encoded: bool,
+}
+
+/// Shorter secrets are not looked for, and the index is made of pieces of this length.
+const WINDOW: usize = 4;
+/// Patterns from this length on are indexed.
+const INDEXED: usize = 12;
+/// 2^16 bits, 8 KiB: stays in the nearest cache and is sparse for hundreds of secrets.
+const FILTER_BITS: u32 = 16;
+
+impl Secrets {
+    pub(super) fn new(secrets: &[SecretString]) -> Self {
+        let mut all: Vec<Pattern> = Vec::new();
+        let mut add = |bytes: Vec<u8>, encoded| {
+            let pattern = Pattern { bytes: Zeroizing::new(bytes), encoded };
+            let known = all.iter().any(|other| other.bytes == pattern.bytes);
+            // What is part of the mark would be found in every mark.
+            if pattern.bytes.len() >= WINDOW && !known && memmem::find(MARK, &pattern.bytes).is_none() {
+                all.push(pattern);
+            }
+        };
+        for secret in secrets {
+            let secret = secret.expose_secret();
+            if secret.len() < WINDOW {
+                continue;
+            }
+            // As it stands in a JSON string; without the quotes around it.
+            if let Ok(quoted) = serde_json::to_vec(secret) {
+                let quoted = Zeroizing::new(quoted);
+                add(quoted[1..quoted.len() - 1].to_vec(), false);
+            }
+            // The part of base64("secret:") that does not depend on what follows the secret.
+            let whole = &secret.as_bytes()[..secret.len() / 3 * 3];
+            add(STANDARD_NO_PAD.encode(whole).into_bytes(), true);
+            add(URL_SAFE_NO_PAD.encode(whole).into_bytes(), true);
+        }
+        let (patterns, short): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| p.bytes.len() >= INDEXED);
+        let stride = patterns.iter().map(|p| p.bytes.len() - WINDOW + 1).min().unwrap_or(1);
+        let mut windows = Vec::new();
+        let mut filter = vec![0; if patterns.is_empty() { 0 } else { 1 << (FILTER_BITS - 6) }];
+        for (place, pattern) in patterns.iter().enumerate() {
+            for (offset, window) in pattern.bytes.windows(WINDOW).take(stride).enumerate() {
+                let window = window.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                windows.push((window, place, offset));
+                let (word, bit) = filter_place(window);
+                filter[word] |= bit;
+            }
+        }
+        windows.sort_unstable();
+        Self { patterns, short, stride, windows, filter }
+    }
+
+    /// Returns what is to be taken out of the line.
+    pub(super) fn spans(&self, line: &[u8]) -> Vec<Span> {
+        // Allocates with the first find only.
+        let mut finds = Vec::new();
+        self.find(line, &mut finds);
+        scan(line, &mut finds);
+        if finds.is_empty() { Vec::new() } else { frame(line, finds) }
+    }
+
+    fn find(&self, line: &[u8], finds: &mut Vec<Find>) {
+        for pattern in &self.short {
+            let mut last = (0, 0);
+            for start in memmem::find_iter(line, pattern.bytes.as_slice()) {
+                last = pattern.find(line, start, last);
+                finds.push(last);
+            }
+        }
+        let mut last = (0, 0);
+        let mut at = 0;
+        while let Some(bytes) = line.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
+            let window = u32::from_le_bytes(*bytes);
+            let (word, bit) = filter_place(window);
+            // Empty if there is nothing to look for.
+            let Some(bits) = self.filter.get(word) else { break };
+            if bits & bit != 0 {
+                let from = self.windows.partition_point(|(known, ..)| *known < window);
+                for (_, place, offset) in self.windows[from..].iter().take_while(|(known, ..)| *known == window) {
+                    let pattern = &self.patterns[*place];
+                    if let Some(start) = at.checked_sub(*offset)
+                        && line[start..].starts_with(&pattern.bytes)
+                    {
+                        last = pattern.find(line, start, last);
+                        finds.push(last);
+                    }
+                }
+            }
+            at += self.stride;
+        }
+    }
+}
+
+impl Pattern {
+    /// An occurrence at `start`; what lies within the find before is that find again.
+    fn find(&self, line: &[u8], start: usize, last: Find) -> Find {
+        let end = start + self.bytes.len();
+        if last.0 <= start && end <= last.1 {
+            return last;
+        }
+        let more = |b: &&u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(*b);
+        (start, if self.encoded { end + line[end..].iter().take_while(more).count() } else { end })
+    }
+}
+
+#[inline]
+fn filter_place(window: u32) -> (usize, u64) {
+    // Fibonacci hashing: the upper bits of a product with 2^32 / golden ratio are well spread.
+    let hash = window.wrapping_mul(0x9E37_79B1) >> (32 - FILTER_BITS);
+    ((hash >> 6) as usize, 1 << (hash & 63))
+}

@@ -1,0 +1,111 @@
+//! The pieces to take out of a line, aligned with what JSON is made of.
+
+use memchr::memmem;
+
+/// The text that stands where something was taken out. Its brackets belong to no token that the rules know, so it never
+/// becomes part of a new find.
+pub(super) const MARK: &[u8] = b"[redacted]";
+
+/// Something to take out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// It stands outside of strings, so its mark needs quotes to be JSON.
+    pub(super) bare: bool,
+}
+
+/// The place where something was found; not yet aligned with what JSON is made of.
+pub(super) type Find = (usize, usize);
+
+/// Turns finds into what to take out: no half escapes, no half marks, and outside of strings whole literals (half a
+/// number and a string are no JSON). A find across the quotes of a string is left out: no rule makes one, and a
+/// secret's own quotes would be escaped.
+pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
+    finds.sort_unstable();
+    // One walk over the line for all finds. `unit` is the beginning of the last escape or byte before `at`.
+    let (mut unit, mut at) = (0, 0);
+    // Whether `at` is inside of a string, and how many quotes there were.
+    let (mut text, mut quotes) = (false, 0);
+    let mut walk = |until: usize| {
+        while at < until {
+            unit = at;
+            match line[at] {
+                b'\\' => at += escape(line, at),
+                b'"' => {
+                    (text, quotes) = (!text, quotes + 1);
+                    at += 1;
+                }
+                _ => at += 1,
+            }
+        }
+        (unit, at, text, quotes)
+    };
+    let mut spans: Vec<Span> = Vec::with_capacity(finds.len());
+    let mut covered = 0;
+    for (mut start, mut end) in finds {
+        if end <= covered {
+            continue;
+        }
+        let (unit, at, text, quotes) = walk(start);
+        if at > start {
+            start = start.min(unit);
+        }
+        let (_, at, _, crossed) = walk(end);
+        if crossed != quotes {
+            continue;
+        }
+        end = end.max(at);
+        let (near, far) = (start.saturating_sub(MARK.len()), line.len().min(end + MARK.len()));
+        for mark in memmem::find_iter(&line[near..far], MARK).map(|mark| near + mark) {
+            if mark < end && start < mark + MARK.len() {
+                start = start.min(mark);
+                end = end.max(mark + MARK.len());
+            }
+        }
+        if !text {
+            let literal = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+            start -= line[..start].iter().rev().take_while(literal).count();
+            end += line[end..].iter().take_while(literal).count();
+        }
+        covered = covered.max(end);
+        spans.push(Span { start, end, bare: !text });
+    }
+    merge(&mut spans);
+    spans
+}
+
+fn merge(spans: &mut Vec<Span>) {
+    spans.sort_unstable_by_key(|span| span.start);
+    spans.dedup_by(|next, kept| {
+        let touches = next.start <= kept.end;
+        if touches {
+            kept.end = kept.end.max(next.end);
+        }
+        touches
+    });
+}
+
+pub(super) fn cut(line: &mut Vec<u8>, spans: &[Span]) {
+    let mut clean = Vec::with_capacity(line.len() + spans.len() * (MARK.len() + 2));
+    let mut from = 0;
+    for span in spans {
+        clean.extend_from_slice(&line[from..span.start]);
+        let quote: &[u8] = if span.bare { b"\"" } else { b"" };
+        clean.extend_from_slice(quote);
+        clean.extend_from_slice(MARK);
+        clean.extend_from_slice(quote);
+        from = span.end;
+    }
+    clean.extend_from_slice(&line[from..]);
+    *line = clean;
+}
+
+/// How long the escape at `at` is. A backslash that begins none counts alone, so that it hides nothing behind it.
+fn escape(line: &[u8], at: usize) -> usize {
+    match line.get(at + 1) {
+        Some(b'u') if line.get(at + 2..at + 6).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit)) => 6,
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+        _ => 1,
+    }
+}

@@ -1,0 +1,104 @@
+//! `check` knows what `run` knows: faults, warnings, and "ok" (design, sections 2 and 9).
+
+use crate::support::Redis;
+use crate::support::process::{Folder, Said};
+use redis::Cmd;
+
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+fn with_redis(url: &str) -> Folder {
+    let folder = Folder::new(NOWHERE).env("REDIS", url);
+    let text = Folder::text(NOWHERE).replace("[state]\n", "[state]\nredis = { url = { env = \"REDIS\" } }\n");
+    folder.write("config.toml", &text);
+    folder
+}
+
+fn order(redis: &Redis, command: &mut Cmd) {
+    let client = redis::Client::open(redis.url()).expect("a URL");
+    command.exec(&mut client.get_connection().expect("a connection")).expect("it does so");
+}
+
+fn line<'a>(said: &'a Said, with: &str) -> &'a str {
+    said.stderr.lines().find(|line| line.contains(with)).unwrap_or_else(|| panic!("no line with {with}: {said:?}"))
+}
+
+#[tokio::test]
+async fn a_good_configuration_ends_with_ok_and_warnings_are_no_faults() {
+    let folder = Folder::new(NOWHERE);
+    let said = folder.once("check").await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    assert_eq!(said.stdout.lines().last(), Some("ok"), "{said:?}");
+
+    let folder = Folder::new("http://kyc.example");
+    let said = folder.once("check").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(line(&said, "warning: upstream.base_url: ").contains("kyc.example"), "{said:?}");
+    assert_eq!(said.stdout.lines().last(), Some("ok"), "{said:?}");
+    assert!(!folder.path("state.db").exists(), "check makes no database");
+}
+
+#[tokio::test]
+async fn each_redis_fault_is_told_by_its_cause_and_place_and_the_start_refuses() {
+    let redis = Redis::start().await;
+    let primary = Redis::start().await;
+    let place = redis.addr().to_string();
+    let (_, user) = redis.url().split_once("//").map(|(_, rest)| ((), rest.to_owned())).expect("a URL");
+    let wrong = format!("redis://:5ec5e7-wrong@{user}");
+
+    let said = with_redis(&redis.url()).once("check").await;
+    assert_eq!((said.code, said.stdout.lines().last()), (Some(0), Some("ok")), "{said:?}");
+
+    order(&redis, redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.addr().port()));
+    for command in ["check", "run"] {
+        let said = with_redis(&redis.url()).once(command).await;
+        assert_eq!(said.code, Some(1), "{said:?}");
+        let told = line(&said, "state.redis.url: ");
+        assert!(told.contains(&place) && told.contains("it is a replica"), "{told}");
+    }
+    order(&redis, redis::cmd("REPLICAOF").arg("NO").arg("ONE"));
+
+    order(&redis, redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("right"));
+    for (url, code) in [(redis.url(), "NOAUTH"), (wrong, "WRONGPASS")] {
+        for command in ["check", "run"] {
+            let said = with_redis(&url).once(command).await;
+            assert_eq!(said.code, Some(1), "{said:?}");
+            let told = line(&said, "state.redis.url: ");
+            assert!(told.contains(&place) && told.contains(code), "{told}");
+            assert!(!said.stderr.contains("5ec5e7") && !said.stdout.contains("5ec5e7"), "{said:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_a_warning_with_its_place() {
+    let said = with_redis("redis://:5ec5e7@127.0.0.1:1/0").once("check").await;
+    assert_eq!((said.code, said.stdout.lines().last()), (Some(0), Some("ok")), "{said:?}");
+    let told = line(&said, "warning: state.redis.url: ");
+    assert!(told.contains("127.0.0.1:1") && told.contains("can't be reached"), "{told}");
+}
+
+#[tokio::test]
+async fn a_place_where_no_database_can_be_is_a_fault_of_both() {
+    for (path, why) in
+        [("none/state.db", "does not exist"), ("config.toml/state.db", "is no folder"), (".", "is a folder")]
+    {
+        let folder = Folder::new(NOWHERE);
+        folder.write("config.toml", &Folder::text(NOWHERE).replace("\"state.db\"", &format!("{path:?}")));
+        for command in ["check", "run"] {
+            let said = folder.once(command).await;
+            assert_eq!(said.code, Some(1), "{said:?}");
+            let told = line(&said, "state.path: ");
+            let place = folder.path("").display().to_string();
+            assert!(told.contains(why) && told.contains(place.trim_end_matches('/')), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn usage_without_a_journal_is_an_error() {
+    let folder = Folder::new(NOWHERE);
+    let said = folder.order("usage", &["--month", "2026-11"], "").await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let path = folder.path("state.db").display().to_string();
+    assert!(said.stderr.contains(&format!("there is no journal at {path}")), "{said:?}");
+}
