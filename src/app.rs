@@ -5,6 +5,7 @@ pub mod preflight;
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError, OpenError};
+use crate::base::host::{self, HostError};
 use crate::base::tasks::Tasks;
 use crate::cache::{Cache, Counts};
 use crate::callback::{self, Attempt, Callbacks, Hooks, Note, Skipped};
@@ -14,11 +15,16 @@ use crate::iluma::person::Persons;
 use crate::ledger::{self, Ledger};
 use crate::limit::Nodes;
 use crate::redis::client::{Budget, RedisClient};
-use crate::server::{Bounds, Server, TlsHandle};
+use crate::server::{Bounds, Events, Server, TlsHandle, file_descriptors};
 use crate::state::{self, Sqlite, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
-use crate::telemetry::metrics::{Listener, Metrics, Reload, families};
+use crate::telemetry::metrics::{Counted, Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -163,6 +169,7 @@ impl App {
         let mut logs = vec![log];
         if surroundings.diagnostics {
             logs.extend(logs::diagnostics(settings.log.level, redactor.clone())?);
+            raise_file_descriptors(settings);
         }
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let leftovers = Tasks::new();
@@ -269,17 +276,23 @@ impl App {
         let (stop, drain) = (self.stop.clone(), self.drain_timeout);
         self.servers.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&gateway).handle(request));
-            server.serve(service, move || metrics.connection(Listener::Server), stop, drain).await;
+            server.serve(service, Noted(metrics, Listener::Server), stop, drain).await;
         });
         let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
         self.admin_server.spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&admin).handle(request));
-            admin_server.serve(service, move || metrics.connection(Listener::Admin), stop, LAST_MOMENT / 2).await;
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (admin, fault) = (Arc::clone(&admin), host::check(&request).err());
+                async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { admin.handle(request).await } }
+            });
+            admin_server.serve(service, Noted(metrics, Listener::Admin), stop, LAST_MOMENT / 2).await;
         });
         let (callbacks, metrics, stop) = (Arc::clone(&self.callbacks), self.metrics.clone(), self.stop.clone());
         self.servers.spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&callbacks).receive(request));
-            callbacks_server.serve(service, move || metrics.connection(Listener::Callbacks), stop, drain).await;
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (callbacks, fault) = (Arc::clone(&callbacks), host::check(&request).err());
+                async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { callbacks.receive(request).await } }
+            });
+            callbacks_server.serve(service, Noted(metrics, Listener::Callbacks), stop, drain).await;
         });
         let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
         self.servers.spawn(async move {
@@ -453,6 +466,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("server.listen", server.listener.listen.to_string()),
         ("server.max_connections", server.max_connections.to_string()),
         ("server.header_timeout", format!("{:?}", server.header_timeout)),
+        ("server.keep_alive_timeout", format!("{:?}", server.keep_alive_timeout)),
         ("server.max_header_bytes", server.max_header_bytes.to_string()),
         ("server.max_headers", server.max_headers.to_string()),
         ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
@@ -490,8 +504,52 @@ fn one_line(faults: &Faults) -> String {
     faults.to_string().trim().replace('\n', "; ")
 }
 
+/// Counts what happens to a listener's connections.
+#[derive(Clone)]
+struct Noted(Metrics, Listener);
+
+impl Events for Noted {
+    type Guard = Counted;
+
+    fn connected(&self) -> Counted {
+        self.0.connection(self.1)
+    }
+
+    fn handshake_failed(&self) {
+        self.0.handshake_failed(self.1);
+    }
+}
+
+/// Returns the answer to a request without one valid host, in the shape of the other errors.
+fn bad_host(fault: HostError) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ "error_code": "API_VALIDATION_ERROR", "message": fault.to_string() });
+    let mut response = Response::new(Full::new(body.to_string().into()));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Raises the number of files and sockets that the process may have open, and reports it.
+fn raise_file_descriptors(settings: &Settings) {
+    // Every client's connection, one to Iluma for each request in flight, and some for files, Redis and endpoints.
+    let needed = (settings.server.max_connections + settings.server.max_in_flight + 256) as u64;
+    match file_descriptors::raise() {
+        Ok(file_descriptors::Limit { before, now }) if now < needed => tracing::warn!(
+            limit = now,
+            before,
+            needed,
+            "the limit of open files is lower than server.max_connections and max_in_flight need; raise the hard limit \
+             (LimitNOFILE, ulimit -Hn) or lower them"
+        ),
+        Ok(file_descriptors::Limit { before, now }) => {
+            tracing::info!(limit = now, before, "raised the limit of open files")
+        }
+        Err(error) => tracing::warn!(%error, needed, "cannot raise the limit of open files (RLIMIT_NOFILE)"),
+    }
+}
+
 async fn bind(key: &'static str, listener: &crate::config::Listener, bounds: Bounds) -> Result<Server, StartError> {
-    let bound = Server::bind(listener, bounds).await;
+    let bound = Server::bind(key.trim_end_matches(".listen"), listener, bounds).await;
     bound.map_err(|source| StartError::Bind { key, address: listener.listen, source })
 }
 

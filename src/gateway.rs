@@ -39,6 +39,7 @@ mod unknown_route;
 pub use self::core::{Gateway, Parts};
 pub use request_log::{LoggedBody, Telemetry};
 
+use crate::base::host;
 use crate::iluma::routes::Kind;
 use crate::reply::{Rejection, ReplyBody};
 use exchange::Exchange;
@@ -87,6 +88,7 @@ async fn serve(
     request: Request<Incoming>,
     log: &mut RequestLog,
 ) -> Result<Response<ReplyBody>, Rejection> {
+    host::check(&request)?;
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("*"));
     let route = config.table.find(request.method(), &target)?;
     log.route = route.name;

@@ -3,6 +3,7 @@
 //! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
+use crate::base::host::HostError;
 use crate::callback::{SettingError, UrlError};
 use crate::config::Limit;
 use crate::iluma::routes::{PathError, documented};
@@ -33,6 +34,9 @@ pub enum Rejection {
     /// The path has no normal form.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The request names no host, or not one.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// Nobody we know asks.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
@@ -108,6 +112,10 @@ impl Rejection {
             Self::Path(PathError::EmptySegment) => Shape(StatusCode::BAD_REQUEST, INVALID, "empty_segment"),
             Self::Path(PathError::EncodedSlash) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_slash"),
             Self::Path(PathError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_path"),
+            Self::Host(HostError::Missing) => Shape(StatusCode::BAD_REQUEST, INVALID, "missing_host"),
+            Self::Host(HostError::Repeated | HostError::Invalid) => {
+                Shape(StatusCode::BAD_REQUEST, INVALID, "invalid_host")
+            }
             Self::Unauthenticated(Unauthenticated::Missing) => {
                 Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "missing_key")
             }
@@ -163,6 +171,9 @@ impl Rejection {
             Self::Call(CallError::Unreachable) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_unreachable")
             }
+            Self::Call(CallError::NotProcessed) => {
+                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_refused")
+            }
             Self::Call(CallError::TimedOut) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_timeout"),
             Self::Call(CallError::Broken) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_broken"),
             Self::Call(CallError::Garbled) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_garbled"),
@@ -215,7 +226,7 @@ impl Rejection {
             }
             Self::Refused(Refusal::Overloaded)
             | Self::Body(BodyError::NoRoom)
-            | Self::Call(CallError::Unreachable)
+            | Self::Call(CallError::Unreachable | CallError::NotProcessed)
             | Self::Setting(SettingError::Unavailable)
             | Self::OwnerUnknown
             | Self::Unbooked

@@ -72,6 +72,7 @@ fn server(f: &mut Formatter<'_>, server: &Server) -> fmt::Result {
     writeln!(f, "max_in_flight = {}", server.max_in_flight)?;
     writeln!(f, "max_buffered = \"{}\"", server.max_buffered)?;
     writeln!(f, "header_timeout = {}", time(server.header_timeout))?;
+    writeln!(f, "keep_alive_timeout = {}", time(server.keep_alive_timeout))?;
     writeln!(f, "max_header_bytes = \"{}\"", server.max_header_bytes)?;
     writeln!(f, "max_headers = {}", server.max_headers)?;
     writeln!(f, "drain_timeout = {}", time(server.drain_timeout))?;

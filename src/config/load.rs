@@ -157,6 +157,7 @@ fn server(server: &Section<'_>) -> Option<Server> {
     // Half of it, which one tenant may have, is at least one body.
     let max_buffered = server.get("max_buffered", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
     let header_timeout = server.get("header_timeout", |time| time.duration(TIMEOUT));
+    let keep_alive_timeout = server.get("keep_alive_timeout", |time| time.duration(TIMEOUT));
     // hyper refuses to buffer less than 8 KiB.
     let max_header_bytes = server.get("max_header_bytes", |size| size.size(ByteSize::kib(8)..=ByteSize::mib(1)));
     let max_headers = server.get("max_headers", |count| count.number(1..=1000_u32));
@@ -167,6 +168,7 @@ fn server(server: &Section<'_>) -> Option<Server> {
         max_in_flight: max_in_flight? as usize,
         max_buffered: max_buffered?,
         header_timeout: header_timeout?,
+        keep_alive_timeout: keep_alive_timeout?,
         max_header_bytes: max_header_bytes?,
         max_headers: max_headers? as usize,
         drain_timeout: drain_timeout?,
@@ -537,6 +539,7 @@ mod tests {
         assert_eq!(settings.server.max_in_flight, 4096);
         assert_eq!(settings.server.max_buffered, ByteSize::mib(256));
         assert_eq!(settings.server.header_timeout, Duration::from_secs(30));
+        assert_eq!(settings.server.keep_alive_timeout, Duration::from_secs(75));
         assert_eq!(settings.server.max_header_bytes, ByteSize::kib(32));
         assert_eq!(settings.server.max_headers, 100);
         assert_eq!(settings.server.drain_timeout, Duration::from_secs(30));

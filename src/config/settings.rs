@@ -74,8 +74,10 @@ pub struct Server {
     pub max_in_flight: usize,
     /// The largest sum of request bodies that are held whole, over all tenants; one tenant has at most half of it.
     pub max_buffered: ByteSize,
-    /// How long a client may take to send a request's head, and stay silent between requests.
+    /// The time in which a client must send a request's head.
     pub header_timeout: Duration,
+    /// The time that a client's connection is kept without a request.
+    pub keep_alive_timeout: Duration,
     /// The largest head of a request.
     pub max_header_bytes: ByteSize,
     /// The most header fields of a request.

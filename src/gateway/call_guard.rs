@@ -63,7 +63,7 @@ impl CallGuard {
         let PlannedCall { tenant, route, charged } = call;
         let account = tenant.account_index;
         let mut guard = Self {
-            breaker: config.accounts[account].breaker.enter().map_err(Rejection::CircuitOpen)?,
+            breaker: config.accounts[account].breaker.enter(config.upstream.host()).map_err(Rejection::CircuitOpen)?,
             config: Arc::clone(config),
             ledger: ledger.clone(),
             tenant: tenant.index,
@@ -105,7 +105,7 @@ impl CallGuard {
         let Ok(mut permit) = self.config.limits.admit_call(self.tenant, false, &budget).await else { return sent };
         drop(sent);
         let sent = upstream.send(again, Some(&account.credential)).await;
-        if !matches!(sent, Err(CallError::Unreachable)) {
+        if !sent.as_ref().is_err_and(|error| error.is_unprocessed()) {
             permit.sent();
             self.config.tallies[self.tenant].call(self.route);
         }
@@ -117,12 +117,16 @@ impl CallGuard {
         self.breaker.failed(error);
         self.tell_circuit();
         match error {
-            // Nothing was sent: what was taken is given back.
-            CallError::Unreachable => self.started = false,
+            // Nothing was processed: what was taken is given back.
+            CallError::Unreachable | CallError::NotProcessed => self.started = false,
             CallError::ClientTooSlow | CallError::ClientCutOff => {
                 self.settle(&Verdict { outcome: Outcome::NotBillable, id: None });
             }
-            _ => self.settle(&Verdict::UNKNOWN),
+            CallError::TimedOut
+            | CallError::Broken
+            | CallError::Garbled
+            | CallError::Truncated
+            | CallError::TooLarge => self.settle(&Verdict::UNKNOWN),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::reference::{ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
 use crate::telemetry::metrics::{AccountMetrics, Metrics, Period, TenantMetrics};
 use crate::tenant::{Tenant, Tenants};
-use crate::upstream::{Breaker, Credential, RetryBudget, Upstream};
+use crate::upstream::{CircuitBreaker, Credential, RetryBudget, Upstream};
 use http::{HeaderName, Method};
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) struct Account {
     /// The reference prefixes of its teams, if the account prefixes references.
     pub(super) prefixes: Option<ReferencePrefixes>,
     pub(super) metrics: Arc<AccountMetrics>,
-    pub(super) breaker: Arc<Breaker>,
+    pub(super) breaker: Arc<CircuitBreaker>,
     pub(super) retries: Arc<RetryBudget>,
     /// False for a development key, whose calls cost nothing (section "Authentication" of the API document).
     pub(super) charges: bool,
@@ -89,7 +89,8 @@ impl RuntimeConfig {
                 ReferencePrefixes::of(teams.map(|(name, _)| name.clone()))
             }),
             metrics: metrics.account(name),
-            breaker: known(name).map_or_else(|| Arc::new(Breaker::new(clock)), |known| Arc::clone(&known.breaker)),
+            breaker: known(name)
+                .map_or_else(|| Arc::new(CircuitBreaker::new(name, clock)), |known| Arc::clone(&known.breaker)),
             retries: known(name).map_or_else(Arc::default, |known| Arc::clone(&known.retries)),
             charges: !account.api_key.expose_secret().starts_with(DEVELOPMENT_KEY),
         };

@@ -1,42 +1,22 @@
-//! Cuts off a peer that takes nothing of what it is sent, lets a broken answer look broken, and a refusal be read.
+//! A guard around a client's stream: cuts off a peer that takes nothing of what it is sent, makes a broken answer look
+//! broken, and lets a refusal be read.
 
+use super::signs::Signs;
+use super::socket::Resets;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::server::TlsStream;
 
-/// How long, and how much, a peer may go on sending after the last byte of the answer.
+/// The time, and the bytes, that a peer may go on sending after the last byte of the answer.
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERED: usize = 16 << 20;
 
-/// A stream that can end with a reset, which nobody takes for the end of an answer.
-pub(super) trait Resets {
-    /// Makes the stream's end a reset.
-    fn reset(&self);
-}
-
-impl Resets for TcpStream {
-    fn reset(&self) {
-        // Where it fails the stream is gone already.
-        let _ = self.set_zero_linger();
-    }
-}
-
-impl Resets for TlsStream<TcpStream> {
-    fn reset(&self) {
-        self.get_ref().0.reset();
-    }
-}
-
 /// A stream whose writes fail when none of them got anywhere for a while, and which ends with a reset if its
-/// connection broke off. It is closed once the peer has stopped sending: a socket that is closed before is reset, and who
-/// was refused in the middle of an upload might never read why.
+/// connection broke off. It is closed once the peer has stopped sending: a socket that is closed before is reset, and a
+/// client that was refused in the middle of an upload might never read why.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,
@@ -44,39 +24,23 @@ pub(super) struct StallGuard<I: Resets> {
     /// Runs while a write waits; made when the first one does.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    broken: Broken,
+    signs: Signs,
     /// Nothing is sent any more, and what still comes is thrown away.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }
 
-/// Whether a connection broke off in the middle of an answer.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Broken(Arc<AtomicBool>);
-
-impl Broken {
-    pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 impl<I: Resets> Drop for StallGuard<I> {
     fn drop(&mut self) {
-        if self.broken.0.load(Ordering::Acquire) {
+        if self.signs.is_broken() {
             self.stream.reset();
         }
     }
 }
 
 impl<I: Resets> StallGuard<I> {
-    pub(super) fn new(stream: I, patience: Duration) -> Self {
-        let broken = Broken::default();
-        Self { stream, patience, timer: None, waiting: false, broken, lingering: None, lingered: 0 }
-    }
-
-    /// To be told that the connection broke off.
-    pub(super) fn broken(&self) -> Broken {
-        self.broken.clone()
+    pub(super) fn new(stream: I, patience: Duration, signs: Signs) -> Self {
+        Self { stream, patience, timer: None, waiting: false, signs, lingering: None, lingered: 0 }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -95,7 +59,12 @@ impl<I: Resets> StallGuard<I> {
 
 impl<I: AsyncRead + Resets + Unpin> AsyncRead for StallGuard<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.signs.note_arrival();
+        }
+        read
     }
 }
 
@@ -161,7 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(ours, Duration::from_secs(10));
+        let mut guarded = StallGuard::new(ours, Duration::from_secs(10), Signs::default());
         let slow = async {
             let mut taken = [0; 1];
             for _ in 0..24 {

@@ -1,8 +1,7 @@
 //! Bounds for what HTTP/2 lets a peer keep open: a connection without a request, and an answer that nobody takes.
 //!
-//! Flow control is the peer's: it can answer pings for ever and never open a window. So a connection that was idle for
-//! as long as a head may take is ended, and so is one with an answer that waited too long for its next piece to be
-//! asked for.
+//! Flow control is the peer's: it can answer pings for ever and never open a window. So a connection without a request
+//! is ended after a time, and so is one with an answer that waited too long for its next piece to be asked for.
 
 use super::drain::Drained;
 use crate::base::lazy_sleep::LazySleep;
@@ -50,8 +49,10 @@ impl Streams {
         Stream { id: open.next, open: Arc::clone(&self.0) }
     }
 
-    fn is_idle_for(&self, patience: Duration) -> bool {
+    /// Returns true if there was no request for too long: `first` before the first one, `idle` after one.
+    fn is_idle_for(&self, first: Duration, idle: Duration) -> bool {
         let open = self.0.lock();
+        let patience = if open.next == 0 { first } else { idle };
         open.requests == 0 && open.idle_since.elapsed() >= patience
     }
 
@@ -122,18 +123,34 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Carried<B> {
 pub(super) struct Bounded<C> {
     connection: Drained<C>,
     streams: Streams,
-    idle: Duration,
-    untaken: Duration,
+    patience: Patience,
     alarm: LazySleep,
     look: Instant,
     ending: bool,
 }
 
+/// The times that a peer has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// The time until the first request.
+    pub(super) first: Duration,
+    /// The time without a request after that.
+    pub(super) idle: Duration,
+    /// The time in which the next piece of an answer must be asked for.
+    pub(super) untaken: Duration,
+}
+
+impl Patience {
+    fn shortest(&self) -> Duration {
+        self.first.min(self.idle).min(self.untaken)
+    }
+}
+
 impl<C> Bounded<C> {
-    /// Ends `connection` after `idle` without a request, or with an answer that was not asked for in `untaken`.
-    pub(super) fn new(connection: Drained<C>, streams: Streams, idle: Duration, untaken: Duration) -> Self {
-        let look = Instant::now() + idle.min(untaken);
-        Self { connection, streams, idle, untaken, alarm: LazySleep::default(), look, ending: false }
+    /// Bounds a connection that carries `streams`.
+    pub(super) fn new(connection: Drained<C>, streams: Streams, patience: Patience) -> Self {
+        let look = Instant::now() + patience.shortest();
+        Self { connection, streams, patience, alarm: LazySleep::default(), look, ending: false }
     }
 }
 
@@ -150,17 +167,17 @@ impl<C: GracefulConnection> Future for Bounded<C> {
             if !self.alarm.poll(cx, look) {
                 return Poll::Pending;
             }
-            if self.streams.has_untaken_for(self.untaken) {
+            if self.streams.has_untaken_for(self.patience.untaken) {
                 return Poll::Ready(None);
             }
-            if self.streams.is_idle_for(self.idle) {
+            if self.streams.is_idle_for(self.patience.first, self.patience.idle) {
                 if self.ending {
                     return Poll::Ready(None);
                 }
                 self.ending = true;
                 self.connection.end();
             }
-            self.look = Instant::now() + self.idle.min(self.untaken);
+            self.look = Instant::now() + self.patience.shortest();
         }
     }
 }
@@ -174,9 +191,9 @@ mod tests {
         let streams = Streams::new();
         let seconds = Duration::from_secs;
         tokio::time::advance(seconds(10)).await;
-        assert!(streams.is_idle_for(seconds(10)) && !streams.is_idle_for(seconds(11)));
+        assert!(streams.is_idle_for(seconds(10), seconds(0)) && !streams.is_idle_for(seconds(11), seconds(0)));
         let stream = streams.enter();
-        assert!(!streams.is_idle_for(seconds(1)));
+        assert!(!streams.is_idle_for(seconds(1), seconds(1)));
         let body = stream.carry(http_body_util::Full::new(Bytes::from_static(b"x")));
         tokio::time::advance(seconds(5)).await;
         assert!(streams.has_untaken_for(seconds(5)) && !streams.has_untaken_for(seconds(6)));
@@ -185,6 +202,6 @@ mod tests {
         assert!(body.frame().await.is_some());
         assert!(!streams.has_untaken_for(seconds(5)), "the next piece waits anew");
         drop(body);
-        assert!(!streams.has_untaken_for(seconds(0)) && streams.is_idle_for(seconds(0)));
+        assert!(!streams.has_untaken_for(seconds(0)) && streams.is_idle_for(seconds(11), seconds(0)));
     }
 }

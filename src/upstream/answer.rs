@@ -1,9 +1,10 @@
-//! The body of upstream's answer, streamed or read.
+//! The body of an answer of upstream, streamed or read whole.
 
-use super::CallError;
-use super::credential::Mask;
+use super::connection::{Http1, Http2};
+use super::credential::{Credential, Mask};
+use super::error::CallError;
 use super::exchange::Source;
-use super::pool::{Http1, Http2, Pool};
+use super::pool::Pool;
 use crate::base::bounded_body::{self, NotWhole};
 use crate::base::lazy_sleep::LazySleep;
 use bytes::{Buf as _, Bytes};
@@ -34,16 +35,16 @@ pub struct AnswerBody {
     share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
-    /// Those that came while the mask still held some of the data before them.
+    /// Trailers that came while the mask still held some of the data before them.
     trailers: Option<HeaderMap>,
-    /// Whether the answer came in an encoding, in which nothing can be looked for.
+    /// True if the answer came in an encoding, in which nothing can be found.
     encoded: bool,
     idle: Duration,
     waiting_since: Option<Instant>,
     alarm: LazySleep,
 }
 
-/// Why an answer's body ended early.
+/// Reasons why an answer's body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The connection broke.
@@ -78,13 +79,16 @@ impl AnswerBody {
         body
     }
 
-    pub(super) fn mask(&mut self, mask: Mask) {
-        if !self.encoded {
-            self.mask = Some(mask);
+    /// Removes the account's key from an answer: from its head at once, from its body as it streams.
+    pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
+        credential.clean(response.headers_mut());
+        let body = response.body_mut();
+        if !body.encoded {
+            body.mask = Some(Mask::new(credential));
         }
     }
 
-    /// Whether the answer came in a content encoding.
+    /// Returns true if the answer came in a content encoding.
     #[must_use]
     pub const fn is_encoded(&self) -> bool {
         self.encoded
@@ -102,7 +106,7 @@ impl AnswerBody {
         let frame = match &mut self.connection {
             None => Pin::new(&mut self.incoming).poll_frame(cx),
             Some(connection) => {
-                // What comes, comes by driving the connection: its own wake-up would only be one more.
+                // Data comes by driving the connection alone: its own wake-up would only be one more.
                 let mut unwoken = Context::from_waker(Waker::noop());
                 let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
                 if frame.is_pending() {
@@ -209,10 +213,10 @@ pub struct Collected {
 /// Reads an answer whole, up to 8 MiB, within `total`; decodes it if upstream encoded it.
 ///
 /// # Errors
-/// The answer is cut off, too large, too slow, or in an encoding that can't be undone.
+/// The answer is cut off, too large, too slow, or in an encoding that cannot be undone.
 pub async fn collect(
     response: Response<AnswerBody>,
-    credential: Option<&Arc<super::Credential>>,
+    credential: Option<&Arc<Credential>>,
     total: Duration,
 ) -> Result<Collected, CallError> {
     let (parts, body) = response.into_parts();
@@ -236,14 +240,14 @@ pub async fn collect(
     Ok(Collected { status: parts.status, headers, body })
 }
 
-/// A copy of an answer's body, without its content encoding; none if that can't be undone.
+/// Returns a copy of an answer's body without its content encoding; `None` if the encoding cannot be undone.
 #[must_use]
 pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     if is_encoded(headers) { decode(headers, body) } else { Some(body.clone()) }
 }
 
 async fn read(body: AnswerBody) -> Result<Bytes, CallError> {
-    // It has a deadline for each of its pieces.
+    // The body has a deadline for each of its pieces.
     bounded_body::read(body, LARGEST_ANSWER, None, |_| true).await.map_err(|error| match error {
         NotWhole::TooLarge | NotWhole::NoRoom => CallError::TooLarge,
         NotWhole::TooSlow | NotWhole::Broken(AnswerError::Stalled) => CallError::TimedOut,

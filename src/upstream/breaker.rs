@@ -1,30 +1,32 @@
-//! A circuit breaker: while upstream only fails for an account, it is left alone, and looked at from time to time.
+//! The circuit breaker of an account: while upstream only fails, nothing is sent, except one probe from time to time.
 //!
-//! Invariants: upstream's faults alone open it (no answer, a broken one, a 5xx), never what we refuse ourselves and never
-//! a 4xx, 429 included; while it is open nothing is sent but one probe after each cool-off; one probe that succeeds
-//! closes it.
+//! Invariants: upstream's faults alone open the circuit (no answer, a broken one, a 5xx), never a refusal of the gateway's
+//! own, never a 4xx, 429 included; while it is open nothing is sent except one probe after each cool-off; one probe that
+//! succeeds closes it. Opening and closing are logged once each.
 
-use super::CallError;
+use super::error::CallError;
 use crate::base::clock::Clock;
+use crate::base::name::AccountName;
 use http::StatusCode;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is looked at: the half that runs and the one before, so 5 to 10 seconds.
+/// The span that is looked at: the half that runs and the one before, so 5 to 10 seconds.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
 /// Fewer calls than this say nothing: a quiet night's two timeouts are no outage.
 const LEAST_CALLS: u32 = 10;
-/// As many as succeed must fail.
+/// The part of the calls that must fail: as many as succeed.
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
 /// The first cool-off: long enough to take the load off, short enough to be back soon. It doubles with each probe that
 /// fails.
 const COOL_OFF: Duration = Duration::from_secs(5);
 const LONGEST_COOL_OFF: Duration = Duration::from_secs(30);
 
-/// The breaker of one account.
+/// The circuit breaker of one account.
 #[derive(Debug)]
-pub struct Breaker {
+pub struct CircuitBreaker {
+    account: AccountName,
     state: Mutex<State>,
     clock: Clock,
 }
@@ -44,26 +46,46 @@ struct Open {
     probing: bool,
 }
 
-/// Leave to make one call. Dropped without a word it says nothing of upstream.
+/// What a call says of upstream.
+#[derive(Debug, Clone, Copy)]
+enum Finding {
+    Well,
+    Status(StatusCode),
+    Error(CallError),
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Well => f.write_str("none"),
+            Self::Status(status) => write!(f, "status {}", status.as_u16()),
+            Self::Error(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Permit to make one call. Dropped without a finding it says nothing of upstream.
 #[derive(Debug)]
 pub struct BreakerPermit {
-    breaker: Arc<Breaker>,
+    breaker: Arc<CircuitBreaker>,
+    /// Upstream, as log lines name it.
+    host: Arc<str>,
     probe: bool,
 }
 
-impl Breaker {
-    /// Closed.
+impl CircuitBreaker {
+    /// Makes a closed circuit.
     #[must_use]
-    pub fn new(clock: &Clock) -> Self {
+    pub fn new(account: &AccountName, clock: &Clock) -> Self {
         let state = State { halves: [(0, 0); 2], since: clock.now(), open: None };
-        Self { state: Mutex::new(state), clock: clock.clone() }
+        Self { account: account.clone(), state: Mutex::new(state), clock: clock.clone() }
     }
 
-    /// Leave to make a call.
+    /// Gives a permit to make a call to `host`.
     ///
     /// # Errors
-    /// It is open: when to come back.
-    pub fn enter(self: &Arc<Self>) -> Result<BreakerPermit, Duration> {
+    /// The circuit is open: the time until the next attempt makes sense.
+    pub fn enter(self: &Arc<Self>, host: &Arc<str>) -> Result<BreakerPermit, Duration> {
         let mut state = self.state.lock();
         let mut probe = false;
         if let Some(open) = &mut state.open {
@@ -78,17 +100,18 @@ impl Breaker {
             probe = true;
         }
         drop(state);
-        Ok(BreakerPermit { breaker: Arc::clone(self), probe })
+        Ok(BreakerPermit { breaker: Arc::clone(self), host: Arc::clone(host), probe })
     }
 
-    /// Whether upstream is left alone.
+    /// Returns true if the circuit is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.lock().open.is_some()
     }
 
-    fn note(&self, fault: bool, probe: bool) {
-        let now = self.clock.now();
+    fn note(&self, finding: Finding, host: &str, probe: bool) {
+        let (now, account) = (self.clock.now(), &self.account);
+        let fault = !matches!(finding, Finding::Well);
         let mut state = self.state.lock();
         if let Some(open) = &mut state.open {
             // What was sent before it opened says nothing new.
@@ -97,7 +120,8 @@ impl Breaker {
                 open.until = now + open.cool_off;
             } else if probe {
                 *state = State { halves: [(0, 0); 2], since: now, open: None };
-                tracing::info!("the circuit is closed: Iluma answers again");
+                drop(state);
+                tracing::info!(%account, host, "circuit closed: Iluma answers again");
             }
             return;
         }
@@ -108,7 +132,12 @@ impl Breaker {
         let (part, whole) = FAULTS_OF_CALLS;
         if fault && calls >= LEAST_CALLS && faults * whole >= calls * part {
             state.open = Some(Open { until: now + COOL_OFF, cool_off: COOL_OFF, probing: false });
-            tracing::warn!(calls, faults, "the circuit is open: Iluma fails, nothing is sent");
+            drop(state);
+            let retry_in = COOL_OFF.as_secs();
+            tracing::warn!(
+                %account, host, cause = %finding, calls, faults, retry_in,
+                "circuit open: Iluma is failing; the account's requests are answered 503 until a probe succeeds"
+            );
         }
     }
 
@@ -130,22 +159,16 @@ impl State {
 }
 
 impl BreakerPermit {
-    /// Upstream answered.
+    /// Notes the status of an answer.
     pub fn answered(&self, status: StatusCode) {
-        self.breaker.note(status.is_server_error(), self.probe);
+        let finding = if status.is_server_error() { Finding::Status(status) } else { Finding::Well };
+        self.breaker.note(finding, &self.host, self.probe);
     }
 
-    /// There is no answer, or no whole one.
+    /// Notes that there is no answer, or no whole one.
     pub fn failed(&self, error: CallError) {
-        match error {
-            // The client's fault.
-            CallError::ClientTooSlow | CallError::ClientCutOff => {}
-            CallError::Unreachable
-            | CallError::TimedOut
-            | CallError::Broken
-            | CallError::Garbled
-            | CallError::Truncated
-            | CallError::TooLarge => self.breaker.note(true, self.probe),
+        if error.is_upstreams_fault() {
+            self.breaker.note(Finding::Error(error), &self.host, self.probe);
         }
     }
 }
@@ -160,16 +183,20 @@ impl Drop for BreakerPermit {
 mod tests {
     use super::*;
 
-    fn breaker() -> (Arc<Breaker>, Clock) {
+    fn breaker() -> (Arc<CircuitBreaker>, Clock) {
         let clock = Clock::adjustable();
-        (Arc::new(Breaker::new(&clock)), clock)
+        (Arc::new(CircuitBreaker::new(&"live".parse().unwrap(), &clock)), clock)
     }
 
-    fn call(breaker: &Arc<Breaker>, status: u16) -> bool {
-        let passage = breaker.enter();
-        let passed = passage.is_ok();
-        if let Ok(passage) = passage {
-            passage.answered(StatusCode::from_u16(status).unwrap());
+    fn enter(breaker: &Arc<CircuitBreaker>) -> Result<BreakerPermit, Duration> {
+        breaker.enter(&"iluma.test".into())
+    }
+
+    fn call(breaker: &Arc<CircuitBreaker>, status: u16) -> bool {
+        let permit = enter(breaker);
+        let passed = permit.is_ok();
+        if let Ok(permit) = permit {
+            permit.answered(StatusCode::from_u16(status).unwrap());
         }
         passed
     }
@@ -180,13 +207,13 @@ mod tests {
         assert_eq!((0..50).filter(|_| call(&breaker, 503)).count(), LEAST_CALLS as usize);
         assert!(breaker.is_open());
         clock.advance(COOL_OFF);
-        let probe = breaker.enter().unwrap();
-        assert_eq!(breaker.enter().unwrap_err(), Duration::from_secs(1), "one probe at a time");
+        let probe = enter(&breaker).unwrap();
+        assert_eq!(enter(&breaker).unwrap_err(), Duration::from_secs(1), "one probe at a time");
         probe.failed(CallError::TimedOut);
         drop(probe);
-        assert!(breaker.enter().unwrap_err() > COOL_OFF, "the next look comes later");
+        assert!(enter(&breaker).unwrap_err() > COOL_OFF, "the next look comes later");
         clock.advance(2 * COOL_OFF);
-        drop(breaker.enter().unwrap());
+        drop(enter(&breaker).unwrap());
         assert!(breaker.is_open(), "a probe that was not made says nothing");
         assert!(call(&breaker, 200));
         assert!(!breaker.is_open());
@@ -199,8 +226,8 @@ mod tests {
         for status in [429, 400, 404, 401, 200] {
             assert!((0..100).all(|_| call(&breaker, status)), "{status}");
         }
-        for error in [CallError::ClientCutOff, CallError::ClientTooSlow] {
-            (0..100).for_each(|_| breaker.enter().unwrap().failed(error));
+        for error in [CallError::ClientCutOff, CallError::ClientTooSlow, CallError::NotProcessed] {
+            (0..100).for_each(|_| enter(&breaker).unwrap().failed(error));
         }
         assert!(!breaker.is_open());
     }

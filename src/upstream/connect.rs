@@ -1,10 +1,14 @@
 //! A connection to upstream: TCP or a proxy's tunnel, TLS, HTTP handshake.
 
-use super::outgoing::OutgoingBody;
-use super::pool::{MOST_STREAMS, Pooled};
+use super::connection::{Http1, Http2, Http2Connection, MOST_STREAMS, Pooled, Stream};
+use super::origin::Origin;
+use super::settings_watch::SettingsWatch;
 use crate::base::client_tls;
+use crate::base::clock::Clock;
+use crate::base::drained_io::DrainedIo;
 use crate::base::tasks::Tasks;
 use crate::config;
+use futures_util::task::AtomicWaker;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use hyper::client::conn::{http1, http2};
@@ -12,24 +16,24 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower_service::Service as _;
-
-/// A connection's bytes, in clear or not.
-pub(super) type Io = TokioIo<Either<TcpStream, TlsStream<TcpStream>>>;
-
-pub(super) type Http1Sender = http1::SendRequest<OutgoingBody>;
-pub(super) type Http1Connection = http1::Connection<Io, OutgoingBody>;
-pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 
 /// The largest head of an answer, and the most of a body that hyper reads at once: uploads and downloads of hundreds
 /// of megabytes pass through a few such buffers.
 const BUFFER: usize = 64 << 10;
+
+/// Fields of an answer's head: as many as the buffer holds with 16 bytes each. Heads are bound by bytes, and real fields
+/// are longer.
+const MOST_FIELDS: usize = BUFFER / 16;
 
 /// Windows of an h2 connection: what may be on the way to us unread, per answer and in all.
 /// Room for every request on a connection, so that one whose client reads slowly holds up no other.
@@ -40,20 +44,14 @@ const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who upstream is, as requests name it.
-#[derive(Debug, Clone)]
-pub(super) struct Origin {
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
-    pub(super) host: http::HeaderValue,
-}
-
+/// Makes connections to one upstream host.
 pub(super) struct Connector {
     pub(super) origin: Origin,
     uri: Uri,
     proxy: Option<Uri>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
+    clock: Clock,
     tasks: Tasks,
 }
 
@@ -63,21 +61,38 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// Why there is no connection.
+/// Reasons why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("connect: {0}")]
-    Tcp(Box<dyn std::error::Error + Send + Sync>),
+    #[error("connect: {}", causes(&**.0))]
+    Tcp(Box<dyn Error + Send + Sync>),
     #[error("TLS: {0}")]
     Tls(std::io::Error),
-    #[error("HTTP: {0}")]
+    #[error("HTTP: {}", causes(.0))]
     Http(hyper::Error),
-    #[error("timed out")]
-    TimedOut,
+    #[error("upstream closed the connection before its HTTP/2 settings arrived")]
+    NoSettings,
+    #[error("timed out after {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Returns an error's text with those of its causes: "tcp connect error: Connection refused (os error 111)".
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Some errors quote their cause themselves.
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl Connector {
-    pub(super) fn new(settings: &config::Upstream, tasks: Tasks) -> Result<Self, rustls::Error> {
+    pub(super) fn new(settings: &config::Upstream, clock: Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let scheme = settings.base_url.scheme().cloned().unwrap_or(Scheme::HTTPS);
         let authority = settings.base_url.authority().cloned().unwrap_or(Authority::from_static("api.iluma.ai"));
         let host =
@@ -89,13 +104,15 @@ impl Connector {
             proxy: settings.proxy.clone(),
             tls,
             timeout: settings.connect_timeout,
+            clock,
             tasks,
         })
     }
 
-    /// One attempt, all of it within the timeout.
+    /// Makes one attempt, all of it within the timeout.
     pub(super) async fn connect(&self) -> Result<Pooled, ConnectError> {
-        tokio::time::timeout(self.timeout, self.attempt()).await.unwrap_or(Err(ConnectError::TimedOut))
+        let attempt = tokio::time::timeout(self.timeout, self.attempt());
+        attempt.await.unwrap_or(Err(ConnectError::TimedOut(self.timeout)))
     }
 
     async fn attempt(&self) -> Result<Pooled, ConnectError> {
@@ -111,11 +128,52 @@ impl Connector {
         }
         .into_inner();
         let Some((connector, name)) = &self.tls else {
-            return http1(Either::Left(stream)).await;
+            return self.http1(DrainedIo::new(Either::Left(stream))).await;
         };
         let stream = connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?;
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        if h2 { http2(Either::Right(stream), self.tasks.clone()).await } else { http1(Either::Right(stream)).await }
+        let stream = DrainedIo::new(Either::Right(stream));
+        if h2 { self.http2(stream).await } else { self.http1(stream).await }
+    }
+
+    async fn http1(&self, stream: Stream) -> Result<Pooled, ConnectError> {
+        let mut builder = http1::Builder::new();
+        let handshake = builder.max_buf_size(BUFFER).max_headers(MOST_FIELDS).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(ConnectError::Http)?;
+        let connection = Box::new(Http1::new(sender, connection, self.clock.now()));
+        Ok(Pooled::Http1 { connection, fresh: true })
+    }
+
+    /// Makes an h2 connection. It serves several requests at once, so it gets a task of its own, and is used once it is
+    /// known how many requests the peer takes.
+    async fn http2(&self, stream: Stream) -> Result<Pooled, ConnectError> {
+        let (stream, reads) = SettingsWatch::new(stream);
+        let (sender, mut connection) = http2::Builder::new(self.tasks.clone())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            // None, until the peer's settings say how many.
+            .initial_max_send_streams(0)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_PATIENCE)
+            .keep_alive_while_idle(true)
+            .max_header_list_size(u32::try_from(BUFFER).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http)?;
+        let allowed = Arc::new(AtomicUsize::new(allowed_streams(&mut connection, &reads).await?));
+        let pooled = Http2::new(sender, Arc::clone(&allowed), self.clock.now());
+        self.tasks.spawn(async move {
+            let ended = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "an upstream h2 connection ended");
+            }
+        });
+        Ok(Pooled::Http2 { connection: Arc::new(pooled), fresh: true })
     }
 
     /// A tunnel goes to a port, which a URL may leave out.
@@ -139,29 +197,17 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-async fn http1(stream: Either<TcpStream, TlsStream<TcpStream>>) -> Result<Pooled, ConnectError> {
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
-    Ok(Pooled::http1(sender, connection))
-}
-
-/// An h2 connection serves several requests at once, so it gets a task of its own.
-async fn http2(stream: Either<TcpStream, TlsStream<TcpStream>>, tasks: Tasks) -> Result<Pooled, ConnectError> {
-    let (sender, connection) = http2::Builder::new(tasks.clone())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_PATIENCE)
-        .keep_alive_while_idle(true)
-        .max_header_list_size(u32::try_from(BUFFER).unwrap_or(u32::MAX))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(ConnectError::Http)?;
-    tasks.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream h2 connection ended");
+/// Waits until the peer takes requests, and returns how many at once.
+async fn allowed_streams(connection: &mut Http2Connection, reads: &AtomicWaker) -> Result<usize, ConnectError> {
+    poll_fn(|cx| {
+        reads.register(cx.waker());
+        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+            return Poll::Ready(Err(ended.err().map_or(ConnectError::NoSettings, ConnectError::Http)));
         }
-    });
-    Ok(Pooled::http2(sender))
+        match connection.current_max_send_streams() {
+            0 => Poll::Pending,
+            allowed => Poll::Ready(Ok(allowed)),
+        }
+    })
+    .await
 }

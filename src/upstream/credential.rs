@@ -1,10 +1,9 @@
 //! The account's key: on every request to upstream, in nothing that comes back.
 
-use super::AnswerBody;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue};
 use memchr::memmem::Finder;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
@@ -34,14 +33,8 @@ impl Credential {
         self.authorization.clone()
     }
 
-    /// Takes the key out of an answer: from its head at once, from its body as it streams.
-    pub(super) fn hide(self: &Arc<Self>, response: &mut Response<AnswerBody>) {
-        self.clean(response.headers_mut());
-        response.body_mut().mask(Mask { credential: Arc::clone(self), held: Bytes::new() });
-    }
-
     /// Drops the fields that hold the key.
-    fn clean(&self, fields: &mut HeaderMap) {
+    pub(super) fn clean(&self, fields: &mut HeaderMap) {
         let telling = |value: &HeaderValue| self.hidden.iter().any(|f| f.find(value.as_bytes()).is_some());
         let names: Vec<_> = fields.iter().filter(|(_, value)| telling(value)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -88,6 +81,11 @@ pub(super) struct Mask {
 }
 
 impl Mask {
+    /// Makes the mask of one body.
+    pub(super) fn new(credential: &Arc<Credential>) -> Self {
+        Self { credential: Arc::clone(credential), held: Bytes::new() }
+    }
+
     /// What may pass of `data` and of what was held before it.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let data = if self.held.is_empty() { data } else { [&self.held[..], &data[..]].concat().into() };
@@ -120,7 +118,7 @@ mod tests {
     const KEY: &str = "iluma_development_TESTONLY";
 
     fn mask() -> Mask {
-        Mask { credential: Arc::new(Credential::new(&SecretString::from(KEY))), held: Bytes::new() }
+        Mask::new(&Arc::new(Credential::new(&SecretString::from(KEY))))
     }
 
     fn through(pieces: &[&[u8]]) -> Vec<u8> {

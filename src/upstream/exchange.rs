@@ -1,19 +1,22 @@
 //! One request and the head of its answer, on one connection.
 
-use super::connect::{Http2Sender, Origin};
-use super::outgoing::{Outgoing, OutgoingBody, Progress, Stage};
-use super::pool::{Http1, Http2, Pooled};
-use super::{CallError, Timeouts};
+use super::connection::{Http1, Http2, Http2Sender, Pooled};
+use super::deadline::{ResponseDeadline, Timeouts};
+use super::error::CallError;
+use super::origin::Origin;
+use super::outgoing::{Outgoing, OutgoingBody};
+use super::replay::Replay;
 use crate::base::lazy_sleep::LazySleep;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use tokio::time::Instant;
+use std::task::{Context, Waker};
 
 /// An answer's body, with the connection it comes on where that serves nobody else.
 pub(super) enum Source {
@@ -22,42 +25,57 @@ pub(super) enum Source {
     Http2(Incoming, Arc<Http2>),
 }
 
-/// Why there is no head of an answer.
-pub(super) enum Failed {
-    /// No byte of the request left; here it is.
-    Unsent(Box<Outgoing>),
-    /// Some of it may have.
+/// A request without the head of an answer.
+pub(super) struct Failed {
+    pub(super) fate: Fate,
+    /// The request, where it can be sent once more.
+    pub(super) request: Option<Box<Outgoing>>,
+}
+
+/// The fate of a request that has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// No byte of the request left.
+    Unsent,
+    /// Upstream proved that it processed nothing of it.
+    NotProcessed,
+    /// Some of it may have been processed.
     Sent(CallError),
 }
 
 type Sent = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>;
 
+/// Sends a request over a connection and waits for the head of the answer.
 pub(super) async fn exchange(
     pooled: Pooled,
-    request: Outgoing,
+    mut request: Outgoing,
     origin: &Origin,
     timeouts: Timeouts,
 ) -> Result<(Parts, Source), Failed> {
     let repeatable = request.repeatable;
-    let mut patience = ResponseDeadline::new(request.body.progress(), timeouts);
+    let mut deadline = ResponseDeadline::new(request.body.progress(), timeouts);
     match pooled {
-        Pooled::Http1 { mut connection, .. } => {
+        Pooled::Http1 { mut connection, fresh } => {
+            // A kept connection that closes just now says nothing of upstream; h1 itself proves nothing.
+            let again = if fresh { None } else { request.again() };
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
             // The answer comes by driving the connection and no other way, so its own wake-up would only be one more.
             let sent = poll_fn(|cx| {
                 connection.drive(cx);
                 let mut unwoken = Context::from_waker(Waker::noop());
-                patience.poll(cx, answer.as_mut().poll(&mut unwoken), &mut connection.alarm)
+                deadline.poll(cx, answer.as_mut().poll(&mut unwoken), &mut connection.alarm)
             });
-            let (head, body) = finish(sent.await, &patience, repeatable)?.into_parts();
+            let (head, body) = finish(sent.await, &deadline, repeatable, || again)?.into_parts();
             Ok((head, Source::Http1(body, connection)))
         }
         Pooled::Http2 { connection, .. } => {
-            let sent = http2(&mut connection.sender.clone(), request.into_http2(origin), &mut patience).await;
-            if matches!(sent, Err(CallError::TimedOut)) {
-                connection.suspect();
+            let replay = Replay::of(&mut request);
+            let sent = http2(&mut connection.sender.clone(), request.into_http2(origin), &mut deadline).await;
+            let finished = finish(sent, &deadline, repeatable, || replay.into_request());
+            if let Err(Failed { fate: Fate::Sent(CallError::TimedOut) | Fate::NotProcessed, .. }) = &finished {
+                connection.retire();
             }
-            let (head, body) = finish(sent, &patience, repeatable)?.into_parts();
+            let (head, body) = finished?.into_parts();
             Ok((head, Source::Http2(body, connection)))
         }
     }
@@ -66,82 +84,73 @@ pub(super) async fn exchange(
 async fn http2(
     sender: &mut Http2Sender,
     request: Request<OutgoingBody>,
-    patience: &mut ResponseDeadline,
+    deadline: &mut ResponseDeadline,
 ) -> Result<Sent, CallError> {
     let mut answer = pin!(sender.try_send_request(request));
     let mut alarm = LazySleep::default();
     poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
-        patience.poll(cx, answered, &mut alarm)
+        deadline.poll(cx, answered, &mut alarm)
     })
     .await
 }
 
+/// Returns the answer, or what became of the request. `again` is the request once more, where it can be.
 fn finish(
     sent: Result<Sent, CallError>,
-    patience: &ResponseDeadline,
+    deadline: &ResponseDeadline,
     repeatable: bool,
+    again: impl FnOnce() -> Option<Outgoing>,
 ) -> Result<Response<Incoming>, Failed> {
-    sent.map_err(Failed::Sent)?.map_err(|mut failure| match failure.take_message() {
-        Some(request) => Failed::Unsent(Box::new(Outgoing::from_request(request, repeatable))),
-        None => Failed::Sent(patience.blame(failure.error())),
-    })
+    let fate = match sent {
+        Ok(Ok(response)) => match checked(response) {
+            Ok(response) => return Ok(response),
+            Err(error) => Fate::Sent(error),
+        },
+        Ok(Err(mut failure)) => {
+            if let Some(request) = failure.take_message() {
+                let request = Box::new(Outgoing::from_request(request, repeatable));
+                return Err(Failed { fate: Fate::Unsent, request: Some(request) });
+            }
+            fate(failure.error(), deadline)
+        }
+        Err(error) => Fate::Sent(error),
+    };
+    let request = match fate {
+        Fate::NotProcessed | Fate::Sent(CallError::Broken) => again().map(Box::new),
+        Fate::Unsent | Fate::Sent(_) => None,
+    };
+    Err(Failed { fate, request })
 }
 
-/// How long an answer is waited for: while the client sends its body, as long as that moves; then as long as
-/// upstream is given.
-struct ResponseDeadline {
-    progress: Option<Arc<Progress>>,
-    timeouts: Timeouts,
-    /// When the body last moved, or was done.
-    since: Instant,
-    seen: u64,
-    sending: bool,
+/// Checks the framing of an answer: what this gives can be passed on.
+fn checked(mut response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
+    // 100 to 199 are no answers, except 101, which nobody asked for.
+    if response.status().is_informational() {
+        return Err(CallError::Garbled);
+    }
+    // The encoding overrides the length, which says nothing true then (RFC 9112, section 6.3).
+    if response.headers().contains_key(TRANSFER_ENCODING) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    Ok(response)
 }
 
-impl ResponseDeadline {
-    fn new(progress: Option<Arc<Progress>>, timeouts: Timeouts) -> Self {
-        let sending = progress.is_some();
-        Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
+fn fate(error: &hyper::Error, deadline: &ResponseDeadline) -> Fate {
+    if deadline.client_broke_off() {
+        Fate::Sent(CallError::ClientCutOff)
+    } else if proves_unprocessed(error) {
+        Fate::NotProcessed
+    } else if error.is_parse() {
+        Fate::Sent(CallError::Garbled)
+    } else {
+        Fate::Sent(CallError::Broken)
     }
+}
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        answered: Poll<Sent>,
-        alarm: &mut LazySleep,
-    ) -> Poll<Result<Sent, CallError>> {
-        if let Poll::Ready(sent) = answered {
-            return Poll::Ready(Ok(sent));
-        }
-        let stage = self.look();
-        let patience = if self.sending { self.timeouts.idle } else { self.timeouts.answer };
-        if !alarm.poll(cx, self.since + patience) {
-            return Poll::Pending;
-        }
-        let client = self.sending && stage == Stage::Waiting;
-        Poll::Ready(Err(if client { CallError::ClientTooSlow } else { CallError::TimedOut }))
-    }
-
-    /// Notes whether the body has moved since the last look.
-    fn look(&mut self) -> Stage {
-        let Some(progress) = &self.progress else { return Stage::Done };
-        let (stage, bytes) = (progress.stage(), progress.bytes());
-        let sending = stage != Stage::Done;
-        if bytes != self.seen || sending != self.sending {
-            (self.seen, self.sending, self.since) = (bytes, sending, Instant::now());
-        }
-        stage
-    }
-
-    fn blame(&self, error: &hyper::Error) -> CallError {
-        let failed = self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed);
-        if failed {
-            CallError::ClientCutOff
-        } else if error.is_parse() {
-            CallError::Garbled
-        } else {
-            CallError::Broken
-        }
-    }
+/// Returns true if upstream says by the protocol that it processed nothing of a request: REFUSED_STREAM, or a GOAWAY
+/// with a stream id below the request's (RFC 9113, section 8.7). Streams up to that id end otherwise, if they do.
+fn proves_unprocessed(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }

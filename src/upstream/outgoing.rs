@@ -1,6 +1,7 @@
 //! A request on its way to upstream.
 
-use super::connect::Origin;
+use super::origin::Origin;
+use super::pieces::Pieces;
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Request};
@@ -24,32 +25,37 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     /// The body.
     pub body: OutgoingBody,
-    /// Whether sending it twice changes and costs nothing.
+    /// True if sending it twice changes and costs nothing.
     pub repeatable: bool,
 }
 
 impl Outgoing {
-    /// The same request once more, where that is harmless and there is no body.
+    /// Returns the same request once more, if that is harmless and there is no body.
     #[must_use]
     pub fn again(&self) -> Option<Self> {
         let harmless = self.repeatable && matches!(self.body, OutgoingBody::Empty);
-        harmless.then(|| Self {
+        harmless.then(|| self.head(OutgoingBody::Empty))
+    }
+
+    /// Returns a request with the same head and another body.
+    pub(super) fn head(&self, body: OutgoingBody) -> Self {
+        Self {
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
-            body: OutgoingBody::Empty,
-            repeatable: true,
-        })
+            body,
+            repeatable: self.repeatable,
+        }
     }
 
-    /// As h1 wants it: origin form, and a host field.
+    /// Returns the request as h1 has it: origin form, and a host field.
     pub(super) fn into_http1(self, origin: &Origin) -> Request<OutgoingBody> {
         let mut request = self.with_uri(Uri::from);
         request.headers_mut().insert(http::header::HOST, origin.host.clone());
         request
     }
 
-    /// As h2 wants it: scheme and authority in the target.
+    /// Returns the request as h2 has it: scheme and authority in the target.
     pub(super) fn into_http2(self, origin: &Origin) -> Request<OutgoingBody> {
         let mut request = self.with_uri(|target| {
             let mut parts = http::uri::Parts::default();
@@ -83,39 +89,41 @@ impl Outgoing {
 pub enum OutgoingBody {
     /// None.
     Empty,
-    /// Read already; none once it was handed on.
+    /// A body that was read already; `None` once it was handed on.
     Full(Option<Bytes>),
-    /// Passed on as the client sends it.
+    /// A body that is passed on as the client sends it.
     Stream {
         /// The client's body, or what a filter makes of it.
         body: Source,
-        /// How far it is, for those who wait.
+        /// The progress, for those that wait.
         progress: Arc<Progress>,
-        /// Takes from trailers what is not forwarded.
+        /// Removes trailers that are not forwarded.
         trailers: fn(&mut HeaderMap),
+        /// What was passed on so far, where the request may have to be sent again.
+        sent: Option<Arc<Pieces>>,
     },
 }
 
-/// Where a streamed body comes from.
+/// Source of a streamed body.
 #[derive(Debug)]
 pub enum Source {
     /// The client.
     Client(Incoming),
-    /// The client, by way of something that looks at what it sends. Rare, and on the heap.
+    /// The client, through a filter. Rare, and on the heap.
     Filtered(BoxBody<Bytes, BoxError>),
 }
 
-/// Why a streamed body broke off.
+/// Error that broke a streamed body off.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How far a streamed body is.
+/// Progress of a streamed body.
 #[derive(Debug, Default)]
 pub struct Progress {
     state: AtomicU8,
     bytes: AtomicU64,
 }
 
-/// Where a streamed body stands.
+/// Stage of a streamed body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The client is to send.
@@ -131,13 +139,13 @@ pub(super) enum Stage {
 const STAGES: [Stage; 4] = [Stage::Waiting, Stage::Moving, Stage::Done, Stage::Failed];
 
 impl Progress {
-    /// Whether the client has sent all of its body.
+    /// Returns true once the client has sent all of its body.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stage() == Stage::Done
     }
 
-    /// Bytes passed on so far.
+    /// Returns the number of bytes passed on so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -153,16 +161,16 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Passes on a client's body as it comes; `trailers` takes out what is not forwarded.
+    /// Passes on a client's body as it comes; `trailers` removes what is not forwarded.
     #[must_use]
     pub fn stream(body: Incoming, trailers: fn(&mut HeaderMap)) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        Self::Stream { body: Source::Client(body), progress: Arc::default(), trailers }
+        Self::Stream { body: Source::Client(body), progress: Arc::default(), trailers, sent: None }
     }
 
-    /// The same by way of a filter, which may break it off.
+    /// Passes on a client's body through a filter, which may break it off.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where
@@ -170,10 +178,10 @@ impl OutgoingBody {
         B::Error: Into<BoxError>,
     {
         let body = Source::Filtered(body.map_err(Into::into).boxed());
-        Self::Stream { body, progress: Arc::default(), trailers }
+        Self::Stream { body, progress: Arc::default(), trailers, sent: None }
     }
 
-    /// How far a streamed body is; none if there is nothing to wait for.
+    /// Returns the progress of a streamed body; `None` if there is nothing to wait for.
     #[must_use]
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {
@@ -214,10 +222,10 @@ impl Body for OutgoingBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, progress, trailers) = match self.get_mut() {
+        let (body, progress, trailers, sent) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
             Self::Full(data) => return Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Stream { body, progress, trailers } => (body, progress, trailers),
+            Self::Stream { body, progress, trailers, sent } => (body, progress, trailers, sent),
         };
         progress.reach(Stage::Waiting);
         let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
@@ -232,6 +240,9 @@ impl Body for OutgoingBody {
                 }
                 progress.reach(if body.is_end_stream() { Stage::Done } else { Stage::Moving });
             }
+        }
+        if let Some(sent) = sent {
+            sent.note(&frame, body.is_end_stream());
         }
         Poll::Ready(frame)
     }

@@ -1,16 +1,18 @@
-//! How often a GET that only looks may be sent once more.
+//! The budget for repeated GETs.
 //!
-//! Invariant: over time no more than one in ten is, so that a failing upstream is not asked twice by everyone.
+//! Invariant: over time at most one GET in ten is sent once more, so that a failing upstream is not asked twice by
+//! everyone.
 
-use super::{AnswerBody, CallError};
+use super::answer::AnswerBody;
+use super::error::CallError;
 use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a look adds, and what sending it once more costs.
+/// What a GET adds to the budget, and what sending it once more costs.
 const LOOK: u32 = 1;
 const AGAIN: u32 = 10;
-/// What can be saved up: ten, so that a restarting host is met with patience and no flood.
+/// The largest budget: ten repetitions, so that a restarting host is met with patience and without a flood.
 const MOST: u32 = 10 * AGAIN;
 
 /// The budget of one account.
@@ -18,19 +20,19 @@ const MOST: u32 = 10 * AGAIN;
 pub struct RetryBudget(AtomicU32);
 
 impl RetryBudget {
-    /// All that can be saved up.
+    /// Makes a full budget.
     #[must_use]
     pub fn new() -> Self {
         Self(AtomicU32::new(MOST))
     }
 
-    /// A look is made.
+    /// Notes that a GET is sent.
     pub fn note(&self) {
         let add = |budget: u32| Some((budget + LOOK).min(MOST));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Whether another try is to be had; it is spent.
+    /// Takes one repetition from the budget; false if there is none.
     #[must_use]
     pub fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| budget.checked_sub(AGAIN)).is_ok()
@@ -43,8 +45,8 @@ impl Default for RetryBudget {
     }
 }
 
-/// Whether the same may go better at once: no answer, though time is left, or one of a proxy that found nobody. Who says
-/// when to come back is not asked before.
+/// Returns true if an immediate repetition may succeed: there was no answer, though time is left, or one of a proxy that
+/// reached no server. A server that says when to come back is not asked before.
 #[must_use]
 pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {
@@ -53,7 +55,16 @@ pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
             let absent = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
             absent.contains(&status) && !response.headers().contains_key(RETRY_AFTER)
         }
-        Err(error) => matches!(error, CallError::Unreachable | CallError::Broken),
+        Err(error) => match error {
+            CallError::Unreachable | CallError::Broken => true,
+            CallError::NotProcessed
+            | CallError::TimedOut
+            | CallError::Garbled
+            | CallError::Truncated
+            | CallError::TooLarge
+            | CallError::ClientTooSlow
+            | CallError::ClientCutOff => false,
+        },
     }
 }
 

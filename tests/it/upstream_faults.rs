@@ -686,3 +686,114 @@ async fn upstream_may_say_when_to_come_back_by_a_date() {
     assert_eq!(upstream.heard().len(), 1);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn an_early_answer_is_read_though_upstream_closed_with_the_upload_unread() {
+    for (status, framing) in [(413, "content-length: 2"), (401, "connection: close\r\ncontent-length: 2")] {
+        let (upstream, seen) = treating(move |mut wire, seen, _| async move {
+            if wire.head().await.is_some() {
+                seen.heads.up();
+                wire.send(format!("HTTP/1.1 {status} X\r\n{framing}\r\n\r\n{{}}")).await;
+                // What it has not read turns its end into a reset.
+            }
+        })
+        .await;
+        let rig = before(&upstream, "").await;
+        for n in 0..25 {
+            let ask = rig.ask("lending", "POST", NAME).header("content-type", "image/png");
+            let answer = ask.body(vec![b'x'; 3 << 20]).send().await;
+            assert_eq!((answer.status, answer.text().as_str()), (status, "{}"), "upload {n}");
+        }
+        assert_eq!(seen.heads.is(), 25, "nothing was sent twice");
+        rig.is_idle().await;
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_a_transfer_encoding_says_nothing() {
+    let body = format!("{{\"x\":\"{}\"}}", "y".repeat(24));
+    let sent = body.clone();
+    let (upstream, _) = treating(move |mut wire, _, _| {
+        let body = sent.clone();
+        async move {
+            while wire.request().await.is_some() {
+                wire.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 3\r\n").await;
+                wire.send(format!("transfer-encoding: chunked\r\n\r\n20\r\n{body}\r\n0\r\n\r\n")).await;
+            }
+        }
+    })
+    .await;
+    let rig = before(&upstream, "").await;
+    assert_eq!(body.len(), 32);
+    for path in [NAME, BANK, "/v9/new"] {
+        let answer = rig.post("lending", path, QUESTION).send().await;
+        assert_eq!((answer.status, answer.text()), (200, body.clone()), "{path}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_that_nobody_asked_for_is_an_error() {
+    let (upstream, seen) = treating(|mut wire, seen, _| async move {
+        while wire.request().await.is_some() {
+            seen.whole.up();
+            wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+            wire.send(answer(200, FOUND)).await;
+        }
+    })
+    .await;
+    let rig = before(&upstream, "").await;
+    for (n, path) in [NAME, BANK].into_iter().enumerate() {
+        let answer = rig.post("lending", path, QUESTION).send().await;
+        answer.is_rejection(504, "UPSTREAM_TIMEOUT");
+        assert_eq!(answer.header("x-gateway-error"), "upstream_garbled", "{path}");
+        assert_eq!(seen.whole.is(), n + 1, "{path}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_answers_head_is_bound_by_bytes_and_not_by_fields() {
+    let (upstream, _) = treating(|mut wire, _, _| async move {
+        while let Some(heard) = wire.request().await {
+            let count: usize = heard.headers["x-fields"].to_str().expect("text").parse().expect("a number");
+            let fields: String = (0..count).map(|n| format!("x-field-{n}: {n:06}\r\n")).collect();
+            wire.send(answer(200, FOUND).replace("content-type", &format!("{fields}content-type"))).await;
+        }
+    })
+    .await;
+    let rig = before(&upstream, "").await;
+    for path in [NAME, BANK] {
+        for (count, status) in [(98, 200), (99, 200), (101, 200), (1000, 200), (2500, 200), (5000, 504)] {
+            // Another account each time: nothing comes from the cache.
+            let question = QUESTION.replace("1234567855", &format!("77{count}"));
+            // The usual client takes 100 fields at most.
+            let mut wire = Wire::connect(rig.app.server_address()).await;
+            let head = rig.head("lending", "POST", path);
+            let fields = format!("content-type: application/json\r\nx-fields: {count}\r\n");
+            wire.send(format!("{head}{fields}content-length: {}\r\n\r\n{question}", question.len())).await;
+            let answer = wire.answer().await;
+            assert_eq!(answer.status, status, "{count} fields on {path}: {}", answer.text());
+            if status == 200 && path == NAME {
+                assert_eq!(answer.header(&format!("x-field-{}", count - 1)), format!("{:06}", count - 1));
+            }
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_serves_no_longer_than_five_minutes() {
+    let (upstream, seen) = treating(|wire, seen, _| agree(wire, seen)).await;
+    let rig = before(&upstream, "").await;
+    let mut opened = Vec::new();
+    // Each pause is shorter than what an idle connection is kept for.
+    for _ in 0..32 {
+        assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 200);
+        opened.push(seen.connections.is());
+        rig.clock.advance(Duration::from_secs(20));
+    }
+    assert_eq!((opened[14], opened[15], opened[29], opened[30]), (1, 2, 2, 3), "{opened:?}");
+    rig.stop().await;
+}

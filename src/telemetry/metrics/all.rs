@@ -93,6 +93,11 @@ impl Metrics {
         Counted::new(&self.shared.connections[listener as usize])
     }
 
+    /// Counts a TLS handshake that failed.
+    pub fn handshake_failed(&self, listener: Listener) {
+        self.shared.failed_handshakes[listener as usize].inc();
+    }
+
     /// Counts a request as in flight for as long as what it returns lives.
     #[must_use]
     pub fn in_flight(&self) -> Counted {
@@ -195,6 +200,7 @@ mod tests {
             (r#"config_reloads_total{outcome="applied"}"#, 0.0),
             (r#"connections{listener="admin"}"#, 1.0),
             (r#"connections{listener="server"}"#, 0.0),
+            (r#"tls_handshake_failures_total{listener="server"}"#, 0.0),
             (r#"callbacks_received_total{account="live",outcome="stored",type="NAME_VALIDATOR_REQUEST"}"#, 1.0),
             (r#"callbacks_received_total{account="none",outcome="unknown_path",type="none"}"#, 1.0),
             (r#"callback_deliveries_total{outcome="delivered",tenant="lending"}"#, 1.0),

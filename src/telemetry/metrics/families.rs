@@ -124,6 +124,13 @@ pub(super) const RELOADS: Family = Family {
 pub(super) const CONNECTIONS: Family =
     Family { kind: Kind::Gauge, name: "connections", help: "Open connections.", labels: &["listener"] };
 
+pub(super) const TLS_HANDSHAKE_FAILURES: Family = Family {
+    kind: Kind::Counter,
+    name: "tls_handshake_failures_total",
+    help: "TLS handshakes with clients that failed.",
+    labels: &["listener"],
+};
+
 pub(super) const IN_FLIGHT: Family =
     Family { kind: Kind::Gauge, name: "in_flight", help: "Requests being served.", labels: &[] };
 

@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub(super) answers_withheld: IntCounterVec,
     pub(super) reloads: [IntCounter; 2],
     pub(super) connections: [IntGauge; 3],
+    pub(super) failed_handshakes: [IntCounter; 3],
     pub(super) in_flight: IntGauge,
     pub(super) callbacks_received: IntCounterVec,
     pub(super) callback_deliveries: IntCounterVec,
@@ -63,6 +64,7 @@ impl Shared {
         };
         let reloads = counters(&families::RELOADS);
         let connections = gauges(&families::CONNECTIONS);
+        let handshakes = counters(&families::TLS_HANDSHAKE_FAILURES);
         gauges(&families::BUILD_INFO).with_label_values(&[version]).set(1);
         Self {
             requests: counters(&families::REQUESTS),
@@ -82,6 +84,7 @@ impl Shared {
             answers_withheld: counters(&families::ANSWERS_WITHHELD),
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
+            failed_handshakes: LISTENERS.map(|listener| handshakes.with_label_values(&[listener])),
             in_flight: gauge(&families::IN_FLIGHT),
             callbacks_received: counters(&families::CALLBACKS_RECEIVED),
             callback_deliveries: counters(&families::CALLBACK_DELIVERIES),

@@ -5,6 +5,7 @@
 mod client;
 mod expect;
 pub mod h2;
+pub mod h2_peer;
 mod held;
 #[path = "../../../simulator/tests/support/multipart.rs"]
 mod multipart;

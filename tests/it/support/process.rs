@@ -118,6 +118,13 @@ impl Folder {
     pub fn run(&self) -> Program {
         Program::start(&self.command("run"), &self.env, self.dir.path())
     }
+
+    /// Starts `run --config FILE` with a limit of open files, given as the arguments of `ulimit`.
+    pub fn run_with_files(&self, limit: &str) -> Program {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(PROGRAM);
+        Program::spawn(shell, &self.command("run"), &self.env, self.dir.path(), Stdio::null())
+    }
 }
 
 /// Runs the program to its end, with nothing in its environment.
@@ -137,7 +144,16 @@ impl Program {
     }
 
     fn start_with(args: &[String], env: &BTreeMap<String, String>, folder: &Path, input: Stdio) -> Self {
-        let mut command = Command::new(PROGRAM);
+        Self::spawn(Command::new(PROGRAM), args, env, folder, input)
+    }
+
+    fn spawn(
+        mut command: Command,
+        args: &[String],
+        env: &BTreeMap<String, String>,
+        folder: &Path,
+        input: Stdio,
+    ) -> Self {
         command.args(args).env_clear().envs(env).current_dir(folder);
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
@@ -161,6 +177,16 @@ impl Program {
     /// A line of the standard error with this text, once it is there.
     pub async fn stderr_line(&self, with: &str) -> String {
         line(&self.stderr, with).await
+    }
+
+    /// The lines of the standard error with this text so far.
+    pub fn stderr_lines(&self, with: &str) -> Vec<String> {
+        self.stderr.lock().expect("lines").iter().filter(|line| line.contains(with)).cloned().collect()
+    }
+
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// A line of the standard output with this text, once it is there.

@@ -1,0 +1,152 @@
+//! A stream that gives what has arrived before it tells that writing failed.
+//!
+//! A server may answer early, for example with 413 or 401, and close while the request is still being sent. The next
+//! write fails then, but the answer has arrived: it lies in the socket's buffer, and is worth more than the error.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose failed write shows only once everything that has arrived was read. From the failure on nothing is
+/// written any more, so a sender of a large body stops there.
+#[derive(Debug)]
+pub struct DrainedIo<I> {
+    inner: I,
+    state: State,
+}
+
+/// How far a stream is.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// No write has failed.
+    Open,
+    /// A write has failed, and what has arrived is being read.
+    Draining(io::ErrorKind),
+    /// Everything was read after a write had failed.
+    Drained(io::ErrorKind),
+}
+
+impl<I> DrainedIo<I> {
+    /// Wraps a stream.
+    pub const fn new(inner: I) -> Self {
+        Self { inner, state: State::Open }
+    }
+}
+
+impl<I: Unpin> DrainedIo<I> {
+    /// Writes by `write`, as long as no write has failed. When the first one does, the task is woken to read what there
+    /// is.
+    fn write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut I>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match self.state {
+            State::Open => match write(Pin::new(&mut self.inner), cx) {
+                Poll::Ready(Err(error)) => {
+                    self.state = State::Draining(error.kind());
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                other => other,
+            },
+            State::Draining(_) => Poll::Pending,
+            State::Drained(kind) => Poll::Ready(Err(kind.into())),
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for DrainedIo<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let State::Draining(kind) = self.state else { return read };
+        let read = match read {
+            // A peer that reset the connection sends nothing more: what is not here now never comes.
+            Poll::Pending => Poll::Ready(Err(kind.into())),
+            read => read,
+        };
+        if !matches!(read, Poll::Ready(Ok(()))) || buf.filled().len() == before {
+            self.state = State::Drained(kind);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for DrainedIo<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.write(cx, |inner, cx| inner.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(cx, |inner, cx| inner.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write(cx, AsyncWrite::poll_flush)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.state {
+            State::Open => Pin::new(&mut self.inner).poll_shutdown(cx),
+            State::Draining(_) | State::Drained(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// A stream that has some bytes to read and takes none.
+    struct Reset(&'static [u8]);
+
+    impl AsyncRead for Reset {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            let (now, later) = self.0.split_at(buf.remaining().min(self.0.len()));
+            buf.put_slice(now);
+            self.0 = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Reset {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrived_is_read_before_a_failed_write_shows() {
+        let (mut reader, mut writer) = tokio::io::split(DrainedIo::new(Reset(b"answer")));
+        let mut read = [0; 6];
+        tokio::select! {
+            written = writer.write_all(b"body") => panic!("{written:?}"),
+            () = std::future::ready(()) => {}
+        }
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"answer");
+        assert_eq!(reader.read(&mut read).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

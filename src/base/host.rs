@@ -1,0 +1,87 @@
+//! The host that an HTTP request names (RFC 9112, section 3.2).
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderValue, Request, Version};
+
+/// Faults of the `Host` field. Each is answered with 400: servers that read such a request differently could be played
+/// off against each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// An HTTP/1.1 request has none.
+    #[error("the Host header is missing; HTTP/1.1 requests need one")]
+    Missing,
+    /// There are two.
+    #[error("the request has more than one Host header; send exactly one")]
+    Repeated,
+    /// It is not a host with or without a port.
+    #[error("the Host header is not a valid host, such as \"gateway.example.com\" or \"10.0.0.1:8080\"")]
+    Invalid,
+}
+
+/// Checks the `Host` field of a request.
+///
+/// # Errors
+/// The field is missing where HTTP/1.1 wants it, stands there twice, or names no host.
+pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
+    let mut fields = request.headers().get_all(HOST).iter();
+    match (fields.next(), fields.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => Err(HostError::Missing),
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err(HostError::Repeated),
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(HostError::Invalid),
+    }
+}
+
+/// Returns true for a host with or without a port. An empty host is none (RFC 9110, section 4.2.1).
+fn is_host(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    if bytes.is_empty() || bytes.contains(&b'@') {
+        return false;
+    }
+    let Ok(authority) = Authority::try_from(bytes) else { return false };
+    let port = &authority.as_str()[authority.host().len()..];
+    let port_is_number = port.strip_prefix(':').unwrap_or(port).bytes().all(|byte| byte.is_ascii_digit());
+    !authority.host().is_empty() && port_is_number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_is_wanted_and_it_must_be_one() {
+        let (missing, repeated, invalid) = (HostError::Missing, HostError::Repeated, HostError::Invalid);
+        let cases: [(Version, &[&str], Option<HostError>); 21] = [
+            (Version::HTTP_11, &["gateway.test"], None),
+            (Version::HTTP_11, &["gateway.test:8080"], None),
+            (Version::HTTP_11, &["gateway.test:"], None),
+            (Version::HTTP_11, &["my_service.ns-1"], None),
+            (Version::HTTP_11, &["127.0.0.1:0"], None),
+            (Version::HTTP_11, &["[::1]"], None),
+            (Version::HTTP_11, &["[::1]:8080"], None),
+            (Version::HTTP_11, &["xn--bcher-kva.example"], None),
+            (Version::HTTP_11, &[], Some(missing)),
+            (Version::HTTP_10, &[], None),
+            (Version::HTTP_2, &[], None),
+            (Version::HTTP_11, &["a", "a"], Some(repeated)),
+            (Version::HTTP_10, &["a", "b"], Some(repeated)),
+            (Version::HTTP_2, &["a", "b"], Some(repeated)),
+            (Version::HTTP_11, &[""], Some(invalid)),
+            (Version::HTTP_11, &[":80"], Some(invalid)),
+            (Version::HTTP_11, &["a b"], Some(invalid)),
+            (Version::HTTP_11, &["user@a"], Some(invalid)),
+            (Version::HTTP_11, &["a:b"], Some(invalid)),
+            (Version::HTTP_11, &["http://a/"], Some(invalid)),
+            (Version::HTTP_11, &["a,b/c"], Some(invalid)),
+        ];
+        for (version, hosts, expected) in cases {
+            let mut request = Request::builder().version(version).body(()).unwrap();
+            for host in hosts {
+                request.headers_mut().append(HOST, HeaderValue::from_str(host).unwrap());
+            }
+            assert_eq!(check(&request).err(), expected, "{version:?} {hosts:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One connection of a client.
+
+use super::drain::Drain;
+use super::head_timeout::HeadTimer;
+use super::signs::Signs;
+use super::socket::{ResetWatch, Resets, Socket};
+use super::stall::StallGuard;
+use super::streams::{Bounded, Patience, Streams};
+use crate::base::tasks::Tasks;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+/// What h2 allows one connection to have open at once. Each costs a task and a window.
+const MOST_STREAMS: u32 = 128;
+
+/// Windows of an h2 connection: what a client may send that nobody has taken yet, per request and in all. There is room
+/// for every request, so that one that upstream reads slowly holds up no other.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
+
+/// A dead h2 peer is noticed after this long without an answer to a ping.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What hyper reads of a body at once, and may buffer of an answer: hundreds of connections stay small.
+const BUFFER: usize = 64 << 10;
+
+/// Announces how long a connection is kept without a request.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// The bounds of one connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionBounds {
+    /// The time for a request's head, and for a TLS handshake.
+    pub(super) header_timeout: Duration,
+    /// The time without a request.
+    pub(super) keep_alive_timeout: Duration,
+    /// The largest head of a request, in bytes.
+    pub(super) header_bytes: usize,
+    /// The most fields in a head.
+    pub(super) headers: usize,
+    /// The time in which a peer must take something of what it is sent.
+    pub(super) write_timeout: Duration,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) bounds: ConnectionBounds,
+    pub(super) drain: Drain,
+    /// The tasks in which the requests of an h2 connection run.
+    pub(super) streams: Tasks,
+}
+
+/// The end of a TLS handshake that failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct HandshakeError(#[from] std::io::Error);
+
+impl Connection {
+    /// Serves until the connection ends.
+    ///
+    /// # Errors
+    /// The TLS handshake failed.
+    pub(super) async fn serve<S, B>(self, stream: TcpStream, service: S) -> Result<(), HandshakeError>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (patience, mut socket) = (self.bounds.header_timeout, Socket::new(stream));
+        let watch = socket.watch();
+        let ended = match &self.tls {
+            Some(tls) => {
+                let accept = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+                let accepted = self.drain.unless_told(tokio::time::timeout(patience, accept)).await;
+                let stream = match accepted {
+                    Some(Ok(accepted)) => accepted?,
+                    Some(Err(late)) => return Err(std::io::Error::from(late).into()),
+                    None => return Ok(()),
+                };
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.http(stream, watch, h2, service).await
+            }
+            None => {
+                let preface = socket.begins_with_preface();
+                let begun = self.drain.unless_told(tokio::time::timeout(patience, preface)).await;
+                let Some(Ok(Ok(h2))) = begun else { return Ok(()) };
+                self.http(socket, watch, h2, service).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
+        Ok(())
+    }
+
+    async fn http<S, B, I>(self, stream: I, watch: ResetWatch, h2: bool, service: S) -> Result<(), hyper::Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Resets + Unpin + Send + 'static,
+    {
+        let signs = Signs::default();
+        let io = TokioIo::new(StallGuard::new(stream, self.bounds.write_timeout, signs.clone()));
+        if h2 { self.http2(io, service).await } else { self.http1(io, watch, signs, service).await }
+    }
+
+    async fn http2<S, B, I>(self, io: TokioIo<StallGuard<I>>, service: S) -> Result<(), hyper::Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Resets + Unpin + Send + 'static,
+    {
+        let streams = Streams::new();
+        let entered = streams.clone();
+        let service = service_fn(move |request| {
+            let (stream, answer) = (entered.enter(), service.call(request));
+            async move { answer.await.map(|response| response.map(|body| stream.carry(body))) }
+        });
+        let connection = http2::Builder::new(self.streams)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(self.bounds.header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_INTERVAL)
+            .serve_connection(io, service);
+        let patience = Patience {
+            first: self.bounds.header_timeout,
+            idle: self.bounds.keep_alive_timeout,
+            untaken: self.bounds.write_timeout,
+        };
+        Bounded::new(self.drain.watch(connection), streams, patience).await.unwrap_or(Ok(()))
+    }
+
+    async fn http1<S, B, I>(
+        self,
+        io: TokioIo<StallGuard<I>>,
+        watch: ResetWatch,
+        signs: Signs,
+        service: S,
+    ) -> Result<(), hyper::Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Resets + Unpin + Send + 'static,
+    {
+        let bounds = self.bounds;
+        let announced = announcement(bounds.keep_alive_timeout);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let announced = is_kept(&request).then(|| announced.clone()).flatten();
+            let answer = service.call(request);
+            async move {
+                let mut response = answer.await?;
+                if let Some(announced) = announced {
+                    announce(&mut response, announced);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(HeadTimer::new(signs.clone(), bounds.header_timeout, bounds.keep_alive_timeout))
+            .header_read_timeout(bounds.header_timeout)
+            // A client that has closed its sending side after a whole request still waits for the answer.
+            .half_close(true)
+            .max_header_size(bounds.header_bytes)
+            .max_headers(bounds.headers)
+            .max_buf_size(BUFFER.max(bounds.header_bytes))
+            .serve_connection(io, service);
+        let mut connection = self.drain.watch(connection);
+        let reset = pin!(watch.reset());
+        let ended = tokio::select! {
+            biased;
+            ended = &mut connection => ended,
+            // Nobody is there to be answered: a request that is being served ends with its connection.
+            () = reset => return Ok(()),
+        };
+        // An answer that broke off may have no other end than the connection's (HTTP/1.0).
+        if ended.is_err() {
+            signs.note_break();
+        }
+        ended
+    }
+}
+
+/// Returns the field that announces how long a connection is kept; none for less than a second, which it cannot say.
+fn announcement(idle: Duration) -> Option<HeaderValue> {
+    (idle.as_secs() > 0).then(|| HeaderValue::try_from(format!("timeout={}", idle.as_secs())).ok()).flatten()
+}
+
+/// Returns true if the connection is kept after the request as far as its client is concerned. Clients of HTTP/1.0 do
+/// not know the field.
+fn is_kept(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && !request.headers().get_all(CONNECTION).iter().any(|value| {
+            let options = value.as_bytes().split(|byte| *byte == b',');
+            options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
+        })
+}
+
+/// Adds the announcement to an answer that says nothing of its connection itself.
+fn announce<B>(response: &mut Response<B>, announced: HeaderValue) {
+    let headers = response.headers_mut();
+    if !headers.contains_key(CONNECTION) {
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        headers.insert(KEEP_ALIVE, announced);
+    }
+}

@@ -1,0 +1,24 @@
+//! The number of files and sockets that the process may have open.
+
+use rlimit::Resource;
+use std::io;
+
+/// Limits of open file descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The soft limit that the process was started with.
+    pub before: u64,
+    /// The soft limit now.
+    pub now: u64,
+}
+
+/// Raises the soft limit (RLIMIT_NOFILE) to the hard one. Many systems start processes with 1,024 for the sake of old
+/// programs, which is far below what a server needs.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise() -> io::Result<Limit> {
+    let (before, _) = Resource::NOFILE.get()?;
+    let now = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(Limit { before, now })
+}

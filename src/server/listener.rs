@@ -1,0 +1,185 @@
+//! A bound socket and its connections.
+
+use super::connection::{Connection, ConnectionBounds};
+use super::drain::Drain;
+use crate::base::log_throttle::LogThrottle;
+use crate::base::tasks::Tasks;
+use crate::config::{self, Listener};
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long the acceptor rests when the system is out of sockets.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// The time that h2 streams may take to end after their connection has.
+const STREAM_END: Duration = Duration::from_secs(1);
+
+/// The bounds of a listener's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once; one more waits in the kernel's backlog.
+    connections: usize,
+    /// The bounds of each.
+    each: ConnectionBounds,
+}
+
+impl Bounds {
+    /// Returns the bounds that the tenants' listener was given, which fit the others too.
+    #[must_use]
+    pub fn new(server: &config::Server, upstream: &config::Upstream) -> Self {
+        let each = ConnectionBounds {
+            header_timeout: server.header_timeout,
+            keep_alive_timeout: server.keep_alive_timeout,
+            header_bytes: server.max_header_bytes.to_usize(),
+            headers: server.max_headers,
+            write_timeout: upstream.idle_timeout,
+        };
+        Self { connections: server.max_connections, each }
+    }
+}
+
+/// Takes note of what happens to the connections of a listener.
+pub trait Events: Clone + Send + 'static {
+    /// Lives as long as a connection.
+    type Guard: Send + 'static;
+
+    /// A connection was accepted.
+    fn connected(&self) -> Self::Guard;
+
+    /// A TLS handshake failed.
+    fn handshake_failed(&self);
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Server {
+    name: &'static str,
+    listener: TcpListener,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    bounds: Bounds,
+    failed_handshakes: Arc<LogThrottle>,
+    failed_accepts: LogThrottle,
+}
+
+/// Changes the certificate of a server that is running.
+#[derive(Debug, Clone)]
+pub struct TlsHandle(Arc<ArcSwapOption<ServerConfig>>);
+
+impl TlsHandle {
+    /// Gives new connections this certificate; those that are open keep theirs.
+    pub fn replace(&self, tls: Option<Arc<ServerConfig>>) {
+        self.0.store(tls);
+    }
+}
+
+impl Server {
+    /// Binds the address of the listener that the configuration calls `name`.
+    ///
+    /// # Errors
+    /// The address is taken, or not one of this machine.
+    pub async fn bind(name: &'static str, listener: &Listener, bounds: Bounds) -> io::Result<Self> {
+        Ok(Self {
+            name,
+            listener: TcpListener::bind(listener.listen).await?,
+            tls: Arc::new(ArcSwapOption::new(listener.tls.clone())),
+            bounds,
+            failed_handshakes: Arc::default(),
+            failed_accepts: LogThrottle::default(),
+        })
+    }
+
+    /// Returns the address it listens on, with the port that the machine chose.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Returns a handle that changes the certificate.
+    #[must_use]
+    pub fn tls_handle(&self) -> TlsHandle {
+        TlsHandle(Arc::clone(&self.tls))
+    }
+
+    /// Serves until `stop`, then drains: answers what was asked, `drain` at the longest.
+    pub async fn serve<S, B>(self, service: S, events: impl Events, stop: CancellationToken, drain: Duration)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let places = Arc::new(Semaphore::new(self.bounds.connections.min(Semaphore::MAX_PERMITS)));
+        let (ending, streams, mut connections) = (Drain::default(), Tasks::new(), JoinSet::new());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept(&places) => accepted,
+            };
+            // Those that ended meanwhile leave nothing but their place.
+            while connections.try_join_next().is_some() {}
+            let (stream, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.log_failed_accept(&error);
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                }
+            };
+            let (tls, bounds) = (self.tls.load_full(), self.bounds.each);
+            let connection = Connection { tls, bounds, drain: ending.clone(), streams: streams.clone() };
+            let (service, guard) = (service.clone(), events.connected());
+            let (events, listener, throttle) = (events.clone(), self.name, Arc::clone(&self.failed_handshakes));
+            connections.spawn(async move {
+                let _held = (place, guard);
+                if let Err(error) = connection.serve(stream, service).await {
+                    events.handshake_failed();
+                    if let Some(failures) = throttle.pass() {
+                        tracing::warn!(listener, failures, %error, "TLS handshakes failed; the last error is shown");
+                    }
+                }
+            });
+        }
+        // Closes the socket: who connects now is refused, and can try another node.
+        drop(self.listener);
+        ending.tell();
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            tracing::warn!("requests were still in flight when the drain's time was over");
+            connections.shutdown().await;
+        }
+        streams.drain(STREAM_END).await;
+    }
+
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+        // The semaphore is never closed.
+        let place = Arc::clone(places).acquire_owned().await.ok();
+        let (stream, _) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, place))
+    }
+
+    fn log_failed_accept(&self, error: &io::Error) {
+        if let Some(failures) = self.failed_accepts.pass() {
+            tracing::warn!(
+                listener = self.name, failures, %error,
+                "cannot accept connections; if there are too many open files, raise the hard limit (LimitNOFILE)"
+            );
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The client for one upstream host.
+
+use super::answer::AnswerBody;
+use super::connect::Connector;
+use super::connection::Pooled;
+use super::credential::Credential;
+use super::deadline::Timeouts;
+use super::error::CallError;
+use super::exchange::{Failed, Fate, exchange};
+use super::outgoing::Outgoing;
+use super::pool::Pool;
+use super::reachability::Reachability;
+use crate::base::clock::Clock;
+use crate::base::tasks::Tasks;
+use crate::config;
+use std::sync::Arc;
+
+/// Attempts to connect for one request: a second one meets a host that was just restarting.
+const CONNECT_ATTEMPTS: usize = 2;
+
+/// How often one request is sent at most: a fleet that restarts refuses once or twice, one that refuses more is busy.
+const MOST_SENDS: usize = 4;
+
+/// The client for one upstream host.
+#[derive(Debug)]
+pub struct Upstream {
+    connector: Connector,
+    host: Arc<str>,
+    pool: Arc<Pool>,
+    timeouts: Timeouts,
+    reachability: Reachability,
+    /// Held by the request that makes a connection that many will use.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Upstream {
+    /// Makes a client that has not connected yet. `tasks` drives connections that serve several requests at once (h2).
+    ///
+    /// # Errors
+    /// The machine has no usable trust store.
+    pub fn new(settings: &config::Upstream, clock: &Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
+        let connector = Connector::new(settings, clock.clone(), tasks)?;
+        let host: Arc<str> = connector.origin.authority.as_str().into();
+        Ok(Self {
+            reachability: Reachability::new(&host),
+            connector,
+            host,
+            pool: Arc::new(Pool::new(settings.pool_idle_timeout, clock.clone())),
+            timeouts: Timeouts { answer: settings.timeout, idle: settings.idle_timeout },
+            connecting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Returns the bounds of every wait.
+    #[must_use]
+    pub const fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Returns the host and port, as log lines name it.
+    #[must_use]
+    pub const fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// Closes the connections that carry no request.
+    pub fn close(&self) {
+        self.pool.clear();
+    }
+
+    /// Closes connections that nobody used for a while. Called from time to time.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// Sends a request and waits for the head of its answer; the body streams. The request is sent again where that is
+    /// harmless: where nothing of it left, where upstream proved that it processed nothing, and, if it changes and costs
+    /// nothing, where a kept connection broke.
+    ///
+    /// # Errors
+    /// What became of the request, as far as it is known.
+    pub async fn send(
+        &self,
+        request: Outgoing,
+        credential: Option<&Arc<Credential>>,
+    ) -> Result<http::Response<AnswerBody>, CallError> {
+        let mut request = request;
+        if let Some(credential) = credential {
+            request.headers.insert(http::header::AUTHORIZATION, credential.authorization());
+        }
+        let (mut sends, mut only_fresh) = (0, false);
+        loop {
+            let kept = if only_fresh { None } else { self.pool.take() };
+            let pooled = match kept {
+                Some(pooled) => pooled,
+                // Rare, and large: on the heap it does not weigh on every request.
+                None => Box::pin(self.connect()).await?,
+            };
+            let fresh = pooled.is_fresh();
+            let failed = match exchange(pooled, request, &self.connector.origin, self.timeouts).await {
+                Ok((head, body)) => {
+                    let body = AnswerBody::new(body, Arc::clone(&self.pool), self.timeouts.idle, &head);
+                    let mut response = http::Response::from_parts(head, body);
+                    // Among them a reason phrase of upstream's own, which would be passed on unseen.
+                    response.extensions_mut().clear();
+                    if let Some(credential) = credential {
+                        AnswerBody::hide(&mut response, credential);
+                    }
+                    return Ok(response);
+                }
+                Err(failed) => failed,
+            };
+            sends += usize::from(failed.fate != Fate::Unsent);
+            only_fresh |= matches!(failed.fate, Fate::Sent(_));
+            request = next(failed, fresh, sends)?;
+        }
+    }
+
+    async fn connect(&self) -> Result<Pooled, CallError> {
+        // Where one connection serves many, those that need a new one wait for the request that makes it.
+        let mut turn = None;
+        if self.pool.multiplexes() {
+            turn = Some(self.connecting.lock().await);
+            if let Some(pooled) = self.pool.take() {
+                return Ok(pooled);
+            }
+            // Nobody succeeded: from here everyone tries alone, or the last in line would wait for all before.
+            turn = turn.filter(|_| self.pool.multiplexes());
+        }
+        for _ in 0..CONNECT_ATTEMPTS {
+            match self.connector.connect().await {
+                Ok(pooled) => {
+                    self.reachability.connected();
+                    self.pool.share(&pooled);
+                    drop(turn);
+                    return Ok(pooled);
+                }
+                Err(error) => self.reachability.failed(&error),
+            }
+        }
+        Err(CallError::Unreachable)
+    }
+}
+
+/// Returns the request to be sent once more, or the error that the call ends with. `fresh` if its connection had carried
+/// no request before; `sends` is how often it may have left.
+fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
+    let error = match failed.fate {
+        // A kept connection had closed: any other will do. A new one that takes nothing is as good as none.
+        Fate::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
+        Fate::Unsent => return Err(CallError::Unreachable),
+        Fate::NotProcessed => CallError::NotProcessed,
+        // A kept connection that upstream closes just as it is used again says nothing of upstream.
+        Fate::Sent(CallError::Broken) if !fresh && sends == 1 && is_repeatable(&failed) => CallError::Broken,
+        Fate::Sent(error) => return Err(error),
+    };
+    if sends >= MOST_SENDS {
+        return Err(error);
+    }
+    failed.request.map(|request| *request).ok_or(error)
+}
+
+fn is_repeatable(failed: &Failed) -> bool {
+    failed.request.as_ref().is_some_and(|request| request.again().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outgoing::OutgoingBody;
+    use super::*;
+    use http::{HeaderMap, Method};
+
+    fn failed(fate: Fate, repeatable: bool, kept: bool) -> Failed {
+        let request = Outgoing {
+            method: Method::POST,
+            target: "/".parse().unwrap(),
+            headers: HeaderMap::new(),
+            body: OutgoingBody::Empty,
+            repeatable,
+        };
+        Failed { fate, request: kept.then(|| Box::new(request)) }
+    }
+
+    #[test]
+    fn a_request_is_sent_again_only_where_that_is_harmless() {
+        let (repeatable, once) = (true, false);
+        let (fresh, kept) = (true, false);
+        let broken = Fate::Sent(CallError::Broken);
+        for (fate, repeats, connection, sends, expected) in [
+            (Fate::Unsent, once, kept, 0, None),
+            (Fate::Unsent, once, fresh, 0, Some(CallError::Unreachable)),
+            (Fate::NotProcessed, once, fresh, 1, None),
+            (Fate::NotProcessed, once, kept, MOST_SENDS - 1, None),
+            (Fate::NotProcessed, once, kept, MOST_SENDS, Some(CallError::NotProcessed)),
+            (broken, once, kept, 1, Some(CallError::Broken)),
+            (broken, repeatable, kept, 1, None),
+            (broken, repeatable, kept, 2, Some(CallError::Broken)),
+            (broken, repeatable, fresh, 1, Some(CallError::Broken)),
+            (Fate::Sent(CallError::TimedOut), repeatable, kept, 1, Some(CallError::TimedOut)),
+            (Fate::Sent(CallError::Garbled), repeatable, kept, 1, Some(CallError::Garbled)),
+        ] {
+            let step = next(failed(fate, repeats, true), connection, sends);
+            assert_eq!(step.err(), expected, "{fate:?}, {repeats}, fresh {connection}, {sends} sends");
+        }
+        let lost = next(failed(Fate::NotProcessed, once, false), kept, 1);
+        assert_eq!(lost.err(), Some(CallError::NotProcessed), "a body that was not kept is not sent again");
+    }
+}

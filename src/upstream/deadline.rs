@@ -1,0 +1,72 @@
+//! The time that an answer may take.
+
+use super::error::CallError;
+use super::outgoing::{Progress, Stage};
+use crate::base::lazy_sleep::LazySleep;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The bounds of every wait for upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// The time from the request wholly sent to the answer's head.
+    pub answer: Duration,
+    /// The time without a byte of body, either way.
+    pub idle: Duration,
+}
+
+/// The deadline of an answer's head: while the client sends its body, as long as that moves; then as long as upstream
+/// is given. It begins when the request has its connection, so time in a queue does not count.
+pub(super) struct ResponseDeadline {
+    progress: Option<Arc<Progress>>,
+    timeouts: Timeouts,
+    /// When the body last moved, or was done.
+    since: Instant,
+    seen: u64,
+    sending: bool,
+}
+
+impl ResponseDeadline {
+    pub(super) fn new(progress: Option<Arc<Progress>>, timeouts: Timeouts) -> Self {
+        let sending = progress.is_some();
+        Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
+    }
+
+    /// Passes on an answer that is there. Without one it is an error once the deadline is over; before, the task is
+    /// woken at the deadline.
+    pub(super) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        answered: Poll<T>,
+        alarm: &mut LazySleep,
+    ) -> Poll<Result<T, CallError>> {
+        if let Poll::Ready(sent) = answered {
+            return Poll::Ready(Ok(sent));
+        }
+        let stage = self.look();
+        let patience = if self.sending { self.timeouts.idle } else { self.timeouts.answer };
+        if !alarm.poll(cx, self.since + patience) {
+            return Poll::Pending;
+        }
+        let client = self.sending && stage == Stage::Waiting;
+        Poll::Ready(Err(if client { CallError::ClientTooSlow } else { CallError::TimedOut }))
+    }
+
+    /// Returns true if the client's body broke off.
+    pub(super) fn client_broke_off(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed)
+    }
+
+    /// Notes whether the body has moved since the last look.
+    fn look(&mut self) -> Stage {
+        let Some(progress) = &self.progress else { return Stage::Done };
+        let (stage, bytes) = (progress.stage(), progress.bytes());
+        let sending = stage != Stage::Done;
+        if bytes != self.seen || sending != self.sending {
+            (self.seen, self.sending, self.since) = (bytes, sending, Instant::now());
+        }
+        stage
+    }
+}

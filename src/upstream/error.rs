@@ -1,0 +1,109 @@
+//! Reasons why a call to upstream has no whole answer.
+
+/// A call without a whole answer: what became of the request, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No connection could be made: nothing was sent. A 503.
+    #[error("Iluma cannot be reached; nothing was sent. Try again.")]
+    Unreachable,
+    /// Upstream proved that it processed nothing of the request (REFUSED_STREAM, or GOAWAY with a lower stream id;
+    /// RFC 9113, sections 6.8 and 8.7), and it could not be sent again from here. A 503.
+    #[error("Iluma refused the request before processing any of it; it was not charged. Try again.")]
+    NotProcessed,
+    /// The request was sent, and no answer came in time: its outcome is unknown. A 504.
+    #[error("Iluma did not answer in time; whether it acted on the request is unknown")]
+    TimedOut,
+    /// The request was sent, and the connection broke before the answer: its outcome is unknown. A 504.
+    #[error("Iluma closed the connection without an answer; whether it acted on the request is unknown")]
+    Broken,
+    /// The request was sent, and the answer is not HTTP, or not in the encoding that it claims. A 504.
+    #[error("Iluma's answer cannot be understood; whether it acted on the request is unknown")]
+    Garbled,
+    /// The request was sent, and its answer ended early. A 504.
+    #[error("Iluma's answer was cut off; whether it acted on the request is unknown")]
+    Truncated,
+    /// The request was sent, and its answer is larger than the gateway holds. A 504.
+    #[error("Iluma's answer is too large to be read; whether it acted on the request is unknown")]
+    TooLarge,
+    /// The client stopped sending its body: upstream got a part of it, and no end. A 408.
+    #[error("the request body did not arrive in time")]
+    ClientTooSlow,
+    /// The client's body broke off: upstream got a part of it, and no end. A 400 that probably nobody reads.
+    #[error("the request body was cut off")]
+    ClientCutOff,
+}
+
+impl CallError {
+    /// Returns the number that names the error between nodes; it stays the same over versions.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Unreachable => 1,
+            Self::TimedOut => 2,
+            Self::Broken => 3,
+            Self::Garbled => 4,
+            Self::Truncated => 5,
+            Self::TooLarge => 6,
+            Self::ClientTooSlow => 7,
+            Self::ClientCutOff => 8,
+            Self::NotProcessed => 9,
+        }
+    }
+
+    /// Returns the error of a number. A number of a later version is a broken call.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Unreachable,
+            2 => Self::TimedOut,
+            4 => Self::Garbled,
+            5 => Self::Truncated,
+            6 => Self::TooLarge,
+            7 => Self::ClientTooSlow,
+            8 => Self::ClientCutOff,
+            9 => Self::NotProcessed,
+            _ => Self::Broken,
+        }
+    }
+
+    /// Returns true if upstream certainly processed nothing of the request: the call leaves no trace in ledger or limits.
+    #[must_use]
+    pub const fn is_unprocessed(self) -> bool {
+        match self {
+            Self::Unreachable | Self::NotProcessed => true,
+            Self::TimedOut
+            | Self::Broken
+            | Self::Garbled
+            | Self::Truncated
+            | Self::TooLarge
+            | Self::ClientTooSlow
+            | Self::ClientCutOff => false,
+        }
+    }
+
+    /// Returns true if the error is upstream's fault, which is what the circuit breaker counts.
+    #[must_use]
+    pub const fn is_upstreams_fault(self) -> bool {
+        match self {
+            // A refusal that says "not processed" is an orderly one: a restart, or enough streams.
+            Self::NotProcessed | Self::ClientTooSlow | Self::ClientCutOff => false,
+            Self::Unreachable | Self::TimedOut | Self::Broken | Self::Garbled | Self::Truncated | Self::TooLarge => {
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_number_of_its_own_and_a_newer_one_is_a_broken_call() {
+        for number in 1..=9 {
+            assert_eq!(CallError::from_number(number).number(), number);
+        }
+        assert_eq!(CallError::from_number(0), CallError::Broken);
+        assert_eq!(CallError::from_number(200), CallError::Broken);
+    }
+}
