@@ -259,6 +259,11 @@ async fn sent(rig: &Rig, team: &str, path: &str, body: &str) -> TcpStream {
     stream
 }
 
+/// Gives a connection up with a reset: a plain end says no more than that nothing else is sent, and is answered.
+fn hang_up(stream: TcpStream) {
+    stream.set_zero_linger().expect("a socket");
+}
+
 #[tokio::test]
 async fn the_first_caller_hanging_up_changes_nothing_for_the_others() {
     let held = Held::start().await;
@@ -266,7 +271,7 @@ async fn the_first_caller_hanging_up_changes_nothing_for_the_others() {
     let first = sent(&rig, "lending", BANK, ACCOUNT).await;
     held.has(1).await;
     let crowd = Crowd::gather(&rig, BANK, 1).await;
-    drop(first);
+    hang_up(first);
     let gone = || rig.log.lines().iter().any(|line| line.contains(r#""status":499"#));
     until("an access log line of status 499", gone).await;
     assert_eq!(held.arrived(), 1);
@@ -287,7 +292,7 @@ async fn a_caller_that_hangs_up_leaves_its_call_to_be_cached() {
         let rig = Rig::builder().upstream(held.upstream.url()).start().await;
         let caller = sent(&rig, "lending", path, ACCOUNT).await;
         held.has(1).await;
-        drop(caller);
+        hang_up(caller);
         let line = rig.logged(1).await.remove(0);
         assert_eq!(line["status"], 499, "{line}");
         held.say(Say::Answer(200, answer));
@@ -355,7 +360,7 @@ async fn a_streamed_call_that_was_wholly_sent_is_not_cut_off() {
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let caller = sent(&rig, "lending", "/v1/identity/ktp_name/validations", "{}").await;
     saw_close.wait_for(|seen| *seen == Some(false)).await.expect("the call");
-    drop(caller);
+    hang_up(caller);
     let line = rig.logged(1).await.remove(0);
     assert_eq!(line["status"], 499, "{line}");
     answer.send_replace(true);
