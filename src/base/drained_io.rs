@@ -62,13 +62,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for DrainedIo<I> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         let State::Draining(kind) = self.state else { return read };
-        let read = match read {
-            // A peer that reset the connection sends nothing more: what is not here now never comes.
-            Poll::Pending => Poll::Ready(Err(kind.into())),
-            read => read,
-        };
-        if !matches!(read, Poll::Ready(Ok(()))) || buf.filled().len() == before {
-            self.state = State::Drained(kind);
+        // A socket that cannot be written to any more comes to an end for its reader, too: there is no need to guess when
+        // everything has arrived.
+        match &read {
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {}
+            Poll::Ready(_) => self.state = State::Drained(kind),
+            Poll::Pending => {}
         }
         read
     }
@@ -108,14 +107,11 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    /// A stream that has some bytes to read and takes none.
+    /// A stream that has some bytes to read before its end, and takes none.
     struct Reset(&'static [u8]);
 
     impl AsyncRead for Reset {
         fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            if self.0.is_empty() {
-                return Poll::Pending;
-            }
             let (now, later) = self.0.split_at(buf.remaining().min(self.0.len()));
             buf.put_slice(now);
             self.0 = later;
@@ -142,11 +138,13 @@ mod tests {
         let (mut reader, mut writer) = tokio::io::split(DrainedIo::new(Reset(b"answer")));
         let mut read = [0; 6];
         tokio::select! {
+            biased;
             written = writer.write_all(b"body") => panic!("{written:?}"),
             () = std::future::ready(()) => {}
         }
         reader.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"answer");
-        assert_eq!(reader.read(&mut read).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(reader.read(&mut read).await.unwrap(), 0);
+        assert_eq!(writer.write(b"body").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -4,6 +4,7 @@
 
 use super::connection::{Http1, Http2, Pooled};
 use crate::base::clock::Clock;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -183,7 +183,11 @@ async fn a_length_that_is_none_is_refused() {
 #[tokio::test]
 async fn no_request_is_smuggled_inside_another() {
     let upstream = Upstream::agreeing().await;
-    let rig = Rig::builder().upstream(upstream.url()).section("server", "header_timeout = \"300ms\"").start().await;
+    let rig = Rig::builder()
+        .upstream(upstream.url())
+        .section("server", "header_timeout = \"300ms\"\nkeep_alive_timeout = \"300ms\"")
+        .start()
+        .await;
     // It has no key: if upstream hears it, it came through as something else.
     let inner = "POST /v9/smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
     let framings = [
@@ -360,7 +364,11 @@ async fn a_body_that_ends_early_is_not_passed_on_as_whole() {
 #[tokio::test]
 async fn a_head_that_never_comes_whole_is_not_waited_for() {
     let upstream = Upstream::agreeing().await;
-    let rig = Rig::builder().upstream(upstream.url()).section("server", "header_timeout = \"300ms\"").start().await;
+    let rig = Rig::builder()
+        .upstream(upstream.url())
+        .section("server", "header_timeout = \"300ms\"\nkeep_alive_timeout = \"300ms\"")
+        .start()
+        .await;
     for start in ["", "G", "GET /health HTTP/1.1\r\n", "GET /health HTTP/1.1\r\nhost: x\r\nx: "] {
         let mut wire = Wire::connect(rig.app.server_address()).await;
         wire.send(start).await;
