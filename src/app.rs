@@ -9,12 +9,13 @@ use crate::base::host::{self, HostError};
 use crate::base::tasks::Tasks;
 use crate::cache::{Cache, Counts};
 use crate::callback::{self, Attempt, Callbacks, Hooks, Note, Skipped};
-use crate::config::{Faults, Settings};
+use crate::config::{Faults, RedisTarget, Settings};
 use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::iluma::person::Persons;
 use crate::ledger::{self, Ledger};
 use crate::limit::Nodes;
-use crate::redis::client::{Budget, RedisClient};
+use crate::redis::diagnosis::Cause;
+use crate::redis::{Budget, KeySpace, RedisClient};
 use crate::server::{Bounds, Events, Server, TlsHandle, file_descriptors};
 use crate::state::{self, Sqlite, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
@@ -105,9 +106,17 @@ pub enum StartError {
     /// What the embedded database holds.
     #[error("state.path: {0}")]
     Database(#[from] DatabaseError),
-    /// Where nodes share.
+    /// The address of a Redis or its certificates.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// A Redis that cannot be used.
+    #[error("{key}: {cause}")]
+    UnusableRedis {
+        /// Key of the configuration that names it.
+        key: &'static str,
+        /// Why.
+        cause: Cause,
+    },
     /// The embedded database.
     #[error("state.path: {path}: {source}", path = path.display())]
     State {
@@ -193,7 +202,7 @@ impl App {
             callbacks: Arc::clone(&callbacks),
             state: state.clone(),
             ledger: ledger.clone(),
-            nodes: links.main.clone().map(|link| Nodes::new(link, root, ledger.node())),
+            nodes: links.main.clone().map(|link| Nodes::new(link, ledger.node())),
         };
         let gateway = Arc::new(Gateway::new(settings, telemetry, leftovers.clone(), parts)?);
         let (link_tasks, stop_links) = (Tasks::new(), CancellationToken::new());
@@ -203,11 +212,15 @@ impl App {
         background.spawn_until(&stop_background, async move { owner.keep_owners().await });
         background.spawn_until(&stop_background, async move { learner.learn(arrivals).await });
         background.spawn_until(&stop_background, async move { books.keep().await });
-        links.await_them().await;
+        if let Err(unusable) = links.await_them().await {
+            stop_background.cancel();
+            stop_links.cancel();
+            return Err(unusable);
+        }
         // What is stored before this node knows what the others know is found by nobody.
         gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
         for concern in links.concerns(&state).await {
-            tracing::warn!(concern, "what is to be kept may be lost");
+            tracing::warn!(concern, "Redis: state may be lost");
         }
         // Looking at them puts what teams set under the newest key, before an old one is retired.
         let (teams, set) = (settings.tenants.keys().cloned().collect::<Vec<_>>(), state.clone());
@@ -444,18 +457,18 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
 /// or that it can't be asked. Nothing, where a gateway serves alone.
 ///
 /// # Errors
-/// The URL or the certificates can't be used.
-pub async fn concerns(settings: &Settings) -> Result<Vec<&'static str>, StartError> {
+/// A Redis cannot work: its address or certificates, or what it answers.
+pub async fn concerns(settings: &Settings) -> Result<Vec<String>, StartError> {
     let links = Links::new(settings)?;
     let Some(main) = links.main.clone() else { return Ok(Vec::new()) };
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     links.keep(&tasks, &stop);
-    links.await_them().await;
+    let ready = links.await_them().await;
     let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
     let concerns = links.concerns(&state).await;
     stop.cancel();
     tasks.drain(LAST_MOMENT).await;
-    Ok(concerns)
+    ready.map(|()| concerns)
 }
 
 /// The settings that are read at the start alone, by key.
@@ -478,12 +491,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
             "state.encryption_keys",
             digest(state.encryption_keys.iter().flat_map(|key| [key.id.as_bytes(), &key.key.expose_secret()[..]])),
         ),
-        (
-            "state.redis",
-            digest(targets.flat_map(|target| {
-                [target.url.expose_secret().as_bytes(), target.extra_ca.as_deref().unwrap_or_default()]
-            })),
-        ),
+        ("state.redis", digest(targets.flat_map(RedisTarget::parts).collect::<Vec<_>>().iter().map(Vec::as_slice))),
         ("state.retention", format!("{:?}", [kept.owners, kept.delivered_callbacks, kept.dead_letters])),
         ("log.level", settings.log.level.to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
@@ -565,9 +573,10 @@ struct Links {
 impl Links {
     fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
-        let channels = Cache::channels(settings.state.root_key.expose_secret());
-        let cache = RedisClient::new(redis.cache.as_ref().unwrap_or(&redis.main), &channels)?;
-        let main = if redis.cache.is_some() { RedisClient::new(&redis.main, &[])? } else { cache.clone() };
+        let keys = KeySpace::new(settings.state.root_key.expose_secret());
+        let channels = Cache::channels(&keys);
+        let cache = RedisClient::new(redis.cache.as_ref().unwrap_or(&redis.main), keys.clone(), &channels)?;
+        let main = if redis.cache.is_some() { RedisClient::new(&redis.main, keys, &[])? } else { cache.clone() };
         Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
@@ -581,20 +590,29 @@ impl Links {
         self.all().for_each(|link| link.keep(tasks, stop.clone()));
     }
 
-    /// What speaks against keeping state there.
-    async fn concerns(&self, state: &State) -> Vec<&'static str> {
-        if self.all().any(|link| !link.is_up()) {
-            return vec!["Redis can't be reached now"];
+    /// Returns what speaks against these Redis, each with its key.
+    async fn concerns(&self, state: &State) -> Vec<String> {
+        let out = self.all().filter(|link| !link.is_up());
+        let mut concerns: Vec<String> = out
+            .map(|link| match link.cause() {
+                Some(cause) => format!("{}: {cause}", link.name()),
+                None => format!("{}: Redis does not answer yet", link.name()),
+            })
+            .collect();
+        if let Some(main) = self.main.as_ref().filter(|main| main.is_up()) {
+            let warnings = state.concerns().await.unwrap_or_default();
+            concerns.extend(warnings.iter().map(|cause| format!("{}: {cause}", main.name())));
         }
-        state.concerns().await.unwrap_or_default()
+        concerns
     }
 
-    async fn await_them(&self) {
+    /// Waits until they answer. One that is out for now is tried again by its client.
+    async fn await_them(&self) -> Result<(), StartError> {
         for link in self.all() {
-            let mut up = link.watch();
-            // Out for now: the link goes on trying by itself.
-            let _ = tokio::time::timeout(REDIS_PATIENCE, up.wait_for(|up| *up)).await;
+            let ready = link.ready(REDIS_PATIENCE).await;
+            ready.map_err(|cause| StartError::UnusableRedis { key: link.name(), cause })?;
         }
+        Ok(())
     }
 }
 

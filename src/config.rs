@@ -8,6 +8,7 @@ mod limits;
 mod load;
 mod nearest;
 mod reader;
+mod redis;
 mod routes;
 mod secrets;
 mod settings;
@@ -21,6 +22,6 @@ pub use describe::Description;
 pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use settings::{
-    Account, Admin, Cache, Callbacks, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings, State,
-    Tenant, UnknownRoutes, Upstream,
+    Account, Admin, Cache, Callbacks, Listener, Log, Quotas, Redis, RedisAccess, RedisServers, RedisTarget, Retention,
+    Server, ServerAddress, Settings, State, Tenant, UnknownRoutes, Upstream,
 };

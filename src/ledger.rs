@@ -19,7 +19,7 @@ use crate::base::name::{AccountName, TenantName};
 use crate::base::saved::Saved;
 use crate::config::Settings;
 use crate::iluma::route_name::RouteName;
-use crate::redis::client::RedisClient;
+use crate::redis::RedisClient;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -347,7 +347,7 @@ impl Ledger {
             clock,
             unheard: Mutex::default(),
             unpublished: Mutex::default(),
-            books: link.map(|link| Books::new(link, root, &node)),
+            books: link.map(|link| Books::new(link, &node)),
             namer: Pseudonymizer::new(root, "ledger"),
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
@@ -615,7 +615,7 @@ pub async fn report(
         })?;
     }
     let Some(link) = link else { return Ok(Statement { rows: own, is_complete: true }) };
-    let others = Books::new(link, settings.state.root_key.expose_secret(), &name).others(from, to).await;
+    let others = Books::new(link, &name).others(from, to).await;
     let is_complete = others.is_ok();
     Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete })
 }

@@ -1,4 +1,17 @@
-//! The way to Redis.
+//! The way to Redis: one client, the names of all keys, all scripts.
+//!
+//! Nothing outside this part spells a key or a line of Lua.
 
-pub mod client;
-pub mod probe;
+mod breaker;
+mod budget;
+mod client;
+mod connection;
+pub mod diagnosis;
+pub mod keys;
+mod layout;
+pub mod scripts;
+mod topology;
+
+pub use budget::Budget;
+pub use client::{RedisClient, RedisFailure, examine};
+pub use keys::{Channel, KeySpace, RedisKey};

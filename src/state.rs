@@ -488,7 +488,7 @@ impl State {
     ///
     /// # Errors
     /// State can't be asked.
-    pub async fn concerns(&self) -> Result<Vec<&'static str>, StateError> {
+    pub async fn concerns(&self) -> Result<Vec<crate::redis::diagnosis::Cause>, StateError> {
         match self {
             Self::Sqlite(_) => Ok(Vec::new()),
             Self::Redis(engine) => engine.concerns().await,

@@ -1,7 +1,9 @@
 //! A look at what the gateway needs, before it serves: what `check` tells, and what `run` refuses to start with.
 
 use crate::config::{Fault, Faults, Settings};
-use crate::redis::probe::{self, Objection};
+use crate::redis::diagnosis::Grade;
+use crate::redis::{self, KeySpace};
+use secrecy::ExposeSecret as _;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,19 +28,19 @@ impl Findings {
     }
 }
 
-/// Looks at the state's folder and at each Redis. Changes nothing.
+/// Looks at the state's folder and at each Redis. Claims a Redis that has no layout yet.
 pub async fn look(settings: &Settings) -> Findings {
     let mut findings = Findings { faults: Vec::new(), warnings: settings.warnings.clone() };
     findings.faults.extend(state_file(&settings.state.path));
+    let keys = KeySpace::new(settings.state.root_key.expose_secret());
     let redis = settings.state.redis.iter();
-    let targets =
-        redis.flat_map(|redis| [Some(("url", &redis.main)), redis.cache.as_ref().map(|at| ("cache_url", at))]);
-    for (key, target) in targets.flatten() {
-        let key = format!("state.redis.{key}");
-        match probe::look(target).await {
-            Some(Objection::Fault(problem)) => findings.faults.push(Fault::new(&key, problem)),
-            Some(Objection::Warning(problem)) => findings.warnings.push(Fault::new(&key, problem)),
-            None => {}
+    for target in redis.flat_map(|redis| [Some(&redis.main), redis.cache.as_ref()]).flatten() {
+        if let Some(cause) = redis::examine(target, keys.clone()).await {
+            let finding = Fault::new(target.name, format!("Redis at {}: {cause}", target.place()));
+            match cause.grade() {
+                Grade::Fault => findings.faults.push(finding),
+                Grade::Warning => findings.warnings.push(finding),
+            }
         }
     }
     findings

@@ -158,14 +158,6 @@ pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<
     secret
 }
 
-/// What the names of a deployment's keys in Redis begin with: gateways with the same root key share what is under it, and
-/// others on the same Redis never meet it.
-#[must_use]
-pub fn namespace(root: &[u8; 32]) -> String {
-    let [a, b, c, d] = *derive::<4>(root, "namespace v1");
-    format!("iluma-gateway:{:08x}:", u32::from_be_bytes([a, b, c, d]))
-}
-
 /// Random bytes of the machine's.
 #[must_use]
 pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {

@@ -1,4 +1,4 @@
-//! An answer as it is stored.
+//! Answers as they are stored, and results as they are shared.
 
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::TenantName;
@@ -7,31 +7,40 @@ use crate::iluma::subject::Subject;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
-/// A stored answer. Nothing else of upstream's answer is kept.
+/// A stored answer. Nothing else of Iluma's answer is kept.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Upstream's status.
+    /// Iluma's status.
     pub status: StatusCode,
-    /// Upstream's content type.
+    /// Iluma's content type.
     pub content_type: Option<HeaderValue>,
-    /// Upstream's body, ready for anybody's reference.
+    /// Iluma's body, ready for any caller's reference.
     pub body: JsonTemplate,
-    /// When it was stored.
+    /// Time at which it was stored.
     pub stored_at: Instant,
-    /// How long after that it may be served.
+    /// Time for which it may be served after that.
     pub lifetime: Duration,
-    /// How much longer, while upstream fails.
+    /// Time for which it may be served longer, while Iluma fails.
     pub grace: Duration,
-    /// Upstream's id, where the answer has one that matters.
+    /// Iluma's id, where the answer has one that matters.
     pub id: Option<Box<str>>,
-    /// Whether it says only that there is no result yet: it is what those who ask meanwhile get.
+    /// True if it says only that there is no result yet: identical requests meanwhile get it.
     pub pending: bool,
-    /// What it is about.
+    /// Kind of the answer.
     pub subject: Subject,
-    /// The team that it serves alone, if it does.
+    /// The tenant that it serves alone, if it does.
     pub private: Option<TenantName>,
-    /// Whom it names.
+    /// The persons whom it names.
     pub tags: Box<[Tag]>,
-    /// The last change when the call began that brought it: who was erased after that must not be in it.
+    /// Number of the last change when its call began: a person who was erased after that must not be in it.
     pub began: u64,
+}
+
+/// Result of a call that is not cached, for waiters on other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SharedResult {
+    /// An answer: status, content type, and the body, which is none if only the first caller may see it.
+    Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
+    /// No answer, for a reason whose number the caller knows.
+    Failed(u8),
 }

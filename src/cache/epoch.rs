@@ -1,7 +1,7 @@
-//! What makes older entries unfindable: epochs that end, and persons who are erased.
+//! Epochs that end and persons who are erased: both make older entries unfindable.
 //!
-//! Invariants: epochs are random, so one that ended, or was lost, never comes back; who asks what was erased since a call
-//! began is told at least the truth, and rather too much where it is not known any more.
+//! Invariants: epochs are random, so one that ended, or was lost, never comes back; the answer to what was
+//! erased since a call began may hold false positives, where it is not known any more, never false negatives.
 
 use crate::base::keyring;
 use crate::base::name::TenantName;
@@ -20,21 +20,21 @@ pub(super) type Epoch = [u8; 16];
 /// last that was forgotten counts as erased.
 const MOST_ERASED: usize = 10_000;
 
-/// What ends the life of entries before their time.
+/// A change that ends entries before their time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Everything about a subject.
+    /// Every entry of a subject.
     Subject(Subject),
-    /// The entries that serve one team alone.
+    /// The entries that serve one tenant alone.
     Tenant(TenantName),
     /// Every entry.
     All,
-    /// Everything about these persons.
+    /// Every entry that names one of these persons.
     Erased(BTreeSet<Tag>),
 }
 
 impl Change {
-    /// Whether an entry has to go.
+    /// Returns true if an entry has to go.
     pub(super) fn hits(&self, subject: Subject, private: Option<&TenantName>, tags: &[Tag]) -> bool {
         match self {
             Self::Subject(changed) => *changed == subject,
@@ -48,10 +48,10 @@ impl Change {
 /// The epochs of this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Whose changes these are: new when Redis has lost what it knew.
+    /// Names the sequence of changes: new when Redis has lost what it knew.
     pub(super) era: Epoch,
     pub(super) subjects: [Epoch; Subject::ALL.len()],
-    /// Of teams whose own entries were purged.
+    /// Epochs of tenants whose own entries were purged.
     pub(super) tenants: BTreeMap<TenantName, Epoch>,
 }
 
@@ -60,7 +60,7 @@ impl Table {
         Self { era: keyring::random(), subjects: Subject::ALL.map(|_| keyring::random()), tenants: BTreeMap::new() }
     }
 
-    /// What takes the place of what a change ends.
+    /// Returns the epochs after a change.
     pub(super) fn after(&self, change: &Change) -> Self {
         let mut table = self.clone();
         match change {
@@ -75,7 +75,7 @@ impl Table {
     }
 }
 
-/// The epochs as this node knows them, and what was erased of late.
+/// The epochs as this node knows them, and recent erasures.
 #[derive(Debug)]
 pub(super) struct Epochs {
     table: ArcSwap<Table>,
@@ -86,11 +86,11 @@ pub(super) struct Epochs {
 
 #[derive(Debug, Default)]
 struct Erased {
-    /// When each was erased last.
+    /// Number of the last erasure of each person.
     last: HashMap<Tag, u64>,
-    /// By number, the oldest first.
+    /// Erasures by number, the oldest first.
     order: VecDeque<(u64, Tag)>,
-    /// Up to this number nothing is known any more.
+    /// Number up to which erasures are not known any more.
     forgotten: u64,
 }
 
@@ -109,17 +109,17 @@ impl Epochs {
         }
     }
 
-    /// The number of the last change that this node knows.
+    /// Returns the number of the last change that this node knows.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
 
-    /// Every change up to this number is known.
+    /// Notes that every change up to this number is known.
     pub(super) fn know(&self, number: u64) {
         self.last.store(number, Ordering::Release);
     }
 
-    /// Takes a change that no other node has to know.
+    /// Applies a change that no other node has to know.
     pub(super) fn change(&self, change: &Change) {
         if let Change::Erased(tags) = change {
             self.erase(self.last() + 1, tags);
@@ -143,12 +143,12 @@ impl Epochs {
         }
     }
 
-    /// Nothing is known of what was erased up to this number.
+    /// Forgets what was erased up to this number.
     pub(super) fn forget(&self, number: u64) {
         *self.erased.lock() = Erased { forgotten: number, ..Erased::default() };
     }
 
-    /// Whether one of these persons was erased after the change with the number `began`.
+    /// Returns true if one of these persons was erased after the change with the number `began`, or may have been.
     pub(super) fn erased_since(&self, began: u64, tags: &[Tag]) -> bool {
         let erased = self.erased.lock();
         began < erased.forgotten || tags.iter().any(|tag| erased.last.get(tag).is_some_and(|at| *at > began))

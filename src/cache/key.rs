@@ -1,12 +1,12 @@
 //! Keys of cache entries.
 //!
-//! Invariants: two requests have the same key exactly if they may have the same answer; nobody without the root key
-//! can tell from a key what was asked.
+//! Invariants: two requests have the same key exactly if they may have the same answer; without the root
+//! key nobody can tell from a key what the request was.
 
-use super::Subject;
 use super::epoch::Table;
 use crate::base::keyring::Pseudonymizer;
 use crate::base::name::{AccountName, TenantName};
+use crate::iluma::subject::Subject;
 use arc_swap::ArcSwap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Whom an entry may serve.
+/// The tenants that an entry may serve.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     account: &'a AccountName,
@@ -47,18 +47,18 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Every tenant of the account that shares.
+    /// Returns the scope of all tenants of the account that share.
     #[must_use]
     pub const fn shared(account: &'a AccountName) -> Self {
         Self { account, tenant: None }
     }
 
-    /// The team that is served alone, if one is.
+    /// Returns the tenant that is served alone, if one is.
     pub(super) fn private_to(&self) -> Option<TenantName> {
         self.tenant.cloned()
     }
 
-    /// One tenant alone.
+    /// Returns the scope of one tenant alone.
     #[must_use]
     pub const fn private(account: &'a AccountName, tenant: &'a TenantName) -> Self {
         Self { account, tenant: Some(tenant) }
@@ -69,24 +69,24 @@ impl<'a> Scope<'a> {
 #[derive(Debug)]
 pub struct Keys {
     namer: Pseudonymizer,
-    /// Whose answers are looked for.
+    /// Origin of the upstream whose answers are looked for.
     origin: ArcSwap<String>,
 }
 
 impl Keys {
-    /// Keys that derive from `root`, for answers of the upstream at `origin`.
+    /// Returns keys that derive from `root`, for answers of the upstream at `origin`.
     pub(super) fn new(root: &[u8; 32], origin: &http::Uri) -> Self {
         Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// From now on answers of the upstream at `origin` are looked for; says whether that is another than before.
+    /// Goes over to the upstream at `origin`. Returns true if it is another than before.
     pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// `target` is path with version and query; `parameters` is one canonical encoding of what is asked. Entries of an
-    /// epoch that ended are never found again.
+    /// Returns the key of a request: `target` is path with version and query, `parameters` one canonical encoding of what
+    /// is asked. Entries of an epoch that ended are never found again.
     pub(super) fn key(
         &self,
         epochs: &Table,
@@ -110,7 +110,7 @@ impl Keys {
         ]))
     }
 
-    /// The name of a pending request by upstream's id.
+    /// Returns the name of a pending request by Iluma's id.
     pub(super) fn pending(&self, account: &AccountName, id: &str) -> Key {
         Key(self.namer.name([self.origin.load().as_bytes(), account.as_str().as_bytes(), b"pending", id.as_bytes()]))
     }

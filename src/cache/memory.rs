@@ -1,7 +1,8 @@
 //! Level 1: entries in this process, bounded by bytes.
 
+use super::entry::Entry;
 use super::epoch::Change;
-use super::{Entry, Key};
+use super::key::Key;
 use crate::base::byte_size::ByteSize;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
@@ -10,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What an entry costs beside its body: key, content type, and moka's own records of it.
+/// Bytes that an entry costs beside its body: key, content type, and moka's own records of it.
 const OVERHEAD: usize = 320;
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// Takes out what a change ends; says how much that was.
+    /// Removes what a change ends; returns how many entries that were.
     pub(super) fn remove(&self, change: &Change) -> u64 {
         let gone =
             self.entries.iter().filter(|(_, entry)| change.hits(entry.subject, entry.private.as_ref(), &entry.tags));
@@ -61,14 +62,14 @@ impl Memory {
         self.entries.invalidate_all();
     }
 
-    /// Takes out an answer that was pending: it is not any more, as somebody says.
+    /// Removes an entry that says that a request is pending: its call has ended, on this node or another.
     pub(super) fn end_pending(&self, key: &Key) {
         if self.entries.get(key).is_some_and(|entry| entry.pending) {
             self.entries.invalidate(key);
         }
     }
 
-    /// Entries and bytes.
+    /// Returns the numbers of entries and of bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
         (self.entries.entry_count(), self.entries.weighted_size())
@@ -87,7 +88,7 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
     }
 }
 
-/// Passes on what a [`Key`] hashes to, which is uniform already.
+/// Passes on the hash of a [`Key`], which is uniform already.
 #[derive(Default)]
 struct Uniform(u64);
 
@@ -110,9 +111,9 @@ impl Hasher for Uniform {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Subject;
     use super::*;
     use crate::base::json_template::JsonTemplate;
+    use crate::iluma::subject::Subject;
     use bytes::Bytes;
     use http::StatusCode;
 

@@ -1,9 +1,9 @@
-//! Collapsing: identical questions in flight share one call.
+//! Collapsing: identical requests in flight share one call.
 //!
-//! Invariants: at most one leader per key; a leader that is dropped without an answer wakes its waiters, of whom the
-//! next one leads; nothing is left in the map once nobody leads.
+//! Invariants: at most one leader per key; a leader that is dropped without an answer wakes its followers, of whom
+//! the next one leads; nothing is left in the map once nobody leads.
 
-use super::Key;
+use super::key::Key;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,16 +14,16 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct SingleFlight<T>(Arc<Mutex<HashMap<Key, watch::Receiver<Option<T>>>>>);
 
-/// What a request becomes when it joins.
+/// Part of a request that joins a call.
 #[derive(Debug)]
 pub enum Role<T> {
     /// It makes the call.
     Leader(Leader<T>),
-    /// It waits for the answer of who does.
+    /// It waits for the leader's answer.
     Follower(Follower<T>),
 }
 
-/// The duty to answer. Dropping it without [`Leader::land`] hands the duty to the next who joins.
+/// The duty to answer. Dropping it without [`Leader::land`] hands the duty to the next request that joins.
 #[derive(Debug)]
 pub struct Leader<T> {
     flights: SingleFlight<T>,
@@ -31,18 +31,18 @@ pub struct Leader<T> {
     answer: watch::Sender<Option<T>>,
 }
 
-/// A place to wait for the leader's answer.
+/// The right to the leader's answer.
 #[derive(Debug)]
 pub struct Follower<T>(watch::Receiver<Option<T>>);
 
 impl<T: Clone> SingleFlight<T> {
-    /// No calls.
+    /// Returns a map without calls.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::default())
     }
 
-    /// Leads the call for `key`, or waits for the one that is under way.
+    /// Leads the call for `key`, or follows the one that is under way.
     #[must_use]
     pub fn join(&self, key: &Key) -> Role<T> {
         match self.0.lock().entry(key.clone()) {
@@ -63,13 +63,13 @@ impl<T: Clone> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// A place to wait for the own answer, for the task that asked while another makes the call.
+    /// Returns a follower of this leader, for the task that asked while another makes the call.
     #[must_use]
     pub fn waiter(&self) -> Follower<T> {
         Follower(self.answer.subscribe())
     }
 
-    /// Gives the answer to all who wait, and ends the flight.
+    /// Gives the answer to all followers, and ends the flight.
     pub fn land(self, answer: T) {
         self.answer.send_replace(Some(answer));
     }
@@ -82,7 +82,7 @@ impl<T> Drop for Leader<T> {
 }
 
 impl<T: Clone> Follower<T> {
-    /// The leader's answer; none if it gave up without one.
+    /// Returns the leader's answer; none if it gave up without one.
     pub async fn landed(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
     }
@@ -90,8 +90,10 @@ impl<T: Clone> Follower<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scope, Subject, epoch::Table, key::Keys};
+    use super::super::epoch::Table;
+    use super::super::key::{Keys, Scope};
     use super::*;
+    use crate::iluma::subject::Subject;
 
     fn a_key(question: &[u8]) -> Key {
         let epochs = Table { era: [0; 16], subjects: [[0; 16]; Subject::ALL.len()], tenants: Default::default() };

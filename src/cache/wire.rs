@@ -2,10 +2,9 @@
 //!
 //! Invariants: what is written is read again the same; what is read is whole and consistent, whatever the bytes were.
 
-use super::entry::Entry;
+use super::entry::{Entry, SharedResult};
 use super::key::Key;
-use super::redis::SharedResult;
-use super::{Awaited, CacheSlot};
+use super::slot::{Awaited, CacheSlot};
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::TenantName;
 use crate::iluma::person::Tag;
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The first byte: what a later layout will be told apart by. A node that does not know it asks upstream.
+/// First byte of a value, by which a later layout is told apart. A node that does not know it asks Iluma.
 const VERSION: u8 = 2;
 
 pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
@@ -32,7 +31,7 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.0
 }
 
-/// The entry, and when it was stored; its `stored_at` is for the caller to work out.
+/// Returns the entry, and the time at which it was stored; the caller works out its `stored_at`.
 pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;
@@ -66,7 +65,7 @@ pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instan
     from.is_done().then_some((entry, stored))
 }
 
-pub(super) fn write_told(told: &SharedResult) -> Vec<u8> {
+pub(super) fn write_result(told: &SharedResult) -> Vec<u8> {
     let mut out = Writer::new();
     match told {
         SharedResult::Failed(reason) => out.number(0).number((*reason).into()),
@@ -81,7 +80,7 @@ pub(super) fn write_told(told: &SharedResult) -> Vec<u8> {
     out.0
 }
 
-pub(super) fn read_told(bytes: &[u8]) -> Option<SharedResult> {
+pub(super) fn read_result(bytes: &[u8]) -> Option<SharedResult> {
     let mut from = Reader::new(bytes)?;
     let told = match u16::try_from(from.number()?).ok()? {
         0 => SharedResult::Failed(u8::try_from(from.number()?).ok()?),
@@ -140,7 +139,7 @@ impl Writer {
         self
     }
 
-    /// A length of all ones is none.
+    /// Writes bytes that may be missing: a length of all ones is none.
     fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
         match bytes {
             Some(bytes) => self.bytes(bytes),
@@ -209,7 +208,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whole milliseconds, as Redis counts time.
+/// Returns whole milliseconds, as Redis counts time.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -267,20 +266,20 @@ mod tests {
                 prop_assert!(read_entry(&bytes[..end], &place(), now).is_none());
             }
             let told = SharedResult::Answer(418, None, Some(entry.body));
-            prop_assert_eq!(read_told(&write_told(&told)), Some(told));
+            prop_assert_eq!(read_result(&write_result(&told)), Some(told));
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_entry(&bytes, &place(), Clock::system().now());
-            let _ = (read_told(&bytes), read_awaited(&bytes));
+            let _ = (read_result(&bytes), read_awaited(&bytes));
         }
     }
 
     #[test]
     fn failures_and_places_are_read_again() {
         for told in [SharedResult::Failed(3), SharedResult::Answer(200, Some(b"text/plain".to_vec()), None)] {
-            assert_eq!(read_told(&write_told(&told)), Some(told));
+            assert_eq!(read_result(&write_result(&told)), Some(told));
         }
         let tags = tags(&[1, 2]).iter().copied().collect();
         let awaited = Awaited { place: place(), path: "/v1/x".to_owned(), tags };

@@ -40,7 +40,7 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     // One that can't be reached is named already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
         for concern in app::concerns(&settings).await? {
-            output::complain(format_args!("warning: state.redis: {concern}"));
+            output::complain(format_args!("warning: {concern}"));
         }
     }
     output::line("\nok")?;

@@ -7,7 +7,8 @@ use crate::base::calendar::Month;
 use crate::base::tasks::Tasks;
 use crate::config::{Faults, Settings};
 use crate::ledger::{self, Counts, Row, Statement};
-use crate::redis::client::RedisClient;
+use crate::redis::{KeySpace, RedisClient};
+use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -61,7 +62,7 @@ pub(super) async fn run(args: Args) -> Result<String, UsageError> {
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     let link = match &settings.state.redis {
         Some(redis) => {
-            let link = RedisClient::new(&redis.main, &[])?;
+            let link = RedisClient::new(&redis.main, KeySpace::new(settings.state.root_key.expose_secret()), &[])?;
             link.keep(&tasks, stop.clone());
             let mut up = link.watch();
             let _ = tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await;

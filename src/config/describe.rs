@@ -4,9 +4,10 @@
 //! is left out is not set and has no limit.
 
 use super::settings::{
-    Account, Admin, Cache, Callbacks, Listener, Server, Settings, State, Tenant, UnknownRoutes, Upstream,
+    Account, Admin, Cache, Callbacks, Listener, RedisAccess, RedisServers, RedisTarget, Server, ServerAddress,
+    Settings, State, Tenant, UnknownRoutes, Upstream,
 };
-use secrecy::SecretBox;
+use secrecy::{SecretBox, SecretString};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
@@ -124,9 +125,13 @@ fn state(f: &mut Formatter<'_>, state: &State) -> fmt::Result {
     let keys = keys.map(|key| format!("{{ id = {}, key = {} }}", quoted(&key.id), set(&key.key)));
     writeln!(f, "encryption_keys = {}", list(keys))?;
     if let Some(redis) = &state.redis {
-        let cache = redis.cache.as_ref().map_or(String::new(), |cache| format!(", cache_url = {}", set(&cache.url)));
-        let ca = redis.main.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
-        writeln!(f, "redis = {{ url = {}{cache}{ca} }}", set(&redis.main.url))?;
+        let cache = redis.cache.as_ref().map_or(String::new(), |cache| match &cache.servers {
+            RedisServers::Url(url) if cache.name == "state.redis.cache_url" => format!(", cache_url = {}", set(url)),
+            RedisServers::Url(_) | RedisServers::Sentinel { .. } | RedisServers::Cluster { .. } => {
+                format!(", cache = {{ {} }}", redis_target(cache))
+            }
+        });
+        writeln!(f, "redis = {{ {}{cache} }}", redis_target(&redis.main))?;
     }
     writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
     let kept = &state.retention;
@@ -230,4 +235,31 @@ fn without_query(url: &http::Uri) -> String {
 
 fn quoted(text: impl Display) -> String {
     toml::Value::String(text.to_string()).to_string()
+}
+
+/// Returns the keys of one Redis as the configuration has them.
+fn redis_target(target: &RedisTarget) -> String {
+    let nodes = |nodes: &[ServerAddress]| list(nodes.iter().map(quoted));
+    let credentials = |username: &Option<String>, password: &Option<SecretString>| {
+        let username = username.as_ref().map(|name| format!(", username = {}", quoted(name)));
+        let password = password.as_ref().map(|password| format!(", password = {}", set(password)));
+        [username, password].into_iter().flatten().collect::<String>()
+    };
+    let beside = |access: &RedisAccess| {
+        let RedisAccess { username, password, tls, database } = access;
+        format!("{}, tls = {tls}, database = {database}", credentials(username, password))
+    };
+    let servers = match &target.servers {
+        RedisServers::Url(url) => format!("url = {}", set(url)),
+        RedisServers::Sentinel { master, nodes: sentinels, username, password, access } => format!(
+            "sentinel = {{ master = {}, nodes = {}{} }}{}",
+            quoted(master),
+            nodes(sentinels),
+            credentials(username, password),
+            beside(access)
+        ),
+        RedisServers::Cluster { nodes: seeds, access } => format!("cluster = {}{}", nodes(seeds), beside(access)),
+    };
+    let ca = target.extra_ca.as_ref().map_or(String::new(), |_| format!(", extra_ca = {}", quoted("(set)")));
+    format!("{servers}{ca}")
 }

@@ -6,15 +6,14 @@ use super::fault::{Fault, Faults};
 use super::reader;
 use super::reader::{Entry, Findings, Reader, Section};
 use super::settings::{
-    Admin, Cache, Callbacks, Listener, Log, Quotas, Redis, RedisTarget, Retention, Server, Settings, State,
-    UnknownRoutes, Upstream,
+    Admin, Cache, Callbacks, Listener, Log, Quotas, Retention, Server, Settings, State, UnknownRoutes, Upstream,
 };
 use super::values::UrlParts;
-use super::{routes, teams, tls, warnings};
+use super::{redis, routes, teams, tls, warnings};
 use crate::base::byte_size::ByteSize;
 use crate::base::keyring::EncryptionKey;
 use crate::iluma::route_name::RouteName;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -276,7 +275,7 @@ fn state(state: &Section<'_>) -> Option<State> {
     let missing = "missing; give at least one { id = \"2026-11\", key = { env = \"NAME\" } } with 64 hex digits \
                    (iluma-gateway keygen --secret makes them)";
     let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
-    let redis = state.maybe("redis", |redis| self::redis(&redis.table()?));
+    let redis = state.maybe("redis", |redis| redis::read(&redis.table()?));
     let redis_timeout = state.get("redis_timeout", |time| time.duration(REDIS_TIMEOUT));
     let retention = retention(&state.section("retention"));
     if let (Some(root), Some(keys)) = (&root_key, &encryption_keys)
@@ -294,26 +293,6 @@ fn state(state: &Section<'_>) -> Option<State> {
         redis_timeout: redis_timeout?,
         retention: retention?,
     })
-}
-
-fn redis(redis: &Section<'_>) -> Option<Redis> {
-    let missing =
-        "missing; give { env = \"NAME\" } or { file = \"PATH\" } with a URL such as redis://user:password@host:6379/0";
-    let url = redis.must("url", missing, redis_url);
-    let cache_url = redis.maybe("cache_url", redis_url);
-    let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
-    let target = |url| RedisTarget { url, extra_ca: extra_ca.clone() };
-    Some(Redis { main: target(url?), cache: cache_url.map(target) })
-}
-
-fn redis_url(entry: &Entry<'_>) -> Option<SecretString> {
-    let url = entry.secret()?;
-    // Its own words on what is wrong may quote the password.
-    if ::redis::parse_redis_url(url.expose_secret()).is_none() {
-        entry.fault("the secret must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS");
-        return None;
-    }
-    Some(url)
 }
 
 fn retention(retention: &Section<'_>) -> Option<Retention> {
@@ -515,10 +494,32 @@ mod tests {
                 }
             }
         }
-        let (settings, findings) = read(&own, folder.path(), &env).unwrap();
-        assert_eq!(Vec::from_iter(findings.asked), Vec::from_iter(written));
-        assert_eq!(findings.faults, []);
-        assert!(settings.is_some());
+        // Alternatives: each is good without the others, and together they have every key.
+        let mut asked = BTreeSet::new();
+        for form in ["url", "sentinel", "cluster"] {
+            let mut own = own.clone();
+            let redis = own["state"]["redis"].as_table_mut().unwrap();
+            redis.remove(if form == "url" { "cache" } else { "cache_url" });
+            leave(redis, form);
+            if let Some(cache) = redis.get_mut("cache") {
+                leave(cache.as_table_mut().unwrap(), form);
+            }
+            let (settings, findings) = read(&own, folder.path(), &env).unwrap();
+            assert_eq!(findings.faults, [], "{form}");
+            assert!(settings.is_some(), "{form}");
+            asked.extend(findings.asked);
+        }
+        assert_eq!(Vec::from_iter(asked), Vec::from_iter(written));
+    }
+
+    /// Leaves one form of a Redis in its table, and the keys that go with it.
+    fn leave(redis: &mut Table, form: &str) {
+        let others: &[&str] = match form {
+            "url" => &["sentinel", "cluster", "username", "password", "tls", "database"],
+            "sentinel" => &["url", "cluster"],
+            _ => &["url", "sentinel", "database"],
+        };
+        others.iter().for_each(|key| drop(redis.remove(*key)));
     }
 
     #[test]
@@ -994,7 +995,12 @@ like = "bank"
         // The defaults' table and the example become one tenant.
         let text = text.replacen("\n[tenants.lending]\n# The account", "\n# The account", 1);
         let text = text.replace("https://lending.internal/kyc", "https://lending.internal/kyc?token=5ec5e7");
-        let settings = parse_in(folder.path(), &text).unwrap();
+        let mut own = reader::parse(&text).unwrap();
+        let redis = own["state"]["redis"].as_table_mut().unwrap();
+        redis.remove("cache_url");
+        leave(redis, "sentinel");
+        leave(redis["cache"].as_table_mut().unwrap(), "cluster");
+        let settings = parse_in(folder.path(), &own.to_string()).unwrap();
         for shown in [settings.describe().to_string(), format!("{settings:?}").replace("?token=5ec5e7", "")] {
             assert!(!shown.contains(MARK), "{shown}");
         }
@@ -1002,6 +1008,8 @@ like = "bank"
         let table = reader::parse(&described).unwrap();
         assert_eq!(table["accounts"]["live"]["api_key"].as_str(), Some("(set)"));
         assert_eq!(table["state"]["root_key"].as_str(), Some("(set)"));
+        assert_eq!(table["state"]["redis"]["sentinel"]["master"].as_str(), Some("iluma"));
+        assert_eq!(table["state"]["redis"]["cache"]["cluster"][0].as_str(), Some("cache-1.internal:6379"));
         assert_eq!(table["server"]["tls"].as_str(), Some("(set)"));
         assert_eq!(table["cache"]["bank"]["found"].as_str(), Some("7d"));
         assert_eq!(table["state"]["retention"]["owners"].as_str(), Some("90d"));

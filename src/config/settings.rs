@@ -12,7 +12,7 @@ use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::CustomRoute;
-use secrecy::{SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -175,13 +175,124 @@ pub struct Redis {
     pub cache: Option<RedisTarget>,
 }
 
-/// One Redis.
+/// One Redis: a server, or several of which one holds the keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
-    /// `redis://` or `rediss://`, with user, password and database where there are any.
-    pub url: SecretString,
+    /// Key of the configuration that names it.
+    pub name: &'static str,
+    /// The servers.
+    pub servers: RedisServers,
     /// PEM certificates that are trusted in place of the platform's.
     pub extra_ca: Option<Vec<u8>>,
+}
+
+/// Servers of a Redis, and how they are reached.
+#[derive(Debug, Clone)]
+pub enum RedisServers {
+    /// One server: `redis://` or `rediss://`, with user, password and database where there are any.
+    Url(SecretString),
+    /// The primary that sentinels name.
+    Sentinel {
+        /// Name under which the sentinels watch the primary.
+        master: String,
+        /// The sentinels.
+        nodes: Vec<ServerAddress>,
+        /// User of the sentinels, where they want one.
+        username: Option<String>,
+        /// Password of the sentinels, where they want one.
+        password: Option<SecretString>,
+        /// Access to the primary.
+        access: RedisAccess,
+    },
+    /// The owner of the keys' slot in a cluster.
+    Cluster {
+        /// Nodes that are asked for the owner; some of all are enough.
+        nodes: Vec<ServerAddress>,
+        /// Access to the nodes.
+        access: RedisAccess,
+    },
+}
+
+/// Access to servers that no URL names.
+#[derive(Debug, Clone)]
+pub struct RedisAccess {
+    /// User, where there is one.
+    pub username: Option<String>,
+    /// Password, where there is one.
+    pub password: Option<SecretString>,
+    /// True for TLS.
+    pub tls: bool,
+    /// Number of the database.
+    pub database: i64,
+}
+
+/// Host and port of a server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerAddress {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl RedisTarget {
+    /// Returns the Redis that a URL names.
+    #[must_use]
+    pub fn of_url(name: &'static str, url: SecretString, extra_ca: Option<Vec<u8>>) -> Self {
+        Self { name, servers: RedisServers::Url(url), extra_ca }
+    }
+
+    /// Returns the places of its servers, without users and passwords.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let list = |nodes: &[ServerAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match &self.servers {
+            RedisServers::Url(url) => {
+                let url = ::redis::parse_redis_url(url.expose_secret());
+                let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or("its socket").to_owned();
+                format!("{host}:{}", url.as_ref().and_then(|url| url.port()).unwrap_or(6379))
+            }
+            RedisServers::Sentinel { nodes, .. } => format!("sentinels {}", list(nodes)),
+            RedisServers::Cluster { nodes, .. } => format!("cluster {}", list(nodes)),
+        }
+    }
+
+    /// Returns everything that makes it this Redis, secrets included, to be compared by digest.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Vec<u8>> {
+        let secret = |secret: &Option<SecretString>| {
+            secret.as_ref().map(|secret| secret.expose_secret().as_bytes().to_vec()).unwrap_or_default()
+        };
+        let open = format!("{:?}", self.servers).into_bytes();
+        let secrets = match &self.servers {
+            RedisServers::Url(url) => vec![url.expose_secret().as_bytes().to_vec()],
+            RedisServers::Sentinel { password, access, .. } => vec![secret(password), secret(&access.password)],
+            RedisServers::Cluster { access, .. } => vec![secret(&access.password)],
+        };
+        [vec![open], secrets, vec![self.extra_ca.clone().unwrap_or_default()]].concat()
+    }
+}
+
+impl std::str::FromStr for ServerAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "must be a host and a port, such as \"redis-1.internal:6379\"";
+        let (host, port) = text.rsplit_once(':').ok_or(wrong)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(wrong)?;
+        if host.is_empty() || host.contains(['/', '@', ' ']) {
+            return Err(wrong);
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl std::fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// How long what is stored is kept.

@@ -12,7 +12,7 @@ use crate::iluma::answer::Answer;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
 use crate::limit::CallPermit;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::reply::Rejection;
 use crate::tenant::Tenant;
 use crate::upstream::{self, AnswerBody, BreakerPermit, CallError, Outgoing, Progress};

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::iluma::person::Persons;
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
-use crate::redis::client::RedisClient;
+use crate::redis::RedisClient;
 use crate::state::State;
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;

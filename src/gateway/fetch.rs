@@ -15,7 +15,7 @@ use super::send;
 use crate::base::json_template::JsonTemplate;
 use crate::cache::{Hit, Leader, LeaseDecision, Report, Role, Scope, Subject};
 use crate::iluma::route_name::RouteName;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use http::Response;
@@ -241,7 +241,7 @@ impl Gateway {
         let patience = config.upstream.timeouts().answer * 2;
         let lease = match self.cache.claim(&request.slot, &log.redis, patience).await {
             LeaseDecision::Hit(hit) => return Ok(Leading::Hit(hit)),
-            LeaseDecision::FetchResult(result) => {
+            LeaseDecision::Shared(result) => {
                 let outcome = from_other_node(result);
                 // A failure, too: no herd follows.
                 leader.land(outcome.clone());
@@ -252,23 +252,11 @@ impl Gateway {
                 });
             }
             LeaseDecision::Lead(lease) => Some(lease),
-            LeaseDecision::Alone(doubtful) => {
-                if let Some(lease) = doubtful {
-                    self.tasks.spawn(lease.disown());
-                }
-                None
-            }
+            LeaseDecision::Alone => None,
         };
         // If it is refused, the next request leads, and is admitted for itself.
-        match renewing(self.admit(config, request, &log.redis), lease.as_ref()).await {
-            Ok(guard) => Ok(Leading::Call(Lead { leader, lease }, guard)),
-            Err(refused) => {
-                if let Some(lease) = lease {
-                    self.tasks.spawn(lease.release());
-                }
-                Err(refused)
-            }
-        }
+        let guard = renewing(self.admit(config, request, &log.redis), lease.as_ref()).await?;
+        Ok(Leading::Call(Lead { leader, lease }, guard))
     }
 
     /// Admits the call. Health carries no credential, so no account's limits apply.

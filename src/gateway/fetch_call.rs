@@ -11,7 +11,7 @@ use crate::base::json_template::{Absent, JsonTemplate};
 use crate::cache::{CacheSlot, Entry, Subject};
 use crate::iluma::answer::Answer;
 use crate::iluma::record_id;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
 use crate::upstream::{self, CallError, Collected};

@@ -7,7 +7,7 @@
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::state::{Owner, Owning, State, StateError};
 use bytes::Bytes;
 use futures_util::future::join_all;

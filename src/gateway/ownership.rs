@@ -13,7 +13,7 @@ use crate::cache::{Entry, Hit};
 use crate::iluma::person::Tag;
 use crate::iluma::record_id;
 use crate::iluma::route_name::RouteName;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::reference::{Ownership, PrefixStripper, Record, ReferencePrefixes};
 use crate::reply::{self, Rejection, ReplyBody};
 use crate::state::{Copy, Made, Owner, StateError};

@@ -9,7 +9,7 @@ use crate::base::request_id;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::Tally;
 use crate::limit::{Permit, Refusal};
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::reference;
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;

@@ -10,7 +10,7 @@ use crate::callback::Arrived;
 use crate::iluma::answer::Answer;
 use crate::iluma::person::Tag;
 use crate::ledger;
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use crate::upstream::Collected;
 use http::header::CONTENT_TYPE;
 use std::collections::BTreeSet;

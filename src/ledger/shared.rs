@@ -5,8 +5,7 @@
 
 use super::{Counts, Outcome, Row};
 use crate::base::calendar::Day;
-use crate::base::keyring;
-use crate::redis::client::{Budget, LinkError, RedisClient};
+use crate::redis::{Budget, RedisClient, RedisFailure};
 use std::time::Duration;
 
 /// What publishing and summing may take; no request of a tenant waits for it.
@@ -21,7 +20,6 @@ const MOST_WORDS: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Books {
     link: RedisClient,
-    prefix: String,
     node: String,
 }
 
@@ -29,9 +27,8 @@ pub(super) struct Books {
 pub(super) type Word = ([u8; 32], Outcome);
 
 impl Books {
-    pub(super) fn new(link: RedisClient, root: &[u8; 32], node: &str) -> Self {
-        let prefix = format!("{}ledger:", keyring::namespace(root));
-        Self { link, prefix, node: node.to_owned() }
+    pub(super) fn new(link: RedisClient, node: &str) -> Self {
+        Self { link, node: node.to_owned() }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -39,11 +36,11 @@ impl Books {
     }
 
     /// Says what this node's journal holds.
-    pub(super) async fn publish(&self, rows: &[Row], kept: Duration) -> Result<(), LinkError> {
+    pub(super) async fn publish(&self, rows: &[Row], kept: Duration) -> Result<(), RedisFailure> {
         for some in rows.chunks(TOGETHER) {
             let mut pipeline = redis::pipe();
             for Row { day, tenant, route, counts } in some {
-                let key = self.day_key(day);
+                let key = self.link.keys().ledger_day(day);
                 let field = format!("{}|{tenant}|{route}", self.node);
                 let numbers = counts.numbers().map(|number| number.to_string()).join(",");
                 pipeline.cmd("HSET").arg(&key).arg(field).arg(numbers).ignore();
@@ -55,13 +52,13 @@ impl Books {
     }
 
     /// What the other nodes have published of these days.
-    pub(super) async fn others(&self, from: Day, to: Day) -> Result<Vec<Row>, LinkError> {
+    pub(super) async fn others(&self, from: Day, to: Day) -> Result<Vec<Row>, RedisFailure> {
         let mut rows = Vec::new();
         let mut day = from;
         while day <= to && rows.len() < MOST_ROWS {
             let name = day.to_string();
             let mut command = redis::cmd("HGETALL");
-            command.arg(self.day_key(&name));
+            command.arg(self.link.keys().ledger_day(&name));
             let fields: Vec<(String, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
             rows.extend(fields.iter().filter_map(|(field, numbers)| self.row(&name, field, numbers)));
             day = day.next();
@@ -83,22 +80,23 @@ impl Books {
     }
 
     /// Tells the other nodes of calls that are not this one's.
-    pub(super) async fn tell(&self, words: &[Word]) -> Result<(), LinkError> {
+    pub(super) async fn tell(&self, words: &[Word]) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
         for (name, outcome) in words {
             let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
             let said = if *outcome == Outcome::Billable { "1" } else { "0" };
-            let add = pipeline.cmd("XADD").arg(self.words_key()).arg("MAXLEN").arg("~").arg(MOST_WORDS);
+            let add =
+                pipeline.cmd("XADD").arg(self.link.keys().ledger_settlements()).arg("MAXLEN").arg("~").arg(MOST_WORDS);
             add.arg("*").arg("node").arg(&self.node).arg("name").arg(name).arg("billable").arg(said).ignore();
         }
         self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
     }
 
     /// What the others told since `last`, which moves on.
-    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Word>, LinkError> {
+    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Word>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.words_key()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
+        command.arg(self.link.keys().ledger_settlements()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
         let entries: Vec<Entry> = self.link.command(&Budget::of(PATIENCE), &command).await?;
         let mut words = Vec::new();
         for (id, fields) in entries {
@@ -112,14 +110,6 @@ impl Books {
             }
         }
         Ok(words)
-    }
-
-    fn day_key(&self, day: &str) -> String {
-        format!("{}day:{day}", self.prefix)
-    }
-
-    fn words_key(&self) -> String {
-        format!("{}settled", self.prefix)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::base::clock::Clock;
 use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
 use crate::config::{self, Limit, Settings};
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

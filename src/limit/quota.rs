@@ -7,7 +7,7 @@ use super::shared::{self, Ask, Mine, Nodes, Others};
 use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
 use crate::config::{Limit, QuotaMode, TenantLimits};
-use crate::redis::client::Budget;
+use crate::redis::Budget;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

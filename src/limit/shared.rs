@@ -6,12 +6,9 @@
 //! it knew last, and says so afterwards.
 
 use crate::base::calendar::Day;
-use crate::base::keyring;
 use crate::base::name::{AccountName, TenantName};
-use crate::redis::client::{Budget, RedisClient};
-use redis::Script;
+use crate::redis::{Budget, RedisClient, RedisKey, scripts::limit as scripts};
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -27,7 +24,6 @@ pub struct Nodes(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     link: RedisClient,
-    prefix: String,
     /// This node, for as long as its database lives.
     node: String,
     /// Nodes that were alive at the last beat, this one among them.
@@ -79,11 +75,10 @@ pub(super) struct Others {
 }
 
 impl Nodes {
-    /// Nodes that share `link`; `root` is their common root key, and `node` this one's name among them.
+    /// Nodes that share `link`; `node` is this one's name among them.
     #[must_use]
-    pub fn new(link: RedisClient, root: &[u8; 32], node: &str) -> Self {
-        let prefix = format!("{}limit:", keyring::namespace(root));
-        Self(Arc::new(Shared { link, prefix, node: node.to_owned(), alive: AtomicU32::new(1) }))
+    pub fn new(link: RedisClient, node: &str) -> Self {
+        Self(Arc::new(Shared { link, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
     /// How many there are, this one among them, as far as is known.
@@ -99,7 +94,7 @@ impl Nodes {
         wants: &[Want],
         resumed: bool,
     ) -> Option<Given> {
-        let mut script = TURNS.key(self.turns_key(account));
+        let mut script = scripts::FAIR_QUEUE.key(self.turns_key(account));
         script.arg(&self.0.node).arg(per_second).arg(burst).arg(u8::from(resumed));
         for want in wants {
             script.arg(want.tenant.as_str()).arg(want.weight).arg(want.count);
@@ -125,7 +120,7 @@ impl Nodes {
         back: u32,
         pause: Duration,
     ) {
-        let mut script = CORRECT.key(self.turns_key(account));
+        let mut script = scripts::CORRECT.key(self.turns_key(account));
         let pause = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         script.arg(per_second).arg(burst).arg(back).arg(pause);
         // While Redis is out there is nothing there to correct.
@@ -137,7 +132,7 @@ impl Nodes {
     pub(super) async fn reserve(&self, tenant: &TenantName, ask: Ask, redis: &Budget) -> Option<Result<Others, bool>> {
         let Ask { day, mine, bounds: (per_day, per_month) } = ask;
         let keys = [day.to_string(), day.month().to_string()].map(|period| self.quota_key(tenant, &period));
-        let mut script = RESERVE.key(&keys[0]);
+        let mut script = scripts::RESERVE.key(&keys[0]);
         script.key(&keys[1]).arg(&self.0.node).arg(mine.version);
         for (count, quota) in [(mine.today, per_day), (mine.this_month, per_month)] {
             script.arg(count).arg(quota.map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX)));
@@ -152,8 +147,8 @@ impl Nodes {
     /// Tells that this node is alive, and what its teams asked for since the last beat. Gives for each the same of all
     /// nodes together; none while Redis is out.
     pub(super) async fn beat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
-        let mut script = BEAT_SCRIPT.key(format!("{}nodes", self.0.prefix));
-        script.key(format!("{}asked", self.0.prefix)).arg(&self.0.node);
+        let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
+        script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);
         for (tenant, count) in asked {
             script.arg(tenant.as_str()).arg(*count);
         }
@@ -165,185 +160,15 @@ impl Nodes {
     /// This node is leaving.
     pub(super) async fn leave(&self) {
         let mut command = redis::cmd("ZREM");
-        command.arg(format!("{}nodes", self.0.prefix)).arg(&self.0.node);
+        command.arg(self.0.link.keys().limit_nodes()).arg(&self.0.node);
         let _ = self.0.link.command::<i64>(&Budget::of(TELLING), &command).await;
     }
 
-    fn turns_key(&self, account: &AccountName) -> String {
-        format!("{}turns:{account}", self.0.prefix)
+    fn turns_key(&self, account: &AccountName) -> RedisKey {
+        self.0.link.keys().limit_queue(account)
     }
 
-    fn quota_key(&self, tenant: &TenantName, period: &str) -> String {
-        format!("{}quota:{tenant}:{period}", self.0.prefix)
+    fn quota_key(&self, tenant: &TenantName, period: &str) -> RedisKey {
+        self.0.link.keys().limit_quota(tenant, period)
     }
 }
-
-// Times in the scripts are microseconds, which a Lua number holds exactly for longer than anyone will run this.
-
-/// A hash an account: `full`, when its bucket is full again; `v`, the virtual time; `t:TENANT`, when the
-/// first of a team is through, for as long as any node has one that waits; `w:NODE`, what a node wants and until when that holds. FairQueue go to the team that is due among
-/// all that any node wants; a node whose team is not due comes back later, unless a turn has been there for half the time that a bucket takes.
-static TURNS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local time = redis.call('TIME')
-        local now = time[1] * 1000000 + time[2]
-        local node, interval, burst = ARGV[1], 1000000 / ARGV[2], tonumber(ARGV[3])
-        local flat, state = redis.call('HGETALL', KEYS[1]), {}
-        for i = 1, #flat, 2 do state[flat[i]] = flat[i + 1] end
-        local full = tonumber(state.full or 0) or 0
-        if ARGV[4] == '1' then full = math.max(full, now + interval * (burst - 1)) end
-        local v = tonumber(state.v or 0) or 0
-        local weights, mine, others, all, own = {}, {}, {}, 0, 0
-        for field, value in pairs(state) do
-          if string.sub(field, 1, 2) == 'w:' and field ~= 'w:' .. node then
-            local ok, want = pcall(cjson.decode, value)
-            if not ok or want[1] < now then
-              redis.call('HDEL', KEYS[1], field)
-            else
-              for i = 2, #want, 3 do
-                weights[want[i]] = want[i + 1]
-                others[want[i]] = (others[want[i]] or 0) + want[i + 2]
-                all = all + want[i + 2]
-              end
-            end
-          end
-        end
-        for i = 5, #ARGV, 3 do
-          weights[ARGV[i]] = tonumber(ARGV[i + 1])
-          mine[ARGV[i]] = tonumber(ARGV[i + 2])
-          own = own + mine[ARGV[i]]
-        end
-        all = all + own
-        local tags = {}
-        for tenant, weight in pairs(weights) do
-          tags[tenant] = tonumber(state['t:' .. tenant] or '') or v + 1 / weight
-        end
-        local function due(of)
-          local best, first
-          for tenant, tag in pairs(tags) do
-            if (of[tenant] or 0) > 0 then
-              if not first or tag < first or (tag == first and tenant < best) then best, first = tenant, tag end
-            end
-          end
-          return best, first
-        end
-        local given, wait, turns = {}, interval, {}
-        while true do
-          local tenant, tag = due(mine)
-          if not tenant then break end
-          local short = full - now - interval * (burst - 1)
-          if short > 0 then wait = short break end
-          local other, before = due(others)
-          if other and before < tag and -short < interval * burst / 2 then break end
-          mine[tenant] = mine[tenant] - 1
-          v = tag
-          tags[tenant] = tag + 1 / weights[tenant]
-          full = math.max(full, now) + interval
-          given[tenant] = (given[tenant] or 0) + 1
-        end
-        for tenant, tag in pairs(tags) do
-          if (mine[tenant] or 0) + (others[tenant] or 0) > 0 then
-            redis.call('HSET', KEYS[1], 't:' .. tenant, string.format('%.9f', tag))
-          end
-        end
-        for field in pairs(state) do
-          if string.sub(field, 1, 2) == 't:' then
-            local tenant = string.sub(field, 3)
-            if (mine[tenant] or 0) + (others[tenant] or 0) == 0 then redis.call('HDEL', KEYS[1], field) end
-          end
-        end
-        local want = {now + wait + 2 * interval + 250000}
-        for tenant, count in pairs(mine) do
-          if count > 0 then
-            want[#want + 1] = tenant want[#want + 1] = weights[tenant] want[#want + 1] = count
-          end
-        end
-        if #want > 1 then
-          redis.call('HSET', KEYS[1], 'w:' .. node, cjson.encode(want))
-        else
-          redis.call('HDEL', KEYS[1], 'w:' .. node)
-        end
-        redis.call('HSET', KEYS[1], 'full', string.format('%.0f', full), 'v', string.format('%.9f', v))
-        redis.call('PEXPIRE', KEYS[1], 120000)
-        for tenant, count in pairs(given) do
-          turns[#turns + 1] = tenant turns[#turns + 1] = tostring(count)
-        end
-        return {math.ceil(wait), all, own, turns}",
-    )
-});
-
-static CORRECT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local time = redis.call('TIME')
-        local now = time[1] * 1000000 + time[2]
-        local interval, burst = 1000000 / ARGV[1], tonumber(ARGV[2])
-        local full = math.max(tonumber(redis.call('HGET', KEYS[1], 'full') or 0) or 0, now)
-        full = full - interval * ARGV[3]
-        if tonumber(ARGV[4]) > 0 then full = math.max(full, now + ARGV[4] + interval * (burst - 1)) end
-        redis.call('HSET', KEYS[1], 'full', string.format('%.0f', full))
-        redis.call('PEXPIRE', KEYS[1], 120000)
-        return 1",
-    )
-});
-
-/// A hash a team and period: `NODE` → `version:count`. Who asks is the one that its own count says, so each of many that
-/// ask at once has a place of its own.
-static RESERVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local node, version = ARGV[1], tonumber(ARGV[2])
-        local sums, refused = {}, 0
-        for k = 1, 2 do
-          local flat, sum = redis.call('HGETALL', KEYS[k]), 0
-          for i = 1, #flat, 2 do
-            if flat[i] ~= node then sum = sum + (tonumber(string.match(flat[i + 1], ':(%d+)$')) or 0) end
-          end
-          sums[k] = sum
-          local count, quota = tonumber(ARGV[1 + 2 * k]), tonumber(ARGV[2 + 2 * k])
-          if quota >= 0 and sum + count > quota then refused = k end
-        end
-        if refused == 0 then
-          for k = 1, 2 do
-            local known = redis.call('HGET', KEYS[k], node)
-            if not known or (tonumber(string.match(known, '^(%d+):')) or 0) < version then
-              redis.call('HSET', KEYS[k], node, ARGV[2] .. ':' .. ARGV[1 + 2 * k])
-              redis.call('EXPIRE', KEYS[k], k == 1 and 172800 or 3456000)
-            end
-          end
-        end
-        return {refused, sums[1], sums[2]}",
-    )
-});
-
-/// Nodes that were heard of in the last three beats, and what teams asked of each in its last one.
-static BEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local time = redis.call('TIME')
-        local now = time[1] * 1000 + math.floor(time[2] / 1000)
-        redis.call('ZADD', KEYS[1], now, ARGV[1])
-        redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - 3000)
-        redis.call('PEXPIRE', KEYS[1], 10000)
-        local alive, totals = {}, {}
-        for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do alive[node] = true end
-        for i = 2, #ARGV, 2 do
-          redis.call('HSET', KEYS[2], ARGV[i] .. '|' .. ARGV[1], ARGV[i + 1])
-          totals[ARGV[i]] = 0
-        end
-        local flat = redis.call('HGETALL', KEYS[2])
-        for i = 1, #flat, 2 do
-          local tenant, node = string.match(flat[i], '^([^|]+)|(.+)$')
-          if not node or not alive[node] then
-            redis.call('HDEL', KEYS[2], flat[i])
-          elseif totals[tenant] then
-            totals[tenant] = totals[tenant] + (tonumber(flat[i + 1]) or 0)
-          end
-        end
-        redis.call('PEXPIRE', KEYS[2], 10000)
-        local list = {}
-        for i = 2, #ARGV, 2 do list[#list + 1] = totals[ARGV[i]] end
-        return {redis.call('ZCARD', KEYS[1]), list}",
-    )
-});

@@ -2,7 +2,7 @@
 //!
 //! Each method is a script, which Redis runs as one step; where one would touch more than it may at once, it goes on in
 //! further steps, each of which leaves what is there whole: a callback counts as fanned out with the last of its deliveries,
-//! and a step that was done already is not done twice. Keys and moves are told in `redis/prelude.lua`. What nobody
+//! and a step that was done already is not done twice. `src/redis/scripts/state/prelude.lua` names the keys and the moves. What nobody
 //! answered for (`Unavailable`) may have been done all the same; every method but [`enqueue`](super::State::enqueue) may
 //! be repeated.
 //!
@@ -20,8 +20,8 @@
 //!
 //! Durability is what the Redis is configured to: [`concerns`](super::State::concerns) says what is amiss. Replicas get
 //! what was acknowledged a moment later: a failover in that moment loses it. The file of appended commands holds what was
-//! erased, encrypted, until Redis rewrites it. It is one Redis and its replicas, no
-//! cluster: a script touches keys that it finds by others.
+//! erased, encrypted, until Redis rewrites it. A script touches keys that it finds by
+//! others: all of them have one hash tag.
 
 mod skew;
 
@@ -32,17 +32,14 @@ use super::{
     MOST_LISTED, Made, Owner, Owning, Page, Queues, Receipt, Replay, Standing, StateError, Verdict, Waiting,
 };
 use crate::base::clock::Clock;
-use crate::base::keyring;
 use crate::base::name::{AccountName, TenantName};
 use crate::config::{self, Retention};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
-use crate::redis::client::{Budget, LinkError, RedisClient};
+use crate::redis::diagnosis::Cause;
+use crate::redis::{Budget, RedisClient, RedisFailure, RedisKey, scripts::state as scripts};
 use redis::{FromRedisValue, Script, ScriptInvocation};
-use secrecy::ExposeSecret as _;
-use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -56,31 +53,6 @@ const MOST_TOUCHED: usize = 200;
 /// Bytes after which a step carries no more entries, either way: they pass within its time on a slow network too.
 const MOST_BYTES: usize = 4 << 20;
 
-macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
-        $(static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!(include_str!("redis/prelude.lua"), include_str!($file))));)*
-    };
-}
-
-scripts! {
-    CLAIM = "redis/claim.lua";
-    CONCLUDE = "redis/conclude.lua";
-    ENQUEUE = "redis/enqueue.lua";
-    ERASE = "redis/erase.lua";
-    LIST = "redis/list.lua";
-    OWN = "redis/own.lua";
-    OWNERS = "redis/owners.lua";
-    QUEUES = "redis/queues.lua";
-    RECEIVE = "redis/receive.lua";
-    RELEASE = "redis/release.lua";
-    REPLAY = "redis/replay.lua";
-    SETTLE = "redis/settle.lua";
-    SWEEP = "redis/sweep.lua";
-    TIME = "redis/time.lua";
-    WAITING = "redis/waiting.lua";
-}
-
 /// The fields of an entry.
 type Fields = Vec<Vec<u8>>;
 
@@ -88,8 +60,6 @@ type Fields = Vec<Vec<u8>>;
 #[derive(Debug)]
 pub struct Redis {
     link: RedisClient,
-    /// What all keys begin with.
-    prefix: String,
     secrecy: Secrecy,
     retention: Retention,
     clock: Clock,
@@ -105,7 +75,6 @@ impl Redis {
     pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
         Self {
             link,
-            prefix: format!("{}state:", keyring::namespace(settings.root_key.expose_secret())),
             secrecy: Secrecy::new(settings),
             retention: settings.retention,
             clock,
@@ -116,17 +85,8 @@ impl Redis {
         }
     }
 
-    pub(super) async fn concerns(&self) -> Result<Vec<&'static str>, StateError> {
-        let info = redis::cmd("INFO");
-        let info: String = self.link.command(&Budget::of(PATIENCE), &info).await?;
-        // Some of those who run Redis for others forbid to read its configuration.
-        let setting = async |name: &str| {
-            let ask = redis::cmd("CONFIG").arg("GET").arg(name).clone();
-            let pairs: Result<BTreeMap<String, String>, _> = self.link.command(&Budget::of(PATIENCE), &ask).await;
-            pairs.ok().and_then(|mut pairs| pairs.remove(name))
-        };
-        let (save, fsync) = (setting("save").await, setting("appendfsync").await);
-        Ok(concerns(&info, save.as_deref(), fsync.as_deref()))
+    pub(super) async fn concerns(&self) -> Result<Vec<Cause>, StateError> {
+        Ok(self.link.durability_warnings().await?)
     }
 
     pub(super) async fn own(&self, owning: Owning) -> Result<(), StateError> {
@@ -136,7 +96,7 @@ impl Redis {
         let hidden = reference.map(|text| self.secrecy.hide_reference(&record, &tenant, &text)).unwrap_or_default();
         let asked = self.theirs(asked).await?;
         let mut released: usize = self
-            .run(&OWN, |call| {
+            .run(&scripts::OWN, |call| {
                 call.arg(&record).arg(tenant.as_str()).arg(&name).arg(hidden).arg(text_of(kind));
                 call.arg(u8::from(awaits)).arg(asked).arg(MOST_AWAITING).arg(MOST_TOUCHED);
                 self.persons(call, &tags);
@@ -147,7 +107,7 @@ impl Redis {
         }
         while released >= MOST_TOUCHED {
             released = self
-                .run(&RELEASE, |call| {
+                .run(&scripts::RELEASE, |call| {
                     call.arg(&record).arg(MOST_TOUCHED);
                 })
                 .await?;
@@ -158,7 +118,7 @@ impl Redis {
     pub(super) async fn owners(&self, account: &AccountName, id: &str) -> Result<Vec<Owner>, StateError> {
         let record = self.secrecy.record(account, id);
         let rows: Vec<Fields> = self
-            .run(&OWNERS, |call| {
+            .run(&scripts::OWNERS, |call| {
                 call.arg(&record);
             })
             .await?;
@@ -177,7 +137,7 @@ impl Redis {
         let name = self.secrecy.callback(&record, &body);
         let (content, id) = (self.secrecy.hide_callback(&name, &id, &body), self.secrecy.hide_id(&name.0, &id));
         let new: bool = self
-            .run(&RECEIVE, |call| {
+            .run(&scripts::RECEIVE, |call| {
                 call.arg(&name.0).arg(&record).arg(account.as_str()).arg(text_of(kind)).arg(content).arg(id);
                 self.persons(call, &tags);
             })
@@ -191,7 +151,7 @@ impl Redis {
 
     pub(super) async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         let (turn, rows): (i64, Vec<Fields>) = self
-            .run(&WAITING, |call| {
+            .run(&scripts::WAITING, |call| {
                 call.arg(most).arg(length(lease)).arg(MOST_BYTES).arg(MOST_TOUCHED);
             })
             .await?;
@@ -278,7 +238,7 @@ impl Redis {
             call.arg(&name.0).arg(turn).arg(verdict).arg(length(keep)).arg(until);
             deliveries.iter().for_each(|delivery| delivery.write(call));
         };
-        self.run(&SETTLE, settle).await
+        self.run(&scripts::SETTLE, settle).await
     }
 
     pub(super) async fn enqueue(&self, made: Vec<Made>) -> Result<(), StateError> {
@@ -299,7 +259,7 @@ impl Redis {
                     self.persons(call, tags);
                 }
             };
-            let _: u64 = self.run(&ENQUEUE, enqueue).await?;
+            let _: u64 = self.run(&scripts::ENQUEUE, enqueue).await?;
             self.due.notify_one();
         }
         Ok(())
@@ -332,7 +292,7 @@ impl Redis {
                     call.arg(tenant.as_str()).arg(*most);
                 }
             };
-            let answer: Result<(i64, i64, Vec<Fields>), StateError> = self.run(&CLAIM, claim).await;
+            let answer: Result<(i64, i64, Vec<Fields>), StateError> = self.run(&scripts::CLAIM, claim).await;
             let (turn, enough, rows) = match answer {
                 Ok(answer) => answer,
                 // What is in hand already is not to wait for the end of its lease.
@@ -398,7 +358,7 @@ impl Redis {
         at: i64,
     ) -> Result<(), StateError> {
         let _: bool = self
-            .run(&CONCLUDE, |call| {
+            .run(&scripts::CONCLUDE, |call| {
                 call.arg(&id.0).arg(turn).arg(fate).arg(attempts).arg(at);
             })
             .await?;
@@ -417,7 +377,7 @@ impl Redis {
             return Ok(Vec::new());
         }
         let rows: Vec<Fields> = self
-            .run(&LIST, |call| {
+            .run(&scripts::LIST, |call| {
                 call.arg(list).arg(page.tenant.as_ref().map_or("", TenantName::as_str));
                 match page.after {
                     Some(Cursor { at, id }) => call.arg(at).arg(&id.0),
@@ -457,7 +417,7 @@ impl Redis {
                 };
                 call.arg(&until);
             };
-            let (now, count): (String, usize) = self.run(&REPLAY, replay).await?;
+            let (now, count): (String, usize) = self.run(&scripts::REPLAY, replay).await?;
             replayed += count as u64;
             self.arrived.notify_one();
             self.due.notify_one();
@@ -471,7 +431,8 @@ impl Redis {
     }
 
     pub(super) async fn queues(&self) -> Result<Queues, StateError> {
-        let (waiting, unowned, oldest, rows): (u64, u64, String, Vec<Fields>) = self.run(&QUEUES, |_| {}).await?;
+        let (waiting, unowned, oldest, rows): (u64, u64, String, Vec<Fields>) =
+            self.run(&scripts::QUEUES, |_| {}).await?;
         let counts = |row: Fields| {
             let [tenant, queued, dead] = row.try_into().ok()?;
             Some((parsed(&tenant)?, parsed(&queued)?, parsed(&dead)?))
@@ -489,14 +450,6 @@ impl Redis {
     }
 
     pub(super) async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
-        static RENEW: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                r"
-                -- The team may have set another one meanwhile.
-                if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-                return redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])",
-            )
-        });
         // At most as many as there are types.
         let rows: Vec<(String, Vec<u8>)> = self.ask(redis::cmd("HGETALL").arg(self.urls_of(tenant))).await?;
         let mut urls = Vec::new();
@@ -505,7 +458,7 @@ impl Redis {
             let Some(url) = self.secrecy.show_url(tenant, kind, &hidden) else { continue };
             urls.push((kind, url));
             if let Some(renewed) = self.secrecy.renewed_url(tenant, kind, &hidden) {
-                let mut renew = RENEW.key(self.urls_of(tenant));
+                let mut renew = scripts::RENEW_URL.key(self.urls_of(tenant));
                 renew.arg(kind.as_str()).arg(hidden).arg(renewed);
                 let _: i64 = self.link.script(&Budget::of(PATIENCE), &renew).await?;
             }
@@ -514,8 +467,8 @@ impl Redis {
         Ok(urls)
     }
 
-    fn urls_of(&self, tenant: &TenantName) -> String {
-        format!("{}urls:{tenant}", self.prefix)
+    fn urls_of(&self, tenant: &TenantName) -> RedisKey {
+        self.link.keys().callback_urls(tenant)
     }
 
     pub(super) async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
@@ -527,7 +480,8 @@ impl Redis {
                 let erase = |call: &mut ScriptInvocation<'_>| {
                     call.arg(&person).arg(u8::from(first)).arg(MOST_TOUCHED);
                 };
-                let (owners, callbacks, deliveries, rest): (u64, u64, u64, bool) = self.run(&ERASE, erase).await?;
+                let (owners, callbacks, deliveries, rest): (u64, u64, u64, bool) =
+                    self.run(&scripts::ERASE, erase).await?;
                 erased.owners += owners;
                 erased.callbacks += callbacks;
                 erased.deliveries += deliveries;
@@ -558,7 +512,7 @@ impl Redis {
             let sweep = |call: &mut ScriptInvocation<'_>| {
                 call.arg(list).arg(length(age)).arg(MOST_TOUCHED);
             };
-            swept += self.run::<u64>(&SWEEP, sweep).await?;
+            swept += self.run::<u64>(&scripts::SWEEP, sweep).await?;
         }
         Ok(swept)
     }
@@ -591,7 +545,7 @@ impl Redis {
     /// A time of ours by Redis' clock, in milliseconds.
     async fn theirs(&self, time: SystemTime) -> Result<i64, StateError> {
         if self.skew.ahead().is_none() {
-            let _: i64 = self.run(&TIME, |_| {}).await?;
+            let _: i64 = self.run(&scripts::TIME, |_| {}).await?;
         }
         Ok(millis(time).saturating_add(self.skew.ahead().unwrap_or(0)))
     }
@@ -608,8 +562,8 @@ impl Redis {
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, StateError> {
         self.open()?;
-        let mut call = script.prepare_invoke();
-        call.arg(&self.prefix).arg(length(self.clock.added()));
+        let mut call = script.key(self.link.keys().state());
+        call.arg(length(self.clock.added()));
         fill(&mut call);
         let (now, answer): (i64, T) = self.link.script(&Budget::of(PATIENCE), &call).await?;
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
@@ -626,11 +580,11 @@ impl Redis {
     }
 }
 
-impl From<LinkError> for StateError {
-    fn from(error: LinkError) -> Self {
+impl From<RedisFailure> for StateError {
+    fn from(error: RedisFailure) -> Self {
         match error {
-            LinkError::Out => Self::Unavailable,
-            LinkError::Unexpected => Self::Refused,
+            RedisFailure::Out => Self::Unavailable,
+            RedisFailure::Unexpected => Self::Refused,
         }
     }
 }
@@ -664,38 +618,6 @@ fn step<T>(entries: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     fits.count().max(1).min(entries.len())
 }
 
-/// What may lose state in a Redis that says this of itself; the settings are none where they may not be read.
-fn concerns(info: &str, save: Option<&str>, fsync: Option<&str>) -> Vec<&'static str> {
-    let says = |name: &str| {
-        let mut pairs = info.lines().filter_map(|line| line.split_once(':'));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
-    };
-    let mut concerns = Vec::new();
-    match (says("aof_enabled"), save) {
-        (Some("0"), Some("")) => concerns.push("Redis keeps nothing over a restart: appendonly is no, save is empty"),
-        (Some("0"), _) => concerns.push("Redis loses what came since its last snapshot when it ends: appendonly is no"),
-        (Some(_), _) if fsync == Some("no") => {
-            concerns.push("Redis leaves it to its machine when to write to disk: appendfsync is no");
-        }
-        // Once a second, Redis' own default, is the operator's choice between a second and a slower disk.
-        (Some(_), _) => {}
-        (None, _) => concerns.push("Redis does not tell whether it keeps anything over a restart"),
-    }
-    match says("maxmemory_policy") {
-        Some(policy) if policy.starts_with("allkeys") => {
-            concerns.push("Redis removes state when its memory is full: maxmemory-policy is an allkeys one");
-        }
-        Some(policy) if policy.starts_with("volatile") => {
-            concerns.push("Redis removes quotas and books when its memory is full: maxmemory-policy is a volatile one");
-        }
-        _ => {}
-    }
-    if says("cluster_enabled") == Some("1") {
-        concerns.push("Redis is a cluster: state needs one with all keys in one place");
-    }
-    concerns
-}
-
 fn text_of(kind: Option<CallbackType>) -> &'static str {
     kind.map_or("", CallbackType::as_str)
 }
@@ -727,19 +649,5 @@ mod tests {
         assert_eq!(take(&[1; 1000]), MOST_TOUCHED / 2);
         assert_eq!(take(&[MOST_BYTES / 2, MOST_BYTES / 2, 1]), 2);
         assert_eq!(take(&[MOST_BYTES + 1, 1]), 1);
-    }
-
-    #[test]
-    fn what_may_lose_state_is_told() {
-        let told = |info: &str, save, fsync| concerns(&info.replace(' ', "\r\n"), save, fsync).len();
-        for fsync in ["always", "everysec"] {
-            assert_eq!(told("aof_enabled:1 maxmemory_policy:noeviction", Some(""), Some(fsync)), 0);
-        }
-        assert_eq!(told("aof_enabled:1 maxmemory_policy:noeviction", Some(""), Some("no")), 1);
-        // What expires may be evicted: nothing of state does, but quotas and published books.
-        assert_eq!(told("aof_enabled:1 maxmemory_policy:volatile-lru", None, None), 1);
-        assert_eq!(told("aof_enabled:1 maxmemory_policy:allkeys-lru", None, Some("no")), 2);
-        assert_eq!(told("aof_enabled:0 maxmemory_policy:noeviction cluster_enabled:1", Some("3600 1"), None), 2);
-        assert_eq!(told("", None, None), 1);
     }
 }

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// Parts whose files still import each other in circles. Empty is the goal; nothing is added.
-const PARTS_WITH_CIRCLES: &[&str] = &["admin", "cache", "callback", "ledger", "reference", "state"];
+const PARTS_WITH_CIRCLES: &[&str] = &["admin", "callback", "ledger", "reference", "state"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -187,6 +187,50 @@ fn reaches(imports: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -
         }
     }
     false
+}
+
+/// Text that only `src/redis` may hold: Lua, the names of keys, the root key's part in them.
+const ONLY_REDIS_SPELLS: [&str; 9] = [
+    "redis.call",
+    "redis.pcall",
+    "KEYS[",
+    "ARGV[",
+    "Script::new",
+    ".lua\"",
+    "{iluma-gateway:",
+    "\"iluma-gateway:",
+    "namespace v",
+];
+
+#[test]
+fn lua_and_the_names_of_keys_stand_in_the_redis_part_alone() {
+    let mut faults = Vec::new();
+    for (module, code) in modules() {
+        if part(&module) != "redis" {
+            let spelled = ONLY_REDIS_SPELLS.iter().filter(|text| code.contains(**text));
+            faults.extend(spelled.map(|text| format!("{module} spells {text}: use src/redis/keys.rs or scripts.rs")));
+        }
+    }
+    let loader = fs::read_to_string(source().join("redis/scripts.rs")).expect("the loader of scripts");
+    let mut folders = vec![source()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(source()).expect("inside").to_str().expect("text").to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "lua") {
+                match name.strip_prefix("redis/scripts/") {
+                    None => faults.push(format!("{name} is not below redis/scripts")),
+                    Some(script) if !loader.contains(&format!("\"{script}\"")) => {
+                        faults.push(format!("{name} is loaded by nothing in redis/scripts.rs"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ async fn a_node_that_was_killed_and_is_back_is_not_missed_by_an_erasure() {
 }
 
 fn roll(redis: &Redis) -> Vec<u8> {
-    redis.ask::<Vec<Vec<u8>>>(redis::cmd("KEYS").arg("*:roll")).pop().unwrap_or_default()
+    redis.ask::<Vec<Vec<u8>>>(redis::cmd("KEYS").arg("*:membership")).pop().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

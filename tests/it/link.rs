@@ -3,9 +3,13 @@
 use crate::support::{PATIENCE, Redis};
 use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
-use iluma_gateway::redis::client::{Budget, LinkError, RedisClient};
+use iluma_gateway::redis::{Budget, KeySpace, RedisClient, RedisFailure};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
+
+fn names() -> KeySpace {
+    KeySpace::new(&[1; 32])
+}
 
 /// A link that is kept until the test ends.
 struct Kept {
@@ -15,8 +19,8 @@ struct Kept {
 
 impl Kept {
     fn new(redis: &Redis) -> Self {
-        let target = RedisTarget { url: redis.url().into(), extra_ca: None };
-        let link = RedisClient::new(&target, &["news".to_owned()]).expect("a URL");
+        let target = RedisTarget::of_url("state.redis.url", redis.url().into(), None);
+        let link = RedisClient::new(&target, names(), &[names().changes_channel()]).expect("a URL");
         let stop = CancellationToken::new();
         link.keep(&Tasks::new(), stop.clone());
         Self { link, stop }
@@ -28,7 +32,7 @@ impl Kept {
         assert!(seen.is_ok(), "the link never became {}", if up { "up" } else { "down" });
     }
 
-    async fn get(&self, key: &str) -> Result<Option<String>, LinkError> {
+    async fn get(&self, key: &str) -> Result<Option<String>, RedisFailure> {
         // The patience of a request is no matter here, and the machine may be busy.
         self.link.command(&Budget::of(PATIENCE), cmd("GET").arg(key)).await
     }
@@ -45,13 +49,13 @@ async fn a_link_finds_back_to_a_server_that_was_killed_or_hung() {
     let mut redis = Redis::start().await;
     let kept = Kept::new(&redis);
     kept.becomes(true).await;
-    let mut news = kept.link.listen("news");
+    let mut news = kept.link.listen(&names().changes_channel());
     redis.ask::<()>(cmd("SET").arg("a").arg("1"));
     assert_eq!(kept.get("a").await, Ok(Some("1".to_owned())));
 
     redis.kill();
     kept.becomes(false).await;
-    assert_eq!(kept.get("a").await, Err(LinkError::Out));
+    assert_eq!(kept.get("a").await, Err(RedisFailure::Out));
     redis.run().await;
     kept.becomes(true).await;
     assert_eq!(kept.get("a").await, Ok(None));
@@ -61,7 +65,7 @@ async fn a_link_finds_back_to_a_server_that_was_killed_or_hung() {
     redis.resume();
     kept.becomes(true).await;
     assert_eq!(kept.get("a").await, Ok(None));
-    redis.ask::<i64>(cmd("PUBLISH").arg("news").arg("still heard"));
+    redis.ask::<i64>(cmd("PUBLISH").arg(names().changes_channel()).arg("still heard"));
     assert_eq!(news.recv().await.expect("a message"), b"still heard");
 }
 
@@ -71,7 +75,7 @@ async fn a_server_that_takes_no_writes_is_out_and_another_type_is_not() {
     let kept = Kept::new(&redis);
     kept.becomes(true).await;
     redis.ask::<i64>(cmd("LPUSH").arg("list").arg("1"));
-    assert_eq!(kept.get("list").await, Err(LinkError::Unexpected));
+    assert_eq!(kept.get("list").await, Err(RedisFailure::Unexpected));
     assert!(kept.link.is_up());
     for (break_it, mend_it) in [
         (["REPLICAOF", "127.0.0.1", "1"].as_slice(), ["REPLICAOF", "NO", "ONE"].as_slice()),

@@ -244,7 +244,7 @@ impl<'a> World<'a> {
         until("every node has looked", || {
             let mut keys =
                 |pattern: &str| -> Vec<Vec<u8>> { cmd("KEYS").arg(pattern).query(&mut connection).expect("keys") };
-            let (numbers, rolls) = (keys("*:number"), keys("*:roll"));
+            let (numbers, rolls) = (keys("*:number"), keys("*:membership"));
             let ([number], [roll]) = (&numbers[..], &rolls[..]) else { return false };
             let number: u64 = cmd("GET").arg(number).query(&mut connection).expect("a number");
             let told: Vec<String> = cmd("HVALS").arg(roll).query(&mut connection).expect("what they said");

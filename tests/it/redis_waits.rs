@@ -15,7 +15,7 @@ use std::time::Duration;
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 
 /// What stands in a command that tells other nodes that a call has ended, and in no other.
-const TELLS: &[u8] = b"landed\r\n";
+const TELLS: &[u8] = b"results\r\n";
 /// How long telling is tried. Who waited for it would wait as long.
 const TELLING: Duration = Duration::from_secs(1);
 

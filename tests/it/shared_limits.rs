@@ -8,7 +8,7 @@ use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::Limit;
 use iluma_gateway::config::{RedisTarget, Settings};
 use iluma_gateway::limit::{Limits, Nodes, Refusal};
-use iluma_gateway::redis::client::{Budget, RedisClient};
+use iluma_gateway::redis::{Budget, KeySpace, RedisClient};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,11 +46,11 @@ fn settings(account: &str, teams: &[(&str, &str)]) -> Settings {
 
 async fn node(redis: &Redis, name: &str, settings: &Settings) -> Node {
     let (clock, tasks, stop) = (Clock::adjustable(), Tasks::new(), CancellationToken::new());
-    let link =
-        RedisClient::new(&RedisTarget { url: SecretString::from(redis.url()), extra_ca: None }, &[]).expect("a link");
+    let target = RedisTarget::of_url("state.redis.url", SecretString::from(redis.url()), None);
+    let link = RedisClient::new(&target, KeySpace::new(&[7; 32]), &[]).expect("a URL");
     link.keep(&tasks, stop.clone());
     until("Redis", || link.is_up()).await;
-    let nodes = Nodes::new(link.clone(), &[7; 32], name);
+    let nodes = Nodes::new(link.clone(), name);
     let limits = Arc::new(Limits::new(settings, None, &clock, &tasks, Some(&nodes)));
     limits.beat().await;
     Node { limits, link, clock, stop }

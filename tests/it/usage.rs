@@ -413,7 +413,7 @@ async fn nodes_sum_their_books_and_an_outage_or_a_restart_counts_nothing_twice()
         books_become(rig, "lending", "bank", [4, 4, 4, 0, 0, 0, 0, 2000, 0]).await;
     }
     let keys: Vec<String> = redis.ask(redis::cmd("KEYS").arg("*ledger*"));
-    assert!(keys.iter().all(|key| key.starts_with("iluma-gateway:")), "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("{iluma-gateway:")), "{keys:?}");
     b.stop().await;
     a.stop().await;
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
-use iluma_gateway::redis::client::RedisClient;
+use iluma_gateway::redis::{KeySpace, RedisClient};
 use iluma_gateway::state::{
     Callback, Copy, DeliveryOutcome, Erased, LATE, Made, Owning, Receipt, Replay, Standing, State, StateError, Verdict,
 };
@@ -27,8 +27,8 @@ pub(super) async fn node(redis: &Redis, clock: &Clock, stop: &CancellationToken)
 }
 
 pub(super) async fn node_with(redis: &Redis, clock: &Clock, stop: &CancellationToken, keys: &[u8]) -> State {
-    let target = RedisTarget { url: redis.url().into(), extra_ca: None };
-    let link = RedisClient::new(&target, &[]).unwrap();
+    let target = RedisTarget::of_url("state.redis.url", redis.url().into(), None);
+    let link = RedisClient::new(&target, KeySpace::new(&[7; 32]), &[]).unwrap();
     link.keep(&Tasks::new(), stop.clone());
     let mut up = link.watch();
     tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await.unwrap().unwrap();
@@ -337,9 +337,9 @@ async fn what_may_lose_state_is_told() {
     assert_eq!(engine.state.concerns().await.unwrap().len(), 2);
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));
     let told = engine.state.concerns().await.unwrap();
-    assert!(told[0].contains("nothing over a restart"), "{told:?}");
+    assert!(told[0].to_string().contains("nothing over a restart"), "{told:?}");
     // Whoever may not read the configuration can work all the same.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
-    assert!(engine.state.concerns().await.unwrap()[0].contains("snapshot"));
+    assert!(engine.state.concerns().await.unwrap()[0].to_string().contains("snapshot"));
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::New));
 }

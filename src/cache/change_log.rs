@@ -1,0 +1,94 @@
+//! Changes and epochs as they stand in Redis. Pure functions.
+
+use super::epoch::{Change, Table};
+use crate::base::name::TenantName;
+use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
+use std::collections::BTreeMap;
+
+/// Beginning of a tenant's field among the epochs; no subject has a colon.
+pub(super) const TENANT: &str = "tenant:";
+/// Field that is new whenever Redis has lost everything.
+pub(super) const ERA: &str = "era";
+
+/// Returns the number from which on a list up to `number` has every change: what is before may be lost.
+pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
+    changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
+}
+
+/// Reads the epochs; none if one is missing or damaged.
+pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
+    let mut table = Table::random();
+    table.era = fields.get(ERA)?.as_slice().try_into().ok()?;
+    for subject in Subject::ALL {
+        table.subjects[subject as usize] = fields.get(subject.as_str())?.as_slice().try_into().ok()?;
+    }
+    for (name, epoch) in fields {
+        if let Some(tenant) = name.strip_prefix(TENANT) {
+            table.tenants.insert(tenant.parse().ok()?, epoch.as_slice().try_into().ok()?);
+        }
+    }
+    Some(table)
+}
+
+/// Writes a change as the list has it, behind its number.
+pub(super) fn write(change: &Change) -> Vec<u8> {
+    match change {
+        Change::Subject(subject) => format!("s{}", subject.as_str()).into_bytes(),
+        Change::Tenant(tenant) => format!("t{tenant}").into_bytes(),
+        Change::All => b"a".to_vec(),
+        Change::Erased(tags) => {
+            let mut entry = b"e".to_vec();
+            tags.iter().for_each(|tag| entry.extend_from_slice(tag.bytes()));
+            entry
+        }
+    }
+}
+
+/// Reads an entry of the list: a number, a colon, a change.
+pub(super) fn read(entry: &[u8]) -> Option<Change> {
+    let colon = entry.iter().position(|b| *b == b':')?;
+    let (kind, rest) = entry.get(colon + 1..)?.split_first()?;
+    let text = || std::str::from_utf8(rest).ok();
+    match kind {
+        b's' => Subject::ALL.into_iter().find(|subject| Some(subject.as_str()) == text()).map(Change::Subject),
+        b't' => text()?.parse::<TenantName>().ok().map(Change::Tenant),
+        b'a' => Some(Change::All),
+        b'e' => rest.chunks(16).map(Tag::from_bytes).collect::<Option<_>>().map(Change::Erased),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_a_list_does_not_hold_is_not_known() {
+        let list = |numbers: &[u64]| numbers.iter().map(|number| (Vec::new(), *number)).collect::<Vec<_>>();
+        // Nothing has changed since the number began, or the list is lost: what began with it is good.
+        assert_eq!(unknown_to(9, &list(&[])), 9);
+        assert_eq!(unknown_to(9, &list(&[7, 8, 9])), 6);
+        assert_eq!(unknown_to(9, &list(&[3, 4, 8, 9])), 7, "a gap");
+        assert_eq!(unknown_to(9, &list(&[7, 8])), 9, "the last is missing");
+        assert_eq!(unknown_to(1, &list(&[1])), 0);
+    }
+
+    #[test]
+    fn a_change_is_read_as_it_was_written() {
+        let tag = |seed| Tag::from_bytes(&[seed; 16]).unwrap();
+        for change in [
+            Change::Subject(Subject::Cft),
+            Change::Tenant("lending".parse().unwrap()),
+            Change::All,
+            Change::Erased(BTreeSet::from([tag(b':'), tag(2)])),
+        ] {
+            let entry = [&b"17:"[..], &write(&change)].concat();
+            assert_eq!(read(&entry), Some(change));
+        }
+        for bad in [&b""[..], b"17", b"17:", b"17:x", b"17:snothing", b"17:eshort"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! The cache: entries in this process, and in Redis where nodes share.
+//!
+//! Invariants: a [`CacheSlot`] can't be had without the tenant's [`Scope`]; an entry is never served past its lifetime (a
+//! bank answer while Iluma fails aside, and then the answer says so); over all nodes at most one call per key is under way
+//! while Redis is there ([`Lease`]); stored bytes are never written anew, only the caller's reference is put in its place.
+
+use super::entry::{Entry, SharedResult};
+use super::epoch::{Change, Epochs};
+use super::key::{Key, Keys, Scope};
+use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
+use super::membership::Membership;
+use super::memory::Memory;
+use super::policy;
+use super::purge::{self, Removed};
+use super::redis_cache::{Counts, RedisCache};
+use super::slot::{Awaited, CacheCandidate, CacheSlot, Hit};
+use super::wire;
+use crate::base::clock::Clock;
+use crate::base::keyring::Keyring;
+use crate::base::name::AccountName;
+use crate::base::tasks::Tasks;
+use crate::config;
+use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
+use crate::redis::{Budget, Channel, KeySpace, RedisClient};
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Time for which memory may say that a request is pending without asking Redis, where the message that it ended may be
+/// lost.
+const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
+
+/// Pending requests whose slot is known here. At 50 calls a second, all of which are pending for their 10 minutes.
+const MOST_PENDING: u64 = 30_000;
+
+/// Remembered answers.
+#[derive(Debug)]
+pub struct Cache {
+    keys: Keys,
+    epochs: Arc<Epochs>,
+    memory: Arc<Memory>,
+    /// Places of the answers to pending requests, by Iluma's id.
+    pending: moka::sync::Cache<Key, Arc<Awaited>>,
+    shared: Option<Shared>,
+    lifetimes: ArcSwap<config::Cache>,
+    clock: Clock,
+}
+
+/// Parts that a cache has where nodes share.
+#[derive(Debug)]
+struct Shared {
+    level2: Arc<RedisCache>,
+    membership: Arc<Membership>,
+    returns: Returns,
+    /// Leases to give back, until [`Cache::keep`] takes care of them.
+    returned: Mutex<Option<mpsc::Receiver<Returned>>>,
+}
+
+/// The node that makes a call.
+#[derive(Debug)]
+pub enum LeaseDecision {
+    /// None: the answer is there.
+    Hit(Hit),
+    /// None: another node has made it, and its result is not one to cache.
+    Shared(SharedResult),
+    /// This node, and the others wait for it.
+    Lead(Lease),
+    /// This node, without regard to others: Redis is out, or there is none.
+    Alone,
+}
+
+impl Cache {
+    /// Returns an empty cache whose keys derive from `root`, for answers of the upstream at `origin`. With a client of Redis
+    /// it shares what it has with other nodes.
+    #[must_use]
+    pub fn new(
+        settings: &config::Cache,
+        origin: &http::Uri,
+        root: &[u8; 32],
+        shared: Option<(RedisClient, Keyring, String)>,
+        clock: Clock,
+    ) -> Self {
+        let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(settings.memory)));
+        let shared = shared.map(|(link, keyring, node)| {
+            let level2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
+            let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
+            let membership = Arc::new(Membership::new(Arc::clone(&level2), first, second, node, clock.clone()));
+            let (returns, returned) = Returns::new();
+            Shared { level2, membership, returns, returned: Mutex::new(Some(returned)) }
+        });
+        Self {
+            keys: Keys::new(root, origin),
+            epochs,
+            memory,
+            pending: moka::sync::Cache::builder()
+                .max_capacity(MOST_PENDING)
+                .time_to_live(policy::PENDING_LIFETIME)
+                .build(),
+            shared,
+            lifetimes: ArcSwap::from_pointee(settings.clone()),
+            clock,
+        }
+    }
+
+    /// Returns the channels of Redis that the cache listens to.
+    #[must_use]
+    pub fn channels(keys: &KeySpace) -> Vec<Channel> {
+        vec![keys.results_channel(), keys.changes_channel()]
+    }
+
+    /// Keeps up with the other nodes until `stop`.
+    pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
+        let Some(shared) = &self.shared else { return };
+        let returned = shared.returned.lock().take();
+        if let Some(returned) = returned {
+            let level2 = Arc::clone(&shared.level2);
+            tasks.spawn_until(&stop, lease::give_back(level2, returned));
+        }
+        shared.membership.keep(tasks, stop);
+    }
+
+    /// Takes over other lifetimes, for what is stored from now on, and another upstream, of whom nothing is stored yet. The
+    /// bound of memory stays as it was at the start.
+    pub fn reload(&self, settings: &config::Cache, origin: &http::Uri) {
+        self.lifetimes.store(Arc::new(settings.clone()));
+        if self.keys.answer_for(origin) {
+            self.memory.clear();
+        }
+    }
+
+    /// Returns where the answer to a request belongs.
+    #[must_use]
+    pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> CacheSlot {
+        // The number first: a change in between makes the key one that is never found, and not an answer one that is kept.
+        let began = self.epochs.last();
+        let key = self.keys.key(&self.epochs.table(), scope, subject, target, parameters);
+        CacheSlot { key, subject, private: scope.private_to(), began }
+    }
+
+    /// Returns true if [`Cache::confirm`] is due before memory is asked: this node may have missed a change, and can find out.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current() && shared.level2.link.is_up())
+    }
+
+    /// Catches up with changes that were made on other nodes.
+    pub async fn confirm(&self, budget: &Budget) {
+        if let Some(shared) = &self.shared {
+            shared.membership.confirm(budget).await;
+        }
+    }
+
+    /// Returns the entry in memory, if it may still be served and is no older than `max_age`.
+    #[must_use]
+    pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
+        // A purge may have passed a node by that has not looked for so long, and watchlists are what purges are for.
+        let is_blind = || self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current());
+        if place.subject == Subject::Cft && is_blind() {
+            return None;
+        }
+        self.fresh(self.memory.look_up(&place.key)?, max_age)
+    }
+
+    /// Returns the entry in Redis, likewise; it is in memory from then on.
+    pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
+        let shared = self.shares(place)?;
+        let entry = lease::look_up(&shared.level2, place, budget).await?;
+        let hit = self.fresh(Arc::new(entry), max_age)?;
+        self.remember(place, &hit.entry).then_some(hit)
+    }
+
+    /// Returns a bank answer that is past its lifetime, for when Iluma fails.
+    pub async fn look_up_stale(&self, place: &CacheSlot, budget: &Budget) -> Option<Hit> {
+        let served = |entry: Arc<Entry>| {
+            let age = self.clock.now().saturating_duration_since(entry.stored_at);
+            let spare = (entry.lifetime + entry.grace).checked_sub(age).filter(|spare| !spare.is_zero())?;
+            (!entry.grace.is_zero()).then_some(Hit { entry, age, ttl: spare })
+        };
+        if let Some(hit) = self.memory.look_up(&place.key).and_then(served) {
+            return Some(hit);
+        }
+        if self.lifetimes.load().bank_stale_if_error.is_zero() {
+            return None;
+        }
+        served(Arc::new(self.shares(place)?.level2.look_up_stale(place, budget).await?))
+    }
+
+    fn fresh(&self, entry: Arc<Entry>, max_age: Option<Duration>) -> Option<Hit> {
+        let age = self.clock.now().saturating_duration_since(entry.stored_at);
+        let ttl = entry.lifetime.checked_sub(age).filter(|ttl| !ttl.is_zero())?;
+        max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
+    }
+
+    /// Decides with the other nodes which of them makes a call, or waits for its result, at most for `patience`. Redis itself
+    /// is waited for within `budget`.
+    pub async fn claim(&self, place: &CacheSlot, budget: &Budget, patience: Duration) -> LeaseDecision {
+        let Some(shared) = self.shares(place) else { return LeaseDecision::Alone };
+        let (mut waited, mut cleared) = (false, false);
+        let end = tokio::time::Instant::now() + patience;
+        loop {
+            let waiter = shared.level2.waiters.register(&place.key);
+            let left = match lease::claim(&shared.level2, &shared.returns, place, waited, budget).await {
+                ClaimAnswer::Entry(entry) => {
+                    let hit = self.fresh(Arc::new(entry), None).filter(|hit| self.remember(place, &hit.entry));
+                    return hit.map_or(LeaseDecision::Alone, LeaseDecision::Hit);
+                }
+                ClaimAnswer::Shared(result) => return LeaseDecision::Shared(result),
+                ClaimAnswer::Lead(lease) => return LeaseDecision::Lead(lease),
+                // What was of no use, damaged or past its lifetime, is out of the way now.
+                ClaimAnswer::Nothing if !cleared => {
+                    cleared = true;
+                    continue;
+                }
+                ClaimAnswer::Nothing | ClaimAnswer::Out => return LeaseDecision::Alone,
+                ClaimAnswer::Wait(left) => left,
+            };
+            if tokio::time::Instant::now() >= end {
+                return LeaseDecision::Alone;
+            }
+            waited = true;
+            let lapsed = (tokio::time::Instant::now() + left).min(end);
+            tokio::select! {
+                () = waiter.woken() => {}
+                () = tokio::time::sleep_until(lapsed) => {}
+                () = shared.level2.link.out(budget) => return LeaseDecision::Alone,
+            }
+        }
+    }
+
+    /// Keeps an answer in memory if it is worth keeping, and returns what is kept.
+    #[must_use]
+    pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
+        let kept = policy::kept(place.subject, offer.status, offer.answer, &self.lifetimes.load())?;
+        let tags: Box<[Tag]> = offer.tags.into_iter().collect();
+        if self.epochs.erased_since(place.began, &tags) {
+            return None;
+        }
+        // Copied, as the body was: see `JsonTemplate::whole`.
+        let content_type = offer.content_type.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        let entry = Arc::new(Entry {
+            status: offer.status,
+            content_type,
+            body: offer.spliced.clone(),
+            stored_at: self.clock.now(),
+            lifetime: kept.lifetime,
+            grace: kept.grace,
+            id: kept.id,
+            pending: kept.pending,
+            subject: place.subject,
+            private: place.private.clone(),
+            tags,
+            began: place.began,
+        });
+        self.remember(place, &entry).then_some(entry)
+    }
+
+    /// Shares with other nodes what is kept, and ends the lease.
+    pub async fn publish(&self, place: &CacheSlot, entry: &Entry, account: Option<&AccountName>, lease: Option<Lease>) {
+        // Dropped, a lease is given back.
+        let Some(shared) = self.shares(place) else { return };
+        let stored = shared.level2.store(place, entry, lease.as_ref().map_or(&[], Lease::token)).await;
+        if let (Ok(_), Some(lease)) = (stored, lease) {
+            lease.ended();
+        }
+        if stored != Ok(true) && self.epochs.erased_since(entry.began, &entry.tags) {
+            self.memory.forget(&place.key);
+        }
+        if let (true, Some(id), Some(account)) = (entry.pending, &entry.id, account) {
+            let name = self.keys.pending(account, id);
+            if let Some(awaited) = self.pending.get(&name) {
+                shared.level2.note(&name, &wire::write_awaited(&awaited), entry.lifetime).await;
+            }
+        }
+    }
+
+    /// Notes where the answer to a pending request will belong.
+    pub fn await_result(&self, account: &AccountName, id: &str, place: &CacheSlot, path: &str, entry: &Entry) {
+        let tags = entry.tags.iter().copied().collect();
+        let awaited = Awaited { place: place.clone(), path: path.to_owned(), tags };
+        self.pending.insert(self.keys.pending(account, id), Arc::new(awaited));
+    }
+
+    /// Returns where the answer to a pending request belongs; none if nobody waits for it.
+    pub async fn awaited(&self, account: &AccountName, id: &str, budget: &Budget) -> Option<Awaited> {
+        let name = self.keys.pending(account, id);
+        if let Some(known) = self.pending.get(&name) {
+            return Some((*known).clone());
+        }
+        wire::read_awaited(&self.shared.as_ref()?.level2.noted(&name, budget).await?)
+    }
+
+    /// Ends entries before their time, on every node and in Redis. An answer that is under way is not kept if
+    /// the change concerns it.
+    pub async fn change(&self, change: &Change) -> Removed {
+        let Some(shared) = &self.shared else {
+            self.epochs.change(change);
+            return Removed { memory: self.memory.remove(change), redis: 0, left: Vec::new() };
+        };
+        match purge::carry_out(&shared.membership, change).await {
+            Ok(removed) => removed,
+            // What can be done is done; the rest has to be ordered again.
+            Err(_) => {
+                let left = vec!["redis".to_owned(), "the memory of the other nodes".to_owned()];
+                Removed { memory: self.memory.remove(change), redis: 0, left }
+            }
+        }
+    }
+
+    /// Returns the number of entries in memory and of their bytes, for metrics.
+    #[must_use]
+    pub fn size(&self) -> (u64, u64) {
+        self.memory.size()
+    }
+
+    /// Returns how Redis served the cache.
+    #[must_use]
+    pub fn counts(&self) -> Option<Arc<Counts>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.level2.counts))
+    }
+
+    /// Returns the shared parts, except for Iluma's health: that is each node's own, and gone in seconds.
+    fn shares(&self, place: &CacheSlot) -> Option<&Shared> {
+        self.shared.as_ref().filter(|_| place.subject != Subject::Health)
+    }
+
+    /// Keeps an entry in memory. Returns false if it is not kept, because a person in it was erased since its call began.
+    fn remember(&self, place: &CacheSlot, entry: &Arc<Entry>) -> bool {
+        let mut entry = Arc::clone(entry);
+        if self.shared.is_some() && entry.pending {
+            let age = self.clock.now().saturating_duration_since(entry.stored_at);
+            let lifetime = entry.lifetime.min(age + PENDING_IN_MEMORY);
+            entry = Arc::new(Entry { lifetime, ..(*entry).clone() });
+        }
+        self.memory.insert(place.key.clone(), Arc::clone(&entry));
+        // An erasure that begins from here on finds the entry, and one that came before is found here.
+        let kept = !self.epochs.erased_since(entry.began, &entry.tags);
+        if !kept {
+            self.memory.forget(&place.key);
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::json_template::Absent;
+    use crate::base::json_template::JsonTemplate;
+    use crate::iluma::answer::Answer;
+    use bytes::Bytes;
+    use http::StatusCode;
+    use std::collections::BTreeSet;
+
+    const FOUND: &[u8] = br#"{"status":"COMPLETED","id":"1","result":{"is_found":true}}"#;
+
+    fn cache(clock: &Clock) -> (Cache, CacheSlot) {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let settings = config::Cache {
+            memory: crate::base::byte_size::ByteSize::mib(1),
+            bank_found: minutes(10),
+            bank_not_found: minutes(5),
+            bank_stale_if_error: minutes(1),
+            cft_clear: minutes(1),
+            cft_match: Duration::ZERO,
+            bank_codes: minutes(1),
+        };
+        let origin = http::Uri::from_static("https://api.iluma.ai");
+        let cache = Cache::new(&settings, &origin, &[7; 32], None, clock.clone());
+        let place = place(&cache);
+        (cache, place)
+    }
+
+    fn place(cache: &Cache) -> CacheSlot {
+        cache.place(&Scope::shared(&"live".parse().unwrap()), Subject::Bank, "/v1.1/x", b"q")
+    }
+
+    fn tags(seed: u8) -> BTreeSet<Tag> {
+        BTreeSet::from([Tag::from_bytes(&[seed; 16]).unwrap()])
+    }
+
+    fn offer(cache: &Cache, place: &CacheSlot, body: &'static [u8]) -> Option<Arc<Entry>> {
+        let body = Bytes::from_static(body);
+        let spliced = JsonTemplate::split(&body, Absent::Insert).unwrap_or(JsonTemplate::whole(&body));
+        let (status, content_type) = (StatusCode::OK, None);
+        let answer = Answer::parse(&body, None);
+        cache.offer(place, CacheCandidate { status, content_type, answer: &answer, spliced: &spliced, tags: tags(1) })
+    }
+
+    #[test]
+    fn an_entry_is_served_until_its_lifetime_ends_and_no_longer() {
+        let clock = Clock::adjustable();
+        let (cache, place) = cache(&clock);
+        assert!(cache.look_up(&place, None).is_none());
+        assert!(offer(&cache, &place, FOUND).is_some());
+        clock.advance(Duration::from_secs(599));
+        let hit = cache.look_up(&place, None).unwrap();
+        assert_eq!((hit.age.as_secs(), hit.ttl.as_secs()), (599, 0));
+        assert!(cache.look_up(&place, Some(Duration::from_secs(600))).is_some());
+        assert!(cache.look_up(&place, Some(Duration::from_secs(598))).is_none());
+        clock.advance(Duration::from_secs(1));
+        assert!(cache.look_up(&place, None).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_bank_answer_has_a_time_of_grace() {
+        let clock = Clock::adjustable();
+        let (cache, place) = cache(&clock);
+        let _ = offer(&cache, &place, FOUND);
+        clock.advance(Duration::from_secs(600 + 59));
+        assert!(cache.look_up(&place, None).is_none());
+        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_some());
+        clock.advance(Duration::from_secs(1));
+        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_none());
+    }
+
+    #[test]
+    fn what_is_not_worth_keeping_is_not_kept() {
+        let (cache, place) = cache(&Clock::adjustable());
+        assert!(offer(&cache, &place, br#"{"status":"FAILED","id":"1"}"#).is_none());
+        assert!(offer(&cache, &place, b"not JSON").is_none());
+        assert!(cache.look_up(&place, None).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_under_way_when_a_person_was_erased_is_not_kept() {
+        let (cache, before) = cache(&Clock::adjustable());
+        assert!(offer(&cache, &before, FOUND).is_some());
+        let removed = cache.change(&Change::Erased(tags(1))).await;
+        assert_eq!((removed.memory, removed.left.len()), (1, 0));
+        assert!(cache.look_up(&before, None).is_none());
+        assert!(offer(&cache, &before, FOUND).is_none());
+        let after = place(&cache);
+        assert_eq!(cache.change(&Change::Erased(tags(2))).await.memory, 0);
+        assert!(offer(&cache, &after, FOUND).is_some(), "somebody else was erased");
+    }
+
+    /// As an entry that was read from Redis before its person was erased, and comes to memory after.
+    #[tokio::test]
+    async fn what_is_remembered_after_its_person_was_erased_is_forgotten_at_once() {
+        let (cache, before) = cache(&Clock::adjustable());
+        let entry = offer(&cache, &before, FOUND).unwrap();
+        cache.change(&Change::Erased(tags(1))).await;
+        assert!(!cache.remember(&before, &entry));
+        assert!(cache.look_up(&before, None).is_none());
+        let later = Arc::new(Entry { began: place(&cache).began, ..(*entry).clone() });
+        assert!(cache.remember(&before, &later));
+        assert!(cache.look_up(&before, None).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_purge_leaves_nothing_to_be_found_not_even_what_comes_late() {
+        let (cache, before) = cache(&Clock::adjustable());
+        let _ = offer(&cache, &before, FOUND);
+        assert_eq!(cache.change(&Change::Subject(Subject::Bank)).await.memory, 1);
+        let _ = offer(&cache, &before, FOUND);
+        assert!(cache.look_up(&place(&cache), None).is_none());
+    }
+
+    #[test]
+    fn another_upstream_is_not_believed_to_have_said_the_same() {
+        let (cache, before) = cache(&Clock::adjustable());
+        let _ = offer(&cache, &before, FOUND);
+        cache.reload(&cache.lifetimes.load_full(), &http::Uri::from_static("https://api.iluma.ai"));
+        assert!(cache.look_up(&place(&cache), None).is_some());
+        cache.reload(&cache.lifetimes.load_full(), &http::Uri::from_static("https://other.example"));
+        assert!(cache.look_up(&place(&cache), None).is_none());
+    }
+}

@@ -1,0 +1,245 @@
+//! The nodes that share the cache, and which changes each of them has applied.
+//!
+//! A change gets a number and a place in a list in Redis. Nodes hear of it at once, and read the list every second, so a lost
+//! message costs nothing but that second. With each heartbeat a node notes the changes that it has applied, and has a lease
+//! of 5 s from then on. When that is over by Redis' clock, the node's own has ended too, and by then it serves no watchlist
+//! answer from memory until it has caught up.
+//!
+//! Numbers only grow, even if Redis loses what it holds, or a part of it: they begin with its clock. So a node that sees
+//! fewer changes than numbers knows that it has missed some.
+//!
+//! Nothing of that expires, and all of it is used every second: it is the last that a Redis evicts.
+//!
+//! Invariants: a node's own lease ends before the one in the membership does; a node that missed what the list does not hold
+//! empties its memory.
+
+use super::change_log;
+use super::epoch::{Change, Epochs};
+use super::memory::Memory;
+use super::redis_cache::RedisCache;
+use super::wire;
+use crate::base::clock::Clock;
+use crate::base::keyring;
+use crate::base::tasks::Tasks;
+use crate::iluma::subject::Subject;
+use crate::redis::{Budget, KeySpace, RedisClient, RedisFailure, scripts::cache as scripts};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+/// Time for which a node may go on without a heartbeat (section 4 of the design).
+const LEASE: Duration = Duration::from_secs(5);
+/// Time between heartbeats: several may fail within a lease.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Time without a heartbeat after which a node is taken to be gone for good.
+const GONE: Duration = Duration::from_secs(600);
+
+/// This node among the others.
+#[derive(Debug)]
+pub(super) struct Membership {
+    level2: Arc<RedisCache>,
+    pub(super) memory: Arc<Memory>,
+    epochs: Arc<Epochs>,
+    clock: Clock,
+    /// The same after a restart, so that nobody waits for the process that was killed.
+    id: String,
+    /// Nanoseconds from `origin` to the last heartbeat; 0 for none.
+    confirmed: AtomicU64,
+    origin: Instant,
+    catching_up: tokio::sync::Mutex<()>,
+}
+
+/// The number of the last change, all epochs, the changes since the last that was known.
+type News = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
+
+impl Membership {
+    /// Returns the membership of the node `id`, which has applied nothing yet.
+    pub(super) fn new(
+        level2: Arc<RedisCache>,
+        memory: Arc<Memory>,
+        epochs: Arc<Epochs>,
+        id: String,
+        clock: Clock,
+    ) -> Self {
+        let (origin, catching_up) = (clock.now(), tokio::sync::Mutex::default());
+        Self { level2, memory, epochs, clock, id, confirmed: AtomicU64::new(0), origin, catching_up }
+    }
+
+    /// Returns true if this node knows all changes except those of the last 5 s.
+    pub(super) fn is_current(&self) -> bool {
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        let now = self.clock.now().saturating_duration_since(self.origin);
+        confirmed != 0 && now.saturating_sub(Duration::from_nanos(confirmed)) < LEASE
+    }
+
+    /// Sends a heartbeat every second, at every message, and as soon as Redis is back; wakes waiters for other nodes' calls.
+    pub(super) fn keep(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
+        let (node, ending) = (Arc::clone(self), stop.clone());
+        let mut changed = self.link().listen(&self.keys().changes_channel());
+        let results = self.link().listen(&self.keys().results_channel());
+        let mut up = self.link().watch();
+        tasks.spawn(async move {
+            let work = async {
+                loop {
+                    // Without Redis there is no news, and its return is told.
+                    if node.link().is_up() {
+                        let _: Result<(), RedisFailure> = node.heartbeat(&Budget::of(HEARTBEAT)).await;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(HEARTBEAT) => {}
+                        _ = changed.recv() => {}
+                        _ = up.changed() => node.level2.waiters.wake_all(),
+                    }
+                }
+            };
+            let _: Option<()> = ending.run_until_cancelled(work).await;
+            node.leave().await;
+        });
+        let node = Arc::clone(self);
+        tasks.spawn_until(&stop, async move { node.hear_results(results).await });
+    }
+
+    /// Catches up, before an answer from memory is given by a node whose lease has ended.
+    pub(super) async fn confirm(&self, budget: &Budget) {
+        if !self.is_current() {
+            let _: Result<(), RedisFailure> = self.heartbeat(budget).await;
+        }
+    }
+
+    /// Applies every change that this node does not know yet, and notes in Redis that it has.
+    ///
+    /// # Errors
+    /// Redis is out, or holds something else there.
+    pub(super) async fn heartbeat(&self, budget: &Budget) -> Result<(), RedisFailure> {
+        // Another heartbeat may be under way, and take longer than this one has.
+        let Some(_turn) = budget.wait(self.catching_up.lock()).await else { return Err(RedisFailure::Out) };
+        let began = self.clock.now().saturating_duration_since(self.origin);
+        let known = self.epochs.last();
+        let mut script = scripts::CATCH_UP.key(self.keys().cache_epochs());
+        script.key(self.keys().cache_number()).key(self.keys().cache_changes());
+        script.arg(known);
+        for name in Subject::ALL.map(Subject::as_str).into_iter().chain([change_log::ERA]) {
+            script.arg(name).arg(&keyring::random::<16>());
+        }
+        let news: News = self.link().script(budget, &script).await?;
+        let number = news.0;
+        let removed = self.apply(known, news)?;
+        let mut script = scripts::HEARTBEAT.key(self.keys().cache_membership());
+        script.arg(&self.id).arg(number);
+        for (number, count) in removed {
+            script.key(self.keys().cache_removed(number)).arg(count);
+        }
+        let _: i64 = self.link().script(budget, &script).await?;
+        // From before the question was sent: our lease ends before the one in Redis.
+        self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
+        Ok(())
+    }
+
+    /// Applies what Redis told; returns how many entries went from memory for each change.
+    fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
+        let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
+        let mut removed = Vec::new();
+        let era = self.epochs.table().era;
+        if table.era != era || number.checked_sub(known) != Some(changes.len() as u64) {
+            // The first news; or Redis has lost some of what it knew; or we have missed more than it keeps.
+            self.memory.clear();
+            self.epochs.forget(change_log::unknown_to(number, &changes));
+        }
+        for (entry, number) in &changes {
+            let Some(change) = change_log::read(entry) else { continue };
+            if let Change::Erased(tags) = &change {
+                self.epochs.erase(*number, tags);
+            }
+            let count = self.memory.remove(&change);
+            if count > 0 {
+                removed.push((*number, count));
+            }
+        }
+        self.epochs.set(table);
+        self.epochs.know(number);
+        Ok(removed)
+    }
+
+    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes of which a strict caller can't
+    /// be sure then.
+    ///
+    /// # Errors
+    /// Redis is out.
+    pub(super) async fn applied_by_all(&self, change: u64, strictly: bool) -> Result<Vec<String>, RedisFailure> {
+        // What a node has confirmed without the change was confirmed before it began: by then its lease has ended.
+        let end = tokio::time::Instant::now() + LEASE;
+        loop {
+            let mut script = scripts::MEMBERSHIP.key(self.keys().cache_membership());
+            let nodes: Vec<(String, u64, u64)> =
+                self.link().script(&Budget::of(2 * HEARTBEAT), script.arg(wire::millis(GONE))).await?;
+            let behind = nodes.into_iter().filter(|(_, applied, _)| *applied < change);
+            let (leased, ended): (Vec<_>, Vec<_>) = behind.partition(|(_, _, ago)| *ago < wire::millis(LEASE));
+            if leased.is_empty() || tokio::time::Instant::now() >= end {
+                // A lease that has ended keeps watchlist answers back, but a node that is only cut off from Redis still has
+                // the rest in its memory.
+                let left = if strictly { [leased, ended].concat() } else { leased };
+                return Ok(left.into_iter().map(|(id, ..)| format!("node {}", &id[..8.min(id.len())])).collect());
+            }
+            // An operator's order, a few times a year: asking again is good enough.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(super) fn link(&self) -> &RedisClient {
+        &self.level2.link
+    }
+
+    pub(super) fn keys(&self) -> &KeySpace {
+        self.level2.link.keys()
+    }
+
+    /// Wakes waiters whose call has ended on another node. Ends with the process.
+    async fn hear_results(&self, mut results: broadcast::Receiver<Vec<u8>>) {
+        loop {
+            match results.recv().await {
+                Ok(message) => {
+                    if let Some(key) = self.level2.landed(&message) {
+                        self.memory.end_pending(&key);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => self.level2.waiters.wake_all(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Leaves: no other node has to wait for this one any more.
+    async fn leave(&self) {
+        let mut command = redis::cmd("HDEL");
+        let command = command.arg(self.keys().cache_membership()).arg(&self.id);
+        let _: Result<u64, RedisFailure> = self.link().command(&Budget::of(HEARTBEAT), command).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::byte_size::ByteSize;
+    use crate::base::keyring::Keyring;
+    use crate::config::RedisTarget;
+
+    /// Another heartbeat may take its time; a request that needs one has its own.
+    #[tokio::test]
+    async fn a_request_waits_for_another_heartbeat_within_its_budget() {
+        let target = RedisTarget::of_url("state.redis.url", "redis://127.0.0.1:1/".into(), None);
+        let link = RedisClient::new(&target, KeySpace::new(&[1; 32]), &[]).unwrap();
+        let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(ByteSize::mib(1))));
+        let level2 = RedisCache::new(link, Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
+        let node = Membership::new(Arc::new(level2), memory, epochs, "a".into(), Clock::system());
+        let _other = node.catching_up.lock().await;
+        tokio::time::pause();
+        let (budget, began) = (Budget::of(Duration::from_millis(50)), tokio::time::Instant::now());
+        node.confirm(&budget).await;
+        node.confirm(&budget).await;
+        assert!(began.elapsed() <= Duration::from_millis(52), "{:?}", began.elapsed());
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the cache did for a request, as the header `cache-status` tells it (RFC 9211).
+
+use bytes::Bytes;
+use http::HeaderValue;
+use std::time::Duration;
+
+/// Part that the cache had in the answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Served from the cache.
+    Hit {
+        /// Time for which the entry may still be served.
+        ttl: Duration,
+    },
+    /// Asked Iluma, because nothing was there.
+    Miss {
+        /// True if the answer was kept.
+        stored: bool,
+    },
+    /// Served from the cache past its lifetime, because Iluma failed.
+    Stale {
+        /// Time since its lifetime ended.
+        by: Duration,
+    },
+    /// Waited for a call that another request had begun.
+    Collapsed,
+    /// Answered that an identical request is still pending at Iluma.
+    Pending,
+    /// Asked Iluma, because the request's directives wanted it.
+    Directed {
+        /// True if the answer was kept.
+        stored: bool,
+    },
+    /// Went past the cache.
+    Bypass {
+        /// Reason.
+        detail: &'static str,
+    },
+}
+
+impl Report {
+    /// Returns the value of `cache-status`.
+    #[must_use]
+    pub fn header(self) -> HeaderValue {
+        match self {
+            Self::Hit { ttl } => {
+                let mut value = Vec::with_capacity(40);
+                value.extend_from_slice(b"iluma-gateway; hit; ttl=");
+                value.extend_from_slice(itoa::Buffer::new().format(begun(ttl)).as_bytes());
+                HeaderValue::from_maybe_shared(Bytes::from(value))
+                    .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
+            }
+            // RFC 9211, section 2.4: what is stale has a ttl below nothing.
+            Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs().max(1)))
+                .unwrap_or(HeaderValue::from_static("iluma-gateway; hit")),
+            Self::Pending => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; collapsed; detail=pending"),
+            Self::Miss { stored: true } => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; stored"),
+            Self::Miss { stored: false } => HeaderValue::from_static("iluma-gateway; fwd=uri-miss"),
+            Self::Collapsed => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; collapsed"),
+            Self::Directed { stored: true } => HeaderValue::from_static("iluma-gateway; fwd=request; stored"),
+            Self::Directed { stored: false } => HeaderValue::from_static("iluma-gateway; fwd=request"),
+            Self::Bypass { detail } => HeaderValue::try_from(format!("iluma-gateway; fwd=bypass; detail={detail}"))
+                .unwrap_or(HeaderValue::from_static("iluma-gateway; fwd=bypass")),
+        }
+    }
+}
+
+/// Returns whole seconds, rounded up: with `age`, which is rounded down, they make the lifetime.
+fn begun(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_reads_as_rfc_9211_has_it() {
+        let week = Report::Hit { ttl: Duration::from_secs(604_800) };
+        assert_eq!(week.header(), "iluma-gateway; hit; ttl=604800");
+        assert_eq!(Report::Miss { stored: true }.header(), "iluma-gateway; fwd=uri-miss; stored");
+        assert_eq!(Report::Stale { by: Duration::from_secs(9) }.header(), "iluma-gateway; hit; ttl=-9");
+        assert_eq!(Report::Collapsed.header(), "iluma-gateway; fwd=uri-miss; collapsed");
+        assert_eq!(Report::Bypass { detail: "magic-reply" }.header(), "iluma-gateway; fwd=bypass; detail=magic-reply");
+    }
+}

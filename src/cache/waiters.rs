@@ -1,0 +1,51 @@
+//! Waiters of this process for calls that other nodes make.
+
+use super::key::Key;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Waiters by key: at most one each, the leader of the single flight here.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(Mutex<HashMap<Key, Arc<Notify>>>);
+
+/// A waiter, until it is dropped.
+pub(super) struct Waiter<'a> {
+    waiters: &'a Waiters,
+    key: Key,
+    notify: Arc<Notify>,
+}
+
+impl Waiters {
+    /// Registers a waiter for a key before the key is claimed, so that no message in between is missed.
+    pub(super) fn register(&self, key: &Key) -> Waiter<'_> {
+        let notify = Arc::clone(self.0.lock().entry(key.clone()).or_default());
+        Waiter { waiters: self, key: key.clone(), notify }
+    }
+
+    /// Wakes the waiter for a key, or the next that is about to wait.
+    pub(super) fn wake(&self, key: &Key) {
+        if let Some(notify) = self.0.lock().get(key) {
+            notify.notify_one();
+        }
+    }
+
+    /// Wakes every waiter: messages may have been lost.
+    pub(super) fn wake_all(&self) {
+        self.0.lock().values().for_each(|notify| notify.notify_one());
+    }
+}
+
+impl Waiter<'_> {
+    /// Ends when the waiter is woken.
+    pub(super) async fn woken(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.waiters.0.lock().remove(&self.key);
+    }
+}

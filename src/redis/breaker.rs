@@ -1,0 +1,169 @@
+//! The circuit breaker around a Redis: while it is open nobody asks Redis, except the keeper, which probes.
+//!
+//! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged once
+//! until Redis answers again.
+
+use super::connection::Connector;
+use super::diagnosis::{Cause, Grade};
+use crate::base::keyring;
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{sleep, timeout};
+
+/// Time for which Redis is left alone after a failure, a quarter more or less so that nodes do not probe in step. With the
+/// time of a probe it is far below the 5 s within which all is to be normal again.
+const COOL_OFF: Duration = Duration::from_millis(500);
+/// Time between probes of a connection that nobody uses.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Causes that are remembered, and so logged, until Redis answers again: more than one outage has.
+const MOST_CAUSES: usize = 8;
+
+/// The breaker, and the connection while it is closed.
+pub(super) struct Breaker {
+    /// Configuration key of the Redis, for the log.
+    pub(super) name: &'static str,
+    connector: Connector,
+    /// None while the breaker is open.
+    connection: ArcSwapOption<MultiplexedConnection>,
+    up: watch::Sender<bool>,
+    /// Every cause since Redis answered last.
+    causes: watch::Sender<Vec<Cause>>,
+    /// Tells the keeper that the connection is of no use any more.
+    broken: Notify,
+    channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
+}
+
+impl Breaker {
+    /// Returns an open breaker, which closes once it is [kept](Self::keep).
+    pub(super) fn new(
+        name: &'static str,
+        connector: Connector,
+        channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
+    ) -> Self {
+        Self {
+            name,
+            connector,
+            connection: ArcSwapOption::empty(),
+            up: watch::Sender::new(false),
+            causes: watch::Sender::new(Vec::new()),
+            broken: Notify::new(),
+            channels,
+        }
+    }
+
+    /// Connects, and connects again whenever the connection is lost. Never ends.
+    pub(super) async fn keep(self: &Arc<Self>) {
+        loop {
+            let listener = Arc::downgrade(self);
+            let push =
+                move |push: PushInfo| listener.upgrade().map(|breaker| breaker.hear(push)).ok_or(redis::aio::SendError);
+            match self.connector.connect(push).await {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    self.connection.store(Some(Arc::clone(&connection)));
+                    self.causes.send_replace(Vec::new());
+                    self.up.send_replace(true);
+                    tracing::info!(redis = self.name, "Redis answers");
+                    self.while_well(&connection).await;
+                }
+                Err(cause) => self.note(cause),
+            }
+            let [jitter] = keyring::random::<1>();
+            sleep(COOL_OFF.mul_f64(0.75 + f64::from(jitter) / 512.0)).await;
+        }
+    }
+
+    /// Opens for good.
+    pub(super) fn close(&self) {
+        self.connection.store(None);
+        self.up.send_replace(false);
+    }
+
+    /// Returns the connection; none while the breaker is open.
+    pub(super) fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
+        self.connection.load_full()
+    }
+
+    /// Opens, if `connection` is still the one in use.
+    pub(super) fn trip(&self, connection: &Arc<MultiplexedConnection>, cause: Cause) {
+        let current = self.connection.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            self.connection.store(None);
+            self.note(cause);
+            self.up.send_replace(false);
+            self.broken.notify_one();
+        }
+    }
+
+    pub(super) fn up(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    pub(super) fn causes(&self) -> watch::Receiver<Vec<Cause>> {
+        self.causes.subscribe()
+    }
+
+    pub(super) fn channel(&self, name: &str) -> Option<&broadcast::Sender<Vec<u8>>> {
+        self.channels.get(name)
+    }
+
+    fn note(&self, cause: Cause) {
+        let cause = self.connector.judge(cause);
+        let is_new = self.causes.send_if_modified(|causes| {
+            let is_new = !causes.contains(&cause) && causes.len() < MOST_CAUSES;
+            if is_new {
+                causes.push(cause.clone());
+            }
+            is_new
+        });
+        if is_new {
+            let (redis, what) =
+                (self.name, "Redis is out; requests are served without it, and it is probed twice a second");
+            match cause.grade() {
+                Grade::Fault => tracing::error!(redis, %cause, "{what}"),
+                Grade::Warning => tracing::warn!(redis, %cause, "{what}"),
+            }
+        }
+    }
+
+    /// Returns when the connection is of no use any more.
+    async fn while_well(&self, connection: &Arc<MultiplexedConnection>) {
+        loop {
+            // What woke us may have been about a connection before this one.
+            let _ = timeout(HEARTBEAT, self.broken.notified()).await;
+            if self.connection.load().is_none() {
+                return;
+            }
+            if let Err(cause) = self.connector.probe((**connection).clone()).await {
+                return self.trip(connection, cause);
+            }
+        }
+    }
+
+    fn hear(&self, push: PushInfo) {
+        match (push.kind, push.data.as_slice()) {
+            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(message)]) => {
+                let channel = std::str::from_utf8(channel).ok().and_then(|name| self.channels.get(name));
+                if let Some(channel) = channel {
+                    // Nobody may listen just now.
+                    let _ = channel.send(message.clone());
+                }
+            }
+            (PushKind::Disconnection, _) => {
+                if let Some(connection) = self.connection.load_full() {
+                    self.trip(&connection, Cause::Disconnected);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Names of all keys and channels that gateways have in Redis.
+//!
+//! Invariants: every name begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster keeps all of them in one slot
+//! and a script may touch any of them; gateways with the same root key share these names, and others on the same Redis
+//! never meet them; a name shows nothing of a request, only rows, tenants and accounts of the configuration.
+//!
+//! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
+
+use crate::base::keyring;
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::person::Tag;
+use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
+use std::sync::Arc;
+
+/// Version of the layout: of the names below, and of the values under them. A change that neighbouring versions of the
+/// gateway cannot share gets the next number.
+pub(super) const LAYOUT_VERSION: u32 = 1;
+
+/// Name of a key in Redis. Only a [`KeySpace`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisKey(Vec<u8>);
+
+impl RedisKey {
+    /// Returns the name's bytes, as associated data of the envelope that is stored there.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl ToRedisArgs for RedisKey {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg(&self.0);
+    }
+}
+
+impl ToSingleRedisArg for RedisKey {}
+
+/// Name of a channel in Redis. Only a [`KeySpace`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Channel(String);
+
+impl Channel {
+    /// Returns the channel's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ToRedisArgs for Channel {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg(self.0.as_bytes());
+    }
+}
+
+impl ToSingleRedisArg for Channel {}
+
+/// Part of a cache entry's name that can be read by anybody: its route and the tenant that it serves alone.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryScope<'a> {
+    /// Name of the route's kind of answer.
+    pub subject: &'a str,
+    /// The tenant that the entry serves alone, if it does.
+    pub private: Option<&'a TenantName>,
+}
+
+/// The names of one deployment. Clones share the text.
+#[derive(Debug, Clone)]
+pub struct KeySpace {
+    /// The hex digits in the hash tag.
+    id: Arc<str>,
+}
+
+impl KeySpace {
+    /// Returns the names of all gateways that have this root key.
+    #[must_use]
+    pub fn new(root: &[u8; 32]) -> Self {
+        let [a, b, c, d] = *keyring::derive::<4>(root, "namespace v1");
+        Self { id: format!("{:08x}", u32::from_be_bytes([a, b, c, d])).into() }
+    }
+
+    /// Version of the layout: see [`super::layout`].
+    pub(super) fn layout(&self) -> RedisKey {
+        self.key("layout")
+    }
+
+    /// Beginning of all names before layouts had numbers: without a hash tag.
+    pub(super) fn prefix_before_layouts(&self) -> String {
+        format!("iluma-gateway:{}:", self.id)
+    }
+
+    /// Keys that a gateway from before layouts had numbers leaves behind, whatever it was used for.
+    pub(super) fn before_layouts(&self) -> impl Iterator<Item = RedisKey> {
+        let names =
+            ["epochs", "number", "roll", "state:events", "state:owners", "state:tenants", "state:callbacks:waiting"];
+        let prefix = self.prefix_before_layouts();
+        names.into_iter().map(move |name| RedisKey(format!("{prefix}{name}").into_bytes()))
+    }
+
+    /// Key that the sign of life is written to.
+    pub(super) fn probe(&self) -> RedisKey {
+        self.key("probe")
+    }
+
+    /// Beginning of the names of all keys of state.
+    #[must_use]
+    pub fn state(&self) -> RedisKey {
+        self.key("state:")
+    }
+
+    /// Hash of the callback URLs that a tenant has set.
+    #[must_use]
+    pub fn callback_urls(&self, tenant: &TenantName) -> RedisKey {
+        self.key(&format!("state:urls:{tenant}"))
+    }
+
+    /// Hash of what the nodes have published of one day.
+    #[must_use]
+    pub fn ledger_day(&self, day: &str) -> RedisKey {
+        self.key(&format!("ledger:day:{day}"))
+    }
+
+    /// Stream of settlements for calls that other nodes made.
+    #[must_use]
+    pub fn ledger_settlements(&self) -> RedisKey {
+        self.key("ledger:settled")
+    }
+
+    /// Nodes by the time of their last heartbeat.
+    #[must_use]
+    pub fn limit_nodes(&self) -> RedisKey {
+        self.key("limit:nodes")
+    }
+
+    /// Hash of what each node's tenants asked for.
+    #[must_use]
+    pub fn limit_asked(&self) -> RedisKey {
+        self.key("limit:asked")
+    }
+
+    /// Fair queue of an account.
+    #[must_use]
+    pub fn limit_queue(&self, account: &AccountName) -> RedisKey {
+        self.key(&format!("limit:queue:{account}"))
+    }
+
+    /// Counts of a tenant's calls in a period.
+    #[must_use]
+    pub fn limit_quota(&self, tenant: &TenantName, period: &str) -> RedisKey {
+        self.key(&format!("limit:quota:{tenant}:{period}"))
+    }
+
+    /// A cache entry.
+    #[must_use]
+    pub fn cache_entry(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {
+        self.named(&Self::entry_kind(scope), key)
+    }
+
+    /// The copy of a cache entry that is served while Iluma fails.
+    #[must_use]
+    pub fn cache_copy(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {
+        let RedisKey(mut name) = self.cache_entry(scope, key);
+        name.extend_from_slice(b":copy");
+        RedisKey(name)
+    }
+
+    /// A pattern that fits the entries of a subject (or `*`), and of a tenant alone (or `*`).
+    #[must_use]
+    pub fn cache_entries(&self, subject: &str, private: &str) -> RedisKey {
+        self.key(&format!("cache:entry:{subject}:{private}:*"))
+    }
+
+    /// Lease of the node that makes the call for an entry.
+    #[must_use]
+    pub fn cache_lease(&self, key: &[u8; 32]) -> RedisKey {
+        self.named("cache:lease", key)
+    }
+
+    /// Result of a call that is not cached, for waiters on other nodes.
+    #[must_use]
+    pub fn cache_result(&self, key: &[u8; 32]) -> RedisKey {
+        self.named("cache:result", key)
+    }
+
+    /// Mark that a node waits for an entry.
+    #[must_use]
+    pub fn cache_wanted(&self, key: &[u8; 32]) -> RedisKey {
+        self.named("cache:wanted", key)
+    }
+
+    /// The cache slot of a pending request, by the keyed hash of its id.
+    #[must_use]
+    pub fn cache_pending(&self, id: &[u8; 32]) -> RedisKey {
+        self.named("cache:pending", id)
+    }
+
+    /// Set of the entries that name a person.
+    #[must_use]
+    pub fn cache_tag(&self, tag: &Tag) -> RedisKey {
+        self.named("cache:tag", tag.bytes())
+    }
+
+    /// Tombstone of a person who was erased.
+    #[must_use]
+    pub fn cache_tombstone(&self, tag: &Tag) -> RedisKey {
+        self.named("cache:erased", tag.bytes())
+    }
+
+    /// Hash of the current epochs.
+    #[must_use]
+    pub fn cache_epochs(&self) -> RedisKey {
+        self.key("cache:epochs")
+    }
+
+    /// Number of the last change.
+    #[must_use]
+    pub fn cache_number(&self) -> RedisKey {
+        self.key("cache:number")
+    }
+
+    /// List of changes by number.
+    #[must_use]
+    pub fn cache_changes(&self) -> RedisKey {
+        self.key("cache:changes")
+    }
+
+    /// Hash of the nodes and of the change that each has applied last.
+    #[must_use]
+    pub fn cache_membership(&self) -> RedisKey {
+        self.key("cache:membership")
+    }
+
+    /// Count of entries that nodes removed from memory for a change.
+    #[must_use]
+    pub fn cache_removed(&self, number: u64) -> RedisKey {
+        self.key(&format!("cache:removed:{number}"))
+    }
+
+    /// Channel that names each entry whose call has ended.
+    #[must_use]
+    pub fn results_channel(&self) -> Channel {
+        Channel(format!("{}channel:results", self.prefix()))
+    }
+
+    /// Channel that announces changes.
+    #[must_use]
+    pub fn changes_channel(&self) -> Channel {
+        Channel(format!("{}channel:changes", self.prefix()))
+    }
+
+    fn entry_kind(scope: EntryScope<'_>) -> String {
+        format!("cache:entry:{}:{}", scope.subject, scope.private.map_or("-", TenantName::as_str))
+    }
+
+    fn prefix(&self) -> String {
+        format!("{{iluma-gateway:{}}}:", self.id)
+    }
+
+    fn key(&self, name: &str) -> RedisKey {
+        RedisKey(format!("{}{name}", self.prefix()).into_bytes())
+    }
+
+    fn named(&self, kind: &str, key: &[u8]) -> RedisKey {
+        let RedisKey(mut name) = self.key(kind);
+        name.push(b':');
+        name.extend_from_slice(key);
+        RedisKey(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_begins_with_the_one_hash_tag_and_names_of_other_root_keys_differ() {
+        let (names, tenant) = (KeySpace::new(&[1; 32]), "lending".parse().unwrap());
+        let (account, tag) = ("live".parse().unwrap(), Tag::from_bytes(&[b'}'; 16]).unwrap());
+        let scope = EntryScope { subject: "bank", private: Some(&tenant) };
+        let key = [b'}'; 32];
+        let all = [
+            names.layout(),
+            names.probe(),
+            names.state(),
+            names.callback_urls(&tenant),
+            names.ledger_day("2026-11-25"),
+            names.ledger_settlements(),
+            names.limit_nodes(),
+            names.limit_asked(),
+            names.limit_queue(&account),
+            names.limit_quota(&tenant, "2026-11"),
+            names.cache_entry(scope, &key),
+            names.cache_copy(scope, &key),
+            names.cache_entries("*", "*"),
+            names.cache_lease(&key),
+            names.cache_result(&key),
+            names.cache_wanted(&key),
+            names.cache_pending(&key),
+            names.cache_tag(&tag),
+            names.cache_tombstone(&tag),
+            names.cache_epochs(),
+            names.cache_number(),
+            names.cache_changes(),
+            names.cache_membership(),
+            names.cache_removed(7),
+        ];
+        let tag_of = |name: &[u8]| {
+            let open = name.iter().position(|byte| *byte == b'{').unwrap();
+            let close = open + name[open..].iter().position(|byte| *byte == b'}').unwrap();
+            (open, name[open..=close].to_vec())
+        };
+        let (_, tag) = tag_of(all[0].as_bytes());
+        assert!(tag.starts_with(b"{iluma-gateway:"));
+        for name in &all {
+            assert_eq!(tag_of(name.as_bytes()), (0, tag.clone()), "{name:?}");
+        }
+        for channel in [names.results_channel(), names.changes_channel()] {
+            assert_eq!(tag_of(channel.as_str().as_bytes()), (0, tag.clone()), "{channel:?}");
+        }
+        let distinct: std::collections::BTreeSet<&[u8]> = all.iter().map(RedisKey::as_bytes).collect();
+        assert_eq!(distinct.len(), all.len(), "no two names are the same");
+        assert_ne!(KeySpace::new(&[2; 32]).probe(), names.probe());
+    }
+}

@@ -1,0 +1,24 @@
+//! Version of the layout of keys and values in Redis, which every node checks before it uses a Redis.
+//!
+//! Invariant: a node never reads or writes keys of a layout that it does not know.
+
+use super::diagnosis::Cause;
+use super::keys::{KeySpace, LAYOUT_VERSION};
+use super::scripts;
+use redis::aio::MultiplexedConnection;
+
+/// Claims a Redis that has no layout yet, and refuses one whose layout this version does not know.
+pub(super) async fn check(connection: &mut MultiplexedConnection, keys: &KeySpace) -> Result<(), Cause> {
+    let mut script = scripts::layout::CHECK.key(keys.layout());
+    let found: String = script.arg(LAYOUT_VERSION).invoke_async(connection).await.map_err(|error| Cause::of(&error))?;
+    if found != LAYOUT_VERSION.to_string() {
+        return Err(Cause::UnknownLayout(found.chars().filter(char::is_ascii_digit).take(10).collect()));
+    }
+    let mut exists = redis::cmd("EXISTS");
+    keys.before_layouts().for_each(|key| {
+        exists.arg(key);
+    });
+    // A cluster that has them in other slots, or a user who may not look, has no such keys of ours.
+    let found: Result<u64, _> = exists.query_async(connection).await;
+    if found.is_ok_and(|count| count > 0) { Err(Cause::OldLayout(keys.prefix_before_layouts())) } else { Ok(()) }
+}

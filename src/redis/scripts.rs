@@ -1,0 +1,83 @@
+//! All Lua that Redis runs for the gateway: one file a script, in a folder for each feature.
+//!
+//! A script runs as one step. It names in `KEYS` at least one key, by which a cluster finds the node that owns the slot;
+//! every other key that it touches has the same hash tag.
+
+/// Declares scripts. Each consists of one file or more, the shared beginnings first.
+macro_rules! scripts {
+    ($($name:ident = [$($file:literal),+];)*) => {
+        $(
+            #[doc = concat!("The script of ", $("`", $file, "` ",)+ "below `src/redis/scripts`.")]
+            pub static $name: LazyLock<Script> =
+                LazyLock::new(|| Script::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+)));
+        )*
+    };
+}
+
+/// Scripts of the cache.
+pub mod cache {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        BEGIN_CHANGE = ["cache/changes.lua", "cache/begin_change.lua"];
+        CATCH_UP = ["cache/changes.lua", "cache/catch_up.lua"];
+        CLAIM = ["cache/text.lua", "cache/claim.lua"];
+        DISCARD = ["cache/discard.lua"];
+        ERASE_TAGGED = ["cache/erase_tagged.lua"];
+        HEARTBEAT = ["cache/heartbeat.lua"];
+        LAND = ["cache/text.lua", "cache/land.lua"];
+        MEMBERSHIP = ["cache/membership.lua"];
+        RELEASE = ["cache/text.lua", "cache/release.lua"];
+        RENEW = ["cache/text.lua", "cache/renew.lua"];
+        STORE = ["cache/text.lua", "cache/store.lua"];
+    }
+}
+
+/// Scripts of the layout.
+pub mod layout {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        CHECK = ["layout/check.lua"];
+    }
+}
+
+/// Scripts of limits and quotas.
+pub mod limit {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        CORRECT = ["limit/correct.lua"];
+        FAIR_QUEUE = ["limit/fair_queue.lua"];
+        HEARTBEAT = ["limit/heartbeat.lua"];
+        RESERVE = ["limit/reserve.lua"];
+    }
+}
+
+/// Scripts of durable state.
+pub mod state {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        CLAIM = ["state/prelude.lua", "state/claim.lua"];
+        CONCLUDE = ["state/prelude.lua", "state/conclude.lua"];
+        ENQUEUE = ["state/prelude.lua", "state/enqueue.lua"];
+        ERASE = ["state/prelude.lua", "state/erase.lua"];
+        LIST = ["state/prelude.lua", "state/list.lua"];
+        OWN = ["state/prelude.lua", "state/own.lua"];
+        OWNERS = ["state/prelude.lua", "state/owners.lua"];
+        QUEUES = ["state/prelude.lua", "state/queues.lua"];
+        RECEIVE = ["state/prelude.lua", "state/receive.lua"];
+        RELEASE = ["state/prelude.lua", "state/release.lua"];
+        RENEW_URL = ["state/renew_url.lua"];
+        REPLAY = ["state/prelude.lua", "state/replay.lua"];
+        SETTLE = ["state/prelude.lua", "state/settle.lua"];
+        SWEEP = ["state/prelude.lua", "state/sweep.lua"];
+        TIME = ["state/prelude.lua", "state/time.lua"];
+        WAITING = ["state/prelude.lua", "state/waiting.lua"];
+    }
+}

@@ -1,0 +1,13 @@
+-- Removes up to 500 entries that are filed under a tag. Answers how many were filed (-1: another program's value stood in
+-- place of a list) and how many were removed. KEYS: the sets of the tags.
+for _, key in ipairs(KEYS) do
+  local is = redis.call('TYPE', key).ok
+  if is == 'set' then
+    local entries = redis.call('SPOP', key, 500)
+    return {#entries, redis.call('UNLINK', unpack(entries))}
+  elseif is ~= 'none' then
+    redis.call('DEL', key)
+    return {-1, 0}
+  end
+end
+return {0, 0}

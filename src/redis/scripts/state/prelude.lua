@@ -1,0 +1,164 @@
+-- What every script begins with: the time, the names of keys, and the moves from one standing to another.
+--
+-- KEYS[1] is what the names of all keys of state begin with: it also brings the script to the node that owns their slot.
+-- ARGV[1] is the number of milliseconds by which a test has moved the clock; a script's own arguments begin at ARGV[2].
+-- A script answers {the time here, its answer}. Absent texts are empty. No key has a time to live: what expires is what a
+-- Redis may evict. Where an entry is gone all the same, what leads to it is cleared away.
+
+local call = redis.call
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
+
+local function key(what, name)
+  if name then return KEYS[1] .. what .. ':' .. name end
+  return KEYS[1] .. what
+end
+
+-- What happens is numbered: owners who come, callbacks and deliveries that are handed out, replays.
+local function event()
+  return call('INCR', key('events'))
+end
+
+-- A number, or 0 for what is not there.
+local function number(text)
+  return text and tonumber(text) or 0
+end
+
+-- The first members of a sorted set that are due.
+local function due_in(set, most)
+  return call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, most)
+end
+
+-- Owners: a hash of a record, by tenant {since, kind, reference, erased}, beside the number of the last one who came.
+
+local TOUCHED = ':touched'
+
+local function owners(record)
+  local found, fields = {}, call('HGETALL', key('owners', record))
+  for at = 1, #fields, 2 do
+    if fields[at] ~= TOUCHED then found[fields[at]] = cmsgpack.unpack(fields[at + 1]) end
+  end
+  return found
+end
+
+local function set_owner(record, tenant, owner)
+  call('HSET', key('owners', record), tenant, cmsgpack.pack(owner))
+end
+
+local function touched(record)
+  return number(call('HGET', key('owners', record), TOUCHED))
+end
+
+-- Whether the record's person was erased.
+local function is_erased(known)
+  for _, owner in pairs(known) do
+    if owner.erased then return true end
+  end
+  return false
+end
+
+-- Persons: ARGV from `first` to `last`.
+
+local function erased_since(first, last, since)
+  for at = first, last do
+    local when = call('ZSCORE', key('erased'), ARGV[at])
+    if when and tonumber(when) >= since then return true end
+  end
+  return false
+end
+
+local function note_persons(first, last, record)
+  for at = first, last do
+    call('SADD', key('records', ARGV[at]), record)
+    call('ZADD', key('persons'), now, ARGV[at] .. record)
+  end
+end
+
+-- Callbacks: `waiting` to be fanned out, `kept` for late owners, `unowned`, `known` but forgotten; then `gone`. One that
+-- waits is in the list of that name, or in `holding` by the end of its lease. `callbacks:of` a record are those that have
+-- their content, each by the number of the last owner whom it was fanned out for.
+
+local function move_callback(name, record, from, to, due)
+  local short = string.sub(name, 1, 16)
+  call('ZREM', key('callbacks:' .. from), name)
+  if from == 'waiting' then call('ZREM', key('callbacks:holding'), name) end
+  if from == 'unowned' then call('HDEL', key('callbacks:short'), short) end
+  if to == 'known' or to == 'gone' then call('ZREM', key('callbacks:of', record), name) end
+  if to == 'gone' then
+    call('DEL', key('callback', name))
+    return
+  end
+  if to == 'known' then call('HDEL', key('callback', name), 'content', 'id') end
+  if to == 'unowned' then call('HSET', key('callbacks:short'), short, name) end
+  call('HSET', key('callback', name), 'standing', to, 'due', due)
+  call('ZADD', key('callbacks:' .. to), due, name)
+end
+
+-- Has what was fanned out without the newest owner fanned out again; says how many, `most` at the most.
+local function release(record, most)
+  local of, last = key('callbacks:of', record), touched(record)
+  local names = call('ZRANGEBYSCORE', of, '-inf', '(' .. last, 'LIMIT', 0, most)
+  for _, name in ipairs(names) do
+    call('ZADD', of, last, name)
+    local standing = call('HGET', key('callback', name), 'standing')
+    if not standing then
+      call('ZREM', of, name)
+    elseif standing == 'waiting' then
+      call('HSET', key('callback', name), 'due', now)
+      -- Whoever has it in hand will find that an owner came.
+      call('ZADD', key('callbacks:waiting'), 'XX', now, name)
+    else
+      move_callback(name, record, standing, 'waiting', now)
+    end
+  end
+  return #names
+end
+
+-- Deliveries: `queued`, `dead`, `delivered`, `known` but forgotten; then `gone`. Lists of all, and of each team but for
+-- the last. One that is queued is `ready` by when it is due, or `held` by the end of its lease.
+
+local function enlist(id, tenant, standing, due)
+  call('ZADD', key('deliveries:' .. standing), due, id)
+  if standing ~= 'known' then call('ZADD', key('deliveries:' .. standing, tenant), due, id) end
+end
+
+local function move_delivery(id, tenant, record, from, to, due)
+  local name = key('delivery', id)
+  call('ZREM', key('deliveries:' .. from), id)
+  call('ZREM', key('deliveries:' .. from, tenant), id)
+  if from == 'queued' and to ~= 'queued' then
+    call('ZREM', key('ready', tenant), id)
+    call('ZREM', key('held', tenant), id)
+    call('ZREM', key('deliveries:received'), id)
+  end
+  if to == 'known' or to == 'gone' then call('SREM', key('deliveries:of', record), id) end
+  if to == 'gone' then
+    call('DEL', name)
+    return
+  end
+  if to == 'known' then call('HDEL', name, 'content', 'id') end
+  call('HSET', name, 'standing', to, 'due', due)
+  enlist(id, tenant, to, due)
+  if to == 'queued' then
+    call('ZADD', key('deliveries:received'), call('HGET', name, 'received'), id)
+    call('SADD', key('tenants'), tenant)
+    -- Whoever has it in hand keeps it.
+    if not call('ZSCORE', key('held', tenant), id) then call('ZADD', key('ready', tenant), due, id) end
+  end
+end
+
+-- Queues the delivery that stands at ARGV[at] to ARGV[at + 5], unless it is there in whatever standing; says how many.
+local function insert_delivery(at, record, received, fleeting)
+  local id, tenant = ARGV[at], ARGV[at + 1]
+  local name = key('delivery', id)
+  if call('EXISTS', name) == 1 then return 0 end
+  call('HSET', name, 'record', record, 'tenant', tenant, 'account', ARGV[at + 2], 'kind', ARGV[at + 3],
+    'content', ARGV[at + 4], 'id', ARGV[at + 5], 'standing', 'queued', 'due', now, 'attempts', 0,
+    'received', received, 'fleeting', fleeting and '1' or '')
+  call('SADD', key('tenants'), tenant)
+  call('SADD', key('deliveries:of', record), id)
+  call('ZADD', key('deliveries:received'), received, id)
+  call('ZADD', key('ready', tenant), now, id)
+  enlist(id, tenant, 'queued', now)
+  return 1
+end

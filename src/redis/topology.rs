@@ -1,0 +1,292 @@
+//! The server that holds the gateway's keys: the one that a URL names, the primary that sentinels name, or the owner of the
+//! keys' slot in a cluster.
+//!
+//! Invariant: an answer of one sentinel or of one node of a cluster is never believed without the server's own word: the
+//! server that is found says itself that it is a primary, and takes the keys.
+
+use super::diagnosis::{Cause, Unreachable};
+use super::keys::RedisKey;
+use crate::config::{RedisAccess, RedisServers, RedisTarget, ServerAddress};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
+    RedisConnectionInfo, RedisError, Value,
+};
+use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Time that a sentinel or a node of a cluster has to say where the keys are: two of them fit into the second that a start
+/// waits.
+const ASKING: Duration = Duration::from_millis(400);
+/// Nodes of a cluster that are remembered beside the configured ones, to be asked when those are gone.
+const MOST_KNOWN: usize = 16;
+
+/// The servers, and the access to them.
+pub(super) struct Topology {
+    target: RedisTarget,
+    /// Nodes that the cluster named itself.
+    known: Mutex<Vec<ServerAddress>>,
+}
+
+/// A server that was found.
+pub(super) struct Located {
+    pub(super) client: redis::Client,
+    /// None where the URL names it.
+    pub(super) address: Option<ServerAddress>,
+}
+
+impl Topology {
+    /// Returns the topology of a configured Redis.
+    ///
+    /// # Errors
+    /// The URL or the certificates can't be used; the configuration has checked both.
+    pub(super) fn new(target: &RedisTarget) -> Result<Self, RedisError> {
+        let topology = Self { target: target.clone(), known: Mutex::default() };
+        match &target.servers {
+            RedisServers::Url(url) => topology.client(url.expose_secret().into_connection_info()?)?,
+            RedisServers::Sentinel { access, .. } | RedisServers::Cluster { access, .. } => {
+                topology.reached(&ServerAddress { host: "localhost".to_owned(), port: 1 }, access)?
+            }
+        };
+        Ok(topology)
+    }
+
+    /// Returns true where the servers are a cluster.
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self.target.servers, RedisServers::Cluster { .. })
+    }
+
+    /// Returns the cause as this topology sees it: where a primary can be followed, one that is none any more is no fault.
+    pub(super) fn judge(&self, cause: Cause) -> Cause {
+        let is_followed = match (&self.target.servers, &cause) {
+            (RedisServers::Url(_), _) => false,
+            (RedisServers::Sentinel { .. }, cause) => *cause == Cause::Replica,
+            (RedisServers::Cluster { .. }, cause) => matches!(cause, Cause::Replica | Cause::Cluster),
+        };
+        if is_followed { Cause::Failover } else { cause }
+    }
+
+    /// Finds the server that holds `key`.
+    pub(super) async fn locate(&self, key: &RedisKey) -> Result<Located, Cause> {
+        let cause = |error: RedisError| Cause::of(&error);
+        let (address, access) = match &self.target.servers {
+            RedisServers::Url(url) => {
+                let info = url.expose_secret().into_connection_info().map_err(cause)?;
+                return Ok(Located { client: self.client(info).map_err(cause)?, address: None });
+            }
+            RedisServers::Sentinel { access, .. } => (self.named_by_sentinels().await?, access),
+            RedisServers::Cluster { nodes, access } => (self.owner_in_cluster(nodes, access, key).await?, access),
+        };
+        Ok(Located { client: self.reached(&address, access).map_err(cause)?, address: Some(address) })
+    }
+
+    /// Returns true if most sentinels name another primary than `address`.
+    pub(super) async fn has_moved(&self, address: &ServerAddress) -> bool {
+        let RedisServers::Sentinel { nodes, .. } = &self.target.servers else { return false };
+        let (votes, _) = self.votes().await;
+        votes.iter().any(|(named, count)| named != address && count * 2 > nodes.len())
+    }
+
+    async fn named_by_sentinels(&self) -> Result<ServerAddress, Cause> {
+        let (votes, failure) = self.votes().await;
+        match votes.into_iter().max_by_key(|(_, count)| *count) {
+            Some((address, _)) => Ok(address),
+            None => Err(failure.unwrap_or(Cause::Unreachable(Unreachable::Timeout))),
+        }
+    }
+
+    /// Asks every sentinel for the primary: returns how many name which, and why one did not.
+    async fn votes(&self) -> (BTreeMap<ServerAddress, usize>, Option<Cause>) {
+        let RedisServers::Sentinel { master, nodes, username, password, access } = &self.target.servers else {
+            return (BTreeMap::new(), None);
+        };
+        let credentials =
+            RedisAccess { username: username.clone(), password: password.clone(), tls: access.tls, database: 0 };
+        let asked = nodes.iter().map(|node| self.named_by(node, &credentials, master));
+        let (mut votes, mut failure) = (BTreeMap::new(), None);
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(address) => *votes.entry(address).or_default() += 1,
+                // A sentinel that knows no such primary says more than one that is not there.
+                Err(cause @ Cause::UnknownMaster(_)) => failure = Some(cause),
+                Err(cause) if failure.is_none() => failure = Some(Cause::Sentinels(Box::new(cause))),
+                Err(_) => {}
+            }
+        }
+        (votes, failure)
+    }
+
+    async fn named_by(
+        &self,
+        sentinel: &ServerAddress,
+        credentials: &RedisAccess,
+        master: &str,
+    ) -> Result<ServerAddress, Cause> {
+        let asked = async {
+            let mut connection = self.connection(sentinel, credentials).await?;
+            let mut ask = redis::cmd("SENTINEL");
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await
+        };
+        let named: Option<(String, u16)> = timeout(ASKING, asked)
+            .await
+            .map_err(|_| Cause::Unreachable(Unreachable::Timeout))?
+            .map_err(|error: RedisError| Cause::of(&error))?;
+        named.map(|(host, port)| ServerAddress { host, port }).ok_or_else(|| Cause::UnknownMaster(master.to_owned()))
+    }
+
+    async fn owner_in_cluster(
+        &self,
+        seeds: &[ServerAddress],
+        access: &RedisAccess,
+        key: &RedisKey,
+    ) -> Result<ServerAddress, Cause> {
+        let known = self.known.lock().clone();
+        let asked = seeds.iter().chain(&known).map(|node| self.owner_by(node, access, key));
+        let mut failure = None;
+        // A node that was cut off from the others may name an old owner; the server that is found says so itself.
+        let mut owners = BTreeMap::<ServerAddress, usize>::new();
+        for answer in join_all(asked).await {
+            match answer {
+                Ok((owner, nodes)) => {
+                    *owners.entry(owner).or_default() += 1;
+                    *self.known.lock() = nodes;
+                }
+                Err(cause) => failure = failure.or(Some(cause)),
+            }
+        }
+        match owners.into_iter().max_by_key(|(_, count)| *count) {
+            Some((owner, _)) => Ok(owner),
+            None => Err(failure.unwrap_or(Cause::Unreachable(Unreachable::Timeout))),
+        }
+    }
+
+    /// Asks a node of the cluster for the owner of the key's slot, and for all nodes.
+    async fn owner_by(
+        &self,
+        node: &ServerAddress,
+        access: &RedisAccess,
+        key: &RedisKey,
+    ) -> Result<(ServerAddress, Vec<ServerAddress>), Cause> {
+        let asked = async {
+            let mut connection = self.connection(node, access).await?;
+            let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut connection).await?;
+            let slots: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
+            Ok((slot, slots))
+        };
+        let answer = timeout(ASKING, asked).await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
+        let (slot, slots) = answer.map_err(|error: RedisError| match error.detail() {
+            Some(detail) if detail.contains("cluster support disabled") => Cause::NotACluster,
+            _ => Cause::of(&error),
+        })?;
+        let ranges = slot_ranges(&slots, &node.host);
+        let nodes = ranges.iter().map(|range| range.owner.clone()).take(MOST_KNOWN).collect();
+        let owner = ranges.into_iter().find(|range| (range.first..=range.last).contains(&slot));
+        owner.map(|range| (range.owner, nodes)).ok_or_else(|| Cause::SlotNotServed("no owner".to_owned()))
+    }
+
+    async fn connection(
+        &self,
+        address: &ServerAddress,
+        access: &RedisAccess,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        // None of the library's own times: ASKING covers each step.
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        self.reached(address, access)?.get_multiplexed_async_connection_with_config(&settings).await
+    }
+
+    /// Returns a client of the server at an address.
+    fn reached(&self, address: &ServerAddress, access: &RedisAccess) -> Result<redis::Client, RedisError> {
+        let ServerAddress { host, port } = address.clone();
+        let address = if access.tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let mut settings = RedisConnectionInfo::default().set_db(access.database);
+        if let Some(username) = &access.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &access.password {
+            settings = settings.set_password(password.expose_secret());
+        }
+        self.client(address.into_connection_info()?.set_redis_settings(settings))
+    }
+
+    fn client(&self, info: ConnectionInfo) -> Result<redis::Client, RedisError> {
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings);
+        match &self.target.extra_ca {
+            Some(pem) => redis::Client::build_with_tls(
+                info,
+                redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) },
+            ),
+            None => redis::Client::open(info),
+        }
+    }
+}
+
+/// A range of slots and the node that owns it.
+#[derive(Debug, PartialEq, Eq)]
+struct SlotRange {
+    first: u16,
+    last: u16,
+    owner: ServerAddress,
+}
+
+/// Reads the answer to CLUSTER SLOTS. A node that names no host means the one that it was asked by.
+fn slot_ranges(answer: &Value, asked: &str) -> Vec<SlotRange> {
+    let Value::Array(rows) = answer else { return Vec::new() };
+    let number = |value: &Value| match value {
+        Value::Int(number) => u16::try_from(*number).ok(),
+        _ => None,
+    };
+    let range = |row: &Value| {
+        let Value::Array(row) = row else { return None };
+        let [first, last, Value::Array(owner), ..] = row.as_slice() else { return None };
+        let [host, port, ..] = owner.as_slice() else { return None };
+        let host = match host {
+            Value::BulkString(name) if !name.is_empty() && name != b"?" => String::from_utf8(name.clone()).ok()?,
+            _ => asked.to_owned(),
+        };
+        let owner = ServerAddress { host, port: number(port)? };
+        Some(SlotRange { first: number(first)?, last: number(last)?, owner })
+    };
+    rows.iter().filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(first: i64, last: i64, host: Value, port: i64) -> Value {
+        let node = Value::Array(vec![host, Value::Int(port), Value::BulkString(b"id".to_vec()), Value::Array(vec![])]);
+        Value::Array(vec![Value::Int(first), Value::Int(last), node.clone(), node])
+    }
+
+    fn range(first: u16, last: u16, host: &str, port: u16) -> SlotRange {
+        SlotRange { first, last, owner: ServerAddress { host: host.to_owned(), port } }
+    }
+
+    #[test]
+    fn the_owners_of_slots_are_read_and_damaged_rows_left_out() {
+        let host = |name: &str| Value::BulkString(name.as_bytes().to_vec());
+        let answer = Value::Array(vec![
+            row(0, 5460, host("10.0.0.1"), 6379),
+            row(5461, 10_922, Value::Nil, 6380),
+            row(10_923, 16_383, host(""), 6381),
+            row(-1, 3, host("x"), 1),
+            Value::Nil,
+        ]);
+        let expected = [
+            range(0, 5460, "10.0.0.1", 6379),
+            range(5461, 10_922, "asked.example", 6380),
+            range(10_923, 16_383, "asked.example", 6381),
+        ];
+        assert_eq!(slot_ranges(&answer, "asked.example"), expected);
+        assert_eq!(slot_ranges(&Value::Okay, "asked.example"), []);
+    }
+}

@@ -1,2 +1,0 @@
--- ARGV: record, callbacks to release at the most. Answers how many it released.
-return {now, release(ARGV[3], tonumber(ARGV[4]))}
