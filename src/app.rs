@@ -288,8 +288,11 @@ impl App {
         let (gateway, metrics) = (Arc::clone(&self.gateway), self.metrics.clone());
         let (stop, drain) = (self.stop.clone(), self.drain_timeout);
         self.servers.spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&gateway).handle(request));
-            server.serve(service, Noted(metrics, Listener::Server), stop, drain).await;
+            let services = move |client| {
+                let gateway = Arc::clone(&gateway);
+                service_fn(move |request| Arc::clone(&gateway).handle(request, client))
+            };
+            server.serve(services, Noted(metrics, Listener::Server), stop, drain).await;
         });
         let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
         self.admin_server.spawn(async move {
@@ -297,7 +300,7 @@ impl App {
                 let (admin, fault) = (Arc::clone(&admin), host::check(&request).err());
                 async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { admin.handle(request).await } }
             });
-            admin_server.serve(service, Noted(metrics, Listener::Admin), stop, LAST_MOMENT / 2).await;
+            admin_server.serve(move |_| service.clone(), Noted(metrics, Listener::Admin), stop, LAST_MOMENT / 2).await;
         });
         let (callbacks, metrics, stop) = (Arc::clone(&self.callbacks), self.metrics.clone(), self.stop.clone());
         self.servers.spawn(async move {
@@ -305,7 +308,7 @@ impl App {
                 let (callbacks, fault) = (Arc::clone(&callbacks), host::check(&request).err());
                 async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { callbacks.receive(request).await } }
             });
-            callbacks_server.serve(service, Noted(metrics, Listener::Callbacks), stop, drain).await;
+            callbacks_server.serve(move |_| service.clone(), Noted(metrics, Listener::Callbacks), stop, drain).await;
         });
         let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
         self.servers.spawn(async move {

@@ -50,6 +50,7 @@ use hyper::body::Incoming;
 use request_log::RequestLog;
 use runtime::RuntimeConfig;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -58,7 +59,11 @@ impl Gateway {
     ///
     /// # Errors
     /// None.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<LoggedBody>, Infallible> {
+    pub async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: IpAddr,
+    ) -> Result<Response<LoggedBody>, Infallible> {
         let config = self.config.load_full();
         let mut log = RequestLog::open(
             &self.telemetry,
@@ -67,6 +72,7 @@ impl Gateway {
             request.headers(),
             config.redis_timeout,
         );
+        log.client = Some(client);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must stay one request's.
         let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind().await;

@@ -19,6 +19,7 @@ use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::{Body, Frame, SizeHint};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -44,6 +45,8 @@ pub struct Telemetry {
 pub(super) struct RequestLog {
     telemetry: Arc<Telemetry>,
     metrics: Arc<TenantMetrics>,
+    /// The client's address.
+    pub(super) client: Option<IpAddr>,
     tenant: Option<TenantName>,
     tally: Option<Arc<Tally>>,
     time: SystemTime,
@@ -84,6 +87,7 @@ impl RequestLog {
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
+            client: None,
             tenant: None,
             tally: None,
             time: telemetry.clock.wall(),
@@ -212,7 +216,7 @@ impl Drop for RequestLog {
         self.telemetry.access.write(&logs::Record {
             time: self.time,
             request_id: self.id,
-            client: None,
+            client: self.client,
             tenant: self.tenant.as_ref(),
             route: self.route,
             method: self.method,

@@ -14,7 +14,7 @@ use hyper::service::Service;
 use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -116,9 +116,11 @@ impl Server {
         TlsHandle(Arc::clone(&self.tls))
     }
 
-    /// Serves until `stop`, then drains: answers what was asked, `drain` at the longest.
-    pub async fn serve<S, B>(self, service: S, events: impl Events, stop: CancellationToken, drain: Duration)
+    /// Serves until `stop`, then drains: answers what was asked, `drain` at the longest. `services` makes the service of
+    /// each connection, by its client's address.
+    pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
+        M: Fn(IpAddr) -> S + Send,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -133,7 +135,7 @@ impl Server {
             };
             // Those that ended meanwhile leave nothing but their place.
             while connections.try_join_next().is_some() {}
-            let (stream, place) = match accepted {
+            let (stream, client, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.log_failed_accept(&error);
@@ -143,7 +145,7 @@ impl Server {
             };
             let (tls, bounds) = (self.tls.load_full(), self.bounds.each);
             let connection = Connection { tls, bounds, drain: ending.clone(), streams: streams.clone() };
-            let (service, guard) = (service.clone(), events.connected());
+            let (service, guard) = (services(client), events.connected());
             let (events, listener, throttle) = (events.clone(), self.name, Arc::clone(&self.failed_handshakes));
             connections.spawn(async move {
                 let _held = (place, guard);
@@ -166,12 +168,12 @@ impl Server {
         streams.drain(STREAM_END).await;
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(TcpStream, IpAddr, Option<OwnedSemaphorePermit>)> {
         // The semaphore is never closed.
         let place = Arc::clone(places).acquire_owned().await.ok();
-        let (stream, _) = self.listener.accept().await?;
+        let (stream, client) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((stream, place))
+        Ok((stream, client.ip().to_canonical(), place))
     }
 
     fn log_failed_accept(&self, error: &io::Error) {

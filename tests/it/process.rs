@@ -212,6 +212,7 @@ async fn the_access_log_goes_to_standard_output_and_nothing_else_does() {
     let line = program.stdout_line("ktp").await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
     assert_eq!((&line["tenant"], &line["route"], &line["status"]), (&"lending".into(), &"ktp".into(), &200.into()));
+    assert_eq!((&line["client"], &line["level"]), (&"127.0.0.1".into(), &"INFO".into()));
     program.signal("TERM").await;
     let said = program.said().await;
     assert_eq!(said.code, Some(0), "{said:?}");
