@@ -1,10 +1,10 @@
 //! One request from its head to its answer: who asks, what for, what goes wrong on purpose, what it costs.
 
-use parking_lot::Mutex;
 use std::io;
 use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
+
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,14 +19,16 @@ use super::call::Call;
 use super::fault::{self, Fault};
 use super::journal::Entry;
 use super::key::{self, Key};
-use super::reply::{Problem, Reply};
+use super::line::{Cut, Line};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::route::{self, Matched, Route};
-use super::server::{Cut, Line};
 use super::world::World;
 use super::{
-    api_keys, bank, bank_codes, callback, capture, cft, control, document, drawdown, face, id_card, ktp, npwp, ocr,
-    phone, time,
+    api_keys, bank, bank_codes, callback, callback_settings, capture, cft, control, delivery, document, drawdown, face,
+    id_card, ktp, npwp, ocr, phone, time,
 };
+use parking_lot::Mutex;
 
 /// Answers a request. Never returns where a fault ends the connection instead.
 pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<Incoming>) -> Response<Outgoing> {
@@ -55,7 +57,8 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
         line.cut(Cut::Reset);
         return never().await;
     }
-    let reply = process(&world, &parts, &matched, key, body, &plan, &entry).await;
+    let request = Asked { parts: &parts, matched: &matched, plan: &plan, entry: &entry };
+    let reply = process(&world, request, key, body).await;
     tokio::time::sleep(world.options.latency + plan.latency).await;
     world.tally.answered(route, reply.status.as_u16());
     let reply = plan.distorted(reply);
@@ -71,16 +74,18 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
     }
 }
 
-/// Everything that has an effect: the answer is made, the call charged, its callback on the way.
-async fn process(
-    world: &Arc<World>,
-    parts: &Parts,
-    matched: &Matched,
-    key: Result<Key, Problem>,
-    mut body: Tap,
-    plan: &Plan,
-    entry: &Mutex<Entry>,
-) -> Reply {
+/// A request whose row and faults are known.
+struct Asked<'a> {
+    parts: &'a Parts,
+    matched: &'a Matched,
+    plan: &'a Plan,
+    /// The request's entry in the journal.
+    entry: &'a Mutex<Entry>,
+}
+
+/// Makes the answer, charges the call and sends its callback.
+async fn process(world: &Arc<World>, request: Asked<'_>, key: Result<Key, Problem>, mut body: Tap) -> Reply {
+    let Asked { parts, matched, plan, entry } = request;
     let route = matched.route;
     let charge_to = key.as_ref().ok().filter(|key| key.live || world.options.charge_development).cloned();
     let reply = match (&plan.instead, plan.rate_limited) {
@@ -118,9 +123,9 @@ async fn process(
     entry.lock().status = Some(reply.status.as_u16());
     if let Some(callback) = reply.callback.take() {
         match plan.callback {
-            Sending::Once => callback::send(world, callback, 1),
-            Sending::Twice => callback::send(world, callback, 2),
-            Sending::First => callback::deliver(world, &callback).await,
+            Sending::Once => delivery::send(world, callback, 1),
+            Sending::Twice => delivery::send(world, callback, 2),
+            Sending::First => delivery::deliver(world, &callback).await,
             Sending::Never => {}
         }
     }
@@ -153,8 +158,8 @@ async fn dispatch(route: Route, call: &mut Call<'_>) -> Result<Reply, Problem> {
         Route::CaptureList => capture::list(call),
         Route::Recapture => capture::again(call).await,
         Route::CaptureFile => capture::file(call),
-        Route::CallbackUrls => callback::urls(call).await,
-        Route::CallbackToken => Ok(callback::token(call)),
+        Route::CallbackUrls => callback_settings::urls(call).await,
+        Route::CallbackToken => Ok(callback_settings::token(call)),
         Route::ApiKeys | Route::Health | Route::Unknown => {
             Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND_ERROR", "Page or endpoint not found"))
         }

@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::key::{DEVELOPMENT, LIVE};
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::seed::Seed;
 use super::world::World;
 

@@ -4,12 +4,12 @@
 //! Invariants: what is held of any body is bounded (1 MiB of JSON or form text, 64 KiB per multipart text field and of the
 //! head of a file), and a 500 MB document passes through in pieces.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,8 +21,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::journal::Entry;
-use super::reply::Problem;
+use super::problem::Problem;
 use super::seed::hex;
+use parking_lot::Mutex;
 
 /// The largest JSON or form body. The documented ones are far below 1 KiB.
 const MAX_TEXT: usize = 1024 * 1024;

@@ -7,8 +7,9 @@ use http::{HeaderMap, Method};
 
 use super::body::{self, FileRule, Form, Tap};
 use super::key::Key;
+use super::problem::Problem;
 use super::record::{Kind, Record, Step};
-use super::reply::{Problem, Reply};
+use super::reply::Reply;
 use super::route::Version;
 use super::time;
 use super::world::World;

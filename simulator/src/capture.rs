@@ -13,8 +13,9 @@ use super::call::Call;
 use super::callback::{Callback, Type};
 use super::check::Check;
 use super::list;
+use super::problem::Problem;
 use super::record::{Kind, Step};
-use super::reply::{Problem, Reply};
+use super::reply::Reply;
 use super::seed::Seed;
 use super::time;
 

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::check::Check;
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::seed::Seed;
 
 /// A word in the name that gives one match.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::body::{File, Form};
-use super::reply::{FieldError, Problem};
+use super::problem::{FieldError, Problem};
 
 /// The longest text that a field may hold. The longest documented limit is 100 characters.
 const MAX_TEXT: usize = 512;

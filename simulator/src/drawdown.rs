@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::check::Check;
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 
 /// `POST /v1/credit/drawdowns` with `amount` (rupiah, positive) and, if wanted, `reference_id`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {

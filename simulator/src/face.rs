@@ -5,7 +5,8 @@ use serde_json::json;
 use super::body::FileRule;
 use super::call::Call;
 use super::check::Check;
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::seed::{Seed, short_id};
 
 const MAX: u64 = 2 * 1024 * 1024;

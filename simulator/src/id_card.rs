@@ -10,7 +10,8 @@ use super::body::FileRule;
 use super::call::Call;
 use super::check::{Check, is_digits};
 use super::phone::is_phone;
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 
 const MAX: u64 = 2 * 1024 * 1024;
 const MIN: u64 = 100 * 1024;

@@ -2,9 +2,9 @@
 //!
 //! Invariants: bounded in number and in bytes of each body; no raw API key.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::{key, time};
+use parking_lot::Mutex;
 
 /// One request as received.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 
 use super::options::Options;
-use super::reply::Problem;
+use super::problem::Problem;
 use super::seed::Seed;
 
 /// What development keys begin with.

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::check::{Check, is_digits};
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 
 /// `POST /v1/identity/ktp_name/validations`.
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {

@@ -37,10 +37,12 @@ mod bank_codes;
 mod body;
 mod call;
 mod callback;
+mod callback_settings;
 mod capture;
 mod cft;
 mod check;
 mod control;
+mod delivery;
 mod document;
 mod drawdown;
 mod face;
@@ -50,19 +52,23 @@ mod journal;
 mod key;
 mod ktp;
 mod limit;
+mod line;
 mod list;
 mod npwp;
 mod ocr;
 mod options;
 mod phone;
 mod picture;
+mod problem;
 mod record;
 mod reply;
 mod route;
 mod seed;
 mod server;
 mod stats;
+mod tasks;
 mod time;
+mod webhook_client;
 mod world;
 
 use std::io::{self, Write as _};
@@ -79,7 +85,7 @@ use tokio_util::task::TaskTracker;
 pub use options::{Alias, Args, Options};
 pub use stats::{CallbackStats, KeyStats, RouteStats, Stats};
 
-use server::Tracked;
+use tasks::Tracked;
 use world::World;
 
 /// A running server. Dropped without [`Simulator::stop`], it stops as well, but nobody waits for it.

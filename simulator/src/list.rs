@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::check::is_digits;
-use super::record::Kind;
-use super::reply::{FieldError, Problem, Reply};
+use super::problem::{FieldError, Problem};
+use super::record::{Kind, List};
+use super::reply::Reply;
 use super::time;
 
 /// Items on a page where the caller asks for no other number (documented).
@@ -43,11 +44,12 @@ pub(super) fn list(call: &Call<'_>, kind: Kind, path: &str) -> Result<Reply, Pro
     };
     let Some(reference) = reference.filter(|_| errors.is_empty()) else { return Err(Problem::validation(errors)) };
     let after = call.query_value("after_id").filter(|after| !after.is_empty());
+    let records = List { owner: &call.key.label, kind, reference: &reference };
     let page = call
         .world
         .records
         .lock()
-        .page(&call.key.label, kind, &reference, after.as_deref(), limit, time::now())
+        .page(&records, after.as_deref(), limit, time::now())
         .ok_or_else(|| Problem::field("after_id", "after_id is no item of this list"))?;
     let href = |limit: Option<&str>, after: Option<&str>| {
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::check::{Check, is_digits};
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::seed::Seed;
 
 /// `POST /v0/identity/npwp_data_requests` with `account_number` (15 or 16 digits, dots and dashes allowed) and, if

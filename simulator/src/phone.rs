@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::check::{Check, is_digits};
-use super::reply::{Problem, Reply};
+use super::problem::Problem;
+use super::reply::Reply;
 use super::seed::Seed;
 
 /// `GET /v1/fraud/phone_numbers/:number/age`.

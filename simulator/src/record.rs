@@ -64,6 +64,14 @@ pub(super) struct Records {
     by_reference: BTreeSet<(Arc<str>, Kind, String, u64)>,
 }
 
+/// The records of an account and a kind that carry a reference.
+#[derive(Clone, Copy)]
+pub(super) struct List<'a> {
+    pub(super) owner: &'a Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) reference: &'a str,
+}
+
 impl Records {
     pub(super) fn new(max: usize) -> Self {
         Self {
@@ -101,16 +109,9 @@ impl Records {
         self.by_number.get_mut(self.by_id.get(id)?).filter(|record| *record.owner == *owner && record.kind == kind)
     }
 
-    /// The records with a reference, oldest first. `None`: no record `after` is among them.
-    pub(super) fn page(
-        &self,
-        owner: &Arc<str>,
-        kind: Kind,
-        reference: &str,
-        after: Option<&str>,
-        limit: usize,
-        now: Instant,
-    ) -> Option<Page> {
+    /// Returns the records with a reference, oldest first. `None`: no record `after` is among them.
+    pub(super) fn page(&self, list: &List<'_>, after: Option<&str>, limit: usize, now: Instant) -> Option<Page> {
+        let List { owner, kind, reference } = *list;
         let first = match after {
             Some(id) => {
                 let record = self.find(owner, kind, id)?;
@@ -188,11 +189,13 @@ mod tests {
             records.insert(record(&format!("x{id}"), Some("rr")));
         }
         let owner: Arc<str> = "a".into();
-        let page = |after, limit| records.page(&owner, Kind::Ocr, "r", after, limit, now());
+        let list = List { owner: &owner, kind: Kind::Ocr, reference: "r" };
+        let page = |after, limit| records.page(&list, after, limit, now());
         assert_eq!(page(None, 2), Some(Page { objects: vec!["1".into(), "2".into()], next: Some("2".into()) }));
         assert_eq!(page(Some("2"), 2), Some(Page { objects: vec!["3".into()], next: None }));
         assert_eq!(page(None, 3).unwrap().next, None);
         assert_eq!(page(Some("x1"), 2), None);
-        assert!(records.page(&"b".into(), Kind::Ocr, "r", None, 2, now()).unwrap().objects.is_empty());
+        let others = List { owner: &"b".into(), ..list };
+        assert!(records.page(&others, None, 2, now()).unwrap().objects.is_empty());
     }
 }

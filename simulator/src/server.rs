@@ -3,11 +3,7 @@
 //! Invariants: every task is tracked and ends with the simulator; at most `max_connections` connections.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -15,14 +11,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::answer;
+use super::line::{Line, Wire};
+use super::tasks::Tracked;
 use super::world::World;
 
 /// A handshake takes milliseconds; a client that takes longer is gone.
@@ -33,40 +29,6 @@ const HEAD: Duration = Duration::from_secs(300);
 const MAX_HEAD: usize = 64 * 1024;
 /// Streams of one h2 connection at a time.
 const MAX_STREAMS: u32 = 1000;
-/// What a `garbage` fault sends.
-const GARBAGE: &[u8] = b"\x00\x16\xfe\xffthis is no HTTP\r\n\x07\x1b\xee 200 maybe\r\n\r\n";
-
-/// Spawns tasks that end with the simulator and that it can wait for.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tracked {
-    pub(super) tasks: TaskTracker,
-    pub(super) shutdown: CancellationToken,
-}
-
-impl Tracked {
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                () = task => {}
-            }
-        });
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        self.spawn(async move {
-            task.await;
-        });
-    }
-}
 
 /// Accepts until the simulator stops.
 pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: Tracked) {
@@ -132,80 +94,5 @@ where
             }
         }
         () = line.fired.cancelled() => {}
-    }
-}
-
-/// How a connection is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    Reset,
-    Garbage,
-}
-
-/// Lets a request break the connection that it came on.
-#[derive(Debug, Default)]
-pub(super) struct Line {
-    cut: OnceLock<Cut>,
-    fired: CancellationToken,
-}
-
-impl Line {
-    /// Ends the connection; the first way wins.
-    pub(super) fn cut(&self, how: Cut) {
-        let _ = self.cut.set(how);
-        self.fired.cancel();
-    }
-}
-
-/// A socket that carries out the cut when it is dropped.
-struct Wire {
-    stream: TcpStream,
-    line: Arc<Line>,
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        // What fails here fails because the peer is gone already.
-        match self.line.cut.get() {
-            Some(Cut::Reset) => {
-                let _ = self.stream.set_zero_linger();
-            }
-            Some(Cut::Garbage) => {
-                let _ = self.stream.try_write(GARBAGE);
-            }
-            None => {}
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -1,17 +1,18 @@
 //! Everything the simulator remembers, behind short locks.
 
-use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use super::callback::{Courier, Urls};
+use super::callback::Urls;
 use super::fault::Rules;
 use super::journal::Journal;
 use super::limit::Limiter;
+use super::options::Options;
 use super::record::Records;
-use super::server::Tracked;
-use super::stats::Tally;
-use super::{Options, Stats};
+use super::stats::{Stats, Tally};
+use super::tasks::Tracked;
+use super::webhook_client::WebhookClient;
+use parking_lot::Mutex;
 
 /// Single-use tokens that are remembered as used.
 const MAX_TOKENS: usize = 10_000;
@@ -27,7 +28,7 @@ pub(super) struct World {
     pub(super) limiter: Mutex<Limiter>,
     pub(super) urls: Mutex<Urls>,
     pub(super) used_tokens: Mutex<HashSet<String>>,
-    pub(super) courier: Courier,
+    pub(super) webhooks: WebhookClient,
 }
 
 impl World {
@@ -41,7 +42,7 @@ impl World {
             limiter: Mutex::default(),
             urls: Mutex::default(),
             used_tokens: Mutex::default(),
-            courier: Courier::new(executor),
+            webhooks: WebhookClient::new(executor),
             options,
         }
     }
@@ -53,7 +54,7 @@ impl World {
 
     /// As after the start; what is in flight stays counted.
     pub(super) fn reset(&self) {
-        self.courier.reset();
+        self.webhooks.reset();
         self.records.lock().clear();
         self.asked.lock().clear();
         self.journal.lock().clear();
