@@ -257,7 +257,7 @@ fn the_simulator_shares_no_code_with_the_gateway() {
 
 #[test]
 fn locks_are_parking_lots() {
-    for (module, code) in modules() {
+    for (module, code) in modules(&source()) {
         let locks = ["sync::Mutex", "sync::MutexGuard", "sync::RwLock", "sync::PoisonError"];
         let found: Vec<_> = paths(&code, "std::").into_iter().filter(|path| locks.contains(&path.as_str())).collect();
         assert!(found.is_empty(), "{module} has {found:?}: parking_lot's locks have no poison to handle");
