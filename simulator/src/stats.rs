@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::route::Route;
-use parking_lot::Mutex;
 
 /// Labels of keys that are counted apart; the rest share one row.
 const MAX_KEYS: usize = 1000;
