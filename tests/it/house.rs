@@ -215,7 +215,7 @@ const ONLY_REDIS_SPELLS: [&str; 9] = [
 #[test]
 fn lua_and_the_names_of_keys_stand_in_the_redis_part_alone() {
     let mut faults = Vec::new();
-    for (module, code) in modules() {
+    for (module, code) in modules(&source()) {
         if part(&module) != "redis" {
             let spelled = ONLY_REDIS_SPELLS.iter().filter(|text| code.contains(**text));
             faults.extend(spelled.map(|text| format!("{module} spells {text}: use src/redis/keys.rs or scripts.rs")));
