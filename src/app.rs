@@ -5,8 +5,8 @@ pub mod preflight;
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError, OpenError};
-use crate::base::host::{self, HostError};
 use crate::base::tasks::Tasks;
+use crate::base::web;
 use crate::cache::{Cache, Counts};
 use crate::callback::{self, Attempt, Callbacks, Hooks, Note, Skipped};
 use crate::config::{Faults, RedisTarget, Settings};
@@ -23,9 +23,6 @@ use crate::telemetry::metrics::{Counted, Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -296,18 +293,12 @@ impl App {
         });
         let (admin, metrics, stop) = (Arc::clone(&self.admin), self.metrics.clone(), self.stop_admin.clone());
         self.admin_server.spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (admin, fault) = (Arc::clone(&admin), host::check(&request).err());
-                async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { admin.handle(request).await } }
-            });
+            let service = web::service(admin.router());
             admin_server.serve(move |_| service.clone(), Noted(metrics, Listener::Admin), stop, LAST_MOMENT / 2).await;
         });
         let (callbacks, metrics, stop) = (Arc::clone(&self.callbacks), self.metrics.clone(), self.stop.clone());
         self.servers.spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (callbacks, fault) = (Arc::clone(&callbacks), host::check(&request).err());
-                async move { if let Some(fault) = fault { Ok(bad_host(fault)) } else { callbacks.receive(request).await } }
-            });
+            let service = web::service(callback::inbox(callbacks));
             callbacks_server.serve(move |_| service.clone(), Noted(metrics, Listener::Callbacks), stop, drain).await;
         });
         let (gateway, stop) = (Arc::clone(&self.gateway), self.stop.clone());
@@ -406,6 +397,7 @@ impl App {
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
+        self.admin.finish(LAST_MOMENT).await;
         if self.ledger.flush().await.is_err() {
             tracing::error!("what was counted last could not be written");
         }
@@ -529,15 +521,6 @@ impl Events for Noted {
     fn handshake_failed(&self) {
         self.0.handshake_failed(self.1);
     }
-}
-
-/// Returns the answer to a request without one valid host, in the shape of the other errors.
-fn bad_host(fault: HostError) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({ "error_code": "API_VALIDATION_ERROR", "message": fault.to_string() });
-    let mut response = Response::new(Full::new(body.to_string().into()));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// Raises the number of files and sockets that the process may have open, and reports it.

@@ -18,3 +18,4 @@ pub mod request_id;
 pub mod retry_after;
 pub mod saved;
 pub mod tasks;
+pub mod web;

@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod callback_type;
+pub mod callback_url;
+pub mod error_body;
 pub mod mentions;
 pub mod person;
 pub mod record_id;

@@ -4,8 +4,10 @@
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
 use crate::base::host::HostError;
-use crate::callback::{SettingError, UrlError};
+use crate::callback::SettingError;
 use crate::config::Limit;
+use crate::iluma::callback_url::UrlError;
+use crate::iluma::error_body;
 use crate::iluma::routes::{PathError, documented};
 use crate::limit::Refusal;
 use crate::reference::BodyError;
@@ -19,8 +21,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Names the reason of an error that the gateway made.
-pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
+pub use crate::base::web::GATEWAY_ERROR;
 
 /// How a client authenticates (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
@@ -134,10 +135,10 @@ impl Rejection {
             Self::Setting(SettingError::Url(UrlError::Shape)) => {
                 Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_callback_url")
             }
-            Self::Setting(SettingError::Url(UrlError::Host | UrlError::LinkLocal)) => {
+            Self::Setting(SettingError::Url(UrlError::Host | UrlError::Address)) => {
                 Shape(StatusCode::BAD_REQUEST, INVALID, "callback_host_not_allowed")
             }
-            Self::Setting(SettingError::Test(_)) => Shape(StatusCode::BAD_REQUEST, INVALID, "callback_url_failed"),
+            Self::Setting(SettingError::Test) => Shape(StatusCode::BAD_REQUEST, INVALID, "callback_url_failed"),
             Self::Setting(SettingError::Unavailable) => {
                 Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable")
             }
@@ -242,17 +243,7 @@ impl Rejection {
 /// Builds an error in Iluma's shape.
 #[must_use]
 pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<ReplyBody> {
-    #[derive(serde::Serialize)]
-    struct Shape<'a> {
-        error_code: &'a str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        errors: Option<[&'a str; 1]>,
-    }
-    // As Iluma's own on API_VALIDATION_ERROR.
-    let errors = (status == StatusCode::BAD_REQUEST).then_some([message]);
-    let body = serde_json::to_vec(&Shape { error_code: code, message, errors }).unwrap_or_default();
-    let mut response = Response::new(ReplyBody::full(body.into()));
+    let mut response = Response::new(ReplyBody::full(error_body::json(status, code, message)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -1,48 +1,34 @@
-//! Callbacks for operators: what is queued, dead or unowned, and once more from the start.
+//! Callbacks as operators see them: lists by state, and what an order to replay names.
 //!
-//! Invariant: what is shown are names, times and Iluma's ids; nothing of a person.
+//! Invariant: an entry shows names, times and Iluma's ids; nothing of a person.
 
-use super::{error, invalid, json};
+use super::answer::{Refusal, json};
+use super::context::Context;
 use crate::base::name::TenantName;
-use crate::state::{Cursor, DeliveryId, Listed, Page, Replay, Standing, State, StateError};
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::Full;
+use crate::state::{Cursor, DeliveryId, Listed, Page, Replay, Standing};
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use http::StatusCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Entries of a page, if nothing is said.
+/// The entries of a page, unless `limit` says another number.
 const PAGE: usize = 100;
 
 /// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `limit` and `after` (the `next` of the page before).
-pub(super) async fn list(state: &State, query: &str) -> Response<Full<Bytes>> {
-    let Some((standing, page)) = asked(query) else {
-        return invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given");
-    };
+pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let (standing, page) = asked(query.as_deref().unwrap_or_default()).ok_or_else(|| {
+        Refusal::invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given")
+    })?;
     let wanted = page.most;
-    let listed = match state.list(standing, &page).await {
-        Ok(listed) => listed,
-        Err(failed) => return unavailable(failed),
-    };
+    let listed = context.orders.state.list(standing, &page).await;
+    let listed = listed.map_err(|failed| Refusal::Unavailable(failed.to_string()))?;
     let next = listed.last().filter(|_| listed.len() == wanted).map(|last| {
         let Cursor { at, id } = last.cursor;
         format!("{at}-{id}")
     });
     let entries: Vec<_> = listed.iter().map(|entry| shown(entry, standing)).collect();
-    json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next }))
-}
-
-/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` or `{"all":true}`.
-pub(super) async fn replay(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
-    let what = wanted(body);
-    let Some(what) = what else {
-        return invalid(
-            "the body must be one of {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, {\"all\":true}",
-        );
-    };
-    match state.replay(what).await {
-        Ok(count) => json(StatusCode::OK, &serde_json::json!({ "replayed": count })),
-        Err(failed) => unavailable(failed),
-    }
+    Ok(json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next })))
 }
 
 fn asked(query: &str) -> Option<(Standing, Page)> {
@@ -73,7 +59,7 @@ fn asked(query: &str) -> Option<(Standing, Page)> {
 fn shown(entry: &Listed, standing: Standing) -> serde_json::Value {
     let time = |time: SystemTime| humantime::format_rfc3339_millis(time).to_string();
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(entry.cursor.at).unwrap_or(0));
-    // What the time of its place says of it.
+    // The meaning of the time that orders the list.
     let what = match standing {
         Standing::Queued => "due",
         Standing::Dead | Standing::Delivered => "ended",
@@ -100,7 +86,8 @@ struct Wanted {
     all: Option<bool>,
 }
 
-fn wanted(body: &[u8]) -> Option<Replay> {
+/// Reads what is to be replayed; none if the order does not name exactly one thing.
+pub(super) fn wanted(body: &[u8]) -> Option<Replay> {
     match serde_json::from_slice(body).ok()? {
         Wanted { id: Some(id), tenant: None, since: None, all: None } => {
             Some(Replay::One(id.parse::<DeliveryId>().ok()?))
@@ -113,7 +100,7 @@ fn wanted(body: &[u8]) -> Option<Replay> {
     }
 }
 
-/// A time of RFC 3339 with any offset.
+/// Reads a time of RFC 3339 with any offset.
 fn time(text: &str) -> Option<SystemTime> {
     let at = text.len().checked_sub(6).filter(|at| text.is_char_boundary(*at))?;
     let (local, offset) = text.split_at(at);
@@ -130,10 +117,6 @@ fn time(text: &str) -> Option<SystemTime> {
     let offset = Duration::from_secs(digits(hours, 23)? * 3600 + digits(minutes, 59)? * 60);
     let local = humantime::parse_rfc3339(&format!("{}Z", local.to_ascii_uppercase())).ok()?;
     if ahead { local.checked_sub(offset) } else { local.checked_add(offset) }
-}
-
-fn unavailable(failed: StateError) -> Response<Full<Bytes>> {
-    error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", &failed.to_string())
 }
 
 #[cfg(test)]

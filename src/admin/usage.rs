@@ -1,42 +1,45 @@
-//! What each team called, spent and saved, for operators.
+//! The ledger as operators see it: calls, cost and savings of each team.
 
-use super::{error, invalid, json, typed};
+use super::answer::{Refusal, json, typed};
+use super::context::Context;
 use crate::base::calendar::Day;
 use crate::base::name::TenantName;
-use crate::ledger::{Counts, Ledger, OpenCall, Row, Statement};
-use bytes::Bytes;
+use crate::ledger::{Counts, OpenCall, Row, Statement};
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use std::sync::Arc;
 
-/// Entries of a page of calls, if nothing is said, and at most.
+/// The entries of a page of calls, unless `limit` says another number, and at most.
 const PAGE: usize = 100;
 const MOST: usize = 1000;
 
-/// `GET /v1/usage`: the books, `from` a day `to` a day, both included; left out, from the first of this month to today.
+/// `GET /v1/usage`: the ledger, `from` a day `to` a day, both included; left out, from the first of this month to today.
 pub(super) async fn usage(
-    ledger: &Ledger,
-    query: &str,
-    headers: &HeaderMap,
-) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    State(context): State<Arc<Context>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let (ledger, query) = (&context.ledger, query.unwrap_or_default());
     let today = ledger.today();
     let (mut from, mut to, mut tenant) = (today.month().first(), today, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let day = value.parse::<Day>();
-        let no_day = |_| invalid("from and to are days, such as 2026-11-25");
+        let no_day = |_| Refusal::invalid("from and to are days, such as 2026-11-25");
         match &*name {
             "from" => from = day.map_err(no_day)?,
             "to" => to = day.map_err(no_day)?,
             "tenant" => {
-                let name = value.parse::<TenantName>().map_err(|_| invalid("tenant is the name of a team"))?;
+                let name = value.parse::<TenantName>().map_err(|_| Refusal::invalid("tenant is the name of a team"))?;
                 tenant = Some(name);
             }
-            _ => return Err(invalid("known here: from, to and tenant")),
+            _ => return Err(Refusal::invalid("known here: from, to and tenant")),
         }
     }
     let books = ledger.statement(from, to, tenant.as_ref()).await;
     let Statement { rows, is_complete } = books.map_err(|_| unreadable())?;
-    let told = |mut response: Response<Full<Bytes>>| {
+    let told = |mut response: Response| {
         if !is_complete {
             response.headers_mut().insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
         }
@@ -51,10 +54,15 @@ pub(super) async fn usage(
 
 /// `GET /v1/usage/unknown`: this node's calls whose outcome is not known, the oldest first, with `tenant`, `limit` and
 /// `after` (the `next` of the page before).
-pub(super) async fn unknown(ledger: &Ledger, query: &str) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+pub(super) async fn unknown(
+    State(context): State<Arc<Context>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let (ledger, query) = (&context.ledger, query.unwrap_or_default());
     let (mut tenant, mut after, mut most) = (None, 0, PAGE);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let wrong = || invalid("known here: tenant, limit (1 to 1000) and after (the next of the page before)");
+        let wrong =
+            || Refusal::invalid("known here: tenant, limit (1 to 1000) and after (the next of the page before)");
         match &*name {
             "tenant" => tenant = Some(value.parse::<TenantName>().map_err(|_| wrong())?),
             "limit" => most = value.parse().ok().filter(|most| (1..=MOST).contains(most)).ok_or_else(wrong)?,
@@ -78,8 +86,8 @@ pub(super) async fn unknown(ledger: &Ledger, query: &str) -> Result<Response<Ful
     Ok(json(StatusCode::OK, &serde_json::json!({ "node": ledger.node(), "calls": calls, "next": next })))
 }
 
-fn unreadable() -> Response<Full<Bytes>> {
-    error(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "the ledger can't be read just now")
+fn unreadable() -> Refusal {
+    Refusal::Unavailable("the ledger can't be read now; try again".to_owned())
 }
 
 /// RFC 4180. Names need no quotes.

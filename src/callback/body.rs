@@ -1,24 +1,30 @@
-//! What a callback's body says to the gateway: its id, and the reference in it.
+//! A callback's body, as far as the gateway reads it: its id, and its reference.
 
-use crate::base::json::Members;
+use crate::base::json::{Items, Members};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::TenantName;
 use bytes::Bytes;
 
-/// The longest id that is taken for one; Iluma's have 24 or 36 characters.
+/// The longest id in bytes; Iluma's have 24 or 36 characters.
 const LONGEST_ID: usize = 256;
 
-/// A callback's body, understood.
+/// How deep an id is looked for in a body of another shape; no documented one nests deeper than 5.
+const DEEPEST: usize = 16;
+
+/// A callback's body, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Body {
-    /// None in Iluma's test payload.
+    /// The id at the place where Iluma puts it; none if there is no text.
     pub(super) id: Option<String>,
+    /// The first id anywhere in the body, by which operators find it; empty if there is a member for an id without one.
+    /// None in Iluma's test payload alone, which has no such member.
+    pub(super) any_id: Option<String>,
     /// `reference_id`, unescaped.
     pub(super) reference: Option<String>,
-    spliced: JsonTemplate,
+    template: JsonTemplate,
 }
 
-/// Why a body can't be a callback's.
+/// The body can't be a callback's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the body must be one JSON object, with an id of at most 256 characters, and no member of these twice: id, reference_id"
@@ -29,7 +35,7 @@ impl Body {
     /// Reads a body.
     ///
     /// # Errors
-    /// It is not a JSON object, or has no id that can be told.
+    /// It is not a JSON object, or its id or reference is ambiguous.
     pub(super) fn parse(raw: &Bytes) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed)?;
         let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed)?;
@@ -45,23 +51,67 @@ impl Body {
         if id.as_ref().is_some_and(|id| id.len() > LONGEST_ID) {
             return Err(Malformed);
         }
-        // What is no string is nobody's reference.
+        let any_id = id.clone().or_else(|| nested_id(&members, DEEPEST));
+        // A reference that is no text is no team's.
         let reference = only("reference_id")?.and_then(|value| string(value).ok().flatten());
-        let spliced = JsonTemplate::around(text, &members, Absent::Insert).ok_or(Malformed)?;
-        Ok(Self { id, reference, spliced })
+        let template = JsonTemplate::around(text, &members, Absent::Insert).ok_or(Malformed)?;
+        Ok(Self { id, any_id, reference, template })
     }
 
-    /// The team that the reference is sealed with, and its own reference as JSON text: none if it gave none.
-    pub(super) fn seal(&self) -> Option<(TenantName, Option<Bytes>)> {
+    /// Returns the tenant whose prefix the reference carries, and the rest of the reference as JSON text: none if the
+    /// team gave none.
+    pub(super) fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
         let (tenant, own) = self.reference.as_deref()?.split_once(':')?;
         let own = if own.is_empty() { None } else { serde_json::to_vec(own).ok().map(Bytes::from) };
         Some((tenant.parse().ok()?, own))
     }
 
-    /// The body for whoever gave this reference (JSON text with its quotes), or none. Every other byte stays.
+    /// Returns the body for a team that gave this reference (JSON text with its quotes), or none. Every other byte stays.
     pub(super) fn with(&self, reference: Option<&[u8]>) -> Bytes {
-        self.spliced.with(reference)
+        self.template.with(reference)
     }
+}
+
+/// Returns the first id below these members that is a text or a number, or an empty one where there are members for an id
+/// with nothing in them, or values too deep to look at; none if no member is named `id` in any letter case.
+fn nested_id(members: &Members<'_>, depth: usize) -> Option<String> {
+    let Some(depth) = depth.checked_sub(1) else { return Some(String::new()) };
+    let mut found = None;
+    for (name, value) in &members.0 {
+        let text = value.get();
+        let inner = if name.eq_ignore_ascii_case("id") { Some(plain(text)) } else { below(text, depth) };
+        match inner {
+            Some(id) if !id.is_empty() => return Some(id),
+            Some(_) => found = inner,
+            None => {}
+        }
+    }
+    found
+}
+
+/// Returns the first id inside a value.
+fn below(text: &str, depth: usize) -> Option<String> {
+    if text.starts_with('{') {
+        return nested_id(&serde_json::from_str(text).ok()?, depth);
+    }
+    if !text.starts_with('[') {
+        return None;
+    }
+    let Some(depth) = depth.checked_sub(1) else { return Some(String::new()) };
+    let Items(items) = serde_json::from_str(text).ok()?;
+    let mut ids = items.iter().filter_map(|item| below(item.get(), depth)).peekable();
+    let first = ids.peek().cloned();
+    ids.find(|id| !id.is_empty()).or(first)
+}
+
+/// Returns a text or a number that may be an id, else nothing.
+fn plain(text: &str) -> String {
+    let id = match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(text).unwrap_or_default(),
+        Some(b'-' | b'0'..=b'9') => text.to_owned(),
+        _ => String::new(),
+    };
+    if id.len() > LONGEST_ID { String::new() } else { id }
 }
 
 #[cfg(test)]
@@ -96,6 +146,24 @@ mod tests {
     fn an_id_is_told_exactly_or_not_at_all() {
         let id = |text: &str| parse(text).map(|body| body.id);
         assert_eq!(id(r#"{"id":"a\u0062"}"#), Ok(Some("ab".into())));
+        for (text, any_id) in [
+            ("{}", None),
+            (r#"{"type":"X","test":true,"data":{"url":"x"}}"#, None),
+            (r#"{"reference_id":"a","ids":[1]}"#, None),
+            (r#"{"id":"a"}"#, Some("a")),
+            (r#"{"id":"a","data":{"id":"b"}}"#, Some("a")),
+            (r#"{"id":""}"#, Some("")),
+            (r#"{"id":null}"#, Some("")),
+            (r#"{"ID":"a"}"#, Some("a")),
+            (r#"{"id":"","data":{"id":"b"}}"#, Some("b")),
+            (r#"{"type":"X","data":{"id":"b"}}"#, Some("b")),
+            (r#"{"data":[{"x":1},{"id":{}},{"id":7}]}"#, Some("7")),
+            (r#"{"data":{"id":[]}}"#, Some("")),
+        ] {
+            assert_eq!(parse(text).map(|body| body.any_id), Ok(any_id.map(str::to_owned)), "{text}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
+        assert_eq!(parse(&deep).map(|body| body.any_id), Ok(Some(String::new())), "it may have an id");
         for none in ["{}", r#"{"id":null}"#, r#"{"id":""}"#, r#"{"type":"X","test":true}"#] {
             assert_eq!(id(none), Ok(None), "{none}");
         }
@@ -107,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_names_a_team_and_its_reference() {
-        let seal = |reference: &str| parse(&format!(r#"{{"reference_id":{reference}}}"#)).unwrap().seal();
-        let sealed = |team: &str, own: Option<&'static str>| Some((team.parse().unwrap(), own.map(Bytes::from)));
-        assert_eq!(seal(r#""lending:foo""#), sealed("lending", Some(r#""foo""#)));
-        assert_eq!(seal(r#""lending:""#), sealed("lending", None));
-        assert_eq!(seal(r#""lending:a:\"b""#), sealed("lending", Some(r#""a:\"b""#)));
+    fn a_prefix_names_a_tenant_and_its_reference() {
+        let prefix = |reference: &str| parse(&format!(r#"{{"reference_id":{reference}}}"#)).unwrap().prefix();
+        let prefixed = |team: &str, own: Option<&'static str>| Some((team.parse().unwrap(), own.map(Bytes::from)));
+        assert_eq!(prefix(r#""lending:foo""#), prefixed("lending", Some(r#""foo""#)));
+        assert_eq!(prefix(r#""lending:""#), prefixed("lending", None));
+        assert_eq!(prefix(r#""lending:a:\"b""#), prefixed("lending", Some(r#""a:\"b""#)));
         for none in ["null", "1", r#""foo""#, r#"":foo""#, r#""Lending:foo""#, r#""a team:foo""#] {
-            assert_eq!(seal(none), None, "{none}");
+            assert_eq!(prefix(none), None, "{none}");
         }
     }
 

@@ -1,7 +1,7 @@
-//! What proves to a team that a callback is the gateway's: its token, and a signature (Standard Webhooks 1.0.0).
+//! The proof that a callback is the gateway's: the team's token, and a signature (Standard Webhooks 1.0.0).
 //!
-//! Invariant: what is not given by the configuration is derived from the root key, so every node and every start has the
-//! same.
+//! Invariant: a token or secret that the configuration does not give is derived from the root key, so that every node and
+//! every start has the same.
 
 use crate::base::keyring::derive;
 use crate::base::name::TenantName;
@@ -23,7 +23,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Those of the configuration, else derived ones.
+    /// Returns the configuration's credentials, else derived ones.
     pub(super) fn new(root: &[u8; 32], name: &TenantName, tenant: &config::Tenant) -> Self {
         let token = tenant.callback_token.clone().unwrap_or_else(|| {
             let secret = derive::<32>(root, &format!("callback token of {name}"));
@@ -44,7 +44,7 @@ impl Credentials {
         Self { token, secrets, macs }
     }
 
-    /// `webhook-signature`: one signature for each secret, so that a team may verify with the old one while it changes.
+    /// Returns `webhook-signature`: one signature for each secret, so that a team may verify with the old one while it changes.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<HeaderValue> {
         let timestamp = timestamp.to_string();
         let signature = |mac: &Hmac<Sha256>| {

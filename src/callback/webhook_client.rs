@@ -1,13 +1,16 @@
-//! The way to a team's endpoint: one request, its answer's status.
+//! The client of teams' endpoints: one request, and the status of its answer.
 //!
-//! Invariants: an attempt ends within [`TIMEOUT`], whatever the endpoint does; no redirect is followed, no certificate
-//! passes unverified, nothing is sent where [`urls`] does not permit it; an answer's body is never held.
+//! Invariants: the head of an answer comes within the timeout, and its body is left after [`DRAIN_TIME`], whatever the
+//! endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent where
+//! [`CallbackUrl`] does not permit it; an answer's body is never held.
 
-use super::Team;
-use super::urls::{self, Permitted, UrlError};
+use super::config::Team;
+use super::resolver::Permitted;
 use crate::base::client_tls;
 use crate::base::clock::Clock;
+use crate::base::retry_after::retry_after;
 use crate::base::tasks::Tasks;
+use crate::iluma::callback_url::{CallbackUrl, UrlError};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
@@ -22,14 +25,13 @@ use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
 use std::time::{Duration, SystemTime};
 
-/// From looking the name up to the end of the answer (section 5 of the design).
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A host that does not answer its handshake leaves half of the time for another of its addresses.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read of an answer, so that its connection can be used again; a longer one costs the connection.
-const LONGEST_ANSWER: usize = 64 << 10;
+/// The bytes of an answer's body that are read and discarded, and the time for them, so that the connection can be used
+/// again; a longer one costs the connection and nothing else.
+const DRAIN_BYTES: usize = 64 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Idle connections: to one endpoint as many as a team's deliveries at once, and not for longer than common servers keep
 /// them.
@@ -38,15 +40,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// Why an attempt failed. No word of it is a team's or a person's.
+/// The reason why an attempt failed. No word of it is a team's or a person's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The team has no URL for this type any more.
     #[error("no URL is set")]
     NoUrl,
-    /// State could not be asked for the URL.
-    #[error("state can't be reached")]
-    State,
     /// The URL may not be used, or not any more.
     #[error(transparent)]
     Forbidden(#[from] UrlError),
@@ -56,12 +55,22 @@ pub enum Failure {
     /// The connection broke.
     #[error("the connection broke")]
     Broken,
-    /// No whole answer in time.
+    /// No head of an answer in time.
     #[error("no answer in time")]
     TimedOut,
-    /// Not 2xx; redirects are among them.
+    /// Not 2xx; redirects are among them. The time is what `retry-after` asks for.
     #[error("answered with {0}")]
-    Refused(StatusCode),
+    Refused(StatusCode, Option<Duration>),
+}
+
+impl Failure {
+    /// Returns the wait that the endpoint asked for.
+    pub(super) const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Refused(_, wait) => wait,
+            Self::NoUrl | Self::Forbidden(_) | Self::Unreachable | Self::Broken | Self::TimedOut => None,
+        }
+    }
 }
 
 /// Sends to teams. Connections are kept between deliveries.
@@ -71,7 +80,7 @@ pub(super) struct WebhookClient {
 }
 
 impl WebhookClient {
-    /// One that trusts these certificates beside the platform's; `tasks` drive its connections.
+    /// Returns a client that trusts these certificates beside the platform's; `tasks` drive its connections.
     pub(super) fn new(extra_ca: &[CertificateDer<'static>], clock: Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let tls = client_tls::client_config(extra_ca)?;
         let mut tcp = HttpConnector::new_with_resolver(Permitted::new());
@@ -89,9 +98,17 @@ impl WebhookClient {
         Ok(Self { client, clock })
     }
 
-    /// Makes one attempt. `id` is the same for every attempt at one delivery.
-    pub(super) async fn send(&self, team: &Team, url: &str, id: &str, body: Bytes) -> Result<(), Failure> {
-        let uri = urls::permitted(url, &team.hosts)?;
+    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, however its body goes on. `id` is
+    /// the same for every attempt at one delivery.
+    pub(super) async fn send(
+        &self,
+        team: &Team,
+        timeout: Duration,
+        url: &str,
+        message: (&str, Bytes),
+    ) -> Result<(), Failure> {
+        let (id, body) = message;
+        let uri = CallbackUrl::permitted(url, &team.hosts)?.into_uri();
         let timestamp = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = Request::post(uri)
             .header(CONTENT_TYPE, "application/json")
@@ -108,17 +125,14 @@ impl WebhookClient {
             }
         }
         let request = request.body(Full::new(body)).map_err(|_| UrlError::Shape)?;
-        let exchange = async {
-            let answer = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| if error.is_connect() { Failure::Unreachable } else { Failure::Broken })?;
-            let status = answer.status();
-            drain(answer.into_body()).await;
-            if status.is_success() { Ok(()) } else { Err(Failure::Refused(status)) }
-        };
-        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err(Failure::TimedOut))
+        let answer = tokio::time::timeout(timeout, self.client.request(request)).await;
+        let answer = answer
+            .map_err(|_| Failure::TimedOut)?
+            .map_err(|error| if error.is_connect() { Failure::Unreachable } else { Failure::Broken })?;
+        let (status, wait) = (answer.status(), retry_after(answer.headers(), self.clock.wall()));
+        // The status is the answer: neither the rest of the body nor its end matters.
+        let _ = tokio::time::timeout(DRAIN_TIME, drain(answer.into_body())).await;
+        if status.is_success() { Ok(()) } else { Err(Failure::Refused(status, wait)) }
     }
 }
 
@@ -128,10 +142,10 @@ impl std::fmt::Debug for WebhookClient {
     }
 }
 
-/// Reads a body to its end, or to the bound. What it says does not matter, nor whether it breaks off: the status has come.
+/// Reads a body to its end, or to the bound.
 async fn drain(mut body: Incoming) {
     let mut read = 0;
-    while !body.is_end_stream() && read <= LONGEST_ANSWER {
+    while !body.is_end_stream() && read <= DRAIN_BYTES {
         match body.frame().await {
             Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
             _ => break,

@@ -11,7 +11,7 @@ const LARGEST_ORDER: u64 = 64 << 10;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "The person stands on standard input, so that no process list and no shell history has them:\n  \
-                  {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\",\"surname\":\"…\"} or {\"nik\":\"…\"}\n\n\
+                  {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\"} with or without surname, or {\"nik\":\"…\"}\n\n\
                   Example: iluma-gateway erase --config config.toml <person.json"
 )]
 pub(super) struct Args {

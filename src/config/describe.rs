@@ -85,6 +85,7 @@ fn callbacks(f: &mut Formatter<'_>, callbacks: &Callbacks) -> fmt::Result {
     listener(f, &callbacks.listener)?;
     optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
     writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
+    writeln!(f, "timeout = {}", time(callbacks.timeout))?;
     if !callbacks.extra_ca.is_empty() {
         writeln!(f, "extra_ca = \"({} certificates)\"", callbacks.extra_ca.len())?;
     }

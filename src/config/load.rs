@@ -78,6 +78,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86400);
 /// Zero would end every request before it began.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
+/// A delivery is in one node's hands for a minute, in which its end is noted as well.
+const CALLBACK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30);
 /// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
 /// Below a millisecond no network answers; a second is more than upstream takes at its best.
@@ -179,12 +181,13 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
     let public_url = callbacks.maybe("public_url", |url| url.url(&["http", "https"], UrlParts::Path));
     let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
     let extra_ca = callbacks.maybe("extra_ca", tls::trusted).unwrap_or_default();
-    Some(Callbacks { listener: listener?, public_url, retry: retry?, extra_ca })
+    let timeout = callbacks.get("timeout", |time| time.duration(CALLBACK_TIMEOUT));
+    Some(Callbacks { listener: listener?, public_url, retry: retry?, timeout: timeout?, extra_ca })
 }
 
 fn admin(admin: &Section<'_>) -> Option<Admin> {
     let listener = listener(admin);
-    let token = admin.maybe("token", |token| token.token(""));
+    let token = admin.maybe("token", Entry::admin_token);
     Some(Admin { listener: listener?, token })
 }
 
@@ -545,7 +548,10 @@ mod tests {
         assert_eq!(settings.server.max_headers, 100);
         assert_eq!(settings.server.drain_timeout, Duration::from_secs(30));
         assert_eq!(settings.callbacks.listener.listen, "127.0.0.1:8081".parse().unwrap());
-        assert_eq!(settings.callbacks.retry, [5, 30, 120, 600, 3600, 10800, 21600, 43200].map(Duration::from_secs));
+        assert_eq!(
+            settings.callbacks.retry,
+            [5, 30, 120, 600, 3600, 10800, 28800, 43200, 43200, 43200, 43200, 43200].map(Duration::from_secs)
+        );
         assert_eq!(settings.admin.listener.listen, "127.0.0.1:9090".parse().unwrap());
         assert!(settings.admin.token.is_none());
         assert_eq!(settings.log.level, tracing::Level::INFO);
@@ -725,7 +731,7 @@ like = "bank"
             (with("[admin]\ntoken = { env = \"UNSET\" }"), "admin.token.env: the environment variable UNSET is not set"),
             (with("[admin]\ntoken = { env = \"live_5ec5e7\" }"), "admin.token.env: the environment variable with this name is not set"),
             (with("[admin]\ntoken = { env = \"EMPTY\" }"), "admin.token: the secret is empty"),
-            (with("[admin]\ntoken = { env = \"SHORT\" }"), "admin.token: the secret must have 8 to 512 characters"),
+            (with("[admin]\ntoken = { env = \"SHORT\" }"), "admin.token: the secret must have 16 to 512 characters"),
             (with("[admin]\ntoken = { env = \"SPACE\" }"), "admin.token: the secret must be printable ASCII without space"),
             (with("[admin]\ntoken = { file = \"5ec5e7\" }"), "admin.token.file: cannot read the file, in /nowhere: entity not found; a relative path starts at the configuration file's folder"),
             (with("[admin]\ntoken = { file = \"\" }"), "admin.token.file: must be the path of a file"),
@@ -789,8 +795,8 @@ like = "bank"
             (lending(&format!("owns_unprefixed = true\n[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{other}\"]\nowns_unprefixed = true")), "tenants.payments.owns_unprefixed: at most one team of an account may have this, and tenants.lending.owns_unprefixed has it"),
             (lending("callback_hosts = [\"https://lending.internal\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
             (lending("callback_hosts = [\"lending.internal:443\"]"), "tenants.lending.callback_hosts[0]: must be a host name or an IP address, without scheme and port"),
-            (lending("callback_hosts = [\"169.254.169.254\"]"), "tenants.lending.callback_hosts[0]: callbacks are never sent to link-local addresses"),
-            (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"http://[fe80::1]/\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: callbacks are never sent to link-local addresses"),
+            (lending("callback_hosts = [\"169.254.169.254\"]"), "tenants.lending.callback_hosts[0]: callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses"),
+            (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"http://[fe80::1]/\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses"),
             (lending("callback_hosts = [\"lending.internal\"]\ncallback_urls = { NAME_VALIDATOR_REQUEST = \"https://payments.internal/?token=5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: its host is not in callback_hosts"),
             (lending("callback_urls = { NAME_VALIDATOR_REQUEST = \"ftp://lending.internal/5ec5e7\" }"), "tenants.lending.callback_urls.NAME_VALIDATOR_REQUEST: must be a URL with a host, beginning with http:// or https://"),
             (lending("callback_urls = { BANK = \"https://lending.internal\" }"), "tenants.lending.callback_urls.BANK: no such callback type; known: NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST"),

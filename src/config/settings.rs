@@ -95,6 +95,8 @@ pub struct Callbacks {
     pub public_url: Option<http::Uri>,
     /// Waits between attempts; after the last one a delivery is dead.
     pub retry: Vec<Duration>,
+    /// The time that an endpoint has for the head of its answer.
+    pub timeout: Duration,
     /// Certificates that deliveries trust beside the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }

@@ -11,11 +11,11 @@ use super::settings::{Account, Server, Tenant};
 use super::values::UrlParts;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
+use crate::iluma::callback_url::{self, CallbackUrl, UrlError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -134,7 +134,7 @@ fn tenant(
         tenant.maybe("webhook_secret", |secret| one_or_more(secret, MAX_WEBHOOK_SECRETS, webhook_secret));
     let callback_hosts = match hosts {
         Some(hosts) => hosts.into_iter().collect(),
-        None => urls.values().filter_map(http::Uri::host).map(str::to_ascii_lowercase).collect(),
+        None => urls.values().filter_map(http::Uri::host).map(str::to_owned).collect(),
     };
     Some(Tenant {
         account: account?,
@@ -220,33 +220,17 @@ fn webhook_secret(entry: &Entry<'_>) -> Option<SecretString> {
     Some(secret)
 }
 
-/// A host as URLs have it: in lower case, an IPv6 address in brackets.
+/// Reads a host in its normal form, in which URLs are compared with it.
 fn host(entry: &Entry<'_>) -> Option<String> {
-    let text = entry.text()?.to_ascii_lowercase();
-    let host = if text.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{text}]") } else { text };
-    let fits = host.parse::<http::uri::Authority>().is_ok_and(|authority| authority.as_str() == authority.host());
-    if !fits || host.len() > 255 {
+    let Some(host) = callback_url::normal_host(entry.text()?) else {
         entry.fault("must be a host name or an IP address, without scheme and port");
         return None;
-    }
-    refuse_link_local(entry, &host)?;
-    Some(host)
-}
-
-/// Cloud metadata services live there, and they hand out credentials.
-fn refuse_link_local(entry: &Entry<'_>, host: &str) -> Option<()> {
-    let link_local = match host.trim_matches(['[', ']']).parse() {
-        Ok(IpAddr::V4(address)) => address.is_link_local(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|address| address.is_link_local())
-        }
-        Err(_) => false,
     };
-    if link_local {
-        entry.fault("callbacks are never sent to link-local addresses");
+    if callback_url::permitted_host(&host).is_err() {
+        entry.fault(NO_CALLBACKS);
         return None;
     }
-    Some(())
+    Some(host)
 }
 
 fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<CallbackType, http::Uri> {
@@ -258,15 +242,22 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Callb
             entry.fault(format!("{unknown}; known: {known}"));
         }
         let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
-        let host = url.host().unwrap_or_default().to_ascii_lowercase();
-        if refuse_link_local(&entry, &host).is_none() {
-            continue;
-        }
-        if hosts.is_some_and(|hosts| !hosts.contains(&host)) {
+        let url = match CallbackUrl::parse(&url.to_string()) {
+            Ok(url) => url,
+            Err(UrlError::Address) => {
+                entry.fault(NO_CALLBACKS);
+                continue;
+            }
+            Err(error @ (UrlError::Shape | UrlError::Host)) => {
+                entry.fault(error.to_string());
+                continue;
+            }
+        };
+        if hosts.is_some_and(|hosts| !hosts.iter().any(|host| host == url.host())) {
             entry.fault("its host is not in callback_hosts");
         }
         if let Ok(kind) = kind {
-            read.insert(kind, url);
+            read.insert(kind, url.into_uri());
         }
     }
     read
@@ -279,6 +270,8 @@ where
     name.parse().map_err(|error: N::Err| section.fault(error.to_string())).ok()
 }
 
+/// The addresses where cloud metadata services hand out credentials are among them.
+const NO_CALLBACKS: &str = "callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses";
 /// Label values of every metric.
 const MAX_TENANTS: usize = 1000;
 /// Each has its own limits and metrics.

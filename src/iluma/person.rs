@@ -1,24 +1,25 @@
-//! Persons, without saying who: tags by which what is kept about somebody is found again, to be erased.
+//! Person tags: keyed hashes of identity numbers and names, by which everything about a person is found and erased.
 //!
-//! Invariants: nobody without the root key can tell from a tag whom it means; a request, an answer, a callback and an order
-//! to erase give the same tag for the same person, in whichever case, spacing or field the person stands in them.
+//! Invariants: without the root key a tag does not tell whom it means; a request, an answer, a callback and an order to
+//! erase give the same tag for the same person, in whichever case, spacing or field the person stands in them; every field
+//! of Iluma's document is a means of identification, or an exception with a reason (a test holds it).
 
 use crate::base::json::{Items, Members};
 use crate::base::keyring::Pseudonymizer;
 use std::collections::BTreeSet;
 
-/// One person by one means of identification.
+/// A person by one means of identification.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag([u8; 16]);
 
 impl Tag {
-    /// The tag's bytes, for storage.
+    /// Returns the tag's bytes, for storage.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// A tag from storage; none if these are no tag's bytes.
+    /// Returns a tag from storage; none if these are no tag's bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -31,11 +32,12 @@ impl std::fmt::Debug for Tag {
     }
 }
 
-/// A means of identification, and the names of the fields that hold one (`iluma-api.txt`, all requests and answers).
+/// The means of identification, each with the names of the fields that hold one in Iluma's requests and answers.
 const FIELDS: &[(&str, &[&str])] = &[
-    ("nik", &["nik", "id_card_number", "ktp_number"]),
-    ("npwp", &["npwp", "npwp_number", "tax_number"]),
+    ("nik", &["nik", "id_card_number", "ktp_number", "idNumber"]),
+    ("npwp", &["npwp", "npwp_number", "tax_number", "npwpId"]),
     ("trn", &["trn_number"]),
+    ("passport", &["passport_number"]),
     ("phone", &["phone", "phone_number", "mobile_number"]),
     ("email", &["email"]),
     (
@@ -47,24 +49,32 @@ const FIELDS: &[(&str, &[&str])] = &[
             "bank_account_holder_name",
             "account_holder_name",
             "business_owner_name",
+            "npwpName",
         ],
     ),
 ];
 
-/// Two fields that mean somebody only together.
+/// Two fields that mean a person only together.
 const ACCOUNT: [&str; 2] = ["bank_code", "bank_account_number"];
+
+/// A name in two fields, of which many people have the first alone.
 const NAME: [&str; 2] = ["given_name", "surname"];
+
+/// The entries of a business document, `{"name":"director_names","values":[{"value":"…"}]}`, whose values are names.
+const DOCUMENT_NAMES: &[&str] =
+    &["director_names", "commisioner_names", "commissioner_names", "shareholder_names", "notary"];
+const DOCUMENT_ENTRY: [&str; 2] = ["name", "values"];
 
 /// How deep answers nest; no documented one goes deeper than 5.
 const DEEPEST: usize = 16;
-/// More persons than any document names; what is over it is not found again by a tag of its own.
+/// More persons than any document names; further ones get no tag of their own.
 const MOST_TAGS: usize = 256;
 
-/// Why an order to erase names nobody.
+/// An order to erase names nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "name the person by bank_code and bank_account_number, by given_name and surname, or by one of nik, npwp, trn_number, \
-     phone_number, email, name; as strings, and nothing else"
+    "name the person by bank_code and bank_account_number, by given_name (with surname, if there is one), or by one of nik, \
+     npwp, trn_number, passport_number, phone_number, email, name; as strings, and nothing else"
 )]
 pub struct NotAPerson;
 
@@ -73,13 +83,13 @@ pub struct NotAPerson;
 pub struct Persons(Pseudonymizer);
 
 impl Persons {
-    /// Tags that derive from the root key: the same on every node and after every start.
+    /// Returns a maker of tags that derive from the root key: the same on every node and after every start.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         Self(Pseudonymizer::new(root, "persons v1"))
     }
 
-    /// Everybody whom a JSON text names, at any depth; nobody in what is not JSON.
+    /// Returns a tag for every person whom a JSON text names, at any depth; none for a text that is not JSON.
     #[must_use]
     pub fn in_json(&self, text: &[u8]) -> BTreeSet<Tag> {
         let mut tags = BTreeSet::new();
@@ -89,7 +99,7 @@ impl Persons {
         tags
     }
 
-    /// Everybody whom these fields name.
+    /// Returns a tag for every person whom these fields name.
     #[must_use]
     pub fn in_fields<'a>(&self, fields: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> BTreeSet<Tag> {
         let mut tags = BTreeSet::new();
@@ -97,7 +107,7 @@ impl Persons {
         tags
     }
 
-    /// The person whom an order to erase names: one JSON object of strings, each of which belongs to a means of
+    /// Returns the person whom an order to erase names: one JSON object of strings, each of which belongs to a means of
     /// identification.
     ///
     /// # Errors
@@ -111,10 +121,11 @@ impl Persons {
         });
         let fields = fields.collect::<Result<Vec<(&str, String)>, NotAPerson>>()?;
         let known = |name: &str| FIELDS.iter().any(|(_, names)| names.contains(&name));
+        let has = |wanted: &str| fields.iter().any(|(name, _)| *name == wanted);
         for (name, value) in &fields {
-            let partner = [ACCOUNT, NAME].into_iter().find(|pair| pair.contains(name));
-            let whole = partner.is_some_and(|pair| pair.iter().all(|half| fields.iter().any(|(name, _)| name == half)));
-            if value.trim().is_empty() || !(known(name) || whole) {
+            let is_whole =
+                (ACCOUNT.contains(name) && ACCOUNT.into_iter().all(has)) || (NAME.contains(name) && has(NAME[0]));
+            if value.trim().is_empty() || !(known(name) || is_whole) {
                 return Err(NotAPerson);
             }
         }
@@ -135,10 +146,38 @@ impl Persons {
                 Some(b'-' | b'0'..=b'9') => Some(value.to_owned()),
                 _ => None,
             };
-            let fields: Vec<(&str, String)> =
+            let mut fields: Vec<(&str, String)> =
                 members.iter().filter_map(|(name, value)| Some((name.as_ref(), plain(value.get())?))).collect();
+            if let Some((_, values)) = members.iter().find(|(name, _)| name == DOCUMENT_ENTRY[1])
+                && let Some(at) = fields.iter().position(|(name, _)| *name == DOCUMENT_ENTRY[0])
+            {
+                // The name of an entry is no person's.
+                let (_, entry) = fields.swap_remove(at);
+                if DOCUMENT_NAMES.contains(&entry.as_str()) {
+                    self.collect_values(values.get(), depth, tags);
+                }
+            }
             self.collect_fields(fields.iter().map(|(name, value)| (*name, value.as_str())), tags);
             members.iter().for_each(|(_, value)| self.collect(value.get(), depth, tags));
+        }
+    }
+
+    /// Adds the names among the values of an entry of a business document: a text, `{"value":…}`, or a list of either.
+    fn collect_values(&self, text: &str, depth: usize, tags: &mut BTreeSet<Tag>) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        if let Ok(name) = serde_json::from_str::<String>(text) {
+            // A degree follows a comma.
+            let plain = name.split(',').next().unwrap_or_default();
+            for name in [name.as_str(), plain] {
+                if !name.trim().is_empty() {
+                    self.add("name", &normal(name), tags);
+                }
+            }
+        } else if let Ok(Items(items)) = serde_json::from_str(text) {
+            items.iter().for_each(|item| self.collect_values(item.get(), depth, tags));
+        } else if let Ok(Members(members)) = serde_json::from_str(text) {
+            let values = members.iter().filter(|(name, _)| name == "value");
+            values.for_each(|(_, value)| self.collect_values(value.get(), depth, tags));
         }
     }
 
@@ -152,8 +191,10 @@ impl Persons {
             let number: String = number.chars().filter(|c| c.is_alphanumeric()).collect();
             self.add("account", &format!("{}\n{}", bank.strip_prefix("id_").unwrap_or(&bank), number), tags);
         }
-        if let [Some(given), Some(surname)] = NAME.map(value) {
-            self.add("name", &normal(&format!("{given} {surname}")), tags);
+        match NAME.map(value) {
+            [Some(given), Some(surname)] => self.add("name", &normal(&format!("{given} {surname}")), tags),
+            [Some(name), None] | [None, Some(name)] => self.add("name", &normal(name), tags),
+            [None, None] => {}
         }
         for (name, value) in fields.clone() {
             if let Some((kind, _)) = FIELDS.iter().find(|(_, names)| names.contains(&name))
@@ -161,6 +202,7 @@ impl Persons {
             {
                 let value = match *kind {
                     "name" | "email" => normal(value),
+                    "passport" => value.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect(),
                     // Numbers are written with any separators.
                     _ => value.chars().filter(|c| c.is_alphanumeric()).collect(),
                 };
@@ -177,7 +219,7 @@ impl Persons {
     }
 }
 
-/// In one case, with single spaces.
+/// Returns a text in one case, with single spaces.
 fn normal(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
@@ -240,13 +282,274 @@ mod tests {
             r#"{"bank_code":"BCA"}"#,
             r#"{"bank_account_number":"12"}"#,
             r#"{"bank_code":"BCA","bank_account_number":""}"#,
-            r#"{"given_name":"A"}"#,
+            r#"{"surname":"A"}"#,
+            r#"{"given_name":" "}"#,
+            r#"{"given_name":"A","surname":""}"#,
             r#"{"nik":1}"#,
             r#"{"nik":"1","shoe_size":"42"}"#,
             r#"{"nik":"1","bank_code":"BCA"}"#,
         ] {
             assert_eq!(persons().named(bad.as_bytes()), Err(NotAPerson), "{bad}");
         }
+    }
+
+    #[test]
+    fn many_people_have_one_name_alone() {
+        let order = named(r#"{"given_name":"Sukarno"}"#);
+        for text in [
+            r#"{"given_name":"SUKARNO"}"#,
+            r#"{"given_name":"SUKARNO","surname":""}"#,
+            r#"{"given_name":"SUKARNO","surname":null}"#,
+            r#"{"request_name":"Sukarno "}"#,
+            r#"{"data":{"surname":"Sukarno"}}"#,
+        ] {
+            assert_eq!(persons().in_json(text.as_bytes()), order, "{text}");
+        }
+        let both = persons().in_json(br#"{"given_name":"Sukarno","surname":"Demo"}"#);
+        assert!(both.is_disjoint(&order), "it is another person");
+    }
+
+    #[test]
+    fn documents_name_persons_in_fields_of_their_own() {
+        let name = |name: &str| named(&format!(r#"{{"name":"{name}"}}"#));
+        for (text, tags) in [
+            (r#"{"data":{"idNumber":"31 71"}}"#, named(r#"{"nik":"3171"}"#)),
+            (r#"{"data":{"npwpId":"12.3"}}"#, named(r#"{"npwp":"123"}"#)),
+            (r#"{"data":{"npwpName":"CONTOH DEMO"}}"#, name("Contoh Demo")),
+            (r#"{"data":{"passport_number":"E00007734"}}"#, named(r#"{"passport_number":"e 0000-7734"}"#)),
+            (
+                r#"{"result":{"data":[{"name":"director_names","values":[{"value":"CONTOH SATU"},{"value":"CONTOH DUA"}]}]}}"#,
+                &name("contoh satu") | &name("contoh dua"),
+            ),
+            (r#"[{"name":"notary","values":{"value":"CONTOH,SH"}}]"#, &name("contoh,sh") | &name("contoh")),
+            (r#"[{"values":["CONTOH"],"name":"shareholder_names"}]"#, name("contoh")),
+            (r#"[{"name":"legal_entity_name","values":{"value":"PT CONTOH"}}]"#, BTreeSet::new()),
+            (r#"[{"name":"commisioner_names","values":{"value":null}}]"#, BTreeSet::new()),
+        ] {
+            assert_eq!(persons().in_json(text.as_bytes()), tags, "{text}");
+        }
+    }
+
+    /// The names of all fields in the examples and tables of Iluma's API document, requests and answers.
+    const DOCUMENTED: &[&str] = &[
+        "account_holder_name",
+        "address",
+        "after_id",
+        "aliases",
+        "are_eyes_open",
+        "bank_account_holder_name",
+        "bank_account_number",
+        "bank_code",
+        "birthPlaceBirthday",
+        "birthdate",
+        "business_name",
+        "business_owner_name",
+        "business_registration_ocr",
+        "capture_link",
+        "city",
+        "confidence",
+        "confidence_level",
+        "country",
+        "country_code",
+        "created",
+        "data",
+        "date_of_birth",
+        "date_of_expiry",
+        "date_of_issue",
+        "date_of_registration",
+        "district",
+        "document_name",
+        "email",
+        "expiryDate",
+        "face_mask_detected",
+        "face_match_percentage",
+        "failure_reason",
+        "gender",
+        "given_name",
+        "has_more",
+        "href",
+        "id",
+        "idNumber",
+        "id_card_number",
+        "id_card_ocr",
+        "image",
+        "image_one",
+        "image_two",
+        "is_a_match",
+        "is_face_cropped",
+        "is_found",
+        "is_live",
+        "is_normal_account",
+        "is_tampered",
+        "is_verified",
+        "is_virtual_account",
+        "issuing_authority",
+        "ktp_image",
+        "limit",
+        "link",
+        "links",
+        "maritalStatus",
+        "match_percentage",
+        "match_score",
+        "method",
+        "multiple_faces_detected",
+        "name",
+        "name_match",
+        "nationality",
+        "need_review",
+        "nik",
+        "npwpId",
+        "npwpName",
+        "occupation",
+        "origin",
+        "pages",
+        "passport_number",
+        "phone",
+        "pid",
+        "place_of_birth",
+        "province",
+        "reference_id",
+        "registrationOffice",
+        "registration_number",
+        "rel",
+        "religion",
+        "request_name",
+        "result",
+        "results",
+        "rtrw",
+        "selfie",
+        "status",
+        "surname",
+        "trn_number",
+        "type",
+        "types",
+        "updated",
+        "value",
+        "values",
+        "village",
+    ];
+
+    /// The names of the entries of a business document.
+    const DOCUMENTED_ENTRIES: &[&str] = &[
+        "director_names",
+        "commisioner_names",
+        "shareholder_names",
+        "sk_menkeh_number",
+        "legal_entity_name",
+        "date_of_registration",
+        "document_date",
+        "akta_number",
+        "notary",
+        "place_of_registration",
+        "establishment_place",
+    ];
+
+    /// The fields and entries that are no means of identification, each group with its reason.
+    const EXCEPTIONS: &[(&str, &[&str])] = &[
+        (
+            "It tells where or when somebody was born or lives; many people share it.",
+            &[
+                "address",
+                "birthPlaceBirthday",
+                "birthdate",
+                "city",
+                "date_of_birth",
+                "district",
+                "nationality",
+                "place_of_birth",
+                "province",
+                "rtrw",
+                "village",
+            ],
+        ),
+        ("It describes many people.", &["gender", "maritalStatus", "occupation", "religion"]),
+        (
+            "It belongs to a document, which is found by the number or name of its person.",
+            &[
+                "akta_number",
+                "country",
+                "country_code",
+                "date_of_expiry",
+                "date_of_issue",
+                "date_of_registration",
+                "document_date",
+                "document_name",
+                "establishment_place",
+                "expiryDate",
+                "issuing_authority",
+                "place_of_registration",
+                "registrationOffice",
+                "registration_number",
+                "sk_menkeh_number",
+            ],
+        ),
+        ("It names a company.", &["business_name", "legal_entity_name"]),
+        ("It belongs to a person on a public list, who is found by name.", &["aliases", "origin", "pid"]),
+        (
+            "It is the result of a comparison or a check.",
+            &[
+                "are_eyes_open",
+                "confidence",
+                "confidence_level",
+                "face_mask_detected",
+                "face_match_percentage",
+                "failure_reason",
+                "is_a_match",
+                "is_face_cropped",
+                "is_found",
+                "is_live",
+                "is_normal_account",
+                "is_tampered",
+                "is_verified",
+                "is_virtual_account",
+                "match_percentage",
+                "match_score",
+                "multiple_faces_detected",
+                "name_match",
+                "need_review",
+            ],
+        ),
+        ("It names a record, which is found by its person.", &["id", "reference_id"]),
+        (
+            "It is a picture, or leads to one; it is in no text.",
+            &["capture_link", "href", "image", "image_one", "image_two", "ktp_image", "link", "links", "selfie"],
+        ),
+        (
+            "It holds other fields, which are looked at.",
+            &["business_registration_ocr", "data", "id_card_ocr", "result", "results", "value", "values"],
+        ),
+        (
+            "It tells the state, type or page of a record or a list.",
+            &[
+                "after_id", "created", "has_more", "limit", "method", "pages", "rel", "status", "type", "types",
+                "updated",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn every_documented_field_identifies_a_person_or_is_an_exception() {
+        let exceptions: Vec<&str> = EXCEPTIONS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let means = |name: &str| {
+            FIELDS.iter().any(|(_, names)| names.contains(&name)) || ACCOUNT.contains(&name) || NAME.contains(&name)
+        };
+        let mut faults = Vec::new();
+        for (name, means) in DOCUMENTED
+            .iter()
+            .map(|name| (*name, means(name)))
+            .chain(DOCUMENTED_ENTRIES.iter().map(|name| (*name, DOCUMENT_NAMES.contains(name))))
+        {
+            match (means, exceptions.contains(&name)) {
+                (false, false) => faults.push(format!("{name} is neither a means of identification nor an exception")),
+                (true, true) => faults.push(format!("{name} is both")),
+                (true, false) | (false, true) => {}
+            }
+        }
+        let is_documented = |name: &&str| DOCUMENTED.contains(name) || DOCUMENTED_ENTRIES.contains(name);
+        faults.extend(
+            exceptions.iter().filter(|name| !is_documented(name)).map(|name| format!("{name} is not documented")),
+        );
+        assert!(faults.is_empty(), "{faults:#?}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
-use tower_service::Service as _;
+use tower::Service as _;
 
 /// The largest head of an answer, and the most of a body that hyper reads at once: uploads and downloads of hundreds
 /// of megabytes pass through a few such buffers.

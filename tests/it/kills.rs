@@ -131,7 +131,8 @@ async fn a_node_that_was_killed_and_is_back_is_not_missed_by_an_erasure() {
     killed.signal_at_once("KILL");
     killed.ended().await;
     let erase = async || {
-        let order = ask("POST", format!("http://{admin}/v1/erase")).header("authorization", "Bearer operators-only");
+        let order =
+            ask("POST", format!("http://{admin}/v1/erase")).header("authorization", "Bearer a-token-of-operators");
         order.json(r#"{"nik":"3171234567890123"}"#).send().await.status
     };
     let began = tokio::time::Instant::now();

@@ -61,7 +61,7 @@ async fn check_prints_the_settings_and_no_secret() {
     for default in ["connect_timeout", "bank_codes", "max_header_bytes", "unknown_routes"] {
         assert!(said.stdout.contains(default), "{default}: {}", said.stdout);
     }
-    for secret in ["must-not-be-seen", &"1a".repeat(32), &"2b".repeat(32), "operators-only"] {
+    for secret in ["must-not-be-seen", &"1a".repeat(32), &"2b".repeat(32), "a-token-of-operators"] {
         assert!(!said.stdout.contains(secret) && !said.stderr.contains(secret), "{secret} in {said:?}");
     }
 }
@@ -549,7 +549,7 @@ async fn operators_purge_and_erase_by_command() {
     assert_eq!(unclear.code, Some(2), "{}", unclear.stderr);
     assert_eq!(upstream.heard().len(), 2);
     // Noted, without a word about whom it concerned.
-    let line = program.stderr_line(r#""audit":"erase""#).await;
+    let line = program.stderr_line(r#""audit":"erase","token":"admin","phase":"result""#).await;
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
 }
 

@@ -40,7 +40,7 @@ impl Folder {
     pub fn new(upstream: &str) -> Self {
         let folder = Self { dir: folder(), env: BTreeMap::new() };
         let folder = folder.env("ROOT", &"1a".repeat(32)).env("ENCRYPTION", &"2b".repeat(32));
-        let folder = folder.env("ADMIN", "operators-only").env("ACCOUNT", "iluma_live_0123456789");
+        let folder = folder.env("ADMIN", "a-token-of-operators").env("ACCOUNT", "iluma_live_0123456789");
         folder.write("config.toml", &Self::text(upstream));
         folder
     }

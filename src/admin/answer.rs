@@ -1,0 +1,117 @@
+//! The shapes of answers: JSON, text, and refusals.
+
+use crate::base::web::{BodyFault, GATEWAY_ERROR};
+use crate::iluma::error_body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::Value;
+
+/// The reason why an operator gets no answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// No admin token is configured.
+    #[error("the admin API is off; admin.token in the configuration turns it on")]
+    Off,
+    #[error("the admin token is missing or wrong")]
+    Unauthorized,
+    #[error("there is nothing at this path")]
+    UnknownPath,
+    #[error("there is no such tenant")]
+    UnknownTenant,
+    #[error("this path has no such method; the header allow lists those that it has")]
+    Method,
+    #[error("a body has 64 KiB at most here")]
+    TooLarge,
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    #[error("the body was cut off")]
+    CutOff,
+    /// A query or a body that does not say what is wanted.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something that is needed can't be reached; the same request may succeed later.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("no answer in time; an order that was begun runs to its end, and the audit log says how")]
+    Late,
+    #[error("the gateway failed to handle the request")]
+    Internal,
+}
+
+impl Refusal {
+    /// Returns a request's refusal for a reason in plain English.
+    pub(super) fn invalid(why: impl Into<String>) -> Self {
+        Self::Invalid(why.into())
+    }
+
+    /// Returns the refusal that stands for a status which axum or a layer chose.
+    pub(super) fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::UnknownPath,
+            StatusCode::METHOD_NOT_ALLOWED => Self::Method,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::REQUEST_TIMEOUT => Self::TooSlow,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Late,
+            status if status.is_client_error() => Self::CutOff,
+            _ => Self::Internal,
+        }
+    }
+
+    /// Returns status, Iluma's error code, and the reason.
+    const fn shape(&self) -> (StatusCode, &'static str, &'static str) {
+        const INVALID: &str = "API_VALIDATION_ERROR";
+        match self {
+            Self::Off => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "admin_api_off"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unauthorized"),
+            Self::UnknownPath => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
+            Self::UnknownTenant => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_tenant"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method_not_allowed"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow"),
+            Self::CutOff => (StatusCode::BAD_REQUEST, INVALID, "body_cut_off"),
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, INVALID, "malformed_request"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable"),
+            Self::Late => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "too_slow"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
+        }
+    }
+}
+
+impl From<BodyFault> for Refusal {
+    fn from(fault: BodyFault) -> Self {
+        match fault {
+            BodyFault::TooLarge => Self::TooLarge,
+            BodyFault::TooSlow => Self::TooSlow,
+            BodyFault::CutOff => Self::CutOff,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code, reason) = self.shape();
+        let mut response = typed(status, "application/json", error_body::json(status, code, &self.to_string()));
+        response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Returns an answer in JSON.
+pub(super) fn json(status: StatusCode, value: &Value) -> Response {
+    typed(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
+}
+
+/// Returns an answer in plain text.
+pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
+    typed(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+/// Returns an answer of any type.
+pub(super) fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+    (status, [(CONTENT_TYPE, content_type)], body).into_response()
+}

@@ -1,0 +1,87 @@
+//! Operators' orders: each runs in a task of its own to its end, whatever becomes of its client.
+//!
+//! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended, with
+//! counts and without a word about the persons that it concerned.
+
+use super::answer::{Refusal, json};
+use crate::base::tasks::Tasks;
+use crate::base::web::GATEWAY_ERROR;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::StatusCode;
+use serde_json::Value;
+use std::panic::AssertUnwindSafe;
+use tokio::sync::oneshot;
+
+/// The token that gives orders; there is one.
+const TOKEN: &str = "admin";
+
+/// A kind of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Purge,
+    Erase,
+    Replay,
+}
+
+impl Order {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Purge => "purge",
+            Self::Erase => "erase",
+            Self::Replay => "replay",
+        }
+    }
+}
+
+/// The result of an order.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// What was changed, as numbers by name.
+    pub(super) counts: Value,
+    /// The names of what could not be reached; the order is to be given again.
+    pub(super) left: Vec<String>,
+    /// The answer.
+    pub(super) answer: Result<Response, Refusal>,
+}
+
+impl Outcome {
+    /// Returns the outcome of an order that removes: 200, or 503 with what is left to do.
+    pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
+        let answer = if left.is_empty() {
+            json(StatusCode::OK, &serde_json::json!({ "removed": counts }))
+        } else {
+            let body = serde_json::json!({
+                "error_code": "SERVICE_UNAVAILABLE",
+                "message": "not everything could be reached; give the order again once it can",
+                "removed": counts,
+                "left": left,
+            });
+            ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &body)).into_response()
+        };
+        Self { counts, left, answer: Ok(answer) }
+    }
+}
+
+/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
+pub(super) async fn carry_out<F>(tasks: &Tasks, order: Order, work: F) -> Result<Response, Refusal>
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let (told, answer) = oneshot::channel();
+    tasks.spawn(async move {
+        let name = order.as_str();
+        tracing::info!(audit = name, token = TOKEN, phase = "intent", "an operator's order begins");
+        // A panic is a result as well.
+        let Ok(outcome) = AssertUnwindSafe(work).catch_unwind().await else {
+            tracing::error!(audit = name, token = TOKEN, phase = "result", done = false, "an operator's order failed");
+            return;
+        };
+        let Outcome { counts, left, answer } = outcome;
+        let done = left.is_empty() && answer.is_ok();
+        tracing::info!(audit = name, token = TOKEN, phase = "result", removed = %counts, done, "an operator's order ended");
+        // The client may be gone.
+        let _ = told.send(answer);
+    });
+    answer.await.unwrap_or(Err(Refusal::Internal))
+}

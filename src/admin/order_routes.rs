@@ -1,0 +1,81 @@
+//! The paths by which orders are given: each is read whole before it begins.
+
+use super::answer::Refusal;
+use super::audit::{Order, carry_out};
+use super::callbacks::wanted;
+use super::context::Context;
+use crate::base::name::TenantName;
+use crate::base::web::whole_body;
+use crate::cache::Change;
+use crate::iluma::route_name::RouteName;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use std::sync::Arc;
+
+/// `POST /v1/cache/purge`: ends stored answers by route, by team (those that serve it alone), or all.
+pub(super) async fn purge(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let body = whole_body(request).await?;
+    let config = context.config();
+    let changes = changes(&body, |tenant| config.tenants.iter().any(|known| known.name == tenant))?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::Purge, async move { orders.purge(&changes).await }).await
+}
+
+/// `POST /v1/erase`: removes what is known about a person.
+pub(super) async fn erase(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let body = whole_body(request).await?;
+    let tags = context.orders.persons.named(&body).map_err(|error| Refusal::invalid(error.to_string()))?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::Erase, async move { orders.erase(tags).await }).await
+}
+
+/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` or `{"all":true}`.
+pub(super) async fn replay(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let body = whole_body(request).await?;
+    let what = wanted(&body).ok_or_else(|| {
+        Refusal::invalid(
+            "the body must be one of {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, {\"all\":true}",
+        )
+    })?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::Replay, async move { orders.replay(what).await }).await
+}
+
+/// A purge as it is ordered: it names one thing.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purge {
+    route: Option<String>,
+    tenant: Option<String>,
+    all: Option<bool>,
+}
+
+/// Reads what is to be purged.
+fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<Change>, Refusal> {
+    let unclear = || {
+        Refusal::invalid(
+            "name one thing to purge: {\"route\":\"bank\"}, \"cft\" or \"bank_codes\", {\"tenant\":\"NAME\"} or \
+             {\"all\":true}",
+        )
+    };
+    match serde_json::from_slice(order).map_err(|_| unclear())? {
+        Purge { route: Some(route), tenant: None, all: None } => match route.parse() {
+            Ok(name) => of_route(name).ok_or_else(unclear),
+            Err(_) => Err(unclear()),
+        },
+        Purge { route: None, tenant: Some(tenant), all: None } => {
+            let tenant: TenantName = tenant.parse().map_err(|_| unclear())?;
+            if is_known(tenant.as_str()) { Ok(vec![Change::Tenant(tenant)]) } else { Err(Refusal::UnknownTenant) }
+        }
+        Purge { route: None, tenant: None, all: Some(true) } => Ok(vec![Change::All]),
+        Purge { .. } => Err(unclear()),
+    }
+}
+
+/// Returns the changes that purge a row, and the rows that it includes, which are about the same; none if nothing of the row
+/// is stored.
+fn of_route(name: RouteName) -> Option<Vec<Change>> {
+    let own = name.spec().kind.subject()?;
+    let included = name.spec().includes.iter().filter_map(|name| name.spec().kind.subject());
+    Some(std::iter::once(own).chain(included).map(Change::Subject).collect())
+}

@@ -1,0 +1,104 @@
+//! Which path of the `admin` listener leads where.
+
+use super::answer::{Refusal, json, text, typed};
+use super::auth::needs_token;
+use super::callbacks;
+use super::context::Context;
+use super::order_routes::{erase, purge, replay};
+use super::orders::Orders;
+use super::usage;
+use crate::base::web::{self, Bounds, GATEWAY_ERROR};
+use crate::config::Settings;
+use crate::ledger::Ledger;
+use crate::telemetry::metrics::Metrics;
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::compression::CompressionLayer;
+
+/// The bounds of a request.
+const BOUNDS: Bounds = Bounds {
+    // A person has a handful of fields, an order to replay fewer.
+    body: 64 << 10,
+    // An operator's machine sends so much at once.
+    body_deadline: Duration::from_secs(10),
+    // The slowest order is an erasure: nodes have seconds to take it, and the database is rewritten without it.
+    answer_deadline: Duration::from_secs(60),
+};
+
+/// The `admin` listener's service.
+#[derive(Debug)]
+pub struct Admin(Arc<Context>);
+
+impl Admin {
+    /// Answers for what `settings` say, and has `orders` carried out.
+    #[must_use]
+    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
+        Self(Arc::new(Context::new(settings, metrics, orders, ledger)))
+    }
+
+    /// Returns the paths of the listener, with everything around them.
+    pub fn router(&self) -> Router {
+        let metrics = get(metrics).layer(CompressionLayer::new().gzip(true));
+        let open = Router::new()
+            .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
+            .route("/readyz", get(readiness))
+            .route("/metrics", metrics);
+        let api = Router::new()
+            .route("/v1/tenants", get(tenants))
+            .route("/v1/callbacks", get(callbacks::list))
+            .route("/v1/callbacks/replay", post(replay))
+            .route("/v1/usage", get(usage::usage))
+            .route("/v1/usage/unknown", get(usage::unknown))
+            .route("/v1/cache/purge", post(purge))
+            .route("/v1/erase", post(erase))
+            // Without a token nobody learns which paths exist.
+            .fallback(async || Refusal::UnknownPath)
+            .layer(from_fn_with_state(Arc::clone(&self.0), needs_token));
+        let router = open.merge(api).with_state(Arc::clone(&self.0));
+        web::layered(
+            router,
+            BOUNDS,
+            |status| Refusal::of(status).into_response(),
+            |fault| Refusal::invalid(fault.to_string()).into_response(),
+        )
+    }
+
+    /// Goes over to other settings.
+    pub fn reload(&self, settings: &Settings) {
+        self.0.reload(settings);
+    }
+
+    /// Makes `/readyz` send load balancers away from now on.
+    pub fn drain(&self) {
+        self.0.drain();
+    }
+
+    /// Waits until every order that was begun has ended, `most` at the longest.
+    pub async fn finish(&self, most: Duration) {
+        if !self.0.running.drain(most).await {
+            tracing::warn!("an operator's order did not end in time: give it again after the restart");
+        }
+    }
+}
+
+async fn readiness(State(context): State<Arc<Context>>) -> Response {
+    if context.is_draining() {
+        ([(GATEWAY_ERROR, "draining")], text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")).into_response()
+    } else {
+        text(StatusCode::OK, "ready\n")
+    }
+}
+
+async fn metrics(State(context): State<Arc<Context>>) -> Response {
+    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", context.metrics.render().into())
+}
+
+async fn tenants(State(context): State<Arc<Context>>) -> Response {
+    json(StatusCode::OK, &serde_json::json!({ "tenants": context.config().tenants }))
+}

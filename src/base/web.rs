@@ -1,0 +1,180 @@
+//! The layers that stand around every axum router of the gateway: request ids, the shape of errors, deadlines, the panic
+//! guard and the bound of a body. Each is tower-http's.
+//!
+//! Invariants: every answer carries a request id; every error has the shape that the router's owner gives it, also where
+//! axum or a layer made the error; no body is longer, and no body or answer takes longer, than the bounds say.
+
+use crate::base::host::{self, HostError};
+use crate::base::request_id;
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderName;
+use http_body_util::{BodyExt as _, LengthLimitError};
+use hyper_util::service::TowerToHyperService;
+use std::error::Error;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::propagate_header::PropagateHeaderLayer;
+use tower_http::set_header::SetRequestHeaderLayer;
+use tower_http::timeout::{RequestBodyDeadlineLayer, TimeoutLayer};
+
+/// Names the reason of an error that the gateway made.
+pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
+
+/// The bounds of one router.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The longest body of a request, in bytes.
+    pub body: usize,
+    /// The time that a body may take to arrive whole.
+    pub body_deadline: Duration,
+    /// The time after which a request is answered 503, whatever it waits for.
+    pub answer_deadline: Duration,
+}
+
+/// The reason why a request has no whole body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// The body is longer than its bound.
+    TooLarge,
+    /// The body did not arrive within its deadline.
+    TooSlow,
+    /// The peer broke off.
+    CutOff,
+}
+
+/// Puts the layers around `router`. `refuse` makes the answer for a status that axum or a layer chose: 404, 405, 413, 500
+/// or 503; `bad_host` for a request without one valid host.
+pub fn layered(
+    router: Router,
+    bounds: Bounds,
+    refuse: fn(StatusCode) -> Response,
+    bad_host: fn(HostError) -> Response,
+) -> Router {
+    let with_host = move |request: Request, next: Next| async move {
+        match host::check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(fault) => bad_host(fault),
+        }
+    };
+    let header = HeaderName::from_static(request_id::HEADER);
+    let id = |request: &Request| Some(request_id::of(request.headers()).1);
+    // The last layer is the outermost.
+    router
+        .layer(RequestBodyDeadlineLayer::new(bounds.body_deadline))
+        .layer(RequestBodyLimitLayer::new(bounds.body))
+        .layer(from_fn(with_host))
+        .layer(CatchPanicLayer::custom(move |_| refuse(StatusCode::INTERNAL_SERVER_ERROR)))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, bounds.answer_deadline))
+        .layer(map_response(move |response: Response| async move { shaped(response, refuse) }))
+        .layer(PropagateHeaderLayer::new(header.clone()))
+        .layer(SetRequestHeaderLayer::overriding(header, id))
+}
+
+/// Returns the service that [`Server`](crate::server) takes for a router.
+#[must_use]
+pub fn service(router: Router) -> TowerToHyperService<Router> {
+    TowerToHyperService::new(router)
+}
+
+/// Gives an error that no handler of ours made the shape of ours.
+fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().contains_key(GATEWAY_ERROR) {
+        return response;
+    }
+    // The header `allow` of a 405 comes later: axum adds it outside of all layers.
+    refuse(status)
+}
+
+/// Reads the whole body of a request.
+///
+/// # Errors
+/// The body breaks one of the [`Bounds`], or is cut off.
+pub async fn whole_body(request: Request) -> Result<Bytes, BodyFault> {
+    let body = request.into_body().collect().await;
+    body.map(|body| body.to_bytes()).map_err(|error| fault(&error))
+}
+
+/// Finds the layer's own error below what stands around it.
+fn fault(error: &(dyn Error + 'static)) -> BodyFault {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return BodyFault::TooLarge;
+        }
+        if error.is::<tower_http::timeout::TimeoutError>() {
+            return BodyFault::TooSlow;
+        }
+        cause = error.source();
+    }
+    BodyFault::CutOff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::response::IntoResponse as _;
+    use axum::routing::{get, post};
+    use http::Method;
+    use tower::Service as _;
+
+    const BOUNDS: Bounds =
+        Bounds { body: 10, body_deadline: Duration::from_secs(1), answer_deadline: Duration::from_secs(5) };
+
+    fn refuse(status: StatusCode) -> Response {
+        (status, [(GATEWAY_ERROR, "ours")], "ours").into_response()
+    }
+
+    async fn read(request: Request) -> Response {
+        match whole_body(request).await {
+            Ok(body) => body.into_response(),
+            Err(fault) => (StatusCode::IM_A_TEAPOT, [(GATEWAY_ERROR, "read")], format!("{fault:?}")).into_response(),
+        }
+    }
+
+    async fn asked(method: Method, path: &str, body: Body) -> (u16, String, Response) {
+        async fn panics() -> &'static str {
+            panic!("a fault of ours")
+        }
+        let slow = || async { std::future::pending::<()>().await };
+        let router = Router::new().route("/read", post(read)).route("/panics", get(panics)).route("/slow", get(slow));
+        let request = Request::builder().method(method).uri(path).header("host", "gateway.test").body(body).unwrap();
+        let response =
+            layered(router, BOUNDS, refuse, |_| refuse(StatusCode::BAD_REQUEST)).call(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), String::from_utf8(text.to_vec()).unwrap(), Response::from_parts(head, Body::empty()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_error_has_the_shape_of_ours() {
+        let unending = || {
+            Body::new(http_body_util::StreamBody::new(futures_util::stream::pending::<
+                Result<http_body::Frame<Bytes>, std::io::Error>,
+            >()))
+        };
+        for (method, path, body, status, text) in [
+            (Method::GET, "/nowhere", Body::empty(), 404, "ours"),
+            (Method::GET, "/read", Body::empty(), 405, "ours"),
+            (Method::POST, "/read", Body::from("0123456789"), 200, "0123456789"),
+            (Method::POST, "/read", Body::from("0123456789a"), 418, "TooLarge"),
+            (Method::POST, "/read", unending(), 418, "TooSlow"),
+            (Method::GET, "/panics", Body::empty(), 500, "ours"),
+            (Method::GET, "/slow", Body::empty(), 503, "ours"),
+        ] {
+            let (found, said, response) = asked(method, path, body).await;
+            assert_eq!((found, said.as_str()), (status, text), "{path}");
+            assert!(response.headers().contains_key(request_id::HEADER), "{path}");
+        }
+        let (_, _, refused) = asked(Method::POST, "/slow", Body::empty()).await;
+        assert_eq!(refused.headers()[http::header::ALLOW], "GET,HEAD");
+    }
+}

@@ -1,0 +1,49 @@
+//! The loops of callbacks: they run from the start of the gateway to its end.
+
+use super::events::Note;
+use super::service::{Callbacks, Inflow};
+use crate::base::tasks::Tasks;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often old entries are removed, and queues are counted.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Callbacks {
+    /// Works until `stop`: fans out, delivers, journals, sweeps, counts. Deliveries under way then end; what is queued
+    /// stays queued.
+    pub fn run(self: &Arc<Self>, inflow: Inflow, tasks: &Tasks, stop: &CancellationToken) {
+        let [fan_out, dispatch, sweep, count] = std::array::from_fn(|_| Arc::clone(self));
+        tasks.spawn_until(stop, async move { fan_out.fan_out_all().await });
+        let deliveries = tasks.clone();
+        tasks.spawn_until(stop, async move { dispatch.dispatch(&deliveries).await });
+        tasks.spawn_until(stop, async move { sweep.sweep().await });
+        tasks.spawn_until(stop, async move { count.count().await });
+        let (journal, stop) = (Arc::clone(self), stop.clone());
+        tasks.spawn(async move { journal.journal(inflow.made, stop).await });
+    }
+
+    async fn sweep(&self) {
+        loop {
+            match self.state.sweep().await {
+                // There may be more of it.
+                Ok(1..) => continue,
+                Ok(0) => {}
+                Err(error) => tracing::warn!(%error, "cannot remove old callbacks and owners; will retry"),
+            }
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+        }
+    }
+
+    async fn count(&self) {
+        loop {
+            match self.state.queues().await {
+                Ok(queues) => (self.hooks.note)(Note::Queues(&queues, self.clock.wall())),
+                Err(error) => tracing::warn!(%error, "cannot count queued callbacks; will retry"),
+            }
+            tokio::time::sleep(COUNT_INTERVAL).await;
+        }
+    }
+}

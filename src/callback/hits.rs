@@ -1,0 +1,69 @@
+//! Callbacks of cache hits: the gateway makes them, and journals them in groups.
+//!
+//! Invariant: they are lost rather than waited for; Iluma's own callbacks never depend on them.
+
+use super::events::{Note, Skipped};
+use super::service::Callbacks;
+use crate::state::Made;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a group of journalled callbacks may collect for (section 5 of the design), and how many it holds.
+const GROUP_TIME: Duration = Duration::from_millis(100);
+const GROUP_MOST: usize = 256;
+
+impl Callbacks {
+    /// Stores callbacks of hits in groups, until `stop`, and then those that are left.
+    pub(super) async fn journal(&self, mut made: mpsc::Receiver<Made>, stop: CancellationToken) {
+        let mut group = Vec::new();
+        loop {
+            let first = stop.run_until_cancelled(made.recv()).await.flatten();
+            let Some(first) = first else { break };
+            group.push(first);
+            let collect = async {
+                while group.len() < GROUP_MOST {
+                    let Some(next) = made.recv().await else { break };
+                    group.push(next);
+                }
+            };
+            let _ = tokio::time::timeout(GROUP_TIME, stop.run_until_cancelled(collect)).await;
+            self.enqueue(std::mem::take(&mut group)).await;
+        }
+        while let Ok(next) = made.try_recv() {
+            group.push(next);
+        }
+        self.enqueue(group).await;
+    }
+
+    async fn enqueue(&self, group: Vec<Made>) {
+        let config = self.config.load_full();
+        let (mut wanted, mut lost) = (Vec::with_capacity(group.len()), Vec::new());
+        // Most of a group are of few teams.
+        let mut listens = BTreeMap::new();
+        for made in group {
+            let key = (made.copy.tenant.clone(), made.kind);
+            let listening = match listens.get(&key) {
+                Some(known) => *known,
+                None => self.has_url(&config, &key.0, key.1).await,
+            };
+            listens.insert(key, listening);
+            match listening {
+                Ok(true) => wanted.push(made),
+                // Nobody listens: that is the common case, and no event.
+                Ok(false) => {}
+                Err(_) => lost.push(made.copy.tenant),
+            }
+        }
+        if wanted.is_empty() && lost.is_empty() {
+            return;
+        }
+        let tenants: Vec<_> = wanted.iter().map(|made| made.copy.tenant.clone()).collect();
+        if let Err(error) = self.state.enqueue(wanted).await {
+            tracing::warn!(%error, "cannot store callbacks of cache hits; they are lost");
+            lost.extend(tenants);
+        }
+        lost.iter().for_each(|tenant| (self.hooks.note)(Note::Skipped(tenant, Skipped::NotStored)));
+    }
+}

@@ -1,0 +1,133 @@
+//! The inbox: what Iluma posts is checked, stored, answered.
+//!
+//! Invariants: 200 is answered only once the callback is durable, 503 whenever it is not; nothing is read of a peer without
+//! a token; an answer tells nothing of the configuration except that a path exists.
+
+use super::admission::Admission;
+use super::body::Body;
+use super::events::{Arrived, Note};
+use super::service::Callbacks;
+use crate::base::name::AccountName;
+use crate::base::web::{self, Bounds, whole_body};
+use crate::iluma::callback_type::CallbackType;
+use crate::state::{Callback, Receipt, StateError};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use http::HeaderMap;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// The largest callback that is taken in: results are some kilobytes, and pictures come as links.
+pub const MOST_BYTES: usize = 1 << 20;
+
+/// The time for storing a callback, and for getting a place to read it: Iluma gives up after some 10 s itself.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The bounds of a request.
+const BOUNDS: Bounds = Bounds {
+    body: MOST_BYTES,
+    // A peer may take so long for a body of whatever size.
+    body_deadline: Duration::from_secs(10),
+    // Longer than waiting for a place, reading and storing together.
+    answer_deadline: Duration::from_secs(25),
+};
+
+/// Returns the paths of the `callbacks` listener, with everything around them: `/callbacks/<account>` and
+/// `/callbacks/<account>/<TYPE>`.
+pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
+    let mut paths = Router::new();
+    for path in
+        ["/callbacks/{account}", "/callbacks/{account}/", "/callbacks/{account}/{type}", "/callbacks/{account}/{type}/"]
+    {
+        paths = paths.route(path, post(receive));
+    }
+    let router = paths.with_state(Arc::clone(&callbacks));
+    let router = web::layered(
+        router,
+        BOUNDS,
+        |status| Admission::of(status).into_response(),
+        |fault| Admission::Host(fault).into_response(),
+    );
+    router.layer(from_fn_with_state(callbacks, counted))
+}
+
+/// Counts what became of a request.
+async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
+    let place = callbacks.place(request.uri().path());
+    let response = next.run(request).await;
+    let admission = response.extensions().get::<Admission>().copied();
+    let admission = admission.unwrap_or_else(|| Admission::of(response.status()));
+    let (account, kind) = place.as_ref().map_or((None, None), |(account, kind)| (Some(account), *kind));
+    (callbacks.hooks.note)(Note::Received(account, kind, admission));
+    response
+}
+
+/// Takes in one callback.
+async fn receive(State(callbacks): State<Arc<Callbacks>>, request: Request) -> Result<Admission, Admission> {
+    let (account, kind) = callbacks.place(request.uri().path()).ok_or(Admission::Unknown)?;
+    callbacks.admit(account, kind, request).await
+}
+
+impl Callbacks {
+    /// Reads account and type from a path; none if it is no path of the configuration.
+    fn place(&self, path: &str) -> Option<(AccountName, Option<CallbackType>)> {
+        let rest = path.strip_prefix("/callbacks/")?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (account, kind) = match rest.split_once('/') {
+            Some((account, kind)) => (account, Some(kind.parse().ok()?)),
+            None => (rest, None),
+        };
+        let account = account.parse().ok()?;
+        self.config.load().accounts.contains_key(&account).then_some((account, kind))
+    }
+
+    async fn admit(
+        &self,
+        account: AccountName,
+        kind: Option<CallbackType>,
+        request: Request,
+    ) -> Result<Admission, Admission> {
+        let config = self.config.load_full();
+        let tokens = config.accounts.get(&account).map_or(&[][..], |account| &account.tokens);
+        if !carries(request.headers(), tokens) {
+            return Err(Admission::Unauthorized);
+        }
+        let place = tokio::time::timeout(STORE_TIMEOUT, self.reading.acquire()).await;
+        let _place = place.ok().and_then(Result::ok).ok_or(Admission::Overloaded)?;
+        let bytes = whole_body(request).await?;
+        let Body { id, any_id: Some(any_id), .. } = Body::parse(&bytes)? else { return Ok(Admission::Test) };
+        let tags = self.hooks.persons.in_json(&bytes).into_iter().collect();
+        let callback = Callback { account: account.clone(), kind, id: any_id, body: bytes.clone(), tags };
+        // A peer that is not answered in time sends it again, and it is recognised as a repeat.
+        let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
+        match stored.unwrap_or(Err(StateError::Unavailable)) {
+            Ok(Receipt::Repeat) => Ok(Admission::Repeat),
+            Ok(Receipt::New) => {
+                // If nobody keeps up the cache learns it later; it is delivered all the same. A body with its id elsewhere
+                // is no answer of a shape that is known.
+                if let Some(id) = id {
+                    let _ = self.arrived.try_send(Arrived { account, kind, id, body: bytes });
+                }
+                Ok(Admission::Stored)
+            }
+            Err(_) => Err(Admission::NotStored),
+        }
+    }
+}
+
+/// Returns true if the request carries one of the tokens, exactly once. Hashes are compared, with all of the tokens and in
+/// constant time, so that not even a length shows.
+fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
+    let mut values = headers.get_all("x-callback-token").iter();
+    let (Some(given), None) = (values.next(), values.next()) else { return false };
+    let hash = |text: &[u8]| -> [u8; 32] { Sha256::digest(text).into() };
+    let given = hash(given.as_bytes());
+    let known = tokens.iter().map(|token| hash(token.expose_secret().as_bytes()).ct_eq(&given));
+    known.fold(Choice::from(0), |found, same| found | same).into()
+}

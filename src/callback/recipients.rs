@@ -1,0 +1,199 @@
+//! The recipients of a callback: a pure decision.
+//!
+//! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) where
+//! neither is known and nobody came in time, the fallback owner; each gets its own reference. Only (2) applies to a body
+//! whose id is not where Iluma puts it, since nothing else tells whose it is.
+
+use super::body::Body;
+use super::config::{Account, CallbackConfig};
+use crate::base::name::TenantName;
+use crate::iluma::callback_type::CallbackType;
+use crate::state::{EARLY, Waiting};
+use bytes::Bytes;
+use std::time::{Duration, SystemTime};
+
+/// How long a callback that nobody owns waits before it is set aside: longer than Iluma takes to answer most POSTs.
+const UNOWNED: Duration = Duration::from_secs(5);
+
+/// The recipients of a callback, with the reference that each of them gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// At least one tenant.
+    Recipients(CallbackType, Vec<(TenantName, Option<Bytes>)>),
+    /// Nobody is known yet: the callback may have overtaken the answer to its request. It waits until this time.
+    Overtaking(SystemTime),
+    /// Nobody.
+    Unowned,
+}
+
+/// Returns the recipients of a callback.
+pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &Body, now: SystemTime) -> Finding {
+    let account = config.accounts.get(&waiting.account);
+    let prefix = prefix(config, account, waiting, body);
+    let mut recipients = owners(config, waiting, body);
+    if let Some((tenant, reference)) = prefix.clone() {
+        // The prefixed reference still tells the reference that was erased here.
+        if waiting.awaiting.iter().any(|owner| owner.erased) {
+            recipients.retain(|(known, reference)| *known != tenant || reference.is_some());
+        }
+        let prefixed = (tenant, reference);
+        if !recipients.contains(&prefixed) {
+            recipients.push(prefixed);
+        }
+    }
+    let fallback_owner = account.and_then(|account| account.fallback_owner.clone()).filter(|_| body.id.is_some());
+    let patience = match &fallback_owner {
+        Some(_) if !account.is_some_and(|account| account.prefixes) => EARLY,
+        // Where references carry prefixes, what comes without one was not asked here: nobody else will own it.
+        Some(_) if waiting.kind.is_some() => Duration::ZERO,
+        // A callback that is set aside is still given to a tenant that comes to own it; operators need not wait to see it.
+        _ => UNOWNED,
+    };
+    let until = waiting.received + patience;
+    if recipients.is_empty() && now >= until && prefix.is_none() {
+        let own = body.reference.as_ref().and_then(|text| serde_json::to_vec(text).ok()).map(Bytes::from);
+        recipients.extend(fallback_owner.map(|tenant| (tenant, own)));
+    }
+    match waiting.kind {
+        Some(kind) if !recipients.is_empty() => Finding::Recipients(kind, recipients),
+        _ if now >= until => Finding::Unowned,
+        _ => Finding::Overtaking(until),
+    }
+}
+
+/// Returns the tenants that own the id, as far as they are configured.
+fn owners(config: &CallbackConfig, waiting: &Waiting, body: &Body) -> Vec<(TenantName, Option<Bytes>)> {
+    let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));
+    owners.map(|owner| (owner.tenant.clone(), owner.reference.clone())).collect()
+}
+
+/// Returns the tenant whose prefix the reference carries, and the rest of the reference. Where an account has no prefixes,
+/// and for tenants of other accounts, what looks like a prefix is a team's own invention.
+fn prefix(
+    config: &CallbackConfig,
+    account: Option<&Account>,
+    waiting: &Waiting,
+    body: &Body,
+) -> Option<(TenantName, Option<Bytes>)> {
+    body.prefix().filter(|(tenant, _)| {
+        let is_here = config.teams.get(tenant).is_some_and(|team| team.account == waiting.account);
+        is_here && account.is_some_and(|account| account.prefixes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::state::Awaiting;
+    use std::path::Path;
+
+    fn live(account: &str, lending: &str) -> CallbackConfig {
+        let hash = |digit: &str| digit.repeat(64);
+        let text = format!(
+            "[state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+             [accounts.live]\napi_key = {{ env = \"K\" }}\n{account}\n[accounts.other]\napi_key = {{ env = \"K\" }}\n\
+             [tenants.lending]\naccount = \"live\"\nkey_sha256 = [\"{}\"]\n{lending}\n\
+             [tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{}\"]\n\
+             [tenants.foreign]\naccount = \"other\"\nkey_sha256 = [\"{}\"]\n",
+            hash("1"),
+            hash("2"),
+            hash("3"),
+        );
+        CallbackConfig::new(
+            &Settings::parse(&text, Path::new("."), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+                .unwrap(),
+        )
+    }
+
+    const KIND: CallbackType = CallbackType::NameValidatorRequest;
+
+    fn quoted(reference: &str) -> Option<Bytes> {
+        (!reference.is_empty()).then(|| format!("{reference:?}").into())
+    }
+
+    /// Returns the finding for a callback with this reference, `age` seconds after it came.
+    fn found(live: &CallbackConfig, reference: &str, owners: &[(&str, &str)], age: u64) -> Finding {
+        let body = format!("{{\"id\":\"1\",\"reference_id\":{reference}}}");
+        found_in(live, body, owners, age)
+    }
+
+    /// Returns the finding for a body that was stored under the id 1.
+    fn found_in(live: &CallbackConfig, body: String, owners: &[(&str, &str)], age: u64) -> Finding {
+        let owner = |(tenant, reference): &(&str, &str)| Awaiting {
+            tenant: tenant.parse().unwrap(),
+            reference: quoted(reference.trim_end_matches('!')),
+            erased: reference.ends_with('!'),
+        };
+        let body = Bytes::from(body);
+        let waiting = Waiting::example("live", Some(KIND), "1", body, owners.iter().map(owner).collect());
+        let body = Body::parse(&waiting.body).unwrap();
+        match find(live, &waiting, &body, waiting.received + Duration::from_secs(age)) {
+            Finding::Overtaking(until) => {
+                Finding::Overtaking(SystemTime::UNIX_EPOCH + until.duration_since(waiting.received).unwrap())
+            }
+            finding => finding,
+        }
+    }
+
+    /// Returns the finding of a callback that waits for so long.
+    fn overtaking(seconds: u64) -> Finding {
+        Finding::Overtaking(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    fn recipients(list: &[(&str, &str)]) -> Finding {
+        let list = list.iter().map(|(tenant, reference)| (tenant.parse().unwrap(), quoted(reference)));
+        Finding::Recipients(KIND, list.collect())
+    }
+
+    #[test]
+    fn owners_and_the_prefix_say_whose_it_is() {
+        let live = live("", "");
+        for (reference, owners, expected) in [
+            ("null", &[("lending", "a"), ("payments", "")][..], recipients(&[("lending", "a"), ("payments", "")])),
+            (r#""lending:a""#, &[], recipients(&[("lending", "a")])),
+            (r#""lending:""#, &[], recipients(&[("lending", "")])),
+            (r#""lending:a""#, &[("lending", "a")], recipients(&[("lending", "a")])),
+            (r#""lending:a""#, &[("payments", "b")], recipients(&[("payments", "b"), ("lending", "a")])),
+            (r#""lending:a""#, &[("lending", "!")], recipients(&[("lending", "a")])),
+            (r#""lending:a""#, &[("payments", "!")], recipients(&[("payments", ""), ("lending", "a")])),
+            (r#""gone:a""#, &[("gone", "a")], overtaking(5)),
+            // Another account's team has no business here.
+            (r#""foreign:a""#, &[], overtaking(5)),
+            ("null", &[], overtaking(5)),
+        ] {
+            assert_eq!(found(&live, reference, owners, 0), expected, "{reference} {owners:?}");
+        }
+        assert_eq!(found(&live, "null", &[], 5), Finding::Unowned);
+    }
+
+    #[test]
+    fn without_prefixes_a_prefix_says_nothing() {
+        let live = live("prefix_references = false", "");
+        assert_eq!(found(&live, r#""lending:a""#, &[], 0), overtaking(5));
+        assert_eq!(found(&live, r#""lending:a""#, &[], 5), Finding::Unowned);
+    }
+
+    #[test]
+    fn the_fallback_owner_gets_what_nobody_owns() {
+        let live_sealed = live("", "owns_unprefixed = true");
+        assert_eq!(found(&live_sealed, r#""a""#, &[], 0), recipients(&[("lending", "a")]), "it was not asked here");
+        assert_eq!(found(&live_sealed, r#""payments:a""#, &[], 0), recipients(&[("payments", "a")]));
+        assert_eq!(found(&live_sealed, r#""a""#, &[("payments", "b")], 0), recipients(&[("payments", "b")]));
+        let live_unsealed = live("prefix_references = false", "owns_unprefixed = true");
+        assert_eq!(found(&live_unsealed, r#""a""#, &[], 59), overtaking(60), "somebody may be asking just now");
+        assert_eq!(found(&live_unsealed, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
+    }
+
+    #[test]
+    fn an_id_in_another_place_makes_nobody_an_owner() {
+        let config = live("", "owns_unprefixed = true");
+        let nested = |reference: &str| format!(r#"{{"data":{{"id":"1","reference_id":"payments:x"}}{reference}}}"#);
+        // Neither an owner nor the fallback owner may see the reference of another team that is somewhere inside.
+        assert_eq!(found_in(&config, nested(""), &[("lending", "a")], 5), Finding::Unowned);
+        assert_eq!(
+            found_in(&config, nested(r#","reference_id":"payments:y""#), &[("lending", "a")], 0),
+            recipients(&[("payments", "y")])
+        );
+    }
+}

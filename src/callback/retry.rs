@@ -1,0 +1,52 @@
+//! When a failed delivery is tried again.
+
+use crate::base::keyring::random;
+use std::time::Duration;
+
+/// Returns the wait before the next attempt; none if `attempts` were all that the schedule has. It is the schedule's wait,
+/// a fifth more or less, but not shorter than what the endpoint asked for, up to the schedule's longest wait.
+pub(super) fn wait(schedule: &[Duration], attempts: u32, asked: Option<Duration>) -> Option<Duration> {
+    let scheduled = jittered(*schedule.get(attempts as usize)?);
+    let longest = schedule.iter().max().copied().unwrap_or_default();
+    Some(asked.map_or(scheduled, |asked| scheduled.max(asked.min(longest))))
+}
+
+/// Changes a wait by up to a fifth, so that what failed together does not come back together.
+fn jittered(wait: Duration) -> Duration {
+    let [byte] = random::<1>();
+    wait.mul_f64(0.8 + 0.4 * f64::from(byte) / 255.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_differ_by_a_fifth() {
+        for _ in 0..100 {
+            let wait = jittered(Duration::from_secs(10));
+            assert!((Duration::from_secs(8)..=Duration::from_millis(12_001)).contains(&wait), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_attempt_is_not_before_what_the_endpoint_asked_for() {
+        let schedule = [5, 30, 3600].map(Duration::from_secs);
+        for (attempts, asked, shortest, longest) in [
+            (0, None, 4, 6),
+            (0, Some(0), 4, 6),
+            (0, Some(1), 4, 6),
+            (0, Some(600), 600, 600),
+            (1, Some(10), 24, 36),
+            // No longer than the schedule's longest wait.
+            (0, Some(86_400), 3600, 3600),
+            (2, Some(86_400), 3600, 4320),
+        ] {
+            let wait = wait(&schedule, attempts, asked.map(Duration::from_secs)).unwrap();
+            let bounds = Duration::from_secs(shortest)..=Duration::from_secs(longest) + Duration::from_millis(1);
+            assert!(bounds.contains(&wait), "attempt {attempts}, asked {asked:?}: {wait:?}");
+        }
+        assert_eq!(wait(&schedule, 3, None), None);
+        assert_eq!(wait(&schedule, 3, Some(Duration::from_secs(1))), None);
+    }
+}

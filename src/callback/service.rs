@@ -1,0 +1,130 @@
+//! The parts of callbacks together: what each of the files beside this one works on.
+
+use super::concurrency::AdaptiveConcurrency;
+use super::config::{CallbackConfig, Team};
+use super::events::{Arrived, Hooks, Note, Skipped};
+use super::webhook_client::WebhookClient;
+use crate::base::clock::Clock;
+use crate::base::name::TenantName;
+use crate::base::tasks::Tasks;
+use crate::config::Settings;
+use crate::iluma::callback_type::CallbackType;
+use crate::state::{Made, State, StateError};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Callbacks that were stored and that the rest of the gateway has not looked at yet. More are not announced: they are
+/// delivered all the same, and the cache is filled by the next answer.
+const MOST_ARRIVED: usize = 1024;
+
+/// Callbacks of hits that wait to be journalled: ten times what comes in 100 ms at 4000 hits a second.
+const MOST_MADE: usize = 4096;
+
+/// Bodies that are read at once: 64 MiB at the worst.
+const MOST_READING: usize = 64;
+
+/// How long a loop rests after state failed it.
+pub(super) const REST: Duration = Duration::from_secs(1);
+
+/// Everything about callbacks.
+pub struct Callbacks {
+    pub(super) state: State,
+    pub(super) config: ArcSwap<CallbackConfig>,
+    pub(super) client: ArcSwap<WebhookClient>,
+    pub(super) concurrency: AdaptiveConcurrency,
+    pub(super) clock: Clock,
+    pub(super) hooks: Hooks,
+    /// Places for bodies that are being read.
+    pub(super) reading: Semaphore,
+    pub(super) arrived: mpsc::Sender<Arrived>,
+    made: mpsc::Sender<Made>,
+    connections: Tasks,
+}
+
+/// The callbacks that the rest of the gateway makes, for [`Callbacks::run`].
+#[derive(Debug)]
+pub struct Inflow {
+    pub(super) made: mpsc::Receiver<Made>,
+}
+
+impl Callbacks {
+    /// Returns callbacks as `settings` say, what [`Callbacks::run`] consumes, and what arrives, for the parts that learn
+    /// from it.
+    ///
+    /// # Errors
+    /// The machine has no usable trust store.
+    pub fn new(
+        settings: &Settings,
+        state: State,
+        hooks: Hooks,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, Inflow, mpsc::Receiver<Arrived>), rustls::Error> {
+        let (config, connections) = (CallbackConfig::new(settings), Tasks::new());
+        let (arrived, arrivals) = mpsc::channel(MOST_ARRIVED);
+        let (made, journal) = mpsc::channel(MOST_MADE);
+        let client = WebhookClient::new(&config.extra_ca, clock.clone(), connections.clone())?;
+        let callbacks = Self {
+            state,
+            config: ArcSwap::from_pointee(config),
+            client: ArcSwap::from_pointee(client),
+            concurrency: AdaptiveConcurrency::default(),
+            clock,
+            hooks,
+            reading: Semaphore::new(MOST_READING),
+            arrived,
+            made,
+            connections,
+        };
+        Ok((Arc::new(callbacks), Inflow { made: journal }, arrivals))
+    }
+
+    /// Goes over to other settings; deliveries under way end under the old ones.
+    ///
+    /// # Errors
+    /// As [`Callbacks::new`]; then everything stays as it is.
+    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        let config = CallbackConfig::new(settings);
+        if config.extra_ca != self.config.load().extra_ca {
+            let client = WebhookClient::new(&config.extra_ca, self.clock.clone(), self.connections.clone())?;
+            self.client.store(Arc::new(client));
+        }
+        self.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// Takes in a callback of the gateway's own, for an answer that came from the cache. It is journalled within 100 ms and
+    /// delivered if the team has a URL for it. It is lost if so many wait that there is no room.
+    pub fn hit(&self, made: Made) {
+        if let Err(mpsc::error::TrySendError::Full(made) | mpsc::error::TrySendError::Closed(made)) =
+            self.made.try_send(made)
+        {
+            (self.hooks.note)(Note::Skipped(&made.copy.tenant, Skipped::Overflow));
+        }
+    }
+
+    /// Returns false if the team can't have a URL of any type, so that nothing need be made for it: a URL's host is one of
+    /// the team's hosts.
+    #[must_use]
+    pub fn may_listen(&self, tenant: &TenantName) -> bool {
+        self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())
+    }
+
+    /// Returns the URL of a team's callbacks of a type: the one that the team set, else the configuration's.
+    pub(super) async fn url(
+        &self,
+        tenant: &TenantName,
+        team: &Team,
+        kind: CallbackType,
+    ) -> Result<Option<String>, StateError> {
+        let own = self.state.urls(tenant).await?.into_iter().find(|(known, _)| *known == kind);
+        Ok(own.map(|(_, url)| url).or_else(|| team.urls.get(&kind).cloned()))
+    }
+}
+
+impl std::fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Callbacks").field("state", &self.state).finish_non_exhaustive()
+    }
+}

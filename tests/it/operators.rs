@@ -1,0 +1,106 @@
+//! The admin listener: the shape of answers, and orders that outlive their client (design, section 8).
+
+use crate::support::process::{Folder, Program};
+use crate::support::{Rig, Upstream, ask};
+use std::io::Read as _;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+
+const TOKEN: &str = "Bearer a-token-of-operators";
+
+#[tokio::test]
+async fn every_refusal_has_one_shape() {
+    let rig = Rig::start().await;
+    let id = "6a0e1c9e-6f1c-4d2c-9d3c-0d8a4f9b7c11";
+    let unknown = rig.operator("GET", "/v1/nothing").header("x-request-id", id).send().await;
+    unknown.is_rejection(404, "DATA_NOT_FOUND");
+    assert_eq!(unknown.header("x-request-id"), id);
+    let outside = ask("GET", rig.admin_url("/nothing")).send().await;
+    outside.is_rejection(401, "INVALID_API_KEY");
+    let method = rig.operator("PUT", "/v1/erase").send().await;
+    method.is_rejection(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(method.header("allow"), "POST");
+    let open = ask("POST", rig.admin_url("/healthz")).send().await;
+    open.is_rejection(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(open.header("allow"), "GET,HEAD");
+    let large = rig.operator("POST", "/v1/erase").body(vec![b' '; (64 << 10) + 1]).send().await;
+    large.is_rejection(413, "FILE_TOO_LARGE");
+    rig.operator("POST", "/v1/erase").json("{}").send().await.is_rejection(400, "API_VALIDATION_ERROR");
+    rig.operator("GET", "/v1/callbacks").send().await.is_rejection(400, "API_VALIDATION_ERROR");
+    ask("GET", rig.admin_url("/v1/usage")).send().await.is_rejection(401, "INVALID_API_KEY");
+    let head = ask("HEAD", rig.admin_url("/healthz")).send().await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_a_client_that_accepts_it() {
+    let rig = Rig::start().await;
+    let plain = ask("GET", rig.admin_url("/metrics")).send().await;
+    assert_eq!(plain.header("content-encoding"), "");
+    let packed = ask("GET", rig.admin_url("/metrics")).header("accept-encoding", "gzip").send().await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed.body[..]).read_to_string(&mut text).expect("gzip");
+    assert!(text.contains("iluma_gateway_connections"), "{text}");
+    assert!(packed.body.len() * 2 < text.len());
+    rig.stop().await;
+}
+
+/// Returns a gateway in a process of its own, and where its operators are served.
+async fn running() -> (Folder, Program, std::net::SocketAddr) {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url());
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    (folder, program, admin)
+}
+
+#[tokio::test]
+async fn an_order_runs_to_its_end_when_its_client_hangs_up() {
+    const ORDERS: u64 = 24;
+    let (_folder, program, admin) = running().await;
+    let body = r#"{"nik":"3171234567890123"}"#;
+    let head = format!(
+        "POST /v1/erase HTTP/1.1\r\nhost: x\r\nauthorization: {TOKEN}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for order in 0..ORDERS {
+        let mut client = tokio::net::TcpStream::connect(admin).await.expect("a connection");
+        client.write_all(head.as_bytes()).await.expect("an order");
+        // From at once to 2 ms: before the order is read, while it runs, after it.
+        tokio::time::sleep(Duration::from_micros(2000 * order / ORDERS)).await;
+        if order % 2 == 0 {
+            client.set_zero_linger().expect("a socket");
+        }
+        drop(client);
+    }
+    let last = ask("POST", format!("http://{admin}/v1/erase")).header("authorization", TOKEN);
+    assert_eq!(last.json(r#"{"nik":"3171234567890124"}"#).send().await.status, 200);
+    program.signal("TERM").await;
+    let said = program.said().await;
+    let phase = |phase: &str| {
+        let with = format!(r#""audit":"erase","token":"admin","phase":"{phase}""#);
+        said.stderr.lines().filter(|line| line.contains(&with)).count()
+    };
+    let begun = phase("intent");
+    assert!(begun > 1, "an order of a client that hung up is begun: {}", said.stderr);
+    assert_eq!(phase("result"), begun, "{}", said.stderr);
+    assert!(!said.stderr.contains("317123456789012"), "{}", said.stderr);
+}
+
+#[tokio::test]
+async fn a_replay_is_in_the_audit_log_as_purges_and_erasures_are() {
+    let (_folder, program, admin) = running().await;
+    let order = async |path: &str, body: &str| {
+        let order = ask("POST", format!("http://{admin}{path}")).header("authorization", TOKEN);
+        assert_eq!(order.json(body).send().await.status, 200);
+    };
+    order("/v1/callbacks/replay", r#"{"all":true}"#).await;
+    order("/v1/cache/purge", r#"{"all":true}"#).await;
+    for (name, counts) in [("replay", r#"{\"replayed\":0}"#), ("purge", r#"{\"memory\":0,\"redis\":0}"#)] {
+        program.stderr_line(&format!(r#""audit":"{name}","token":"admin","phase":"intent""#)).await;
+        let line = program.stderr_line(&format!(r#""audit":"{name}","token":"admin","phase":"result""#)).await;
+        assert!(line.contains(counts) && line.contains(r#""done":true"#), "{line}");
+    }
+}
