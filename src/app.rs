@@ -22,7 +22,6 @@ use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Counted, Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
