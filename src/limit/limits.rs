@@ -300,13 +300,14 @@ mod tests {
     fn settings(account: &str, tenant: &str) -> Settings {
         let text = format!(
             "[server]\nmax_in_flight = 4\nmax_buffered = \"4MiB\"\n\
-             [state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+             [state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
              [accounts.live]\napi_key = {{ env = \"K\" }}\n{account}\n\
              [tenants.lending]\naccount = \"live\"\nkey_sha256 = [\"{:064x}\"]\n{tenant}\n\
              [tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{:064x}\"]\n",
             1, 2
         );
-        Settings::parse(&text, Path::new("."), &|_| Some("ab".repeat(32))).expect("settings")
+        Settings::parse(&text, Path::new("."), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+            .expect("settings")
     }
 
     fn limits(settings: &Settings) -> Limits {
