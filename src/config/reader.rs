@@ -327,7 +327,7 @@ impl<'r> Entry<'r> {
     }
 
     /// Returns a path from the folder that relative ones start at.
-    pub(super) fn from_base(&self, path: &str) -> PathBuf {
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.reader.base.join(path)
     }
 

@@ -18,7 +18,7 @@ impl Entry<'_> {
             self.fault("must be the path of a file");
             return None;
         }
-        Some(self.from_base(text))
+        Some(self.resolve(text))
     }
 
     /// A file's content, which the fault does not show; it shows where the file was looked for.
@@ -129,7 +129,7 @@ impl Entry<'_> {
         let place = if self.text()?.contains(['/', '.']) {
             path.display().to_string()
         } else {
-            format!("the file, in {}", self.from_base("").display())
+            format!("the file, in {}", self.resolve("").display())
         };
         let content = self.read(path, MAX_SECRET_FILE, place.trim_end_matches('/'))?;
         let Ok(mut text) = String::from_utf8(content) else {

@@ -60,6 +60,8 @@ mod tests {
     use http::HeaderMap;
 
     type Piece = Option<Result<Frame<Bytes>, ()>>;
+    /// A name, the pieces with whether each is the last, and the length of what is kept.
+    type Case = (&'static str, Vec<(Piece, bool)>, Option<usize>);
 
     fn data(bytes: usize) -> Piece {
         Some(Ok(Frame::data(vec![b'x'; bytes].into())))
@@ -68,7 +70,7 @@ mod tests {
     #[test]
     fn a_body_is_kept_if_all_of_it_was_seen_and_it_is_small() {
         let trailers = || -> Piece { Some(Ok(Frame::trailers(HeaderMap::new()))) };
-        let cases: [(&str, Vec<(Piece, bool)>, Option<usize>); 8] = [
+        let cases: [Case; 8] = [
             ("one piece that says that it is the last", vec![(data(3), true)], Some(3)),
             ("pieces and an end", vec![(data(1), false), (data(2), false), (None, true)], Some(3)),
             ("nothing at all", vec![(None, true)], Some(0)),
