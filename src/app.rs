@@ -21,7 +21,6 @@ use crate::state::{self, Sqlite, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Counted, Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
-use bytes::Bytes;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
