@@ -150,9 +150,9 @@ fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
         if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
             return OperatorError::NotRunning(target.clone());
         }
-        // What is in an error of the machine is no source of it.
-        let inside = io.and_then(|io| io.get_ref()).and_then(|inside| inside.downcast_ref::<rustls::Error>());
-        if let Some(told) = inside.or_else(|| error.downcast_ref()).and_then(|error| tls_failure(target, error)) {
+        if let Some(told) =
+            io.and_then(rustls_error).or_else(|| error.downcast_ref()).and_then(|error| tls_failure(target, error))
+        {
             return told;
         }
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
@@ -161,6 +161,17 @@ fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
         next = error.source();
     }
     OperatorError::Unreachable(target.clone(), last)
+}
+
+/// Returns the TLS error inside an I/O error, which may wrap others; `source` does not lead there.
+fn rustls_error(mut error: &io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inside = error.get_ref()?;
+        match inside.downcast_ref::<io::Error>() {
+            Some(wrapped) => error = wrapped,
+            None => return inside.downcast_ref(),
+        }
+    }
 }
 
 fn tls_failure(target: &Uri, error: &rustls::Error) -> Option<OperatorError> {

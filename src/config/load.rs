@@ -898,10 +898,10 @@ like = "bank"
     #[test]
     fn secrets_come_from_files_too_without_their_line_end() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("token"), "from-a-file\r\n").unwrap();
+        std::fs::write(folder.path().join("token"), "from-a-file-of-secrets\r\n").unwrap();
         std::fs::write(folder.path().join("binary"), [0xff; 20]).unwrap();
         let settings = parse_in(folder.path(), &with("[admin]\ntoken = { file = \"token\" }")).unwrap();
-        assert_eq!(settings.admin.token.unwrap().expose_secret(), "from-a-file");
+        assert_eq!(settings.admin.token.unwrap().expose_secret(), "from-a-file-of-secrets");
         assert_eq!(settings.files, [folder.path().join("token")]);
         let faults = parse_in(folder.path(), &with("[admin]\ntoken = { file = \"binary\" }")).unwrap_err();
         assert_eq!(faults.to_string(), "admin.token.file: the file is not UTF-8 text");
@@ -970,8 +970,8 @@ like = "bank"
             Vec::from_iter(settings.tenants[&"lending".parse().unwrap()].callback_hosts.clone())
         };
         assert_eq!(hosts(urls), ["lending.internal"]);
-        let given = "callback_hosts = [\"LENDING.internal\", \"::1\", \"[::2]\", \"10.0.0.1\"]";
-        assert_eq!(hosts(&format!("{given}\n{urls}")), ["10.0.0.1", "[::1]", "[::2]", "lending.internal"]);
+        let given = "callback_hosts = [\"LENDING.internal\", \"::1\", \"[fd00::2]\", \"10.0.0.1\"]";
+        assert_eq!(hosts(&format!("{given}\n{urls}")), ["10.0.0.1", "[::1]", "[fd00::2]", "lending.internal"]);
         assert!(hosts("").is_empty());
     }
 

@@ -97,11 +97,12 @@ mod tests {
 
     fn parsed(redis: &str) -> Result<Redis, String> {
         let text = format!(
-            "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+            "[state]\nroot_key = {{ env = \"K\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"DATA\" }} }}]\n\
              [state.redis]\n{redis}\n[accounts.live]\napi_key = {{ env = \"A\" }}\n"
         );
         let env = |name: &str| match name {
             "K" => Some("1a".repeat(32)),
+            "DATA" => Some("2b".repeat(32)),
             "URL" => Some("redis://:a-secret@127.0.0.1:6379/2".to_owned()),
             _ => Some("a-secret".to_owned()),
         };

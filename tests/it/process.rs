@@ -549,7 +549,8 @@ async fn operators_purge_and_erase_by_command() {
     assert_eq!(unclear.code, Some(2), "{}", unclear.stderr);
     assert_eq!(upstream.heard().len(), 2);
     // Noted, without a word about whom it concerned.
-    let line = program.stderr_line(r#""audit":"erase","token":"admin","phase":"result""#).await;
+    let line = program.stderr_line(r#""audit":"erase","done":true"#).await;
+    assert!(line.contains(r#""phase":"result""#), "{line}");
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
 }
 

@@ -763,7 +763,7 @@ async fn an_answers_head_is_bound_by_bytes_and_not_by_fields() {
         }
     })
     .await;
-    let rig = before(&upstream, "").await;
+    let rig = before(&upstream, "forward_headers = [\"x-fields\"]").await;
     for path in [NAME, BANK] {
         for (count, status) in [(98, 200), (99, 200), (101, 200), (1000, 200), (2500, 200), (5000, 504)] {
             // Another account each time: nothing comes from the cache.
