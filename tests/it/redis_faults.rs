@@ -485,7 +485,7 @@ async fn orders_are_carried_out_over_what_another_program_left() {
     };
     let entries = || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len();
     for (kind, value) in
-        [("epochs", "LPUSH"), ("number", "LPUSH"), ("changes", "LPUSH"), ("roll", "LPUSH"), ("number", "SET")]
+        [("epochs", "LPUSH"), ("number", "LPUSH"), ("changes", "LPUSH"), ("membership", "LPUSH"), ("number", "SET")]
     {
         for node in [&a, &b] {
             node.post("lending", BANK, account("1234567855", "x")).send().await;
