@@ -18,4 +18,8 @@ pub mod request_id;
 pub mod retry_after;
 pub mod saved;
 pub mod tasks;
+pub mod unescape;
 pub mod web;
+
+#[cfg(test)]
+pub(crate) mod linear;

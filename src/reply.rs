@@ -166,6 +166,7 @@ impl Rejection {
             }
             Self::Body(BodyError::Encoded) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_body"),
             Self::Body(BodyError::UnknownType) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_content_type"),
+            Self::Body(BodyError::Mistyped) => Shape(StatusCode::BAD_REQUEST, INVALID, "mistyped_body"),
             Self::Body(BodyError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_body"),
             Self::Body(BodyError::Reference) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_reference"),
             Self::Body(BodyError::Foreign) => Shape(StatusCode::BAD_REQUEST, INVALID, "foreign_reference"),

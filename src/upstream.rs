@@ -21,6 +21,7 @@ mod pool;
 mod reachability;
 mod replay;
 mod retry;
+mod secrets;
 mod settings_watch;
 
 pub use answer::{AnswerBody, AnswerError, Collected, collect, decoded};
@@ -31,3 +32,4 @@ pub use deadline::Timeouts;
 pub use error::CallError;
 pub use outgoing::{Outgoing, OutgoingBody, Progress};
 pub use retry::{RetryBudget, may_go_better};
+pub use secrets::Secrets;

@@ -73,22 +73,78 @@ struct Name<'a>(Cow<'a, str>);
 
 impl<'de> de::Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Name<'de>;
+        // The raw text: a name may have a lone surrogate, which no `str` can hold.
+        let raw: &RawValue = de::Deserialize::deserialize(deserializer)?;
+        text(raw.get()).map(Name).ok_or_else(|| de::Error::custom("a name that is not a string"))
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
+/// Returns the content of a JSON string that is given with its quotes; none if it is not a string. Each lone surrogate
+/// (RFC 8259, section 8.2), which is not a character, is replaced.
+#[must_use]
+pub fn text(json: &str) -> Option<Cow<'_, str>> {
+    if !json.contains('\\') {
+        return json.strip_prefix('"')?.strip_suffix('"').map(Cow::Borrowed);
+    }
+    match content(json)? {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => Some(Cow::Owned(
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        )),
+    }
+}
 
-            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
+/// Returns the content of a JSON string as bytes: UTF-8, and a lone surrogate in the same scheme (WTF-8), so that
+/// different strings have different bytes.
+#[must_use]
+pub fn content(json: &str) -> Option<Cow<'_, [u8]>> {
+    if !json.contains('\\') {
+        return json.strip_prefix('"')?.strip_suffix('"').map(|inner| Cow::Borrowed(inner.as_bytes()));
+    }
+    struct Content;
+    impl Visitor<'_> for Content {
+        type Value = Vec<u8>;
 
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
         }
-        deserializer.deserialize_str(Read)
+
+        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+            Ok(bytes.to_vec())
+        }
+    }
+    if !json.starts_with('"') {
+        return None;
+    }
+    serde_json::Deserializer::from_str(json).deserialize_bytes(Content).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_read_with_and_without_escapes_and_with_half_a_pair() {
+        for (json, expected) in [(r#""""#, ""), (r#""a""#, "a"), (r#""\u0061\n""#, "a\n"), (r#""\ud83d\ude00""#, "😀")]
+        {
+            assert_eq!(text(json).as_deref(), Some(expected), "{json}");
+            assert_eq!(content(json).as_deref(), Some(expected.as_bytes()), "{json}");
+        }
+        assert!(text(r#""x\ud800""#).unwrap().starts_with("x\u{fffd}"));
+        assert_ne!(content(r#""\ud800""#), content(r#""\ud801""#));
+        assert_ne!(content(r#""\ud800""#), content("\"\u{fffd}\""));
+        for none in ["1", "null", "", "\"", r#"[\"a"]"#] {
+            assert_eq!(text(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_half_a_pair_is_a_name() {
+        let Members(members) = serde_json::from_str(r#"{"a\ud800":1,"\u0062":2}"#).unwrap();
+        assert!(members[0].0.starts_with("a\u{fffd}"));
+        assert_eq!(members[1].0, "b");
+        for bad in ["{1:2}", "{\"a\u{1}\":1}", r#"{"\x":1}"#] {
+            assert!(serde_json::from_str::<Members<'_>>(bad).is_err(), "{bad}");
+        }
     }
 }

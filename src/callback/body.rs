@@ -117,6 +117,28 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_callback_is_read_in_linear_time() {
+        use crate::base::linear::{assert_linear, repeated};
+        for (before, piece, behind) in [
+            (r#"{"id":"1""#, r#","a":1"#, "}"),
+            (r#"{"id":"1""#, r#","id":"2""#, "}"),
+            (r#"{"id":"1","reference_id":""#, "a:", r#""}"#),
+            (r#"{"id":"1","data":"#, "[", ""),
+            (r#"{"id":""#, r"\\u0061", r#""}"#),
+        ] {
+            assert_linear(
+                &format!("{before}{piece}"),
+                |size| repeated(before, piece, behind, size),
+                |text| {
+                    if let Ok(body) = Body::parse(&Bytes::copy_from_slice(text.as_bytes())) {
+                        let _ = body.with(Some(b"\"x\""));
+                    }
+                },
+            );
+        }
+    }
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Body, Malformed> {

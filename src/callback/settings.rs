@@ -105,7 +105,10 @@ impl Callbacks {
         let token = team.map_or("", |team| team.credentials.token.expose_secret());
         let account = team.and_then(|team| config.accounts.get(&team.account));
         let known = account.map_or(&[][..], |account| &account.tokens);
-        let known: Vec<&str> = known.iter().map(|token| token.expose_secret()).collect();
+        let plain: Vec<&str> = known.iter().map(|token| token.expose_secret()).collect();
+        // Answers come with all secrets covered.
+        let covered: Vec<String> = plain.iter().map(|token| "*".repeat(token.len())).collect();
+        let known: Vec<&str> = plain.iter().copied().chain(covered.iter().map(String::as_str)).collect();
         let shape = upstream.and_then(|body| serde_json::from_slice::<Value>(body).ok());
         let shape = shape.filter(|shape| shape.is_object() || shape.is_array());
         let shape = shape.unwrap_or_else(|| json!({ "callback_authentication_token": "" }));

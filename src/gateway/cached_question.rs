@@ -8,13 +8,14 @@ use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
 use crate::iluma::person::{Persons, Tag};
 use crate::iluma::routes::References;
-use crate::reference::{Ambiguity, Directives, Question};
+use crate::reference::{Ambiguity, BodyError, Directives, Question, reference_text};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use std::collections::BTreeSet;
@@ -30,21 +31,23 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let body = exchange.read(body).await?;
     let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
-    let question = match Question::parse(&parts.headers, &body) {
+    let mut question = match Question::parse(&parts.headers, &body) {
         Ok(question) => question,
         // Malformed or unreadable: on a row without references that is for Iluma to judge.
         Err(_) if !is_prefixed => Question::unreadable(),
         Err(error) => return Err(error.into()),
     };
+    let target = if is_prefixed { prefixed_target(&exchange, &mut question)? } else { exchange.route.target.clone() };
     let directives = Directives::of(&parts.headers);
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
+    let head = if is_prefixed { head.read_as_utf8() } else { head };
     let bypass = head.bypass.or_else(|| bypass(&question, directives));
     let gateway = exchange.gateway;
     if gateway.cache.is_behind() {
         gateway.cache.confirm(&exchange.log.redis).await;
     }
-    let (scope, target) = (scope_of(exchange.tenant), exchange.route.target.as_str());
-    let slot = gateway.cache.place(&scope, subject, target, &question.parameters);
+    let scope = scope_of(exchange.tenant);
+    let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &question.parameters);
     let asker = is_prefixed.then(|| exchange.asker());
     // A hit needs no more. The rest is large and waits for a call: on the heap it does not weigh on every request.
     if bypass.is_none()
@@ -60,12 +63,13 @@ pub(super) async fn serve(
     }
     let tags = persons_in(&gateway.persons, &parts.headers, &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
-    let prefixed = prefix.as_ref().and_then(|prefix| question.seal(prefix, Absent::Insert));
+    let prefixed = prefix.as_ref().and_then(|prefix| question.prefixed(prefix, Absent::Insert));
+    let body = prefixed.or_else(|| question.body().cloned()).unwrap_or(body);
     let outgoing = Outgoing {
         method: parts.method,
-        target: exchange.route.target.clone(),
+        target,
         headers: head.headers,
-        body: OutgoingBody::Full(Some(prefixed.unwrap_or(body))),
+        body: OutgoingBody::Full(Some(body)),
         repeatable: false,
     };
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
@@ -85,6 +89,27 @@ pub(super) async fn serve(
         bypass,
     };
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
+}
+
+/// Takes the reference of the query as the question's own if its body has none. Returns the target for Iluma: its reference
+/// has the tenant's prefix. Where references have no prefixes, none may begin with another team's.
+fn prefixed_target(exchange: &Exchange<'_>, question: &mut Question) -> Result<PathAndQuery, Rejection> {
+    let target = &exchange.route.target;
+    let (own, prefixes) = exchange.prefixes();
+    // Most questions have no query.
+    let (prefixed, in_query) = match target.query() {
+        Some(_) => own.target(target, Absent::Leave)?,
+        None => (target.clone(), None),
+    };
+    question.reference = question.only_reference(in_query)?;
+    if exchange.prefix().is_some() {
+        return Ok(prefixed);
+    }
+    let text = question.reference.as_deref().and_then(reference_text);
+    if text.is_some_and(|text| prefixes.is_foreign(&own, &text)) {
+        return Err(BodyError::Foreign.into());
+    }
+    Ok(target.clone())
 }
 
 /// Makes a call that bypasses the cache, and streams its answer.
@@ -126,6 +151,7 @@ fn bypass(question: &Question, directives: Directives) -> Option<&'static str> {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
         Some(Ambiguity::Nesting) => Some("nesting"),
         Some(Ambiguity::Unreadable) => Some("unreadable"),
+        Some(Ambiguity::Charset) => Some("charset"),
         None => directives.no_store.then_some(NO_STORE),
     }
 }

@@ -32,6 +32,12 @@ impl<'a> Exchange<'a> {
         self.config.prefix(self.tenant)
     }
 
+    /// Returns the tenant's reference prefix and those of all teams of its account: no reference that passes without a
+    /// prefix may begin with another team's.
+    pub(super) fn prefixes(&self) -> (ReferencePrefix, &'a ReferencePrefixes) {
+        self.config.prefixes(self.tenant)
+    }
+
     /// Returns the tenant as one that asks about a record.
     pub(super) fn asker(&self) -> Asker {
         Asker {

@@ -54,8 +54,8 @@ pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool
     match (ownership, known) {
         (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),
         (Ownership::Foreign, _) => Ok(false),
-        (Ownership::Unsealed, Known::Unavailable) => Err(Rejection::OwnerUnknown),
-        (Ownership::Unsealed, Known::Unknown { taken }) => Ok(owns_unprefixed && !taken),
+        (Ownership::Unprefixed, Known::Unavailable) => Err(Rejection::OwnerUnknown),
+        (Ownership::Unprefixed, Known::Unknown { taken }) => Ok(owns_unprefixed && !taken),
     }
 }
 
@@ -98,7 +98,7 @@ impl Exchange<'_> {
         if let Known::Own(owner) = known {
             return Ok(Seen::Own(record.with(owner.reference.as_deref())));
         }
-        let ownership = prefixes.as_ref().map_or(Ownership::Unsealed, |(prefix, _)| record.ownership(prefix));
+        let ownership = prefixes.as_ref().map_or(Ownership::Unprefixed, |(prefix, _)| record.ownership(prefix));
         if !may_see(ownership, known, self.tenant.owns_unsealed)? {
             return Ok(Seen::Nothing);
         }
@@ -174,12 +174,12 @@ mod tests {
             (Ownership::Foreign, unavailable(), true, no),
             // Given to the team by a hit or a shared call.
             (Ownership::Foreign, own(), false, yes),
-            (Ownership::Unsealed, own(), false, yes),
-            (Ownership::Unsealed, free(), false, no),
-            (Ownership::Unsealed, free(), true, yes),
-            (Ownership::Unsealed, taken(), true, no),
-            (Ownership::Unsealed, unavailable(), true, untold),
-            (Ownership::Unsealed, unavailable(), false, untold),
+            (Ownership::Unprefixed, own(), false, yes),
+            (Ownership::Unprefixed, free(), false, no),
+            (Ownership::Unprefixed, free(), true, yes),
+            (Ownership::Unprefixed, taken(), true, no),
+            (Ownership::Unprefixed, unavailable(), true, untold),
+            (Ownership::Unprefixed, unavailable(), false, untold),
         ] {
             assert_eq!(may_see(ownership, &known, owns_unprefixed), expected, "{ownership:?}");
         }

@@ -37,7 +37,9 @@ async fn by_id(exchange: &mut Exchange<'_>, id: &str, headers: HeaderMap) -> Res
 
 async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let (name, target) = (exchange.route.name, exchange.route.target.clone());
+    let (own_prefix, prefixes) = exchange.prefixes();
     let Some((prefix, _)) = exchange.prefix() else {
+        reference::scan_query(&target, &own_prefix, prefixes)?;
         let answer = exchange.get(name, target, headers).await?.collected;
         return page(exchange, answer, None).await.map(|(page, _)| page);
     };
@@ -46,6 +48,10 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     let text = reference.as_deref().and_then(reference::reference_text);
     let (own, any) = page(exchange, answer, text.as_deref()).await?;
     if any || text.is_none() || !exchange.tenant.owns_unsealed || !own.status().is_success() {
+        return Ok(own);
+    }
+    // Without our prefix a reference may not have another team's.
+    if text.as_deref().is_some_and(|text| prefixes.is_foreign(&own_prefix, text)) {
         return Ok(own);
     }
     // From before references had prefixes.
@@ -90,8 +96,10 @@ async fn own_among(
         let ownership = record.ownership(prefix);
         // Without state there is no answer, so it is waited for longer than a request may wait for Redis otherwise.
         let known = match (&record.id, ownership) {
-            (Some(id), reference::Ownership::Unsealed) => Known::of(owners.of(&tenant.name, &tenant.account, id).await),
-            (None, reference::Ownership::Unsealed) => return Ok(false),
+            (Some(id), reference::Ownership::Unprefixed) => {
+                Known::of(owners.of(&tenant.name, &tenant.account, id).await)
+            }
+            (None, reference::Ownership::Unprefixed) => return Ok(false),
             (_, reference::Ownership::Own | reference::Ownership::Foreign) => Known::Unknown { taken: false },
         };
         may_see(ownership, &known, tenant.owns_unsealed)

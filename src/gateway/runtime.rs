@@ -12,7 +12,7 @@ use crate::reference::{ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
 use crate::telemetry::metrics::{AccountMetrics, Metrics, Period, TenantMetrics};
 use crate::tenant::{Tenant, Tenants};
-use crate::upstream::{CircuitBreaker, Credential, RetryBudget, Upstream};
+use crate::upstream::{CircuitBreaker, Credential, RetryBudget, Secrets, Upstream};
 use http::{HeaderName, Method};
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -50,8 +50,10 @@ pub(super) struct RuntimeConfig {
 pub(super) struct Account {
     pub(super) name: AccountName,
     pub(super) credential: Arc<Credential>,
-    /// The reference prefixes of its teams, if the account prefixes references.
-    pub(super) prefixes: Option<ReferencePrefixes>,
+    /// The reference prefixes of its teams.
+    pub(super) prefixes: ReferencePrefixes,
+    /// True if the account prefixes references.
+    pub(super) prefixes_references: bool,
     pub(super) metrics: Arc<AccountMetrics>,
     pub(super) breaker: Arc<CircuitBreaker>,
     pub(super) retries: Arc<RetryBudget>,
@@ -81,13 +83,19 @@ impl RuntimeConfig {
         let known = |name: &AccountName| {
             previous.and_then(|config| config.accounts.iter().find(|account| account.name == *name))
         };
+        // An answer must show no account's secrets, whichever account it came to.
+        let secrets = Arc::new(Secrets::new(
+            settings.accounts.values().map(|account| &account.api_key),
+            settings.accounts.values().flat_map(|account| &account.callback_tokens),
+        ));
         let account = |(name, account): (&AccountName, &config::Account)| Account {
             name: name.clone(),
-            credential: Arc::new(Credential::new(&account.api_key)),
-            prefixes: account.prefix_references.then(|| {
+            credential: Arc::new(Credential::with_secrets(&account.api_key, Arc::clone(&secrets))),
+            prefixes: {
                 let teams = settings.tenants.iter().filter(|(_, tenant)| tenant.account == *name);
                 ReferencePrefixes::of(teams.map(|(name, _)| name.clone()))
-            }),
+            },
+            prefixes_references: account.prefix_references,
             metrics: metrics.account(name),
             breaker: known(name)
                 .map_or_else(|| Arc::new(CircuitBreaker::new(name, clock)), |known| Arc::clone(&known.breaker)),
@@ -145,8 +153,13 @@ impl RuntimeConfig {
 
     /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
     pub(super) fn prefix(&self, tenant: &Tenant) -> Option<(ReferencePrefix, &ReferencePrefixes)> {
-        let prefixes = self.accounts[tenant.account_index].prefixes.as_ref()?;
-        Some((ReferencePrefix::of(&tenant.name), prefixes))
+        self.accounts[tenant.account_index].prefixes_references.then(|| self.prefixes(tenant))
+    }
+
+    /// Returns the tenant's reference prefix and those of all teams of its account: no reference that passes without a
+    /// prefix may begin with another team's.
+    pub(super) fn prefixes(&self, tenant: &Tenant) -> (ReferencePrefix, &ReferencePrefixes) {
+        (ReferencePrefix::of(&tenant.name), &self.accounts[tenant.account_index].prefixes)
     }
 
     /// Checks that the tenant may use the route.

@@ -54,6 +54,17 @@ impl SharedHead {
         reference::forwardable_request(&mut headers);
         Self { headers, bypass }
     }
+
+    /// Returns the head of a body whose reference got a prefix. It was read as UTF-8, so Iluma must read it in the same way,
+    /// whatever charset the client named.
+    pub(super) fn read_as_utf8(mut self) -> Self {
+        if let Some(value) = self.headers.get(CONTENT_TYPE) {
+            let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            let form = essence.eq_ignore_ascii_case(FORM.as_bytes());
+            self.headers.insert(CONTENT_TYPE, if form { FORM } else { JSON });
+        }
+        self
+    }
 }
 
 fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {

@@ -2,13 +2,13 @@
 
 use super::exchange::Exchange;
 use super::replies::passed_on;
-use crate::iluma::routes::References;
-use crate::reference::{self, SealedBody};
+use crate::reference::{self, BodyError, FilteredBody, Outcome, ReferencePrefix, ReferencePrefixes};
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Outgoing, OutgoingBody};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use std::sync::Arc;
 
 /// Streams a request to Iluma and the answer back.
 pub(super) async fn serve(
@@ -25,21 +25,10 @@ pub(super) async fn forward(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (mut parts, body) = request.into_parts();
     let (name, target, repeatable) = (exchange.route.name, exchange.route.target.clone(), exchange.route.repeatable);
-    let mut outcome = None;
-    let body = match exchange.prefix() {
-        // A reference passes as it is: with another team's prefix it would be that team's.
-        Some((prefix, prefixes)) if name.spec().references == References::Checked => {
-            reference::screen_target(&target, &prefix, prefixes)?;
-            if body.is_end_stream() {
-                OutgoingBody::Empty
-            } else {
-                let screened = SealedBody::screen(&parts.headers, body, &prefix, prefixes)?;
-                outcome = Some(screened.outcome());
-                OutgoingBody::filtered(screened, reference::forwardable_trailers)
-            }
-        }
-        _ => OutgoingBody::stream(body, reference::forwardable_trailers),
-    };
+    // A reference passes as it is: with another team's prefix it would be that team's.
+    let (prefix, prefixes) = exchange.prefixes();
+    reference::scan_query(&target, &prefix, prefixes)?;
+    let (body, outcome) = scanned(&parts.headers, body, &prefix, prefixes)?;
     reference::forwardable_request(&mut parts.headers);
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
@@ -49,4 +38,19 @@ pub(super) async fn forward(
         return Err(error.into());
     }
     passed_on(sent?, &exchange.account().credential, exchange.config.upstream.timeouts().answer).await
+}
+
+/// Returns a body that breaks off at a reference with another team's prefix, and what becomes of it.
+pub(super) fn scanned(
+    headers: &HeaderMap,
+    body: Incoming,
+    prefix: &ReferencePrefix,
+    prefixes: &ReferencePrefixes,
+) -> Result<(OutgoingBody, Option<Arc<Outcome>>), BodyError> {
+    if body.is_end_stream() {
+        return Ok((OutgoingBody::Empty, None));
+    }
+    let scanned = FilteredBody::scan(headers, body, prefix, prefixes)?;
+    let outcome = scanned.outcome();
+    Ok((OutgoingBody::filtered(scanned, reference::forwardable_trailers), Some(outcome)))
 }

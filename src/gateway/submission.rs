@@ -3,9 +3,10 @@
 use super::exchange::Exchange;
 use super::received::Received;
 use super::replies::{of_parts, stripped, with_body};
+use super::streamed::scanned;
 use crate::base::json_template::Absent;
 use crate::reference::{
-    self, BodyError, Kind, Outcome, PrefixStripper, Question, Record, ReferencePrefix, ReferencePrefixes, SealedBody,
+    self, BodyError, FilteredBody, Kind, Outcome, PrefixStripper, Question, Record, ReferencePrefix, ReferencePrefixes,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -30,12 +31,13 @@ pub(super) async fn serve(
     let prefix = exchange.prefix().map(|(prefix, _)| prefix);
     let Prepared { target, body, mut reference, outcome } = match prefix {
         Some(prefix) => prepare(&mut exchange, prefix, &mut parts.headers, body).await?,
-        None => Prepared {
-            target: exchange.route.target.clone(),
-            body: OutgoingBody::stream(body, reference::forwardable_trailers),
-            reference: None,
-            outcome: None,
-        },
+        None => {
+            let (prefix, prefixes) = exchange.prefixes();
+            let target = exchange.route.target.clone();
+            reference::scan_query(&target, &prefix, prefixes)?;
+            let (body, outcome) = scanned(&parts.headers, body, &prefix, prefixes)?;
+            Prepared { target, body, reference: None, outcome }
+        }
     };
     reference::forwardable_request(&mut parts.headers);
     parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -89,7 +91,7 @@ async fn prepare(
     let (target, in_query) = prefix.target(&exchange.route.target, Absent::Leave)?;
     let prepared = match Kind::of(headers)? {
         Kind::Multipart(boundary) => {
-            let body = SealedBody::seal(body, &boundary, prefix, absent);
+            let body = FilteredBody::prefix(body, &boundary, prefix, absent);
             let outcome = Some(body.outcome());
             let body = OutgoingBody::filtered(body, reference::forwardable_trailers);
             Prepared { target, body, reference: in_query, outcome }
@@ -97,8 +99,8 @@ async fn prepare(
         Kind::Json | Kind::Form => {
             let body = exchange.read(body).await?;
             let question = Question::parse(headers, &body)?;
-            let reference = question.reference.clone().or(in_query);
-            let body = OutgoingBody::Full(question.seal(&prefix, absent).or(Some(body)));
+            let reference = question.only_reference(in_query)?;
+            let body = OutgoingBody::Full(question.prefixed(&prefix, absent).or(Some(body)));
             Prepared { target, body, reference, outcome: None }
         }
     };
@@ -120,7 +122,7 @@ async fn answered(
     if let Some(id) = &made.id {
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         // A recapture's record has the reference that it was made with.
-        let known = made.reference.clone().filter(|_| made.sealed_by.is_some()).or(reference.clone());
+        let known = made.reference.clone().filter(|_| made.prefixed_by.is_some()).or(reference.clone());
         exchange.gateway.own(&exchange.asker(), id, known.as_deref(), &tags, &exchange.log.redis).await;
     }
     let body = made.made_with(reference.as_deref());

@@ -4,9 +4,10 @@
 //! erase give the same tag for the same person, in whichever case, spacing or field the person stands in them; every field
 //! of Iluma's document is a means of identification, or an exception with a reason (a test holds it).
 
-use crate::base::json::{Items, Members};
+use crate::base::json::{self, Items, Members};
 use crate::base::keyring::Pseudonymizer;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 
 /// A person by one means of identification.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,8 +121,9 @@ impl Persons {
             Ok((name.as_ref(), value))
         });
         let fields = fields.collect::<Result<Vec<(&str, String)>, NotAPerson>>()?;
+        let given: HashSet<&str> = fields.iter().map(|(name, _)| *name).collect();
         let known = |name: &str| FIELDS.iter().any(|(_, names)| names.contains(&name));
-        let has = |wanted: &str| fields.iter().any(|(name, _)| *name == wanted);
+        let has = |wanted: &str| given.contains(wanted);
         for (name, value) in &fields {
             let is_whole =
                 (ACCOUNT.contains(name) && ACCOUNT.into_iter().all(has)) || (NAME.contains(name) && has(NAME[0]));
@@ -141,7 +143,7 @@ impl Persons {
             items.iter().for_each(|item| self.collect(item.get(), depth, tags));
         } else if let Ok(Members(members)) = serde_json::from_str(text) {
             let plain = |value: &str| match value.as_bytes().first() {
-                Some(b'"') => serde_json::from_str::<String>(value).ok(),
+                Some(b'"') => json::text(value).map(Cow::into_owned),
                 // Careless clients send account numbers as numbers.
                 Some(b'-' | b'0'..=b'9') => Some(value.to_owned()),
                 _ => None,
@@ -227,6 +229,29 @@ fn normal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn persons_are_found_in_linear_time() {
+        use crate::base::linear::{assert_linear, repeated};
+        for (before, piece, behind) in [
+            ("[", "[1],", "1]"),
+            ("", r#"{"a":"#, ""),
+            (r#"{"nik":1"#, r#","given_name":"a""#, "}"),
+            (r#"{"nik":"1""#, r#","nik":"2""#, "}"),
+            (r#"{"name":""#, "a ", r#""}"#),
+            (r#"{"bank_code":"a","bank_account_number":""#, r"\\u0031", r#""}"#),
+            (r#"{"x":"y""#, r#","bank_code":"a""#, "}"),
+        ] {
+            assert_linear(
+                &format!("{before}{piece}"),
+                |size| repeated(before, piece, behind, size),
+                |text| {
+                    let _ = persons().in_json(text.as_bytes());
+                    let _ = persons().named(text.as_bytes());
+                },
+            );
+        }
+    }
 
     fn persons() -> Persons {
         Persons::new(&[4; 32])

@@ -1,7 +1,11 @@
-//! Form questions (`application/x-www-form-urlencoded`), and queries, which are written alike.
+//! Questions as forms (`application/x-www-form-urlencoded`), and queries, which have the same syntax.
 
-use super::prefix::{InsertPoint, Named, named, reference_json};
-use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
+use super::body::BodyError;
+use super::canonical::{Canonical, Tag, Value};
+use super::insert_point::InsertPoint;
+use super::name::{Named, named};
+use super::prefix::{LARGEST_REFERENCE, reference_json};
+use super::question::{Ambiguity, Question};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
@@ -9,11 +13,16 @@ use std::ops::Range;
 
 /// Parses a form. Its values count as strings, so it asks the same question as the JSON object with these strings.
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
+    // Servers that do not care for types read it as JSON, where the reference would be another one.
+    if text.starts_with(b"{") {
+        return Err(BodyError::Mistyped);
+    }
     let (mut canonical, mut own) = (Canonical::new(), None);
     for pair in pairs(body) {
         let (name, value) = (decode(&body[pair.name.clone()])?, decode(&body[pair.value.clone()])?);
         if pair.is_reference(body, &name)? {
-            if own.replace((pair, reference_json(&value))).is_some() {
+            if value.len() > LARGEST_REFERENCE || own.replace((pair, reference_json(&value))).is_some() {
                 return Err(BodyError::Reference);
             }
         } else {
@@ -34,16 +43,14 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     })
 }
 
-/// Where in a query the seal goes, and the caller's reference as JSON text. What else stands in it is upstream's to
-/// judge.
+/// Returns the place of the prefix in a query, and the caller's reference as JSON text. Iluma judges the rest of the query.
 pub(super) fn query(query: &Bytes) -> Result<(InsertPoint, Option<Bytes>), BodyError> {
     let mut own = None;
     for pair in pairs(query) {
         let name = decode(&query[pair.name.clone()]).map_err(|_| BodyError::Reference)?;
         if pair.is_reference(query, &name)? {
             let value = decode(&query[pair.value.clone()]).map_err(|_| BodyError::Reference)?;
-            let reference = reference_json(&value);
-            if own.replace((pair, reference)).is_some() {
+            if value.len() > LARGEST_REFERENCE || own.replace((pair, reference_json(&value))).is_some() {
                 return Err(BodyError::Reference);
             }
         }
@@ -56,12 +63,12 @@ fn placed(whole: &Bytes, own: Option<(Pair, Bytes)>) -> (InsertPoint, Option<Byt
         let lead = if matches!(whole[..], [] | [.., b'&']) { "reference_id=" } else { "&reference_id=" };
         return (InsertPoint::absent(whole, whole.len()..whole.len(), lead, "%3A"), None);
     };
-    // A name alone has its value, which is none, where it ends.
+    // A name without `=` has an empty value at its end.
     let open = if pair.name.end == pair.value.start { "=" } else { "" };
     (InsertPoint::given(whole, pair.value.start, open, "%3A"), Some(reference))
 }
 
-/// Where a pair's name and value stand, encoded.
+/// The places of a pair's name and value, encoded.
 struct Pair {
     name: Range<usize>,
     value: Range<usize>,
@@ -79,9 +86,9 @@ fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
 }
 
 impl Pair {
-    /// Whether this is the reference, by its decoded name.
+    /// Returns true if this is the reference, by its decoded name.
     fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
-        // Some servers take a semicolon for a separator, too.
+        // Some servers read a semicolon as a separator, too.
         let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);
         let hidden = others.any(|piece| {
             let name = piece.split(|b| *b == b'=').next().unwrap_or_default();
@@ -96,13 +103,13 @@ impl Pair {
     }
 }
 
-/// Decodes as the most patient of servers would.
+/// Decodes as the most tolerant server does.
 pub(super) fn loosely(piece: &[u8]) -> String {
     let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
     percent_decode(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Decodes strictly: replacing what is no UTF-8 would give two questions one meaning.
+/// Decodes strictly: a replacement for invalid UTF-8 would give two questions one meaning.
 fn decode(piece: &[u8]) -> Result<Cow<'_, str>, BodyError> {
     let broken = |at: usize| !piece.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
     if memchr::memchr_iter(b'%', piece).any(broken) {

@@ -1,9 +1,9 @@
-//! What passes of a message's head, either way.
+//! The part of a message's head that passes the gateway, either way.
 
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
-/// Fields between two neighbours (RFC 9110, section 7.6.1), of which each hop makes its own.
+/// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop makes anew.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -18,7 +18,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Ids of a trace, which would let either side follow requests through the other's systems.
+/// Returns true for the ids of a trace, which would let either side follow requests through the other's systems.
 fn is_trace(name: &str) -> bool {
     matches!(
         name,
@@ -34,58 +34,80 @@ fn is_trace(name: &str) -> bool {
         || name.starts_with("x-datadog-")
 }
 
-/// What a request leaves at the gateway beside its hop-by-hop fields.
+/// Returns true for a field of a request that does not go to Iluma, beside the hop-by-hop fields.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The connection's authority is upstream's own; the body's readiness was settled with us, the cache told us.
+    // The gateway makes its own host, has settled whether the body is ready, and has read the cache directives.
     let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma");
     let trace = name == "x-request-id" || is_trace(name);
-    // What makes some servers see another method or path than the one that was routed.
-    let disguise = name.contains("override")
-        || name.starts_with("x-original-")
-        || name.starts_with("x-rewrite-")
-        || name == "x-http-method";
-    // How the request came to us is our network's own business; some of these override host and path, too.
-    let way_here = matches!(name, "forwarded" | "via" | "x-real-ip" | "x-client-ip" | "true-client-ip")
-        || name.starts_with("x-forwarded-")
-        || name.starts_with("x-envoy-");
-    credential_or_session || for_us || trace || disguise || way_here
+    // A client cannot ask for a part: the secret in it would be in two.
+    let part = matches!(name, "range" | "if-range");
+    credential_or_session || for_us || trace || part || is_disguise(name)
 }
 
-/// What an answer leaves at the gateway beside its hop-by-hop fields.
+/// Returns true for a field that makes some server see another method, URL, host or client address than the one that was
+/// routed, or that tells how the request came to the gateway. The spelling does not count: many servers read `_` as `-`,
+/// and some drop both.
+fn is_disguise(name: &str) -> bool {
+    let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let begins = ["xoriginal", "xrewrite", "xreplaced", "xhttpmethod", "xmethod", "xenvoy"];
+    let contains = [
+        "override",
+        "forwarded",
+        "clientip",
+        "realip",
+        "remoteip",
+        "remoteaddr",
+        "connectingip",
+        "originatingip",
+        "socketip",
+        "userip",
+        "requesturi",
+        "requesturl",
+        "pathinfo",
+    ];
+    let equals =
+        ["via", "xhost", "xurl", "xuri", "xpath", "httphost", "httpmethod", "proxyhost", "xproxyhost", "xbackendhost"];
+    name.contains('_')
+        || begins.iter().any(|begin| folded.starts_with(begin))
+        || contains.iter().any(|part| folded.contains(part))
+        || equals.contains(&folded.as_str())
+}
+
+/// Returns true for a field of an answer that does not go to the client, beside the hop-by-hop fields.
 fn stays_with_response(name: &str) -> bool {
-    // Sessions that upstream's load balancer opens are the account's, not one team's; alt-svc would send clients
-    // around the gateway; of the rest the gateway says its own.
+    // A session that Iluma's load balancer opens belongs to the account, not to one team; alt-svc would lead clients
+    // around the gateway; the gateway sets the others itself.
     matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "x-request-id" | "x-gateway-error" | "cache-status")
         || is_trace(name)
 }
 
-/// Takes from a request's head what is not forwarded.
+/// Removes from a request's head the fields that are not forwarded.
 pub fn forwardable_request(headers: &mut HeaderMap) {
     keep(headers, stays_with_request);
 }
 
-/// Takes from an answer's head or trailers what is not passed on.
+/// Removes from an answer's head or trailers the fields that are not passed on.
 pub fn forwardable_response(headers: &mut HeaderMap) {
     keep(headers, stays_with_response);
 }
 
-/// Takes from a request's trailers what is not forwarded.
+/// Removes from a request's trailers the fields that are not forwarded.
 pub fn forwardable_trailers(trailers: &mut HeaderMap) {
-    // A field of framing or routing has no business behind the body (RFC 9110, section 6.5.1).
+    // Fields of framing and routing are not allowed in trailers (RFC 9110, section 6.5.1).
     keep(trailers, |name| {
         stays_with_request(name) || matches!(name, "content-length" | "content-encoding" | "content-type")
     });
 }
 
-/// Takes from a head, either way, what no longer holds once the body behind it was changed.
+/// Removes from a head, either way, the fields that are wrong once the body was changed.
 pub fn forget_body(headers: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
         headers.remove(name);
     }
 }
 
-/// Drops hop-by-hop fields, those that `Connection` names, and those that `stays` names.
+/// Removes the hop-by-hop fields, the fields that `Connection` names, and those for which `stays` is true.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || stays(name.as_str())).cloned().collect();
@@ -94,7 +116,7 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // Framing is hyper's, and without its type a body would be read as another: to drop these is an attack.
+        // hyper needs the framing, and a body without its type would be read as another: to name these is an attack.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE);
     dropped.extend(nominated);
     for name in dropped {
@@ -102,27 +124,27 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     }
 }
 
-/// Whether the request asks for a simulated answer; an empty value does too.
+/// Returns true if the request asks for a simulated answer; an empty value counts as well.
 #[must_use]
 pub fn is_magic(headers: &HeaderMap) -> bool {
     headers.contains_key("x-magic-reply")
 }
 
-/// What a request tells caches (RFC 9111, section 5.2.1), as far as it means something here.
+/// The cache directives of a request (RFC 9111, section 5.2.1) that the gateway obeys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Directives {
     /// The answer must come from upstream.
     pub no_cache: bool,
-    /// Nothing of this exchange may be kept.
+    /// Nothing of this exchange may be stored.
     pub no_store: bool,
-    /// No answer without upstream, please.
+    /// The answer must come from the cache.
     pub only_if_cached: bool,
-    /// The oldest answer that will do.
+    /// The greatest age of an acceptable answer.
     pub max_age: Option<Duration>,
 }
 
 impl Directives {
-    /// The directives of a request; what is malformed is as if it were not there.
+    /// Reads the directives of a request; malformed ones are ignored.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
@@ -177,6 +199,8 @@ mod tests {
             ("x-datadog-trace-id", "1"),
             ("x-http-method-override", "DELETE"),
             ("x-original-url", "/businesses"),
+            ("range", "bytes=0-1"),
+            ("x_magic_reply", "PENDING"),
             ("expect", "100-continue"),
             ("host", "gateway"),
             ("upgrade", "h2c"),
@@ -188,6 +212,50 @@ mod tests {
         let mut left: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length", "content-type", "x-magic-reply"]);
+    }
+
+    #[test]
+    fn no_spelling_of_an_override_goes_to_iluma() {
+        for name in [
+            "x_original_url",
+            "x-original.url",
+            "x_http_method",
+            "x-http-method",
+            "x-method-override",
+            "x_forwarded_host",
+            "xforwardedhost",
+            "x-forwarded-anything",
+            "x-host",
+            "x-rewrite-uri",
+            "forwarded",
+            "via",
+            "x-real-ip",
+            "true-client-ip",
+            "x-cluster-client-ip",
+            "cf-connecting-ip",
+            "remote-addr",
+            "any_name",
+        ] {
+            let mut sent = headers(&[(name, "1")]);
+            forwardable_request(&mut sent);
+            assert!(sent.is_empty(), "{name}");
+            let mut trailers = headers(&[(name, "1")]);
+            forwardable_trailers(&mut trailers);
+            assert!(trailers.is_empty(), "{name}");
+        }
+        for name in [
+            "accept-language",
+            "x-magic-reply",
+            "x-sim-fault",
+            "user-agent",
+            "origin",
+            "x-request-kind",
+            "idempotency-key",
+        ] {
+            let mut sent = headers(&[(name, "1")]);
+            forwardable_request(&mut sent);
+            assert!(sent.contains_key(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,35 +1,47 @@
-//! JSON questions, read without losing a digit or a duplicate.
+//! Questions as JSON, read without losing a digit or a duplicate.
 
-use super::prefix::{InsertPoint, REFERENCE};
-use super::{Ambiguity, BodyError, Canonical, Question, Tag, Value};
-use crate::base::json::{Items, Members, span};
+use super::body::BodyError;
+use super::canonical::{Canonical, Tag, Value};
+use super::insert_point::InsertPoint;
+use super::name::{Named, named};
+use super::prefix::{LARGEST_REFERENCE, reference_json};
+use super::question::{Ambiguity, Question};
+use crate::base::json::{self, Items, Members, span};
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// Real questions are flat; this much nesting is followed before the cache is left out of it.
+/// The deepest nesting that is followed before the cache is bypassed: real questions are flat.
 const DEEPEST: usize = 16;
 
-/// Parses one JSON object.
+/// A byte order mark, which parsers may skip (RFC 8259, section 8.1).
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Parses one JSON object. A byte order mark before it does not count, and does not pass.
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+    let body = &if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body.clone() };
     let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
     let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
     let (mut canonical, mut own, mut ambiguity) = (Canonical::new(), None, None);
-    // Where one more member goes, and what leads to it.
+    // The place of one more member, and what leads to it.
     let mut end = (text.find('{').map_or(0, |at| at + 1), r#""reference_id":""#);
     for (name, value) in members {
         end = (span(text, value.get()).end, r#","reference_id":""#);
-        if name == REFERENCE {
-            let given = (reference(value.get(), body)?, span(text, value.get()));
-            if own.replace(given).is_some() {
-                return Err(BodyError::Reference);
+        match named(&name) {
+            Named::Reference => {
+                let given = (reference(value.get(), body)?, span(text, value.get()));
+                if own.replace(given).is_some() {
+                    return Err(BodyError::Reference);
+                }
             }
-            continue;
+            Named::Ambiguous => return Err(BodyError::Reference),
+            Named::Other => {
+                // Half a pair in a name was replaced: another name may have become the same.
+                if name.contains(char::REPLACEMENT_CHARACTER) {
+                    ambiguity = Some(Ambiguity::Unreadable);
+                }
+                canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
+            }
         }
-        // Some servers ignore case.
-        if name.eq_ignore_ascii_case(REFERENCE) {
-            return Err(BodyError::Reference);
-        }
-        canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
     }
     let (parameters, duplicate) = canonical.finish();
     let ambiguity = if duplicate { Some(Ambiguity::DuplicateMember) } else { ambiguity };
@@ -41,28 +53,29 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     Ok(Question { parameters, reference, ambiguity, place: Some(place) })
 }
 
-/// The reference as upstream would write it, as a slice of `body` where it stands so already.
+/// Returns the reference as Iluma writes it: a slice of `body` where it stands so already.
 fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     match value.as_bytes() {
-        b"null" => Ok(None),
-        [b'"', ..] if !value.contains('\\') => Ok(Some(body.slice_ref(value.as_bytes()))),
-        [b'"', ..] => {
-            let text: String = serde_json::from_str(value).map_err(|_| BodyError::Malformed)?;
-            serde_json::to_vec(&text).map(|json| Some(json.into())).map_err(|_| BodyError::Malformed)
-        }
-        _ => Err(BodyError::Reference),
+        b"null" => return Ok(None),
+        [b'"', ..] => {}
+        _ => return Err(BodyError::Reference),
     }
+    let (text, json) = if value.contains('\\') {
+        // Strictly: a reference with half a pair could not be given back.
+        let text: String = serde_json::from_str(value).map_err(|_| BodyError::Reference)?;
+        let json = reference_json(&text);
+        (text.len(), json)
+    } else {
+        (value.len() - 2, body.slice_ref(value.as_bytes()))
+    };
+    if text > LARGEST_REFERENCE { Err(BodyError::Reference) } else { Ok(Some(json)) }
 }
 
-/// One value. Numbers stay as they are written: `1.0` is not `1`, and no digit is lost.
+/// Returns the canonical form of a value. Numbers stay as they are written: `1.0` differs from `1`, and no digit is lost.
 fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Value<'a>, BodyError> {
     let bytes = text.as_bytes();
     let value = match bytes.first() {
-        Some(b'"') if !text.contains('\\') => Value(Tag::String, Cow::Borrowed(&bytes[1..bytes.len() - 1])),
-        Some(b'"') => {
-            let text: String = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
-            Value(Tag::String, Cow::Owned(text.into_bytes()))
-        }
+        Some(b'"') => Value(Tag::String, json::content(text).ok_or(BodyError::Malformed)?),
         Some(b'{' | b'[') if depth == 0 => {
             *ambiguity = Some(Ambiguity::Nesting);
             Value(Tag::Object, Cow::Borrowed(&[]))
@@ -71,6 +84,9 @@ fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) 
             let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
             let mut canonical = Canonical::new();
             for (name, value) in members {
+                if name.contains(char::REPLACEMENT_CHARACTER) {
+                    *ambiguity = Some(Ambiguity::Unreadable);
+                }
                 canonical.push(name, value_of(value.get(), depth - 1, ambiguity)?);
             }
             let (members, duplicate) = canonical.finish();
@@ -168,6 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_understood_in_one_way_is_taken() {
+        let base = parameters(r#"{"a":"x"}"#);
+        assert_eq!(parameters("\u{feff}{\"a\":\"x\"}"), base);
+        let whole = Bytes::from_static("\u{feff}{\"reference_id\":\"r\"}".as_bytes());
+        let prefix = crate::reference::ReferencePrefix::of(&"lending".parse().unwrap());
+        let prefixed = question(&whole).unwrap().prefixed(&prefix, crate::base::json_template::Absent::Insert).unwrap();
+        assert_eq!(prefixed, r#"{"reference_id":"lending:r"}"#);
+        let half = parse(r#"{"a":"\ud800"}"#).unwrap();
+        assert_eq!(half.ambiguity, None);
+        for other in [r#"{"a":"\ud801"}"#, "{\"a\":\"\u{fffd}\"}", r#"{"a":"\ufffd"}"#, r#"{"a":"\\ud800"}"#] {
+            assert_ne!(half.parameters, parameters(other), "{other}");
+        }
+        assert_eq!(parse(r#"{"a\ud800":1}"#).unwrap().ambiguity, Some(Ambiguity::Unreadable));
+        for bad in [r#"{"reference_id":"\ud800"}"#, r#"{"a":"\ud800","reference_id":"x\udc00y"}"#] {
+            assert_eq!(parse(bad), Err(BodyError::Reference), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_not_one_object_is_malformed() {
         for bad in [
             "",
@@ -178,9 +213,9 @@ mod tests {
             "{}x",
             "{a:1}",
             "{\"a\":1,}",
-            "{\"a\":\"\\ud800\"}",
             "{\"a\":01}",
-            "\u{feff}{}",
+            "\u{feff}\u{feff}{}",
+            "{\"\\x\":1}",
         ] {
             assert_eq!(parse(bad), Err(BodyError::Malformed), "{bad}");
         }

@@ -1,87 +1,47 @@
-//! Multipart bodies (RFC 7578), sealed as they stream.
+//! Multipart bodies (RFC 7578), prefixed as they stream.
 //!
-//! Invariants: every byte passes as it came but for the value of the one part named `reference_id` (and its length, where
-//! the part declares one); what is held never exceeds a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference
-//! ([`LARGEST_REFERENCE`]); a body is passed to its end only if it has one reading. So whatever parsers are known to
-//! disagree about is an error here and no guess: preambles, bare line ends before a boundary, padding behind one, folded
-//! or doubled fields, escaped quotes, `name*`.
+//! Invariants: every byte passes as it came, except the value of the one part named `reference_id` (and its length, where
+//! the part declares one); at most a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference ([`LARGEST_REFERENCE`])
+//! are held; a body passes to its end only if it has one reading. Everything that parsers are known to disagree about is
+//! therefore refused: preambles, bare line ends before a boundary, padding behind one, folded or doubled fields, escaped
+//! quotes, `name*`.
 
-use super::BodyError;
-use super::prefix::{Named, REFERENCE, ReferencePrefix, ReferencePrefixes, named, reference_json};
+use super::body::BodyError;
+use super::boundary::Boundary;
+use super::part_head::Head;
+use super::pieces::Pieces;
+use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes, reference_json};
 use crate::base::json_template::{Absent, join};
 use bytes::{Buf as _, Bytes};
 use memchr::memmem::{self, Finder};
-use percent_encoding::percent_decode;
-use std::collections::VecDeque;
-use std::ops::Range;
 
-/// The largest head of a part: browsers' are a few hundred bytes, a long file name in UTF-8 has room in it.
+/// The largest head of a part: heads of browsers have a few hundred bytes, and a long file name in UTF-8 fits in.
 const LARGEST_HEAD: usize = 16 << 10;
 
-/// The largest reference: JSON bodies, whole, are bounded by 1 MiB; here it is held while a file may be under way.
-const LARGEST_REFERENCE: usize = 4 << 10;
-
-/// The most parts: Iluma's forms have up to five.
+/// The most parts of a body: Iluma's forms have up to five.
 const MOST_PARTS: usize = 128;
 
-/// What separates the parts of a multipart body.
-#[derive(Debug, Clone)]
-pub struct Boundary {
-    /// `--` and the boundary.
-    delimiter: Box<[u8]>,
-}
-
-impl Boundary {
-    /// Reads a content type; none if it is not `multipart/form-data` with exactly one boundary of 1 to 70 characters
-    /// (RFC 2046, section 5.1.1), or names a charset other than UTF-8. Spaces in a boundary are allowed there, but not
-    /// everywhere.
-    #[must_use]
-    pub fn of(content_type: &[u8]) -> Option<Self> {
-        let end = content_type.iter().position(|b| *b == b';')?;
-        if !content_type[..end].trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
-            return None;
-        }
-        let mut boundary = None;
-        for parameter in parameters(&content_type[end..])? {
-            let Parameter { name, value } = parameter;
-            if name.eq_ignore_ascii_case(b"boundary") {
-                let fits = (1..=70).contains(&value.len()) && value.iter().copied().all(is_boundary);
-                if !fits || boundary.replace(value).is_some() {
-                    return None;
-                }
-            } else if starts_with_ignoring_case(name, b"boundary*")
-                || (name.eq_ignore_ascii_case(b"charset")
-                    && !value.eq_ignore_ascii_case(b"utf-8")
-                    && !value.eq_ignore_ascii_case(b"utf8"))
-            {
-                return None;
-            }
-        }
-        Some(Self { delimiter: [b"--", boundary?].concat().into() })
-    }
-}
-
-/// What is done with the reference.
+/// The treatment of the reference.
 enum Task {
-    /// It is sealed; if there is none, as [`Absent`] says.
-    ReferencePrefix(ReferencePrefix, Absent),
-    /// It is looked at, so that it has no other team's seal.
-    Watch(ReferencePrefix, ReferencePrefixes),
+    /// It gets the prefix; [`Absent`] says what happens if there is none.
+    Prefix(ReferencePrefix, Absent),
+    /// It passes unless it has another team's prefix.
+    Scan(ReferencePrefix, ReferencePrefixes),
 }
 
-/// Where in the body the next byte stands.
+/// The place in the body where the next byte stands.
 enum State {
     /// Before the first delimiter.
     Start,
     /// In a part's head.
     Head,
-    /// In a part that passes; `fresh` if right behind its head.
+    /// In a part that passes; `fresh` is true right behind its head.
     Part { fresh: bool },
-    /// In the reference, which waits with its head for its end.
+    /// In the reference, which is held with its head until its end.
     Reference { fresh: bool, head: Head },
-    /// Right behind the closing delimiter.
+    /// Behind the closing delimiter.
     Closed,
-    /// Behind it and its line end.
+    /// Behind the closing delimiter and its line end.
     Epilogue,
 }
 
@@ -90,7 +50,7 @@ pub(super) struct Rewriter {
     delimiter: Finder<'static>,
     task: Task,
     state: State,
-    /// What may become a delimiter; a copy, which keeps no chunk alive.
+    /// Bytes that may become a delimiter: a copy, which keeps no chunk alive.
     held: Vec<u8>,
     head: Vec<u8>,
     value: Vec<u8>,
@@ -99,12 +59,12 @@ pub(super) struct Rewriter {
 }
 
 impl Rewriter {
-    pub(super) fn seal(boundary: &Boundary, seal: ReferencePrefix, absent: Absent) -> Self {
-        Self::new(boundary, Task::ReferencePrefix(seal, absent))
+    pub(super) fn prefix(boundary: &Boundary, prefix: ReferencePrefix, absent: Absent) -> Self {
+        Self::new(boundary, Task::Prefix(prefix, absent))
     }
 
-    pub(super) fn watch(boundary: &Boundary, own: ReferencePrefix, seals: ReferencePrefixes) -> Self {
-        Self::new(boundary, Task::Watch(own, seals))
+    pub(super) fn scan(boundary: &Boundary, own: ReferencePrefix, prefixes: ReferencePrefixes) -> Self {
+        Self::new(boundary, Task::Scan(own, prefixes))
     }
 
     fn new(boundary: &Boundary, task: Task) -> Self {
@@ -113,22 +73,22 @@ impl Rewriter {
         Self { delimiter, task, state: State::Start, held, head, value, parts: 0, reference: None }
     }
 
-    /// The caller's reference as JSON text, once the whole body has passed.
+    /// Returns the caller's reference as JSON text, once the whole body has passed.
     pub(super) fn reference(&self) -> Option<Bytes> {
         self.reference.as_deref().map(reference_json)
     }
 
-    /// Whether what goes out is longer, or shorter, than what comes in.
+    /// Returns true if the body that goes out has another length than the one that comes in.
     pub(super) const fn changes_length(&self) -> bool {
-        matches!(self.task, Task::ReferencePrefix(..))
+        matches!(self.task, Task::Prefix(..))
     }
 
-    /// Bytes that are held.
+    /// Returns the number of bytes that are held.
     pub(super) fn held(&self) -> usize {
         self.held.len() + self.head.len() + self.value.len()
     }
 
-    /// Takes what came and puts what may pass to `out`. After an error nothing more may pass, neither what this call put
+    /// Takes the next piece, and puts to `out` what may pass. After an error nothing may pass, not even what this call put
     /// there.
     pub(super) fn feed(&mut self, chunk: Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         let mut data = if self.held.is_empty() { chunk } else { join(&[&std::mem::take(&mut self.held), &chunk]) };
@@ -165,7 +125,7 @@ impl Rewriter {
                             return Err(BodyError::Reference);
                         }
                     }
-                    // What follows a delimiter tells whether it closes.
+                    // The bytes behind a delimiter show if it closes the body.
                     if !found || data.len() < 2 + self.delimiter.needle().len() + 2 {
                         self.held = data.to_vec();
                         return Ok(());
@@ -185,17 +145,17 @@ impl Rewriter {
                     self.state = State::Epilogue;
                 }
                 State::Epilogue => match self.task {
-                    // RFC 2046 has it ignored; what does not arrive is ignored by all.
-                    Task::ReferencePrefix(..) => return Ok(()),
-                    // Here the length stays as it was declared.
-                    Task::Watch(..) => return Err(BodyError::Malformed),
+                    // RFC 2046 says to ignore the epilogue: it does not pass.
+                    Task::Prefix(..) => return Ok(()),
+                    // The declared length must stay, so the epilogue could not be dropped.
+                    Task::Scan(..) => return Err(BodyError::Malformed),
                 },
             }
         }
         Ok(())
     }
 
-    /// The body is at its end.
+    /// Checks that the body may end here.
     pub(super) fn finish(&self) -> Result<(), BodyError> {
         let whole = matches!(self.state, State::Closed | State::Epilogue) && self.held.is_empty();
         whole.then_some(()).ok_or(BodyError::Malformed)
@@ -213,24 +173,24 @@ impl Rewriter {
                 self.state = State::Head;
             }
             Some(b"--") => {
-                if let (Task::ReferencePrefix(seal, Absent::Insert), None) = (&self.task, &self.reference) {
-                    self.append(seal, lead, out);
+                if let (Task::Prefix(prefix, Absent::Insert), None) = (&self.task, &self.reference) {
+                    self.append(prefix, lead, out);
                 }
                 self.state = State::Closed;
             }
-            // A boundary that goes on is another one to some, and padded the same to some.
+            // A longer boundary is another boundary to some parsers, and a padded one to others.
             _ => return Err(BodyError::Malformed),
         }
         out.push(data.split_to(end + 2));
         Ok(())
     }
 
-    /// Puts a part with the bare seal ahead of the closing delimiter, which has `lead` bytes of line end.
-    fn append(&self, seal: &ReferencePrefix, lead: usize, out: &mut Pieces) {
+    /// Puts a part with the bare prefix before the closing delimiter, which has `lead` bytes of line end.
+    fn append(&self, prefix: &ReferencePrefix, lead: usize, out: &mut Pieces) {
         const HEAD: &[u8] = b"\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\n";
         let end_of_line = b"\r\n";
         let (before, behind) = end_of_line.split_at(lead);
-        out.push(join(&[before, self.delimiter.needle(), HEAD, seal.name().as_bytes(), b":", behind]));
+        out.push(join(&[before, self.delimiter.needle(), HEAD, prefix.name().as_bytes(), b":", behind]));
     }
 
     /// Gathers a part's head, and begins its body.
@@ -239,7 +199,7 @@ impl Rewriter {
         let before = self.head.len();
         let more = data.len().min(LARGEST_HEAD - before);
         self.head.extend_from_slice(&data[..more]);
-        // The end may straddle what came and what comes.
+        // The end of the head may be split over two pieces.
         let from = before.saturating_sub(END.len() - 1);
         let Some(at) = memmem::find(&self.head[from..], END) else {
             data.advance(more);
@@ -261,7 +221,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Passes the reference, sealed, if that is the part that ended.
+    /// Passes the prefixed reference, if the part that ended is the reference.
     fn end_part(&mut self, out: &mut Pieces) -> Result<(), BodyError> {
         let State::Reference { head, .. } = &self.state else { return Ok(()) };
         let value = String::from_utf8(std::mem::take(&mut self.value)).map_err(|_| BodyError::Reference)?;
@@ -274,19 +234,19 @@ impl Rewriter {
             return Err(BodyError::Reference);
         }
         match (&self.task, declared) {
-            (Task::Watch(own, seals), _) => {
-                if seals.is_foreign(own, &value) {
+            (Task::Scan(own, prefixes), _) => {
+                if prefixes.is_foreign(own, &value) {
                     return Err(BodyError::Foreign);
                 }
                 out.push(join(&[&text, value.as_bytes()]));
             }
-            (Task::ReferencePrefix(seal, _), declared) => {
-                let length = value.len() + seal.name().len() + 1;
+            (Task::Prefix(prefix, _), declared) => {
+                let length = value.len() + prefix.name().len() + 1;
                 let (before, length, behind) = match declared {
                     Some((_, at)) => (&text[..at.start], length.to_string(), &text[at.end..]),
                     None => (&text[..], String::new(), &text[..0]),
                 };
-                out.push(join(&[before, length.as_bytes(), behind, seal.name().as_bytes(), b":", value.as_bytes()]));
+                out.push(join(&[before, length.as_bytes(), behind, prefix.name().as_bytes(), b":", value.as_bytes()]));
             }
         }
         self.reference = Some(value);
@@ -295,16 +255,16 @@ impl Rewriter {
 }
 
 enum Found {
-    /// One begins with its line end here. What comes behind it may not be there yet.
+    /// A delimiter begins with its line end here. The bytes behind it may be missing yet.
     Delimiter(usize),
-    /// So many bytes are no part of one.
+    /// This many bytes are not a part of a delimiter.
     Nothing { passes: usize },
 }
 
-/// Looks for a delimiter in the body of a part. Nothing was passed of it yet if it is `fresh`.
+/// Looks for a delimiter in the body of a part. No byte of a `fresh` part was passed yet.
 fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyError> {
     let delimiter = finder.needle();
-    // Right behind the head, whose line end some count as the delimiter's.
+    // Some parsers count the line end of the head as the delimiter's.
     if fresh && data.starts_with(delimiter) {
         return Err(BodyError::Malformed);
     }
@@ -312,9 +272,9 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
     while let Some(at) = finder.find(&data[from..]).map(|at| from + at) {
         match &data[..at] {
             [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
-            // Half a line end is a whole one to some.
+            // Half a line end is a whole one to some parsers.
             [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
-            // No other one begins in it, as there is no line end in it.
+            // No other delimiter begins in it: it has no line end.
             _ => from = at + delimiter.len(),
         }
     }
@@ -330,273 +290,20 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
     Ok(Found::Nothing { passes: (earliest..data.len()).find(|at| begins(*at)).unwrap_or(data.len()) })
 }
 
-/// What a part's head says, as far as it matters.
-#[derive(Default)]
-struct Head {
-    is_reference: bool,
-    /// Where the digits of its content length stand.
-    length: Option<Range<usize>>,
-    /// The reference is in a charset that agrees with UTF-8 on ASCII alone.
-    must_be_ascii: bool,
-}
-
-impl Head {
-    /// Parses the fields of a part, without the empty line.
-    fn parse(text: &[u8]) -> Result<Self, BodyError> {
-        let (mut disposition, mut kind, mut encoding, mut length) = (None, None, None, None);
-        let mut start = 0;
-        for line in lines(text) {
-            // Bare line ends, NUL and the like; a line that begins with space continues the one before it.
-            if line.iter().any(|b| (b.is_ascii_control() && *b != b'\t') || *b == 0x7f) {
-                return Err(BodyError::Malformed);
-            }
-            let colon = line.iter().position(|b| *b == b':').ok_or(BodyError::Malformed)?;
-            let (name, value) = (&line[..colon], &line[colon + 1..]);
-            if name.is_empty() || !name.iter().copied().all(is_token) {
-                return Err(BodyError::Malformed);
-            }
-            let lead = value.len() - value.trim_ascii_start().len();
-            let value = value.trim_ascii();
-            let field = Some((value, start + colon + 1 + lead));
-            let twice = if name.eq_ignore_ascii_case(b"content-disposition") {
-                disposition.replace(field).is_some()
-            } else if name.eq_ignore_ascii_case(b"content-type") {
-                kind.replace(field).is_some()
-            } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
-                encoding.replace(field).is_some()
-            } else if name.eq_ignore_ascii_case(b"content-length") {
-                length.replace(field).is_some()
-            } else {
-                false
-            };
-            if twice {
-                return Err(BodyError::Malformed);
-            }
-            start += line.len() + 2;
-        }
-        let kind = kind.flatten().map(|(value, _)| value);
-        // Parts within a part (RFC 7578, section 4.3, deprecates them) could name the reference, too.
-        if kind.is_some_and(|kind| starts_with_ignoring_case(kind, b"multipart/")) {
-            return Err(BodyError::Malformed);
-        }
-        let (disposition, _) = disposition.flatten().ok_or(BodyError::Malformed)?;
-        let disposition = Disposition::parse(disposition)?;
-        if !disposition.is_reference {
-            return Ok(Self::default());
-        }
-        let plain =
-            |encoding: &[u8]| [&b"7bit"[..], b"8bit", b"binary"].iter().any(|p| encoding.eq_ignore_ascii_case(p));
-        if !disposition.alone || encoding.flatten().is_some_and(|(encoding, _)| !plain(encoding)) {
-            return Err(BodyError::Reference);
-        }
-        let must_be_ascii = match kind.map(is_utf8) {
-            None | Some(Some(true)) => false,
-            Some(Some(false)) => true,
-            Some(None) => return Err(BodyError::Reference),
-        };
-        let length = match length.flatten() {
-            Some((digits, at)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-                Some(at..at + digits.len())
-            }
-            Some(_) => return Err(BodyError::Reference),
-            None => None,
-        };
-        Ok(Self { is_reference: true, length, must_be_ascii })
-    }
-}
-
-/// Splits at CRLF alone.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let end = memmem::find(text, b"\r\n");
-        rest = end.map(|end| &text[end + 2..]);
-        Some(&text[..end.unwrap_or(text.len())])
-    })
-}
-
-/// Whether the text of a part of this type is UTF-8, or in a charset that is the same on ASCII; none if it is neither, or
-/// no text: some servers take other types for files. Some clients call every text JSON.
-fn is_utf8(kind: &[u8]) -> Option<bool> {
-    let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
-    let essence = kind[..end].trim_ascii();
-    if !essence.eq_ignore_ascii_case(b"text/plain") && !essence.eq_ignore_ascii_case(b"application/json") {
-        return None;
-    }
-    let mut utf8 = true;
-    for Parameter { name, value } in parameters(&kind[end..])? {
-        if name.eq_ignore_ascii_case(b"charset") {
-            utf8 &= value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"utf8");
-            if !is_like_ascii(value) {
-                return None;
-            }
-        }
-    }
-    Some(utf8)
-}
-
-/// Whether a charset has ASCII's characters where ASCII has them.
-pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
-    let known: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"windows-1252"];
-    known.iter().any(|known| charset.eq_ignore_ascii_case(known))
-}
-
-/// What a content disposition says.
-struct Disposition {
-    is_reference: bool,
-    /// It has a name and nothing else.
-    alone: bool,
-}
-
-impl Disposition {
-    fn parse(value: &[u8]) -> Result<Self, BodyError> {
-        let end = value.iter().position(|b| *b == b';').ok_or(BodyError::Malformed)?;
-        if !value[..end].trim_ascii().eq_ignore_ascii_case(b"form-data") {
-            return Err(BodyError::Malformed);
-        }
-        let parameters = parameters(&value[end..]).ok_or(BodyError::Malformed)?;
-        // The name comes first: who looks for `name=` without reading the rest must not find another.
-        let (first, others) = parameters.split_first().ok_or(BodyError::Malformed)?;
-        if !first.name.eq_ignore_ascii_case(b"name") {
-            return Err(BodyError::Malformed);
-        }
-        let name = std::str::from_utf8(first.value).map_err(|_| BodyError::Malformed)?;
-        // Escapes that some undo, and encoded words (RFC 2047).
-        if name.contains('\\') || name.contains("=?") {
-            return Err(BodyError::Malformed);
-        }
-        let is_reference = match (named(name), named(&percent_decode(name.as_bytes()).decode_utf8_lossy())) {
-            (Named::Reference, _) => true,
-            (Named::Ambiguous, _) | (_, Named::Reference | Named::Ambiguous) => return Err(BodyError::Reference),
-            (Named::Other, Named::Other) => false,
-        };
-        // Its value is the charset of all others (RFC 7578, section 4.6).
-        if name.eq_ignore_ascii_case("_charset_") {
-            return Err(BodyError::Malformed);
-        }
-        for (index, parameter) in others.iter().enumerate() {
-            let same = |other: &Parameter<'_>| other.name.eq_ignore_ascii_case(parameter.name);
-            if same(first)
-                || starts_with_ignoring_case(parameter.name, b"name*")
-                || others[..index].iter().any(same)
-                || hides_reference(parameter.value)
-            {
-                return Err(BodyError::Malformed);
-            }
-        }
-        Ok(Self { is_reference, alone: others.is_empty() })
-    }
-}
-
-/// Whether who splits at every semicolon would find the reference's name in a value.
-fn hides_reference(value: &[u8]) -> bool {
-    value.contains(&b'=') && memmem::find(&value.to_ascii_lowercase(), REFERENCE.as_bytes()).is_some()
-}
-
-/// A parameter of a field, without the quotes of its value.
-struct Parameter<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-/// Parses `; name=value; name="value"`. None if it is malformed, or if a quote is escaped: to some that one ends the value.
-fn parameters(mut rest: &[u8]) -> Option<Vec<Parameter<'_>>> {
-    let mut parameters = Vec::new();
-    loop {
-        rest = rest.trim_ascii_start();
-        if rest.is_empty() {
-            return Some(parameters);
-        }
-        rest = rest.strip_prefix(b";")?.trim_ascii_start();
-        if rest.is_empty() {
-            // One semicolon too many harms nobody.
-            return Some(parameters);
-        }
-        let equals = rest.iter().position(|b| !is_token(*b))?;
-        let (name, behind) = rest.split_at(equals);
-        let behind = behind.strip_prefix(b"=").filter(|_| !name.is_empty())?;
-        let (value, behind) = match behind.strip_prefix(b"\"") {
-            Some(quoted) => {
-                let end = quoted.iter().position(|b| *b == b'"')?;
-                if quoted[..end].ends_with(b"\\") {
-                    return None;
-                }
-                (&quoted[..end], &quoted[end + 1..])
-            }
-            None => {
-                let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b';' | b',') || !b.is_ascii();
-                let end = behind.iter().position(|b| !plain(*b)).unwrap_or(behind.len());
-                if end == 0 {
-                    return None;
-                }
-                behind.split_at(end)
-            }
-        };
-        parameters.push(Parameter { name, value });
-        rest = behind;
-    }
-}
-
-fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
-    text.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
-}
-
-/// Of a token (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn is_boundary(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte)
-}
-
-/// Pieces on their way out, the small ones joined.
-#[derive(Default)]
-pub(super) struct Pieces(VecDeque<Bytes>);
-
-/// Below this a piece is copied to its neighbour rather than sent as a frame of its own.
-const SMALL: usize = 4 << 10;
-
-impl Pieces {
-    pub(super) fn push(&mut self, piece: Bytes) {
-        match self.0.back_mut() {
-            _ if piece.is_empty() => {}
-            Some(last) if last.len() + piece.len() <= SMALL => *last = join(&[last, &piece]),
-            _ => self.0.push_back(piece),
-        }
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
-        self.0.pop_front()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::name::REFERENCE;
     use proptest::prelude::*;
 
     const TYPE: &str = "multipart/form-data; boundary=XyZ";
 
-    fn seal() -> ReferencePrefix {
+    fn prefix() -> ReferencePrefix {
         ReferencePrefix::of(&"lending".parse().unwrap())
     }
 
     fn rewriter(absent: Absent) -> Rewriter {
-        Rewriter::seal(&Boundary::of(TYPE.as_bytes()).unwrap(), seal(), absent)
+        Rewriter::prefix(&Boundary::of(TYPE.as_bytes()).unwrap(), prefix(), absent)
     }
 
     /// What passes, and the most that was held in between.
@@ -618,7 +325,7 @@ mod tests {
     }
 
     /// In one piece, which must be the same as byte by byte.
-    fn sealed(body: &str) -> Result<(String, Option<String>), BodyError> {
+    fn prefixed(body: &str) -> Result<(String, Option<String>), BodyError> {
         let whole = pass(rewriter(Absent::Insert), [body.as_bytes()]);
         let bytewise = pass(rewriter(Absent::Insert), body.as_bytes().chunks(1));
         let text = |(passed, reference, _)| (String::from_utf8(passed).unwrap(), reference);
@@ -640,21 +347,21 @@ mod tests {
     const NAMED: &str = "Content-Disposition: form-data; name=\"reference_id\"";
 
     #[test]
-    fn the_reference_is_sealed_wherever_it_stands() {
+    fn the_reference_is_prefixed_wherever_it_stands() {
         for (before, after) in [(&[][..], &[TYPE_PART, FILE][..]), (&[TYPE_PART], &[FILE]), (&[TYPE_PART, FILE], &[])] {
             for reference in ["foo123", "", "é\r\n--\r\n", "lending:x", "x:y"] {
                 let with = |value: &str| body(&[before, &[(NAMED, value)], after].concat());
                 let expected = Ok((with(&format!("lending:{reference}")), Some(reference.to_owned())));
-                assert_eq!(sealed(&with(reference)), expected);
+                assert_eq!(prefixed(&with(reference)), expected);
             }
         }
     }
 
     #[test]
-    fn without_a_reference_the_bare_seal_is_appended() {
+    fn without_a_reference_the_bare_prefix_is_appended() {
         for parts in [&[][..], &[TYPE_PART], &[FILE, TYPE_PART]] {
             let appended = [parts, &[("Content-Disposition: form-data; name=\"reference_id\"", "lending:")]].concat();
-            assert_eq!(sealed(&body(parts)), Ok((body(&appended), None)));
+            assert_eq!(prefixed(&body(parts)), Ok((body(&appended), None)));
             let left = pass(rewriter(Absent::Leave), [body(parts).as_bytes()]).unwrap();
             assert_eq!(left.0, body(parts).as_bytes());
         }
@@ -673,7 +380,7 @@ mod tests {
             "Content-Transfer-Encoding: 8Bit\r\nContent-Disposition: form-data; name=\"reference_id\"",
         ] {
             let expected = Ok((body(&[(head, "lending:foo")]), Some("foo".to_owned())));
-            assert_eq!(sealed(&body(&[(head, "foo")])), expected, "{head}");
+            assert_eq!(prefixed(&body(&[(head, "foo")])), expected, "{head}");
         }
         // Of another name, whatever else stands in the head.
         for head in [
@@ -685,7 +392,7 @@ mod tests {
             "Content-Disposition: form-data; name=\"image\"\r\nContent-Transfer-Encoding: base64",
         ] {
             let appended = [(head, "foo"), (NAMED, "lending:")];
-            assert_eq!(sealed(&body(&[(head, "foo")])), Ok((body(&appended), None)), "{head}");
+            assert_eq!(prefixed(&body(&[(head, "foo")])), Ok((body(&appended), None)), "{head}");
         }
     }
 
@@ -693,11 +400,11 @@ mod tests {
     fn a_length_that_the_part_declares_is_the_new_one() {
         let head =
             |length: &str| format!("Content-Length: {length}\r\n{NAMED}\r\nContent-Type: text/plain; charset=utf-8");
-        let given = sealed(&body(&[(&head("6"), "foo123"), TYPE_PART]));
+        let given = prefixed(&body(&[(&head("6"), "foo123"), TYPE_PART]));
         let expected = body(&[(&head("14"), "lending:foo123"), TYPE_PART]);
         assert_eq!(given, Ok((expected, Some("foo123".to_owned()))));
         for wrong in ["5", "7", "", "+6", "6 6", "0x6", "99999999999999999999999"] {
-            assert_eq!(sealed(&body(&[(&head(wrong), "foo123")])), Err(BodyError::Reference), "{wrong}");
+            assert_eq!(prefixed(&body(&[(&head(wrong), "foo123")])), Err(BodyError::Reference), "{wrong}");
         }
     }
 
@@ -723,16 +430,16 @@ mod tests {
             "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=utf-16",
             "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=utf-8; charset=utf-7",
         ] {
-            assert_eq!(sealed(&body(&[(head, "foo")])), Err(BodyError::Reference), "{head}");
+            assert_eq!(prefixed(&body(&[(head, "foo")])), Err(BodyError::Reference), "{head}");
         }
         let latin =
             "Content-Disposition: form-data; name=\"reference_id\"\r\nContent-Type: text/plain; charset=iso-8859-1";
-        assert_eq!(sealed(&body(&[(latin, "é")])), Err(BodyError::Reference));
-        assert_eq!(sealed(&body(&[(NAMED, "a"), (NAMED, "a")])), Err(BodyError::Reference));
-        assert_eq!(sealed(&body(&[(NAMED, ""), FILE, (NAMED, "")])), Err(BodyError::Reference));
+        assert_eq!(prefixed(&body(&[(latin, "é")])), Err(BodyError::Reference));
+        assert_eq!(prefixed(&body(&[(NAMED, "a"), (NAMED, "a")])), Err(BodyError::Reference));
+        assert_eq!(prefixed(&body(&[(NAMED, ""), FILE, (NAMED, "")])), Err(BodyError::Reference));
         let long = "x".repeat(LARGEST_REFERENCE);
-        assert!(sealed(&body(&[(NAMED, &long)])).is_ok());
-        assert_eq!(sealed(&body(&[(NAMED, &(long + "x"))])), Err(BodyError::Reference));
+        assert!(prefixed(&body(&[(NAMED, &long)])).is_ok());
+        assert_eq!(prefixed(&body(&[(NAMED, &(long + "x"))])), Err(BodyError::Reference));
         let text = body(&[(NAMED, "foo")]);
         let (before, behind) = text.split_once("foo").unwrap();
         let not_utf8 = [before.as_bytes(), b"\xff\xfe", behind.as_bytes()].concat();
@@ -779,15 +486,15 @@ mod tests {
             "Content-Disposition: form-data; name=\"a\"\r\n: x",
             "Content-Disposition: form-data; name=\"_charset_\"",
         ] {
-            assert_eq!(sealed(&body(&[(head, "x")])), Err(BodyError::Malformed), "{head}");
+            assert_eq!(prefixed(&body(&[(head, "x")])), Err(BodyError::Malformed), "{head}");
         }
         let not_utf8 = b"--XyZ\r\nContent-Disposition: form-data; name=\"reference_id\xff\"\r\n\r\n\r\n--XyZ--";
         assert_eq!(pass(rewriter(Absent::Insert), [&not_utf8[..]]), Err(BodyError::Malformed));
         let large = |size: usize| format!("{NAMED}\r\nX: {}", "y".repeat(size - NAMED.len() - 5 - 4));
-        assert!(sealed(&body(&[(&large(LARGEST_HEAD), "")])).is_ok());
-        assert!(sealed(&body(&[(&large(LARGEST_HEAD + 1), "")])).is_err());
-        assert!(sealed(&body(&[TYPE_PART; MOST_PARTS])).is_ok());
-        assert_eq!(sealed(&body(&[TYPE_PART; MOST_PARTS + 1])), Err(BodyError::Malformed));
+        assert!(prefixed(&body(&[(&large(LARGEST_HEAD), "")])).is_ok());
+        assert!(prefixed(&body(&[(&large(LARGEST_HEAD + 1), "")])).is_err());
+        assert!(prefixed(&body(&[TYPE_PART; MOST_PARTS])).is_ok());
+        assert_eq!(prefixed(&body(&[TYPE_PART; MOST_PARTS + 1])), Err(BodyError::Malformed));
     }
 
     #[test]
@@ -800,7 +507,7 @@ mod tests {
             // What comes behind the end is dropped.
             format!("--XyZ{part}\r\n--XyZ--\r\n--XyZ\r\n{NAMED}\r\n\r\nother:x\r\n--XyZ--"),
         ] {
-            let (passed, reference) = sealed(&good).unwrap();
+            let (passed, reference) = prefixed(&good).unwrap();
             assert_eq!(reference, None);
             assert!(!passed.contains("other") && passed.contains("lending:\r\n--XyZ--"), "{passed}");
         }
@@ -833,7 +540,7 @@ mod tests {
             "--XyZ\nContent-Disposition: form-data; name=\"a\"\n\nx\n--XyZ--\n".into(),
             "--xyz--".into(),
         ] {
-            assert_eq!(sealed(&bad), Err(BodyError::Malformed), "{bad:?}");
+            assert_eq!(prefixed(&bad), Err(BodyError::Malformed), "{bad:?}");
         }
     }
 
@@ -876,10 +583,10 @@ mod tests {
     }
 
     #[test]
-    fn another_teams_seal_is_seen_where_nothing_is_sealed() {
-        let seals = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
+    fn another_teams_prefix_is_seen_where_nothing_is_prefixed() {
+        let prefixes = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
         let watch = |body: &str| {
-            let watch = || Rewriter::watch(&Boundary::of(TYPE.as_bytes()).unwrap(), seal(), seals.clone());
+            let watch = || Rewriter::scan(&Boundary::of(TYPE.as_bytes()).unwrap(), prefix(), prefixes.clone());
             let whole = pass(watch(), [body.as_bytes()]).map(|(passed, ..)| passed);
             assert_eq!(whole, pass(watch(), body.as_bytes().chunks(1)).map(|(passed, ..)| passed));
             whole
@@ -961,14 +668,14 @@ mod tests {
                 if heads.iter().any(|(_, data, _)| memmem::find(data, delimiter.as_bytes()).is_some()) {
                     return None;
                 }
-                let write = |sealed: bool| {
+                let write = |prefixed: bool| {
                     let mut body = if lead { b"\r\n".to_vec() } else { Vec::new() };
                     for (head, given, expected) in &heads {
                         body.extend_from_slice(format!("{delimiter}\r\n{head}\r\n\r\n").as_bytes());
-                        body.extend_from_slice(if sealed { expected } else { given });
+                        body.extend_from_slice(if prefixed { expected } else { given });
                         body.extend_from_slice(b"\r\n");
                     }
-                    if sealed && reference.is_none() {
+                    if prefixed && reference.is_none() {
                         let head = "Content-Disposition: form-data; name=\"reference_id\"";
                         body.extend_from_slice(format!("{delimiter}\r\n{head}\r\n\r\nlending:\r\n").as_bytes());
                     }
@@ -1010,23 +717,23 @@ mod tests {
             bytewise in proptest::bool::weighted(0.1),
         ) {
             let boundary = Boundary::of(format!("multipart/form-data; boundary=\"{}\"", form.boundary).as_bytes()).unwrap();
-            let rewriter = Rewriter::seal(&boundary, seal(), Absent::Insert);
+            let rewriter = Rewriter::prefix(&boundary, prefix(), Absent::Insert);
             let chunks = if bytewise { form.given.chunks(1).collect() } else { cut(&form.given, &cuts) };
             let (passed, reference, most) = pass(rewriter, chunks).unwrap();
             prop_assert!(passed == form.expected, "{:?}", String::from_utf8_lossy(&passed));
             let value = form.reference.as_ref().map_or(0, String::len);
             let found = parts(&passed, &form.boundary);
             let own: Vec<_> = found.iter().filter(|(name, _)| name == REFERENCE).map(|(_, value)| &value[..]).collect();
-            let sealed = format!("lending:{}", form.reference.as_deref().unwrap_or_default());
-            prop_assert_eq!(own, [sealed.as_bytes()]);
+            let prefixed = format!("lending:{}", form.reference.as_deref().unwrap_or_default());
+            prop_assert_eq!(own, [prefixed.as_bytes()]);
             prop_assert_eq!(reference, form.reference);
             // A delimiter, a head, the reference: no file.
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// However strange a body is: what passes, to the end or not, has no reference without its seal.
+        /// However strange a body is: what passes, to the end or not, has no reference without its prefix.
         #[test]
-        fn a_parser_of_another_make_finds_no_reference_unsealed(
+        fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![
                 "\r\n--XyZ\r\n", "\r\n--XyZ\r\n", "\r\n--XyZ--\r\n", "--XyZ", "\r\n", "\n", "\r\n\r\n", "\r\n\r\n", "\"", "\\", ";",
                 "Content-Disposition: form-data; name=", "Content-Disposition: form-data; name=\"a\"; filename=\"",

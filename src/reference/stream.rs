@@ -1,10 +1,12 @@
-//! Request bodies that are looked through, or sealed, on their way to upstream.
+//! Request bodies that are looked through, or prefixed, on their way to Iluma.
 //!
-//! Invariants: nothing of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
-//! end, so upstream never has it whole; memory is bounded whatever the body's size.
+//! Invariants: no byte of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
+//! end, so Iluma never has it whole; memory is bounded for any size of the body.
 
 use super::BodyError;
-use super::multipart::{Boundary, Pieces, Rewriter};
+use super::boundary::Boundary;
+use super::multipart::Rewriter;
+use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
 use super::scan::{self, ForeignPrefixScanner};
 use crate::base::json_template::Absent;
@@ -16,8 +18,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-/// A client's body as it goes on to upstream.
-pub struct SealedBody<B> {
+/// A client's body on its way to Iluma.
+pub struct FilteredBody<B> {
     body: B,
     filter: Filter,
     out: Pieces,
@@ -28,104 +30,104 @@ pub struct SealedBody<B> {
 
 enum Filter {
     Multipart(Box<Rewriter>),
-    ForeignPrefixScanner(ForeignPrefixScanner),
+    Scanner(ForeignPrefixScanner),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// More may come.
+    /// More data may come.
     Open,
-    /// All came, and was right.
+    /// The whole body came, and it may pass.
     Ended,
-    /// It was not; the error is yet to be told.
+    /// The body is refused; the error is still to be reported.
     Failing(BodyError),
-    /// It was told.
+    /// The error was reported.
     Failed,
 }
 
-/// What became of a body that was passed on, for those who no longer hold it.
+/// The end of a body that was passed on, for code that no longer holds the body.
 #[derive(Default)]
 pub struct Outcome(OnceLock<Result<Option<Bytes>, BodyError>>);
 
 impl Outcome {
-    /// None as long as the client's body has not ended, or if it was dropped before. Then the caller's reference as JSON
-    /// text with its quotes (none if it gave none, or if references were only looked at), or why the body was broken off.
+    /// Returns none as long as the client's body has not ended, or if it was dropped before. Otherwise returns the caller's
+    /// reference as JSON text with its quotes (none if it gave none, or if references were only looked at), or the reason
+    /// why the body broke off.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
         self.0.get().cloned()
     }
 
     fn settle(&self, result: Result<Option<Bytes>, BodyError>) {
-        // The first one counts.
+        // The first result counts.
         let _ = self.0.set(result);
     }
 }
 
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A reference is nobody else's business.
+        // A reference must not stand in a log.
         f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
     }
 }
 
-impl<B> fmt::Debug for SealedBody<B> {
+impl<B> fmt::Debug for FilteredBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedBody").field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("FilteredBody").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
-/// Why a body broke off.
+/// The side that broke a body off.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError<E> {
-    /// By our doing.
+    /// The gateway refused it.
     #[error(transparent)]
     Refused(BodyError),
-    /// By the client's.
+    /// The client broke it off.
     #[error("the request body was cut off")]
     Client(#[source] E),
 }
 
-impl<B> SealedBody<B>
+impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes>,
 {
-    /// Prefixes the reference of a multipart body. Its length is not known ahead: the head must not declare one.
-    pub fn seal(body: B, boundary: &Boundary, seal: ReferencePrefix, absent: Absent) -> Self {
-        Self::new(body, Filter::Multipart(Box::new(Rewriter::seal(boundary, seal, absent))))
+    /// Prefixes the reference of a multipart body. Its new length is not known ahead: the head must not declare one.
+    pub fn prefix(body: B, boundary: &Boundary, prefix: ReferencePrefix, absent: Absent) -> Self {
+        Self::new(body, Filter::Multipart(Box::new(Rewriter::prefix(boundary, prefix, absent))))
     }
 
-    /// Passes a body on unchanged, and breaks it off where its reference has the seal of another team than `own`. Bodies
-    /// of any type may come; what is neither a form nor multipart is looked through as JSON, if it begins like an object.
+    /// Passes a body on unchanged, and breaks it off where its reference has the prefix of a team other than `own`. A body of
+    /// any type may come; one that is neither a form nor multipart is looked through as JSON if it begins like an object.
     ///
     /// # Errors
-    /// Nothing can be looked for in the body: it is encoded, in an unusual charset, or its type is declared in more than
-    /// one way.
-    pub fn screen(
+    /// The body cannot be looked through: it is encoded, in an unusual charset, or its type is declared in more than one way.
+    pub fn scan(
         headers: &HeaderMap,
         body: B,
         own: &ReferencePrefix,
-        seals: &ReferencePrefixes,
+        prefixes: &ReferencePrefixes,
     ) -> Result<Self, BodyError> {
         let filter = match scan::kind(headers)? {
             scan::Kind::Multipart(boundary) => {
-                Filter::Multipart(Box::new(Rewriter::watch(&boundary, own.clone(), seals.clone())))
+                Filter::Multipart(Box::new(Rewriter::scan(&boundary, own.clone(), prefixes.clone())))
             }
-            scan::Kind::Form => Filter::ForeignPrefixScanner(ForeignPrefixScanner::form(own.clone(), seals.clone())),
-            scan::Kind::Json => Filter::ForeignPrefixScanner(ForeignPrefixScanner::json(own.clone(), seals.clone())),
+            scan::Kind::Form => Filter::Scanner(ForeignPrefixScanner::form(own.clone(), prefixes.clone())),
+            scan::Kind::Json => Filter::Scanner(ForeignPrefixScanner::json(own.clone(), prefixes.clone())),
         };
         Ok(Self::new(body, filter))
     }
 
     fn new(body: B, filter: Filter) -> Self {
         let (out, outcome) = (Pieces::default(), Arc::default());
-        let mut sealed = Self { body, filter, out, trailers: None, stage: Stage::Open, outcome };
-        if sealed.body.is_end_stream() {
-            sealed.end();
+        let mut prefixed = Self { body, filter, out, trailers: None, stage: Stage::Open, outcome };
+        if prefixed.body.is_end_stream() {
+            prefixed.end();
         }
-        sealed
+        prefixed
     }
 
-    /// What becomes of the body, to be asked after it was handed over.
+    /// Returns the end of the body, which can be read after the body was handed over.
     #[must_use]
     pub fn outcome(&self) -> Arc<Outcome> {
         Arc::clone(&self.outcome)
@@ -134,7 +136,7 @@ where
     fn feed(&mut self, data: Bytes) {
         let fed = match &mut self.filter {
             Filter::Multipart(rewriter) => rewriter.feed(data, &mut self.out),
-            Filter::ForeignPrefixScanner(screen) => screen.feed(&data).map(|()| self.out.push(data)),
+            Filter::Scanner(screen) => screen.feed(&data).map(|()| self.out.push(data)),
         };
         if let Err(error) = fed {
             self.fail(error);
@@ -147,7 +149,7 @@ where
         }
         let reference = match &self.filter {
             Filter::Multipart(rewriter) => rewriter.finish().map(|()| rewriter.reference()),
-            Filter::ForeignPrefixScanner(_) => Ok(None),
+            Filter::Scanner(_) => Ok(None),
         };
         match reference {
             Ok(reference) => {
@@ -165,7 +167,7 @@ where
     }
 }
 
-impl<B> Body for SealedBody<B>
+impl<B> Body for FilteredBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -219,7 +221,7 @@ where
         let held = match &self.filter {
             Filter::Multipart(rewriter) if rewriter.changes_length() => return SizeHint::default(),
             Filter::Multipart(rewriter) => rewriter.held(),
-            Filter::ForeignPrefixScanner(_) => 0,
+            Filter::Scanner(_) => 0,
         };
         let ours = (held + self.out.len()) as u64;
         self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
@@ -238,19 +240,19 @@ mod tests {
     const BODY: &str = "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\nfoo\r\n\
                         --b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"f\"\r\n\r\nFILE\r\n--b--\r\n";
 
-    fn seal() -> ReferencePrefix {
+    fn prefix() -> ReferencePrefix {
         ReferencePrefix::of(&"lending".parse().unwrap())
     }
 
-    fn sealed<B: Body<Data = Bytes>>(body: B) -> SealedBody<B> {
+    fn prefixed<B: Body<Data = Bytes>>(body: B) -> FilteredBody<B> {
         let boundary = Boundary::of(b"multipart/form-data; boundary=b").unwrap();
-        SealedBody::seal(body, &boundary, seal(), Absent::Insert)
+        FilteredBody::prefix(body, &boundary, prefix(), Absent::Insert)
     }
 
-    fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<SealedBody<B>, BodyError> {
+    fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<FilteredBody<B>, BodyError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
-        let seals = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
-        SealedBody::screen(&headers, body, &seal(), &seals)
+        let prefixes = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
+        FilteredBody::scan(&headers, body, &prefix(), &prefixes)
     }
 
     fn frames(frames: Vec<io::Result<Frame<Bytes>>>) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {
@@ -262,7 +264,7 @@ mod tests {
     }
 
     /// What upstream has of a body when it ends or breaks off.
-    async fn drain<B>(mut body: SealedBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
+    async fn drain<B>(mut body: FilteredBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -284,12 +286,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_passes_sealed_and_tells_its_reference() {
+    async fn a_body_passes_prefixed_and_tells_its_reference() {
         for size in [1, 7, BODY.len()] {
             let trailers = HeaderMap::from_iter([(CONTENT_TYPE, "x".parse().unwrap())]);
             let mut all = pieces(BODY, size);
             all.push(Ok(Frame::trailers(trailers.clone())));
-            let body = sealed(frames(all));
+            let body = prefixed(frames(all));
             let outcome = body.outcome();
             assert!(outcome.result().is_none() && body.size_hint().exact().is_none() && !body.is_end_stream());
             let (text, passed, error) = drain(body).await;
@@ -303,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_ends_without_another_frame_is_finished_as_well() {
-        let mut body = sealed(Full::new(Bytes::from_static(b"--b--\r\n")));
+        let mut body = prefixed(Full::new(Bytes::from_static(b"--b--\r\n")));
         let outcome = body.outcome();
         let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(memchr::memmem::find(&data, b"\r\n\r\nlending:\r\n--b--").is_some());
@@ -321,7 +323,7 @@ mod tests {
             [(twice.as_str(), BodyError::Reference), (cut, BodyError::Malformed), ("{}", BodyError::Malformed)]
         {
             for size in [1, 11, 1000] {
-                let body = sealed(frames(pieces(text, size)));
+                let body = prefixed(frames(pieces(text, size)));
                 let outcome = body.outcome();
                 let (passed, _, error) = drain(body).await;
                 assert!(matches!(error, Some(StreamError::Refused(error)) if error == expected));
@@ -333,7 +335,7 @@ mod tests {
                 );
             }
         }
-        let empty = sealed(Empty::new());
+        let empty = prefixed(Empty::new());
         assert!(!empty.is_end_stream(), "hyper would ask no further");
         let outcome = empty.outcome();
         assert!(drain(empty).await.2.is_some());
@@ -344,12 +346,12 @@ mod tests {
     async fn a_client_that_breaks_off_is_told_apart() {
         let mut broken = pieces(&BODY[..40], 10);
         broken.push(Err(io::Error::other("reset")));
-        let body = sealed(frames(broken));
+        let body = prefixed(frames(broken));
         let outcome = body.outcome();
         let (_, _, error) = drain(body).await;
         assert!(matches!(error, Some(StreamError::Client(_))));
         assert_eq!(outcome.result(), Some(Err(BodyError::CutOff)));
-        let dropped = sealed(frames(pieces(BODY, 10))).outcome();
+        let dropped = prefixed(frames(pieces(BODY, 10))).outcome();
         assert_eq!(dropped.result(), None);
     }
 

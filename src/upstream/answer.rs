@@ -79,13 +79,11 @@ impl AnswerBody {
         body
     }
 
-    /// Removes the account's key from an answer: from its head at once, from its body as it streams.
+    /// Removes all secrets from an answer: from its head at once, from its body as it streams.
     pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
         credential.clean(response.headers_mut());
-        let body = response.body_mut();
-        if !body.encoded {
-            body.mask = Some(Mask::new(credential));
-        }
+        // Whatever encoding the head names, the body may be plain; what is encoded in truth has no secret to be found.
+        response.body_mut().mask = Some(Mask::new(credential));
     }
 
     /// Returns true if the answer came in a content encoding.

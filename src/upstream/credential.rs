@@ -1,31 +1,34 @@
-//! The account's key: on every request to upstream, in nothing that comes back.
+//! The account's key: on every request to Iluma, and with all other secrets in nothing that comes back.
 
+use super::secrets::Secrets;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use memchr::memmem::Finder;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 
-/// An account's key, as upstream wants it and as it must not be seen.
+/// An account's key as Iluma reads it, and the secrets that no answer to it may show.
 pub struct Credential {
     authorization: HeaderValue,
-    hidden: Vec<Finder<'static>>,
+    hidden: Arc<Secrets>,
 }
 
 impl Credential {
-    /// The credential of one account.
+    /// Returns the credential of an account that shares its answers' readers with no other account.
     #[must_use]
     pub fn new(api_key: &SecretString) -> Self {
-        let key = api_key.expose_secret();
-        let basic = STANDARD.encode(format!("{key}:"));
+        Self::with_secrets(api_key, Arc::new(Secrets::new([api_key], [])))
+    }
+
+    /// Returns the credential of an account whose answers must show none of these secrets.
+    #[must_use]
+    pub fn with_secrets(api_key: &SecretString, hidden: Arc<Secrets>) -> Self {
+        let basic = STANDARD.encode(format!("{}:", api_key.expose_secret()));
         // The configuration lets only printable keys through, so this holds the key.
         let mut authorization =
             HeaderValue::try_from(format!("Basic {basic}")).unwrap_or(HeaderValue::from_static("Basic Og=="));
         authorization.set_sensitive(true);
-        let hidden = [key, basic.trim_end_matches('=')];
-        let hidden = hidden.iter().map(|secret| Finder::new(secret.as_bytes()).into_owned()).collect();
         Self { authorization, hidden }
     }
 
@@ -33,37 +36,14 @@ impl Credential {
         self.authorization.clone()
     }
 
-    /// Drops the fields that hold the key.
+    /// Removes the fields that have a secret.
     pub(super) fn clean(&self, fields: &mut HeaderMap) {
-        let telling = |value: &HeaderValue| self.hidden.iter().any(|f| f.find(value.as_bytes()).is_some());
-        let names: Vec<_> = fields.iter().filter(|(_, value)| telling(value)).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            fields.remove(name);
-        }
+        self.hidden.clean(fields);
     }
 
-    /// `data` with every occurrence of the key overwritten, in the same length.
+    /// Returns `data` with each secret overwritten, in the same length.
     pub(super) fn cover(&self, data: Bytes) -> Bytes {
-        if self.hidden.iter().all(|finder| finder.find(&data).is_none()) {
-            return data;
-        }
-        let mut covered = BytesMut::from(&data[..]);
-        for finder in &self.hidden {
-            let places: Vec<_> = finder.find_iter(&data).collect();
-            for at in places {
-                covered[at..at + finder.needle().len()].fill(b'*');
-            }
-        }
-        covered.freeze()
-    }
-
-    /// How many bytes at the end of `data` might be the beginning of the key.
-    fn undecided(&self, data: &[u8]) -> usize {
-        let begins = |finder: &Finder<'_>| {
-            let needle = finder.needle();
-            (1..needle.len().min(data.len() + 1)).rev().find(|n| data.ends_with(&needle[..*n])).unwrap_or(0)
-        };
-        self.hidden.iter().map(begins).max().unwrap_or(0)
+        self.hidden.cover(data)
     }
 }
 
@@ -73,7 +53,7 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// Covers the key in a body that comes in pieces, however they cut it.
+/// Covers secrets in a body that comes in pieces, however they cut it.
 #[derive(Debug)]
 pub(super) struct Mask {
     credential: Arc<Credential>,
@@ -86,21 +66,21 @@ impl Mask {
         Self { credential: Arc::clone(credential), held: Bytes::new() }
     }
 
-    /// What may pass of `data` and of what was held before it.
+    /// Returns what may pass of `data` and of what was held before it.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let data = if self.held.is_empty() { data } else { [&self.held[..], &data[..]].concat().into() };
         let mut covered = self.credential.cover(data);
         // What is covered already ends in no beginning of the key, so this looks at the rest alone.
-        self.held = covered.split_off(covered.len() - self.credential.undecided(&covered));
+        self.held = covered.split_off(covered.len() - self.credential.hidden.undecided(&covered));
         covered
     }
 
-    /// Drops the trailers that hold the key.
+    /// Removes the trailers that have a secret.
     pub(super) fn clean(&self, trailers: &mut HeaderMap) {
-        self.credential.clean(trailers);
+        self.credential.hidden.clean(trailers);
     }
 
-    /// What is still held when nothing more comes.
+    /// Returns what is still held when nothing more comes.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held)
     }

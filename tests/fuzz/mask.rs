@@ -123,7 +123,7 @@ impl Answer {
             told: bit(4),
             // Nobody can tell that a body which ends with the connection ended early.
             cut_off: bit(5) && framing != Framing::UntilClosed,
-            // An encoded body is masked only where it is read.
+            // Secrets in an encoded body are covered only where it is read.
             collected: bit(6) || gzip,
             pieces,
         })

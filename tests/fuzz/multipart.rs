@@ -1,8 +1,8 @@
-//! Random bytes as a multipart body that is sealed on its way, read again by a parser of another make (`multer`).
+//! Random bytes as a multipart body that is prefixed on its way, read again by a parser of another make (`multer`).
 //!
 //! What holds, whatever comes: nothing panics; how the body is cut into pieces does not matter; what passes has each part as
-//! it was given but for one reference, which is sealed; and in what passed of a body that was refused, no reference stands
-//! without its seal.
+//! it was given but for one reference, which is prefixed; and in what passed of a body that was refused, no reference stands
+//! without its prefix.
 //!
 //! The first byte says how large the pieces are. In the rest some control bytes stand for what bodies are made of
 //! ([`expand`]), and other bytes for themselves.
@@ -14,37 +14,37 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use iluma_gateway::reference::{BodyError, Boundary, ReferencePrefix, SealedBody, StreamError, reference_text};
 use iluma_gateway::base::json_template::Absent;
+use iluma_gateway::reference::{BodyError, Boundary, FilteredBody, ReferencePrefix, StreamError, reference_text};
 use libfuzzer_sys::fuzz_target;
 use multer::Multipart;
 use std::convert::Infallible;
 
 const BOUNDARY: &str = "XyZ";
 
-const SEAL: &str = "lending:";
+const PREFIX: &str = "lending:";
 
 fuzz_target!(|data: &[u8]| {
     let Some((size, body)) = data.split_first() else { return };
     let body = expand(body);
-    let sealed = seal(&body, usize::from(*size).max(1));
-    let whole = seal(&body, body.len().max(1));
-    assert_eq!(sealed.end.is_ok(), whole.end.is_ok(), "the cuts decide whether it passes");
-    check_references(&sealed.passed);
-    let Ok(reference) = sealed.end else { return };
-    assert_eq!(sealed.passed, whole.passed, "the cuts decide what passes");
+    let prefixed = prefix(&body, usize::from(*size).max(1));
+    let whole = prefix(&body, body.len().max(1));
+    assert_eq!(prefixed.end.is_ok(), whole.end.is_ok(), "the cuts decide whether it passes");
+    check_references(&prefixed.passed);
+    let Ok(reference) = prefixed.end else { return };
+    assert_eq!(prefixed.passed, whole.passed, "the cuts decide what passes");
 
     // This parser may give up where ours does not: at more fields than it counts. Then it gives up on both.
-    let (Ok(given), Ok(passed)) = (parts(&body), parts(&sealed.passed)) else { return };
+    let (Ok(given), Ok(passed)) = (parts(&body), parts(&prefixed.passed)) else { return };
     let mut expected = given;
     match expected.iter_mut().find(|part| part.name.as_deref() == Some("reference_id")) {
         Some(own) => {
             assert_eq!(reference.as_deref().map(str::as_bytes), Some(&own.value[..]));
-            own.value.splice(..0, SEAL.bytes());
+            own.value.splice(..0, PREFIX.bytes());
         }
         None => {
             assert_eq!(reference, None);
-            expected.push(Part { name: Some("reference_id".into()), file: None, value: SEAL.into() });
+            expected.push(Part { name: Some("reference_id".into()), file: None, value: PREFIX.into() });
         }
     }
     assert_eq!(passed, expected);
@@ -69,20 +69,20 @@ fn expand(data: &[u8]) -> Vec<u8> {
     body
 }
 
-struct Sealed {
+struct Passed {
     passed: Vec<u8>,
     end: Result<Option<String>, BodyError>,
 }
 
-fn seal(body: &[u8], size: usize) -> Sealed {
+fn prefix(body: &[u8], size: usize) -> Passed {
     let frames: Vec<_> =
         body.chunks(size).map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
     let boundary = Boundary::of(format!("multipart/form-data; boundary={BOUNDARY}").as_bytes()).expect("a boundary");
     let team = ReferencePrefix::of(&"lending".parse().expect("a name"));
-    let mut sealed = SealedBody::seal(StreamBody::new(stream::iter(frames)), &boundary, team, Absent::Insert);
-    let outcome = sealed.outcome();
+    let mut prefixed = FilteredBody::prefix(StreamBody::new(stream::iter(frames)), &boundary, team, Absent::Insert);
+    let outcome = prefixed.outcome();
     let mut passed = Vec::new();
-    while let Some(frame) = sealed.frame().now_or_never().expect("all is there") {
+    while let Some(frame) = prefixed.frame().now_or_never().expect("all is there") {
         match frame {
             Ok(frame) => passed.extend_from_slice(&frame.into_data().expect("no trailers")),
             Err(StreamError::Refused(error)) => assert_eq!(outcome.result(), Some(Err(error))),
@@ -91,7 +91,7 @@ fn seal(body: &[u8], size: usize) -> Sealed {
     }
     let end = outcome.result().expect("an end");
     let end = end.map(|reference| reference.map(|json| reference_text(&json).expect("a JSON string")));
-    Sealed { passed, end }
+    Passed { passed, end }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -126,6 +126,6 @@ fn parts(body: &[u8]) -> Result<Vec<Part>, multer::Error> {
 fn check_references(passed: &[u8]) {
     for part in read(passed).0 {
         let name = part.name.unwrap_or_default();
-        assert!(!name.trim().eq_ignore_ascii_case("reference_id") || part.value.starts_with(SEAL.as_bytes()));
+        assert!(!name.trim().eq_ignore_ascii_case("reference_id") || part.value.starts_with(PREFIX.as_bytes()));
     }
 }

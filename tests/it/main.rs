@@ -35,6 +35,7 @@ mod redis_causes;
 mod redis_faults;
 mod redis_topology;
 mod redis_waits;
+mod references;
 mod routing;
 mod shared_limits;
 mod start_and_end;

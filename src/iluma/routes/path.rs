@@ -162,6 +162,30 @@ fn is_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_brought_into_normal_form_in_linear_time() {
+        use crate::base::linear::{assert_linear, repeated};
+        for (before, piece, behind) in [
+            ("/", "%25", ""),
+            ("/%", "25", ""),
+            ("/", "a/", ""),
+            ("/", "%61", ""),
+            ("/", ";", ""),
+            ("/.", ";..", ""),
+            ("/", "%5", ""),
+        ] {
+            assert_linear(
+                &format!("{before}{piece}"),
+                |size| repeated(before, piece, behind, size),
+                |text| {
+                    if let Ok(path) = NormalPath::parse(text) {
+                        let _ = path.names(&["callback"]);
+                    }
+                },
+            );
+        }
+    }
     use proptest::prelude::*;
 
     fn normal(path: &str) -> Result<String, PathError> {

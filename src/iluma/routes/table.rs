@@ -180,7 +180,7 @@ const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static
         paths,
         kind: Kind::Streamed,
         charge: Charge::Answered,
-        references: References::Untouched,
+        references: References::Checked,
         settles: false,
         callbacks: &[],
         includes: &[],

@@ -94,6 +94,38 @@ mod tests {
         Redactor::new(secrets.iter().map(|secret| SecretString::from(*secret)).collect())
     }
 
+    #[test]
+    fn a_line_is_scrubbed_in_linear_time() {
+        use crate::base::linear::{assert_linear, repeated};
+        let secrets: Vec<String> = (0..50).map(|n| format!("{}{n}", "secret".repeat(8))).collect();
+        let redactor = redactor(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        for (before, piece, behind) in [
+            ("{\"m\":\"", "1234567a", "\"}"),
+            ("{\"m\":", "1234567a", "}"),
+            ("{\"m\":\"", "1-", "\"}"),
+            ("{\"m_us\":", "1.", "}"),
+            ("{\"m\":\"", "a@", "\"}"),
+            ("{\"m\":\"", "%40", "\"}"),
+            ("{\"m\":\"", "basic%20", "\"}"),
+            ("{\"m\":\"basic", " ", "\"}"),
+            ("{\"m\":\"", "igw_", "\"}"),
+            ("{\"m\":\"", "iluma_live_", "\"}"),
+            ("{\"m\":\"", "\\u0031", "\"}"),
+            ("{\"m\":\"", "secret", "\"}"),
+            ("{\"m\":\"", "[redacted", "\"}"),
+            ("{\"m\":\"", "2026-01-01T00:00:00", "\"}"),
+            ("{\"m\":\"", "00000000-0000-", "\"}"),
+            ("", "\"", ""),
+            ("", "\\", ""),
+        ] {
+            assert_linear(
+                &format!("{before}{piece}"),
+                |size| repeated(before, piece, behind, size),
+                |line| _ = redactor.scrub(&mut line.clone().into_bytes()),
+            );
+        }
+    }
+
     fn scrubbed(redactor: &Redactor, line: &str) -> String {
         let mut bytes = line.as_bytes().to_vec();
         redactor.scrub(&mut bytes);

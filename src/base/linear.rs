@@ -1,0 +1,41 @@
+//! A measure for tests: work that grows no faster than its input.
+
+use cpu_time::ThreadTime;
+use std::time::Duration;
+
+/// A hostile client's two sizes: 16 times the input may take 40 times as long. Linear work takes 16 times as long, quadratic
+/// work 256 times.
+const SMALL: usize = 64 << 10;
+const LARGE: usize = 1 << 20;
+const MOST: u32 = 40;
+
+/// The shortest time that is compared: below it lies the noise of the clock.
+const SHORTEST: Duration = Duration::from_micros(100);
+
+/// The runs of which the best counts.
+const RUNS: usize = 5;
+
+/// Asserts that `work` is linear in the size of what `make` makes, in CPU time of this thread.
+pub(crate) fn assert_linear<T>(name: &str, make: impl Fn(usize) -> T, work: impl Fn(&T)) {
+    let time = |input: &T| {
+        let start = ThreadTime::now();
+        work(input);
+        start.elapsed()
+    };
+    let (small, large) = (make(SMALL), make(LARGE));
+    let best = (0..RUNS).map(|_| time(&small)).min().unwrap_or_default().max(SHORTEST);
+    let mut least = Duration::MAX;
+    for _ in 0..RUNS {
+        least = least.min(time(&large));
+        if least <= best * MOST {
+            return;
+        }
+    }
+    panic!("{name}: 64 KiB take {best:?}, 1 MiB takes {least:?}, more than {MOST} times as long");
+}
+
+/// Returns a text of `size` bytes that repeats `piece` between `before` and `behind`.
+pub(crate) fn repeated(before: &str, piece: &str, behind: &str, size: usize) -> String {
+    let count = size.saturating_sub(before.len() + behind.len()) / piece.len();
+    [before, &piece.repeat(count), behind].concat()
+}

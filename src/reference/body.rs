@@ -1,0 +1,100 @@
+//! Request bodies that are read whole, and the reasons why a body cannot be used.
+
+use crate::base::bounded_body::{self, NotWhole};
+use bytes::Bytes;
+use http_body::Body;
+use std::time::Duration;
+
+/// The largest request body that is read rather than streamed: real bank and watchlist requests have a few hundred bytes.
+pub const LARGEST_QUESTION: usize = 1 << 20;
+
+/// The reasons why a request body cannot be used. Nothing was sent to Iluma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is larger than [`LARGEST_QUESTION`]. Answered 413.
+    #[error("the request body is larger than 1 MiB")]
+    TooLarge,
+    /// The gateway, or the tenant, holds as many bytes of request bodies as it may. Answered 503.
+    #[error("too many request bodies are held at once (server.max_buffered), try again later: nothing was sent")]
+    NoRoom,
+    /// The client sent nothing for too long. Answered 408.
+    #[error("the request body did not arrive in time")]
+    TooSlow,
+    /// The client hung up, or broke its own framing. Answered 400, if the client is still there.
+    #[error("the request body was cut off")]
+    CutOff,
+    /// It has a content encoding. Answered 400.
+    #[error("an encoded request body can't be read here, send it without content-encoding")]
+    Encoded,
+    /// It is neither JSON nor a form, or its charset is not supported. Answered 400.
+    #[error(
+        "the content type must be application/json, application/x-www-form-urlencoded or, where files are taken, \
+         multipart/form-data"
+    )]
+    UnknownType,
+    /// It is not a JSON object, or not a form. Answered 400.
+    #[error("the request body is malformed")]
+    Malformed,
+    /// It is declared to be a form, and is JSON. Answered 400.
+    #[error("the content type says that this is a form, and the body is JSON: send it as application/json")]
+    Mistyped,
+    /// `reference_id` is not a string, is given twice, is too long, or servers disagree about it. Answered 400.
+    #[error("reference_id must be given once, under exactly this name, as a string of at most 4096 bytes")]
+    Reference,
+    /// `reference_id` begins with the prefix of another team, on a route where references are not prefixed. Answered 400.
+    #[error("reference_id begins with the name of another team and a colon, which is kept for that team")]
+    Foreign,
+}
+
+/// Reads a whole body of at most [`LARGEST_QUESTION`]. `idle` bounds each pause of the client, `total` the whole reading. `room` is
+/// asked before further bytes are held.
+///
+/// # Errors
+/// The body is too large, has no room, is too slow or cut off.
+pub async fn read<B>(
+    body: B,
+    idle: Duration,
+    total: Duration,
+    room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes>,
+{
+    let all = bounded_body::read(body, LARGEST_QUESTION, Some(idle), room);
+    tokio::time::timeout(total, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
+        NotWhole::TooLarge => BodyError::TooLarge,
+        NotWhole::NoRoom => BodyError::NoRoom,
+        NotWhole::TooSlow => BodyError::TooSlow,
+        NotWhole::Broken(_) => BodyError::CutOff,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_bound() {
+        let long = Duration::from_secs(60);
+        let read = |body: Vec<Vec<u8>>| async move {
+            let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
+            super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long, |_| true).await
+        };
+        assert_eq!(read(vec![vec![0; LARGEST_QUESTION]]).await.map(|b| b.len()), Ok(LARGEST_QUESTION));
+        assert_eq!(read(vec![vec![0; LARGEST_QUESTION], vec![0]]).await, Err(BodyError::TooLarge));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_or_drips_is_given_up() {
+        let (idle, total) = (Duration::from_secs(10), Duration::from_secs(25));
+        let stopped =
+            StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
+        assert_eq!(super::read(stopped, idle, total, |_| true).await, Err(BodyError::TooSlow));
+        let drip = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            Some((Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"x"))), ()))
+        });
+        assert_eq!(super::read(StreamBody::new(drip), idle, total, |_| true).await, Err(BodyError::TooSlow));
+    }
+}

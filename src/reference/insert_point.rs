@@ -1,0 +1,45 @@
+//! The place in a body or a query where the prefix goes.
+
+use super::prefix::ReferencePrefix;
+use crate::base::json_template::{Absent, join};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// The place in a body or a query where the prefix goes.
+#[derive(Debug, Clone)]
+pub(super) struct InsertPoint {
+    whole: Bytes,
+    /// The bytes that the prefix replaces: empty, except where a `null` stands.
+    cut: Range<usize>,
+    /// The text before and behind the team's name.
+    open: &'static str,
+    close: &'static str,
+    /// True if the caller gave a reference.
+    given: bool,
+}
+
+impl InsertPoint {
+    /// Returns the place in front of the reference at `at`.
+    pub(super) fn given(whole: &Bytes, at: usize, open: &'static str, close: &'static str) -> Self {
+        Self { whole: whole.clone(), cut: at..at, open, close, given: true }
+    }
+
+    /// Returns the place of a reference that the caller did not give; the prefix replaces `cut`.
+    pub(super) fn absent(whole: &Bytes, cut: Range<usize>, open: &'static str, close: &'static str) -> Self {
+        Self { whole: whole.clone(), cut, open, close, given: false }
+    }
+
+    /// Returns the body without a prefix.
+    pub(super) const fn whole(&self) -> &Bytes {
+        &self.whole
+    }
+
+    /// Returns the prefixed body. If the caller gave no reference, `absent` says whether the body gets the bare prefix.
+    pub(super) fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Bytes {
+        if !self.given && absent == Absent::Leave {
+            return self.whole.clone();
+        }
+        let (before, behind) = (&self.whole[..self.cut.start], &self.whole[self.cut.end..]);
+        join(&[before, self.open.as_bytes(), prefix.name().as_bytes(), self.close.as_bytes(), behind])
+    }
+}

@@ -1,0 +1,85 @@
+//! Looks through a form or a query for another team's prefix.
+
+use super::body::BodyError;
+use super::judge::Judge;
+use super::name::{Named, named};
+use super::prefix::LARGEST_REFERENCE;
+
+/// The place in a form where the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the first name of a body, where JSON would show.
+    Start,
+    Name,
+    /// In the value of the reference: its decoded length, and the hexadecimal digits of an escape that are still to come.
+    Reference {
+        length: usize,
+        digits: u8,
+    },
+    Skipped,
+}
+
+/// A form, byte by byte.
+pub(super) struct FormReader {
+    place: Place,
+}
+
+impl FormReader {
+    /// Returns the reader of a body.
+    pub(super) const fn body() -> Self {
+        Self { place: Place::Start }
+    }
+
+    /// Returns the reader of a query.
+    pub(super) const fn query() -> Self {
+        Self { place: Place::Name }
+    }
+
+    pub(super) fn feed(&mut self, data: &[u8], judge: &mut Judge) -> Result<(), BodyError> {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            // Files in base64 are long.
+            let skipped =
+                if self.place == Place::Skipped { memchr::memchr2(b'&', b';', rest).unwrap_or(rest.len()) } else { 0 };
+            if let Some(byte) = rest.get(skipped) {
+                self.byte(*byte, judge)?;
+            }
+            at += skipped + 1;
+        }
+        // The end of the body may be the end of the reference: what is there is judged before it passes.
+        if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
+    }
+
+    fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<(), BodyError> {
+        self.place = match (self.place, byte) {
+            (Place::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => Place::Start,
+            (Place::Start, b'{') => return Err(BodyError::Mistyped),
+            // Some servers read a semicolon as a separator, too.
+            (Place::Start | Place::Name | Place::Skipped, b'&' | b';') => {
+                judge.clear();
+                Place::Name
+            }
+            (Place::Start | Place::Name, b'=') => {
+                let other = named(&judge.name()) == Named::Other;
+                judge.clear();
+                if other { Place::Skipped } else { Place::Reference { length: 0, digits: 0 } }
+            }
+            (Place::Start | Place::Name, _) if judge.name_byte(byte) => Place::Name,
+            (Place::Start | Place::Name, _) => return Err(BodyError::Malformed),
+            (Place::Reference { .. }, b'&' | b';') => {
+                judge.end_of_reference()?;
+                Place::Name
+            }
+            (Place::Reference { length, digits }, _) => {
+                judge.reference_byte(byte)?;
+                match digits {
+                    0 if length == LARGEST_REFERENCE => return Err(BodyError::Reference),
+                    0 => Place::Reference { length: length + 1, digits: if byte == b'%' { 2 } else { 0 } },
+                    _ => Place::Reference { length, digits: digits - 1 },
+                }
+            }
+            (Place::Skipped, _) => Place::Skipped,
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Looks through the top level of a JSON object for another team's prefix.
+
+use super::body::BodyError;
+use super::judge::Judge;
+use super::name::{Named, named, named_so_far};
+
+/// A JSON text, byte by byte. What is malformed is Iluma's to judge.
+#[derive(Default)]
+pub(super) struct JsonReader {
+    depth: usize,
+    /// True if a value of the object itself comes next, rather than a name.
+    value: bool,
+    /// True if that value is the reference.
+    reference: bool,
+    place: Place,
+}
+
+/// The place in a JSON text where the next byte stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the object.
+    #[default]
+    Before,
+    Between,
+    Name {
+        escaped: bool,
+    },
+    Reference {
+        escaped: bool,
+    },
+    Skipped {
+        escaped: bool,
+    },
+    /// Not in an object: there is nothing to look for.
+    Done,
+}
+
+impl JsonReader {
+    pub(super) fn feed(&mut self, data: &[u8], judge: &mut Judge) -> Result<(), BodyError> {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            // Files in base64 are long.
+            let skipped = match self.place {
+                Place::Done => return Ok(()),
+                Place::Skipped { escaped: false } => memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
+                Place::Before
+                | Place::Between
+                | Place::Name { .. }
+                | Place::Reference { .. }
+                | Place::Skipped { escaped: true } => 0,
+            };
+            if let Some(byte) = rest.get(skipped) {
+                self.place = self.byte(*byte, judge)?;
+            }
+            at += skipped + 1;
+        }
+        // The end of the body may be the end of the reference: what is there is judged before it passes.
+        if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
+    }
+
+    fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<Place, BodyError> {
+        Ok(match self.place {
+            Place::Before => match byte {
+                // With a byte order mark, too.
+                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => Place::Before,
+                b'{' => {
+                    *self = Self { depth: 1, ..Self::default() };
+                    Place::Between
+                }
+                _ => Place::Done,
+            },
+            Place::Between => return self.between(byte),
+            Place::Name { escaped: false } if byte == b'"' => {
+                self.reference = named(&judge.name()) != Named::Other;
+                judge.clear();
+                Place::Between
+            }
+            Place::Name { escaped } => {
+                let escaped = byte == b'\\' && !escaped;
+                if judge.name_byte(byte) {
+                    Place::Name { escaped }
+                } else if named_so_far(&judge.name()) == Named::Other {
+                    judge.clear();
+                    Place::Skipped { escaped }
+                } else {
+                    return Err(BodyError::Reference);
+                }
+            }
+            Place::Reference { escaped: false } if byte == b'"' => {
+                judge.end_of_reference()?;
+                Place::Between
+            }
+            Place::Reference { escaped } => {
+                judge.reference_byte(byte)?;
+                Place::Reference { escaped: byte == b'\\' && !escaped }
+            }
+            Place::Skipped { escaped: false } if byte == b'"' => Place::Between,
+            Place::Skipped { escaped } => Place::Skipped { escaped: byte == b'\\' && !escaped },
+            Place::Done => Place::Done,
+        })
+    }
+
+    /// Reads a byte that stands outside of strings.
+    fn between(&mut self, byte: u8) -> Result<Place, BodyError> {
+        match byte {
+            b'"' if self.depth > 1 => return Ok(Place::Skipped { escaped: false }),
+            b'"' if !self.value => return Ok(Place::Name { escaped: false }),
+            b'"' if self.reference => return Ok(Place::Reference { escaped: false }),
+            b'"' => return Ok(Place::Skipped { escaped: false }),
+            b'{' | b'[' => {
+                // Some servers read a list of one text as that text.
+                if self.depth == 1 && self.reference {
+                    return Err(BodyError::Reference);
+                }
+                self.depth += 1;
+            }
+            b'}' | b']' => {
+                self.depth -= 1;
+                // More objects may follow, for servers that read line by line.
+                if self.depth == 0 {
+                    return Ok(Place::Before);
+                }
+            }
+            b':' if self.depth == 1 => self.value = true,
+            b',' if self.depth == 1 => (self.value, self.reference) = (false, false),
+            _ => {}
+        }
+        Ok(Place::Between)
+    }
+}
+
+/// Returns the inside of a JSON string as far as it can be read; it may be cut off, or malformed.
+pub(super) fn unescaped(inner: &[u8]) -> String {
+    let (mut text, mut rest) = (Vec::with_capacity(inner.len()), inner);
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        if *byte != b'\\' {
+            text.push(*byte);
+            continue;
+        }
+        let Some((escape, behind)) = rest.split_first() else { break };
+        rest = behind;
+        let letter = match escape {
+            b'u' => {
+                let Some((hex, behind)) = rest.split_at_checked(4) else { break };
+                rest = behind;
+                let code = std::str::from_utf8(hex).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                // Half a pair stands for a letter that is in no name, and is no space.
+                code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            other => char::from(*other),
+        };
+        text.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

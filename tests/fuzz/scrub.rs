@@ -1,0 +1,32 @@
+//! Random bytes as a line that is about to leave the process.
+//!
+//! What holds, whatever comes: nothing panics; scrubbing twice is scrubbing once; a line of JSON stays JSON; no known
+//! secret is left in it.
+#![no_main]
+
+mod support;
+
+use iluma_gateway::telemetry::redact::Redactor;
+use libfuzzer_sys::fuzz_target;
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use std::sync::LazyLock;
+use support::{API_KEY, contains};
+
+static REDACTOR: LazyLock<Redactor> =
+    LazyLock::new(|| Redactor::new(vec![SecretString::from(API_KEY), SecretString::from("short-secret")]));
+
+fuzz_target!(|data: &[u8]| {
+    let is_json = |line: &[u8]| serde_json::from_slice::<&RawValue>(line).is_ok();
+    let mut line = data.to_vec();
+    let count = REDACTOR.scrub(&mut line);
+    assert_eq!(count == 0, line == data, "what is counted is what was taken out");
+    assert!(!is_json(data) || is_json(&line), "JSON was broken: {}", line.escape_ascii());
+    let mut again = line.clone();
+    assert_eq!(REDACTOR.scrub(&mut again), 0, "scrubbed twice: {}", line.escape_ascii());
+    assert_eq!(again, line);
+    for secret in [API_KEY, "short-secret"] {
+        // Across the quotes of two strings it is not one text.
+        assert!(!contains(&line, secret.as_bytes()), "a secret is left: {}", line.escape_ascii());
+    }
+});

@@ -1,0 +1,150 @@
+//! References and secrets on the wire: what Iluma hears of a request, and what a team hears of an answer.
+
+use crate::support::{Rig, Upstream};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const CFT: &str = "/v1/identity/cft/individual_watchlist";
+const KTP: &str = "/v1/identity/ktp_data_requests";
+const CAPTURES: &str = "/v1/identity/document_ocr_captures";
+const QUESTION: &str = r#"{"bank_code":"BCA","bank_account_number":"1234567811"}"#;
+
+fn last(upstream: &Upstream) -> (String, Value) {
+    let heard = upstream.heard();
+    let last = heard.last().expect("a request");
+    (last.target.clone(), serde_json::from_slice(&last.body).unwrap_or_default())
+}
+
+/// Iluma may read a reference in the query as well as in the body: neither passes without the prefix, and not both.
+#[tokio::test]
+async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
+    let upstream = Upstream::agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let asked = rig.post("lending", &format!("{BANK}?x=1&reference_id=loan%201"), QUESTION).send().await;
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    let (target, body) = last(&upstream);
+    assert_eq!(target, format!("{BANK}?x=1&reference_id=lending%3Aloan%201"));
+    assert_eq!(body["reference_id"], "lending:");
+    let both = rig.post("lending", &format!("{BANK}?reference_id=a"), r#"{"reference_id":"a"}"#).send().await;
+    both.is_rejection(400, "API_VALIDATION_ERROR");
+    assert_eq!(both.header("x-gateway-error"), "malformed_reference");
+    assert_eq!(upstream.heard().len(), 1, "nothing was sent");
+    rig.stop().await;
+}
+
+/// One rule for all rows on which a reference passes as it is, and for accounts without prefixes.
+#[tokio::test]
+async fn no_reference_passes_with_another_teams_prefix() {
+    let upstream = Upstream::agreeing().await;
+    for account in ["", "prefix_references = false"] {
+        let rig = Rig::builder().upstream(upstream.url()).account(account).start().await;
+        let paths: &[&str] = if account.is_empty() { &[KTP, "/v9/new"] } else { &[KTP, "/v9/new", BANK, CAPTURES] };
+        for path in paths {
+            let before = upstream.heard().len();
+            let body = json!({ "bank_code": "BCA", "reference_id": "payments:x" }).to_string();
+            let refused = rig.post("lending", path, body).send().await;
+            assert_eq!(refused.header("x-gateway-error"), "foreign_reference", "{path}: {}", refused.text());
+            let refused = rig.post("lending", &format!("{path}?reference_id=payments:x"), "{}").send().await;
+            assert_eq!(refused.header("x-gateway-error"), "foreign_reference", "{path}: {}", refused.text());
+            assert_eq!(upstream.heard().len(), before, "{path}: nothing was sent");
+            let own = json!({ "bank_code": "BCA", "reference_id": "lending:x" }).to_string();
+            let own = rig.post("lending", path, own).send().await;
+            assert_eq!(own.header("x-gateway-error"), "", "{path}: {}", own.text());
+            assert_eq!(last(&upstream).1["reference_id"], "lending:x", "{path}");
+        }
+        rig.stop().await;
+    }
+}
+
+/// A request that can be read in one way is taken, and the rest is refused before anything is sent.
+#[tokio::test]
+async fn a_question_has_one_reading_or_is_refused() {
+    let upstream = Upstream::agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let long = "x".repeat(4097);
+    for (kind, body, reason) in [
+        ("application/x-www-form-urlencoded", r#"{"bank_code":"BCA"}"#.to_owned(), "mistyped_body"),
+        ("application/json", r#"{" reference_id":"x"}"#.to_owned(), "malformed_reference"),
+        ("application/json", r#"{"reference_id[]":"x"}"#.to_owned(), "malformed_reference"),
+        ("application/json", r#"{"referenceId":"x"}"#.to_owned(), "malformed_reference"),
+        ("application/json", format!(r#"{{"reference_id":"{long}"}}"#), "malformed_reference"),
+        ("application/x-www-form-urlencoded", format!("reference_id={long}"), "malformed_reference"),
+        ("application/json", r#"{"reference_id":"\ud800"}"#.to_owned(), "malformed_reference"),
+    ] {
+        let refused = rig.ask("lending", "POST", BANK).header("content-type", kind).body(body.clone()).send().await;
+        assert_eq!((refused.status, refused.header("x-gateway-error")), (400, reason), "{kind} {body:.60}");
+    }
+    let latin = b"{\"bank_code\":\"\xe9\"}".to_vec();
+    let ask = |path: &str| rig.ask("lending", "POST", path).header("content-type", "application/json");
+    assert_eq!(ask(BANK).body(latin.clone()).send().await.status, 400);
+    assert!(upstream.heard().is_empty(), "nothing was sent");
+    for _ in 0..2 {
+        assert_eq!(ask(CFT).body(latin.clone()).send().await.header("x-gateway-error"), "");
+    }
+    assert_eq!(upstream.heard().len(), 2, "Iluma judges it, and nobody shares it");
+
+    // Read as UTF-8 by the gateway, a body is not read in another way by Iluma.
+    let odd = "application/json; charset=utf-7";
+    let ask = || rig.ask("lending", "POST", BANK).header("content-type", odd).body(r#"{"bank_code":"BCC"}"#);
+    for _ in 0..2 {
+        let before = upstream.heard().len();
+        assert_eq!(ask().send().await.status, 200);
+        let heard = upstream.heard();
+        assert_eq!(heard.len(), before + 1, "it is neither cached nor shared");
+        assert_eq!(heard[before].headers["content-type"], "application/json");
+    }
+
+    for (kind, body) in [
+        ("application/json", "\u{feff}{\"bank_code\":\"BCA\"}".to_owned()),
+        ("application/json; charset=us-ascii", r#"{"bank_code":"BCB"}"#.to_owned()),
+        ("application/json", r#"{"bank_code":"\ud800"}"#.to_owned()),
+    ] {
+        let taken = rig.ask("lending", "POST", BANK).header("content-type", kind).body(body.clone()).send().await;
+        assert_eq!(taken.status, 200, "{kind} {body:?}: {}", taken.text());
+        assert!(last(&upstream).1.is_object() || body.contains("ud800"), "{body:?}");
+    }
+    rig.stop().await;
+}
+
+/// Iluma's answers show no secret of any account, however they spell it.
+#[tokio::test]
+async fn no_answer_shows_a_key_or_a_token() {
+    const KEY: &str = "iluma_development_KEYTESTONLY";
+    const OTHER: &str = "iluma_development_OTHERTESTONLY";
+    const TOKEN: &str = "callback-token-of-the-account";
+    let escaped: String = KEY.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let encoded: String = OTHER.bytes().map(|b| format!("%{b:02X}")).collect();
+    let body = format!(r#"{{"message":"{KEY} {OTHER} {TOKEN} {escaped} {encoded}"}}"#);
+    let (length, answer) = (body.len(), body.clone());
+    let upstream = Upstream::answering(move |heard| {
+        let status = if heard.target.contains("fails") { 400 } else { 200 };
+        let encoding = if heard.target.contains("plain") { "identity" } else { "aws-chunked" };
+        let body = Full::new(Bytes::from(answer.clone()));
+        let head = Response::builder().status(status).header("content-type", "text/plain");
+        let head = head.header("content-encoding", encoding).header(OTHER.to_ascii_lowercase(), "1");
+        head.header("x-token", TOKEN).body(body).expect("a response")
+    })
+    .await;
+    let rig = Rig::builder()
+        .upstream(upstream.url())
+        .account_key(KEY)
+        .secret("CALLBACK", TOKEN)
+        .secret("OTHER_KEY", OTHER)
+        .extra("[accounts.second]\napi_key = { env = \"OTHER_KEY\" }\n")
+        .start()
+        .await;
+    for query in ["plain", "odd", "plain-fails", "odd-fails"] {
+        let answer = rig.post("lending", &format!("{KTP}?{query}"), "{}").header("range", "bytes=0-9").send().await;
+        let shown = format!("{:?} {}", answer.headers, answer.text()).to_ascii_lowercase();
+        for secret in [KEY, OTHER, TOKEN, &escaped, &encoded] {
+            assert!(!shown.contains(&secret.to_ascii_lowercase()), "{query} shows {secret}: {shown}");
+        }
+        assert!(query == "odd-fails" || answer.text().len() == length, "{query}: {shown}");
+        let heard = upstream.heard();
+        assert!(!heard.last().expect("a request").headers.contains_key("range"), "a secret could be cut in two");
+    }
+    rig.stop().await;
+}
