@@ -36,7 +36,7 @@ pub use content_type::Kind;
 pub use headers::{Directives, forget_body, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
 pub use prefix::{ReferencePrefix, ReferencePrefixes, reference_json, reference_text};
 pub use question::{Ambiguity, Question};
-pub use scan::scan_query;
+pub use scan::{Unreadable, scan_query};
 pub use stream::{FilteredBody, Outcome, StreamError};
 pub use strip::{Answer, List, Ownership, PrefixStripper, Record};
 

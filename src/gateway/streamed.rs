@@ -2,7 +2,8 @@
 
 use super::exchange::Exchange;
 use super::replies::passed_on;
-use crate::reference::{self, BodyError, FilteredBody, Outcome, ReferencePrefix, ReferencePrefixes};
+use crate::iluma::route_name::RouteName;
+use crate::reference::{self, BodyError, FilteredBody, Outcome, ReferencePrefix, ReferencePrefixes, Unreadable};
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Outgoing, OutgoingBody};
 use http::{HeaderMap, Request, Response};
@@ -28,7 +29,10 @@ pub(super) async fn forward(
     // A reference passes as it is: with another team's prefix it would be that team's.
     let (prefix, prefixes) = exchange.prefixes();
     reference::scan_query(&target, &prefix, prefixes)?;
-    let (body, outcome) = scanned(&parts.headers, body, &prefix, prefixes)?;
+    // A row that is not known could take references in a body of any kind.
+    let is_strict = name == RouteName::Other && exchange.prefix().is_some();
+    let unreadable = if is_strict { Unreadable::Refused } else { Unreadable::Passes };
+    let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), unreadable)?;
     reference::forwardable_request(&mut parts.headers);
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
@@ -44,13 +48,13 @@ pub(super) async fn forward(
 pub(super) fn scanned(
     headers: &HeaderMap,
     body: Incoming,
-    prefix: &ReferencePrefix,
-    prefixes: &ReferencePrefixes,
+    (prefix, prefixes): (&ReferencePrefix, &ReferencePrefixes),
+    unreadable: Unreadable,
 ) -> Result<(OutgoingBody, Option<Arc<Outcome>>), BodyError> {
     if body.is_end_stream() {
         return Ok((OutgoingBody::Empty, None));
     }
-    let scanned = FilteredBody::scan(headers, body, prefix, prefixes)?;
+    let scanned = FilteredBody::scan(headers, body, prefix, prefixes, unreadable)?;
     let outcome = scanned.outcome();
     Ok((OutgoingBody::filtered(scanned, reference::forwardable_trailers), Some(outcome)))
 }

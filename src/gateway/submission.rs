@@ -7,6 +7,7 @@ use super::streamed::scanned;
 use crate::base::json_template::Absent;
 use crate::reference::{
     self, BodyError, FilteredBody, Kind, Outcome, PrefixStripper, Question, Record, ReferencePrefix, ReferencePrefixes,
+    Unreadable,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -35,7 +36,7 @@ pub(super) async fn serve(
             let (prefix, prefixes) = exchange.prefixes();
             let target = exchange.route.target.clone();
             reference::scan_query(&target, &prefix, prefixes)?;
-            let (body, outcome) = scanned(&parts.headers, body, &prefix, prefixes)?;
+            let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), Unreadable::Passes)?;
             Prepared { target, body, reference: None, outcome }
         }
     };

@@ -23,14 +23,32 @@ pub(super) enum Kind {
     Multipart(Boundary),
 }
 
-/// Returns the kind that a head declares. Any type may be JSON to a server that does not care for types.
-pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
+/// The treatment of a body that cannot be looked through: encoded, in an unusual charset, of two types, or multipart of a
+/// shape that parsers disagree about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is refused.
+    Refused,
+    /// It passes as it is, as far as no reference was seen in it: Iluma judges it.
+    Passes,
+}
+
+/// Returns the kind as which a body is looked through. Any type may be JSON to a server that does not care for types.
+pub(super) fn kind(headers: &HeaderMap, unreadable: Unreadable) -> Result<Kind, BodyError> {
+    match unreadable {
+        Unreadable::Refused => declared(headers, true),
+        // JSON is looked for where nothing else can be.
+        Unreadable::Passes => Ok(declared(headers, false).unwrap_or(Kind::Json)),
+    }
+}
+
+fn declared(headers: &HeaderMap, check_charset: bool) -> Result<Kind, BodyError> {
     if is_encoded(headers) {
         return Err(BodyError::Encoded);
     }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(value) = types.next() else { return Ok(Kind::Json) };
-    if types.next().is_some() || charsets(value).any(|charset| !is_like_ascii(charset)) {
+    if types.next().is_some() || (check_charset && charsets(value).any(|charset| !is_like_ascii(charset))) {
         return Err(BodyError::UnknownType);
     }
     let essence = essence(value);
@@ -187,7 +205,14 @@ mod tests {
             Ok(())
         );
         assert_eq!(judged(ForeignPrefixScanner::form, &format!("reference_id={long}:&a={long}")), Ok(()));
-        assert_eq!(judged(ForeignPrefixScanner::form, &format!("{long}=1")), Err(BodyError::Malformed));
+        assert_eq!(judged(ForeignPrefixScanner::form, &long), Ok(()));
+        assert_eq!(judged(ForeignPrefixScanner::form, &format!("{long}=1&a")), Ok(()));
+        let after = format!("{long}=1&reference_id=payments:x");
+        assert_eq!(judged(ForeignPrefixScanner::form, &after), Err(BodyError::Foreign));
+        for begun in ["", "reference", "r%65f"] {
+            let padded = format!("{}{begun}%65=1", "-".repeat(LONGEST - begun.len() - 1));
+            assert_eq!(judged(ForeignPrefixScanner::form, &padded), Err(BodyError::Malformed), "{begun}");
+        }
         for spaces in [LONGEST - 8, LONGEST - 4, LONGEST, 2 * LONGEST] {
             let spaces = " ".repeat(spaces);
             assert!(
@@ -219,7 +244,7 @@ mod tests {
         let kind = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             values.iter().for_each(|value| _ = headers.append(CONTENT_TYPE, value.parse().unwrap()));
-            super::kind(&headers)
+            super::kind(&headers, Unreadable::Refused)
         };
         for json in [&[][..], &["application/json"], &["text/plain"], &["application/pdf; charset=ISO-8859-1"]] {
             assert!(matches!(kind(json), Ok(Kind::Json)), "{json:?}");
@@ -230,7 +255,12 @@ mod tests {
         assert!(matches!(kind(&["application/json; charset=utf-16"]), Err(BodyError::UnknownType)));
         assert!(matches!(kind(&["application/json", "text/plain"]), Err(BodyError::UnknownType)));
         let encoded = HeaderMap::from_iter([(http::header::CONTENT_ENCODING, "gzip".parse().unwrap())]);
-        assert!(matches!(super::kind(&encoded), Err(BodyError::Encoded)));
+        assert!(matches!(super::kind(&encoded, Unreadable::Refused), Err(BodyError::Encoded)));
+        assert!(matches!(super::kind(&encoded, Unreadable::Passes), Ok(Kind::Json)));
+        let odd = "application/x-www-form-urlencoded; charset=koi8-r".parse().unwrap();
+        let odd = HeaderMap::from_iter([(CONTENT_TYPE, odd)]);
+        assert!(matches!(super::kind(&odd, Unreadable::Refused), Err(BodyError::UnknownType)));
+        assert!(matches!(super::kind(&odd, Unreadable::Passes), Ok(Kind::Form)));
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use super::body::BodyError;
 use super::judge::Judge;
-use super::name::{Named, named};
+use super::name::{Named, named, named_so_far};
 use super::prefix::LARGEST_REFERENCE;
 
 /// The place in a form where the next byte stands.
@@ -65,7 +65,16 @@ impl FormReader {
                 if other { Place::Skipped } else { Place::Reference { length: 0, digits: 0 } }
             }
             (Place::Start | Place::Name, _) if judge.name_byte(byte) => Place::Name,
-            (Place::Start | Place::Name, _) => return Err(BodyError::Malformed),
+            (Place::Start | Place::Name, _) => {
+                // A file that is called a form has a long name. An escape that is cut off shows no letter yet.
+                let name = judge.name();
+                let end = name.len() - name.len().min(2);
+                if name.as_bytes()[end..].contains(&b'%') || named_so_far(&name) != Named::Other {
+                    return Err(BodyError::Malformed);
+                }
+                judge.clear();
+                Place::Skipped
+            }
             (Place::Reference { .. }, b'&' | b';') => {
                 judge.end_of_reference()?;
                 Place::Name

@@ -3,12 +3,12 @@
 //! Invariants: no byte of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
 //! end, so Iluma never has it whole; memory is bounded for any size of the body.
 
-use super::BodyError;
+use super::body::BodyError;
 use super::boundary::Boundary;
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
-use super::scan::{self, ForeignPrefixScanner};
+use super::scan::{self, ForeignPrefixScanner, Unreadable};
 use crate::base::json_template::Absent;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,7 +30,11 @@ pub struct FilteredBody<B> {
 
 enum Filter {
     Multipart(Box<Rewriter>),
+    /// Looks through a multipart body that passes even if it cannot be read.
+    Watcher(Box<Rewriter>),
     Scanner(ForeignPrefixScanner),
+    /// Looks for nothing any more.
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,16 +105,21 @@ where
     /// any type may come; one that is neither a form nor multipart is looked through as JSON if it begins like an object.
     ///
     /// # Errors
-    /// The body cannot be looked through: it is encoded, in an unusual charset, or its type is declared in more than one way.
+    /// The body cannot be looked through, and does not pass if it cannot be.
     pub fn scan(
         headers: &HeaderMap,
         body: B,
         own: &ReferencePrefix,
         prefixes: &ReferencePrefixes,
+        unreadable: Unreadable,
     ) -> Result<Self, BodyError> {
-        let filter = match scan::kind(headers)? {
+        let filter = match scan::kind(headers, unreadable)? {
             scan::Kind::Multipart(boundary) => {
-                Filter::Multipart(Box::new(Rewriter::scan(&boundary, own.clone(), prefixes.clone())))
+                let rewriter = Box::new(Rewriter::scan(&boundary, own.clone(), prefixes.clone()));
+                match unreadable {
+                    Unreadable::Refused => Filter::Multipart(rewriter),
+                    Unreadable::Passes => Filter::Watcher(rewriter),
+                }
             }
             scan::Kind::Form => Filter::Scanner(ForeignPrefixScanner::form(own.clone(), prefixes.clone())),
             scan::Kind::Json => Filter::Scanner(ForeignPrefixScanner::json(own.clone(), prefixes.clone())),
@@ -136,7 +145,19 @@ where
     fn feed(&mut self, data: Bytes) {
         let fed = match &mut self.filter {
             Filter::Multipart(rewriter) => rewriter.feed(data, &mut self.out),
+            Filter::Watcher(rewriter) => match rewriter.feed(data.clone(), &mut Pieces::default()) {
+                Err(BodyError::Malformed) if !rewriter.is_in_reference() => {
+                    self.filter = Filter::Off;
+                    self.out.push(data);
+                    Ok(())
+                }
+                watched => watched.map(|()| self.out.push(data)),
+            },
             Filter::Scanner(screen) => screen.feed(&data).map(|()| self.out.push(data)),
+            Filter::Off => {
+                self.out.push(data);
+                Ok(())
+            }
         };
         if let Err(error) = fed {
             self.fail(error);
@@ -149,7 +170,8 @@ where
         }
         let reference = match &self.filter {
             Filter::Multipart(rewriter) => rewriter.finish().map(|()| rewriter.reference()),
-            Filter::Scanner(_) => Ok(None),
+            Filter::Watcher(rewriter) if rewriter.is_in_reference() => Err(BodyError::Malformed),
+            Filter::Watcher(_) | Filter::Scanner(_) | Filter::Off => Ok(None),
         };
         match reference {
             Ok(reference) => {
@@ -221,7 +243,7 @@ where
         let held = match &self.filter {
             Filter::Multipart(rewriter) if rewriter.changes_length() => return SizeHint::default(),
             Filter::Multipart(rewriter) => rewriter.held(),
-            Filter::Scanner(_) => 0,
+            Filter::Watcher(_) | Filter::Scanner(_) | Filter::Off => 0,
         };
         let ours = (held + self.out.len()) as u64;
         self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
@@ -252,7 +274,7 @@ mod tests {
     fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<FilteredBody<B>, BodyError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
         let prefixes = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
-        FilteredBody::scan(&headers, body, &prefix(), &prefixes)
+        FilteredBody::scan(&headers, body, &prefix(), &prefixes, Unreadable::Refused)
     }
 
     fn frames(frames: Vec<io::Result<Frame<Bytes>>>) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {

@@ -59,6 +59,37 @@ async fn no_reference_passes_with_another_teams_prefix() {
     }
 }
 
+/// Iluma judges the bodies of synchronous rows that the gateway cannot look through.
+#[tokio::test]
+async fn a_synchronous_row_takes_bodies_that_cannot_be_looked_through() {
+    let upstream = Upstream::agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let multipart = "multipart/form-data; boundary=b";
+    let part = |head: &str| format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\nx\r\n--b--\r\n");
+    for (kind, encoding, body) in [
+        ("application/json", "gzip", "\u{1f}not looked at".to_owned()),
+        ("application/json; charset=utf-16", "identity", r#"{"name":"x"}"#.to_owned()),
+        (multipart, "identity", part("name=\"image\"") + "epilogue"),
+        (multipart, "identity", "preamble\r\n".to_owned() + &part("name=\"image\"")),
+        (multipart, "identity", part("filename=\"a\"; name=\"image\"")),
+        ("multipart/form-data", "identity", part("name=\"image\"")),
+        ("application/x-www-form-urlencoded", "identity", "x".repeat(5000)),
+    ] {
+        let asked = rig.ask("lending", "POST", KTP).header("content-type", kind).header("content-encoding", encoding);
+        let asked = asked.body(body.clone()).send().await;
+        assert_eq!(asked.header("x-gateway-error"), "", "{kind} {encoding} {body:.60}: {}", asked.text());
+        assert_eq!(upstream.heard().last().expect("a request").body, body.as_bytes(), "it passes as it came");
+    }
+    let before = upstream.heard().len();
+    let foreign = part("name=\"reference_id\"").replace("\r\n\r\nx", "\r\n\r\npayments:x");
+    for body in [foreign.clone(), foreign.clone() + "epilogue", foreign.replace("--b--", "--b --")] {
+        let refused = rig.ask("lending", "POST", KTP).header("content-type", multipart).body(body).send().await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+    }
+    assert_eq!(upstream.heard().len(), before, "nothing was sent");
+    rig.stop().await;
+}
+
 /// A request that can be read in one way is taken, and the rest is refused before anything is sent.
 #[tokio::test]
 async fn a_question_has_one_reading_or_is_refused() {
