@@ -872,7 +872,6 @@ async fn odd_bodies_are_iluma_s_to_judge() {
             (&[JSON], QUESTION.replace("\"Abdul\"", "12345678901234567890123")),
             (&[JSON], QUESTION.replace("\"Abdul\"", &format!("{}{}", "[".repeat(500), "]".repeat(500)))),
             (&[JSON], QUESTION.replace("\"Abdul\"", "{\"a\":[null,true,{}]}")),
-            (&[FORM], QUESTION.to_owned()),
             (&[FORM], format!("{form};a")),
             (&[FORM], format!("{form}&&=&a&b=")),
             (&[FORM], format!("{form}&given_name=B")),
