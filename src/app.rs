@@ -182,18 +182,7 @@ impl App {
         let links = Links::new(settings)?;
         let root = settings.state.root_key.expose_secret();
         let database = open(&settings.state.path)?;
-<<<<<<< HEAD
         let ledger = Ledger::open(database.clone(), settings, clock.clone(), links.main.clone()).await?;
-=======
-        let ledger = match open_ledger(&database, settings, &clock, links.main.clone()).await {
-            Ok(ledger) => ledger,
-            Err(error) => {
-                // The file's lock ends here, so the next start can take it.
-                database.close().await;
-                return Err(error);
-            }
-        };
->>>>>>> 93ae52c (No file imports another in a circle; a start that is refused gives the database back)
         let state = match &links.main {
             Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
             None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
@@ -611,33 +600,6 @@ impl Links {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// Verifies the keys against shared state, and takes the node's place among the others. With Redis out both are done once
-/// it is back.
-async fn take_place(state: &State, membership: Option<&Membership>) -> Result<(), StartError> {
-    match state.verify_keys().await {
-        Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
-        Err(state::KeyError::State(_)) | Ok(()) => {}
-    }
-    if let Some(membership) = membership {
-        membership.join().await?;
-    }
-    Ok(())
-}
-
-/// Opens the ledger of a database that holds the sentinels of this configuration's keys.
-async fn open_ledger(
-    database: &Database,
-    settings: &Settings,
-    clock: &Clock,
-    redis: Option<RedisClient>,
-) -> Result<Ledger, StartError> {
-    state::verify_database(database, &settings.state).await?;
-    Ok(Ledger::open(database.clone(), settings, clock.clone(), redis).await?)
-}
-
->>>>>>> 93ae52c (No file imports another in a circle; a start that is refused gives the database back)
 /// The embedded database: what must not be lost where a gateway serves alone, and every node's own books.
 fn open(path: &Path) -> Result<Database, StartError> {
     let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];

@@ -1,5 +1,6 @@
 //! The gateway and the simulator over real sockets, by behaviour.
 
+#![allow(clippy::print_stdout, reason = "a test that counts says what it counted")]
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 
 mod caching;
