@@ -4,7 +4,7 @@
 //! Invariants: whatever names a team needs the admin token, compared in constant time; metrics hold nothing personal and
 //! are open; an order that was begun runs to its end, and is in the audit log before it begins and after it has ended.
 //!
-//! [`router`] says which path leads where, [`context`] holds what handlers need, [`answer`] is the shape of every answer.
+//! `router` says which path leads where, `context` holds what handlers need, `answer` is the shape of every answer.
 //! `callbacks`, `order_routes` and `usage` handle the paths, `audit` runs orders, `orders` is what they change.
 
 mod answer;

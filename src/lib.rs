@@ -7,7 +7,7 @@
 //! - [`gateway`] is the path of a request: `Gateway::handle` leaves one log record of each, `Gateway::serve` is its stages.
 //! - [`iluma`] is the one home of what Iluma is: the route table, answers, persons.
 //! - The features, which never import each other: [`tenant`] (key to team), [`limit`] (rates, quotas, fair queue),
-//!   [`reference`] (the request, parsed once, and its reference prefix), [`callback`] (results on their way to teams),
+//!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results on their way to teams),
 //!   [`cache`] (keys, entries, single-flight, what nodes share of them), [`ledger`] (calls, what they cost and saved),
 //!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.

@@ -36,7 +36,7 @@ pub(super) fn print(text: impl Display) -> Result<(), OutputError> {
 /// Prints a line to the standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn line(text: impl Display) -> Result<(), OutputError> {
     print(format_args!("{text}\n"))
 }
