@@ -5,6 +5,7 @@ pub mod preflight;
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError, OpenError};
+use crate::base::disk::Disk;
 use crate::base::tasks::Tasks;
 use crate::base::web;
 use crate::cache::{Cache, Counts};
@@ -17,7 +18,7 @@ use crate::limit::Nodes;
 use crate::redis::diagnosis::Cause;
 use crate::redis::{Budget, KeySpace, RedisClient};
 use crate::server::{Bounds, Events, Server, TlsHandle, file_descriptors};
-use crate::state::{self, Sqlite, State};
+use crate::state::{self, Membership, Sentinels, Sqlite, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Counted, Listener, Metrics, Reload, families};
 use crate::telemetry::redact::Redactor;
@@ -47,12 +48,13 @@ const BEAT: Duration = Duration::from_secs(1);
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// The outcomes of deliveries, each of which metrics show from the start.
-const DELIVERIES: [&str; 5] = [
+const DELIVERIES: [&str; 6] = [
     Attempt::Delivered.as_str(),
     Attempt::Failed.as_str(),
     Attempt::Dead.as_str(),
     Skipped::NoUrl.as_str(),
     Skipped::Overflow.as_str(),
+    Skipped::Dropped.as_str(),
 ];
 
 /// What an app needs beside its settings.
@@ -120,6 +122,12 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
+    /// A key is not the one that state was written with.
+    #[error(transparent)]
+    Keys(#[from] state::KeyError),
+    /// Another process runs with this node's identity.
+    #[error("state.path: {0}")]
+    Identity(#[from] state::IdentityTaken),
     /// Anything else that the machine refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -150,6 +158,7 @@ pub struct App {
     admin_server: Tasks,
     leftovers: Tasks,
     ledger: Ledger,
+    membership: Option<Membership>,
     database: Database,
     /// What goes on beside requests for as long as there may be some.
     background: Tasks,
@@ -182,11 +191,22 @@ impl App {
         let links = Links::new(settings)?;
         let root = settings.state.root_key.expose_secret();
         let database = open(&settings.state.path)?;
-        let ledger = Ledger::open(database.clone(), settings, clock.clone(), links.main.clone()).await?;
+        let ledger = match open_ledger(&database, settings, &clock, links.main.clone()).await {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                // The file's lock ends here, so the next start can take it.
+                database.close().await;
+                return Err(error);
+            }
+        };
         let state = match &links.main {
             Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
             None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
         };
+        let membership = links.main.clone().map(|link| {
+            let names = (ledger.node(), settings.node.as_str());
+            Membership::new(link, names, state.keyring(), clock.clone())
+        });
         let persons = Persons::new(root);
         let hooks = hooks(&metrics, &persons);
         let (callbacks, inflow, arrivals) = Callbacks::new(settings, state.clone(), hooks, clock.clone())?;
@@ -206,12 +226,21 @@ impl App {
         let (learner, owner, books) = (Arc::clone(&gateway), Arc::clone(&gateway), ledger.clone());
         background.spawn_until(&stop_background, async move { owner.keep_owners().await });
         background.spawn_until(&stop_background, async move { learner.learn(arrivals).await });
-        background.spawn_until(&stop_background, async move { books.keep().await });
-        if let Err(unusable) = links.await_them().await {
-            stop_background.cancel();
+        let ready = links.await_them().await;
+        let placed = if ready.is_ok() { take_place(&state, membership.as_ref()).await } else { ready };
+        if let Err(error) = placed {
             stop_links.cancel();
-            return Err(unusable);
+            stop_background.cancel();
+            link_tasks.drain(LAST_MOMENT).await;
+            background.drain(LAST_MOMENT).await;
+            database.close().await;
+            return Err(error);
         }
+        if let Some(membership) = membership.clone() {
+            background.spawn_until(&stop_background, async move { membership.keep().await });
+        }
+        let kept = membership.clone();
+        background.spawn_until(&stop_background, async move { books.keep(kept).await });
         // What is stored before this node knows what the others know is found by nobody.
         gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
         for concern in links.concerns(&state).await {
@@ -237,6 +266,7 @@ impl App {
         let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, ledger.clone()));
         observe(&metrics, &gateway, &logs, &redactor, &links);
         metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
+        observe_state(&metrics, &state, &settings.state);
 
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         let server = bind("server.listen", &settings.server.listener, bounds).await?;
@@ -263,6 +293,7 @@ impl App {
             admin_server: Tasks::new(),
             leftovers,
             ledger,
+            membership,
             database,
             background,
             stop_background,
@@ -390,13 +421,16 @@ impl App {
         self.gateway.leave().await;
         self.stop_background.cancel();
         self.background.drain(LAST_MOMENT).await;
+        if let Some(membership) = &self.membership {
+            membership.leave().await;
+        }
         self.stop_links.cancel();
         self.links.drain(LAST_MOMENT).await;
         // Last, so that readiness and metrics can be asked until the end.
         self.stop_admin.cancel();
         self.admin_server.drain(LAST_MOMENT).await;
         self.admin.finish(LAST_MOMENT).await;
-        if self.ledger.flush().await.is_err() {
+        if self.ledger.finish().await.is_err() {
             tracing::error!("what was counted last could not be written");
         }
         self.database.close().await;
@@ -452,11 +486,17 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
 /// # Errors
 /// A Redis cannot work: its address or certificates, or what it answers.
 pub async fn concerns(settings: &Settings) -> Result<Vec<String>, StartError> {
+    state::verify_file(&settings.state)?;
     let links = Links::new(settings)?;
     let Some(main) = links.main.clone() else { return Ok(Vec::new()) };
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     links.keep(&tasks, &stop);
     let ready = links.await_them().await;
+    match Sentinels::new(&settings.state).verify(&main, false).await {
+        Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
+        // A Redis that does not answer is a warning below.
+        Err(state::KeyError::State(_)) | Ok(()) => {}
+    }
     let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
     let concerns = links.concerns(&state).await;
     stop.cancel();
@@ -486,6 +526,8 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ),
         ("state.redis", digest(targets.flat_map(RedisTarget::parts).collect::<Vec<_>>().iter().map(Vec::as_slice))),
         ("state.retention", format!("{:?}", [kept.owners, kept.delivered_callbacks, kept.dead_letters])),
+        ("node.name", settings.node.clone()),
+        ("state.disk_reserve", state.disk_reserve.to_string()),
         ("log.level", settings.log.level.to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
     ]
@@ -600,6 +642,30 @@ impl Links {
     }
 }
 
+/// Verifies the keys against shared state, and takes the node's place among the others. With Redis out both are done once
+/// it is back.
+async fn take_place(state: &State, membership: Option<&Membership>) -> Result<(), StartError> {
+    match state.verify_keys().await {
+        Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
+        Err(state::KeyError::State(_)) | Ok(()) => {}
+    }
+    if let Some(membership) = membership {
+        membership.join().await?;
+    }
+    Ok(())
+}
+
+/// Opens the ledger of a database that holds the sentinels of this configuration's keys.
+async fn open_ledger(
+    database: &Database,
+    settings: &Settings,
+    clock: &Clock,
+    redis: Option<RedisClient>,
+) -> Result<Ledger, StartError> {
+    state::verify_database(database, &settings.state).await?;
+    Ok(Ledger::open(database.clone(), settings, clock.clone(), redis).await?)
+}
+
 /// The embedded database: what must not be lost where a gateway serves alone, and every node's own books.
 fn open(path: &Path) -> Result<Database, StartError> {
     let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
@@ -615,7 +681,7 @@ fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
         Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
         Note::Queues(queues, now) => {
             let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
-            let tenants = queues.tenants.iter().map(|(tenant, queued, dead)| (tenant, *queued, *dead));
+            let tenants = queues.tenants.iter().map(|outbox| (&outbox.tenant, outbox.queued, outbox.dead));
             metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
         }
     };
@@ -647,6 +713,14 @@ fn observe(metrics: &Metrics, gateway: &Arc<Gateway>, logs: &[LogWriter], redact
     metrics.read_one(&families::LOG_LINES_DROPPED, move || dropped.iter().map(|dropped| dropped()).sum());
     let redactor = redactor.clone();
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
+}
+
+/// Lets metrics read the numbers of durable state.
+fn observe_state(metrics: &Metrics, state: &State, settings: &crate::config::State) {
+    let state = state.clone();
+    metrics.read_one(&families::STATE_UNREADABLE, move || state.unreadable());
+    let disk = Disk::of(&settings.path, 0);
+    metrics.read_one(&families::DISK_FREE, move || disk.free().unwrap_or(0));
 }
 
 /// What must never be in a line, whatever else happens.

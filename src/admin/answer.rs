@@ -107,8 +107,8 @@ pub(super) fn json(status: StatusCode, value: &Value) -> Response {
 }
 
 /// Returns an answer in plain text.
-pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
-    typed(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    typed(status, "text/plain; charset=utf-8", body.into())
 }
 
 /// Returns an answer of any type.

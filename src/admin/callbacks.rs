@@ -5,7 +5,7 @@
 use super::answer::{Refusal, json};
 use super::context::Context;
 use crate::base::name::TenantName;
-use crate::state::{Cursor, DeliveryId, Listed, Page, Replay, Standing};
+use crate::state::{Cursor, DeliveryId, DeliveryStatus, Listed, Page, Replay};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -31,16 +31,16 @@ pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): R
     Ok(json(StatusCode::OK, &serde_json::json!({ "callbacks": entries, "next": next })))
 }
 
-fn asked(query: &str) -> Option<(Standing, Page)> {
+fn asked(query: &str) -> Option<(DeliveryStatus, Page)> {
     let (mut standing, mut page) = (None, Page { most: PAGE, ..Page::default() });
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "state" => {
                 standing = Some(match &*value {
-                    "queued" => Standing::Queued,
-                    "dead" => Standing::Dead,
-                    "unowned" => Standing::Unowned,
-                    "delivered" => Standing::Delivered,
+                    "queued" => DeliveryStatus::Queued,
+                    "dead" => DeliveryStatus::Dead,
+                    "unowned" => DeliveryStatus::Unowned,
+                    "delivered" => DeliveryStatus::Delivered,
                     _ => return None,
                 });
             }
@@ -56,14 +56,14 @@ fn asked(query: &str) -> Option<(Standing, Page)> {
     Some((standing?, page))
 }
 
-fn shown(entry: &Listed, standing: Standing) -> serde_json::Value {
+fn shown(entry: &Listed, status: DeliveryStatus) -> serde_json::Value {
     let time = |time: SystemTime| humantime::format_rfc3339_millis(time).to_string();
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(entry.cursor.at).unwrap_or(0));
     // The meaning of the time that orders the list.
-    let what = match standing {
-        Standing::Queued => "due",
-        Standing::Dead | Standing::Delivered => "ended",
-        Standing::Unowned => "removed",
+    let what = match status {
+        DeliveryStatus::Queued => "due",
+        DeliveryStatus::Dead | DeliveryStatus::Delivered => "ended",
+        DeliveryStatus::Unowned => "removed",
     };
     serde_json::json!({
         "id": entry.cursor.id.to_string(),
@@ -161,7 +161,7 @@ mod tests {
     fn a_list_is_asked_for_by_its_state() {
         let (standing, page) =
             asked("state=dead&tenant=lending&limit=5&after=-7-msg_000102030405060708090a0b0c0d0e0f").unwrap();
-        assert_eq!((standing, page.tenant.unwrap().as_str(), page.most), (Standing::Dead, "lending", 5));
+        assert_eq!((standing, page.tenant.unwrap().as_str(), page.most), (DeliveryStatus::Dead, "lending", 5));
         assert_eq!(page.after.unwrap().at, -7);
         for bad in
             ["", "state=", "state=x", "tenant=lending", "state=dead&limit=0", "state=dead&limit=1001", "state=dead&x=1"]

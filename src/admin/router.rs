@@ -88,10 +88,14 @@ impl Admin {
 }
 
 async fn readiness(State(context): State<Arc<Context>>) -> Response {
+    let unready =
+        |reason, why: String| ([(GATEWAY_ERROR, reason)], text(StatusCode::SERVICE_UNAVAILABLE, why)).into_response();
     if context.is_draining() {
-        ([(GATEWAY_ERROR, "draining")], text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")).into_response()
-    } else {
-        text(StatusCode::OK, "ready\n")
+        return unready("draining", "draining\n".to_owned());
+    }
+    match context.ledger.unready() {
+        Some(why) => unready("state_unavailable", format!("{why}\n")),
+        None => text(StatusCode::OK, "ready\n"),
     }
 }
 

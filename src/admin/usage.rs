@@ -38,7 +38,7 @@ pub(super) async fn usage(
         }
     }
     let books = ledger.statement(from, to, tenant.as_ref()).await;
-    let Statement { rows, is_complete } = books.map_err(|_| unreadable())?;
+    let Statement { rows, is_complete, restored } = books.map_err(|_| unreadable())?;
     let told = |mut response: Response| {
         if !is_complete {
             response.headers_mut().insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
@@ -49,7 +49,7 @@ pub(super) async fn usage(
     if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
         return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
     }
-    Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows }))))
+    Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows, "restored": restored }))))
 }
 
 /// `GET /v1/usage/unknown`: this node's calls whose outcome is not known, the oldest first, with `tenant`, `limit` and

@@ -1,23 +1,24 @@
 //! The embedded database: one SQLite file, one process, one writer.
 //!
 //! Invariants: what [`Database::write`] returned is on disk; a file serves one process at a time; work that fails takes
-//! nothing of its neighbours' with it; what is deleted is overwritten.
+//! nothing of its neighbours' with it; deleted content is overwritten; only the gateway's user may read the files; a
+//! caller that goes away takes no reader and leaves no result of [`Database::write_owned`] behind.
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Work that may wait for the writer; who comes then waits in turn.
+/// Pieces of work that may wait for the writer; later callers wait until there is room.
 const MOST_WAITING: usize = 1024;
 /// Work that shares one transaction, so that the first of it is not kept waiting by all the rest.
 const MOST_TOGETHER: usize = 256;
-/// Readers at once; more wait.
+/// Readers at once; further callers wait for one.
 const READERS: usize = 2;
 /// Statements that stay compiled, a connection: more than the gateway has, so that none is ever compiled twice.
 const MOST_COMPILED: usize = 128;
@@ -53,6 +54,23 @@ pub enum DatabaseError {
     Closed,
 }
 
+/// Reason why the last write to the disk failed, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFault {
+    /// No space is left.
+    #[error("disk full")]
+    DiskFull,
+    /// The file, its folder or the whole disk can't be written.
+    #[error("the file is read-only, or its permissions forbid writing")]
+    ReadOnly,
+    /// Another program holds the file.
+    #[error("another program holds the file")]
+    Locked,
+    /// The disk reports an error.
+    #[error("the disk fails: I/O error")]
+    Io,
+}
+
 /// A database that is open. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database(Arc<Shared>);
@@ -61,7 +79,30 @@ pub struct Database(Arc<Shared>);
 struct Shared {
     work: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
-    places: tokio::sync::Semaphore,
+    places: Arc<tokio::sync::Semaphore>,
+    health: Arc<Health>,
+}
+
+/// Outcome of the last write, shared with the writer's thread.
+#[derive(Debug)]
+struct Health {
+    path: PathBuf,
+    fault: Mutex<Option<WriteFault>>,
+}
+
+impl Health {
+    /// Notes how a commit ended. One line is logged for each change of state, not for each commit.
+    fn note(&self, fault: Option<WriteFault>) {
+        let before = std::mem::replace(&mut *self.fault.lock(), fault);
+        let path = self.path.display();
+        match fault {
+            Some(fault) if before != Some(fault) => {
+                tracing::error!(%path, %fault, "the database can't be written: free or mend the disk; writes are retried");
+            }
+            None if before.is_some() => tracing::info!(%path, "the database can be written again"),
+            Some(_) | None => {}
+        }
+    }
 }
 
 enum Job {
@@ -69,9 +110,16 @@ enum Job {
     Close(oneshot::Sender<()>),
 }
 
-/// Does its work, if there is a transaction for it, and gives back what is to be told once it is on disk, or could not be.
-type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Tell + Send>;
+/// Does its work, if there is a transaction for it, and returns what answers the caller after the commit.
+type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Done + Send>;
 type Tell = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
+
+/// A piece of work that waits for the commit.
+struct Done {
+    tell: Tell,
+    /// Its own failure, if the disk caused it.
+    fault: Option<WriteFault>,
+}
 
 impl Database {
     /// Opens the file at `path`, makes it where there is none, and brings it up to the last of the `migrations`, which
@@ -81,10 +129,11 @@ impl Database {
     /// Another process has the file, or it can't be opened or brought up to date.
     pub fn open(path: &Path, migrations: &[(&str, &[&str])]) -> Result<Self, OpenError> {
         let lock = lock(path)?;
-        // Made by us, so that nobody else may read it.
+        // Created here rather than by SQLite, which would let others read it. Its side files get the file's mode.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        make_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Self::start(|| Connection::open_with_flags(path, flags), Some(lock), migrations)
+        Self::start(|| Connection::open_with_flags(path, flags), Some(lock), path, migrations)
     }
 
     /// A database in memory, gone with the process.
@@ -95,12 +144,13 @@ impl Database {
         let name = uuid::Uuid::new_v4();
         let uri = format!("file:{name}?mode=memory&cache=shared");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Self::start(|| Connection::open_with_flags(&uri, flags), None, migrations)
+        Self::start(|| Connection::open_with_flags(&uri, flags), None, Path::new("memory"), migrations)
     }
 
     fn start(
         open: impl Fn() -> rusqlite::Result<Connection>,
         lock: Option<File>,
+        path: &Path,
         migrations: &[(&str, &[&str])],
     ) -> Result<Self, OpenError> {
         let open = || {
@@ -118,20 +168,34 @@ impl Database {
         migrate(&mut writer, migrations)?;
         let readers = (0..READERS).map(|_| open()).collect::<rusqlite::Result<Vec<_>>>()?;
         let (work, jobs) = mpsc::channel(MOST_WAITING);
+        let health = Arc::new(Health { path: path.to_owned(), fault: Mutex::new(None) });
+        let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
-            let closed = serve(&mut writer, jobs);
+            let closed = serve(&mut writer, jobs, &noted);
             drop(writer);
             drop(lock);
             if let Some(closed) = closed {
                 let _ = closed.send(());
             }
         })?;
-        let places = tokio::sync::Semaphore::new(readers.len());
-        Ok(Self(Arc::new(Shared { work, readers: Mutex::new(readers), places })))
+        let places = Arc::new(tokio::sync::Semaphore::new(readers.len()));
+        Ok(Self(Arc::new(Shared { work, readers: Mutex::new(readers), places, health })))
     }
 
-    /// Does `work` in a transaction that it shares with what else waits, and returns once that is on disk. Other
-    /// callers' work is done before and after it, never meanwhile.
+    /// Returns the path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.health.path
+    }
+
+    /// Returns why the last write failed; none while writes succeed.
+    #[must_use]
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        *self.0.health.fault.lock()
+    }
+
+    /// Does `work` in a transaction that it shares with other waiting work, and returns once that is on disk. Other
+    /// callers' work is done before and after it, never meanwhile. A caller that goes away does not stop the work.
     ///
     /// # Errors
     /// Nothing was done.
@@ -140,16 +204,54 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (done, told) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        self.queue(work, |_| true, answer, |written| written).await?;
+        answered.await.unwrap_or(Err(DatabaseError::Closed))
+    }
+
+    /// Does `work` as [`Database::write`] does, for a caller that owns its result: `own` turns the result into a guard
+    /// once it is on disk, whether or not the caller is still there, and the guard of a caller that went away is dropped.
+    /// Work is not begun for a caller that went away before its turn; then `work` is dropped with all that it holds.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    pub async fn write_owned<T, U, F, O>(&self, work: F, own: O) -> Result<U, DatabaseError>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        O: FnOnce(T) -> U + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let is_wanted = |answer: &oneshot::Sender<Result<U, DatabaseError>>| !answer.is_closed();
+        self.queue(work, is_wanted, answer, |written| written.map(own)).await?;
+        answered.await.unwrap_or(Err(DatabaseError::Closed))
+    }
+
+    async fn queue<T, U, F>(
+        &self,
+        work: F,
+        is_wanted: impl FnOnce(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send + 'static,
+        answer: oneshot::Sender<Result<U, DatabaseError>>,
+        finish: impl FnOnce(Result<T, DatabaseError>) -> Result<U, DatabaseError> + Send + 'static,
+    ) -> Result<(), DatabaseError>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let work: Work = Box::new(move |connection| {
-            let outcome = connection.and_then(|connection| apart(connection, work));
-            Box::new(move |written| {
-                // Whoever asked may have gone away.
-                let _ = done.send(written.and(outcome));
-            })
+            let mut fault = None;
+            let outcome = connection.and_then(|connection| {
+                if is_wanted(&answer) { apart(connection, work, &mut fault) } else { Err(DatabaseError::Closed) }
+            });
+            let tell: Tell = Box::new(move |written: Result<(), DatabaseError>| {
+                // The result of a caller that went away is dropped here.
+                let _ = answer.send(finish(written.and(outcome)));
+            });
+            Done { tell, fault }
         });
-        self.0.work.send(Job::Work(work)).await.map_err(|_| DatabaseError::Closed)?;
-        told.await.unwrap_or(Err(DatabaseError::Closed))
+        self.0.work.send(Job::Work(work)).await.map_err(|_| DatabaseError::Closed)
     }
 
     /// Looks something up, beside the writer.
@@ -161,9 +263,11 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _place = self.0.places.acquire().await.map_err(|_| DatabaseError::Closed)?;
+        let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
         let shared = Arc::clone(&self.0);
         let look = move || {
+            // Held until the reader is back, also if the caller goes away meanwhile.
+            let _place = place;
             let reader = shared.readers.lock().pop();
             let reader = reader.ok_or(DatabaseError::Closed)?;
             let found = catch_unwind(AssertUnwindSafe(|| look(&reader)));
@@ -192,23 +296,23 @@ impl Database {
     }
 }
 
-/// The writer: until it is closed, or nobody has the database any more.
-fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>) -> Option<oneshot::Sender<()>> {
+/// Runs the writer until the database is closed, or nobody has it any more.
+fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
     let mut next = jobs.blocking_recv();
     loop {
         let first = match next.take()? {
             Job::Work(first) => first,
             Job::Close(closed) => return Some(closed),
         };
-        // Whoever else is about to write comes along: a commit costs more than a turn of the scheduler.
+        // Callers that are about to write come along: a commit costs more than a turn of the scheduler.
         std::thread::yield_now();
-        let mut tell = Vec::new();
+        let mut done = Vec::new();
         let written = match writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
             Ok(transaction) => {
-                tell.push(first(Ok(&transaction)));
-                while tell.len() < MOST_TOGETHER {
+                done.push(first(Ok(&transaction)));
+                while done.len() < MOST_TOGETHER {
                     match jobs.try_recv() {
-                        Ok(Job::Work(work)) => tell.push(work(Ok(&transaction))),
+                        Ok(Job::Work(work)) => done.push(work(Ok(&transaction))),
                         Ok(close) => {
                             next = Some(close);
                             break;
@@ -216,62 +320,83 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>) -> Option<onesh
                         Err(_) => break,
                     }
                 }
-                transaction.commit().map_err(|error| (told(&error), cause(&error)))
+                transaction.commit()
             }
             Err(error) => {
-                tell.push(first(Err(told(&error))));
-                Err((told(&error), cause(&error)))
+                done.push(first(Err(told(&error))));
+                Err(error)
             }
         };
-        if let Err((_, cause)) = written {
-            tracing::error!(path = writer.path().unwrap_or("memory"), cause, "the database can't be written");
-        }
-        let written = written.map_err(|(error, _)| error);
-        for tell in tell {
-            tell(written);
-        }
+        let own = done.iter().find_map(|done| done.fault);
+        health.note(written.as_ref().err().and_then(write_fault).or(own));
+        let written = written.map_err(|error| told(&error));
+        done.into_iter().for_each(|done| (done.tell)(written));
         next = next.or_else(|| jobs.blocking_recv());
     }
 }
 
-/// Work by itself: what it did is undone if it fails or panics, and nothing else is.
+/// Does work by itself: its changes are undone if it fails or panics, and nothing else is.
 fn apart<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    fault: &mut Option<WriteFault>,
 ) -> Result<T, DatabaseError> {
-    connection.execute_batch("SAVEPOINT work").map_err(|error| told(&error))?;
+    let mut noted = |error: rusqlite::Error| {
+        *fault = fault.or_else(|| write_fault(&error));
+        told(&error)
+    };
+    connection.execute_batch("SAVEPOINT work").map_err(&mut noted)?;
     let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or(Err(rusqlite::Error::InvalidQuery));
+    let outcome = outcome.map_err(&mut noted);
     let end = if outcome.is_ok() { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-    connection.execute_batch(end).map_err(|error| told(&error))?;
-    outcome.map_err(|error| told(&error))
+    connection.execute_batch(end).map_err(&mut noted)?;
+    outcome
 }
 
-/// What callers need to know of an error; its text may quote what was to be stored.
+/// Returns what callers need to know of an error; its text may quote what was to be stored.
 fn told(error: &rusqlite::Error) -> DatabaseError {
+    if write_fault(error).is_some() { DatabaseError::Unwritable } else { DatabaseError::Refused }
+}
+
+/// Returns the disk's part in an error, if it has one.
+fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
     };
-    match error.sqlite_error_code() {
-        Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen | PermissionDenied) => DatabaseError::Unwritable,
-        // Somebody's tool holds the file.
-        Some(DatabaseBusy | FileLockingProtocolFailed) => DatabaseError::Unwritable,
-        _ => DatabaseError::Refused,
+    match error.sqlite_error_code()? {
+        DiskFull => Some(WriteFault::DiskFull),
+        SystemIoFailure => Some(WriteFault::Io),
+        ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
+        DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
+        // The codes are SQLite's, and grow with its versions.
+        _ => None,
     }
 }
 
-/// Returns the cause of an error in words; its own text may quote what was to be stored.
-fn cause(error: &rusqlite::Error) -> &'static str {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
-    };
-    match error.sqlite_error_code() {
-        Some(DiskFull) => "disk full",
-        Some(SystemIoFailure) => "the disk fails",
-        Some(ReadOnly | PermissionDenied) => "read-only: the file or its folder can't be written",
-        Some(CannotOpen) => "a file beside it can't be opened",
-        Some(DatabaseBusy | FileLockingProtocolFailed) => "another program holds the file",
-        _ => "refused by SQLite",
+/// Takes the file and its side files from other users' hands, for files of earlier versions and restored ones.
+fn make_private(path: &Path) -> io::Result<()> {
+    let real = path.canonicalize()?;
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mut name = real.clone().into_os_string();
+        name.push(suffix);
+        let file = PathBuf::from(name);
+        let mode = match std::fs::metadata(&file) {
+            Ok(metadata) => metadata.permissions().mode() & 0o777,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if mode == 0o600 {
+            continue;
+        }
+        let path = file.display();
+        match std::fs::set_permissions(&file, Permissions::from_mode(0o600)) {
+            Ok(()) => {
+                tracing::warn!(%path, mode = format!("{mode:o}"), "other users could read this file: its mode is 600 now")
+            }
+            Err(error) => tracing::error!(%path, %error, "other users can read this file: set its mode to 600"),
+        }
     }
+    Ok(())
 }
 
 /// Keeps other processes away for as long as the file that it gives is open, whichever links they come by. A file of its
@@ -359,6 +484,102 @@ mod tests {
         assert!(matches!(Database::open(&path, NUMBERS), Err(OpenError::Later)));
     }
 
+    /// Keeps the writer busy until the returned sender is used or dropped.
+    fn busy(database: &Database) -> (std::sync::mpsc::SyncSender<()>, impl Future<Output = Result<(), DatabaseError>>) {
+        let (go, wait) = std::sync::mpsc::sync_channel(1);
+        let database = database.clone();
+        let work = async move {
+            let work = move |_: &Connection| {
+                let _ = wait.recv();
+                Ok(())
+            };
+            database.write(work).await
+        };
+        (go, work)
+    }
+
+    #[tokio::test]
+    async fn owned_work_is_dropped_with_its_caller_before_and_after_it_is_done() {
+        struct Owned(Arc<std::sync::atomic::AtomicUsize>);
+        impl Drop for Owned {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let (database, dropped) = (Database::in_memory(NUMBERS).unwrap(), Arc::default());
+        let owned = |n| {
+            let dropped = Arc::clone(&dropped);
+            Box::pin(database.write_owned(insert(n), move |_| Owned(dropped)))
+        };
+        let (go, gate) = busy(&database);
+        let (mut gate, mut early) = (Box::pin(gate), owned(1));
+        assert!(futures_util::poll!(&mut gate).is_pending() && futures_util::poll!(&mut early).is_pending());
+        drop(early);
+        go.send(()).unwrap();
+        gate.await.unwrap();
+        database.write(insert(10)).await.unwrap();
+        assert_eq!(sum(&database).await, 10, "its work was not begun");
+        let mut late = owned(2);
+        assert!(futures_util::poll!(&mut late).is_pending());
+        database.write(insert(20)).await.unwrap();
+        drop(late);
+        assert_eq!(sum(&database).await, 32);
+        assert_eq!(dropped.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert!(owned(3).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reader_whose_caller_went_away_is_not_missing() {
+        let database = Database::in_memory(NUMBERS).unwrap();
+        let mut slow = Vec::new();
+        for _ in 0..READERS {
+            let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+            let (began, begun) = std::sync::mpsc::sync_channel(1);
+            let look = database.read(move |_| {
+                let _ = (began.send(()), wait.recv());
+                Ok(())
+            });
+            let mut look = Box::pin(look);
+            assert!(futures_util::poll!(&mut look).is_pending());
+            begun.recv().unwrap();
+            slow.push(go);
+        }
+        let mut next = Box::pin(sum(&database));
+        assert!(futures_util::poll!(&mut next).is_pending(), "it waits until one is back");
+        drop(slow);
+        assert_eq!(next.await, 0);
+    }
+
+    #[tokio::test]
+    async fn other_users_can_read_no_file_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let modes = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
+            let mode = |entry: std::fs::DirEntry| {
+                (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().permissions().mode() & 0o777)
+            };
+            let mut modes: Vec<_> = entries.map(mode).collect();
+            modes.sort();
+            modes
+        };
+        let private: Vec<_> = ["x.db", "x.db-shm", "x.db-wal", "x.db.lock"].map(|name| (name.to_owned(), 0o600)).into();
+        let database = Database::open(&path, NUMBERS).unwrap();
+        database.write(insert(1)).await.unwrap();
+        assert_eq!(modes(), private);
+        // As a copy that was restored may be.
+        let copies = private.iter().map(|(name, _)| (name, std::fs::read(folder.path().join(name)).unwrap()));
+        let copies: Vec<_> = copies.collect();
+        database.close().await;
+        for (name, bytes) in copies {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+            std::fs::set_permissions(folder.path().join(name), Permissions::from_mode(0o644)).unwrap();
+        }
+        let again = Database::open(&path, NUMBERS).unwrap();
+        again.write(insert(1)).await.unwrap();
+        assert_eq!(modes(), private);
+    }
+
     #[tokio::test]
     async fn work_that_fails_or_panics_leaves_its_neighbours_alone() {
         let database = Database::in_memory(NUMBERS).unwrap();
@@ -388,8 +609,10 @@ mod tests {
         let fill =
             |connection: &Connection| connection.execute_batch("CREATE TABLE large AS SELECT randomblob(1000000) AS x");
         assert_eq!(database.write(fill).await, Err(DatabaseError::Unwritable));
+        assert_eq!(database.write_fault(), Some(WriteFault::DiskFull));
         database.write(pages(1_000_000)).await.unwrap();
         assert_eq!(database.write(fill).await, Ok(()));
+        assert_eq!(database.write_fault(), None);
     }
 
     #[tokio::test]
@@ -401,6 +624,7 @@ mod tests {
         let tool = Connection::open(&path).unwrap();
         tool.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(database.write(insert(1)).await, Err(DatabaseError::Unwritable));
+        assert_eq!(database.write_fault(), Some(WriteFault::Locked));
         tool.execute_batch("ROLLBACK").unwrap();
         assert_eq!(database.write(insert(1)).await, Ok(1));
     }

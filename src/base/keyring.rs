@@ -1,7 +1,7 @@
 //! Key material: what protects data at rest, and what is derived from the root key.
 //!
-//! Invariants: what was encrypted for one place (its associated data) opens in no other; a nonce is never used twice but
-//! by chance of 2^-96; keys are wiped from memory when they are dropped.
+//! Invariants: an envelope that was made for one place (its associated data) opens in no other; a nonce is never used
+//! twice, except by a chance of 2^-96; keys are wiped from memory when they are dropped.
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -10,6 +10,7 @@ use hmac::{Hmac, Mac as _};
 use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::Sha256;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
 /// The first byte of an envelope: what a later layout will be told apart by.
@@ -33,40 +34,72 @@ pub struct EncryptionKey {
 /// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3), a hundred a
 /// second for more than a year.
 #[derive(Clone)]
-pub struct Keyring(Arc<[Key]>);
+pub struct Keyring(Arc<Keys>);
+
+struct Keys {
+    keys: Box<[Key]>,
+    /// Index of the key that encrypts.
+    writer: AtomicUsize,
+}
 
 struct Key {
     id: Box<str>,
     cipher: Aes256Gcm,
+    fingerprint: [u8; 32],
 }
 
-/// Why an envelope does not open.
+/// Reason why an envelope does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// Its key is not configured any more, or was never.
-    #[error("the key of this envelope is not known")]
+    #[error("its key is not in the configuration")]
     UnknownKey,
     /// It is damaged, forged, or was made for another place.
-    #[error("this is no envelope of ours, or not one for this place")]
+    #[error("decryption failed: the value is damaged or was tampered with")]
     Forged,
 }
 
 impl Keyring {
-    /// The keys of the configuration: the first encrypts, all decrypt.
+    /// Takes the keys of the configuration: the first encrypts, all decrypt.
     #[must_use]
     pub fn new(keys: &[EncryptionKey]) -> Self {
         let key = |key: &EncryptionKey| Key {
             id: key.id.as_str().into(),
             cipher: Aes256Gcm::new(key.key.expose_secret().into()),
+            fingerprint: fingerprint(key.key.expose_secret()),
         };
-        Self(keys.iter().map(key).collect())
+        Self(Arc::new(Keys { keys: keys.iter().map(key).collect(), writer: AtomicUsize::new(0) }))
     }
 
-    /// Encrypts `plain` for the place that `place` names; only there it opens again.
+    /// Returns the id and the fingerprint of each key.
+    pub fn fingerprints(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
+        self.0.keys.iter().map(|key| (&*key.id, &key.fingerprint))
+    }
+
+    /// Returns the ids of all keys, as a text for other nodes. Ids have no commas.
+    #[must_use]
+    pub fn known(&self) -> String {
+        self.0.keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(",")
+    }
+
+    /// Has the first key encrypt that every node knows, given the text of each node that is there; with no node, or no
+    /// such key, the first one. Returns the id.
+    pub fn write_with_known(&self, nodes: &[String]) -> &str {
+        let is_known = |key: &Key| nodes.iter().all(|known| known.split(',').any(|id| id == &*key.id));
+        let writer = self.0.keys.iter().position(is_known).unwrap_or(0);
+        self.0.writer.store(writer, Ordering::Relaxed);
+        self.0.keys.get(writer).map_or("", |key| &key.id)
+    }
+
+    fn writer(&self) -> Option<&Key> {
+        self.0.keys.get(self.0.writer.load(Ordering::Relaxed))
+    }
+
+    /// Encrypts `plain` for the place that `place` names; the envelope opens only there.
     #[must_use]
     pub fn encrypt(&self, place: &[u8], plain: &[u8]) -> Vec<u8> {
         // The configuration has at least one key.
-        let Some(key) = self.0.first() else { return Vec::new() };
+        let Some(key) = self.writer() else { return Vec::new() };
         let mut envelope = Vec::with_capacity(2 + key.id.len() + NONCE + plain.len() + TAG);
         envelope.push(VERSION);
         // An id has at most 32 characters.
@@ -81,14 +114,22 @@ impl Keyring {
         envelope
     }
 
-    /// Whether an envelope was made with the key that encrypts now: others stop opening once theirs is retired.
+    /// Returns true if an envelope was made with the key that encrypts now. Others have to be encrypted again before their
+    /// key is removed.
     #[must_use]
     pub fn is_current(&self, envelope: &[u8]) -> bool {
         let id = envelope.get(2..).zip(envelope.get(1)).and_then(|(rest, length)| rest.get(..usize::from(*length)));
-        self.0.first().is_some_and(|key| id == Some(key.id.as_bytes()))
+        self.writer().is_some_and(|key| id == Some(key.id.as_bytes()))
     }
 
-    /// What was encrypted for `place`.
+    /// Returns the id of the key that an envelope was made with, if it is an envelope.
+    #[must_use]
+    pub fn key_id(envelope: &[u8]) -> Option<&str> {
+        let (&[_, length], rest) = envelope.split_first_chunk()?;
+        std::str::from_utf8(rest.get(..usize::from(length))?).ok()
+    }
+
+    /// Decrypts an envelope that was made for `place`.
     ///
     /// # Errors
     /// The key is gone, or the envelope is not one of ours for this place.
@@ -99,7 +140,7 @@ impl Keyring {
         if version != VERSION {
             return Err(Unopened::Forged);
         }
-        let key = self.0.iter().find(|key| key.id.as_bytes() == id).ok_or(Unopened::UnknownKey)?;
+        let key = self.0.keys.iter().find(|key| key.id.as_bytes() == id).ok_or(Unopened::UnknownKey)?;
         let aad = [&envelope[..2 + id.len()], place].concat();
         let payload = Payload { msg: sealed, aad: &aad };
         key.cipher.decrypt(&Nonce::from(*nonce), payload).map_err(|_| Unopened::Forged)
@@ -147,7 +188,13 @@ impl std::fmt::Debug for Pseudonymizer {
     }
 }
 
-/// A secret of one purpose, from the root key (HKDF-SHA256, RFC 5869).
+/// Returns a fingerprint of a key, which tells nothing of it.
+#[must_use]
+pub fn fingerprint(key: &[u8; 32]) -> [u8; 32] {
+    Pseudonymizer::new(key, "sentinel").name([b"key"])
+}
+
+/// Derives a secret of one purpose from the root key (HKDF-SHA256, RFC 5869).
 #[must_use]
 pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; LENGTH]> {
     let mut secret = Zeroizing::new([0; LENGTH]);
@@ -222,6 +269,27 @@ mod tests {
             name(1, "p", [b"", b"abc"]),
         ] {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_new_key_writes_once_every_node_knows_it() {
+        let cases: [(&[&str], &str); 6] = [
+            (&[], "new"),
+            (&["new,old"], "new"),
+            (&["new,old", "old"], "old"),
+            (&["new,old", "old,new"], "new"),
+            (&["new,old", "newer,old"], "old"),
+            // Nothing that is right is left: the operator's order counts.
+            (&["other"], "new"),
+        ];
+        for (nodes, expected) in cases {
+            let keyring = Keyring::of_bytes(&[("new", 2), ("old", 1)]);
+            let nodes: Vec<_> = nodes.iter().map(|&keys| keys.to_owned()).collect();
+            assert_eq!(keyring.write_with_known(&nodes), expected, "{nodes:?}");
+            let envelope = keyring.encrypt(b"x", b"1");
+            assert_eq!(Keyring::key_id(&envelope), Some(expected), "{nodes:?}");
+            assert!(keyring.is_current(&envelope));
         }
     }
 

@@ -47,6 +47,8 @@ pub enum Skipped {
     NoUrl,
     /// Too many callbacks of hits came at once.
     Overflow,
+    /// A callback of a hit found the team's outbox full.
+    Dropped,
     /// A callback of a hit could not be stored.
     NotStored,
 }
@@ -69,6 +71,7 @@ impl Skipped {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoUrl => "no_url",
+            Self::Dropped => "dropped",
             Self::Overflow | Self::NotStored => "lost",
         }
     }

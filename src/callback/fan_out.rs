@@ -4,12 +4,12 @@
 
 use super::body::Body;
 use super::config::CallbackConfig;
-use super::events::{Note, Skipped};
+use super::events::{Attempt, Note, Skipped};
 use super::recipients::{Finding, find};
 use super::service::{Callbacks, REST};
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
-use crate::state::{Copy, StateError, Verdict, Waiting};
+use crate::state::{Copy, OutboxBounds, StateError, Verdict, Waiting};
 use futures_util::future::join_all;
 use std::time::Duration;
 
@@ -48,9 +48,10 @@ impl Callbacks {
 
     async fn fan_out(&self, waiting: &Waiting) -> Result<(), StateError> {
         let config = self.config.load_full();
+        let bounds = OutboxBounds::default();
         // The body was read when it came.
         let Ok(body) = Body::parse(&waiting.body) else {
-            return self.state.settle(waiting, Verdict::Unowned).await;
+            return self.state.settle(waiting, Verdict::Unowned, &bounds).await.map(|_| ());
         };
         let verdict = match find(&config, waiting, &body, self.clock.wall()) {
             Finding::Overtaking(until) => Verdict::Wait(until),
@@ -69,7 +70,11 @@ impl Callbacks {
                 Verdict::Deliver(kind, copies)
             }
         };
-        self.state.settle(waiting, verdict).await
+        for tenant in self.state.settle(waiting, verdict, &bounds).await? {
+            tracing::warn!(%tenant, "the team's outbox is full: a callback is a dead letter at once");
+            (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
+        }
+        Ok(())
     }
 
     pub(super) async fn has_url(

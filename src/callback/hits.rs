@@ -4,7 +4,7 @@
 
 use super::events::{Note, Skipped};
 use super::service::Callbacks;
-use crate::state::Made;
+use crate::state::{Made, OutboxBounds};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -60,9 +60,12 @@ impl Callbacks {
             return;
         }
         let tenants: Vec<_> = wanted.iter().map(|made| made.copy.tenant.clone()).collect();
-        if let Err(error) = self.state.enqueue(wanted).await {
-            tracing::warn!(%error, "cannot store callbacks of cache hits; they are lost");
-            lost.extend(tenants);
+        match self.state.enqueue(wanted, &OutboxBounds::default()).await {
+            Ok(dropped) => dropped.iter().for_each(|tenant| (self.hooks.note)(Note::Skipped(tenant, Skipped::Dropped))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot store callbacks of cache hits; they are lost");
+                lost.extend(tenants);
+            }
         }
         lost.iter().for_each(|tenant| (self.hooks.note)(Note::Skipped(tenant, Skipped::NotStored)));
     }

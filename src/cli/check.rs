@@ -3,6 +3,7 @@
 use super::output::{self, OutputError};
 use crate::app::{self, StartError, preflight};
 use crate::config::{Faults, Settings};
+use crate::state;
 use std::path::PathBuf;
 
 /// Options of the command.
@@ -37,6 +38,7 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
         output::complain(format_args!("warning: {warning}"));
     }
     findings.refuse()?;
+    state::verify_file(&settings.state).map_err(StartError::from)?;
     // One that can't be reached is named already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
         for concern in app::concerns(&settings).await? {

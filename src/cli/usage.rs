@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> Result<String, UsageError> {
         }
         None => None,
     };
-    let Statement { rows, is_complete } = ledger::report(&settings, args.month, link).await?;
+    let Statement { rows, is_complete, .. } = ledger::report(&settings, args.month, link).await?;
     stop.cancel();
     let mut text = table(&rows);
     if !is_complete {

@@ -40,6 +40,7 @@ impl Display for Description<'_> {
         if let Some(contact) = &self.0.contact {
             writeln!(f, "\n[help]\ncontact = {}", quoted(contact))?;
         }
+        writeln!(f, "\n[node]\nname = {}", quoted(&self.0.node))?;
         state(f, &self.0.state)?;
         cache(f, &self.0.cache)?;
         writeln!(f, "\n[quotas]\ntime_zone = {}", quoted(&self.0.quotas.calendar))?;
@@ -135,6 +136,7 @@ fn state(f: &mut Formatter<'_>, state: &State) -> fmt::Result {
         writeln!(f, "redis = {{ {}{cache} }}", redis_target(&redis.main))?;
     }
     writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
+    writeln!(f, "disk_reserve = \"{}\"", state.disk_reserve)?;
     let kept = &state.retention;
     writeln!(
         f,

@@ -11,6 +11,7 @@ use super::settings::{
 use super::values::UrlParts;
 use super::{redis, routes, teams, tls, warnings};
 use crate::base::byte_size::ByteSize;
+use crate::base::host_name;
 use crate::base::keyring::EncryptionKey;
 use crate::iluma::route_name::RouteName;
 use secrecy::ExposeSecret as _;
@@ -116,6 +117,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let contact = root.section("help").maybe("contact", contact);
     let log = log(&root.section("log"));
     let upstream = upstream(&root.section("upstream"));
+    let node = node(&root.section("node"));
     let state = state(&root.section("state"));
     let cache = cache(&root.section("cache"));
     let quotas = quotas(&root.section("quotas"));
@@ -139,6 +141,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         contact,
         log: log?,
         upstream: upstream?,
+        node: node?,
         state: state?,
         cache: cache?,
         quotas: quotas?,
@@ -270,6 +273,16 @@ fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
     Some(name)
 }
 
+fn node(node: &Section<'_>) -> Option<String> {
+    let Some(entry) = node.entry("name") else { return Some(host_name::host_name()) };
+    let name = entry.text()?;
+    if (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return Some(name.to_owned());
+    }
+    entry.fault("must be 1 to 64 characters of a-z, A-Z, 0-9, -, _ and ., such as \"gateway-1\"");
+    None
+}
+
 fn state(state: &Section<'_>) -> Option<State> {
     let path = state.get("path", Entry::path_of_file);
     let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with 64 hex digits \
@@ -280,6 +293,7 @@ fn state(state: &Section<'_>) -> Option<State> {
     let encryption_keys = state.must("encryption_keys", missing, encryption_keys);
     let redis = state.maybe("redis", |redis| redis::read(&redis.table()?));
     let redis_timeout = state.get("redis_timeout", |time| time.duration(REDIS_TIMEOUT));
+    let disk_reserve = state.get("disk_reserve", |size| size.size(ByteSize::kib(0)..=ByteSize::mib(1 << 40)));
     let retention = retention(&state.section("retention"));
     if let (Some(root), Some(keys)) = (&root_key, &encryption_keys)
         && let Some(same) = keys.iter().find(|key| key.key.expose_secret() == root.expose_secret())
@@ -294,6 +308,7 @@ fn state(state: &Section<'_>) -> Option<State> {
         encryption_keys: encryption_keys?,
         redis,
         redis_timeout: redis_timeout?,
+        disk_reserve: disk_reserve?,
         retention: retention?,
     })
 }
@@ -575,7 +590,7 @@ mod tests {
         assert_eq!((tenant.limits.weight, tenant.share_cache, tenant.owns_unprefixed), (1, true, false));
         assert_eq!(tenant.limits.rate(), Some((20, 20)));
         assert_eq!(tenant.limits.max_in_flight, 2048, "half of all places");
-        assert_eq!(tenant.routes.len(), RouteName::ALL.len() - 1);
+        assert_eq!(tenant.routes.len(), RouteName::COUNT - 1);
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
     }
 
@@ -689,7 +704,7 @@ like = "bank"
             (with("[prices]\nbank = -1"), "prices.bank: must be a whole number from 0 to 1000000000"),
             (with("[prices]\nbank_get = 1"), "prices.bank_get: no row with a price; known: bank, cft, ktp, npwp, phone, drawdown, face, id_card, ocr, document, capture, other"),
             (lending("quota_mode = \"off\""), "tenants.lending.quota_mode: must be one of \"enforce\", \"shadow\""),
-            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, help, log, prices, quotas, routes, server, state, tenants, upstream"),
+            (with("colour = 1"), "colour: unknown key; known here: accounts, admin, cache, callbacks, help, log, node, prices, quotas, routes, server, state, tenants, upstream"),
             (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
             (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),
             (with("server = 1"), "server: must be a table, is a whole number"),

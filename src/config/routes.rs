@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 /// The rows that a tenant's `routes` name, with those they include and those that are always allowed.
 pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
-    let named = list.each(0..=RouteName::ALL.len(), |entry| {
+    let named = list.each(0..=RouteName::COUNT, |entry| {
         let route = known_route(entry)?;
         if is_closed(route) {
             entry.fault("no team may use these paths: they would hand out the account's key");

@@ -34,6 +34,8 @@ pub struct Settings {
     pub log: Log,
     /// How Iluma is reached.
     pub upstream: Upstream,
+    /// The node's name among others.
+    pub node: String,
     /// Durable state and key material.
     pub state: State,
     /// What is remembered, and for how long.
@@ -164,6 +166,8 @@ pub struct State {
     pub redis: Option<Redis>,
     /// What all of Redis together may cost one request.
     pub redis_timeout: Duration,
+    /// Free bytes of the disk below which only the ledger, the inbox and operators' orders are written.
+    pub disk_reserve: ByteSize,
     /// How long what is stored is kept.
     pub retention: Retention,
 }

@@ -45,7 +45,7 @@ pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>,
     let today = gateway.ledger.today();
     let from = today.month().first();
     let books = gateway.ledger.statement(from, today, Some(&tenant.name)).await;
-    let Statement { rows, is_complete } = books.map_err(|_| Rejection::BooksClosed)?;
+    let Statement { rows, is_complete, .. } = books.map_err(|_| Rejection::BooksClosed)?;
     let (day, month) = (today.to_string(), from.to_string());
     let (mut of_day, mut of_month) = (Span::new(&day, &day), Span::new(&month, &day));
     for row in rows {

@@ -1,12 +1,14 @@
-//! The journal: what of the ledger runs inside the database.
+//! The journal: the ledger's tables and statements.
 
-use super::{Closing, Counts, End, OpenCall, Outcome, Row, Spent, Why};
+use super::charge::Outcome;
+use super::counts::{Counts, Row};
+use super::settlement::{Call, Closing, End, OpenCall, Spent, Why};
 use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The ledger's tables. `unknown` holds calls under way too: whoever reads in the middle, or after a crash, sees the
+/// The ledger's tables. `unknown` counts calls under way too, so that a reader in the middle, or after a crash, sees the
 /// truth.
 pub const MIGRATIONS: &[&str] = &[
     "
@@ -46,6 +48,12 @@ pub const MIGRATIONS: &[&str] = &[
     -- Whether its outcome was told, and is that nobody knows.
     ALTER TABLE ledger_calls ADD COLUMN ended INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- Number of the last publication; Redis has the same, unless this file is an older copy.
+    ALTER TABLE ledger_node ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    -- Days whose lines were raised to what was published, since the file was an older copy.
+    CREATE TABLE ledger_restored (day TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
+",
 ];
 
 pub(super) fn book(
@@ -67,15 +75,15 @@ pub(super) fn book(
     Ok(id)
 }
 
-/// Ends what a closing is about; whether there was anything.
+/// Ends the calls that a closing is about; returns false if there are none.
 pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
-    let name = match closing.end {
-        End::Outcome(_, Some(name)) if closing.id == 0 => Some(name),
-        _ => None,
+    let (number, name) = match closing.call {
+        Call::Booked(number) => (number, None),
+        Call::Named(name) | Call::NamedElsewhere(name) => (0, Some(name)),
     };
     let mut find = connection
         .prepare_cached("SELECT id, day, tenant, route, price FROM ledger_calls WHERE id = ?1 OR name = ?2")?;
-    let found = find.query_map(params![closing.id, name], |row| {
+    let found = find.query_map(params![number, name], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
     })?;
     let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
@@ -103,7 +111,7 @@ pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTree
     Ok(!found.is_empty())
 }
 
-/// Adds what was counted in memory.
+/// Adds counts from memory.
 pub(super) fn add(
     connection: &Connection,
     day: &str,
@@ -139,7 +147,7 @@ pub(super) fn rows(connection: &Connection, from: &str, to: &str, tenant: Option
     rows.collect()
 }
 
-/// Calls whose outcome is not known, the oldest first.
+/// Returns calls whose outcome is not known, the oldest first.
 pub(super) fn open_calls(
     connection: &Connection,
     tenant: Option<&str>,
@@ -185,11 +193,89 @@ pub(super) fn node(connection: &Connection) -> rusqlite::Result<String> {
     match connection.query_row("SELECT id FROM ledger_node", [], |row| row.get(0)) {
         Err(rusqlite::Error::QueryReturnedNoRows) => {
             let node = uuid::Uuid::new_v4().simple().to_string();
-            connection.execute("INSERT INTO ledger_node VALUES (?1)", [&node])?;
+            connection.execute("INSERT INTO ledger_node (id) VALUES (?1)", [&node])?;
             Ok(node)
         }
         known => known,
     }
+}
+
+/// Returns every day that has a line.
+pub(super) fn days(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection.prepare_cached("SELECT DISTINCT day FROM ledger_days")?;
+    let days = select.query_map([], |row| row.get(0))?;
+    days.collect()
+}
+
+/// Returns the number that the next call gets at the least.
+pub(super) fn first_new(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT ifnull(max(id), 0) + 1 FROM ledger_calls", [], |row| row.get(0))
+}
+
+/// Returns the number of the last publication.
+pub(super) fn generation(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT generation FROM ledger_node", [], |row| row.get(0))
+}
+
+pub(super) fn set_generation(connection: &Connection, generation: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE ledger_node SET generation = ?1", [generation]).map(|_| ())
+}
+
+/// Begins a publication, and returns its number.
+pub(super) fn next_generation(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.execute("UPDATE ledger_node SET generation = generation + 1", [])?;
+    generation(connection)
+}
+
+pub(super) fn note_restored(connection: &Connection, day: &str) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR IGNORE INTO ledger_restored VALUES (?1)", [day]).map(|_| ())
+}
+
+/// Returns the days whose lines were raised.
+pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let mut select = connection.prepare("SELECT day FROM ledger_restored")?;
+    let days = select.query_map([], |row| row.get(0))?;
+    days.collect()
+}
+
+/// Raises a line to a published one; returns false if it is there as published, or larger. The published line knows how
+/// many of its calls are open, but not which: those that the journal has open, but for calls of this process (from
+/// `first_new` on), give way to as many that nothing will settle by itself. Otherwise one that was settled before the
+/// copy was restored could be settled, and charged, a second time.
+pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
+    let Row { day, tenant, route, counts } = row;
+    let at = params![day, tenant, route];
+    connection.execute("INSERT OR IGNORE INTO ledger_days (day, tenant, route) VALUES (?1, ?2, ?3)", at)?;
+    let one = rows(connection, day, day, Some(tenant))?.into_iter().find(|row| row.route == *route);
+    let before = one.map(|row| row.counts).unwrap_or_default();
+    if before == *counts {
+        return Ok(false);
+    }
+    let new = "SELECT count(*) FROM ledger_calls WHERE day = ?1 AND tenant = ?2 AND route = ?3 AND id >= ?4";
+    let new = connection.query_row(new, params![day, tenant, route, first_new], |row| row.get::<_, i64>(0))?;
+    connection.execute(
+        "DELETE FROM ledger_calls WHERE day = ?1 AND tenant = ?2 AND route = ?3 AND id < ?4",
+        params![day, tenant, route, first_new],
+    )?;
+    for _ in 0..counts.unknown {
+        connection
+            .execute("INSERT INTO ledger_calls (day, tenant, route, price, ended) VALUES (?1, ?2, ?3, 0, 1)", at)?;
+    }
+    let mut raised = before.numbers();
+    for (number, published) in raised.iter_mut().zip(counts.numbers()) {
+        *number = published.max(*number);
+    }
+    let unknown = counts.unknown.saturating_add(new.unsigned_abs());
+    let Counts { requests, upstream_calls, billable, hits, collapsed, shared, cost, saved, .. } = Counts::of(raised);
+    let numbers = [requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved].map(number);
+    let [requests, calls, billable, unknown, hits, collapsed, shared, cost, saved] = numbers;
+    connection.execute(
+        "UPDATE ledger_days SET requests = ?4, upstream_calls = ?5, charged_calls = max(charged_calls, ?6 + ?7),
+             billable = ?6, unknown = ?7, hits = ?8, collapsed = ?9, shared = ?10, cost = ?11, saved = ?12
+         WHERE day = ?1 AND tenant = ?2 AND route = ?3",
+        params![day, tenant, route, requests, calls, billable, unknown, hits, collapsed, shared, cost, saved],
+    )?;
+    Ok(true)
 }
 
 pub(super) fn open(connection: &Connection) -> rusqlite::Result<i64> {

@@ -1,8 +1,8 @@
 //! Names of all keys and channels that gateways have in Redis.
 //!
-//! Invariants: every name begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster keeps all of them in one slot
-//! and a script may touch any of them; gateways with the same root key share these names, and others on the same Redis
-//! never meet them; a name shows nothing of a request, only rows, tenants and accounts of the configuration.
+//! Invariants: every name but [`root_sentinel`] begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster keeps all
+//! of them in one slot and a script may touch any of them; gateways with the same root key share these names; a name shows
+//! nothing of a request, only rows, tenants and accounts of the configuration.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
 
@@ -35,6 +35,12 @@ impl ToRedisArgs for RedisKey {
 }
 
 impl ToSingleRedisArg for RedisKey {}
+
+/// Key of the root key's sentinel: one for a whole Redis, since names that a wrong root key derives would not lead to it.
+#[must_use]
+pub fn root_sentinel() -> RedisKey {
+    RedisKey(b"iluma-gateway:root-sentinel".to_vec())
+}
 
 /// Name of a channel in Redis. Only a [`KeySpace`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +131,24 @@ impl KeySpace {
     #[must_use]
     pub fn ledger_settlements(&self) -> RedisKey {
         self.key("ledger:settled")
+    }
+
+    /// Hash of the number of each node's last publication.
+    #[must_use]
+    pub fn ledger_generations(&self) -> RedisKey {
+        self.key("ledger:generations")
+    }
+
+    /// Hash of the nodes, each with its incarnation and the end of its lease.
+    #[must_use]
+    pub fn nodes(&self) -> RedisKey {
+        self.key("nodes")
+    }
+
+    /// Hash of the fingerprints of the encryption keys that shared state was written with.
+    #[must_use]
+    pub fn key_sentinels(&self) -> RedisKey {
+        self.key("key-sentinels")
     }
 
     /// Nodes by the time of their last heartbeat.

@@ -57,6 +57,17 @@ pub mod limit {
     }
 }
 
+/// Scripts of a node's place among the others.
+pub mod node {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        HEARTBEAT = ["node/heartbeat.lua"];
+        SENTINELS = ["node/sentinels.lua"];
+    }
+}
+
 /// Scripts of durable state.
 pub mod state {
     use redis::Script;

@@ -1,6 +1,7 @@
 //! What state is stored under, and what it is stored as: names that tell nothing, contents that open in one place alone.
 
-use crate::base::keyring::{Keyring, Pseudonymizer, random};
+use super::error::StateError;
+use crate::base::keyring::{Keyring, Pseudonymizer, Unopened, random};
 use crate::base::name::{AccountName, TenantName};
 use crate::config;
 use crate::iluma::callback_type::CallbackType;
@@ -10,6 +11,8 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of a record: an id at an account.
 pub(super) type Record = [u8; 32];
@@ -72,19 +75,32 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// Makes names and envelopes. Every engine uses the same, so that what one wrote another could read.
+/// Makes names and envelopes. Every engine uses the same, so that one engine could read what another wrote.
 #[derive(Debug, Clone)]
 pub(super) struct Secrecy {
     namer: Pseudonymizer,
-    vault: Keyring,
+    keyring: Keyring,
+    /// Entries that could not be opened, counted each time.
+    unreadable: Arc<AtomicU64>,
 }
 
 impl Secrecy {
     pub(super) fn new(settings: &config::State) -> Self {
         Self {
             namer: Pseudonymizer::new(settings.root_key.expose_secret(), "state"),
-            vault: Keyring::new(&settings.encryption_keys),
+            keyring: Keyring::new(&settings.encryption_keys),
+            unreadable: Arc::default(),
         }
+    }
+
+    /// Returns the keys, which all clones share.
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Returns how often an entry could not be opened.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     pub(super) fn record(&self, account: &AccountName, id: &str) -> Record {
@@ -111,58 +127,101 @@ impl Secrecy {
     }
 
     pub(super) fn hide_reference(&self, record: &Record, tenant: &TenantName, reference: &[u8]) -> Vec<u8> {
-        self.vault.encrypt(&place(b"reference", record, tenant.as_str()), reference)
+        self.keyring.encrypt(&place(b"reference", record, tenant.as_str()), reference)
     }
 
-    pub(super) fn show_reference(&self, record: &Record, tenant: &TenantName, hidden: &[u8]) -> Option<Bytes> {
+    pub(super) fn show_reference(
+        &self,
+        record: &Record,
+        tenant: &TenantName,
+        hidden: &[u8],
+    ) -> Result<Bytes, StateError> {
         self.open(&place(b"reference", record, tenant.as_str()), hidden).map(Bytes::from)
     }
 
     pub(super) fn hide_callback(&self, name: &CallbackName, id: &str, body: &[u8]) -> Vec<u8> {
-        self.vault.encrypt(&place(b"callback", &name.0, ""), &pack(id, body))
+        self.keyring.encrypt(&place(b"callback", &name.0, ""), &pack(id, body))
     }
 
-    pub(super) fn show_callback(&self, name: &CallbackName, hidden: &[u8]) -> Option<(String, Bytes)> {
-        self.open(&place(b"callback", &name.0, ""), hidden).and_then(unpack)
+    pub(super) fn show_callback(&self, name: &CallbackName, hidden: &[u8]) -> Result<(String, Bytes), StateError> {
+        self.unpacked(self.open(&place(b"callback", &name.0, ""), hidden)?)
     }
 
     pub(super) fn hide_delivery(&self, id: &DeliveryId, upstream_id: &str, body: &[u8]) -> Vec<u8> {
-        self.vault.encrypt(&place(b"delivery", &id.0, ""), &pack(upstream_id, body))
+        self.keyring.encrypt(&place(b"delivery", &id.0, ""), &pack(upstream_id, body))
     }
 
-    pub(super) fn show_delivery(&self, id: &DeliveryId, hidden: &[u8]) -> Option<(String, Bytes)> {
-        self.open(&place(b"delivery", &id.0, ""), hidden).and_then(unpack)
+    pub(super) fn show_delivery(&self, id: &DeliveryId, hidden: &[u8]) -> Result<(String, Bytes), StateError> {
+        self.unpacked(self.open(&place(b"delivery", &id.0, ""), hidden)?)
     }
 
     /// Upstream's id alone, beside the callback or delivery of this name: lists need no bodies.
     pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
-        self.vault.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
+        self.keyring.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
     }
 
-    pub(super) fn show_id(&self, name: &[u8], hidden: &[u8]) -> Option<String> {
-        String::from_utf8(self.open(&place(b"id", name, ""), hidden)?).ok()
+    pub(super) fn show_id(&self, name: &[u8], hidden: &[u8]) -> Result<String, StateError> {
+        self.text(self.open(&place(b"id", name, ""), hidden)?)
     }
 
     pub(super) fn hide_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Vec<u8> {
-        self.vault.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
+        self.keyring.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
-    /// The same under the key that encrypts now, if it is under another one.
-    pub(super) fn renewed_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<Vec<u8>> {
-        if self.vault.is_current(hidden) {
-            return None;
-        }
-        Some(self.hide_url(tenant, kind, &self.show_url(tenant, kind, hidden)?))
+    /// Returns the URL's envelope under the key that encrypts now, if it is under another one.
+    pub(super) fn renewed_url(
+        &self,
+        tenant: &TenantName,
+        kind: CallbackType,
+        url: &str,
+        hidden: &[u8],
+    ) -> Option<Vec<u8>> {
+        (!self.keyring.is_current(hidden)).then(|| self.hide_url(tenant, kind, url))
     }
 
-    pub(super) fn show_url(&self, tenant: &TenantName, kind: CallbackType, hidden: &[u8]) -> Option<String> {
+    pub(super) fn show_url(
+        &self,
+        tenant: &TenantName,
+        kind: CallbackType,
+        hidden: &[u8],
+    ) -> Result<String, StateError> {
         let url = self.open(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), hidden)?;
-        String::from_utf8(url).ok()
+        self.text(url)
     }
 
-    fn open(&self, place: &[u8], hidden: &[u8]) -> Option<Vec<u8>> {
-        let opened = self.vault.decrypt(place, hidden);
-        opened.inspect_err(|error| tracing::error!(%error, "an entry of state can't be read")).ok()
+    /// Opens an envelope. One that does not open is state that is unavailable, never an entry that is not there: its key
+    /// may be on its way to this node, or come back.
+    fn open(&self, place: &[u8], hidden: &[u8]) -> Result<Vec<u8>, StateError> {
+        self.keyring.decrypt(place, hidden).map_err(|error| {
+            self.note_unreadable(&error, Keyring::key_id(hidden));
+            StateError::Unavailable
+        })
+    }
+
+    fn unpacked(&self, packed: Vec<u8>) -> Result<(String, Bytes), StateError> {
+        unpack(packed).ok_or_else(|| {
+            self.note_unreadable(&Unopened::Forged, None);
+            StateError::Unavailable
+        })
+    }
+
+    fn text(&self, bytes: Vec<u8>) -> Result<String, StateError> {
+        String::from_utf8(bytes).map_err(|_| {
+            self.note_unreadable(&Unopened::Forged, None);
+            StateError::Unavailable
+        })
+    }
+
+    /// Counts an entry that can't be opened. The log tells every doubling: there may be as many as entries.
+    fn note_unreadable(&self, error: &Unopened, key: Option<&str>) {
+        let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            let key = key.unwrap_or("unknown");
+            tracing::error!(
+                %error, key, count,
+                "an entry of state can't be opened: it waits until its key is in state.encryption_keys again"
+            );
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who has what in hand, in the memory of the one process that can have it.
+//! Leases in memory, for the one process that can have the database.
 
 use crate::base::clock::Clock;
 use parking_lot::Mutex;
@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// What was handed out, and until when. Bounded by what claimants hold at once.
+/// Entries that were handed out, each until its time. Bounded by the number that claimants hold at once.
 #[derive(Debug)]
 pub(super) struct Leases<K> {
     held: Mutex<HashMap<K, Instant>>,
@@ -18,21 +18,51 @@ impl<K: Copy + Eq + Hash> Leases<K> {
         Self { held: Mutex::default(), clock }
     }
 
-    /// What is in somebody's hands now.
+    /// Returns the entries that are leased now.
     pub(super) fn held(&self) -> HashSet<K> {
         let (mut held, now) = (self.held.lock(), self.clock.now());
         held.retain(|_, until| *until > now);
         held.keys().copied().collect()
     }
 
-    /// Hands something out.
-    pub(super) fn take(&self, key: K, lease: Duration) {
+    /// Leases an entry.
+    fn take(&self, key: K, lease: Duration) {
         let until = self.clock.now() + lease;
         self.held.lock().insert(key, until);
     }
 
-    /// It is back.
+    /// Ends the lease of an entry.
     pub(super) fn give_back(&self, key: &K) {
         self.held.lock().remove(key);
+    }
+
+    /// Begins a hand-out, which ends if its caller goes away before the entries are with it.
+    pub(super) fn hand_out(&self) -> HandOut<'_, K> {
+        HandOut { leases: self, keys: Vec::new() }
+    }
+}
+
+/// Leases of a hand-out that is not finished. Dropped before [`HandOut::keep`], they end.
+#[derive(Debug)]
+pub(super) struct HandOut<'a, K: Copy + Eq + Hash> {
+    leases: &'a Leases<K>,
+    keys: Vec<K>,
+}
+
+impl<K: Copy + Eq + Hash> HandOut<'_, K> {
+    pub(super) fn take(&mut self, key: K, lease: Duration) {
+        self.leases.take(key, lease);
+        self.keys.push(key);
+    }
+
+    /// Ends the hand-out: the leases are the caller's now.
+    pub(super) fn keep(mut self) {
+        self.keys.clear();
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for HandOut<'_, K> {
+    fn drop(&mut self) {
+        self.keys.iter().for_each(|key| self.leases.give_back(key));
     }
 }

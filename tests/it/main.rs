@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a test that counts says what it counted")]
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
+#![allow(clippy::print_stdout, reason = "helpers of tests say what a long run came to")]
 
 mod caching;
 mod callbacks;
@@ -15,6 +16,7 @@ mod h2_stalls;
 mod h2_upstream;
 mod hostile;
 mod house;
+mod identity;
 mod inbox;
 mod isolation;
 mod journey;

@@ -6,6 +6,7 @@ mod shared;
 
 use crate::support::{Redis, folder};
 use bytes::Bytes;
+use iluma_gateway::base::byte_size::ByteSize;
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::database::Database;
 use iluma_gateway::base::keyring::EncryptionKey;
@@ -14,8 +15,8 @@ use iluma_gateway::config::{self, Retention};
 use iluma_gateway::iluma::callback_type::CallbackType;
 use iluma_gateway::iluma::person::Tag;
 use iluma_gateway::state::{
-    Awaiting, Callback, Copy, Delivery, DeliveryOutcome, Erased, LATE, MIGRATIONS, Made, Owning, Page, Queues, Receipt,
-    Replay, Sqlite, Standing, State, StateError, Verdict, Waiting,
+    Awaiting, Callback, Copy, Delivery, DeliveryOutcome, DeliveryStatus, Erased, LATE, MIGRATIONS, Made, Outbox,
+    OutboxBounds, Owning, Page, Queues, Receipt, Replay, Sqlite, State, StateError, Verdict, Waiting,
 };
 use secrecy::SecretBox;
 use std::path::Path;
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 const KIND: CallbackType = CallbackType::NameValidatorRequest;
 const LEASE: Duration = Duration::from_secs(30);
+/// Bounds that no case reaches.
+const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: 1 << 20 };
 const DAY: Duration = Duration::from_secs(86400);
 
 /// An engine, and what it needs to run.
@@ -100,6 +103,7 @@ fn settings(keys: &[u8]) -> config::State {
         encryption_keys: keys.iter().map(key).collect(),
         redis: None,
         redis_timeout: Duration::from_millis(50),
+        disk_reserve: ByteSize::kib(0),
         retention: Retention {
             owners: 90 * DAY,
             delivered_callbacks: 7 * DAY,
@@ -148,6 +152,9 @@ suite!(
     what_is_old_is_swept,
     urls_are_the_teams_own,
     urls_outlive_the_key_that_they_were_stored_under,
+    an_entry_that_cannot_be_opened_waits_for_its_key,
+    an_outbox_has_bounds,
+    a_hand_out_whose_caller_goes_away_is_given_back,
     everything_is_there_after_a_restart,
     what_cannot_be_stored_is_told,
 );
@@ -200,7 +207,7 @@ impl Engine {
     async fn fan_out(&self) -> usize {
         let waiting = self.state.waiting(100, LEASE).await.unwrap();
         for one in &waiting {
-            self.state.settle(one, self.verdict(one)).await.unwrap();
+            self.state.settle(one, self.verdict(one), &ROOM).await.unwrap();
         }
         waiting.len()
     }
@@ -232,8 +239,8 @@ impl Engine {
         bodies
     }
 
-    async fn listed(&self, standing: Standing) -> usize {
-        self.state.list(standing, &Page { most: 1000, ..Page::default() }).await.unwrap().len()
+    async fn listed(&self, status: DeliveryStatus) -> usize {
+        self.state.list(status, &Page { most: 1000, ..Page::default() }).await.unwrap().len()
     }
 }
 
@@ -316,7 +323,7 @@ async fn an_owner_who_comes_while_a_callback_is_fanned_out_is_not_missed(engine:
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(state.waiting(1, LEASE).await.unwrap().len(), 0, "it is handed out once");
     state.own(owning("1", "payments", "b")).await.unwrap();
-    state.settle(&waiting, engine.verdict(&waiting)).await.unwrap();
+    state.settle(&waiting, engine.verdict(&waiting), &ROOM).await.unwrap();
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
@@ -326,7 +333,7 @@ async fn an_owner_who_comes_while_a_callback_is_fanned_out_is_not_missed(engine:
         let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
         let reference = format!("{verdict:?}").replace(|c: char| !c.is_alphanumeric(), "");
         state.own(owning("2", "risk", &reference)).await.unwrap();
-        state.settle(&waiting, verdict).await.unwrap();
+        state.settle(&waiting, verdict, &ROOM).await.unwrap();
     }
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("risk").await.len(), 2);
@@ -409,7 +416,8 @@ async fn claims_are_by_team(engine: Engine) {
         state.claim(&[(tenant("lending"), 5), (tenant("risk"), 0), (tenant("nobody"), 5)], LEASE).await.unwrap();
     assert_eq!(claimed.iter().map(|delivery| delivery.tenant.as_str()).collect::<Vec<_>>(), ["lending"]);
     let queues = state.queues().await.unwrap();
-    let counts: Vec<_> = queues.tenants.iter().map(|(team, queued, dead)| (team.as_str(), *queued, *dead)).collect();
+    let counts: Vec<_> =
+        queues.tenants.iter().map(|outbox| (outbox.tenant.as_str(), outbox.queued, outbox.dead)).collect();
     assert_eq!(counts, [("lending", 1, 0), ("payments", 1, 0), ("risk", 1, 0)]);
     assert!(queues.oldest.is_some());
 }
@@ -419,51 +427,54 @@ async fn unowned_ones_are_kept_apart_until_an_owner_comes(engine: Engine) {
     state.receive(callback("1", "x")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(state.queues().await.unwrap(), Queues { waiting: 1, ..Queues::default() });
-    state.settle(&waiting, Verdict::Unowned).await.unwrap();
+    state.settle(&waiting, Verdict::Unowned, &ROOM).await.unwrap();
     assert_eq!(state.queues().await.unwrap(), Queues { unowned: 1, ..Queues::default() });
     engine.clock.advance(DAY);
     assert_eq!(engine.fan_out().await, 0);
     let page = Page { most: 10, ..Page::default() };
-    let listed = state.list(Standing::Unowned, &page).await.unwrap();
+    let listed = state.list(DeliveryStatus::Unowned, &page).await.unwrap();
     assert_eq!((listed.len(), listed[0].tenant.clone(), listed[0].upstream_id.as_deref()), (1, None, Some("1")));
     let rest = Page { after: Some(listed[0].cursor), ..page.clone() };
-    assert_eq!(state.list(Standing::Unowned, &rest).await.unwrap(), []);
+    assert_eq!(state.list(DeliveryStatus::Unowned, &rest).await.unwrap(), []);
     // To replay it is to look once more for an owner.
     assert_eq!(state.replay(Replay::One(listed[0].cursor.id)).await, Ok(1));
     assert_eq!(engine.fan_out().await, 1);
     state.own(owning("1", "lending", "a")).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
-    assert_eq!(engine.listed(Standing::Unowned).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
 }
 
 async fn dead_letters_are_listed_and_replayed(engine: Engine) {
     let state = &engine.state;
     queued(&engine, 3).await;
-    assert_eq!(engine.listed(Standing::Queued).await, 3);
+    assert_eq!(engine.listed(DeliveryStatus::Queued).await, 3);
     for delivery in engine.claim("lending").await {
         state.conclude(&delivery, DeliveryOutcome::Dead).await.unwrap();
     }
     engine.clock.advance(DAY);
     assert_eq!(engine.claim("lending").await.len(), 0);
     let mut page = Page { most: 2, ..Page::default() };
-    let first = state.list(Standing::Dead, &page).await.unwrap();
+    let first = state.list(DeliveryStatus::Dead, &page).await.unwrap();
     page.after = Some(first[1].cursor);
-    let second = state.list(Standing::Dead, &page).await.unwrap();
+    let second = state.list(DeliveryStatus::Dead, &page).await.unwrap();
     let mut ids: Vec<_> = first.iter().chain(&second).filter_map(|listed| listed.upstream_id.clone()).collect();
     ids.sort();
     assert_eq!(ids, ["0", "1", "2"]);
     assert_eq!((first[0].attempts, first[0].tenant.clone(), first[0].kind), (1, Some(tenant("lending")), Some(KIND)));
     page = Page { tenant: Some(tenant("payments")), ..Page { most: 9, ..Page::default() } };
-    assert_eq!(state.list(Standing::Dead, &page).await.unwrap(), []);
-    assert_eq!(state.queues().await.unwrap().tenants, [(tenant("lending"), 0, 3)]);
+    assert_eq!(state.list(DeliveryStatus::Dead, &page).await.unwrap(), []);
+    assert_eq!(
+        state.queues().await.unwrap().tenants,
+        [Outbox { tenant: tenant("lending"), queued: 0, queued_bytes: 0, dead: 3 }]
+    );
 
     assert_eq!(state.replay(Replay::One(first[0].cursor.id)).await, Ok(1));
     state.work().await;
     let again = engine.claim("lending").await.remove(0);
     assert_eq!((again.id, again.attempts), (first[0].cursor.id, 0));
     state.conclude(&again, DeliveryOutcome::Delivered).await.unwrap();
-    assert_eq!(engine.listed(Standing::Delivered).await, 1);
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
     assert_eq!(state.replay(Replay::AllDead).await, Ok(2));
     assert_eq!(engine.deliver("lending").await.len(), 2);
     assert_eq!(state.replay(Replay::One(again.id)).await, Ok(1), "what was delivered, too");
@@ -499,7 +510,7 @@ async fn callbacks_of_our_own_are_each_delivered(engine: Engine) {
         copy: copy("lending", reference),
         tags: vec![],
     };
-    engine.state.enqueue(vec![made("a"), made("a"), made("b")]).await.unwrap();
+    engine.state.enqueue(vec![made("a"), made("a"), made("b")], &ROOM).await.unwrap();
     engine.state.work().await;
     assert_eq!(engine.deliver("lending").await, ["lending/a", "lending/a", "lending/b"]);
 }
@@ -525,7 +536,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     let held = claimed.remove(0);
     let tagged = Callback { tags: vec![person(7)], ..callback("unowned", "x") };
     state.receive(tagged.clone()).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
     state.receive(Callback { id: "waiting".into(), ..tagged.clone() }).await.unwrap();
     state.own(owning("other", "lending", "z")).await.unwrap();
     state.receive(callback("other", "x")).await.unwrap();
@@ -534,7 +545,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     let erased = state.erase(&[person(7)]).await.unwrap();
     assert_eq!(erased, Erased { owners: 3, callbacks: 2, deliveries: 6 });
     assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased::default());
-    for standing in [Standing::Dead, Standing::Delivered, Standing::Unowned] {
+    for standing in [DeliveryStatus::Dead, DeliveryStatus::Delivered, DeliveryStatus::Unowned] {
         assert_eq!(engine.listed(standing).await, 0, "{standing:?}");
     }
     state.conclude(&held, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
@@ -548,17 +559,17 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     state.receive(callback("queued", "later")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(waiting.awaiting, [Awaiting { tenant: tenant("lending"), reference: None, erased: true }]);
-    state.settle(&waiting, engine.verdict(&waiting)).await.unwrap();
+    state.settle(&waiting, engine.verdict(&waiting), &ROOM).await.unwrap();
     assert_eq!(engine.deliver("lending").await, ["- later"]);
-    assert_eq!(engine.listed(Standing::Delivered).await, 1, "somebody else's");
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1, "somebody else's");
     state.receive(callback("dead", "later")).await.unwrap();
     engine.fan_out().await;
     state.conclude(&engine.claim("lending").await[0], DeliveryOutcome::Dead).await.unwrap();
-    assert_eq!(engine.listed(Standing::Dead).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
     // Nor is it kept where nobody is known to own it.
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
-    assert_eq!(engine.listed(Standing::Unowned).await, 0);
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
 }
 
 async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
@@ -572,7 +583,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     state.receive(callback("1", "x")).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, ["- x"]);
-    assert_eq!(engine.listed(Standing::Delivered).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 0);
     // Whoever asks after it is a new customer.
     engine.clock.advance(Duration::from_secs(1));
     state.own(Owning { id: "2".into(), asked: engine.clock.wall(), ..about }).await.unwrap();
@@ -580,7 +591,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     state.receive(Callback { tags: vec![person(7)], ..callback("2", "x") }).await.unwrap();
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
-    assert_eq!(engine.listed(Standing::Delivered).await, 1);
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
     // And is erased like one, where Iluma answered with the id of the first time; its callback waits for that owner too.
     let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
     state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
@@ -598,11 +609,13 @@ async fn what_is_old_is_swept(engine: Engine) {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(callback("unowned", "x")).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
     let counts = async || {
         while state.sweep().await.unwrap() > 0 {}
         let mut counts = Vec::new();
-        for standing in [Standing::Queued, Standing::Dead, Standing::Delivered, Standing::Unowned] {
+        for standing in
+            [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered, DeliveryStatus::Unowned]
+        {
             counts.push(engine.listed(standing).await);
         }
         (counts, state.owners(&live(), "0").await.unwrap().len())
@@ -639,10 +652,139 @@ async fn urls_outlive_the_key_that_they_were_stored_under(engine: Engine) {
         engine = engine.restarted_with(keys).await;
         assert_eq!(engine.state.urls(&lending).await, Ok(vec![(KIND, url.clone())]), "{keys:?}");
     }
-    // One that nobody has looked at meanwhile is lost.
-    engine.state.set_url(&lending, KIND, &url).await.unwrap();
+    // One that nobody has looked at meanwhile is not "none", and is there again with its key.
     let engine = engine.restarted_with(&[3]).await;
-    assert_eq!(engine.state.urls(&lending).await, Ok(vec![]));
+    assert_eq!(engine.state.urls(&lending).await, Err(StateError::Unavailable));
+    assert_eq!(engine.state.unreadable(), 1);
+    let engine = engine.restarted_with(&[3, 2]).await;
+    assert_eq!(engine.state.urls(&lending).await, Ok(vec![(KIND, url)]));
+}
+
+async fn an_entry_that_cannot_be_opened_waits_for_its_key(engine: Engine) {
+    let state = &engine.state;
+    queued(&engine, 2).await;
+    let delivered = engine.claim("lending").await.remove(0);
+    state.conclude(&delivered, DeliveryOutcome::Delivered).await.unwrap();
+    state.own(owning("pending", "lending", "a")).await.unwrap();
+    state.receive(callback("pending", "late")).await.unwrap();
+    let engine = engine.restarted_with(&[2]).await;
+    engine.clock.advance(LEASE + Duration::from_secs(1));
+    let state = &engine.state;
+    assert_eq!(state.owners(&live(), "pending").await, Err(StateError::Unavailable), "a reference is not none");
+    assert_eq!(state.waiting(10, LEASE).await.unwrap().len(), 0);
+    // A replay turns nothing into a dead letter, neither the queued one nor the delivered one.
+    assert_eq!(state.replay(Replay::One(delivered.id)).await, Ok(1));
+    assert_eq!(engine.claim("lending").await.len(), 0);
+    assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Queued).await, 2);
+    assert!(state.unreadable() >= 4, "{}", state.unreadable());
+    let engine = engine.restarted_with(&[2, 1]).await;
+    engine.clock.advance(Duration::from_secs(61));
+    assert_eq!(engine.fan_out().await, 1);
+    let claimed = engine.claim("lending").await;
+    assert_eq!(claimed.len(), 3, "with the key all of them are there");
+    assert!(claimed.iter().all(|delivery| delivery.attempts == 0));
+}
+
+async fn an_outbox_has_bounds(engine: Engine) {
+    let state = &engine.state;
+    let made = |team: &str, size: usize| Made {
+        account: live(),
+        id: "hit".into(),
+        kind: KIND,
+        copy: Copy { tenant: tenant(team), reference: None, body: vec![b'x'; size].into() },
+        tags: Vec::new(),
+    };
+    let bounds = OutboxBounds { deliveries: 3, bytes: 2000 };
+    // Callbacks of hits are dropped beyond the number, and beyond the bytes; another team's outbox is its own.
+    let four = (0..4).map(|_| made("lending", 10)).chain([made("risk", 10), made("risk", 2000)]).collect();
+    assert_eq!(state.enqueue(four, &bounds).await, Ok(vec![tenant("lending"), tenant("risk")]));
+    let size = async |team: &str| {
+        let queues = engine.state.queues().await.unwrap();
+        let outbox = queues.tenants.into_iter().find(|outbox| outbox.tenant == tenant(team)).unwrap();
+        (outbox.queued, outbox.queued_bytes, outbox.dead)
+    };
+    let (queued, full, _) = size("lending").await;
+    assert!(queued == 3 && full > 3 * 10 && full < 600, "{queued} {full}");
+    // A real callback is a dead letter at once, and is delivered once it is replayed.
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    state.own(owning("1", "risk", "a")).await.unwrap();
+    state.receive(callback("1", "x")).await.unwrap();
+    let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+    let dead = state.settle(&waiting, engine.verdict(&waiting), &bounds).await;
+    assert_eq!(dead, Ok(vec![tenant("lending")]));
+    assert_eq!(size("lending").await, (3, full, 1));
+    assert_eq!(size("risk").await.0, 2);
+    assert_eq!(engine.deliver("lending").await.len(), 3);
+    assert_eq!(size("lending").await, (0, 0, 1));
+    assert_eq!(state.replay(Replay::AllDead).await, Ok(1));
+    let (queued, bytes, dead) = size("lending").await;
+    assert!((queued, dead) == (1, 0) && bytes > 0);
+    // Room that was made by a delivery, an erasure or a sweep is there again.
+    state.enqueue(vec![Made { tags: vec![person(7)], ..made("lending", 10) }], &bounds).await.unwrap();
+    assert_eq!(size("lending").await.0, 2);
+    state.erase(&[person(7)]).await.unwrap();
+    assert_eq!(size("lending").await, (1, bytes, 0));
+    engine.clock.advance(31 * DAY);
+    while state.sweep().await.unwrap() > 0 {}
+    assert_eq!(state.queues().await.unwrap().tenants, []);
+    assert_eq!(state.enqueue((0..3).map(|_| made("lending", 10)).collect(), &bounds).await, Ok(vec![]));
+    let engine = engine.restarted().await;
+    assert_eq!(engine.state.enqueue(vec![made("lending", 10)], &bounds).await, Ok(vec![tenant("lending")]));
+}
+
+/// Polls a future so many times, as long as it is pending, and drops it. Returns its output if it ended before.
+async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        if let std::task::Poll::Ready(output) = futures_util::poll!(&mut future) {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+async fn a_hand_out_whose_caller_goes_away_is_given_back(engine: Engine) {
+    let state = &engine.state;
+    queued(&engine, 3).await;
+    state.own(owning("late", "lending", "a")).await.unwrap();
+    state.receive(callback("late", "x")).await.unwrap();
+    let wanted = [(tenant("lending"), 100)];
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    for polls in 0.. {
+        let claimed = dropped_after(polls, state.claim(&wanted, LEASE)).await;
+        let waiting = dropped_after(polls, state.waiting(100, LEASE)).await;
+        for delivery in claimed.iter().flatten().flatten() {
+            state.conclude(delivery, DeliveryOutcome::Untried).await.unwrap();
+        }
+        for one in waiting.iter().flatten().flatten() {
+            state.settle(one, Verdict::Wait(SystemTime::UNIX_EPOCH), &ROOM).await.unwrap();
+        }
+        let is_whole = claimed.is_some_and(|claimed| claimed.unwrap().len() == 3);
+        if is_whole && waiting.is_some_and(|waiting| waiting.unwrap().len() == 1) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "what was handed out to nobody is gone");
+    }
+    // No lease has ended: the clock stood still.
+    let claimed = state.claim(&wanted, LEASE);
+    let mut claimed = Box::pin(claimed);
+    assert!(futures_util::poll!(&mut claimed).is_pending());
+    // The step ends, and its caller never looks.
+    state.queues().await.unwrap();
+    drop(claimed);
+    loop {
+        let claimed = state.claim(&wanted, LEASE).await.unwrap();
+        if claimed.len() == 3 {
+            break;
+        }
+        for delivery in &claimed {
+            state.conclude(delivery, DeliveryOutcome::Untried).await.unwrap();
+        }
+        assert!(tokio::time::Instant::now() < end, "what was handed out to nobody is gone");
+    }
 }
 
 async fn everything_is_there_after_a_restart(engine: Engine) {
@@ -667,6 +809,34 @@ async fn what_cannot_be_stored_is_told(engine: Engine) {
     assert_eq!(engine.state.receive(callback("1", "x")).await, Err(StateError::Unavailable));
     assert_eq!(engine.state.own(owning("1", "lending", "a")).await, Err(StateError::Unavailable));
     assert_eq!(engine.state.owners(&live(), "1").await, Err(StateError::Unavailable));
+}
+
+#[tokio::test]
+async fn below_the_disks_reserve_only_what_must_not_be_lost_is_written() {
+    let (folder, clock) = (folder(), Clock::adjustable());
+    let with = |reserve: ByteSize| {
+        let path = folder.path().join("state.db");
+        let database = Database::open(&path, &[MIGRATIONS]).unwrap();
+        let settings = config::State { path, disk_reserve: reserve, ..settings(&[1]) };
+        State::Sqlite(Arc::new(Sqlite::new(database, &settings, clock.clone())))
+    };
+    let engine = Engine { state: with(ByteSize::mib(1 << 40)), clock: clock.clone(), restart: Restart::Elsewhere };
+    let state = &engine.state;
+    state.own(owning("1", "lending", "a")).await.unwrap();
+    assert_eq!(state.receive(callback("1", "x")).await, Ok(Receipt::New), "the inbox");
+    let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
+    let refused = Err(StateError::Unavailable);
+    assert_eq!(state.settle(&waiting, engine.verdict(&waiting), &ROOM).await, refused, "deliveries");
+    let copy = copy("lending", "a");
+    let made = Made { account: live(), id: "1".into(), kind: KIND, copy, tags: Vec::new() };
+    assert_eq!(state.enqueue(vec![made], &ROOM).await, refused, "callbacks of hits");
+    assert_eq!(state.set_url(&tenant("lending"), KIND, "https://a.internal/").await, Err(StateError::Unavailable));
+    state.erase(&[person(1)]).await.expect("an erasure");
+    state.close().await;
+    // With room again the callback is delivered.
+    let engine = Engine { state: with(ByteSize::mib(1)), clock, restart: Restart::Elsewhere };
+    assert_eq!(engine.fan_out().await, 1);
+    assert_eq!(engine.deliver("lending").await.len(), 1);
 }
 
 #[tokio::test]

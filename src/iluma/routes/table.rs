@@ -254,7 +254,7 @@ const fn shows_records(
 }
 
 /// The rows of section 3 of the design, in the order of [`RouteName`].
-pub static ROUTES: [RouteSpec; RouteName::Other as usize + 1] = [
+pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     RouteSpec {
         kind: Kind::CachedQuestion(Subject::Bank),
         ..makes_records(
@@ -429,9 +429,13 @@ pub fn documented(segment: &str) -> String {
 }
 
 impl RouteName {
+    /// The number of routes, for arrays with one place for each. It does not read the table: the compiler evaluates the
+    /// length of such an array while it looks at the table's own functions.
+    pub const COUNT: usize = Self::Other as usize + 1;
+
     /// Every row, in the table's order; `ALL[name as usize] == name`.
-    pub const ALL: [Self; ROUTES.len()] = {
-        let mut all = [Self::Other; ROUTES.len()];
+    pub const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self::Other; Self::COUNT];
         let mut at = 0;
         while at < ROUTES.len() {
             all[at] = ROUTES[at].name;

@@ -72,6 +72,22 @@ pub(super) const GATEWAY_ERRORS: Family = Family {
     labels: &["reason"],
 };
 
+/// Entries of state that could not be opened.
+pub const STATE_UNREADABLE: Family = Family {
+    kind: Kind::Counter,
+    name: "state_unreadable_total",
+    help: "Entries of state that could not be opened, since their key is missing.",
+    labels: &[],
+};
+
+/// Free space of the disk with the database.
+pub const DISK_FREE: Family = Family {
+    kind: Kind::Gauge,
+    name: "disk_free_bytes",
+    help: "Free bytes of the disk with the database.",
+    labels: &[],
+};
+
 pub(super) const QUOTA_USED: Family = Family {
     kind: Kind::Gauge,
     name: "quota_used",

@@ -18,7 +18,7 @@ use crate::telemetry::CacheOutcome;
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-pub(super) const ROUTES: usize = RouteName::ALL.len();
+pub(super) const ROUTES: usize = RouteName::COUNT;
 pub(super) const OUTCOMES: usize = CacheOutcome::ALL.len();
 
 /// The families that the gateway counts in.

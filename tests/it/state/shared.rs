@@ -1,7 +1,8 @@
 //! State that several nodes share in one Redis: what they do to each other, and what Redis does to them.
 
 use super::{
-    DAY, Engine, KIND, LEASE, Restart, callback, copy, live, owning, person, queued, quoted, settings, tenant, text,
+    DAY, Engine, KIND, LEASE, ROOM, Restart, callback, copy, live, owning, person, queued, quoted, settings, tenant,
+    text,
 };
 use crate::support::{PATIENCE, Redis, until};
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
 use iluma_gateway::redis::{KeySpace, RedisClient};
 use iluma_gateway::state::{
-    Callback, Copy, DeliveryOutcome, Erased, LATE, Made, Owning, Receipt, Replay, Standing, State, StateError, Verdict,
+    Callback, Copy, DeliveryOutcome, DeliveryStatus, Erased, LATE, Made, Owning, Receipt, Replay, State, StateError,
+    Verdict,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,8 +119,8 @@ async fn what_a_dead_node_held_comes_back_and_it_changes_nothing_if_it_was_only_
     // What the team has it has, whoever brought it.
     other.conclude(&held, DeliveryOutcome::Delivered).await.unwrap();
     engine.state.conclude(&again, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
-    assert_eq!(engine.listed(Standing::Delivered).await, 1);
-    assert_eq!(engine.listed(Standing::Queued).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
+    assert_eq!(engine.listed(DeliveryStatus::Queued).await, 0);
 
     // A callback that was handed out to a node that is gone, too.
     engine.state.own(owning("1", "lending", "a")).await.unwrap();
@@ -127,10 +129,10 @@ async fn what_a_dead_node_held_comes_back_and_it_changes_nothing_if_it_was_only_
     assert_eq!(other.waiting(1, LEASE).await.unwrap().len(), 0);
     engine.clock.advance(LEASE + Duration::from_secs(1));
     let held = other.waiting(1, LEASE).await.unwrap().remove(0);
-    engine.state.settle(&slow, Verdict::Unowned).await.unwrap();
-    other.settle(&held, engine.verdict(&held)).await.unwrap();
+    engine.state.settle(&slow, Verdict::Unowned, &ROOM).await.unwrap();
+    other.settle(&held, engine.verdict(&held), &ROOM).await.unwrap();
     assert_eq!(engine.deliver("lending").await, [r#""a" y"#]);
-    assert_eq!(engine.listed(Standing::Unowned).await, 0);
+    assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
 }
 
 #[tokio::test]
@@ -152,7 +154,7 @@ async fn owners_and_callbacks_that_meet_at_two_nodes_come_to_one_delivery_each()
         assert_eq!(engine.deliver(team).await.len(), 60, "{team}");
         assert_eq!(engine.deliver(team).await.len(), 0, "{team}");
     }
-    assert_eq!(engine.listed(Standing::Delivered).await, 120);
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 120);
 }
 
 #[tokio::test]
@@ -170,7 +172,7 @@ async fn nothing_in_redis_tells_of_a_person() {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     state.receive(callback("needle-7263-unowned", "{needle-7263}")).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
     state.receive(callback("needle-7263-waiting", "{needle-7263}")).await.unwrap();
     state.set_url(&tenant("lending"), KIND, "https://needle-7263.internal/").await.unwrap();
     let made = Made {
@@ -180,7 +182,7 @@ async fn nothing_in_redis_tells_of_a_person() {
         copy: Copy { tenant: tenant("lending"), reference: quoted(secret), body: Bytes::from_static(b"needle-7263") },
         tags: tags.clone(),
     };
-    state.enqueue(vec![made]).await.unwrap();
+    state.enqueue(vec![made], &ROOM).await.unwrap();
     state.erase(&[person(1)]).await.unwrap();
     let all = engine.server().everything();
     assert!(all.windows(7).any(|window| window == b"lending"), "it is all there");
@@ -261,7 +263,7 @@ async fn nothing_is_left_of_what_is_swept() {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(Callback { tags: tags.clone(), ..callback("unowned", "x") }).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
     state.erase(&[person(2)]).await.unwrap();
     state.own(Owning { awaits: false, ..owning("alone", "risk", "") }).await.unwrap();
     for age in [LATE, 8 * DAY, 31 * DAY, 100 * DAY] {
@@ -291,7 +293,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
             break;
         }
         for one in &waiting {
-            state.settle(one, Verdict::Unowned).await.unwrap();
+            state.settle(one, Verdict::Unowned, &ROOM).await.unwrap();
             unowned += 1;
         }
     }
@@ -314,8 +316,8 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     let large = |copy: Copy| Copy { body: Bytes::from(vec![b'x'; 1 << 20]), ..copy };
     let copies = (0..12).map(|number| large(copy("lending", &number.to_string())));
-    state.settle(&waiting, Verdict::Deliver(KIND, copies.collect())).await.unwrap();
-    state.enqueue(vec![made("payments"), made("risk")]).await.unwrap();
+    state.settle(&waiting, Verdict::Deliver(KIND, copies.collect()), &ROOM).await.unwrap();
+    state.enqueue(vec![made("payments"), made("risk")], &ROOM).await.unwrap();
     let wanted =
         [("lending", 11), ("nobody", 3), ("payments", 5), ("risk", 5)].map(|(team, most)| (tenant(team), most));
     let claimed = state.claim(&wanted, LEASE).await.unwrap();

@@ -104,7 +104,13 @@ impl Rig {
 
     /// The same gateway, ended and started again over its files.
     pub async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// The same, with something done to its folder while it is down.
+    pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
         self.app.shutdown().await;
+        change(self.folder.path()).await;
         let text = self.settings_text.clone();
         let settings = Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned());
         let (app, clock, log) = started(&settings.expect("settings")).await;

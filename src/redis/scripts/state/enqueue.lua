@@ -1,10 +1,14 @@
--- ARGV: of each delivery its record, how many persons it has, itself in six, the persons. Answers how many it made.
-local at, made = 2, 0
+-- ARGV: the bounds of an outbox (deliveries, bytes); of each delivery its record, how many persons it has, itself in six,
+-- the persons. Answers the teams of those that were dropped, since their outbox is full.
+local at, dropped = 4, {}
 while at <= #ARGV do
   local record, persons = ARGV[at], tonumber(ARGV[at + 1])
   local fleeting = is_erased(owners(record))
-  made = made + insert_delivery(at + 2, record, now, fleeting)
-  if not fleeting then note_persons(at + 8, at + 7 + persons, record) end
+  if insert_delivery(at + 2, 2, record, now, fleeting, false) == 'full' then
+    table.insert(dropped, ARGV[at + 3])
+  elseif not fleeting then
+    note_persons(at + 8, at + 7 + persons, record)
+  end
   at = at + 8 + persons
 end
-return {now, made}
+return {now, dropped}

@@ -117,6 +117,12 @@ end
 -- Deliveries: `queued`, `dead`, `delivered`, `known` but forgotten; then `gone`. Lists of all, and of each team but for
 -- the last. One that is queued is `ready` by when it is due, or `held` by the end of its lease.
 
+-- The bytes of each team's queued deliveries: `outbox:bytes`, by team. Counted anew from every empty queue.
+local function weigh(tenant, bytes)
+  if bytes ~= 0 then call('HINCRBY', key('outbox:bytes'), tenant, bytes) end
+  if call('ZCARD', key('deliveries:queued', tenant)) == 0 then call('HDEL', key('outbox:bytes'), tenant) end
+end
+
 local function enlist(id, tenant, standing, due)
   call('ZADD', key('deliveries:' .. standing), due, id)
   if standing ~= 'known' then call('ZADD', key('deliveries:' .. standing, tenant), due, id) end
@@ -127,6 +133,7 @@ local function move_delivery(id, tenant, record, from, to, due)
   call('ZREM', key('deliveries:' .. from), id)
   call('ZREM', key('deliveries:' .. from, tenant), id)
   if from == 'queued' and to ~= 'queued' then
+    weigh(tenant, -call('HSTRLEN', name, 'content'))
     call('ZREM', key('ready', tenant), id)
     call('ZREM', key('held', tenant), id)
     call('ZREM', key('deliveries:received'), id)
@@ -140,6 +147,7 @@ local function move_delivery(id, tenant, record, from, to, due)
   call('HSET', name, 'standing', to, 'due', due)
   enlist(id, tenant, to, due)
   if to == 'queued' then
+    if from ~= 'queued' then weigh(tenant, call('HSTRLEN', name, 'content')) end
     call('ZADD', key('deliveries:received'), call('HGET', name, 'received'), id)
     call('SADD', key('tenants'), tenant)
     -- Whoever has it in hand keeps it.
@@ -147,18 +155,28 @@ local function move_delivery(id, tenant, record, from, to, due)
   end
 end
 
--- Queues the delivery that stands at ARGV[at] to ARGV[at + 5], unless it is there in whatever standing; says how many.
-local function insert_delivery(at, record, received, fleeting)
-  local id, tenant = ARGV[at], ARGV[at + 1]
+-- Stores the delivery that stands at ARGV[at] to ARGV[at + 5], unless it is there in whatever standing. Answers `queued`,
+-- `known`, or, where the team's outbox has no room for it (ARGV[bounds]: deliveries, and the bytes behind), `full`; then
+-- it is stored as a dead letter if `keep` says so.
+local function insert_delivery(at, bounds, record, received, fleeting, keep)
+  local id, tenant, content = ARGV[at], ARGV[at + 1], ARGV[at + 4]
   local name = key('delivery', id)
-  if call('EXISTS', name) == 1 then return 0 end
+  if call('EXISTS', name) == 1 then return 'known' end
+  local full = call('ZCARD', key('deliveries:queued', tenant)) >= tonumber(ARGV[bounds])
+    or number(call('HGET', key('outbox:bytes'), tenant)) + #content > tonumber(ARGV[bounds + 1])
+  if full and not keep then return 'full' end
+  -- The content of an erased person is stored only to be delivered.
+  local standing = full and (fleeting and 'known' or 'dead') or 'queued'
   call('HSET', name, 'record', record, 'tenant', tenant, 'account', ARGV[at + 2], 'kind', ARGV[at + 3],
-    'content', ARGV[at + 4], 'id', ARGV[at + 5], 'standing', 'queued', 'due', now, 'attempts', 0,
+    'content', content, 'id', ARGV[at + 5], 'standing', standing, 'due', now, 'attempts', 0,
     'received', received, 'fleeting', fleeting and '1' or '')
+  if standing == 'known' then call('HDEL', name, 'content', 'id') end
   call('SADD', key('tenants'), tenant)
-  call('SADD', key('deliveries:of', record), id)
+  if standing ~= 'known' then call('SADD', key('deliveries:of', record), id) end
+  enlist(id, tenant, standing, now)
+  if full then return 'full' end
   call('ZADD', key('deliveries:received'), received, id)
   call('ZADD', key('ready', tenant), now, id)
-  enlist(id, tenant, 'queued', now)
-  return 1
+  weigh(tenant, #content)
+  return 'queued'
 end

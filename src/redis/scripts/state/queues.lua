@@ -1,11 +1,12 @@
 -- Answers how many callbacks wait, how many are unowned, when the oldest queued delivery came in, and {tenant, queued,
--- dead} of each team that has any.
+-- bytes of those, dead} of each team that has any.
 local rows = {}
 for _, tenant in ipairs(call('SMEMBERS', key('tenants'))) do
   local queued = call('ZCARD', key('deliveries:queued', tenant))
   local dead = call('ZCARD', key('deliveries:dead', tenant))
   if queued + dead > 0 then
-    table.insert(rows, {tenant, tostring(queued), tostring(dead)})
+    local bytes = math.max(0, number(call('HGET', key('outbox:bytes'), tenant)))
+    table.insert(rows, {tenant, tostring(queued), string.format('%.0f', bytes), tostring(dead)})
   elseif call('EXISTS', key('deliveries:delivered', tenant)) == 0 then
     call('SREM', key('tenants'), tenant)
   end

@@ -1,18 +1,21 @@
 -- ARGV: name, the number of the hand-out, verdict (`wait`, `unowned`, `deliver`, or `more`: deliver, and the rest of the
--- deliveries follows), how long what is kept or unowned stays, until when it waits, deliveries. Answers how many it made;
--- -1 if the callback is in nobody's or in other hands.
+-- deliveries follows), how long what is kept or unowned stays, until when it waits, the bounds of an outbox (deliveries,
+-- bytes), deliveries. Answers how many it queued, -1 if the callback is in nobody's or in other hands; and the teams of
+-- those that are dead letters at once, since their outbox is full.
 local name, turn, verdict = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local callback = call('HMGET', key('callback', name), 'standing', 'turn', 'record', 'received', 'fleeting', 'again')
-if callback[1] ~= 'waiting' or number(callback[2]) ~= turn then return {now, -1} end
-local record, made = callback[3], 0
+if callback[1] ~= 'waiting' or number(callback[2]) ~= turn then return {now, {-1, {}}} end
+local record, made, dead = callback[3], 0, {}
 local fleeting = callback[5] == '1'
 if verdict == 'deliver' or verdict == 'more' then
   local gone = fleeting or is_erased(owners(record))
-  for at = 7, #ARGV, 6 do
-    made = made + insert_delivery(at, record, callback[4], gone)
+  for at = 9, #ARGV, 6 do
+    local standing = insert_delivery(at, 7, record, callback[4], gone, true)
+    if standing == 'queued' then made = made + 1 end
+    if standing == 'full' then table.insert(dead, ARGV[at + 1]) end
   end
 end
-if verdict == 'more' then return {now, made} end
+if verdict == 'more' then return {now, {made, dead}} end
 if touched(record) > turn or number(callback[6]) > turn then
   call('ZREM', key('callbacks:holding'), name)
   call('HSET', key('callback', name), 'due', now)
@@ -27,4 +30,4 @@ else
   -- What must not be kept is not kept for operators either.
   move_callback(name, record, 'waiting', fleeting and 'known' or 'unowned', now + tonumber(ARGV[5]))
 end
-return {now, made}
+return {now, {made, dead}}

@@ -1,0 +1,49 @@
+//! Free space of a disk, and the reserve that is kept for what must not be lost.
+
+use std::path::{Path, PathBuf};
+
+/// A disk with a reserve.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    folder: PathBuf,
+    reserve: u64,
+}
+
+impl Disk {
+    /// Creates the disk of a file, with a reserve in bytes; 0 is no reserve.
+    #[must_use]
+    pub fn of(file: &Path, reserve: u64) -> Self {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self { folder: folder.to_owned(), reserve }
+    }
+
+    /// Returns the bytes that the gateway's user may still write; none if the disk does not tell.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Returns true if less than the reserve is free. A disk that does not tell has room.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.reserve > 0 && self.free().is_some_and(|free| free < self.reserve)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_low_below_its_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        let free = Disk::of(&file, 0).free().unwrap();
+        assert!(free > 0);
+        for (reserve, low) in [(0, false), (1, false), (free / 2, false), (u64::MAX, true)] {
+            assert_eq!(Disk::of(&file, reserve).is_low(), low, "{reserve}");
+        }
+        assert!(!Disk::of(Path::new("/nowhere/x.db"), u64::MAX).is_low());
+    }
+}

@@ -1,0 +1,10 @@
+//! The host's name.
+
+/// Returns the name of the host, as the kernel knows it: in a container, the container's.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}

@@ -1,0 +1,99 @@
+//! The writer: outcomes and counts on their way to the disk.
+
+use super::inner::Inner;
+use super::journal;
+use super::settlement::{Call, Closing};
+use super::tally::Counted;
+use crate::base::database::DatabaseError;
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::OwnedMutexGuard;
+
+/// Closings and counts that were taken out of memory. Dropped before they are committed, they go back, whoever drops
+/// them: the caller, the database's queue, or a transaction that failed.
+#[derive(Debug)]
+struct Batch {
+    ledger: Arc<Inner>,
+    closings: Vec<Closing>,
+    counted: Vec<Counted>,
+    /// Number of closings that had come when it was taken.
+    came: u64,
+    /// Keeps later batches waiting until this one is committed or put back.
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// Returns once every outcome that came so far is on disk. Of callers that wait together one writes for all.
+pub(super) async fn settled(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
+    let came = ledger.closings.lock().came;
+    let turn = Arc::clone(&ledger.writer).lock_owned().await;
+    if ledger.written.load(Ordering::Relaxed) >= came {
+        return Ok(());
+    }
+    write(Batch::take(ledger, Vec::new(), turn)).await
+}
+
+/// Writes all counts and outcomes so far; returns once they are on disk.
+pub(super) async fn flush(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
+    let turn = Arc::clone(&ledger.writer).lock_owned().await;
+    write(Batch::take(ledger, ledger.take_tallies(), turn)).await
+}
+
+async fn write(batch: Batch) -> Result<(), DatabaseError> {
+    if batch.closings.is_empty() && batch.counted.is_empty() {
+        return Ok(());
+    }
+    let (ledger, day) = (Arc::clone(&batch.ledger), batch.ledger.today().to_string());
+    let work = move |connection: &Connection| {
+        let (early, days) = batch.apply(connection, &day)?;
+        Ok((batch, early, days))
+    };
+    ledger.database.write_owned(work, |(batch, early, days)| batch.committed(&early, days)).await
+}
+
+impl Batch {
+    fn take(ledger: &Arc<Inner>, counted: Vec<Counted>, turn: OwnedMutexGuard<()>) -> Self {
+        let (mut closings, came) = {
+            let mut closings = ledger.closings.lock();
+            (std::mem::take(&mut closings.waiting), closings.came)
+        };
+        // A settlement may have come before the answer to its call, in this round or in an earlier one.
+        closings.sort_by_key(|closing| !matches!(closing.call, Call::Booked(_)));
+        closings.iter_mut().for_each(|closing| ledger.apply_early(closing));
+        Self { ledger: Arc::clone(ledger), closings, counted, came, _turn: turn }
+    }
+
+    /// Returns the closings that matched no call, and the days that changed.
+    fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, BTreeSet<String>)> {
+        let (mut early, mut days) = (Vec::new(), BTreeSet::new());
+        for closing in &self.closings {
+            if !journal::close(connection, closing, &mut days)? {
+                early.push(*closing);
+            }
+        }
+        if !self.counted.is_empty() {
+            days.insert(day.to_owned());
+        }
+        for (tenant, route, counts) in &self.counted {
+            journal::add(connection, day, tenant.as_str(), route.as_str(), counts)?;
+        }
+        Ok((early, days))
+    }
+
+    fn committed(mut self, early: &[Closing], days: BTreeSet<String>) {
+        self.closings.clear();
+        self.counted.clear();
+        self.ledger.written.store(self.came, Ordering::Relaxed);
+        self.ledger.changed(days);
+        self.ledger.keep_early(early);
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let closings = std::mem::take(&mut self.closings);
+        self.ledger.closings.lock().waiting.splice(0..0, closings);
+        self.ledger.put_back(std::mem::take(&mut self.counted));
+    }
+}

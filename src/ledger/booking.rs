@@ -1,0 +1,67 @@
+//! The guard of one call's intent.
+
+use super::charge::{Outcome, Verdict};
+use super::inner::Inner;
+use super::journal;
+use super::settlement::{Call, End};
+use crate::base::database::DatabaseError;
+use crate::base::name::{AccountName, TenantName};
+use crate::iluma::route_name::RouteName;
+use rusqlite::Connection;
+use std::sync::Arc;
+
+/// A call whose intent is on disk. Dropped without an outcome, the intent is withdrawn, as if it had never been booked:
+/// the database makes this guard when it commits, so a caller that goes away while it waits leaves nothing behind.
+#[derive(Debug)]
+pub struct Booking {
+    ledger: Arc<Inner>,
+    id: i64,
+    ended: bool,
+}
+
+impl Booking {
+    /// Books a call that may be charged; returns once its intent is on disk.
+    pub(super) async fn take(
+        ledger: &Arc<Inner>,
+        tenant: &TenantName,
+        route: RouteName,
+    ) -> Result<Self, DatabaseError> {
+        let live = ledger.live.load();
+        let now = ledger.clock.wall();
+        let day = live.calendar.day(now).to_string();
+        let (tenant, price) = (tenant.clone(), live.prices[route as usize]);
+        drop(live);
+        let book = move |connection: &Connection| {
+            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now)?;
+            Ok((id, day))
+        };
+        let inner = Arc::clone(ledger);
+        let own = move |(id, day)| {
+            inner.changed([day]);
+            Self { ledger: inner, id, ended: false }
+        };
+        ledger.database.write_owned(book, own).await
+    }
+
+    /// Withdraws the intent: the call was never sent.
+    pub fn withdraw(self) {}
+
+    /// Notes the outcome of the call.
+    pub fn settle(mut self, account: &AccountName, verdict: &Verdict) {
+        let name = verdict.id.as_deref().map(|id| self.ledger.name(account, id));
+        self.end(verdict.outcome, name);
+    }
+
+    fn end(&mut self, outcome: Outcome, name: Option<[u8; 32]>) {
+        self.ended = true;
+        self.ledger.close(Call::Booked(self.id), End::Outcome(outcome, name));
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.ledger.close(Call::Booked(self.id), End::Withdrawn);
+        }
+    }
+}

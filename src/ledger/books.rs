@@ -1,0 +1,489 @@
+//! The ledger as the rest of the gateway sees it.
+
+use super::booking::Booking;
+use super::charge::Outcome;
+use super::counts::{Row, Statement, summed};
+use super::inner::{Inner, LedgerConfig};
+use super::published::PublishedLedgers;
+use super::settlement::{Call, End, OpenCall, Spent};
+use super::tally::Tally;
+use super::{batch, journal, keeper, restore};
+use crate::base::calendar::{Day, Month};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring::Pseudonymizer;
+use crate::base::name::{AccountName, TenantName};
+use crate::config::Settings;
+use crate::iluma::route_name::RouteName;
+use crate::redis::RedisClient;
+use crate::state::Membership;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Notify;
+
+/// The ledger. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+impl Ledger {
+    /// Opens the ledger in `database`, whose migrations were run; `link` leads to the ledgers of other nodes. Calls that
+    /// a crash left open stay unknown.
+    ///
+    /// # Errors
+    /// The database can't be used.
+    pub async fn open(
+        database: Database,
+        settings: &Settings,
+        clock: Clock,
+        link: Option<RedisClient>,
+    ) -> Result<Self, DatabaseError> {
+        let live = LedgerConfig::new(settings);
+        let today = live.calendar.day(clock.wall());
+        let (spent, open, node, first_new, restored) = database
+            .write(move |connection| {
+                let (spent, open) = (journal::spent(connection, today)?, journal::open(connection)?);
+                let (node, first_new) = (journal::node(connection)?, journal::first_new(connection)?);
+                Ok((spent, open, node, first_new, journal::restored(connection)?))
+            })
+            .await?;
+        if open > 0 {
+            tracing::info!(
+                calls = open,
+                "calls from an earlier run have an unknown outcome; GET /v1/usage/unknown lists them"
+            );
+        }
+        let root = settings.state.root_key.expose_secret();
+        Ok(Self(Arc::new(Inner {
+            database,
+            clock,
+            untold: Mutex::default(),
+            unpublished: Mutex::default(),
+            published: link.map(|link| PublishedLedgers::new(link, &node)),
+            namer: Pseudonymizer::new(root, "ledger"),
+            live: ArcSwap::from_pointee(live),
+            tallies: Mutex::default(),
+            closings: Mutex::default(),
+            written: AtomicU64::new(0),
+            early: Mutex::default(),
+            writer: Arc::default(),
+            closed: Notify::new(),
+            unready: Mutex::default(),
+            spent,
+            first_new,
+            restored: Mutex::new(restored),
+            node,
+        })))
+    }
+
+    /// Changes to other prices, days and times. Calls that are booked keep theirs.
+    pub fn reload(&self, settings: &Settings) {
+        self.0.live.store(Arc::new(LedgerConfig::new(settings)));
+    }
+
+    /// Returns the charged calls of each team, as they were when the ledger was opened.
+    #[must_use]
+    pub fn spent(&self) -> &[Spent] {
+        &self.0.spent
+    }
+
+    /// Returns this node's identity among others: as long as its database lives, it is the same.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// Returns the reason why this node should get no requests: the database, which holds the ledger and, without Redis, the
+    /// inbox, could not be written for 10 s, or another process holds this node's identity.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        self.0.unready.lock().clone()
+    }
+
+    /// Returns the counters of a team.
+    #[must_use]
+    pub fn tally(&self, tenant: &TenantName) -> Arc<Tally> {
+        Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
+    }
+
+    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; if the future
+    /// is dropped before, or the booking without an outcome, the intent is withdrawn.
+    ///
+    /// # Errors
+    /// It could not be written; the call must not be made.
+    pub async fn book(&self, tenant: &TenantName, route: RouteName) -> Result<Booking, DatabaseError> {
+        Booking::take(&self.0, tenant, route).await
+    }
+
+    /// Settles a pending call by Iluma's id, with the outcome that a callback or a GET told.
+    pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
+        let name = self.0.name(account, id);
+        self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
+    }
+
+    /// Returns once every outcome that was told so far is on disk.
+    ///
+    /// # Errors
+    /// It can't be written now; it is kept, and tried again.
+    pub async fn settled(&self) -> Result<(), DatabaseError> {
+        batch::settled(&self.0).await
+    }
+
+    /// Writes all counts and outcomes so far; returns once they are on disk.
+    ///
+    /// # Errors
+    /// They can't be written now; they are kept, and tried again.
+    pub async fn flush(&self) -> Result<(), DatabaseError> {
+        batch::flush(&self.0).await
+    }
+
+    /// Writes what is left at the end of the process: intents too that were withdrawn while they were being written.
+    ///
+    /// # Errors
+    /// Something could not be written and is lost.
+    pub async fn finish(&self) -> Result<(), DatabaseError> {
+        // Behind every intent that waits for the writer: those of callers that went away are withdrawn then.
+        self.0.database.write(|_| Ok(())).await?;
+        self.flush().await
+    }
+
+    /// Returns the lines of these days, both included, of one team or of all; of all nodes, where there are several and
+    /// Redis answers.
+    ///
+    /// # Errors
+    /// The ledger can't be read.
+    pub async fn statement(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Statement, DatabaseError> {
+        let own = self.own_rows(from, to, tenant).await?;
+        let restored = restore::restored(&self.0, from, to);
+        let Some(published) = &self.0.published else {
+            return Ok(Statement { rows: own, is_complete: true, restored });
+        };
+        let others = published.others(from, to).await;
+        let is_complete = others.is_ok();
+        let others = others.unwrap_or_default().into_iter();
+        let others = others.filter(|row| tenant.is_none_or(|tenant| row.tenant == tenant.as_str()));
+        Ok(Statement { rows: summed(own.into_iter().chain(others)), is_complete, restored })
+    }
+
+    /// Returns calls in this node's journal whose outcome is not known, the oldest first, after the number `after`.
+    ///
+    /// # Errors
+    /// The ledger can't be read.
+    pub async fn open_calls(
+        &self,
+        tenant: Option<&TenantName>,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<OpenCall>, DatabaseError> {
+        self.flush().await?;
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        let look = move |connection: &Connection| journal::open_calls(connection, tenant.as_deref(), after, most);
+        self.0.database.read(look).await
+    }
+
+    async fn own_rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
+        self.flush().await?;
+        let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
+        self.0.database.read(move |connection| journal::rows(connection, &from, &to, tenant.as_deref())).await
+    }
+
+    /// Returns the current day of the ledger's calendar.
+    #[must_use]
+    pub fn today(&self) -> Day {
+        self.0.today()
+    }
+
+    /// Keeps the ledger until it is dropped: writes, exchanges with other nodes, and deletes old days. Nothing is published
+    /// while another process holds the identity of `membership`.
+    pub async fn keep(&self, membership: Option<Membership>) {
+        keeper::keep(Arc::clone(&self.0), membership).await;
+    }
+}
+
+/// Returns a month of the journal, read beside the process that writes it, with the lines that other nodes have published.
+///
+/// # Errors
+/// The journal is not one, or damaged. A journal that is not there yet is empty.
+pub async fn report(
+    settings: &Settings,
+    month: Month,
+    link: Option<RedisClient>,
+) -> Result<Statement, rusqlite::Error> {
+    let (from, to) = (month.first(), month.last());
+    let (mut own, mut name, mut restored) = (Vec::new(), String::new(), Vec::new());
+    if settings.state.path.exists() {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(&settings.state.path, flags)?;
+        own = journal::rows(&database, &from.to_string(), &to.to_string(), None)?;
+        let days = journal::restored(&database).unwrap_or_default().into_iter();
+        restored = days.filter(|day| (from.to_string()..=to.to_string()).contains(day)).collect();
+        let node = database.query_row("SELECT id FROM ledger_node", [], |row| row.get(0));
+        name = node.or_else(|error| match error {
+            rusqlite::Error::QueryReturnedNoRows => Ok(String::new()),
+            error => Err(error),
+        })?;
+    }
+    let Some(link) = link else { return Ok(Statement { rows: own, is_complete: true, restored }) };
+    let others = PublishedLedgers::new(link, &name).others(from, to).await;
+    let is_complete = others.is_ok();
+    Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete, restored })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::charge::Verdict;
+    use super::super::counts::Counts;
+    use super::*;
+    use crate::base::database::OpenError;
+    use crate::base::saved::Saved;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Duration;
+
+    const PARTS: &[(&str, &[&str])] = &[("ledger", journal::MIGRATIONS)];
+
+    fn settings(text: &str) -> Settings {
+        let text = format!(
+            "[state]\nroot_key = {{ env = \"ROOT\" }}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"K\" }} }}]\n\
+             [prices]\nbank = 500\n[accounts.live]\napi_key = {{ env = \"K\" }}\n{text}"
+        );
+        Settings::parse(&text, Path::new("/nowhere"), &|name| Some(if name == "ROOT" { "cd" } else { "ab" }.repeat(32)))
+            .unwrap()
+    }
+
+    fn open_file(folder: &Path) -> Result<Database, OpenError> {
+        Database::open(&folder.join("x.db"), PARTS)
+    }
+
+    async fn ledger(folder: &Path, clock: &Clock) -> Ledger {
+        Ledger::open(open_file(folder).unwrap(), &settings(""), clock.clone(), None).await.unwrap()
+    }
+
+    async fn all(ledger: &Ledger) -> BTreeMap<(String, String), Counts> {
+        let rows =
+            ledger.statement("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap(), None).await.unwrap().rows;
+        let mut all = BTreeMap::<_, Counts>::new();
+        for row in rows {
+            *all.entry((row.tenant, row.route)).or_default() += row.counts;
+        }
+        all
+    }
+
+    async fn bank(ledger: &Ledger) -> Counts {
+        all(ledger).await.get(&("lending".into(), "bank".into())).copied().unwrap_or_default()
+    }
+
+    fn name() -> TenantName {
+        "lending".parse().unwrap()
+    }
+
+    fn account() -> AccountName {
+        "live".parse().unwrap()
+    }
+
+    fn billable() -> Verdict {
+        Verdict { outcome: Outcome::Billable, id: None }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_unknown_from_its_intent_to_its_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let expected = Counts { upstream_calls: 1, unknown: 1, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+        booking.settle(&account(), &billable());
+        let expected = Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+        let free = Verdict { outcome: Outcome::NotBillable, id: None };
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &free);
+        ledger.book(&name(), RouteName::Bank).await.unwrap().withdraw();
+        let expected = Counts { upstream_calls: 2, billable: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&ledger).await, expected);
+    }
+
+    /// Polls a future so many times, as long as it is pending, and drops it. Returns true if it ended before.
+    async fn dropped_after<F: Future>(polls: usize, future: F) -> bool {
+        let mut future = Box::pin(future);
+        for _ in 0..polls {
+            if futures_util::poll!(&mut future).is_ready() {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        false
+    }
+
+    /// Keeps the database's writer busy until the sender is dropped.
+    fn busy(ledger: &Ledger) -> std::sync::mpsc::SyncSender<()> {
+        let (go, wait) = std::sync::mpsc::sync_channel(1);
+        let (database, (began, begun)) = (ledger.0.database.clone(), std::sync::mpsc::sync_channel(1));
+        let work = move |_: &Connection| {
+            let _ = (began.send(()), wait.recv());
+            Ok(())
+        };
+        let mut work = Box::pin(async move { database.write(work).await });
+        let waker = std::task::Waker::noop();
+        assert!(work.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        begun.recv().unwrap();
+        go
+    }
+
+    #[tokio::test]
+    async fn a_booking_whose_caller_goes_away_at_any_point_is_withdrawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let (mut polls, mut ended) = (0, false);
+        while !ended {
+            // Both while it waits for the writer, and once the writer may have committed it.
+            let gate = (polls % 2 == 0).then(|| busy(&ledger));
+            ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank)).await && gate.is_none();
+            drop(gate);
+            polls += 1;
+            assert!(polls < 100_000, "it never ends");
+        }
+        // Committed, and dropped before the caller looked.
+        let tenant = name();
+        let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank));
+        assert!(futures_util::poll!(&mut unseen).is_pending());
+        ledger.0.database.write(|_| Ok(())).await.unwrap();
+        drop(unseen);
+        drop(ledger.book(&name(), RouteName::Bank).await.unwrap());
+        ledger.finish().await.unwrap();
+        assert_eq!(bank(&ledger).await, Counts::default());
+        assert_eq!(ledger.open_calls(None, 0, 10).await.unwrap(), []);
+        ledger.0.database.close().await;
+        let after = self::ledger(folder.path(), &Clock::system()).await;
+        assert_eq!(after.spent().iter().map(|spent| spent.today).sum::<u64>(), 0, "no quota is used");
+    }
+
+    #[tokio::test]
+    async fn outcomes_and_counts_are_written_once_though_each_writer_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let refuse =
+            |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
+        let mut expected = Counts::default();
+        for polls in 0..40 {
+            ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+            ledger.tally(&name()).request(RouteName::Bank, None);
+            expected += Counts { requests: 1, upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
+            let fails = polls % 3 == 0;
+            if fails {
+                refuse("CREATE TRIGGER t BEFORE UPDATE ON ledger_days BEGIN SELECT raise(ABORT, 'no'); END")
+                    .await
+                    .unwrap();
+            }
+            let gate = (polls % 2 == 0).then(|| busy(&ledger));
+            if polls % 5 == 0 {
+                dropped_after(polls, ledger.settled()).await;
+            } else {
+                dropped_after(polls, ledger.flush()).await;
+            }
+            drop(gate);
+            if fails {
+                refuse("DROP TRIGGER t").await.unwrap();
+            }
+        }
+        assert_eq!(bank(&ledger).await, expected);
+        assert_eq!(ledger.0.closings.lock().waiting.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pending_call_is_settled_once_by_a_later_or_an_earlier_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.into()) };
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("later"));
+        assert_eq!(bank(&ledger).await.unknown, 1);
+        ledger.settle(&"other".parse().unwrap(), "later", Outcome::Billable);
+        assert_eq!(bank(&ledger).await.unknown, 1, "another account's id is another");
+        for _ in 0..3 {
+            ledger.settle(&account(), "later", Outcome::Billable);
+        }
+        assert_eq!(bank(&ledger).await, Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() });
+        // The callback comes first, in an earlier round and in the same one.
+        ledger.settle(&account(), "early", Outcome::NotBillable);
+        ledger.flush().await.unwrap();
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("early"));
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        ledger.settle(&account(), "same", Outcome::Billable);
+        booking.settle(&account(), &pending("same"));
+        let counts = bank(&ledger).await;
+        assert_eq!((counts.upstream_calls, counts.billable, counts.unknown), (3, 2, 0));
+        let file = std::fs::read(folder.path().join("x.db-wal")).unwrap();
+        assert!(!file.windows(5).any(|window| window == b"later"), "no id in the clear");
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_leaves_open_stays_unknown_and_counts_toward_quotas() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::adjustable();
+        let before = ledger(folder.path(), &clock).await;
+        let kept = before.book(&name(), RouteName::Bank).await.unwrap();
+        before.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        before.tally(&name()).call(RouteName::BankGet);
+        before.flush().await.unwrap();
+        // What was settled last did not reach the disk.
+        kept.settle(&account(), &billable());
+        before.0.database.close().await;
+        let after = ledger(folder.path(), &clock).await;
+        let expected = Counts { upstream_calls: 2, billable: 1, unknown: 1, cost: 500, ..Counts::default() };
+        assert_eq!(bank(&after).await, expected);
+        let spent = after.spent();
+        assert_eq!((spent.len(), spent[0].today, spent[0].this_month), (1, 2, 2), "looks do not count");
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_in_memory_is_written_once_even_if_the_disk_was_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let tally = ledger.tally(&name());
+        tally.request(RouteName::Bank, Some(Saved::Hit));
+        tally.request(RouteName::Bank, Some(Saved::Collapsed));
+        tally.request(RouteName::Bank, None);
+        tally.call(RouteName::BankGet);
+        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let lock = |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
+        lock("CREATE TRIGGER t BEFORE UPDATE ON ledger_days BEGIN SELECT raise(ABORT, 'no'); END").await.unwrap();
+        booking.settle(&account(), &billable());
+        assert!(ledger.flush().await.is_err());
+        lock("DROP TRIGGER t").await.unwrap();
+        let counts = bank(&ledger).await;
+        let expected = Counts {
+            requests: 3,
+            upstream_calls: 1,
+            billable: 1,
+            hits: 1,
+            collapsed: 1,
+            cost: 500,
+            saved: 1000,
+            ..Counts::default()
+        };
+        assert_eq!(counts, expected);
+        assert_eq!(bank(&ledger).await, expected);
+        assert_eq!(all(&ledger).await[&("lending".to_owned(), "bank_get".to_owned())].upstream_calls, 1);
+    }
+
+    #[tokio::test]
+    async fn days_are_apart_and_old_ones_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::adjustable();
+        let ledger = ledger(folder.path(), &clock).await;
+        let first = ledger.today();
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        ledger.flush().await.unwrap();
+        clock.advance(Duration::from_secs(86400));
+        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        let rows = ledger.statement(first, first, Some(&name())).await.unwrap().rows;
+        assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
+        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 2);
+        assert_eq!(ledger.statement(first, first.next(), Some(&"other".parse().unwrap())).await.unwrap().rows, []);
+        let oldest = first.next().to_string();
+        ledger.0.database.write(move |connection| journal::prune(connection, &oldest)).await.unwrap();
+        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 1);
+    }
+}

@@ -1,0 +1,102 @@
+//! The numbers of the ledger, and lines and statements made of them.
+
+use std::collections::BTreeMap;
+
+/// A line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Row {
+    /// The day, as `2026-11-25`.
+    pub day: String,
+    /// The team.
+    pub tenant: String,
+    /// The route's name in the route table.
+    pub route: String,
+    /// The numbers.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Numbers of a team on a route on a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Requests of the team, however they ended.
+    pub requests: u64,
+    /// Calls to Iluma.
+    pub upstream_calls: u64,
+    /// Calls that Iluma charges for.
+    pub billable: u64,
+    /// Calls that it may have charged for: under way, pending, or without an answer.
+    pub unknown: u64,
+    /// Requests answered from the cache.
+    pub hits: u64,
+    /// Requests answered by another request's call that was under way.
+    pub collapsed: u64,
+    /// Requests answered by another request's call that is pending at Iluma.
+    pub shared: u64,
+    /// Cost of the billable calls in rupiah, at the price of their time.
+    pub cost: u64,
+    /// Cost that hits, collapsed and shared requests would have had.
+    pub saved: u64,
+}
+
+impl Counts {
+    /// Names of the numbers, in the order of [`Counts::numbers`].
+    pub const NAMES: [&'static str; 9] =
+        ["requests", "upstream_calls", "billable", "unknown", "hits", "collapsed", "shared", "cost", "saved"];
+
+    /// Returns the numbers, in the order in which they are declared.
+    #[must_use]
+    pub const fn numbers(&self) -> [u64; 9] {
+        [
+            self.requests,
+            self.upstream_calls,
+            self.billable,
+            self.unknown,
+            self.hits,
+            self.collapsed,
+            self.shared,
+            self.cost,
+            self.saved,
+        ]
+    }
+
+    pub(super) const fn of(numbers: [u64; 9]) -> Self {
+        let [requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved] = numbers;
+        Self { requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let (mut sum, others) = (self.numbers(), other.numbers());
+        for (number, other) in sum.iter_mut().zip(others) {
+            *number = number.saturating_add(other);
+        }
+        *self = Self::of(sum);
+    }
+}
+
+/// Lines of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The lines, by day, team and route.
+    pub rows: Vec<Row>,
+    /// True if the lines of all nodes are in it: not while Redis is out.
+    pub is_complete: bool,
+    /// Days of this node's journal that were raised to what it had published, since the journal is a restored copy.
+    pub restored: Vec<String>,
+}
+
+impl Statement {
+    /// Text for readers of a statement that is not complete.
+    pub const PARTIAL: &'static str = "Redis is out: these are the books of this node alone";
+}
+
+/// Adds up lines of the same day, team and route.
+pub(super) fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
+    let mut sums = BTreeMap::<_, Counts>::new();
+    for Row { day, tenant, route, counts } in rows {
+        *sums.entry((day, tenant, route)).or_default() += counts;
+    }
+    sums.into_iter().map(|((day, tenant, route), counts)| Row { day, tenant, route, counts }).collect()
+}

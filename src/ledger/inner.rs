@@ -1,0 +1,147 @@
+//! State that the parts of the ledger share.
+
+use super::charge::Outcome;
+use super::published::PublishedLedgers;
+use super::settlement::{Call, CallName, Closing, Closings, End, Settlement, Spent};
+use super::tally::{Counted, ROUTES, Tally};
+use crate::base::calendar::{Calendar, Day};
+use crate::base::clock::Clock;
+use crate::base::database::Database;
+use crate::base::keyring::Pseudonymizer;
+use crate::base::name::{AccountName, TenantName};
+use crate::config::Settings;
+use crate::iluma::route_name::RouteName;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Settlements of calls that are not in this journal, kept in memory: as many as may come while their POSTs are still
+/// unanswered.
+const MOST_EARLY: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+    pub(super) namer: Pseudonymizer,
+    pub(super) live: ArcSwap<LedgerConfig>,
+    pub(super) tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
+    pub(super) closings: Mutex<Closings>,
+    /// Closings that are on disk, of all that came.
+    pub(super) written: AtomicU64,
+    /// Settlements that came before the answer to their call.
+    pub(super) early: Mutex<VecDeque<Settlement>>,
+    /// Settlements of calls that are not in this journal, for other nodes.
+    pub(super) untold: Mutex<Vec<Settlement>>,
+    /// Days whose lines other nodes do not know as they stand here.
+    pub(super) unpublished: Mutex<BTreeSet<String>>,
+    pub(super) published: Option<PublishedLedgers>,
+    /// Held by the batch that is on its way to the disk: there is one at a time.
+    pub(super) writer: Arc<tokio::sync::Mutex<()>>,
+    /// Tells the keeper that a closing came.
+    pub(super) closed: Notify,
+    /// Reason why the node can't do its work, if there is one; kept by the keeper.
+    pub(super) unready: Mutex<Option<String>>,
+    pub(super) spent: Vec<Spent>,
+    /// Number of the first call that this process may book.
+    pub(super) first_new: i64,
+    /// Days whose lines were raised to what was published, since the journal is a restored copy.
+    pub(super) restored: Mutex<BTreeSet<String>>,
+    pub(super) node: String,
+}
+
+/// The ledger's part of the configuration.
+#[derive(Debug)]
+pub(super) struct LedgerConfig {
+    pub(super) calendar: Calendar,
+    pub(super) prices: [u64; ROUTES],
+    pub(super) retention: Duration,
+}
+
+impl LedgerConfig {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let price = |route: RouteName| settings.prices.get(&route).copied().unwrap_or_default();
+        Self {
+            calendar: settings.quotas.calendar.clone(),
+            prices: RouteName::ALL.map(price),
+            retention: settings.state.retention.ledger,
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn today(&self) -> Day {
+        self.live.load().calendar.day(self.clock.wall())
+    }
+
+    pub(super) fn name(&self, account: &AccountName, id: &str) -> CallName {
+        self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
+    }
+
+    /// Queues the end of a call.
+    pub(super) fn close(&self, call: Call, end: End) {
+        self.closings.lock().push(Closing { call, end });
+        self.closed.notify_one();
+    }
+
+    /// Notes days that have to be published again.
+    pub(super) fn changed(&self, days: impl IntoIterator<Item = String>) {
+        if self.published.is_some() {
+            self.unpublished.lock().extend(days);
+        }
+    }
+
+    /// Keeps settlements that match no call in the journal: the call may not be answered yet, or be another node's.
+    pub(super) fn keep_early(&self, closings: &[Closing]) {
+        let settlement = |closing: &Closing| match (closing.call, closing.end) {
+            (Call::Named(name) | Call::NamedElsewhere(name), End::Outcome(outcome, _)) => Some((name, outcome)),
+            (Call::Booked(_), _) | (_, End::Withdrawn) => None,
+        };
+        if self.published.is_some() {
+            let own = closings.iter().filter(|closing| matches!(closing.call, Call::Named(_)));
+            self.keep_untold(own.filter_map(settlement).collect());
+        }
+        let mut early = self.early.lock();
+        early.extend(closings.iter().filter_map(settlement));
+        let surplus = early.len().saturating_sub(MOST_EARLY);
+        early.drain(..surplus);
+    }
+
+    pub(super) fn keep_untold(&self, settlements: Vec<Settlement>) {
+        let mut untold = self.untold.lock();
+        untold.extend(settlements);
+        let surplus = untold.len().saturating_sub(MOST_EARLY);
+        untold.drain(..surplus);
+    }
+
+    /// Replaces an unknown outcome by a settlement that came earlier.
+    pub(super) fn apply_early(&self, closing: &mut Closing) {
+        let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
+        let mut early = self.early.lock();
+        let at = early.iter().position(|(known, _)| known == name);
+        if let Some((_, settled)) = at.and_then(|at| early.remove(at)) {
+            *outcome = settled;
+        }
+    }
+
+    pub(super) fn take_tallies(&self) -> Vec<Counted> {
+        let live = self.live.load();
+        let tallies = self.tallies.lock();
+        let all = tallies.iter().flat_map(|(tenant, tally)| RouteName::ALL.map(|route| (tenant, tally, route)));
+        let counts = all.map(|(tenant, tally, route)| (tenant, route, tally.take(route, live.prices[route as usize])));
+        let counted = counts.filter(|(_, _, counts)| *counts != super::counts::Counts::default());
+        counted.map(|(tenant, route, counts)| (tenant.clone(), route, counts)).collect()
+    }
+
+    pub(super) fn put_back(&self, counted: Vec<Counted>) {
+        let tallies = self.tallies.lock();
+        for (tenant, route, counts) in counted {
+            let Some(tally) = tallies.get(&tenant) else { continue };
+            tally.put_back(route, &counts);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The background task of the ledger: writes to disk, exchanges with other nodes, and deletes old days.
+
+use super::batch;
+use super::inner::Inner;
+use super::journal;
+use super::published::PublishedLedgers;
+use super::restore;
+use super::settlement::{Call, End, Settlement};
+use crate::state::{Membership, Standing};
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest time that counts in memory wait for the disk.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
+const UNWRITABLE: Duration = Duration::from_secs(10);
+/// Time between two deletions of old days.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The keeper's place in its work.
+#[derive(Debug)]
+struct Keeper {
+    ledger: Arc<Inner>,
+    pruned: Option<Instant>,
+    exchanged: Instant,
+    was_up: bool,
+    /// Time since which the database can't be written.
+    unwritable: Option<Instant>,
+    /// True once the journal was compared with what this node has published.
+    compared: bool,
+    membership: Option<Membership>,
+    /// The last settlement of other nodes that was read.
+    last: String,
+}
+
+/// Keeps the ledger until it is dropped. Nothing is published while another process holds the identity of `membership`.
+pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
+    let exchanged = ledger.clock.now();
+    let last = "0-0".to_owned();
+    let mut keeper =
+        Keeper { ledger, pruned: None, exchanged, was_up: false, unwritable: None, compared: false, membership, last };
+    loop {
+        let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
+        if batch::flush(&keeper.ledger).await.is_err() {
+            // The database has logged the reason; trying faster does not empty a full disk.
+            tokio::time::sleep(FLUSH_INTERVAL).await;
+        }
+        keeper.note_readiness().await;
+        keeper.exchange_if_due().await;
+        keeper.prune_if_due().await;
+    }
+}
+
+impl Keeper {
+    async fn exchange_if_due(&mut self) {
+        let ledger = Arc::clone(&self.ledger);
+        let Some(published) = &ledger.published else { return };
+        let (up, now) = (published.is_up() && self.may_publish(), ledger.clock.now());
+        if up && !self.compared {
+            self.compared = restore::recover(&ledger, published).await;
+        }
+        let up = up && self.compared;
+        if up && !self.was_up {
+            publish_anew(&ledger).await;
+            self.last = "0-0".to_owned();
+        }
+        self.was_up = up;
+        if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
+            self.exchanged = now;
+            exchange(&ledger, published, &mut self.last).await;
+        }
+    }
+
+    async fn note_readiness(&mut self) {
+        let ledger = &self.ledger;
+        if ledger.database.write_fault().is_some() {
+            // Tells when it can be written again, though nobody writes.
+            let _ = ledger.database.write(|connection| connection.execute("UPDATE ledger_node SET id = id", [])).await;
+        }
+        let (fault, now) = (ledger.database.write_fault(), ledger.clock.now());
+        self.unwritable = fault.map(|_| self.unwritable.unwrap_or(now));
+        let is_long = self.unwritable.is_some_and(|since| now.saturating_duration_since(since) >= UNWRITABLE);
+        let unwritable = fault.filter(|_| is_long).map(|fault| {
+            format!("the database of ledger and inbox can't be written: {fault} ({})", ledger.database.path().display())
+        });
+        let cloned = self.membership.as_ref().and_then(|membership| match membership.standing() {
+            Standing::Cloned { other } => Some(format!("node {other:?} runs with this node's identity")),
+            Standing::Held | Standing::Unverified => None,
+        });
+        *ledger.unready.lock() = unwritable.or(cloned);
+    }
+
+    fn may_publish(&self) -> bool {
+        self.membership.as_ref().is_none_or(|membership| match membership.standing() {
+            Standing::Held => true,
+            Standing::Unverified | Standing::Cloned { .. } => false,
+        })
+    }
+
+    async fn prune_if_due(&mut self) {
+        let now = self.ledger.clock.now();
+        if self.pruned.is_some_and(|at| now.saturating_duration_since(at) < PRUNE_INTERVAL) {
+            return;
+        }
+        self.pruned = Some(now);
+        let oldest = self.ledger.today().before(self.ledger.live.load().retention).to_string();
+        // A failure is tried again in an hour.
+        let _ = self.ledger.database.write(move |connection| journal::prune(connection, &oldest)).await;
+    }
+}
+
+/// Changed days and settlements that were taken out of memory for Redis. Dropped before Redis has them, they go back.
+struct Outgoing<'a> {
+    ledger: &'a Inner,
+    days: BTreeSet<String>,
+    settlements: Vec<Settlement>,
+}
+
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        self.ledger.changed(std::mem::take(&mut self.days));
+        self.ledger.keep_untold(std::mem::take(&mut self.settlements));
+    }
+}
+
+/// Publishes changed days, tells settlements to the other nodes and hears theirs.
+async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut String) {
+    let mut outgoing = Outgoing {
+        ledger,
+        days: std::mem::take(&mut *ledger.unpublished.lock()),
+        settlements: std::mem::take(&mut *ledger.untold.lock()),
+    };
+    if publish(ledger, published, &outgoing.days).await.is_some() {
+        outgoing.days.clear();
+    }
+    if published.tell(&outgoing.settlements).await.is_ok() {
+        outgoing.settlements.clear();
+    }
+    drop(outgoing);
+    if let Ok(settlements) = published.hear(last).await {
+        for (name, outcome) in settlements {
+            ledger.close(Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
+        }
+    }
+}
+
+/// Publishes the lines of these days; none if they could not be read or published.
+async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<String>) -> Option<()> {
+    let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) else { return Some(()) };
+    let read = move |connection: &Connection| journal::rows(connection, &first, &last, None);
+    let mut rows = ledger.database.read(read).await.ok()?;
+    rows.retain(|row| days.contains(&row.day));
+    let retention = ledger.live.load().retention;
+    // The journal knows of the publication before Redis does: the other way round it would look like an older copy.
+    let generation = ledger.database.write(journal::next_generation).await.ok()?;
+    published.publish(&rows, retention, generation).await.ok()
+}
+
+/// Has every day published again: Redis may have lost them.
+async fn publish_anew(ledger: &Inner) {
+    if let Ok(days) = ledger.database.read(journal::days).await {
+        ledger.changed(days);
+    }
+}

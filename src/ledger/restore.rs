@@ -1,0 +1,59 @@
+//! Recovery of a journal that is older than what this node has published: a restored copy.
+//!
+//! Invariants: published numbers never fall; `billable <= what Iluma counted <= billable + unknown` holds for the lines
+//! that are raised too. Every publication has a generation, which the journal notes before Redis has it, so a journal
+//! whose generation is below the published one is an older copy, and no other journal is. A single node can't know.
+
+use super::counts::Row;
+use super::inner::Inner;
+use super::journal;
+use super::published::PublishedLedgers;
+use crate::base::calendar::Day;
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+
+/// Compares the journal with what this node has published, and raises its lines if it is an older copy. Returns true once
+/// the journal may be published.
+pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> bool {
+    let Ok(own) = ledger.database.read(journal::generation).await else { return false };
+    let Ok(there) = published.generation().await else { return false };
+    if there <= own {
+        return true;
+    }
+    let today = ledger.today();
+    let oldest = today.before(ledger.live.load().retention);
+    let Ok(rows) = published.own(oldest, today.next()).await else { return false };
+    let first_new = ledger.first_new;
+    let raise = move |connection: &Connection| raise(connection, &rows, first_new, there);
+    let Ok(days) = ledger.database.write(raise).await else { return false };
+    tracing::error!(
+        node = ledger.node,
+        published = there,
+        journal = own,
+        days = days.len(),
+        "the ledger's journal is an older copy than what this node has published: it was restored. Its lines were raised to \
+         the published ones; calls whose outcome it does not know stay unknown"
+    );
+    ledger.restored.lock().extend(days.iter().cloned());
+    ledger.changed(days);
+    true
+}
+
+/// Raises the lines of the journal to the published ones; returns the days that it changed.
+fn raise(connection: &Connection, rows: &[Row], first_new: i64, generation: i64) -> rusqlite::Result<BTreeSet<String>> {
+    let mut days = BTreeSet::new();
+    for row in rows {
+        if journal::raise(connection, row, first_new)? {
+            journal::note_restored(connection, &row.day)?;
+            days.insert(row.day.clone());
+        }
+    }
+    journal::set_generation(connection, generation)?;
+    Ok(days)
+}
+
+/// Returns the days between these, both included, whose lines were raised.
+pub(super) fn restored(ledger: &Inner, from: Day, to: Day) -> Vec<String> {
+    let (from, to) = (from.to_string(), to.to_string());
+    ledger.restored.lock().range(from..=to).cloned().collect()
+}

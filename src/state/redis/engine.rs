@@ -1,0 +1,166 @@
+//! The engine of gateways that share a Redis: its parts, and how it runs a script.
+
+use super::super::envelopes::{Record, Secrecy};
+use super::super::error::StateError;
+use super::super::sentinels::{KeyError, Sentinels};
+use super::super::times::{length, millis, time};
+use super::skew::Skew;
+use crate::base::clock::Clock;
+use crate::base::name::TenantName;
+use crate::base::tasks::Tasks;
+use crate::config::{self, Retention};
+use crate::iluma::person::Tag;
+use crate::redis::diagnosis::Cause;
+use crate::redis::scripts::state::TIME;
+use crate::redis::{Budget, RedisClient, RedisFailure};
+use redis::{FromRedisValue, Script, ScriptInvocation};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+
+/// What one step may take. Far above what it does take, so that a busy Redis is not given up; far below Iluma's patience.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Entries that one step touches at the most, about a millisecond's worth: others wait for Redis meanwhile.
+pub(super) const MOST_TOUCHED: usize = 200;
+
+/// Bytes after which a step carries no more entries, either way: they pass within its time on a slow network too.
+pub(super) const MOST_BYTES: usize = 4 << 20;
+
+/// The engine of gateways that share a Redis.
+#[derive(Debug)]
+pub struct Redis {
+    pub(super) link: RedisClient,
+    pub(in super::super) secrecy: Secrecy,
+    pub(super) retention: Retention,
+    pub(super) clock: Clock,
+    pub(super) skew: Skew,
+    /// Hand-outs under way, and entries that are given back.
+    pub(super) tasks: Tasks,
+    sentinels: Sentinels,
+    /// True once the keys were found to be those of the other nodes.
+    verified: AtomicBool,
+    pub(super) closed: AtomicBool,
+    pub(super) arrived: Notify,
+    pub(super) due: Notify,
+}
+
+impl Redis {
+    /// State in the Redis that `link` leads to, which others keep.
+    #[must_use]
+    pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
+        Self {
+            link,
+            secrecy: Secrecy::new(settings),
+            retention: settings.retention,
+            clock,
+            skew: Skew::default(),
+            tasks: Tasks::new(),
+            sentinels: Sentinels::new(settings),
+            verified: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            arrived: Notify::new(),
+            due: Notify::new(),
+        }
+    }
+
+    pub(in super::super) async fn arrival(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(in super::super) async fn work(&self) {
+        self.due.notified().await;
+    }
+
+    pub(in super::super) async fn close(&self) {
+        self.tasks.drain(PATIENCE).await;
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn persons(&self, call: &mut ScriptInvocation<'_>, tags: &[Tag]) {
+        for tag in tags {
+            call.arg(&self.secrecy.person(tag));
+        }
+    }
+
+    pub(super) fn reference(
+        &self,
+        record: &Record,
+        tenant: &TenantName,
+        hidden: &[u8],
+    ) -> Result<Option<bytes::Bytes>, StateError> {
+        if hidden.is_empty() {
+            return Ok(None);
+        }
+        self.secrecy.show_reference(record, tenant, hidden).map(Some)
+    }
+
+    /// A time of ours by Redis' clock, in milliseconds.
+    pub(super) async fn theirs(&self, time: SystemTime) -> Result<i64, StateError> {
+        if self.skew.ahead().is_none() {
+            let _: i64 = self.run(&TIME, |_| {}).await?;
+        }
+        Ok(millis(time).saturating_add(self.skew.ahead().unwrap_or(0)))
+    }
+
+    /// A time by Redis' clock as ours shows it.
+    pub(super) fn ours(&self, millis: i64) -> SystemTime {
+        time(millis.saturating_sub(self.skew.ahead().unwrap_or(0)))
+    }
+
+    /// Runs a script with the arguments that `fill` adds.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, StateError> {
+        self.ready().await?;
+        let mut call = script.key(self.link.keys().state());
+        call.arg(length(self.clock.added()));
+        fill(&mut call);
+        let (now, answer): (i64, T) = self.link.script(&Budget::of(PATIENCE), &call).await?;
+        self.skew.note(now, millis(self.clock.wall()), self.clock.now());
+        Ok(answer)
+    }
+
+    pub(in super::super) async fn concerns(&self) -> Result<Vec<Cause>, StateError> {
+        Ok(self.link.durability_warnings().await?)
+    }
+
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StateError> {
+        self.ready().await?;
+        Ok(self.link.command(&Budget::of(PATIENCE), command).await?)
+    }
+
+    /// Returns once steps may be taken: not with keys that are not those of the other nodes.
+    async fn ready(&self) -> Result<(), StateError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(StateError::Unavailable);
+        }
+        match self.verify_keys().await {
+            Ok(()) => Ok(()),
+            Err(KeyError::State(error)) => Err(error),
+            Err(KeyError::Wrong(error)) => {
+                tracing::error!(%error, "state is not used");
+                Err(StateError::Refused)
+            }
+        }
+    }
+
+    pub(in super::super) async fn verify_keys(&self) -> Result<(), KeyError> {
+        if !self.verified.load(Ordering::Relaxed) {
+            self.sentinels.verify(&self.link, true).await?;
+            self.verified.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl From<RedisFailure> for StateError {
+    fn from(error: RedisFailure) -> Self {
+        match error {
+            RedisFailure::Out => Self::Unavailable,
+            RedisFailure::Unexpected => Self::Refused,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Hand-outs of leased entries, which no caller that goes away keeps from others.
+
+use super::super::error::StateError;
+use super::engine::Redis;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// An entry that a caller has under a lease.
+pub(super) trait Leased: Send + Sync + Sized + 'static {
+    /// Ends the lease, as if the entry had not been handed out.
+    fn give_back(&self, engine: &Redis) -> impl Future<Output = Result<(), StateError>> + Send;
+}
+
+/// Entries on their way to their caller. Dropped on the way, they are given back.
+struct HandOut<T: Leased> {
+    engine: Arc<Redis>,
+    entries: Vec<T>,
+}
+
+impl<T: Leased> Drop for HandOut<T> {
+    fn drop(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        // At the end of a process nothing can be given back any more: then the leases end by themselves.
+        if entries.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let engine = Arc::clone(&self.engine);
+        self.engine.tasks.spawn(async move {
+            for entry in entries {
+                // Its lease ends by itself.
+                let _ = entry.give_back(&engine).await;
+            }
+        });
+    }
+}
+
+/// Runs a step that leases entries, to its end even if the caller goes away; then they are given back.
+pub(super) async fn hand_out<T: Leased>(
+    engine: &Arc<Redis>,
+    step: impl Future<Output = Result<Vec<T>, StateError>> + Send + 'static,
+) -> Result<Vec<T>, StateError> {
+    let (answer, answered) = oneshot::channel();
+    let owner = Arc::clone(engine);
+    engine.tasks.spawn(async move {
+        let handed = step.await.map(|entries| HandOut { engine: owner, entries });
+        let _ = answer.send(handed);
+    });
+    let handed: Result<HandOut<T>, StateError> = answered.await.unwrap_or(Err(StateError::Unavailable));
+    handed.map(|mut handed| std::mem::take(&mut handed.entries))
+}

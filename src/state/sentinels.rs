@@ -1,0 +1,243 @@
+//! Sentinels: fingerprints of the keys that state was written with, so that a wrong key is refused before it does harm.
+//!
+//! Invariant: a key of the configuration has the fingerprint that state knows under its name, or state does not know the
+//! name yet. A fingerprint is a keyed hash, which tells nothing of the key.
+
+use super::error::StateError;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring::{self, Keyring};
+use crate::config;
+use crate::redis::scripts::node as scripts;
+use crate::redis::{Budget, RedisClient, RedisFailure, keys};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time that the comparison with Redis may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Name of the root key's sentinel. Ids of encryption keys follow `key:`.
+const ROOT: &str = "root";
+
+/// A key of the configuration is not the one that state was written with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrongKey {
+    /// The root key.
+    #[error(
+        "state.root_key is not the one that {0} was written with: put the former root key back; it is never rotated. A \
+         new deployment needs an empty state.path and a Redis database of its own"
+    )]
+    Root(&'static str),
+    /// An encryption key.
+    #[error(
+        "state.encryption_keys: the key {id:?} is not the one that {place} was written with: put the former key back \
+         under this id, and give a new key an id of its own"
+    )]
+    Encryption {
+        /// Its id.
+        id: String,
+        /// The store that knows another key.
+        place: &'static str,
+    },
+}
+
+/// Why keys could not be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A key is wrong.
+    #[error(transparent)]
+    Wrong(#[from] WrongKey),
+    /// State can't be asked.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl From<DatabaseError> for KeyError {
+    fn from(error: DatabaseError) -> Self {
+        Self::State(error.into())
+    }
+}
+
+/// Name and fingerprint of each key of the configuration.
+fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
+    let root = (ROOT.to_owned(), keyring::fingerprint(settings.root_key.expose_secret()));
+    let keyring = Keyring::new(&settings.encryption_keys);
+    let keys = keyring.fingerprints().map(|(id, fingerprint)| (format!("key:{id}"), *fingerprint));
+    std::iter::once(root).chain(keys).collect()
+}
+
+/// Compares the keys of the configuration with those that a store knows; returns those that it does not know yet.
+fn compare(
+    known: &BTreeMap<String, Vec<u8>>,
+    ours: Vec<(String, [u8; 32])>,
+    place: &'static str,
+) -> Result<Vec<(String, [u8; 32])>, WrongKey> {
+    for (name, fingerprint) in &ours {
+        if known.get(name).is_some_and(|known| known != fingerprint) {
+            return Err(wrong(name, place));
+        }
+    }
+    Ok(ours.into_iter().filter(|(name, _)| !known.contains_key(name)).collect())
+}
+
+fn wrong(name: &str, place: &'static str) -> WrongKey {
+    match name.strip_prefix("key:") {
+        Some(id) => WrongKey::Encryption { id: id.to_owned(), place },
+        None => WrongKey::Root(place),
+    }
+}
+
+fn known(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<u8>>> {
+    let mut select = connection.prepare("SELECT name, fingerprint FROM key_sentinels")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Verifies the keys against a node's own database, and notes those that it does not know yet.
+///
+/// # Errors
+/// A key is wrong, or the database can't be used.
+pub async fn verify_database(database: &Database, settings: &config::State) -> Result<(), KeyError> {
+    let ours = fingerprints(settings);
+    let verify = move |connection: &Connection| {
+        let new = match compare(&known(connection)?, ours, "state.path") {
+            Ok(new) => new,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        for (name, fingerprint) in new {
+            connection.execute("INSERT INTO key_sentinels VALUES (?1, ?2)", params![name, fingerprint])?;
+        }
+        Ok(Ok(()))
+    };
+    Ok(database.write(verify).await??)
+}
+
+/// Verifies the keys against the database file of a node that may be running, and changes nothing. A file that is not
+/// there, or has no sentinels yet, knows no keys.
+///
+/// # Errors
+/// A key is wrong, or the file can't be read.
+pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
+    if !settings.path.exists() {
+        return Ok(());
+    }
+    let read = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&settings.path, flags)?;
+        let table = "SELECT 1 FROM sqlite_master WHERE name = 'key_sentinels'";
+        let has_sentinels = connection.query_row(table, [], |_| Ok(())).optional()?.is_some();
+        if has_sentinels { known(&connection) } else { Ok(BTreeMap::new()) }
+    };
+    let known = read().map_err(|_| StateError::Unavailable)?;
+    compare(&known, fingerprints(settings), "state.path")?;
+    Ok(())
+}
+
+/// The keys of the configuration, to be verified against those of the nodes that share a Redis.
+#[derive(Debug, Clone)]
+pub struct Sentinels {
+    root: String,
+    keys: Vec<(String, String)>,
+}
+
+impl Sentinels {
+    /// Takes the fingerprints of the keys.
+    #[must_use]
+    pub fn new(settings: &config::State) -> Self {
+        let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut keys: Vec<_> = fingerprints(settings).into_iter().map(|(name, bytes)| (name, hex(bytes))).collect();
+        // The root key stands first.
+        let (_, root) = keys.remove(0);
+        Self { root, keys }
+    }
+
+    /// Verifies the keys; `note` stores those that Redis does not know yet.
+    ///
+    /// # Errors
+    /// A key is wrong, or Redis can't be asked.
+    pub async fn verify(&self, link: &RedisClient, note: bool) -> Result<(), KeyError> {
+        let mut call = scripts::SENTINELS.key(link.keys().key_sentinels());
+        call.arg(u8::from(note));
+        for (name, fingerprint) in &self.keys {
+            call.arg(name).arg(fingerprint);
+        }
+        let other: String = link.script(&Budget::of(PATIENCE), &call).await.map_err(StateError::from)?;
+        if !other.is_empty() {
+            return Err(wrong(&other, "Redis").into());
+        }
+        if note {
+            let mut set = redis::cmd("SET");
+            set.arg(keys::root_sentinel()).arg(&self.root).arg("NX");
+            // Where the key is another shard's, a wrong root key is found by each node's own database alone.
+            let _: Result<Option<String>, RedisFailure> = link.command(&Budget::of(PATIENCE), &set).await;
+        }
+        let get = redis::cmd("GET").arg(keys::root_sentinel()).clone();
+        match link.command::<Option<String>>(&Budget::of(PATIENCE), &get).await {
+            Ok(Some(known)) if known != self.root => Err(WrongKey::Root("Redis").into()),
+            Ok(_) | Err(RedisFailure::Unexpected) => Ok(()),
+            Err(error @ RedisFailure::Out) => Err(StateError::from(error).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::keyring::EncryptionKey;
+    use secrecy::SecretBox;
+    use std::path::Path;
+
+    fn settings(path: &Path, root: u8, keys: &[(&str, u8)]) -> config::State {
+        let key = |(id, seed): &(&str, u8)| EncryptionKey {
+            id: (*id).to_owned(),
+            key: SecretBox::new(Box::new([*seed; 32])),
+        };
+        config::State {
+            path: path.to_owned(),
+            root_key: SecretBox::new(Box::new([root; 32])),
+            encryption_keys: keys.iter().map(key).collect(),
+            redis: None,
+            redis_timeout: Duration::from_millis(50),
+            disk_reserve: crate::base::byte_size::ByteSize::kib(0),
+            retention: config::Retention {
+                owners: Duration::ZERO,
+                delivered_callbacks: Duration::ZERO,
+                dead_letters: Duration::ZERO,
+                ledger: Duration::ZERO,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_refuses_keys_that_it_was_not_written_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let root = || Err::<(), _>("root".to_owned());
+        let key = |id: &str| Err::<(), _>(id.to_owned());
+        type Case = (u8, &'static [(&'static str, u8)], Result<(), String>);
+        let cases: [Case; 8] = [
+            (1, &[("a", 1)], Ok(())),
+            (1, &[("a", 1)], Ok(())),
+            (2, &[("a", 1)], root()),
+            (1, &[("a", 9)], key("a")),
+            (1, &[("b", 2), ("a", 1)], Ok(())),
+            (1, &[("b", 2)], Ok(())),
+            (1, &[("b", 2), ("a", 9)], key("a")),
+            (2, &[("c", 3)], root()),
+        ];
+        for (root, keys, expected) in cases {
+            let settings = settings(&path, root, keys);
+            let named = |error: KeyError| match error {
+                KeyError::Wrong(WrongKey::Root(_)) => "root".to_owned(),
+                KeyError::Wrong(WrongKey::Encryption { id, .. }) => id,
+                KeyError::State(error) => error.to_string(),
+            };
+            let file = verify_file(&settings).map_err(named);
+            let database = Database::open(&path, &[super::super::sqlite::MIGRATIONS]).unwrap();
+            let opened = verify_database(&database, &settings).await.map_err(named);
+            database.close().await;
+            assert_eq!(opened, expected, "{root} {keys:?}");
+            assert_eq!(file, expected, "check says the same: {root} {keys:?}");
+        }
+    }
+}

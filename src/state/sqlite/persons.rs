@@ -1,0 +1,77 @@
+//! Persons: what is stored about them, and its erasure.
+
+use super::super::envelopes::Record;
+use super::super::error::StateError;
+use super::super::model::Erased;
+use super::engine::Sqlite;
+use crate::iluma::person::Tag;
+use rusqlite::{Connection, params};
+use std::collections::HashSet;
+
+impl Sqlite {
+    pub(in super::super) async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
+        let (persons, now) = (self.persons(tags), self.now());
+        let erased = self.database.write(move |db| {
+            let mut erased = Erased::default();
+            for person in &persons {
+                db.execute("INSERT OR REPLACE INTO erased (person, at) VALUES (?1, ?2)", params![person, now])?;
+                let mut find = db.prepare_cached("SELECT record FROM persons WHERE person = ?1")?;
+                let records = find.query_map([person], |row| row.get::<_, Record>(0))?;
+                for record in records.collect::<rusqlite::Result<Vec<_>>>()? {
+                    erase_record(db, &record, &mut erased)?;
+                }
+                db.execute("DELETE FROM persons WHERE person = ?1", [person])?;
+            }
+            Ok(erased)
+        });
+        let erased = erased.await?;
+        self.database.scrub().await?;
+        Ok(erased)
+    }
+}
+
+/// Whether the record's person was erased.
+pub(super) fn is_erased(db: &Connection, record: &Record) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM owners WHERE record = ?1 AND erased)")?
+        .query_row([record], |row| row.get(0))
+}
+
+pub(super) fn has_owner(db: &Connection, record: &Record) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM owners WHERE record = ?1)")?.query_row([record], |row| row.get(0))
+}
+
+/// Whether one of these persons was erased at `time` or later.
+pub(super) fn erased_since(db: &Connection, persons: &[[u8; 32]], time: i64) -> rusqlite::Result<bool> {
+    let mut find = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM erased WHERE person = ?1 AND at >= ?2)")?;
+    let found: HashSet<bool> = persons
+        .iter()
+        .map(|person| find.query_row(params![person, time], |row| row.get(0)))
+        .collect::<Result<_, _>>()?;
+    Ok(found.contains(&true))
+}
+
+pub(super) fn note_persons(db: &Connection, persons: &[[u8; 32]], record: &Record, now: i64) -> rusqlite::Result<()> {
+    let mut note = db.prepare_cached(
+        "INSERT INTO persons (person, record, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET at = excluded.at",
+    )?;
+    persons.iter().try_for_each(|person| note.execute(params![person, record, now]).map(|_| ()))
+}
+
+fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqlite::Result<()> {
+    let of = |statement: &str| db.execute(statement, [record]).map(|count| count as u64);
+    // One that was erased before may have got a reference since, of whoever asked as a new customer.
+    erased.owners += of(
+        "UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND (NOT erased OR reference IS NOT NULL)",
+    )?;
+    // One of each team goes on waiting, without its reference; the others would be deliveries that nobody can tell apart.
+    of("DELETE FROM awaiting WHERE record = ?1 AND name > (SELECT min(name) FROM awaiting AS other
+        WHERE other.record = awaiting.record AND other.tenant = awaiting.tenant)")?;
+    of("UPDATE awaiting SET reference = NULL WHERE record = ?1")?;
+    let waited = "SELECT count(*) FROM callbacks WHERE record = ?1 AND standing IN (0, 2) AND content IS NOT NULL";
+    erased.callbacks += db.query_row(waited, [record], |row| row.get::<_, i64>(0))?.unsigned_abs();
+    // Their names stay, so that a repeat is known for one.
+    of("UPDATE callbacks SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
+    erased.deliveries +=
+        of("UPDATE deliveries SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
+    Ok(())
+}

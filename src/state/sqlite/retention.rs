@@ -1,0 +1,63 @@
+//! Removal of old rows.
+
+use super::super::error::StateError;
+use super::super::model::{EARLY, LATE};
+use super::super::times::length;
+use super::engine::Sqlite;
+use rusqlite::params;
+use std::time::Duration;
+
+/// Rows that one sweep takes at most, of each kind: others wait for the writer meanwhile.
+const MOST_SWEPT: i64 = 500;
+
+impl Sqlite {
+    pub(in super::super) async fn sweep(&self) -> Result<u64, StateError> {
+        let (now, retention) = (self.now(), self.retention);
+        let before = |age: Duration| now - length(age);
+        let (owners, delivered, dead) =
+            (before(retention.owners), before(retention.delivered_callbacks), before(retention.dead_letters));
+        // As long as anything that they lead to.
+        let persons = owners.min(delivered).min(dead) - length(EARLY + LATE);
+        let swept = self.database.write(move |db| {
+            let mut swept = 0;
+            let mut run = |statement: &str, time: i64| -> rusqlite::Result<()> {
+                swept += db.prepare_cached(statement)?.execute(params![time, MOST_SWEPT])?;
+                Ok(())
+            };
+            for standing in [2, 3] {
+                run(&delete("deliveries", "id", &format!("standing = {standing} AND due < ?1")), delivered)?;
+            }
+            run(&delete("deliveries", "id", "standing = 1 AND due < ?1"), dead)?;
+            // Of a team that is in no configuration any more.
+            run(&delete("deliveries", "id", "standing = 0 AND due < ?1"), dead)?;
+            // Fanned out: late owners have come by now, repeats have not.
+            run(
+                "UPDATE callbacks SET standing = 3, content = NULL WHERE name IN
+                 (SELECT name FROM callbacks WHERE standing = 1 AND due < ?1 LIMIT ?2)",
+                now,
+            )?;
+            run(&delete("callbacks", "name", "standing = 3 AND due < ?1"), delivered)?;
+            run(&delete("callbacks", "name", "standing = 2 AND due < ?1"), now)?;
+            run(
+                "DELETE FROM awaiting WHERE (record, tenant) IN (SELECT record, tenant FROM owners WHERE since < ?1 LIMIT ?2)",
+                owners,
+            )?;
+            run(
+                "DELETE FROM owners WHERE (record, tenant) IN (SELECT record, tenant FROM owners WHERE since < ?1 LIMIT ?2)",
+                owners,
+            )?;
+            run(
+                "DELETE FROM persons WHERE (person, record) IN (SELECT person, record FROM persons WHERE at < ?1 LIMIT ?2)",
+                persons,
+            )?;
+            run(&delete("erased", "person", "at < ?1"), persons)?;
+            Ok(swept as u64)
+        });
+        Ok(swept.await?)
+    }
+}
+
+/// A statement that removes some rows.
+fn delete(table: &str, key: &str, condition: &str) -> String {
+    format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)")
+}

@@ -1,0 +1,65 @@
+//! Tables of the embedded engine.
+
+/// What [`Database::open`] is given for this part.
+///
+/// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known but not kept. `due`
+///   is when the next thing is to be done: look again, forget the content, remove.
+/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known but not kept. `due` is when to send, or when it ended.
+/// - Times are milliseconds since 1970.
+pub const MIGRATIONS: (&str, &[&str]) = (
+    "state",
+    &[
+        "
+    CREATE TABLE owners (record BLOB NOT NULL, tenant TEXT NOT NULL, kind TEXT, reference BLOB, since INTEGER NOT NULL,
+        erased INTEGER NOT NULL, PRIMARY KEY (record, tenant)) WITHOUT ROWID;
+    CREATE INDEX owners_since ON owners (since);
+    CREATE TABLE awaiting (record BLOB NOT NULL, tenant TEXT NOT NULL, name BLOB NOT NULL, reference BLOB,
+        PRIMARY KEY (record, tenant, name)) WITHOUT ROWID;
+    CREATE TABLE callbacks (name BLOB NOT NULL PRIMARY KEY, record BLOB NOT NULL, account TEXT NOT NULL, kind TEXT,
+        content BLOB, standing INTEGER NOT NULL, due INTEGER NOT NULL, received INTEGER NOT NULL,
+        touched INTEGER NOT NULL DEFAULT 0, fleeting INTEGER NOT NULL);
+    CREATE INDEX callbacks_record ON callbacks (record);
+    CREATE INDEX callbacks_due ON callbacks (standing, due);
+    CREATE TABLE deliveries (id BLOB NOT NULL PRIMARY KEY, record BLOB NOT NULL, tenant TEXT NOT NULL,
+        account TEXT NOT NULL, kind TEXT NOT NULL, content BLOB, standing INTEGER NOT NULL, due INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, received INTEGER NOT NULL, fleeting INTEGER NOT NULL);
+    CREATE INDEX deliveries_record ON deliveries (record);
+    CREATE INDEX deliveries_due ON deliveries (standing, due, id);
+    CREATE INDEX deliveries_tenant ON deliveries (standing, tenant, due, id);
+    CREATE INDEX deliveries_oldest ON deliveries (received) WHERE standing = 0;
+    CREATE TABLE persons (person BLOB NOT NULL, record BLOB NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (person, record)) WITHOUT ROWID;
+    CREATE INDEX persons_at ON persons (at);
+    CREATE TABLE erased (person BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE urls (tenant TEXT NOT NULL, kind TEXT NOT NULL, url BLOB NOT NULL,
+        PRIMARY KEY (tenant, kind)) WITHOUT ROWID;
+    ",
+        "
+    -- Size of each team's queued deliveries, kept by the triggers below whichever statement moves a delivery.
+    CREATE TABLE outboxes (tenant TEXT NOT NULL PRIMARY KEY, deliveries INTEGER NOT NULL, bytes INTEGER NOT NULL)
+        WITHOUT ROWID;
+    INSERT INTO outboxes SELECT tenant, count(*), ifnull(sum(length(content)), 0) FROM deliveries
+        WHERE standing = 0 GROUP BY tenant;
+    CREATE TRIGGER outbox_insert AFTER INSERT ON deliveries WHEN NEW.standing = 0 BEGIN
+        INSERT OR IGNORE INTO outboxes VALUES (NEW.tenant, 0, 0);
+        UPDATE outboxes SET deliveries = deliveries + 1, bytes = bytes + ifnull(length(NEW.content), 0)
+            WHERE tenant = NEW.tenant;
+    END;
+    CREATE TRIGGER outbox_delete AFTER DELETE ON deliveries WHEN OLD.standing = 0 BEGIN
+        UPDATE outboxes SET deliveries = deliveries - 1, bytes = bytes - ifnull(length(OLD.content), 0)
+            WHERE tenant = OLD.tenant;
+    END;
+    CREATE TRIGGER outbox_leave AFTER UPDATE OF standing, content ON deliveries WHEN OLD.standing = 0 BEGIN
+        UPDATE outboxes SET deliveries = deliveries - 1, bytes = bytes - ifnull(length(OLD.content), 0)
+            WHERE tenant = OLD.tenant;
+    END;
+    CREATE TRIGGER outbox_return AFTER UPDATE OF standing, content ON deliveries WHEN NEW.standing = 0 BEGIN
+        INSERT OR IGNORE INTO outboxes VALUES (NEW.tenant, 0, 0);
+        UPDATE outboxes SET deliveries = deliveries + 1, bytes = bytes + ifnull(length(NEW.content), 0)
+            WHERE tenant = NEW.tenant;
+    END;
+    -- Fingerprints of the keys that this state was written with.
+    CREATE TABLE key_sentinels (name TEXT NOT NULL PRIMARY KEY, fingerprint BLOB NOT NULL) WITHOUT ROWID;
+    ",
+    ],
+);
