@@ -6,6 +6,7 @@
 
 mod caching;
 mod callbacks;
+mod cancellation;
 mod chaos;
 mod check;
 mod clients;

@@ -1,0 +1,156 @@
+//! A request that is dropped before its call left has never been, at whatever point of its way; a call that left is settled.
+
+use crate::support::{Rig, Upstream, Wire};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const CFT: &str = "/v1/identity/cft/individual_watchlist";
+const KTP: &str = "/v1/identity/ktp_data_requests";
+const CAPTURES: &str = "/v1/identity/document_ocr_captures";
+/// More polls than any request takes.
+const MOST_POLLS: usize = 200;
+
+/// Drops a future right after it was polled so often.
+struct DropAfter<F>(Option<Pin<Box<F>>>, usize);
+
+impl<F: Future> Future for DropAfter<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Ready(None) };
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        self.1 -= 1;
+        if self.1 == 0 {
+            self.0 = None;
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
+
+/// An Iluma that answers at once, each time with another id.
+async fn prompt() -> Upstream {
+    let next = std::sync::Arc::new(AtomicUsize::new(0));
+    Upstream::answering(move |heard| {
+        let id = match heard.target.strip_prefix(&format!("{CAPTURES}/")) {
+            Some(id) => id.to_owned(),
+            None => format!("r{}", next.fetch_add(1, Ordering::Relaxed)),
+        };
+        let body = json!({ "id": id, "status": "COMPLETED", "result": { "is_found": true }, "results": [] });
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from(body.to_string()))).expect("an answer")
+    })
+    .await
+}
+
+async fn rig(upstream: &Upstream) -> Rig {
+    let limits = "max_in_flight = 1\nupstream_calls_per_day = 100000";
+    Rig::builder().upstream(upstream.url()).tenant("lending", limits).start().await
+}
+
+/// A whole request of the team `lending`.
+fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
+    let head = rig.head("lending", method, path);
+    format!("{head}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+/// Hands the gateway a request whose future is dropped after so many polls. Returns true if it was answered before.
+async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let gateway = std::sync::Arc::clone(rig.app.gateway());
+    let service = service_fn(move |request| {
+        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request))), polls);
+        async move {
+            match handled.await {
+                Some(Ok(response)) => Ok(response),
+                _ => Err("dropped"),
+            }
+        }
+    });
+    client.write_all(request.as_bytes()).await.expect("room");
+    let served = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+    let mut answer = Vec::new();
+    let (_, read) = tokio::join!(served, client.read_to_end(&mut answer));
+    read.expect("an end");
+    !answer.is_empty()
+}
+
+/// The books of the team, as sums of today.
+async fn books(rig: &Rig) -> (u64, u64, u64) {
+    rig.is_idle().await;
+    let usage = rig.ask("lending", "GET", "/_gateway/usage").send().await;
+    assert_eq!(usage.status, 200, "a place was not given back: {}", usage.text());
+    let usage = usage.json();
+    let of = |value: &Value| value.as_u64().expect("a number");
+    let quota = usage["quotas"].as_array().expect("quotas").iter().find(|quota| quota["name"] == "quota_day");
+    (of(&usage["today"]["billable"]), of(&usage["today"]["unknown"]), of(&quota.expect("a quota")["used"]))
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_at_any_point_leaves_nothing_or_a_settled_call() {
+    let upstream = prompt().await;
+    let rig = rig(&upstream).await;
+    let bank =
+        |n: usize| ("POST", BANK.to_owned(), json!({ "bank_code": "BCA", "bank_account_number": n }).to_string());
+    let stages: [(&str, &dyn Fn(usize) -> (&'static str, String, String)); 6] = [
+        ("bank, miss", &bank),
+        ("bank, hit", &|_| bank(0)),
+        ("cft", &|n| ("POST", CFT.to_owned(), json!({ "given_name": n.to_string() }).to_string())),
+        ("ktp", &|n| ("POST", KTP.to_owned(), json!({ "nik": n.to_string() }).to_string())),
+        ("capture", &|n| {
+            ("POST", CAPTURES.to_owned(), json!({ "types": ["SELFIE"], "reference_id": n.to_string() }).to_string())
+        }),
+        ("recapture", &|_| ("POST", format!("{CAPTURES}/r1/recapture"), r#"{"types":["SELFIE"]}"#.to_owned())),
+    ];
+    for (stage, question) in stages {
+        let mut ended = 0;
+        for polls in 1..MOST_POLLS {
+            let is_answered = answered_within(&rig, &request(&rig, &question(polls)), polls).await;
+            let (billable, unknown, used) = books(&rig).await;
+            let made = upstream.heard().iter().filter(|heard| heard.method == "POST").count() as u64;
+            assert_eq!((billable, unknown), (made, 0), "{stage}, dropped after {polls} polls: {made} calls were made");
+            assert_eq!(used, made, "{stage}, dropped after {polls} polls: the quota");
+            // Once more, since how often a request is polled differs.
+            ended += usize::from(is_answered);
+            if ended == 3 {
+                break;
+            }
+        }
+        assert_eq!(ended, 3, "{stage} ends within {MOST_POLLS} polls");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_at_once_leaves_no_unknown_call() {
+    let upstream = prompt().await;
+    let rig = rig(&upstream).await;
+    for round in 0..20 {
+        for (path, name) in
+            [(BANK, "bank_account_number"), (CFT, "given_name"), (KTP, "nik"), (CAPTURES, "reference_id")]
+        {
+            let body = json!({ name: format!("{path}{round}"), "bank_code": "BCA", "types": ["SELFIE"] }).to_string();
+            let mut wire = Wire::connect(rig.app.server_address()).await;
+            wire.send(request(&rig, &("POST", path.to_owned(), body))).await;
+            if round % 2 == 0 { wire.reset() } else { drop(wire) }
+        }
+    }
+    let (billable, unknown, used) = books(&rig).await;
+    let made = upstream.heard().len() as u64;
+    assert_eq!((billable, unknown, used), (made, 0, made));
+    let rig = rig.restart().await;
+    assert_eq!(books(&rig).await, (made, 0, made), "after a restart");
+    rig.stop().await;
+}
