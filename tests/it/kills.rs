@@ -155,7 +155,8 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_a_node_is_killed() {
-    survives(20, Some(&Redis::start().await)).await;
+    // Each start waits for the lease of the process before it, so there are fewer than without Redis.
+    survives(8, Some(&Redis::start().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,7 +107,9 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
     }
     // All the time that another one needs, which has nothing to wait for.
     let free = RedisProxy::to(cache.addr()).await;
-    node(&main, &free, &upstream).start().await.stop().await;
+    // It has root keys of its own, so it has state of its own.
+    let state = Redis::start().await;
+    node(&state, &free, &upstream).start().await.stop().await;
     assert!(poll!(&mut starts).is_pending());
     proxy.release();
     starts.await.stop().await;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 const KIND: CallbackType = CallbackType::NameValidatorRequest;
 const LEASE: Duration = Duration::from_secs(30);
 /// Bounds that no case reaches.
-const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: 1 << 20 };
+const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: 64 << 20 };
 const DAY: Duration = Duration::from_secs(86400);
 
 /// An engine, and what it needs to run.
