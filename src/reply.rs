@@ -94,8 +94,39 @@ pub enum Rejection {
     Internal,
 }
 
-/// How a rejection shows: status, Iluma's error code, and the reason in header, log and metrics.
+/// The shape of a rejection: status, Iluma's error code, and the reason in header, log and metrics.
 struct Shape(StatusCode, &'static str, &'static str);
+
+impl Shape {
+    const fn invalid(reason: &'static str) -> Self {
+        Self(StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", reason)
+    }
+
+    const fn unauthorized(reason: &'static str) -> Self {
+        Self(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", reason)
+    }
+
+    const fn forbidden(reason: &'static str) -> Self {
+        Self(StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", reason)
+    }
+
+    const fn not_found(reason: &'static str) -> Self {
+        Self(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", reason)
+    }
+
+    const fn rate_limited(reason: &'static str) -> Self {
+        Self(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", reason)
+    }
+
+    const fn unavailable(reason: &'static str) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", reason)
+    }
+
+    /// Nobody knows the outcome of the call.
+    const fn timed_out(reason: &'static str) -> Self {
+        Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
+    }
+}
 
 impl Rejection {
     /// The reason, as header and log name it.
@@ -105,88 +136,63 @@ impl Rejection {
     }
 
     const fn shape(&self) -> Shape {
-        const INVALID: &str = "API_VALIDATION_ERROR";
-        const FORBIDDEN: &str = "REQUEST_FORBIDDEN_ERROR";
-        const UNKNOWN_OUTCOME: (StatusCode, &str) = (StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT");
         match self {
-            Self::Path(PathError::DotSegment) => Shape(StatusCode::BAD_REQUEST, INVALID, "dot_segment"),
-            Self::Path(PathError::EmptySegment) => Shape(StatusCode::BAD_REQUEST, INVALID, "empty_segment"),
-            Self::Path(PathError::EncodedSlash) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_slash"),
-            Self::Path(PathError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_path"),
-            Self::Host(HostError::Missing) => Shape(StatusCode::BAD_REQUEST, INVALID, "missing_host"),
-            Self::Host(HostError::Repeated | HostError::Invalid) => {
-                Shape(StatusCode::BAD_REQUEST, INVALID, "invalid_host")
-            }
-            Self::Unauthenticated(Unauthenticated::Missing) => {
-                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "missing_key")
-            }
-            Self::Unauthenticated(Unauthenticated::Malformed) => {
-                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "malformed_key")
-            }
-            Self::Unauthenticated(Unauthenticated::Unknown) => {
-                Shape(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unknown_key")
-            }
-            Self::Forbidden => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "forbidden_path"),
-            Self::UnknownOwnPath => Shape(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
-            Self::RouteNotAllowed => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "route_not_allowed"),
-            Self::UnknownRoute => Shape(StatusCode::FORBIDDEN, FORBIDDEN, "unknown_route"),
-            Self::Setting(SettingError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_setting"),
-            Self::Setting(SettingError::Type) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_callback_type"),
-            Self::Setting(SettingError::Url(UrlError::Shape)) => {
-                Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_callback_url")
-            }
+            Self::Path(PathError::DotSegment) => Shape::invalid("dot_segment"),
+            Self::Path(PathError::EmptySegment) => Shape::invalid("empty_segment"),
+            Self::Path(PathError::EncodedSlash) => Shape::invalid("encoded_slash"),
+            Self::Path(PathError::Malformed) => Shape::invalid("malformed_path"),
+            Self::Host(HostError::Missing) => Shape::invalid("missing_host"),
+            Self::Host(HostError::Repeated | HostError::Invalid) => Shape::invalid("invalid_host"),
+            Self::Unauthenticated(Unauthenticated::Missing) => Shape::unauthorized("missing_key"),
+            Self::Unauthenticated(Unauthenticated::Malformed) => Shape::unauthorized("malformed_key"),
+            Self::Unauthenticated(Unauthenticated::Unknown) => Shape::unauthorized("unknown_key"),
+            Self::Forbidden => Shape::forbidden("forbidden_path"),
+            Self::UnknownOwnPath => Shape::not_found("unknown_path"),
+            Self::RouteNotAllowed => Shape::forbidden("route_not_allowed"),
+            Self::UnknownRoute => Shape::forbidden("unknown_route"),
+            Self::Setting(SettingError::Malformed) => Shape::invalid("malformed_setting"),
+            Self::Setting(SettingError::Type) => Shape::invalid("unknown_callback_type"),
+            Self::Setting(SettingError::Url(UrlError::Shape)) => Shape::invalid("malformed_callback_url"),
             Self::Setting(SettingError::Url(UrlError::Host | UrlError::Address)) => {
-                Shape(StatusCode::BAD_REQUEST, INVALID, "callback_host_not_allowed")
+                Shape::invalid("callback_host_not_allowed")
             }
-            Self::Setting(SettingError::Test) => Shape(StatusCode::BAD_REQUEST, INVALID, "callback_url_failed"),
-            Self::Setting(SettingError::Unavailable) => {
-                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable")
-            }
-            Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => {
-                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "rate_limited")
-            }
+            Self::Setting(SettingError::Test) => Shape::invalid("callback_url_failed"),
+            Self::Setting(SettingError::Unavailable) => Shape::unavailable("state_unavailable"),
+            Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited("rate_limited"),
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
-                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "too_many_in_flight")
+                Shape::rate_limited("too_many_in_flight")
             }
             Self::Refused(Refusal::Exceeded { limit: Limit::Account, .. }) => {
-                Shape(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "account_rate_limited")
+                Shape::rate_limited("account_rate_limited")
             }
             Self::Refused(Refusal::Exceeded { limit: Limit::QuotaDay | Limit::QuotaMonth, .. }) => {
                 Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", "quota_exceeded")
             }
-            Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => {
-                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "overloaded")
-            }
+            Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => Shape::unavailable("overloaded"),
             Self::Body(BodyError::TooLarge) => Shape(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
             Self::Body(BodyError::TooSlow) | Self::Call(CallError::ClientTooSlow) => {
                 Shape(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow")
             }
-            Self::Body(BodyError::CutOff) | Self::Call(CallError::ClientCutOff) => {
-                Shape(StatusCode::BAD_REQUEST, INVALID, "body_cut_off")
-            }
-            Self::Body(BodyError::Encoded) => Shape(StatusCode::BAD_REQUEST, INVALID, "encoded_body"),
-            Self::Body(BodyError::UnknownType) => Shape(StatusCode::BAD_REQUEST, INVALID, "unknown_content_type"),
-            Self::Body(BodyError::Mistyped) => Shape(StatusCode::BAD_REQUEST, INVALID, "mistyped_body"),
-            Self::Body(BodyError::Malformed) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_body"),
-            Self::Body(BodyError::Reference) => Shape(StatusCode::BAD_REQUEST, INVALID, "malformed_reference"),
-            Self::Body(BodyError::Foreign) => Shape(StatusCode::BAD_REQUEST, INVALID, "foreign_reference"),
-            Self::Call(CallError::Unreachable) => {
-                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_unreachable")
-            }
-            Self::Call(CallError::NotProcessed) => {
-                Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "upstream_refused")
-            }
-            Self::Call(CallError::TimedOut) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_timeout"),
-            Self::Call(CallError::Broken) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_broken"),
-            Self::Call(CallError::Garbled) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_garbled"),
-            Self::Call(CallError::Truncated) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_truncated"),
-            Self::Call(CallError::TooLarge) => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "upstream_too_large"),
-            Self::CircuitOpen(_) => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "circuit_open"),
-            Self::BooksClosed => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
-            Self::Unbooked => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "ledger_unavailable"),
-            Self::NotFound => Shape(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "not_found"),
-            Self::OwnerUnknown => Shape(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable"),
-            Self::OnlyIfCached => Shape(UNKNOWN_OUTCOME.0, UNKNOWN_OUTCOME.1, "only_if_cached"),
+            Self::Body(BodyError::CutOff) | Self::Call(CallError::ClientCutOff) => Shape::invalid("body_cut_off"),
+            Self::Body(BodyError::Encoded) => Shape::invalid("encoded_body"),
+            Self::Body(BodyError::UnknownType) => Shape::invalid("unknown_content_type"),
+            Self::Body(BodyError::Mistyped) => Shape::invalid("mistyped_body"),
+            Self::Body(BodyError::Malformed) => Shape::invalid("malformed_body"),
+            Self::Body(BodyError::Reference) => Shape::invalid("malformed_reference"),
+            Self::Body(BodyError::Foreign) => Shape::invalid("foreign_reference"),
+            Self::Call(CallError::Unreachable) => Shape::unavailable("upstream_unreachable"),
+            Self::Call(CallError::NotProcessed) => Shape::unavailable("upstream_refused"),
+            Self::Call(CallError::TimedOut) => Shape::timed_out("upstream_timeout"),
+            Self::Call(CallError::Broken) => Shape::timed_out("upstream_broken"),
+            Self::Call(CallError::Garbled) => Shape::timed_out("upstream_garbled"),
+            Self::Call(CallError::Truncated) => Shape::timed_out("upstream_truncated"),
+            Self::Call(CallError::TooLarge) => Shape::timed_out("upstream_too_large"),
+            Self::CircuitOpen(_) => Shape::unavailable("circuit_open"),
+            Self::BooksClosed => Shape::unavailable("ledger_unavailable"),
+            Self::Unbooked => Shape::unavailable("ledger_unavailable"),
+            Self::NotFound => Shape::not_found("not_found"),
+            Self::OwnerUnknown => Shape::unavailable("state_unavailable"),
+            Self::OnlyIfCached => Shape::timed_out("only_if_cached"),
             Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
         }
     }

@@ -65,6 +65,16 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// Question that an entry answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) subject: Subject,
+    /// Path with version and query.
+    pub(super) target: &'a str,
+    /// The parameters in their one canonical encoding.
+    pub(super) parameters: &'a [u8],
+}
+
 /// Makes keys.
 #[derive(Debug)]
 pub struct Keys {
@@ -85,16 +95,9 @@ impl Keys {
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// Returns the key of a request: `target` is path with version and query, `parameters` one canonical encoding of what
-    /// is asked. Entries of an epoch that ended are never found again.
-    pub(super) fn key(
-        &self,
-        epochs: &Table,
-        scope: &Scope<'_>,
-        subject: Subject,
-        target: &str,
-        parameters: &[u8],
-    ) -> Key {
+    /// Returns the key of a question. Entries of an epoch that ended are never found again.
+    pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, question: &Question<'_>) -> Key {
+        let Question { subject, target, parameters } = *question;
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
         let own = scope.tenant.and_then(|tenant| epochs.tenants.get(tenant)).map_or(&[][..], |epoch| epoch);
         Key(self.namer.name([
@@ -132,7 +135,7 @@ mod tests {
         let account = account.parse().unwrap();
         let tenant = tenant.as_ref().map(|name| name.parse().unwrap());
         let scope = tenant.as_ref().map_or(Scope::shared(&account), |tenant| Scope::private(&account, tenant));
-        keys.key(epochs, &scope, Subject::ALL[*subject], target, parameters)
+        keys.key(epochs, &scope, &Question { subject: Subject::ALL[*subject], target, parameters })
     }
 
     fn parts() -> impl Strategy<Value = Parts> {

@@ -6,7 +6,7 @@
 
 use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
-use super::key::{Key, Keys, Scope};
+use super::key::{Key, Keys, Question, Scope};
 use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
 use super::membership::Membership;
 use super::memory::Memory;
@@ -138,7 +138,7 @@ impl Cache {
     pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> CacheSlot {
         // The number first: a change in between makes the key one that is never found, and not an answer one that is kept.
         let began = self.epochs.last();
-        let key = self.keys.key(&self.epochs.table(), scope, subject, target, parameters);
+        let key = self.keys.key(&self.epochs.table(), scope, &Question { subject, target, parameters });
         CacheSlot { key, subject, private: scope.private_to(), began }
     }
 
@@ -279,7 +279,8 @@ impl Cache {
     }
 
     /// Notes where the answer to a pending request will belong.
-    pub fn await_result(&self, account: &AccountName, id: &str, place: &CacheSlot, path: &str, entry: &Entry) {
+    pub fn await_result(&self, account: &AccountName, place: &CacheSlot, path: &str, entry: &Entry) {
+        let Some(id) = &entry.id else { return };
         let tags = entry.tags.iter().copied().collect();
         let awaited = Awaited { place: place.clone(), path: path.to_owned(), tags };
         self.pending.insert(self.keys.pending(account, id), Arc::new(awaited));

@@ -91,7 +91,7 @@ impl<T: Clone> Follower<T> {
 #[cfg(test)]
 mod tests {
     use super::super::epoch::Table;
-    use super::super::key::{Keys, Scope};
+    use super::super::key::{Keys, Question, Scope};
     use super::*;
     use crate::iluma::subject::Subject;
 
@@ -100,9 +100,7 @@ mod tests {
         Keys::new(&[3; 32], &http::Uri::from_static("http://a")).key(
             &epochs,
             &Scope::shared(&"live".parse().unwrap()),
-            Subject::Bank,
-            "/",
-            question,
+            &Question { subject: Subject::Bank, target: "/", parameters: question },
         )
     }
 

@@ -7,7 +7,7 @@ use super::call_guard::{CallGuard, PlannedCall};
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Fetched, Joined, Lead, from_other_node, renewing};
-use super::owners::Asker;
+use super::owners::{Asker, Owned};
 use super::replies::{brought, collapsed, from_entry, from_stale};
 use super::request_log::RequestLog;
 use super::runtime::RuntimeConfig;
@@ -38,6 +38,15 @@ enum Leading {
     Call(Lead, Option<CallGuard>),
 }
 
+/// The caller of a request, as the owner of the record in its answer.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    /// None where the answer is no record.
+    asker: Option<&'a Asker>,
+    /// The caller's own reference, as JSON text.
+    reference: Option<&'a [u8]>,
+}
+
 impl Gateway {
     /// Answers from the cache, from a call that is under way, or makes the call.
     pub(super) async fn fetch(
@@ -49,12 +58,13 @@ impl Gateway {
         let (directives, reference, route, slot) =
             (request.directives, request.reference.clone(), request.route, request.slot.clone());
         let (reference, asker) = (reference.as_deref(), request.asker.clone());
+        let caller = Caller { asker: asker.as_ref(), reference };
         if let Some(detail) = request.bypass {
             if directives.only_if_cached {
                 return Err(Rejection::OnlyIfCached);
             }
             let fetched = self.alone(config, request, log).await?;
-            self.own_fetched(asker.as_ref(), &fetched, reference, &log.redis).await;
+            self.own_fetched(caller, &fetched, &log.redis).await;
             return Ok(brought(&fetched, Report::Bypass { detail }, CacheOutcome::Bypass, log));
         }
         if !directives.no_cache
@@ -62,7 +72,7 @@ impl Gateway {
             // "Pending" is no answer that is stored.
             && !(directives.only_if_cached && hit.entry.pending)
         {
-            return Ok(self.reply_from(&hit, asker.as_ref(), reference, route, log).await);
+            return Ok(self.reply_from(&hit, caller, route, log).await);
         }
         if directives.only_if_cached {
             return Err(Rejection::OnlyIfCached);
@@ -73,14 +83,14 @@ impl Gateway {
             || directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
         if newer {
             let fetched = self.alone(config, request, log).await?;
-            self.own_fetched(asker.as_ref(), &fetched, reference, &log.redis).await;
+            self.own_fetched(caller, &fetched, &log.redis).await;
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
         match self.join(config, request, log).await {
-            Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, log).await),
+            Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),
             Ok(Joined::Led(fetched)) if !fetched.is_failure() => {
-                self.own_fetched(asker.as_ref(), &fetched, reference, &log.redis).await;
+                self.own_fetched(caller, &fetched, &log.redis).await;
                 let stored = fetched.is_stored();
                 let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                 Ok(brought(&fetched, Report::Miss { stored }, outcome, log))
@@ -100,10 +110,10 @@ impl Gateway {
                         Ok(brought(&fetched, Report::Miss { stored: false }, CacheOutcome::Miss, log))
                     }
                     Joined::Shared(fetched, body) => {
-                        self.own_fetched(asker.as_ref(), &fetched, reference, &log.redis).await;
+                        self.own_fetched(caller, &fetched, &log.redis).await;
                         Ok(collapsed(&fetched.answer, body.with(reference), route, log))
                     }
-                    Joined::Hit(hit) => Ok(self.reply_from(&hit, asker.as_ref(), reference, route, log).await),
+                    Joined::Hit(hit) => Ok(self.reply_from(&hit, caller, route, log).await),
                 }
             }
         }
@@ -113,27 +123,20 @@ impl Gateway {
     async fn reply_from(
         &self,
         hit: &Hit,
-        asker: Option<&Asker>,
-        reference: Option<&[u8]>,
+        caller: Caller<'_>,
         route: RouteName,
         log: &mut RequestLog,
     ) -> Response<ReplyBody> {
-        if let Some(asker) = asker {
-            self.own_hit(asker, hit, reference, &log.redis).await;
+        if let Some(asker) = caller.asker {
+            self.own_hit(asker, hit, caller.reference, &log.redis).await;
         }
-        from_entry(hit, reference, route, log)
+        from_entry(hit, caller.reference, route, log)
     }
 
     /// Makes the caller an owner of the record in a call's answer.
-    async fn own_fetched(
-        &self,
-        asker: Option<&Asker>,
-        fetched: &FetchResult,
-        reference: Option<&[u8]>,
-        redis: &Budget,
-    ) {
+    async fn own_fetched(&self, Caller { asker, reference }: Caller<'_>, fetched: &FetchResult, redis: &Budget) {
         if let (Some(asker), Some(id)) = (asker, &fetched.id) {
-            self.own(asker, id, reference, &fetched.tags, redis).await;
+            self.owners.own(asker, Owned { id, reference, awaits: true, tags: &fetched.tags }, redis).await;
         }
     }
 

@@ -116,7 +116,7 @@ impl Gateway {
         let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {
-                self.settle_pending(account, (&slot, entry), (&shown, &answer), target.path(), redis).await
+                self.settle_pending(account, (&slot, entry, target.path()), (&shown, &answer), redis).await
             }
             _ => None,
         };
@@ -129,14 +129,13 @@ impl Gateway {
     async fn settle_pending(
         &self,
         account: &Account,
-        (slot, entry): (&CacheSlot, &Arc<Entry>),
+        (slot, entry, path): (&CacheSlot, &Arc<Entry>, &str),
         (collected, answer): (&Collected, &Answer),
-        path: &str,
         redis: &Budget,
     ) -> Option<(CacheSlot, Arc<Entry>)> {
         match (entry.pending, &entry.id, slot.subject) {
             (true, Some(id), Subject::Bank) => {
-                self.cache.await_result(&account.name, id, slot, path, entry);
+                self.cache.await_result(&account.name, slot, path, entry);
                 // In this order, and the other way round in `learn`: whichever is second finds the other's.
                 let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
                 let result = Received::new(from_callback(overtaking), &self.persons);

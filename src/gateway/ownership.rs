@@ -10,7 +10,6 @@ use super::received::Received;
 use super::replies::{is_absent, of_parts, stripped};
 use super::send;
 use crate::cache::{Entry, Hit};
-use crate::iluma::person::Tag;
 use crate::iluma::record_id;
 use crate::iluma::route_name::RouteName;
 use crate::redis::Budget;
@@ -104,7 +103,8 @@ impl Exchange<'_> {
         }
         // From now on state knows it, and the next answer may come from memory.
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
-        self.gateway.own(&self.asker(), id, record.reference.as_deref(), &tags, &self.log.redis).await;
+        let owned = Owned { id, reference: record.reference.as_deref(), awaits: true, tags: &tags };
+        self.gateway.owners.own(&self.asker(), owned, &self.log.redis).await;
         Ok(Seen::Own(record.own()))
     }
 
@@ -125,11 +125,6 @@ impl Exchange<'_> {
 }
 
 impl Gateway {
-    /// Makes the team an owner of the record in the answer to its own request, or to one that it shared.
-    pub(super) async fn own(&self, asker: &Asker, id: &str, reference: Option<&[u8]>, tags: &[Tag], redis: &Budget) {
-        self.owners.own(asker, Owned { id, reference, awaits: true, tags }, redis).await;
-    }
-
     /// Makes the team an owner of the record in an answer from the cache; the callback that a call would have caused is made
     /// here.
     pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {

@@ -1,6 +1,7 @@
 //! A record is made, or made anew: its reference gets the prefix, and the team comes to own the record that Iluma names.
 
 use super::exchange::Exchange;
+use super::owners::Owned;
 use super::received::Received;
 use super::replies::{of_parts, stripped, with_body};
 use super::streamed::scanned;
@@ -124,7 +125,8 @@ async fn answered(
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         // A recapture's record has the reference that it was made with.
         let known = made.reference.clone().filter(|_| made.prefixed_by.is_some()).or(reference.clone());
-        exchange.gateway.own(&exchange.asker(), id, known.as_deref(), &tags, &exchange.log.redis).await;
+        let owned = Owned { id, reference: known.as_deref(), awaits: true, tags: &tags };
+        exchange.gateway.owners.own(&exchange.asker(), owned, &exchange.log.redis).await;
     }
     let body = made.made_with(reference.as_deref());
     Ok(with_body(received.collected, body))
@@ -137,7 +139,8 @@ async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Res
         Record::of_answer(&received.answer, &none).filter(|_| received.is_success())
     {
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
-        exchange.gateway.own(&exchange.asker(), &id, reference.as_deref(), &tags, &exchange.log.redis).await;
+        let owned = Owned { id: &id, reference: reference.as_deref(), awaits: true, tags: &tags };
+        exchange.gateway.owners.own(&exchange.asker(), owned, &exchange.log.redis).await;
     }
     let Collected { status, headers, body } = received.collected;
     Ok(of_parts(status, headers, ReplyBody::full(body)))

@@ -8,6 +8,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -20,6 +21,9 @@ const KTP: &str = "/v1/identity/ktp_data_requests";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 /// More polls than any request takes.
 const MOST_POLLS: usize = 200;
+
+/// Makes the request of a number: method, path, body.
+type Making<'a> = &'a dyn Fn(usize) -> (&'static str, String, String);
 
 /// Drops a future right after it was polled so often.
 struct DropAfter<F>(Option<Pin<Box<F>>>, usize);
@@ -72,7 +76,7 @@ async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
     let service = service_fn(move |request| {
-        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request))), polls);
+        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, Ipv4Addr::LOCALHOST.into()))), polls);
         async move {
             match handled.await {
                 Some(Ok(response)) => Ok(response),
@@ -125,7 +129,7 @@ async fn a_request_that_is_dropped_at_any_point_leaves_nothing_or_a_settled_call
     let rig = rig(&upstream).await;
     let bank =
         |n: usize| ("POST", BANK.to_owned(), json!({ "bank_code": "BCA", "bank_account_number": n }).to_string());
-    let stages: [(&str, &dyn Fn(usize) -> (&'static str, String, String)); 6] = [
+    let stages: [(&str, Making<'_>); 6] = [
         ("bank, miss", &bank),
         ("bank, hit", &|_| bank(0)),
         ("cft", &|n| ("POST", CFT.to_owned(), json!({ "given_name": n.to_string() }).to_string())),

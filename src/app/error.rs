@@ -1,0 +1,61 @@
+//! The reasons why a gateway does not start.
+
+use crate::base::database::{DatabaseError, OpenError};
+use crate::config::Faults;
+use crate::redis::diagnosis::Cause;
+use crate::state;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The reason why an app does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be bound.
+    #[error("{key}: can't listen on {address}: {source}")]
+    Bind {
+        /// The key that names the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The configuration has faults.
+    #[error(transparent)]
+    Configuration(#[from] Faults),
+    /// The machine's trust store can't be used.
+    #[error("upstream: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The embedded database can't be read or written.
+    #[error("state.path: {0}")]
+    Database(#[from] DatabaseError),
+    /// The address of a Redis, or its certificates, can't be used.
+    #[error("state.redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    /// A Redis that cannot be used.
+    #[error("{key}: {cause}")]
+    UnusableRedis {
+        /// Key of the configuration that names it.
+        key: &'static str,
+        /// The cause.
+        cause: Cause,
+    },
+    /// The file of the embedded database can't be opened.
+    #[error("state.path: {path}: {source}", path = path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: OpenError,
+    },
+    /// A key is not the one that state was written with.
+    #[error(transparent)]
+    Keys(#[from] state::KeyError),
+    /// Another process runs with this node's identity.
+    #[error("state.path: {0}")]
+    Identity(#[from] state::IdentityTaken),
+    /// Anything else that the machine refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,106 @@
+//! The listeners, bound and served.
+
+use super::error::StartError;
+use super::node::{App, Sockets};
+use super::shutdown::LAST_MOMENT;
+use crate::base::web;
+use crate::callback;
+use crate::config::{self, Settings};
+use crate::server::{Bounds, Events, Server, TlsHandle};
+use crate::telemetry::metrics::{Counted, Listener, Metrics};
+use hyper::service::service_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two sweeps of idle upstream connections.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A listener's address, and the handle that replaces its certificates.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) address: SocketAddr,
+    pub(super) tls: TlsHandle,
+}
+
+/// The listeners, bound and not served yet.
+pub(super) struct Listeners {
+    server: Server,
+    admin: Server,
+    callbacks: Server,
+}
+
+impl Listeners {
+    /// Binds every listener of the settings.
+    pub(super) async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        let bounds = Bounds::new(&settings.server, &settings.upstream);
+        Ok(Self {
+            server: bind("server.listen", &settings.server.listener, bounds).await?,
+            admin: bind("admin.listen", &settings.admin.listener, bounds).await?,
+            callbacks: bind("callbacks.listen", &settings.callbacks.listener, bounds).await?,
+        })
+    }
+
+    /// Returns the sockets of the listeners.
+    pub(super) fn sockets(&self) -> Result<Sockets, StartError> {
+        let socket = |server: &Server| -> Result<Socket, StartError> {
+            Ok(Socket { address: server.address()?, tls: server.tls_handle() })
+        };
+        Ok(Sockets { server: socket(&self.server)?, admin: socket(&self.admin)?, callbacks: socket(&self.callbacks)? })
+    }
+}
+
+async fn bind(key: &'static str, listener: &config::Listener, bounds: Bounds) -> Result<Server, StartError> {
+    let bound = Server::bind(key.trim_end_matches(".listen"), listener, bounds).await;
+    bound.map_err(|source| StartError::Bind { key, address: listener.listen, source })
+}
+
+impl App {
+    /// Serves the listeners until their stage ends.
+    pub(super) fn serve(&self, listeners: Listeners) {
+        let Listeners { server, admin: admin_server, callbacks: callbacks_server } = listeners;
+        let (servers, drain) = (&self.stages.servers, self.drain_timeout);
+        let noted = |listener| Noted(self.metrics.clone(), listener);
+        let (gateway, events, stop) = (Arc::clone(&self.gateway), noted(Listener::Server), servers.stop());
+        servers.spawn(async move {
+            let services = move |client| {
+                let gateway = Arc::clone(&gateway);
+                service_fn(move |request| Arc::clone(&gateway).handle(request, client))
+            };
+            server.serve(services, events, stop, drain).await;
+        });
+        let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Admin), self.stages.admin.stop());
+        self.stages.admin.spawn(async move {
+            let service = web::service(admin.router());
+            admin_server.serve(move |_| service.clone(), events, stop, LAST_MOMENT / 2).await;
+        });
+        let (callbacks, events, stop) = (Arc::clone(&self.callbacks), noted(Listener::Callbacks), servers.stop());
+        servers.spawn(async move {
+            let service = web::service(callback::inbox(callbacks));
+            callbacks_server.serve(move |_| service.clone(), events, stop, drain).await;
+        });
+        let gateway = Arc::clone(&self.gateway);
+        servers.spawn_until_end(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                gateway.sweep();
+            }
+        });
+    }
+}
+
+/// Counts what happens to a listener's connections.
+#[derive(Clone)]
+struct Noted(Metrics, Listener);
+
+impl Events for Noted {
+    type Guard = Counted;
+
+    fn connected(&self) -> Counted {
+        self.0.connection(self.1)
+    }
+
+    fn handshake_failed(&self) {
+        self.0.handshake_failed(self.1);
+    }
+}

@@ -1,0 +1,87 @@
+//! A gateway that serves, and its parts.
+
+use super::listeners::Socket;
+use super::stage::Stage;
+use super::storage::Storage;
+use crate::admin::Admin;
+use crate::base::tasks::Tasks;
+use crate::callback::Callbacks;
+use crate::gateway::Gateway;
+use crate::telemetry::logs::LogWriter;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::redact::Redactor;
+use parking_lot::Mutex;
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct App {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) admin: Arc<Admin>,
+    pub(super) callbacks: Arc<Callbacks>,
+    pub(super) metrics: Metrics,
+    pub(super) redactor: Redactor,
+    /// The secrets of the settings in effect.
+    pub(super) known_secrets: Mutex<Vec<SecretString>>,
+    pub(super) sockets: Sockets,
+    pub(super) drain_timeout: Duration,
+    /// The settings that only a restart changes, as they were at the start.
+    pub(super) fixed: Vec<(&'static str, String)>,
+    pub(super) storage: Storage,
+    pub(super) stages: Stages,
+    pub(super) logs: Vec<LogWriter>,
+}
+
+/// The listeners' sockets.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) server: Socket,
+    pub(super) admin: Socket,
+    pub(super) callbacks: Socket,
+}
+
+/// The tasks of a gateway, in the order in which a shutdown ends them.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    /// Listeners of teams and callbacks.
+    pub(super) servers: Stage,
+    /// Calls that outlive their requests.
+    pub(super) leftovers: Tasks,
+    /// Fan-out and delivery of callbacks. They stop with the servers.
+    pub(super) relay: Tasks,
+    /// Work beside requests, for as long as there may be any.
+    pub(super) background: Stage,
+    /// Connections to Redis, which the others say goodbye by.
+    pub(super) links: Stage,
+    /// The listener of operators: readiness and metrics can be asked until the end.
+    pub(super) admin: Stage,
+}
+
+impl App {
+    /// Returns the address where tenants are served.
+    #[must_use]
+    pub const fn server_address(&self) -> SocketAddr {
+        self.sockets.server.address
+    }
+
+    /// Returns the address where operators are served.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.sockets.admin.address
+    }
+
+    /// Returns the address where Iluma's callbacks arrive.
+    #[must_use]
+    pub const fn callbacks_address(&self) -> SocketAddr {
+        self.sockets.callbacks.address
+    }
+
+    /// Returns the gateway, for a caller that has requests without a socket.
+    #[must_use]
+    pub const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+}

@@ -1,0 +1,97 @@
+//! The numbers that metrics read from other parts, and the secrets that no line may show.
+
+use super::links::Links;
+use crate::base::disk::Disk;
+use crate::cache::Counts;
+use crate::callback::{self, Attempt, Hooks, Note, Skipped};
+use crate::config::{self, Settings};
+use crate::gateway::Gateway;
+use crate::iluma::person::Persons;
+use crate::redis::RedisClient;
+use crate::state::State;
+use crate::telemetry::logs::LogWriter;
+use crate::telemetry::metrics::{Metrics, families};
+use crate::telemetry::redact::Redactor;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The outcomes of deliveries, each of which metrics show from the start.
+pub(super) const DELIVERIES: [&str; 6] = [
+    Attempt::Delivered.as_str(),
+    Attempt::Failed.as_str(),
+    Attempt::Dead.as_str(),
+    Skipped::NoUrl.as_str(),
+    Skipped::Overflow.as_str(),
+    Skipped::Dropped.as_str(),
+];
+
+/// Returns the hooks of the callbacks: their metrics, and the tags of persons.
+pub(super) fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
+    let metrics = metrics.clone();
+    let note = move |note: Note<'_>| match note {
+        Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
+        Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
+        Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
+        Note::Queues(queues, now) => {
+            let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
+            let tenants = queues.tenants.iter().map(|outbox| (&outbox.tenant, outbox.queued, outbox.dead));
+            metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
+        }
+    };
+    Hooks { persons: persons.clone(), note: Box::new(note) }
+}
+
+/// Lets metrics read the numbers that other parts keep.
+pub(super) fn observe(
+    metrics: &Metrics,
+    gateway: &Arc<Gateway>,
+    logs: &[LogWriter],
+    redactor: &Redactor,
+    links: &Links,
+) {
+    // Metrics are part of the gateway: a strong reference would keep both alive for ever.
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.read_one(&families::CACHE_ENTRIES, move || cache.upgrade().map_or(0, |cache| cache.size().0));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.read_one(&families::CACHE_BYTES, move || cache.upgrade().map_or(0, |cache| cache.size().1));
+    let all: Vec<RedisClient> = links.all().cloned().collect();
+    metrics.read_one(&families::REDIS_UP, move || all.iter().all(RedisClient::is_up).into());
+    let counts = gateway.cache().counts();
+    metrics.read(&families::REDIS_CACHE, move || {
+        let read = |count: fn(&Counts) -> &AtomicU64| {
+            counts.as_ref().map_or(0, |counts| count(counts).load(Ordering::Relaxed))
+        };
+        vec![
+            ("hit", read(|counts| &counts.hits)),
+            ("miss", read(|counts| &counts.misses)),
+            ("damaged", read(|counts| &counts.damaged)),
+            ("out", read(|counts| &counts.out)),
+        ]
+    });
+    let dropped: Vec<_> = logs.iter().map(LogWriter::dropped).collect();
+    metrics.read_one(&families::LOG_LINES_DROPPED, move || dropped.iter().map(|dropped| dropped()).sum());
+    let redactor = redactor.clone();
+    metrics.read_one(&families::REDACTIONS, move || redactor.total());
+}
+
+/// Lets metrics read the numbers of durable state.
+pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config::State) {
+    let state = state.clone();
+    metrics.read_one(&families::STATE_UNREADABLE, move || state.unreadable());
+    let disk = Disk::of(&settings.path, 0);
+    metrics.read_one(&families::DISK_FREE, move || disk.free().unwrap_or(0));
+}
+
+/// Returns every secret of the settings: none may be in a line, whatever else happens.
+pub(super) fn secrets(settings: &Settings) -> Vec<SecretString> {
+    let accounts = settings.accounts.values();
+    let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();
+    secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
+    secrets.extend(settings.admin.token.clone());
+    secrets.extend(callback::secrets(settings));
+    let hex = |key: &[u8; 32]| SecretString::from(key.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    secrets.push(hex(settings.state.root_key.expose_secret()));
+    secrets.extend(settings.state.encryption_keys.iter().map(|key| hex(key.key.expose_secret())));
+    secrets
+}

@@ -1,0 +1,56 @@
+//! A process that serves: signals, changed files, and the end.
+
+use super::environment::Environment;
+use super::error::StartError;
+use super::node::App;
+use super::preflight;
+use crate::config::{Faults, Settings};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
+///
+/// # Errors
+/// What the machine or the configuration refuses at the start.
+pub async fn run(path: PathBuf) -> Result<(), StartError> {
+    // Signals and changes are watched for before anybody can know that the gateway is there to get them; what changed
+    // before the watch began is read by the second load.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut files = crate::config::watch::Watch::new(&Settings::load(&path)?.files);
+    let settings = Settings::load(&path)?;
+    files.set_files(&settings.files);
+    let findings = preflight::look(&settings).await;
+    findings.refuse()?;
+    let app = App::start(&settings, Environment::of_process()).await?;
+    for warning in &findings.warnings {
+        tracing::warn!(key = warning.key(), "{}", warning.problem());
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {}
+            () = files.changed() => {}
+        }
+        let outcome = match Settings::load(&path) {
+            Ok(settings) => match app.reload(&settings) {
+                Ok(()) => {
+                    files.set_files(&settings.files);
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Err(faults) => Err(one_line(&faults)),
+        };
+        app.reloaded(outcome);
+    }
+    app.shutdown().await;
+    Ok(())
+}
+
+/// Returns the faults in one line.
+fn one_line(faults: &Faults) -> String {
+    faults.to_string().trim().replace('\n', "; ")
+}

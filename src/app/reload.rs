@@ -1,0 +1,88 @@
+//! Changed settings, put into effect while serving.
+
+use super::node::App;
+use super::observe::{DELIVERIES, secrets};
+use crate::config::{RedisTarget, Settings};
+use crate::telemetry::metrics::Reload;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+
+impl App {
+    /// Puts other settings into effect. If they are refused, everything stays as it is.
+    ///
+    /// # Errors
+    /// The machine has no usable trust store for upstream's certificate.
+    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        // The new secrets are hidden before anything can use them, and the ones before as long as something may.
+        let new = secrets(settings);
+        let mut known = self.known_secrets.lock();
+        self.redactor.replace(known.iter().chain(&new).cloned().collect());
+        self.callbacks.reload(settings)?;
+        self.gateway.reload(settings)?;
+        *known = new;
+        self.admin.reload(settings);
+        self.metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
+        self.sockets.server.tls.replace(settings.server.listener.tls.clone());
+        self.sockets.admin.tls.replace(settings.admin.listener.tls.clone());
+        self.sockets.callbacks.tls.replace(settings.callbacks.listener.tls.clone());
+        for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {
+            if now.1 != *value {
+                tracing::warn!(key, "this change takes effect at the next start");
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts and logs the outcome of a reload.
+    pub(super) fn reloaded(&self, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                self.metrics.config_reload(Reload::Applied);
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(why) => {
+                self.metrics.config_reload(Reload::Refused);
+                tracing::error!(why, "the changed configuration is refused, the old one stays in effect");
+            }
+        }
+    }
+}
+
+/// Returns the settings that are read at the start alone, by key.
+pub(super) fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
+    let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);
+    let targets = state.redis.iter().flat_map(|redis| [Some(&redis.main), redis.cache.as_ref()]).flatten();
+    vec![
+        ("server.listen", server.listener.listen.to_string()),
+        ("server.max_connections", server.max_connections.to_string()),
+        ("server.header_timeout", format!("{:?}", server.header_timeout)),
+        ("server.keep_alive_timeout", format!("{:?}", server.keep_alive_timeout)),
+        ("server.max_header_bytes", server.max_header_bytes.to_string()),
+        ("server.max_headers", server.max_headers.to_string()),
+        ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
+        ("admin.listen", settings.admin.listener.listen.to_string()),
+        ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
+        ("state.path", settings.state.path.display().to_string()),
+        ("state.root_key", digest([&state.root_key.expose_secret()[..]])),
+        (
+            "state.encryption_keys",
+            digest(state.encryption_keys.iter().flat_map(|key| [key.id.as_bytes(), &key.key.expose_secret()[..]])),
+        ),
+        ("state.redis", digest(targets.flat_map(RedisTarget::parts).collect::<Vec<_>>().iter().map(Vec::as_slice))),
+        ("state.retention", format!("{:?}", [kept.owners, kept.delivered_callbacks, kept.dead_letters])),
+        ("node.name", settings.node.clone()),
+        ("state.disk_reserve", state.disk_reserve.to_string()),
+        ("log.level", settings.log.level.to_string()),
+        ("cache.memory", settings.cache.memory.to_string()),
+    ]
+}
+
+/// Returns a text that differs if any of the secrets does.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part);
+    }
+    format!("{:?}", digest.finalize())
+}

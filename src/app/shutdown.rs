@@ -1,0 +1,38 @@
+//! The drain of a gateway, in order.
+
+use super::node::{App, Stages};
+use crate::telemetry::logs::LogWriter;
+use std::time::Duration;
+
+/// Time that an end takes where all is well, beside the time that requests in flight are given.
+pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Drains: no new connections, requests in flight finish, within the time that the settings give.
+    pub async fn shutdown(self) {
+        tracing::info!("draining");
+        self.admin.drain();
+        let Stages { servers, leftovers, relay, background, links, admin } = &self.stages;
+        // One span of time for all of it: the process manager counts it, too.
+        let end = tokio::time::Instant::now() + self.drain_timeout;
+        servers.end(self.drain_timeout + LAST_MOMENT).await;
+        self.gateway.close();
+        let left = || end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
+        leftovers.drain(left()).await;
+        // A delivery that does not end in time is made again at the next start.
+        relay.drain(left()).await;
+        self.gateway.leave().await;
+        background.end(LAST_MOMENT).await;
+        if let Some(membership) = &self.storage.membership {
+            membership.leave().await;
+        }
+        links.end(LAST_MOMENT).await;
+        admin.end(LAST_MOMENT).await;
+        self.admin.finish(LAST_MOMENT).await;
+        if self.storage.ledger.finish().await.is_err() {
+            tracing::error!("the ledger's last counts could not be written");
+        }
+        self.storage.database.close().await;
+        LogWriter::finish_all(self.logs);
+    }
+}

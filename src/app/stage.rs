@@ -1,0 +1,45 @@
+//! Tasks that end together.
+
+use crate::base::tasks::Tasks;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Tasks that are asked to stop at one time, and then waited for. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stage {
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    /// Runs a task that watches for the stage's end itself.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Runs a task that is dropped at the stage's end.
+    pub(super) fn spawn_until_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_until(&self.stop, task);
+    }
+
+    /// Returns the stage's tasks, for parts that spawn their own.
+    pub(super) const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Returns the token that is cancelled at the stage's end.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Asks the tasks to stop.
+    pub(super) fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Asks the tasks to stop, and waits for them, `patience` at most.
+    pub(super) async fn end(&self, patience: Duration) {
+        self.ask_to_stop();
+        self.tasks.drain(patience).await;
+    }
+}

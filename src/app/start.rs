@@ -1,0 +1,192 @@
+//! The start of a gateway, stage by stage.
+
+use super::environment::Environment;
+use super::error::StartError;
+use super::links::{Links, REDIS_PATIENCE};
+use super::listeners::Listeners;
+use super::node::{App, Stages};
+use super::observe::{DELIVERIES, hooks, observe, observe_state, secrets};
+use super::reload::fixed;
+use super::shutdown::LAST_MOMENT;
+use super::storage::Storage;
+use crate::admin::{Admin, Orders};
+use crate::base::clock::Clock;
+use crate::callback::{Arrived, Callbacks};
+use crate::config::Settings;
+use crate::gateway::{Gateway, Parts, Telemetry};
+use crate::iluma::person::Persons;
+use crate::limit::Nodes;
+use crate::redis::Budget;
+use crate::server::file_descriptors;
+use crate::state::State;
+use crate::telemetry::logs::{self, AccessLog, LogWriter};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::redact::Redactor;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Time between two messages of a node about what it sees.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Logs, metrics and clock, which every other part gets.
+struct Instruments {
+    redactor: Redactor,
+    access: AccessLog,
+    logs: Vec<LogWriter>,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Instruments {
+    fn new(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
+        let redactor = Redactor::new(secrets(settings));
+        let (access, log) = AccessLog::start(environment.access_log, redactor.clone())?;
+        let mut logs = vec![log];
+        if environment.diagnostics {
+            logs.extend(logs::diagnostics(settings.log.level, redactor.clone())?);
+            raise_file_descriptors(settings);
+        }
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        Ok(Self { redactor, access, logs, metrics, clock: environment.clock })
+    }
+}
+
+impl App {
+    /// Binds the listeners and serves in the background.
+    ///
+    /// # Errors
+    /// The machine, the state, or a Redis refuses what the settings say; then nothing of the start is left.
+    pub async fn start(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
+        let instruments = Instruments::new(settings, environment)?;
+        let links = Links::new(settings)?;
+        let storage = Storage::open(settings, &instruments.clock, &links).await?;
+        let (stages, database) = (Stages::default(), storage.database.clone());
+        let (background, connections) = (stages.background.clone(), stages.links.clone());
+        let started = wire(settings, instruments, links, storage, stages).await;
+        if started.is_err() {
+            connections.ask_to_stop();
+            background.end(LAST_MOMENT).await;
+            connections.end(LAST_MOMENT).await;
+            database.close().await;
+        }
+        started
+    }
+}
+
+/// Puts the parts together, waits until they know what they must, and serves.
+async fn wire(
+    settings: &Settings,
+    instruments: Instruments,
+    links: Links,
+    storage: Storage,
+    stages: Stages,
+) -> Result<App, StartError> {
+    let Instruments { redactor, access, logs, metrics, clock } = instruments;
+    let persons = Persons::new(settings.state.root_key.expose_secret());
+    let (callbacks, inflow, arrivals) =
+        Callbacks::new(settings, storage.state.clone(), hooks(&metrics, &persons), clock.clone())?;
+    let parts = Parts {
+        link: links.cache.clone(),
+        persons: persons.clone(),
+        callbacks: Arc::clone(&callbacks),
+        state: storage.state.clone(),
+        ledger: storage.ledger.clone(),
+        nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
+    };
+    let telemetry = Telemetry { access, metrics: metrics.clone(), clock };
+    let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
+
+    links.keep(&stages.links);
+    keep_owners_and_answers(&gateway, arrivals, &stages);
+    links.await_them().await?;
+    storage.take_place().await?;
+    storage.keep(&stages.background);
+    // An entry that is stored before this node knows what the others know is found by nobody.
+    gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
+    for concern in links.concerns(&storage.state).await {
+        tracing::warn!(concern, "Redis: state may be lost");
+    }
+    renew_callback_urls(settings, &storage.state, &stages);
+    keep_beating(&gateway, &stages).await;
+
+    let orders = Orders { cache: Arc::clone(gateway.cache()), state: storage.state.clone(), persons };
+    let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone()));
+    observe(&metrics, &gateway, &logs, &redactor, &links);
+    metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
+    observe_state(&metrics, &storage.state, &settings.state);
+
+    let listeners = Listeners::bind(settings).await?;
+    let app = App {
+        gateway,
+        admin,
+        callbacks,
+        metrics,
+        redactor,
+        known_secrets: Mutex::new(secrets(settings)),
+        sockets: listeners.sockets()?,
+        drain_timeout: settings.server.drain_timeout,
+        fixed: fixed(settings),
+        storage,
+        stages,
+        logs,
+    };
+    app.callbacks.run(inflow, &app.stages.relay, &app.stages.servers.stop());
+    app.serve(listeners);
+    let (server, admin, callbacks) = (app.server_address(), app.admin_address(), app.callbacks_address());
+    tracing::info!(%server, %admin, %callbacks, "listening");
+    Ok(app)
+}
+
+/// Keeps the cache, the owners of records, and the answers that callbacks bring.
+fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
+    let background = &stages.background;
+    gateway.cache().keep(background.tasks(), background.stop());
+    let (learner, owners) = (Arc::clone(gateway), Arc::clone(gateway));
+    background.spawn_until_end(async move { owners.keep_owners().await });
+    background.spawn_until_end(async move { learner.learn(arrivals).await });
+}
+
+/// Reads every team's callback URLs, which puts them under the newest encryption key before an old one is retired.
+fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
+    let (teams, state) = (settings.tenants.keys().cloned().collect::<Vec<_>>(), state.clone());
+    stages.background.spawn_until_end(async move {
+        for team in teams {
+            // URLs that can't be read now are read when a callback comes for that team.
+            let _ = state.urls(&team).await;
+        }
+    });
+}
+
+/// Tells the other nodes what this one sees, now and from then on.
+async fn keep_beating(gateway: &Arc<Gateway>, stages: &Stages) {
+    gateway.beat().await;
+    let gateway = Arc::clone(gateway);
+    stages.background.spawn_until_end(async move {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            gateway.beat().await;
+        }
+    });
+}
+
+/// Raises the number of files and sockets that the process may have open, and reports it.
+fn raise_file_descriptors(settings: &Settings) {
+    // Every client's connection, one to Iluma for each request in flight, and some for files, Redis and endpoints.
+    let needed = (settings.server.max_connections + settings.server.max_in_flight + 256) as u64;
+    match file_descriptors::raise() {
+        Ok(file_descriptors::Limit { before, now }) if now < needed => tracing::warn!(
+            limit = now,
+            before,
+            needed,
+            "the limit of open files is lower than server.max_connections and max_in_flight need; raise the hard limit \
+             (LimitNOFILE, ulimit -Hn) or lower them"
+        ),
+        Ok(file_descriptors::Limit { before, now }) => {
+            tracing::info!(limit = now, before, "raised the limit of open files")
+        }
+        Err(error) => tracing::warn!(%error, needed, "cannot raise the limit of open files (RLIMIT_NOFILE)"),
+    }
+}

@@ -1,0 +1,85 @@
+//! Durable state: the embedded database, the ledger, and the state that nodes may share.
+
+use super::error::StartError;
+use super::links::Links;
+use super::stage::Stage;
+use crate::base::clock::Clock;
+use crate::base::database::Database;
+use crate::config::Settings;
+use crate::ledger::{self, Ledger};
+use crate::redis::RedisClient;
+use crate::state::{self, Membership, Sqlite, State};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The durable state of a node.
+#[derive(Debug)]
+pub(super) struct Storage {
+    pub(super) database: Database,
+    pub(super) ledger: Ledger,
+    pub(super) state: State,
+    /// The node's place among the nodes of a Redis.
+    pub(super) membership: Option<Membership>,
+}
+
+impl Storage {
+    /// Opens the database and what is in it. A start that is refused closes the file, so the next one can take its lock.
+    pub(super) async fn open(settings: &Settings, clock: &Clock, links: &Links) -> Result<Self, StartError> {
+        let database = open(&settings.state.path)?;
+        let ledger = match open_ledger(&database, settings, clock, links.main.clone()).await {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                database.close().await;
+                return Err(error);
+            }
+        };
+        let state = match &links.main {
+            Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
+            None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
+        };
+        let membership = links.main.clone().map(|link| {
+            let names = (ledger.node(), settings.node.as_str());
+            Membership::new(link, names, state.keyring(), clock.clone())
+        });
+        Ok(Self { database, ledger, state, membership })
+    }
+
+    /// Verifies the keys against shared state, and takes the node's place among the others. With Redis out both are done
+    /// once it is back.
+    pub(super) async fn take_place(&self) -> Result<(), StartError> {
+        match self.state.verify_keys().await {
+            Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
+            Err(state::KeyError::State(_)) | Ok(()) => {}
+        }
+        if let Some(membership) = &self.membership {
+            membership.join().await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the node's place and its books until the stage ends.
+    pub(super) fn keep(&self, stage: &Stage) {
+        if let Some(membership) = self.membership.clone() {
+            stage.spawn_until_end(async move { membership.keep().await });
+        }
+        let (ledger, membership) = (self.ledger.clone(), self.membership.clone());
+        stage.spawn_until_end(async move { ledger.keep(membership).await });
+    }
+}
+
+/// Opens the ledger of a database that holds the sentinels of this configuration's keys.
+async fn open_ledger(
+    database: &Database,
+    settings: &Settings,
+    clock: &Clock,
+    redis: Option<RedisClient>,
+) -> Result<Ledger, StartError> {
+    state::verify_database(database, &settings.state).await?;
+    Ok(Ledger::open(database.clone(), settings, clock.clone(), redis).await?)
+}
+
+/// Opens the embedded database: all of state where a gateway serves alone, and every node's own books.
+fn open(path: &Path) -> Result<Database, StartError> {
+    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
+    Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
+}
