@@ -26,6 +26,7 @@ pub use epoch::Change;
 pub use key::{Key, Keys, Scope};
 pub use lease::{LEASE_RENEWAL, Lease};
 pub use levels::{Cache, LeaseDecision};
+pub use membership::NodeIdentity;
 pub use purge::Removed;
 pub use redis_cache::Counts;
 pub use report::Report;

@@ -3,6 +3,10 @@
 //! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
 //! `x-gateway-error` what it is; a message never quotes what was sent.
 
+mod reason;
+
+pub use reason::Reason;
+
 use crate::base::host::HostError;
 use crate::callback::SettingError;
 use crate::config::Limit;
@@ -95,105 +99,109 @@ pub enum Rejection {
 }
 
 /// The shape of a rejection: status, Iluma's error code, and the reason in header, log and metrics.
-struct Shape(StatusCode, &'static str, &'static str);
+struct Shape(StatusCode, &'static str, Reason);
 
 impl Shape {
-    const fn invalid(reason: &'static str) -> Self {
+    const fn invalid(reason: Reason) -> Self {
         Self(StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", reason)
     }
 
-    const fn unauthorized(reason: &'static str) -> Self {
+    const fn unauthorized(reason: Reason) -> Self {
         Self(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", reason)
     }
 
-    const fn forbidden(reason: &'static str) -> Self {
+    const fn forbidden(reason: Reason) -> Self {
         Self(StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", reason)
     }
 
-    const fn not_found(reason: &'static str) -> Self {
+    const fn not_found(reason: Reason) -> Self {
         Self(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", reason)
     }
 
-    const fn rate_limited(reason: &'static str) -> Self {
+    const fn rate_limited(reason: Reason) -> Self {
         Self(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", reason)
     }
 
-    const fn unavailable(reason: &'static str) -> Self {
+    const fn unavailable(reason: Reason) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", reason)
     }
 
     /// Nobody knows the outcome of the call.
-    const fn timed_out(reason: &'static str) -> Self {
+    const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
     }
 }
 
 impl Rejection {
-    /// The reason, as header and log name it.
+    /// Returns the reason, as header, log and metrics name it.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub const fn reason(&self) -> Reason {
         self.shape().2
     }
 
     const fn shape(&self) -> Shape {
         match self {
-            Self::Path(PathError::DotSegment) => Shape::invalid("dot_segment"),
-            Self::Path(PathError::EmptySegment) => Shape::invalid("empty_segment"),
-            Self::Path(PathError::EncodedSlash) => Shape::invalid("encoded_slash"),
-            Self::Path(PathError::Malformed) => Shape::invalid("malformed_path"),
-            Self::Host(HostError::Missing) => Shape::invalid("missing_host"),
-            Self::Host(HostError::Repeated | HostError::Invalid) => Shape::invalid("invalid_host"),
-            Self::Unauthenticated(Unauthenticated::Missing) => Shape::unauthorized("missing_key"),
-            Self::Unauthenticated(Unauthenticated::Malformed) => Shape::unauthorized("malformed_key"),
-            Self::Unauthenticated(Unauthenticated::Unknown) => Shape::unauthorized("unknown_key"),
-            Self::Forbidden => Shape::forbidden("forbidden_path"),
-            Self::UnknownOwnPath => Shape::not_found("unknown_path"),
-            Self::RouteNotAllowed => Shape::forbidden("route_not_allowed"),
-            Self::UnknownRoute => Shape::forbidden("unknown_route"),
-            Self::Setting(SettingError::Malformed) => Shape::invalid("malformed_setting"),
-            Self::Setting(SettingError::Type) => Shape::invalid("unknown_callback_type"),
-            Self::Setting(SettingError::Url(UrlError::Shape)) => Shape::invalid("malformed_callback_url"),
+            Self::Path(PathError::DotSegment) => Shape::invalid(Reason::DotSegment),
+            Self::Path(PathError::EmptySegment) => Shape::invalid(Reason::EmptySegment),
+            Self::Path(PathError::EncodedSlash) => Shape::invalid(Reason::EncodedSlash),
+            Self::Path(PathError::Malformed) => Shape::invalid(Reason::MalformedPath),
+            Self::Host(HostError::Missing) => Shape::invalid(Reason::MissingHost),
+            Self::Host(HostError::Repeated | HostError::Invalid) => Shape::invalid(Reason::InvalidHost),
+            Self::Unauthenticated(Unauthenticated::Missing) => Shape::unauthorized(Reason::MissingKey),
+            Self::Unauthenticated(Unauthenticated::Malformed) => Shape::unauthorized(Reason::MalformedKey),
+            Self::Unauthenticated(Unauthenticated::Unknown) => Shape::unauthorized(Reason::UnknownKey),
+            Self::Forbidden => Shape::forbidden(Reason::ForbiddenPath),
+            Self::UnknownOwnPath => Shape::not_found(Reason::UnknownPath),
+            Self::RouteNotAllowed => Shape::forbidden(Reason::RouteNotAllowed),
+            Self::UnknownRoute => Shape::forbidden(Reason::UnknownRoute),
+            Self::Setting(SettingError::Malformed) => Shape::invalid(Reason::MalformedSetting),
+            Self::Setting(SettingError::Type) => Shape::invalid(Reason::UnknownCallbackType),
+            Self::Setting(SettingError::Url(UrlError::Shape)) => Shape::invalid(Reason::MalformedCallbackUrl),
             Self::Setting(SettingError::Url(UrlError::Host | UrlError::Address)) => {
-                Shape::invalid("callback_host_not_allowed")
+                Shape::invalid(Reason::CallbackHostNotAllowed)
             }
-            Self::Setting(SettingError::Test) => Shape::invalid("callback_url_failed"),
-            Self::Setting(SettingError::Unavailable) => Shape::unavailable("state_unavailable"),
-            Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited("rate_limited"),
+            Self::Setting(SettingError::Test) => Shape::invalid(Reason::CallbackUrlFailed),
+            Self::Setting(SettingError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
+            Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited(Reason::RateLimited),
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
-                Shape::rate_limited("too_many_in_flight")
+                Shape::rate_limited(Reason::TooManyInFlight)
             }
             Self::Refused(Refusal::Exceeded { limit: Limit::Account, .. }) => {
-                Shape::rate_limited("account_rate_limited")
+                Shape::rate_limited(Reason::AccountRateLimited)
             }
             Self::Refused(Refusal::Exceeded { limit: Limit::QuotaDay | Limit::QuotaMonth, .. }) => {
-                Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", "quota_exceeded")
+                Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", Reason::QuotaExceeded)
             }
-            Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => Shape::unavailable("overloaded"),
-            Self::Body(BodyError::TooLarge) => Shape(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
+            Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => {
+                Shape::unavailable(Reason::Overloaded)
+            }
+            Self::Body(BodyError::TooLarge) => {
+                Shape(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", Reason::BodyTooLarge)
+            }
             Self::Body(BodyError::TooSlow) | Self::Call(CallError::ClientTooSlow) => {
-                Shape(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow")
+                Shape(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", Reason::BodyTooSlow)
             }
-            Self::Body(BodyError::CutOff) | Self::Call(CallError::ClientCutOff) => Shape::invalid("body_cut_off"),
-            Self::Body(BodyError::Encoded) => Shape::invalid("encoded_body"),
-            Self::Body(BodyError::UnknownType) => Shape::invalid("unknown_content_type"),
-            Self::Body(BodyError::Mistyped) => Shape::invalid("mistyped_body"),
-            Self::Body(BodyError::Malformed) => Shape::invalid("malformed_body"),
-            Self::Body(BodyError::Reference) => Shape::invalid("malformed_reference"),
-            Self::Body(BodyError::Foreign) => Shape::invalid("foreign_reference"),
-            Self::Call(CallError::Unreachable) => Shape::unavailable("upstream_unreachable"),
-            Self::Call(CallError::NotProcessed) => Shape::unavailable("upstream_refused"),
-            Self::Call(CallError::TimedOut) => Shape::timed_out("upstream_timeout"),
-            Self::Call(CallError::Broken) => Shape::timed_out("upstream_broken"),
-            Self::Call(CallError::Garbled) => Shape::timed_out("upstream_garbled"),
-            Self::Call(CallError::Truncated) => Shape::timed_out("upstream_truncated"),
-            Self::Call(CallError::TooLarge) => Shape::timed_out("upstream_too_large"),
-            Self::CircuitOpen(_) => Shape::unavailable("circuit_open"),
-            Self::BooksClosed => Shape::unavailable("ledger_unavailable"),
-            Self::Unbooked => Shape::unavailable("ledger_unavailable"),
-            Self::NotFound => Shape::not_found("not_found"),
-            Self::OwnerUnknown => Shape::unavailable("state_unavailable"),
-            Self::OnlyIfCached => Shape::timed_out("only_if_cached"),
-            Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
+            Self::Body(BodyError::CutOff) | Self::Call(CallError::ClientCutOff) => Shape::invalid(Reason::BodyCutOff),
+            Self::Body(BodyError::Encoded) => Shape::invalid(Reason::EncodedBody),
+            Self::Body(BodyError::UnknownType) => Shape::invalid(Reason::UnknownContentType),
+            Self::Body(BodyError::Mistyped) => Shape::invalid(Reason::MistypedBody),
+            Self::Body(BodyError::Malformed) => Shape::invalid(Reason::MalformedBody),
+            Self::Body(BodyError::Reference) => Shape::invalid(Reason::MalformedReference),
+            Self::Body(BodyError::Foreign) => Shape::invalid(Reason::ForeignReference),
+            Self::Call(CallError::Unreachable) => Shape::unavailable(Reason::UpstreamUnreachable),
+            Self::Call(CallError::NotProcessed) => Shape::unavailable(Reason::UpstreamRefused),
+            Self::Call(CallError::TimedOut) => Shape::timed_out(Reason::UpstreamTimeout),
+            Self::Call(CallError::Broken) => Shape::timed_out(Reason::UpstreamBroken),
+            Self::Call(CallError::Garbled) => Shape::timed_out(Reason::UpstreamGarbled),
+            Self::Call(CallError::Truncated) => Shape::timed_out(Reason::UpstreamTruncated),
+            Self::Call(CallError::TooLarge) => Shape::timed_out(Reason::UpstreamTooLarge),
+            Self::CircuitOpen(_) => Shape::unavailable(Reason::CircuitOpen),
+            Self::BooksClosed => Shape::unavailable(Reason::LedgerUnavailable),
+            Self::Unbooked => Shape::unavailable(Reason::LedgerUnavailable),
+            Self::NotFound => Shape::not_found(Reason::NotFound),
+            Self::OwnerUnknown => Shape::unavailable(Reason::StateUnavailable),
+            Self::OnlyIfCached => Shape::timed_out(Reason::OnlyIfCached),
+            Self::Internal => Shape(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", Reason::Internal),
         }
     }
 
@@ -211,7 +219,7 @@ impl Rejection {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, CHALLENGE);
         }
-        headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
+        headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason.into_str()));
         match self {
             Self::Refused(Refusal::Exceeded { limit, quota, window, retry_after }) => {
                 let seconds = whole_seconds(retry_after);
@@ -261,7 +269,7 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";
-    instead_of_upstreams(status, message, "unreadable_error")
+    instead_of_upstreams(status, message, Reason::UnreadableError)
 }
 
 /// Stands for an error of Iluma's on a record that is not known to be the team's: the status is Iluma's, its text may be about
@@ -270,10 +278,10 @@ pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
 pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
     let message =
         "Iluma failed to answer, try again later; its text is not shown, since this record is not known to be yours";
-    instead_of_upstreams(status, message, "upstream_error")
+    instead_of_upstreams(status, message, Reason::UpstreamError)
 }
 
-fn instead_of_upstreams(status: StatusCode, message: &str, reason: &'static str) -> Response<ReplyBody> {
+fn instead_of_upstreams(status: StatusCode, message: &str, reason: Reason) -> Response<ReplyBody> {
     let code = match status {
         StatusCode::BAD_REQUEST => "API_VALIDATION_ERROR",
         StatusCode::UNAUTHORIZED => "INVALID_API_KEY",
@@ -285,7 +293,7 @@ fn instead_of_upstreams(status: StatusCode, message: &str, reason: &'static str)
         _ => "SERVER_ERROR",
     };
     let mut response = error(status, code, message);
-    response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
+    response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static(reason.into_str()));
     response
 }
 

@@ -27,7 +27,7 @@ pub use error::StateError;
 pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
 pub use model::{
     Awaiting, Callback, Copy, Cursor, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased, LATE, Listed,
-    MOST_LISTED, Made, Outbox, OutboxBounds, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
+    MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
 };
 pub use sentinels::{KeyError, Sentinels, WrongKey, verify_database, verify_file};
 pub use sqlite::{MIGRATIONS, Sqlite};

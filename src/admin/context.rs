@@ -17,6 +17,8 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     pub(super) orders: Arc<Orders>,
     pub(super) ledger: Ledger,
+    /// This node's name.
+    pub(super) node: String,
     /// The orders that run now, whatever became of their clients.
     pub(super) running: Tasks,
     config: ArcSwap<AdminConfig>,
@@ -44,6 +46,7 @@ impl Context {
             metrics,
             orders: Arc::new(orders),
             ledger,
+            node: settings.node.clone(),
             running: Tasks::new(),
             config: ArcSwap::from_pointee(AdminConfig::new(settings)),
             draining: AtomicBool::new(false),

@@ -83,7 +83,7 @@ pub(super) async fn unknown(
         })
     };
     let calls: Vec<_> = calls.iter().map(shown).collect();
-    Ok(json(StatusCode::OK, &serde_json::json!({ "node": ledger.node(), "calls": calls, "next": next })))
+    Ok(json(StatusCode::OK, &serde_json::json!({ "node": context.node, "calls": calls, "next": next })))
 }
 
 fn unreadable() -> Refusal {

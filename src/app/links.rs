@@ -1,8 +1,7 @@
 //! The connections to Redis.
 
 use super::error::StartError;
-use super::shutdown::LAST_MOMENT;
-use super::stage::Stage;
+use super::stage::{LAST_MOMENT, Stage};
 use crate::base::clock::Clock;
 use crate::cache::Cache;
 use crate::config::Settings;

@@ -1,27 +1,19 @@
 //! The listeners, bound and served.
 
 use super::error::StartError;
-use super::node::{App, Sockets};
-use super::shutdown::LAST_MOMENT;
+use super::node::{App, Socket, Sockets};
+use super::stage::LAST_MOMENT;
 use crate::base::web;
 use crate::callback;
 use crate::config::{self, Settings};
-use crate::server::{Bounds, Events, Server, TlsHandle};
+use crate::server::{Bounds, Events, Server};
 use crate::telemetry::metrics::{Counted, Listener, Metrics};
 use hyper::service::service_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Time between two sweeps of idle upstream connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// A listener's address, and the handle that replaces its certificates.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) address: SocketAddr,
-    pub(super) tls: TlsHandle,
-}
 
 /// The listeners, bound and not served yet.
 pub(super) struct Listeners {

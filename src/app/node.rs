@@ -1,12 +1,12 @@
 //! A gateway that serves, and its parts.
 
-use super::listeners::Socket;
 use super::stage::Stage;
 use super::storage::Storage;
 use crate::admin::Admin;
 use crate::base::tasks::Tasks;
 use crate::callback::Callbacks;
 use crate::gateway::Gateway;
+use crate::server::TlsHandle;
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Redactor;
@@ -33,6 +33,13 @@ pub struct App {
     pub(super) storage: Storage,
     pub(super) stages: Stages,
     pub(super) logs: Vec<LogWriter>,
+}
+
+/// A listener's address, and the handle that replaces its certificates.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) address: SocketAddr,
+    pub(super) tls: TlsHandle,
 }
 
 /// The listeners' sockets.

@@ -8,9 +8,9 @@ use crate::config::{self, Settings};
 use crate::gateway::Gateway;
 use crate::iluma::person::Persons;
 use crate::redis::RedisClient;
-use crate::state::State;
+use crate::state::{Outbox, State};
 use crate::telemetry::logs::LogWriter;
-use crate::telemetry::metrics::{Metrics, families};
+use crate::telemetry::metrics::{Metrics, OutboxSize, families};
 use crate::telemetry::redact::Redactor;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
@@ -35,7 +35,10 @@ pub(super) fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
         Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
         Note::Queues(queues, now) => {
             let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
-            let tenants = queues.tenants.iter().map(|outbox| (&outbox.tenant, outbox.queued, outbox.dead));
+            let tenants = queues.tenants.iter().map(|outbox| {
+                let Outbox { tenant, queued, queued_bytes, dead } = outbox;
+                (tenant, OutboxSize { queued: *queued, queued_bytes: *queued_bytes, dead: *dead })
+            });
             metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
         }
     };

@@ -1,11 +1,8 @@
 //! The drain of a gateway, in order.
 
 use super::node::{App, Stages};
+use super::stage::LAST_MOMENT;
 use crate::telemetry::logs::LogWriter;
-use std::time::Duration;
-
-/// Time that an end takes where all is well, beside the time that requests in flight are given.
-pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 impl App {
     /// Drains: no new connections, requests in flight finish, within the time that the settings give.

@@ -4,6 +4,9 @@ use crate::base::tasks::Tasks;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Time that an end takes where all is well, beside the time that requests in flight are given.
+pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// Tasks that are asked to stop at one time, and then waited for. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stage {

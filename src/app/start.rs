@@ -7,7 +7,7 @@ use super::listeners::Listeners;
 use super::node::{App, Stages};
 use super::observe::{DELIVERIES, hooks, observe, observe_state, secrets};
 use super::reload::fixed;
-use super::shutdown::LAST_MOMENT;
+use super::stage::LAST_MOMENT;
 use super::storage::Storage;
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
@@ -17,6 +17,7 @@ use crate::gateway::{Gateway, Parts, Telemetry};
 use crate::iluma::person::Persons;
 use crate::limit::Nodes;
 use crate::redis::Budget;
+use crate::reply::Reason;
 use crate::server::file_descriptors;
 use crate::state::State;
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
+use strum::VariantArray as _;
 use tokio::sync::mpsc;
 
 /// Time between two messages of a node about what it sees.
@@ -115,6 +117,7 @@ async fn wire(
     let orders = Orders { cache: Arc::clone(gateway.cache()), state: storage.state.clone(), persons };
     let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone()));
     observe(&metrics, &gateway, &logs, &redactor, &links);
+    metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
     observe_state(&metrics, &storage.state, &settings.state);
 

@@ -8,7 +8,7 @@ use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
 use super::key::{Key, Keys, Question, Scope};
 use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
-use super::membership::Membership;
+use super::membership::{Membership, NodeIdentity};
 use super::memory::Memory;
 use super::policy;
 use super::purge::{self, Removed};
@@ -82,14 +82,15 @@ impl Cache {
         settings: &config::Cache,
         origin: &http::Uri,
         root: &[u8; 32],
-        shared: Option<(RedisClient, Keyring, String)>,
+        shared: Option<(RedisClient, Keyring, NodeIdentity<'_>)>,
         clock: Clock,
     ) -> Self {
         let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(settings.memory)));
         let shared = shared.map(|(link, keyring, node)| {
             let level2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
             let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
-            let membership = Arc::new(Membership::new(Arc::clone(&level2), first, second, node, clock.clone()));
+            let membership =
+                Arc::new(Membership::new(Arc::clone(&level2), first, second, node.member(), clock.clone()));
             let (returns, returned) = Returns::new();
             Shared { level2, membership, returns, returned: Mutex::new(Some(returned)) }
         });

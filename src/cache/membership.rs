@@ -44,12 +44,33 @@ pub(super) struct Membership {
     pub(super) memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
-    /// The same after a restart, so that nobody waits for the process that was killed.
+    /// The node's name and identity. It is the same after a restart, so nobody waits for a process that was killed.
     id: String,
     /// Nanoseconds from `origin` to the last heartbeat; 0 for none.
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
+}
+
+/// This node, as the others know it.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeIdentity<'a> {
+    /// The name that operators read.
+    pub name: &'a str,
+    /// The identity, which stands in the node's own database. It has no colon.
+    pub id: &'a str,
+}
+
+impl NodeIdentity<'_> {
+    /// Returns the node as a member.
+    pub(super) fn member(&self) -> String {
+        format!("{}:{}", self.name, self.id)
+    }
+}
+
+/// Returns the name of the node that a member is.
+fn name_of(member: &str) -> &str {
+    member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
 
 /// The number of the last change, all epochs, the changes since the last that was known.
@@ -181,7 +202,7 @@ impl Membership {
                 // A lease that has ended keeps watchlist answers back, but a node that is only cut off from Redis still has
                 // the rest in its memory.
                 let left = if strictly { [leased, ended].concat() } else { leased };
-                return Ok(left.into_iter().map(|(id, ..)| format!("node {}", &id[..8.min(id.len())])).collect());
+                return Ok(left.iter().map(|(member, ..)| format!("node {}", name_of(member))).collect());
             }
             // An operator's order, a few times a year: asking again is good enough.
             tokio::time::sleep(Duration::from_millis(50)).await;

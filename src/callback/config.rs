@@ -2,7 +2,7 @@
 
 use super::sign::Credentials;
 use crate::base::name::{AccountName, TenantName};
-use crate::config::{self, Settings};
+use crate::config::{self, OutboxBounds, Settings};
 use crate::iluma::callback_type::CallbackType;
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,6 +17,7 @@ pub(super) struct CallbackConfig {
     pub(super) retry: Vec<Duration>,
     /// The time that an endpoint has for the head of its answer.
     pub(super) timeout: Duration,
+    pub(super) outbox: OutboxBounds,
     pub(super) extra_ca: Vec<CertificateDer<'static>>,
 }
 
@@ -64,6 +65,7 @@ impl CallbackConfig {
             teams: settings.tenants.iter().map(team).collect(),
             retry: settings.callbacks.retry.clone(),
             timeout: settings.callbacks.timeout,
+            outbox: settings.callbacks.outbox,
             extra_ca: settings.callbacks.extra_ca.clone(),
         }
     }

@@ -9,7 +9,7 @@ use super::recipients::{Finding, find};
 use super::service::{Callbacks, REST};
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
-use crate::state::{Copy, OutboxBounds, StateError, Verdict, Waiting};
+use crate::state::{Copy, StateError, Verdict, Waiting};
 use futures_util::future::join_all;
 use std::time::Duration;
 
@@ -48,10 +48,9 @@ impl Callbacks {
 
     async fn fan_out(&self, waiting: &Waiting) -> Result<(), StateError> {
         let config = self.config.load_full();
-        let bounds = OutboxBounds::default();
         // The body was read when it came.
         let Ok(body) = Body::parse(&waiting.body) else {
-            return self.state.settle(waiting, Verdict::Unowned, &bounds).await.map(|_| ());
+            return self.state.settle(waiting, Verdict::Unowned, &config.outbox).await.map(|_| ());
         };
         let verdict = match find(&config, waiting, &body, self.clock.wall()) {
             Finding::Overtaking(until) => Verdict::Wait(until),
@@ -70,7 +69,7 @@ impl Callbacks {
                 Verdict::Deliver(kind, copies)
             }
         };
-        for tenant in self.state.settle(waiting, verdict, &bounds).await? {
+        for tenant in self.state.settle(waiting, verdict, &config.outbox).await? {
             tracing::warn!(%tenant, "the team's outbox is full: a callback is a dead letter at once");
             (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
         }

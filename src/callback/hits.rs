@@ -4,7 +4,7 @@
 
 use super::events::{Note, Skipped};
 use super::service::Callbacks;
-use crate::state::{Made, OutboxBounds};
+use crate::state::Made;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -60,7 +60,7 @@ impl Callbacks {
             return;
         }
         let tenants: Vec<_> = wanted.iter().map(|made| made.copy.tenant.clone()).collect();
-        match self.state.enqueue(wanted, &OutboxBounds::default()).await {
+        match self.state.enqueue(wanted, &config.outbox).await {
             Ok(dropped) => dropped.iter().for_each(|tenant| (self.hooks.note)(Note::Skipped(tenant, Skipped::Dropped))),
             Err(error) => {
                 tracing::warn!(%error, "cannot store callbacks of cache hits; they are lost");

@@ -87,6 +87,8 @@ fn callbacks(f: &mut Formatter<'_>, callbacks: &Callbacks) -> fmt::Result {
     optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
     writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
     writeln!(f, "timeout = {}", time(callbacks.timeout))?;
+    writeln!(f, "max_queued = {}", callbacks.outbox.deliveries)?;
+    writeln!(f, "max_queued_bytes = \"{}\"", callbacks.outbox.bytes)?;
     if !callbacks.extra_ca.is_empty() {
         writeln!(f, "extra_ca = \"({} certificates)\"", callbacks.extra_ca.len())?;
     }

@@ -6,7 +6,8 @@ use super::fault::{Fault, Faults};
 use super::reader;
 use super::reader::{Entry, Findings, Reader, Section};
 use super::settings::{
-    Admin, Cache, Callbacks, Listener, Log, Quotas, Retention, Server, Settings, State, UnknownRoutes, Upstream,
+    Admin, Cache, Callbacks, Listener, Log, OutboxBounds, Quotas, Retention, Server, Settings, State, UnknownRoutes,
+    Upstream,
 };
 use super::values::UrlParts;
 use super::{redis, routes, teams, tls, warnings};
@@ -185,7 +186,10 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
     let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
     let extra_ca = callbacks.maybe("extra_ca", tls::trusted).unwrap_or_default();
     let timeout = callbacks.get("timeout", |time| time.duration(CALLBACK_TIMEOUT));
-    Some(Callbacks { listener: listener?, public_url, retry: retry?, timeout: timeout?, extra_ca })
+    let deliveries = callbacks.get("max_queued", |count| count.number(1..=100_000_000));
+    let bytes = callbacks.get("max_queued_bytes", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
+    let outbox = OutboxBounds { deliveries: deliveries?, bytes: bytes? };
+    Some(Callbacks { listener: listener?, public_url, retry: retry?, timeout: timeout?, outbox, extra_ca })
 }
 
 fn admin(admin: &Section<'_>) -> Option<Admin> {

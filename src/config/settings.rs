@@ -99,8 +99,19 @@ pub struct Callbacks {
     pub retry: Vec<Duration>,
     /// The time that an endpoint has for the head of its answer.
     pub timeout: Duration,
+    /// Bounds of each team's outbox.
+    pub outbox: OutboxBounds,
     /// Certificates that deliveries trust beside the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
+}
+
+/// Bounds of one team's outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Deliveries that may be queued.
+    pub deliveries: u64,
+    /// Size that they may have, as they are stored.
+    pub bytes: ByteSize,
 }
 
 /// The admin listener.

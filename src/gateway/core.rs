@@ -7,7 +7,7 @@ use super::runtime::{Environment, RuntimeConfig};
 use crate::base::clock::Clock;
 use crate::base::keyring::Keyring;
 use crate::base::tasks::Tasks;
-use crate::cache::{Cache, SingleFlight};
+use crate::cache::{Cache, NodeIdentity, SingleFlight};
 use crate::callback::Callbacks;
 use crate::config::Settings;
 use crate::iluma::person::Persons;
@@ -63,9 +63,8 @@ impl Gateway {
     /// The machine has no usable trust store for upstream's certificate.
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
-        let shared = parts
-            .link
-            .map(|link| (link, Keyring::new(&settings.state.encryption_keys), parts.ledger.node().to_owned()));
+        let identity = NodeIdentity { name: &settings.node, id: parts.ledger.node() };
+        let shared = parts.link.map(|link| (link, Keyring::new(&settings.state.encryption_keys), identity));
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let environment = Environment {

@@ -11,7 +11,7 @@ use crate::ledger::Tally;
 use crate::limit::{Permit, Refusal};
 use crate::redis::Budget;
 use crate::reference;
-use crate::reply::{Rejection, ReplyBody};
+use crate::reply::{Reason, Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
 use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
@@ -67,7 +67,7 @@ pub(super) struct RequestLog {
     pub(super) request_bytes: u64,
     pub(super) upstream_took: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
-    pub(super) reason: Option<&'static str>,
+    pub(super) reason: Option<Reason>,
     /// What the request may still wait for Redis.
     pub(super) redis: Budget,
 }
@@ -172,8 +172,8 @@ impl RequestLog {
             Some(Err(error)) => {
                 // The client's connection breaks, as upstream's did: that is no client who went away.
                 self.reason = Some(match error {
-                    AnswerError::Truncated => "upstream_truncated",
-                    AnswerError::Stalled => "upstream_stalled",
+                    AnswerError::Truncated => Reason::UpstreamTruncated,
+                    AnswerError::Stalled => Reason::UpstreamStalled,
                 });
                 true
             }
@@ -210,7 +210,7 @@ impl Drop for RequestLog {
             tally.request(self.route, self.cache.saved());
         }
         if let Some(reason) = self.reason {
-            self.telemetry.metrics.gateway_error(reason);
+            self.telemetry.metrics.gateway_error(reason.into_str());
         }
         self.telemetry.metrics.request_took(self.route, self.cache, duration);
         self.telemetry.access.write(&logs::Record {
@@ -227,7 +227,7 @@ impl Drop for RequestLog {
             request_bytes: self.upload.as_ref().map_or(self.request_bytes, |upload| upload.bytes()),
             response_bytes: self.response_bytes,
             upstream_status: self.upstream_status,
-            reason: self.reason,
+            reason: self.reason.map(|reason| reason.into_str()),
             redis_duration: self.redis.spent(),
         });
     }

@@ -2,14 +2,15 @@
 
 use super::error::StateError;
 use super::model::{
-    Callback, Delivery, DeliveryOutcome, DeliveryStatus, Erased, Listed, Made, OutboxBounds, Owner, Owning, Page,
-    Queues, Receipt, Replay, Verdict, Waiting,
+    Callback, Delivery, DeliveryOutcome, DeliveryStatus, Erased, Listed, Made, Owner, Owning, Page, Queues, Receipt,
+    Replay, Verdict, Waiting,
 };
 use super::redis::Redis;
 use super::sentinels::KeyError;
 use super::sqlite::Sqlite;
 use crate::base::keyring::Keyring;
 use crate::base::name::{AccountName, TenantName};
+use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
 use crate::redis::diagnosis::Cause;

@@ -184,22 +184,6 @@ pub enum DeliveryOutcome {
     Untried,
 }
 
-/// Bounds of one team's outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboxBounds {
-    /// Deliveries that may be queued.
-    pub deliveries: u64,
-    /// Bytes that they may have, as they are stored.
-    pub bytes: u64,
-}
-
-impl Default for OutboxBounds {
-    /// A day of a callback a second, or as many bytes as a small disk can spare for each of a few teams.
-    fn default() -> Self {
-        Self { deliveries: 100_000, bytes: 256 << 20 }
-    }
-}
-
 /// A list for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryStatus {

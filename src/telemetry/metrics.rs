@@ -14,6 +14,6 @@ mod tenant;
 
 pub use account::AccountMetrics;
 pub use all::Metrics;
-pub use labels::{Listener, Period, Reload};
+pub use labels::{Listener, OutboxSize, Period, Reload};
 pub use shared::Counted;
 pub use tenant::TenantMetrics;

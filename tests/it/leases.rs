@@ -5,7 +5,7 @@ use iluma_gateway::base::byte_size::ByteSize;
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::keyring::{EncryptionKey, Keyring};
 use iluma_gateway::base::tasks::Tasks;
-use iluma_gateway::cache::{Cache, CacheSlot, Lease, LeaseDecision, Scope, SharedResult, Subject};
+use iluma_gateway::cache::{Cache, CacheSlot, Lease, LeaseDecision, NodeIdentity, Scope, SharedResult, Subject};
 use iluma_gateway::config;
 use iluma_gateway::redis::{Budget, KeySpace, RedisClient};
 use redis::cmd;
@@ -41,7 +41,7 @@ impl Node {
         let link = RedisClient::new(&target, keys.clone(), &Cache::channels(&keys)).expect("a URL");
         let key = EncryptionKey { id: "a".to_owned(), key: SecretBox::new(Box::new([2; 32])) };
         let origin = http::Uri::from_static("http://127.0.0.1:9");
-        let shared = Some((link.clone(), Keyring::new(&[key]), name.to_owned()));
+        let shared = Some((link.clone(), Keyring::new(&[key]), NodeIdentity { name, id: name }));
         let cache = Cache::new(&settings, &origin, &ROOT, shared, Clock::system());
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         link.keep(&tasks, stop.clone());

@@ -89,8 +89,11 @@ async fn used_with(change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
 
 #[tokio::test]
 async fn the_readme_has_every_metric_and_its_labels() {
-    let watched = "upstream_calls_per_day = 1\nquota_mode = \"shadow\"";
+    let watched = "upstream_calls_per_day = 1\nquota_mode = \"shadow\"\ncallback_hosts = [\"127.0.0.1\"]\n\
+                   callback_urls = { NAME_VALIDATOR_REQUEST = \"http://127.0.0.1:9/\" }";
     let rig = used_with(|rig| rig.tenant("watched", watched)).await;
+    rig.callback("NAME_VALIDATOR_REQUEST", r#"{"id":"2","reference_id":"watched:x"}"#).send().await;
+    rig.metric_becomes(r#"iluma_gateway_outbox_bytes{tenant="watched"}"#, |bytes| bytes > 0.0).await;
     for _ in 0..2 {
         rig.post("watched", KTP, "{}").send().await;
     }

@@ -11,12 +11,12 @@ use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::database::Database;
 use iluma_gateway::base::keyring::EncryptionKey;
 use iluma_gateway::base::name::{AccountName, TenantName};
-use iluma_gateway::config::{self, Retention};
+use iluma_gateway::config::{self, OutboxBounds, Retention};
 use iluma_gateway::iluma::callback_type::CallbackType;
 use iluma_gateway::iluma::person::Tag;
 use iluma_gateway::state::{
     Awaiting, Callback, Copy, Delivery, DeliveryOutcome, DeliveryStatus, Erased, LATE, MIGRATIONS, Made, Outbox,
-    OutboxBounds, Owning, Page, Queues, Receipt, Replay, Sqlite, State, StateError, Verdict, Waiting,
+    Owning, Page, Queues, Receipt, Replay, Sqlite, State, StateError, Verdict, Waiting,
 };
 use secrecy::SecretBox;
 use std::path::Path;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 const KIND: CallbackType = CallbackType::NameValidatorRequest;
 const LEASE: Duration = Duration::from_secs(30);
 /// Bounds that no case reaches.
-const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: 64 << 20 };
+const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: ByteSize::mib(64) };
 const DAY: Duration = Duration::from_secs(86400);
 
 /// An engine, and what it needs to run.
@@ -696,7 +696,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
         copy: Copy { tenant: tenant(team), reference: None, body: vec![b'x'; size].into() },
         tags: Vec::new(),
     };
-    let bounds = OutboxBounds { deliveries: 3, bytes: 2000 };
+    let bounds = OutboxBounds { deliveries: 3, bytes: "2000B".parse().unwrap() };
     // Callbacks of hits are dropped beyond the number, and beyond the bytes; another team's outbox is its own.
     let four = (0..4).map(|_| made("lending", 10)).chain([made("risk", 10), made("risk", 2000)]).collect();
     assert_eq!(state.enqueue(four, &bounds).await, Ok(vec![tenant("lending"), tenant("risk")]));

@@ -246,6 +246,23 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
     stage.rig.stop().await;
 }
 
+/// An empty reference is none: it brings one callback, as any other.
+#[tokio::test]
+async fn an_empty_reference_brings_one_callback() {
+    let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
+    let rig = &stage.rig;
+    for (heard, reference, told_as) in [(1, "", Value::Null), (2, "loan-1", json!("loan-1"))] {
+        rig.post("lending", BANK, account(&format!("123456781{heard}"), reference)).send().await;
+        let told = stage.hears("lending", TYPES[0], heard).await;
+        assert_eq!(told[heard - 1]["reference_id"], told_as);
+    }
+    let queue = |state: &str| format!(r#"iluma_gateway_callback_queue{{state="{state}",tenant="lending"}}"#);
+    assert_eq!(rig.metric(&queue("queued")).await, 0.0);
+    let delivered = rig.operator("GET", "/v1/callbacks?state=delivered").send().await.json();
+    assert_eq!(delivered["callbacks"].as_array().map(Vec::len), Some(2), "{delivered}");
+    stage.rig.stop().await;
+}
+
 /// Records from before the gateway are one team's, by configuration, and no other's.
 #[tokio::test]
 async fn what_was_there_before_is_read_by_its_heir_alone() {

@@ -2,13 +2,14 @@
 
 use super::super::envelopes::CallbackName;
 use super::super::error::StateError;
-use super::super::model::{Awaiting, Callback, Copy, LATE, OutboxBounds, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
+use super::super::model::{Awaiting, Callback, Copy, LATE, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
 use super::super::times::length;
 use super::engine::{MOST_BYTES, MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed, text_of};
 use super::hand_out::{Leased, hand_out};
 use super::outbox::{NewDelivery, step};
 use crate::base::name::TenantName;
+use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
 use crate::redis::scripts::state::{RECEIVE, SETTLE, WAITING};
 use redis::ScriptInvocation;
@@ -167,7 +168,7 @@ impl Redis {
                 Settlement::Unowned => call.arg("unowned").arg(dead_letters).arg(0).arg(0).arg(0),
                 Settlement::Deliver { is_last, bounds, .. } => {
                     let verdict = if *is_last { "deliver" } else { "more" };
-                    call.arg(verdict).arg(length(LATE)).arg(0).arg(bounds.deliveries).arg(bounds.bytes)
+                    call.arg(verdict).arg(length(LATE)).arg(0).arg(bounds.deliveries).arg(bounds.bytes.bytes())
                 }
             };
             if let Settlement::Deliver { deliveries, .. } = settlement {

@@ -2,12 +2,13 @@
 
 use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
-use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, OutboxBounds, UNREADABLE_WAIT};
+use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
 use super::super::times::length;
 use super::engine::{MOST_BYTES, MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed};
 use super::hand_out::{Leased, hand_out};
 use crate::base::name::{AccountName, TenantName};
+use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
 use crate::redis::scripts::state::{CLAIM, CONCLUDE, ENQUEUE};
 use redis::ScriptInvocation;
@@ -31,7 +32,7 @@ impl Redis {
             let (step, after) = rest.split_at(step(rest, |(_, delivery, _)| delivery.content.len()));
             rest = after;
             let enqueue = |call: &mut ScriptInvocation<'_>| {
-                call.arg(bounds.deliveries).arg(bounds.bytes);
+                call.arg(bounds.deliveries).arg(bounds.bytes.bytes());
                 for (record, delivery, tags) in step {
                     call.arg(record).arg(tags.len());
                     delivery.write(call);

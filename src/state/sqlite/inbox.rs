@@ -2,12 +2,13 @@
 
 use super::super::envelopes::{CallbackName, Record};
 use super::super::error::StateError;
-use super::super::model::{Awaiting, Callback, Copy, LATE, OutboxBounds, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
+use super::super::model::{Awaiting, Callback, Copy, LATE, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
 use super::super::times::{length, millis, time};
 use super::engine::{Sqlite, limit};
 use super::outbox::{NewDelivery, Standing};
 use super::persons::{erased_since, has_owner, is_erased, note_persons};
 use crate::base::name::TenantName;
+use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;

@@ -2,11 +2,12 @@
 
 use super::super::envelopes::{DeliveryId, Record, Secrecy};
 use super::super::error::StateError;
-use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, OutboxBounds, UNREADABLE_WAIT};
+use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
 use super::super::times::{length, millis, time};
 use super::engine::{Sqlite, limit};
 use super::persons::{is_erased, note_persons};
 use crate::base::name::{AccountName, TenantName};
+use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;
@@ -164,7 +165,7 @@ impl NewDelivery {
         let size = find.query_row([self.tenant.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
         let (deliveries, bytes) = size.optional()?.unwrap_or_default();
         let bytes = bytes.unsigned_abs().saturating_add(self.content.len() as u64);
-        Ok(deliveries.unsigned_abs() < bounds.deliveries && bytes <= bounds.bytes)
+        Ok(deliveries.unsigned_abs() < bounds.deliveries && bytes <= bounds.bytes.bytes())
     }
 
     /// Stores it, unless it is there already, whatever its standing; returns how many rows that made. The content of an

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::account::AccountMetrics;
 use super::families::Family;
-use super::labels::{Listener, Reload};
+use super::labels::{Listener, OutboxSize, Reload};
 use super::read::Read;
 use super::shared::{Counted, OUTCOMES, Shared};
 use super::tenant::TenantMetrics;
@@ -65,10 +65,10 @@ impl Metrics {
         self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]).inc();
     }
 
-    /// How many callbacks are kept: by tenant those queued and dead, then those that wait for an owner and those without.
+    /// Shows the callbacks that are kept: the outbox of each tenant, then those that wait for an owner and those without.
     pub fn callback_queues<'a>(
         &self,
-        tenants: impl Iterator<Item = (&'a TenantName, u64, u64)>,
+        tenants: impl Iterator<Item = (&'a TenantName, OutboxSize)>,
         [waiting, unowned]: [u64; 2],
         oldest: Duration,
     ) {
@@ -78,13 +78,23 @@ impl Metrics {
         };
         // A scrape between the two lines finds a tenant missing once; one whose queue is empty is missing for good.
         self.shared.callback_queue.reset();
+        self.shared.outbox_bytes.reset();
         set("none", "waiting", waiting);
         set("none", "unowned", unowned);
-        for (tenant, queued, dead) in tenants {
-            set(tenant.as_str(), "queued", queued);
-            set(tenant.as_str(), "dead", dead);
+        for (tenant, size) in tenants {
+            set(tenant.as_str(), "queued", size.queued);
+            set(tenant.as_str(), "dead", size.dead);
+            let bytes = self.shared.outbox_bytes.with_label_values(&[tenant.as_str()]);
+            bytes.set(i64::try_from(size.queued_bytes).unwrap_or(i64::MAX));
         }
         self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Shows errors of each of these reasons from the start, at 0.
+    pub fn gateway_error_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
+        for reason in reasons {
+            self.shared.gateway_errors.with_label_values(&[reason]).inc_by(0);
+        }
     }
 
     /// Counts a connection for as long as what it returns lives.
@@ -157,6 +167,10 @@ mod tests {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
+    const fn size(queued: u64, queued_bytes: u64, dead: u64) -> OutboxSize {
+        OutboxSize { queued, queued_bytes, dead }
+    }
+
     #[test]
     fn every_metric_has_its_name_and_labels() {
         let metrics = Metrics::new("1.2.3");
@@ -176,8 +190,8 @@ mod tests {
         metrics.callback_received(Some(&live), Some(CallbackType::NameValidatorRequest), "stored");
         metrics.callback_received(None, None, "unknown_path");
         metrics.callback_delivery(&lending, "delivered");
-        metrics.callback_queues([(&"gone".parse().unwrap(), 9, 9)].into_iter(), [9, 9], Duration::ZERO);
-        metrics.callback_queues([(&lending, 3, 2)].into_iter(), [1, 4], Duration::from_millis(7900));
+        metrics.callback_queues([(&"gone".parse().unwrap(), size(9, 9, 9))].into_iter(), [9, 9], Duration::ZERO);
+        metrics.callback_queues([(&lending, size(3, 300, 2))].into_iter(), [1, 4], Duration::from_millis(7900));
         let counted = (metrics.connection(Listener::Admin), metrics.in_flight());
         metrics.gateway_error("overloaded");
         metrics.callback_outcomes([&lending].into_iter(), &["delivered", "dead"]);
@@ -206,6 +220,7 @@ mod tests {
             (r#"callback_deliveries_total{outcome="delivered",tenant="lending"}"#, 1.0),
             (r#"callback_queue{state="queued",tenant="lending"}"#, 3.0),
             (r#"callback_queue{state="dead",tenant="lending"}"#, 2.0),
+            (r#"outbox_bytes{tenant="lending"}"#, 300.0),
             (r#"callback_queue{state="waiting",tenant="none"}"#, 1.0),
             (r#"callback_queue{state="unowned",tenant="none"}"#, 4.0),
             (r#"callback_deliveries_total{outcome="dead",tenant="lending"}"#, 0.0),

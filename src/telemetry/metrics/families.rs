@@ -171,6 +171,13 @@ pub(super) const CALLBACK_QUEUE: Family = Family {
     labels: &["tenant", "state"],
 };
 
+pub(super) const OUTBOX_BYTES: Family = Family {
+    kind: Kind::Gauge,
+    name: "outbox_bytes",
+    help: "Bytes of queued deliveries, as they are stored.",
+    labels: &["tenant"],
+};
+
 pub(super) const CALLBACK_OLDEST: Family = Family {
     kind: Kind::Gauge,
     name: "callback_oldest_seconds",

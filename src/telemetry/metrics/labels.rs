@@ -39,3 +39,14 @@ pub enum Listener {
 }
 
 pub(super) const LISTENERS: [&str; 3] = ["server", "admin", "callbacks"];
+
+/// Size of a tenant's outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxSize {
+    /// Deliveries that are queued.
+    pub queued: u64,
+    /// Their bytes, as they are stored.
+    pub queued_bytes: u64,
+    /// Dead letters.
+    pub dead: u64,
+}

@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) callbacks_received: IntCounterVec,
     pub(super) callback_deliveries: IntCounterVec,
     pub(super) callback_queue: IntGaugeVec,
+    pub(super) outbox_bytes: IntGaugeVec,
     pub(super) callback_oldest: IntGauge,
 }
 
@@ -89,6 +90,7 @@ impl Shared {
             callbacks_received: counters(&families::CALLBACKS_RECEIVED),
             callback_deliveries: counters(&families::CALLBACK_DELIVERIES),
             callback_queue: gauges(&families::CALLBACK_QUEUE),
+            outbox_bytes: gauges(&families::OUTBOX_BYTES),
             callback_oldest: gauge(&families::CALLBACK_OLDEST),
             registry,
         }
