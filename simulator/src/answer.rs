@@ -1,4 +1,4 @@
-//! One request from its head to its answer: who asks, what for, what goes wrong on purpose, what it costs.
+//! The way of one request from its head to its answer: authentication, routing, faults, rate limit, charge.
 
 use std::io;
 use std::io::Write as _;
@@ -30,7 +30,7 @@ use super::{
 };
 use parking_lot::Mutex;
 
-/// Answers a request. Never returns where a fault ends the connection instead.
+/// Answers a request. It never returns if a fault ends the connection instead.
 pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<Incoming>) -> Response<Outgoing> {
     let (parts, incoming) = request.into_parts();
     if control::is_ours(parts.uri.path()) {
@@ -200,12 +200,12 @@ async fn never<T>() -> T {
     std::future::pending().await
 }
 
-/// The faults of one call, sorted by where they act.
+/// The faults of one call, sorted by the point at which they take effect.
 #[derive(Debug, Default)]
 struct Plan {
-    /// Answered without processing.
+    /// An error that is answered instead of processing the call.
     instead: Option<Problem>,
-    /// Answered as if over the limit; with its own `retry-after`.
+    /// Makes the answer RATE_LIMIT_EXCEEDED, with this `retry-after` if there is one.
     rate_limited: Option<Option<u64>>,
     latency: Duration,
     callback: Sending,
@@ -303,15 +303,15 @@ fn response(reply: Reply, end: End) -> Response<Outgoing> {
     response
 }
 
-/// How an answer's body ends.
+/// The way an answer's body ends.
 #[derive(Debug)]
 enum End {
     Whole,
-    /// With an error, after what went before was written.
+    /// Ends the body with an error after everything before it was written.
     Break,
-    /// Now.
+    /// Ends the body with an error at the next poll.
     Broken,
-    /// Not at all.
+    /// Never ends the body.
     Stall,
 }
 
@@ -333,7 +333,7 @@ impl Body for Outgoing {
         match self.end {
             End::Whole => Poll::Ready(None),
             End::Break => {
-                // One turn of the connection, in which it writes what it has.
+                // One poll passes first, so that the connection writes what it has.
                 self.end = End::Broken;
                 cx.waker().wake_by_ref();
                 Poll::Pending

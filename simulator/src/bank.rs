@@ -61,7 +61,7 @@ pub(super) async fn post(call: &mut Call<'_>, kind: Type) -> Result<Reply, Probl
         steps.push(Step { from: times.done_at, object: account.object(bank, State::Done(finding), &times) });
     }
     let due = match progress {
-        // What is known at once is called back with the usual delay all the same.
+        // A result that is known at once is called back with the usual delay all the same.
         Progress::Known => call.times(call.world.options.callback_delay).done_at,
         _ => times.done_at,
     };
@@ -76,16 +76,16 @@ pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Bank)
 }
 
-/// How far the bank is with an account.
+/// The state of the bank's answer about an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// The bank does not answer.
+    /// The bank never answers.
     Never,
-    /// The answer is there.
+    /// The answer is known already.
     Known,
-    /// It will be there after this time.
+    /// The answer will be known after this time.
     New(Duration),
-    /// The same, and another request waits for it.
+    /// The answer will be known after this time, and an earlier request waits for it too.
     Duplicate(Duration),
 }
 
@@ -118,7 +118,7 @@ impl Progress {
     }
 }
 
-/// The state that `x-magic-reply` asks for, at once and for good.
+/// Answers with the state that `x-magic-reply` asks for, which never changes.
 fn magic_reply(call: &Call<'_>, account: &Account, bank: &str, kind: Type, magic: &str) -> Result<Reply, Problem> {
     let old = call.version < Version::V1_1;
     let state = match magic {
@@ -151,7 +151,7 @@ enum State {
     Done(Finding),
 }
 
-/// What a bank says about an account.
+/// The bank's answer about an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     Found { is_virtual: bool, review: bool },
@@ -173,18 +173,18 @@ impl Finding {
     }
 }
 
-/// A request that was understood.
+/// The parameters of a valid request.
 struct Account {
     version: Version,
     number: String,
     code: String,
     reference: Option<String>,
-    /// Given name and surname to compare with, from v2 on.
+    /// The given name and surname to compare with, from v2 on.
     wanted: [Option<String>; 2],
     id: String,
 }
 
-/// v1: one flat object.
+/// The shape of v1: one flat object.
 #[derive(Serialize)]
 struct Flat<'a> {
     status: &'a str,
@@ -202,7 +202,7 @@ struct Flat<'a> {
     reference_id: Option<&'a str>,
 }
 
-/// v1.1 and later: the result in an object of its own.
+/// The shape of v1.1 and later: the result is an object of its own.
 #[derive(Serialize)]
 struct Nested<'a> {
     status: &'a str,
@@ -303,12 +303,13 @@ impl Account {
         written.unwrap_or_default().into()
     }
 
-    /// Iluma writes booleans as such or as strings; numbers that end in 33 get strings.
+    /// Writes a boolean as Iluma does: as such, or as a string for account numbers that end in 33.
     fn boolean(&self, value: bool) -> Value {
         if self.number.ends_with("33") { value.to_string().into() } else { value.into() }
     }
 
-    /// MATCH if both names are the holder's, UNCLEAR if they share a word, NOT_MATCH otherwise; only where a name was given.
+    /// Returns MATCH if both names are the holder's, UNCLEAR if they share a word, else NOT_MATCH; `None` if no name
+    /// was given.
     fn matching(&self, holder: &str) -> Option<&'static str> {
         if self.version < Version::V2 || self.wanted.iter().all(Option::is_none) {
             return None;

@@ -41,7 +41,7 @@ pub(super) fn get(call: &Call<'_>) -> Reply {
     Reply::json(&list.collect::<Vec<Value>>())
 }
 
-/// The bank that a code of a version means, without a prefix.
+/// Returns the bank that a code of a version means, without a prefix.
 pub(super) fn bank(version: Version, code: &str) -> Option<&'static str> {
     let plain = code.strip_prefix(prefix(version))?;
     BANKS.iter().map(|(code, _)| *code).find(|code| *code == plain)

@@ -1,8 +1,8 @@
-//! A request's body as it comes in: counted, hashed and its beginning kept for the journal, never held as a whole
-//! unless it is small by its nature.
+//! A request's body as it is received. It is counted and hashed, and its beginning is kept for the journal. Only bodies
+//! that are small by their nature are held as a whole.
 //!
-//! Invariants: what is held of any body is bounded (1 MiB of JSON or form text, 64 KiB per multipart text field and of the
-//! head of a file), and a 500 MB document passes through in pieces.
+//! Invariants: the part of a body that is held is bounded (1 MiB of JSON or form text, 64 KiB per multipart text field
+//! and of the head of a file), and a 500 MB document passes through in pieces.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,16 +29,17 @@ use parking_lot::Mutex;
 const MAX_TEXT: usize = 1024 * 1024;
 /// The largest text field of a multipart body.
 const MAX_FIELD: usize = 64 * 1024;
-/// What is kept of the beginning of a file: enough to find a picture's dimensions.
+/// The beginning of a file that is kept: enough to find a picture's dimensions.
 const FILE_HEAD: usize = 64 * 1024;
 /// Parts of a multipart body, and members of a JSON or form body. The documented ones have at most 7.
 const MAX_PARTS: usize = 64;
-/// What the multipart parser may swallow without a step forward, so that endless part headers end.
+/// Bytes that the multipart parser may read without completing a step, so that endless part headers end.
 const MAX_STALL: usize = 1024 * 1024;
-/// What is read and thrown away after an early refusal, so that the answer is read before the connection ends.
+/// Bytes that are read and discarded after an early refusal, so that the client reads the answer before the connection
+/// ends.
 const MAX_DRAIN: u64 = 64 * 1024 * 1024;
 
-/// The body on its way in, seen by the journal.
+/// A body that is being received and that the journal records.
 pub(super) struct Tap {
     inner: Incoming,
     hash: Sha256,
@@ -54,7 +55,7 @@ impl Tap {
         Self { inner, hash: Sha256::new(), size: 0, head: Vec::new(), keep, complete: false, entry }
     }
 
-    /// The whole body, at most 1 MiB.
+    /// Reads the whole body, at most 1 MiB.
     async fn whole(&mut self) -> Result<Vec<u8>, Problem> {
         let mut whole = Vec::new();
         while let Some(piece) = self.next().await {
@@ -67,7 +68,7 @@ impl Tap {
         Ok(whole)
     }
 
-    /// Reads what is left, as far as it is worth it. True: to the end.
+    /// Reads the rest of the body, up to [`MAX_DRAIN`]. Returns true if the end was reached.
     pub(super) async fn drain(&mut self) -> bool {
         let until = self.size.saturating_add(MAX_DRAIN);
         while self.size < until {
@@ -119,23 +120,23 @@ impl Drop for Tap {
     }
 }
 
-/// The parameters of a call, whatever they came in.
+/// The parameters of a call, from any kind of body.
 #[derive(Debug, Default)]
 pub(super) struct Form {
     pub(super) fields: Map<String, Value>,
     pub(super) files: HashMap<String, File>,
 }
 
-/// A file of a multipart body; its bytes are gone.
+/// A file of a multipart body; its bytes are not kept.
 #[derive(Debug)]
 pub(super) struct File {
-    /// As the caller named it, in lower case.
+    /// The file's name as the caller gave it, in lower case.
     pub(super) name: String,
-    /// Declared, or guessed from the name where nothing was declared.
+    /// The declared content type, or one guessed from the name.
     pub(super) content_type: String,
     pub(super) size: u64,
     pub(super) sha256: String,
-    /// Width and height, where the beginning of the file tells them.
+    /// Width and height, if the beginning of the file shows them.
     pub(super) pixels: Option<(u32, u32)>,
 }
 
@@ -146,7 +147,8 @@ pub(super) struct FileRule {
     pub(super) max: u64,
 }
 
-/// Reads JSON, `application/x-www-form-urlencoded` or multipart. A body without a type is taken for JSON, none for no fields.
+/// Reads JSON, `application/x-www-form-urlencoded` or multipart. A body without a type is read as JSON; no body means
+/// no fields.
 pub(super) async fn read(headers: &HeaderMap, body: &mut Tap, files: &[FileRule]) -> Result<Form, Problem> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
     if encoding.is_some_and(|coding| coding != b"identity") {
@@ -168,7 +170,7 @@ pub(super) async fn read(headers: &HeaderMap, body: &mut Tap, files: &[FileRule]
             .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
             .collect(),
         _ if bytes.iter().all(u8::is_ascii_whitespace) => Map::new(),
-        // A type that is neither leaves the body unread, and so without fields.
+        // A body of any other type is not read, and so has no fields.
         other if !(other.ends_with("/json") || other.ends_with("+json")) => Map::new(),
         _ => match serde_json::from_slice(&bytes) {
             Ok(Value::Object(fields)) => fields,
@@ -191,7 +193,7 @@ async fn multipart(boundary: String, body: &mut Tap, rules: &[FileRule]) -> Resu
     let mut form = Form::default();
     for _ in 0..MAX_PARTS {
         let Some(mut part) = parts.next_field().await.map_err(malformed)? else {
-            // What follows the last boundary says nothing.
+            // The text after the last boundary has no meaning.
             drop(parts);
             body.drain().await;
             return Ok(form);
@@ -225,7 +227,7 @@ async fn multipart(boundary: String, body: &mut Tap, rules: &[FileRule]) -> Resu
     Err(Problem::field("body", "the body has too many parts"))
 }
 
-/// One piece per poll: the parser would otherwise read on for as long as the network is faster than it.
+/// Yields one piece per poll: without this the parser would read on as long as the network is faster than it.
 struct Paced<'a> {
     inner: &'a mut Tap,
     rest: bool,

@@ -1,4 +1,4 @@
-//! One call on its way through a noun: who asks, with what, and what every noun needs to answer.
+//! One authenticated call, with everything that the routes need to answer it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) struct Call<'a> {
     pub(super) body: &'a mut Tap,
 }
 
-/// When a question was asked and when its result will be there, as instants and as texts.
+/// The time of a request and the time at which its result is ready, as instants and as texts.
 #[derive(Clone, Debug)]
 pub(super) struct Times {
     pub(super) now: Instant,
@@ -36,18 +36,18 @@ pub(super) struct Times {
 }
 
 impl Call<'_> {
-    /// The request's parameters; parts with a rule's name are files.
+    /// Returns the request's parameters; parts with a rule's name are files.
     pub(super) async fn form(&mut self, files: &[FileRule]) -> Result<Form, Problem> {
         body::read(self.headers, self.body, files).await
     }
 
-    /// The value of `x-magic-reply`, which only development keys may use.
+    /// Returns the value of `x-magic-reply`, which only development keys may use.
     pub(super) fn magic(&self) -> Option<String> {
         let value = self.headers.get("x-magic-reply").filter(|_| !self.key.live)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// The parameter of the path, or nothing.
+    /// Returns a parameter of the path, or an empty text.
     pub(super) fn parameter(&self, at: usize) -> &str {
         self.parameters.get(at).map_or("", String::as_str)
     }
@@ -61,13 +61,13 @@ impl Call<'_> {
         Times {
             now,
             created: time::iso8601(wall),
-            // A delay that no clock can hold is taken as none.
+            // A delay that the clock can't represent counts as none.
             done_at: now.checked_add(delay).unwrap_or(now),
             done: time::iso8601(wall.checked_add(delay).unwrap_or(wall)),
         }
     }
 
-    /// Keeps a result for `GET :id` and the lists, and answers with what shows first.
+    /// Keeps a result for `GET :id` and the lists, and answers with its first state.
     pub(super) fn store(&self, kind: Kind, id: &str, reference: Option<&str>, steps: Vec<Step>) -> Reply {
         let owner = Arc::clone(&self.key.label);
         let record = Record { id: id.into(), owner, kind, reference: reference.map(Into::into), steps };
@@ -76,7 +76,7 @@ impl Call<'_> {
         reply
     }
 
-    /// `GET :id`.
+    /// Answers `GET :id`.
     pub(super) fn stored(&self, kind: Kind) -> Result<Reply, Problem> {
         let records = self.world.records.lock();
         let record = records.find(&self.key.label, kind, self.parameter(0)).ok_or_else(Problem::not_found)?;

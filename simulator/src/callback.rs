@@ -27,7 +27,7 @@ pub(super) enum Type {
 }
 
 impl Type {
-    /// Every type with its name.
+    /// All types with their names.
     pub(super) const ALL: [(&str, Self); 5] = [
         ("NAME_VALIDATOR_REQUEST", Self::NameValidatorRequest),
         ("BANK_NAME_VALIDATOR_DETAILS", Self::BankNameValidatorDetails),
@@ -76,7 +76,7 @@ impl Urls {
     }
 }
 
-/// Returns the address of a URL that callbacks may go to.
+/// Returns the address that a callback URL names; `None` if callbacks can't go there.
 pub(super) fn destination(url: &str) -> Option<Uri> {
     if url.len() > MAX_URL {
         return None;

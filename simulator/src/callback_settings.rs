@@ -1,4 +1,4 @@
-//! The callback settings of an account. A URL is taken only after it answered a test payload 2xx.
+//! The callback settings of an account. A URL is accepted only after it answered a test payload with 2xx.
 
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -16,7 +16,8 @@ struct Shown {
     url: String,
 }
 
-/// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets a URL, whether one was set or not; PATCH changes one that is set.
+/// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets a URL, also in place of another one; PATCH changes a URL that
+/// is set.
 pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     if call.method == Method::GET {
         let urls = call.world.urls.lock().of(&call.key.label);

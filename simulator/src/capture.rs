@@ -1,7 +1,8 @@
-//! Document OCR captures: a link at which a person would upload documents. Here nobody has to: half of the callback delay after
-//! the request the capture is IN_PROGRESS, after the whole of it COMPLETED.
+//! Document OCR captures: a link at which a person would upload documents. Nobody has to upload anything here: half the
+//! callback delay after the request the capture is IN_PROGRESS, after the whole delay it is COMPLETED.
 //!
-//! The reference decides: `sim-review` in it gives COMPLETED_REVIEW_REQUIRED, `sim-fail` FAILED, `sim-abandon` PENDING for ever.
+//! The reference decides: `sim-review` in it gives COMPLETED_REVIEW_REQUIRED, `sim-fail` FAILED, and `sim-abandon`
+//! PENDING for ever.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -32,7 +33,7 @@ const JPEG: &[u8] = &[
     0x00, 0x01, 0x00, 0x01, 0x01, 0x01, 0x11, 0x00, 0xff, 0xcc, 0x00, 0x06, 0x00, 0x10, 0x10, 0x05, 0xff, 0xda, 0x00,
     0x08, 0x01, 0x01, 0x00, 0x00, 0x3f, 0x00, 0xd2, 0xcf, 0x20, 0xff, 0xd9,
 ];
-/// The smallest document that viewers open.
+/// The smallest document that PDF viewers open.
 const PDF: &[u8] =
     b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n\
 3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 72 72]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n";
@@ -54,7 +55,7 @@ struct Answer<'a> {
     result: Option<Value>,
 }
 
-/// A capture that runs, for the first time or again.
+/// A capture in progress, for the first time or repeated.
 struct Run<'a> {
     id: &'a str,
     reference: Option<&'a str>,
@@ -86,12 +87,12 @@ pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Capture)
 }
 
-/// `GET …?reference_id=`, at the singular as well. The links are the document's.
+/// `GET …?reference_id=`, also below the singular path. The links are those of the document.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     list::list(call, Kind::Capture, "/v1/document_ocr_captures")
 }
 
-/// `POST …/:id/recapture`; the document's heading says GET, which may leave the types out.
+/// `POST …/:id/recapture`. The API document's heading says GET, which may omit the types.
 pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let id = call.parameter(0).to_owned();
@@ -187,7 +188,7 @@ impl Run<'_> {
     }
 }
 
-/// What was captured, by the types that were asked for.
+/// Returns the captured documents, by the requested types.
 fn result(id: &str, types: &[String]) -> Value {
     let has = |kind: &str| types.iter().any(|asked| asked == kind);
     let seed = |part: &str| Seed::of(&["capture", id, part]);

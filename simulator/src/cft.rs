@@ -11,7 +11,7 @@ use super::seed::Seed;
 
 /// A word in the name that gives one match.
 const ONE: &str = "HANTUMALAM";
-/// A word that gives two.
+/// A word in the name that gives two matches.
 const TWO: &str = "HANTULAUT";
 
 /// `POST /v1/identity/cft/individual_watchlist`.

@@ -8,7 +8,7 @@ use super::problem::{FieldError, Problem};
 /// The longest text that a field may hold. The longest documented limit is 100 characters.
 const MAX_TEXT: usize = 512;
 
-/// Reads fields; what is missing or wrong is listed in `finish`'s error, all at once.
+/// Reads fields. `finish` returns everything that is missing or wrong in one error.
 pub(super) struct Check<'a> {
     form: &'a Form,
     errors: Vec<FieldError>,
@@ -23,11 +23,11 @@ impl<'a> Check<'a> {
         self.errors.push(FieldError { field: field.into(), message: message.into() });
     }
 
-    /// A string that must be there and not be empty.
+    /// Returns a string that is required and not empty.
     pub(super) fn required(&mut self, field: &str) -> String {
         match self.optional(field) {
             Some(text) if !text.is_empty() => text,
-            // Already reported if it is there and no string.
+            // The fault was reported already if the field is there and no string.
             None if self.errors.iter().any(|error| error.field == field) => String::new(),
             _ => {
                 self.wrong(field, format!("{field} is required"));
@@ -36,7 +36,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A string that may be left out or be null.
+    /// Returns a string that may be missing or null.
     pub(super) fn optional(&mut self, field: &str) -> Option<String> {
         match self.form.fields.get(field) {
             None | Some(Value::Null) => None,
@@ -52,7 +52,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A number written as a string, as it should be, or as a JSON number, as careless clients do.
+    /// Returns a number written as a string, as it should be, or as a JSON number, as careless clients write it.
     pub(super) fn numeric(&mut self, field: &str) -> String {
         match self.form.fields.get(field) {
             Some(Value::Number(number)) => number.to_string(),
@@ -60,7 +60,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// One of `choices`.
+    /// Returns one of `choices`.
     pub(super) fn choice(&mut self, field: &str, choices: &[&str]) -> String {
         let text = self.required(field);
         if !text.is_empty() && !choices.contains(&text.as_str()) {
@@ -69,7 +69,7 @@ impl<'a> Check<'a> {
         text
     }
 
-    /// A list of one or more of `choices`; in a form, separated by commas.
+    /// Returns one or more of `choices`, from an array, or from comma-separated text in a form.
     pub(super) fn choices(&mut self, field: &str, choices: &[&str]) -> Vec<String> {
         let items: Vec<String> = match self.form.fields.get(field) {
             Some(Value::Array(items)) if items.len() <= choices.len() => {
@@ -88,7 +88,7 @@ impl<'a> Check<'a> {
         items
     }
 
-    /// A file that must be there.
+    /// Returns a required file.
     pub(super) fn file(&mut self, field: &str) -> Option<&'a File> {
         let file = self.form.files.get(field);
         if file.is_none() {
@@ -102,7 +102,7 @@ impl<'a> Check<'a> {
     }
 }
 
-/// `digits` ASCII digits and nothing else.
+/// Returns true if the text consists of ASCII digits and their number is within `digits`.
 pub(super) fn is_digits(text: &str, digits: std::ops::RangeInclusive<usize>) -> bool {
     digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
 }

@@ -1,4 +1,4 @@
-//! The simulator's own API under `/_sim`: statistics, faults, what was received.
+//! The simulator's own API under `/_sim`: statistics, faults, and the requests that it received.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -11,9 +11,9 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::world::World;
 
-/// The largest body; a hundred faults fit many times.
+/// The largest body; a hundred faults are far smaller.
 const MAX_BODY: usize = 256 * 1024;
-/// Requests shown where no number is asked for.
+/// Requests shown if the caller names no number.
 const DEFAULT_SHOWN: usize = 100;
 
 const HELP: &str = "\
@@ -26,7 +26,7 @@ GET    /_sim/requests?path=/v1&limit=9 the last requests as received, oldest fir
 A single call asks for a fault with the header x-sim-fault: kind[=value][, kind[=value]].
 ";
 
-/// Whether a path belongs to the control API.
+/// Returns true if a path belongs to the control API.
 pub(super) fn is_ours(path: &str) -> bool {
     path == "/_sim" || path.starts_with("/_sim/")
 }

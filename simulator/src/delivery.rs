@@ -1,4 +1,4 @@
-//! The delivery of results to the URLs that an account set. What waits is bounded.
+//! The delivery of results to the URLs that an account set. The number of waiting callbacks is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ pub(super) fn send(world: &Arc<World>, callback: Callback, copies: u32) {
     });
 }
 
-/// Sends a callback now, as often as it takes.
+/// Sends a callback now, and repeats it until it is answered 2xx or the attempts are used up.
 pub(super) async fn deliver(world: &World, callback: &Callback) {
     let url = world.urls.lock().find(&callback.key.label, callback.kind);
     let Some(uri) = url.as_deref().and_then(destination) else {

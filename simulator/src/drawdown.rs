@@ -1,4 +1,4 @@
-//! Credit drawdowns. Request and answer are not documented: these are plausible ones.
+//! Credit drawdowns. The API document shows neither request nor answer: both are plausible inventions.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -1,6 +1,6 @@
-//! Faults on demand: by the header `x-sim-fault` for one call, by rules for the next calls that match.
+//! Faults on demand: one call's faults come from its header `x-sim-fault`, those of the next matching calls from rules.
 //!
-//! Invariants: at most [`MAX_RULES`] rules; a rule that was used up is gone.
+//! Invariants: at most [`MAX_RULES`] rules; a rule is removed once it is used up.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Rules at a time.
+/// The largest number of rules at a time.
 const MAX_RULES: usize = 100;
 /// The longest latency that can be asked for.
 const MAX_LATENCY: Duration = Duration::from_secs(3600);
 
-/// The kinds, as `GET /_sim/faults` lists them.
+/// The kinds of faults, as `GET /_sim/faults` lists them.
 pub(super) const KINDS: [(&str, &str); 15] = [
     ("status=CODE[/SECONDS]", "answer 400 to 599 without processing; SECONDS for retry-after"),
     (
@@ -26,23 +26,23 @@ pub(super) const KINDS: [(&str, &str); 15] = [
     ("hang", "process and charge, then never answer"),
     ("stall", "process, answer the head and half of the body, then nothing more"),
     ("truncate", "process, answer the head and half of the body, then close"),
-    ("garbage", "process, then send bytes that are no HTTP and close"),
-    ("garbage_json", "process, then answer 200 with something that is no JSON"),
-    ("gzip", "process, answer gzip-encoded whatever was accepted"),
+    ("garbage", "process, then send bytes that are not HTTP and close"),
+    ("garbage_json", "process, then answer 200 with text that is not JSON"),
+    ("gzip", "process, answer gzip-encoded, whatever the request accepts"),
     ("no_callback", "process, but never send the callback"),
     ("callback_first", "process, send the callback and wait for it, then answer"),
-    ("callback_twice", "process, send the callback two times"),
+    ("callback_twice", "process, send the callback twice"),
     ("empty", "process, then answer with the right status and no body"),
 ];
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Status {
         status: StatusCode,
         retry_after: Option<u64>,
     },
-    /// With what `retry-after` says.
+    /// Answers RATE_LIMIT_EXCEEDED, with this `retry-after` if there is one.
     RateLimit(Option<u64>),
     Latency(Duration),
     Refuse,
@@ -60,7 +60,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// From a kind and the value that it may need.
+    /// Reads a fault from its kind and the value that the kind may need.
     fn parse(kind: &str, value: Option<&str>) -> Result<Self, String> {
         let fault = match (kind, value) {
             ("status", Some(value)) => {
@@ -99,7 +99,7 @@ impl Fault {
         Ok(fault)
     }
 
-    /// As it was asked for.
+    /// Returns the fault in the form in which it was requested.
     pub(super) fn text(&self) -> String {
         match self {
             Self::Status { status, retry_after: None } => format!("status={}", status.as_u16()),
@@ -123,7 +123,7 @@ impl Fault {
     }
 }
 
-/// What one call asks for with `x-sim-fault: kind[=value][, kind[=value]]…`.
+/// Returns the faults that one call requests with `x-sim-fault: kind[=value][, kind[=value]]…`.
 pub(super) fn of_headers(headers: &HeaderMap) -> Result<Vec<Fault>, String> {
     let mut faults = Vec::new();
     for value in headers.get_all("x-sim-fault") {
@@ -162,7 +162,7 @@ impl Rule {
     }
 }
 
-/// The rules in force.
+/// The active rules.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     next: u64,
@@ -170,7 +170,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Takes one rule or an array of them; all or none.
+    /// Adds one rule or an array of them: all of them, or none if one is invalid.
     pub(super) fn add(&mut self, body: &[u8]) -> Result<(), String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let items = if let Value::Array(items) = value { items } else { vec![value] };
@@ -195,7 +195,7 @@ impl Rules {
         Ok(())
     }
 
-    /// The faults for one call, which uses each rule once.
+    /// Returns the faults of one call and counts one use of each rule.
     pub(super) fn take(&mut self, method: &Method, path: &str) -> Vec<Fault> {
         let mut faults = Vec::new();
         for rule in &mut self.rules {

@@ -1,4 +1,4 @@
-//! Individual photo authentication: an id card's details and a selfie against the records. Live keys alone.
+//! Individual photo authentication: compares an id card's details and a selfie with the records. For live keys only.
 
 use std::time::Duration;
 

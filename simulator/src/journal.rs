@@ -1,6 +1,6 @@
-//! The last requests as they were received, so that tests see what really arrived.
+//! The last requests as they were received, so that tests can compare what arrived.
 //!
-//! Invariants: bounded in number and in bytes of each body; no raw API key.
+//! Invariants: the number of requests and the bytes of each body are bounded; no raw API key is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ pub(super) struct Entry {
     pub(super) route: &'static str,
     pub(super) key: Option<Arc<str>>,
     pub(super) faults: Vec<String>,
-    /// The status that was answered, or would have been without a fault.
+    /// The status of the answer, or the one it would have had without a fault.
     pub(super) status: Option<u16>,
     pub(super) charged: bool,
     pub(super) body_size: u64,
-    /// Wholly received.
+    /// True if the whole body was received.
     pub(super) body_complete: bool,
     pub(super) body_sha256: String,
-    /// Its beginning.
+    /// The beginning of the body.
     pub(super) body: Vec<u8>,
 }
 
@@ -113,7 +113,7 @@ impl Journal {
         entry
     }
 
-    /// Oldest first; those whose path begins with `prefix`, the last `limit` of them.
+    /// Returns the last `limit` requests whose path begins with `prefix`, oldest first.
     pub(super) fn shown(&self, prefix: &str, limit: usize) -> Value {
         let mut newest: Vec<Value> = self
             .entries

@@ -1,6 +1,6 @@
-//! API keys: who calls, in which environment.
+//! API keys: the account and the environment of a caller.
 //!
-//! Invariants: the raw key never leaves this file; everything else knows its label, a class and a short hash.
+//! Invariants: the raw key never leaves this file; all other code sees its label, a class and a short hash.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use super::options::Options;
 use super::problem::Problem;
 use super::seed::Seed;
 
-/// What development keys begin with.
+/// The prefix of development keys.
 pub(super) const DEVELOPMENT: &str = "iluma_development_";
-/// What keys of the live environment begin with.
+/// The prefixes of keys of the live environment.
 pub(super) const LIVE: [&str; 2] = ["iluma_live_", "iluma_production_"];
 
 /// A caller whose key was accepted: one Iluma account.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    /// `development-1a2b3c4d`.
+    /// The key's name in statistics, such as `development-1a2b3c4d`.
     pub(super) label: Arc<str>,
-    /// Not a development key.
+    /// True for a live key, false for a development key.
     pub(super) live: bool,
-    /// Sent as `x-callback-token` with this account's callbacks.
+    /// The token that is sent as `x-callback-token` with this account's callbacks.
     pub(super) callback_token: Arc<str>,
 }
 
@@ -38,7 +38,7 @@ impl Key {
     }
 }
 
-/// The caller, from Basic authentication with the key as user and an empty password.
+/// Returns the caller, from Basic authentication with the key as user and an empty password.
 pub(super) fn authenticate(headers: &HeaderMap, options: &Options) -> Result<Key, Problem> {
     let raw = credential(headers).ok_or_else(Problem::key)?;
     let key = raw.strip_suffix(':').ok_or_else(Problem::key)?;
@@ -50,7 +50,7 @@ pub(super) fn authenticate(headers: &HeaderMap, options: &Options) -> Result<Key
     if accepted && !key.contains(':') { Ok(Key::new(key, options)) } else { Err(Problem::key()) }
 }
 
-/// An `authorization` header as the journal shows it: its scheme and the label of what it held.
+/// Returns an `authorization` header for the journal: its scheme and the label of its key.
 pub(super) fn masked(headers: &HeaderMap) -> String {
     match credential(headers) {
         Some(raw) => {
@@ -77,7 +77,7 @@ fn label(raw: &str) -> String {
     format!("{class}-{}", Seed::of(&["key", raw]).hex(8))
 }
 
-/// `user:password` of Basic authentication.
+/// Returns `user:password` of Basic authentication.
 fn credential(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -1,4 +1,4 @@
-//! KTP: is a NIK on record, and does the name belong to it. Live keys alone.
+//! KTP: checks that a NIK is on record and that the name belongs to it. For live keys only.
 
 use serde_json::json;
 use uuid::Uuid;

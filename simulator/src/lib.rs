@@ -20,15 +20,16 @@
 //! | 22 | the status in lower case |
 //! | other | found, a normal account |
 //!
-//! A second question about an account whose first is still pending is `WAITING_ON_BANK`. The same endings 00 and 99 work on
+//! A second request about an account whose first is still pending is `WAITING_ON_BANK`. The same endings 00 and 99 work
+//! on
 //! NIKs, NPWPs and phone numbers; a KTP ending in 11 belongs to another name, and an id card verification ending in 01 to 10
 //! fails with the documented reasons in their order. A watchlist name with the word `HANTUMALAM` has one match, with `HANTULAUT`
 //! two. For files the file name decides (`unreadable`, `unrecognized`, `neterror`, `noface`, `mismatch`), for captures the
 //! reference (`sim-review`, `sim-fail`, `sim-abandon`).
 //!
 //! ## Invariants
-//! Everything is bounded: records, faults, the last requests, bodies, callbacks that wait, connections. Every task ends with the
-//! simulator. Raw API keys are in no answer but that of `GET /businesses/:id/api_keys`.
+//! Everything is bounded: records, faults, the last requests, bodies, waiting callbacks, connections. Every task ends
+//! with the simulator. Raw API keys are in no answer except that of `GET /businesses/:id/api_keys`.
 
 mod answer;
 mod api_keys;
@@ -88,7 +89,7 @@ pub use stats::{CallbackStats, KeyStats, RouteStats, Stats};
 use tasks::Tracked;
 use world::World;
 
-/// A running server. Dropped without [`Simulator::stop`], it stops as well, but nobody waits for it.
+/// A running server. Dropping it without [`Simulator::stop`] stops it too, without waiting for its tasks.
 pub struct Simulator {
     addr: SocketAddr,
     world: Arc<World>,
@@ -100,7 +101,7 @@ impl Simulator {
     /// Binds (port 0 takes a free one) and serves in the background.
     ///
     /// # Errors
-    /// If the address can't be bound.
+    /// Returns an error if the address can't be bound.
     pub async fn start(listen: SocketAddr, options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
@@ -111,20 +112,20 @@ impl Simulator {
         Ok(Self { addr, world, tasks, shutdown })
     }
 
-    /// The address that it serves.
+    /// Returns the address on which the simulator listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// `http://127.0.0.1:PORT`, or https with TLS.
+    /// Returns the base URL: `http://127.0.0.1:PORT`, or https with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.world.options.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.addr)
     }
 
-    /// What `GET /_sim/stats` answers.
+    /// Returns the statistics that `GET /_sim/stats` answers.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.world.stats()
@@ -138,10 +139,10 @@ impl Simulator {
     }
 }
 
-/// The command: starts, says where, serves until Ctrl-C or SIGTERM.
+/// Runs the command: starts, prints the address, serves until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// If a certificate can't be read or the address can't be bound.
+/// Returns an error if a certificate can't be read or the address can't be bound.
 pub async fn run(args: Args) -> io::Result<()> {
     let mut options = Options::from(&args);
     if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
@@ -149,7 +150,7 @@ pub async fn run(args: Args) -> io::Result<()> {
     }
     let simulator = Simulator::start(args.listen, options).await?;
     let url = simulator.url();
-    // It serves whether or not somebody reads this.
+    // The simulator serves even if nobody reads standard output.
     let _ = writeln!(
         io::stdout(),
         "simulated Iluma on {url}\n  \

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Keys that are told apart; beyond them all start anew.
+/// The largest number of keys with a bucket of their own; at one more, all buckets start anew.
 const MAX_KEYS: usize = 10_000;
 
-/// Who may still ask.
+/// The token buckets, by key.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(HashMap<Arc<str>, (f64, Instant)>);
 
 impl Limiter {
-    /// Takes a token; the bucket holds one second's worth.
+    /// Takes a token; a bucket holds the tokens of one second.
     pub(super) fn admit(&mut self, key: &Arc<str>, per_second: u32, now: Instant) -> bool {
         if self.0.len() >= MAX_KEYS && !self.0.contains_key(key) {
             self.0.clear();

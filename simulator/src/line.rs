@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// What a `garbage` fault sends.
+/// The bytes that a `garbage` fault sends.
 const GARBAGE: &[u8] = b"\x00\x16\xfe\xffthis is no HTTP\r\n\x07\x1b\xee 200 maybe\r\n\r\n";
 
 /// A way to break a connection.
@@ -19,7 +19,7 @@ pub(super) enum Cut {
     Garbage,
 }
 
-/// Lets a request break the connection that it came on.
+/// A handle with which a request breaks its own connection.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     cut: OnceLock<Cut>,
@@ -27,7 +27,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Ends the connection; the first way wins.
+    /// Ends the connection; the first call decides the way.
     pub(super) fn cut(&self, how: Cut) {
         let _ = self.cut.set(how);
         self.fired.cancel();
@@ -42,7 +42,7 @@ pub(super) struct Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // What fails here fails because the peer is gone already.
+        // A failure here means that the peer closed the connection already.
         match self.line.cut.get() {
             Some(Cut::Reset) => {
                 let _ = self.stream.set_zero_linger();

@@ -10,9 +10,9 @@ use super::record::{Kind, List};
 use super::reply::Reply;
 use super::time;
 
-/// Items on a page where the caller asks for no other number (documented).
+/// Items on a page if the caller names no number (documented).
 const DEFAULT_LIMIT: usize = 10;
-/// The most on a page. Not documented.
+/// The largest number of items on a page. The API document does not say it.
 const MAX_LIMIT: usize = 100;
 
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Link {
     method: &'static str,
 }
 
-/// `GET …?reference_id=:reference_id&limit=:limit&after_id=:after_id`; `path` is what the links begin with.
+/// `GET …?reference_id=:reference_id&limit=:limit&after_id=:after_id`. The links begin with `path`.
 pub(super) fn list(call: &Call<'_>, kind: Kind, path: &str) -> Result<Reply, Problem> {
     let mut errors = Vec::new();
     let mut wrong =

@@ -1,4 +1,4 @@
-//! NPWP, the tax number. Its request and answer are not documented: these are plausible ones.
+//! NPWP, the tax number. The API document shows neither request nor answer: both are plausible inventions.
 
 use serde_json::json;
 use uuid::Uuid;

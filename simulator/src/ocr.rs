@@ -1,7 +1,7 @@
 //! ID card OCR: the text of an id card, a tax card or a passport.
 //!
 //! The file's name decides: `unreadable` gives no data, `unrecognized` IMAGE_RECOGNIZE_ERROR, `neterror`
-//! TEMPORARY_NETWORK_ERROR. What is read is invented from the file's content.
+//! TEMPORARY_NETWORK_ERROR. The recognized text is invented from the file's content.
 
 use bytes::Bytes;
 use serde::Serialize;

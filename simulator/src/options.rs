@@ -1,4 +1,4 @@
-//! The knobs: what the command line takes, and the plain values the server runs with.
+//! The options of a simulator, as the command line takes them and as plain values.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What `--help` says after the flags: an example and the data rules.
+/// The text that `--help` shows after the flags: an example and the rules of the data.
 const RULES: &str = "\
 Example:
   iluma-gateway simulate --listen 127.0.0.1:8090 --callback-delay 2s
@@ -31,8 +31,8 @@ GET /_sim says more, also about statistics and what was received.";
 
 /// A simulated Iluma to develop and test against
 ///
-/// Every route of Iluma's API on invented data, with callbacks, magic replies, faults on demand and a count of what it would
-/// have cost.
+/// Every route of Iluma's API on invented data, with callbacks, magic replies, faults on demand and a count of what the
+/// calls would have cost.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = RULES)]
 pub struct Args {
@@ -43,37 +43,37 @@ pub struct Args {
     /// iluma_production_ is accepted
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
-    /// How long a question stays PENDING before its result and its callback
+    /// Time that a request stays PENDING before its result and its callback
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = humantime::parse_duration)]
     pub callback_delay: Duration,
     /// Answer bank requests with the result at once instead of PENDING first
     #[arg(long)]
     pub answer_at_once: bool,
-    /// How long a bank account that was asked for is answered at once
+    /// Time after a request in which the same bank account is answered at once
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     pub recent: Duration,
-    /// Added to every answer, after the request was processed
+    /// Delay of every answer, after the request was processed
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// Requests a second that each key may make; more are answered RATE_LIMIT_EXCEEDED
+    /// Requests a second that each key may make; any more are answered RATE_LIMIT_EXCEEDED
     #[arg(long, value_name = "N")]
     pub requests_per_second: Option<u32>,
-    /// What `retry-after` says on 429 and 503 (whole seconds)
+    /// Value of `retry-after` on 429 and 503 (whole seconds)
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub retry_after: Duration,
     /// Count calls with development keys as charged too
     #[arg(long)]
     pub charge_development: bool,
-    /// The callback token of every key, instead of one derived from the key
+    /// Callback token of every key, instead of one derived from the key
     #[arg(long, value_name = "TOKEN")]
     pub callback_token: Option<String>,
-    /// How often a callback is tried until it is answered 2xx
+    /// Attempts to send a callback until it is answered 2xx
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub callback_attempts: u32,
-    /// The pause after a callback's first failed attempt; it doubles with each
+    /// Pause after a callback's first failed attempt; it doubles with each attempt
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub callback_retry: Duration,
-    /// Treat paths that begin with NEW like those that begin with OLD (repeat for more), as when Iluma adds a route
+    /// Treat paths that begin with NEW like those that begin with OLD (repeat for more), as if Iluma added a route
     #[arg(long = "alias", value_name = "NEW=OLD")]
     pub aliases: Vec<Alias>,
     /// Certificate chain for TLS (PEM)
@@ -84,46 +84,47 @@ pub struct Args {
     pub tls_key: Option<PathBuf>,
 }
 
-/// How a simulator behaves. Start from the default and change what matters.
+/// The behaviour of a simulator. Start from the default and change what matters.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Serve TLS; h1 and h2 by ALPN (set here if the configuration names no protocol). In clear h1, and h2 by prior knowledge.
+    /// TLS settings; h1 and h2 by ALPN (set here if they name no protocol). Without them: h1 in clear, and h2 by prior
+    /// knowledge.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// The keys that are accepted; empty: any with one of Iluma's beginnings.
+    /// The accepted keys; if empty, all keys with one of Iluma's prefixes.
     pub keys: Vec<String>,
-    /// How long a question stays PENDING before its result and its callback.
+    /// The time that a request stays PENDING before its result and its callback.
     pub callback_delay: Duration,
-    /// Bank requests are PENDING first; false: the result at once.
+    /// Makes bank requests PENDING first; if false, the result is answered at once.
     pub pending_first: bool,
-    /// How long a bank account that was asked for is answered at once.
+    /// The time after a request in which the same bank account is answered at once.
     pub recent: Duration,
-    /// Added to every answer, after the request was processed and charged.
+    /// The delay of every answer, after the request was processed and charged.
     pub latency: Duration,
-    /// What each key may ask in a second; none is no limit.
+    /// The requests that each key may make in a second; `None` means no limit.
     pub requests_per_second: Option<u32>,
-    /// What `retry-after` says on 429 and 503, in whole seconds.
+    /// The value of `retry-after` on 429 and 503, in whole seconds.
     pub retry_after: Duration,
-    /// Calls with development keys count as charged too.
+    /// Counts calls with development keys as charged too.
     pub charge_development: bool,
-    /// The callback token of every key; none: derived from the key.
+    /// The callback token of every key; `None` derives one from each key.
     pub callback_token: Option<String>,
-    /// Attempts at a callback until it is answered 2xx.
+    /// The attempts to send a callback until it is answered 2xx.
     pub callback_attempts: u32,
-    /// The pause after the first failed attempt; it doubles with each.
+    /// The pause after the first failed attempt; it doubles with each attempt.
     pub callback_retry: Duration,
-    /// How one attempt at a callback may take.
+    /// The longest time of one attempt to send a callback.
     pub callback_timeout: Duration,
-    /// For callbacks to https; none: the platform's roots.
+    /// TLS settings for callbacks to https; `None` takes the platform's root certificates.
     pub callback_tls: Option<Arc<rustls::ClientConfig>>,
-    /// Paths that are treated like others, as when Iluma adds a route.
+    /// Paths that are treated like others, as if Iluma added a route.
     pub aliases: Vec<Alias>,
-    /// Results kept; the oldest go first.
+    /// The largest number of stored results; the oldest are removed first.
     pub max_records: usize,
-    /// Requests kept for `GET /_sim/requests`.
+    /// The number of requests kept for `GET /_sim/requests`.
     pub max_requests: usize,
-    /// Bytes of each request body kept there.
+    /// The bytes kept of each request's body.
     pub max_request_body: usize,
-    /// Connections at a time; more wait in the listener's queue.
+    /// The largest number of connections at a time; more wait in the listener's queue.
     pub max_connections: usize,
 }
 
@@ -145,10 +146,10 @@ impl Default for Options {
             callback_timeout: Duration::from_secs(10),
             callback_tls: None,
             aliases: Vec::new(),
-            // About 1 KiB each: 100 MB at most.
+            // A record has about 1 KiB: 100 MB at most.
             max_records: 100_000,
             max_requests: 1000,
-            // With a thousand requests: 16 MiB at most.
+            // A thousand requests of this size are 16 MiB at most.
             max_request_body: 16 * 1024,
             max_connections: 10_000,
         }
@@ -156,7 +157,7 @@ impl Default for Options {
 }
 
 impl From<&Args> for Options {
-    /// Everything but TLS, whose files [`super::run`] reads.
+    /// Takes everything except TLS, whose files [`super::run`] reads.
     fn from(args: &Args) -> Self {
         Self {
             keys: args.keys.clone(),
@@ -179,9 +180,9 @@ impl From<&Args> for Options {
 /// A path prefix that stands for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
-    /// What the caller's path begins with.
+    /// The prefix of the caller's path.
     pub new: String,
-    /// What it is taken for.
+    /// The prefix that replaces it.
     pub old: String,
 }
 

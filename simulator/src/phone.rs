@@ -1,4 +1,5 @@
-//! Phone numbers: their age and whether they are in use. The answers are not documented: these are plausible ones.
+//! Phone numbers: their age and whether they are in use. The API document does not show the answers: these are
+//! plausible inventions.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -54,13 +55,13 @@ pub(super) async fn validate(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(&answer).charged(!failed))
 }
 
-/// `+62xxx` or `08xxx`, as the document's id card verification has them.
+/// Returns true for `+62xxx` and `08xxx`, the forms of the API document's id card verification.
 pub(super) fn is_phone(number: &str) -> bool {
     let rest = number.strip_prefix("+62").or_else(|| number.strip_prefix("08"));
     rest.is_some_and(|rest| is_digits(rest, 5..=13))
 }
 
-/// The same digits for `+6281…` and `081…`.
+/// Returns the digits after the country prefix: the same for `+6281…` and `081…`.
 fn local(number: &str) -> &str {
     number.strip_prefix("+62").or_else(|| number.strip_prefix('0')).unwrap_or(number)
 }

@@ -1,6 +1,6 @@
-//! How large a picture is, from its first bytes.
+//! The size of a picture, from its first bytes.
 
-/// Width and height of a PNG, BMP or JPEG; nothing where the bytes are something else or too few.
+/// Returns width and height of a PNG, BMP or JPEG; `None` if the bytes are something else or too few.
 pub(super) fn pixels(head: &[u8]) -> Option<(u32, u32)> {
     if head.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Some((big(head, 16, 4)?, big(head, 20, 4)?));

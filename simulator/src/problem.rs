@@ -10,14 +10,14 @@ pub(super) struct FieldError {
     pub(super) message: String,
 }
 
-/// Why a call is refused.
+/// A refusal of a call.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     pub(super) message: String,
     pub(super) errors: Vec<FieldError>,
-    /// Seconds in `retry-after`.
+    /// The seconds in `retry-after`.
     pub(super) retry_after: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Problem {
         Self { status, code, message: message.into(), errors: Vec::new(), retry_after: None }
     }
 
-    /// 400 `API_VALIDATION_ERROR` with what is wrong, field by field.
+    /// Makes 400 `API_VALIDATION_ERROR`, with each wrong field.
     pub(super) fn validation(errors: Vec<FieldError>) -> Self {
         Self {
             errors,
@@ -38,37 +38,37 @@ impl Problem {
         }
     }
 
-    /// 400 `API_VALIDATION_ERROR` about one field.
+    /// Makes 400 `API_VALIDATION_ERROR` about one field.
     pub(super) fn field(field: &str, message: impl Into<String>) -> Self {
         Self::validation(vec![FieldError { field: field.into(), message: message.into() }])
     }
 
-    /// 404 `DATA_NOT_FOUND`.
+    /// Makes 404 `DATA_NOT_FOUND`.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "The request id requested does not exist")
     }
 
-    /// 401 `INVALID_API_KEY`.
+    /// Makes 401 `INVALID_API_KEY`.
     pub(super) fn key() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "API key format is invalid")
     }
 
-    /// 413 `FILE_TOO_LARGE`.
+    /// Makes 413 `FILE_TOO_LARGE`.
     pub(super) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", message)
     }
 
-    /// 413 `FILE_TOO_SMALL`.
+    /// Makes 413 `FILE_TOO_SMALL`.
     pub(super) fn too_small(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_SMALL", message)
     }
 
-    /// 415 `UNSUPPORTED_CONTENT_TYPE`.
+    /// Makes 415 `UNSUPPORTED_CONTENT_TYPE`.
     pub(super) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_CONTENT_TYPE", message)
     }
 
-    /// 500 `SERVER_ERROR`.
+    /// Makes 500 `SERVER_ERROR`.
     pub(super) fn server(message: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", message)
     }

@@ -1,9 +1,9 @@
-//! Stored results: what `GET :id` and the lists show.
+//! Stored results, which `GET :id` and the lists show.
 //!
-//! A record is a row of steps, each with the time from which it shows and the whole object as text; nothing has to run for a
-//! PENDING record to become COMPLETED.
+//! A record is a list of steps, each with the time from which it is shown and the whole object as text. A PENDING
+//! record becomes COMPLETED without any task.
 //!
-//! Invariants: at most `max` records, the oldest go first; a record is seen by the key that made it alone.
+//! Invariants: at most `max` records, the oldest are removed first; only the key that made a record sees it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-/// What a record is of; ids of one kind are not found under another's path.
+/// The subject of a record; the id of a record of one kind is not found under another kind's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Bank,
@@ -34,12 +34,12 @@ pub(super) struct Record {
     pub(super) owner: Arc<str>,
     pub(super) kind: Kind,
     pub(super) reference: Option<String>,
-    /// In the order of their times; the first counts from the beginning.
+    /// The states in the order of their times; the first one is shown from the beginning.
     pub(super) steps: Vec<Step>,
 }
 
 impl Record {
-    /// What shows at a time.
+    /// Returns the object that is shown at a time.
     pub(super) fn at(&self, now: Instant) -> Bytes {
         let current = self.steps.iter().rev().find(|step| step.from <= now).or(self.steps.first());
         current.map(|step| step.object.clone()).unwrap_or_default()
@@ -50,7 +50,7 @@ impl Record {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) objects: Vec<Bytes>,
-    /// The last item's id, if more follow.
+    /// The last item's id, if more items follow.
     pub(super) next: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Records {
         self.by_number.get_mut(self.by_id.get(id)?).filter(|record| *record.owner == *owner && record.kind == kind)
     }
 
-    /// Returns the records with a reference, oldest first. `None`: no record `after` is among them.
+    /// Returns the records with a reference, oldest first, or `None` if no record `after` is among them.
     pub(super) fn page(&self, list: &List<'_>, after: Option<&str>, limit: usize, now: Instant) -> Option<Page> {
         let List { owner, kind, reference } = *list;
         let first = match after {

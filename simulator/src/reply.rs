@@ -1,4 +1,4 @@
-//! An answer of the simulator, with what follows from it.
+//! An answer of the simulator, with its effects.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -7,19 +7,19 @@ use serde::Serialize;
 use super::callback::Callback;
 use super::problem::{FieldError, Problem};
 
-/// A whole answer with what follows from it.
+/// A whole answer with its effects.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
-    /// Iluma would put it on the bill.
+    /// True if Iluma would charge for the call.
     pub(super) charged: bool,
     pub(super) callback: Option<Callback>,
 }
 
 impl Reply {
-    /// 200 with JSON.
+    /// Makes a 200 with JSON.
     pub(super) fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::stored(body.into()),
@@ -27,12 +27,12 @@ impl Reply {
         }
     }
 
-    /// 200 with JSON that is already text.
+    /// Makes a 200 with JSON that is already text.
     pub(super) fn stored(body: Bytes) -> Self {
         Self::bytes(HeaderValue::from_static("application/json; charset=utf-8"), body)
     }
 
-    /// 200 with anything.
+    /// Makes a 200 with any content.
     pub(super) fn bytes(content_type: HeaderValue, body: Bytes) -> Self {
         Self {
             status: StatusCode::OK,

@@ -1,12 +1,12 @@
-//! The table of paths: method and path to a route with its label, price and parameters.
+//! The table of paths. It maps method and path to a route with its label, price and parameters.
 //!
-//! Any version `v0` to `v99.99` is taken: Iluma versions by route and adds some without notice. Static segments match in any
-//! ASCII case and one slash may trail, as Iluma's own server does it.
+//! Any version from `v0` to `v99.99` is accepted: Iluma versions each route and adds versions without notice. As on
+//! Iluma's own server, static segments match in any ASCII case and a path may end with one slash.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// `v1.1` is `Version { major: 1, minor: 1 }`.
+/// A version in a path: `v1.1` is `Version { major: 1, minor: 1 }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version {
     pub(super) major: u8,
@@ -29,7 +29,7 @@ impl Version {
     }
 }
 
-/// What a call is about.
+/// The subject of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Bank,
@@ -65,7 +65,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// The name in the statistics and the price of a charged call in rupiah. Both are the simulator's own.
+    /// Returns the name in the statistics and the price of a charged call in rupiah. Both are the simulator's own.
     pub(super) fn label(self) -> (&'static str, u64) {
         match self {
             Self::Bank | Self::BankDetails => ("bank", 500),
@@ -94,17 +94,17 @@ impl Route {
     }
 }
 
-/// A path that was understood.
+/// A path that the table knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Matched {
     pub(super) route: Route,
-    /// v1 where the path has none.
+    /// The path's version, or v1 if it has none.
     pub(super) version: Version,
-    /// What stood where the table has a parameter, percent-decoded, in the path's order.
+    /// The text in place of the table's parameters, percent-decoded, in the path's order.
     pub(super) parameters: Vec<String>,
 }
 
-/// Looks a call up in the table.
+/// Finds a call's route in the table.
 pub(super) fn find(method: &Method, path: &str) -> Matched {
     let trimmed = path.strip_suffix('/').unwrap_or(path);
     let segments: Vec<&str> = trimmed.split('/').skip(1).collect();
@@ -152,7 +152,7 @@ fn row<'a>(method: &Method, versioned: bool, lower: &[&str], raw: &[&'a str]) ->
         ("GET", true, ["identity", "document_ocr_requests"]) => (Route::DocumentList, vec![]),
         ("GET", true, ["identity", "document_ocr_requests", _]) => (Route::DocumentGet, vec![param(2)]),
         ("POST", true, ["identity", "document_ocr_captures"]) => (Route::Capture, vec![]),
-        // The document lists captures at the singular, and its example links have no `identity`.
+        // The API document lists captures below the singular path, and its example links have no `identity`.
         ("GET", true, ["identity", "document_ocr_captures" | "document_ocr_capture"] | ["document_ocr_captures"]) => {
             (Route::CaptureList, vec![])
         }

@@ -1,4 +1,4 @@
-//! Data invented from the input: the same question always gets the same answer, in every process.
+//! Data invented from the input: the same request always gets the same answer, in every process.
 //!
 //! Invariants: no name of a real person or company stands in the lists.
 
@@ -61,12 +61,12 @@ const SURNAMES: [&str; 24] = [
     "WANAJATI",
 ];
 
-/// What everything about one input is drawn from.
+/// A source of values that all depend on one input.
 #[derive(Clone)]
 pub(super) struct Seed([u8; 32]);
 
 impl Seed {
-    /// Parts are length-prefixed, so `("a", "bc")` and `("ab", "c")` differ.
+    /// Makes a seed of texts. They are length-prefixed, so `("a", "bc")` and `("ab", "c")` differ.
     pub(super) fn of(parts: &[&str]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -76,7 +76,7 @@ impl Seed {
         Self(hash.finalize().into())
     }
 
-    /// A number below `bound`; another `which` gives an independent one.
+    /// Returns a number below `bound`; another `which` gives an independent number.
     pub(super) fn number(&self, which: usize, bound: u64) -> u64 {
         let mut eight = [0; 8];
         for (i, byte) in eight.iter_mut().enumerate() {
@@ -85,7 +85,7 @@ impl Seed {
         u64::from_be_bytes(eight) % bound.max(1)
     }
 
-    /// `digits` decimal digits, the first not zero.
+    /// Returns `digits` decimal digits, of which the first is not zero.
     pub(super) fn digits(&self, which: usize, digits: usize) -> String {
         let mut text: String = (0..digits).map(|i| char::from(b'0' + (self.number(which + i * 3, 10) as u8))).collect();
         if text.starts_with('0') {
@@ -106,19 +106,19 @@ impl Seed {
         self.pick(1, &SURNAMES)
     }
 
-    /// An invented person, in capitals as banks write them.
+    /// Returns an invented person's name, in capitals as banks write it.
     pub(super) fn name(&self) -> String {
         format!("{} {}", self.given_name(), self.surname())
     }
 
-    /// A UUID that always belongs to this seed.
+    /// Returns a UUID that always belongs to this seed.
     pub(super) fn uuid(&self) -> String {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.0[..16]);
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 
-    /// The first bytes in hexadecimal, for labels.
+    /// Returns the first bytes in hexadecimal, for labels.
     pub(super) fn hex(&self, digits: usize) -> String {
         let mut text = hex(&self.0);
         text.truncate(digits);
@@ -126,13 +126,13 @@ impl Seed {
     }
 }
 
-/// Lower-case hexadecimal.
+/// Returns bytes as lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
 }
 
-/// A fresh id of 24 hexadecimal digits, as Iluma's older records have.
+/// Returns a fresh id of 24 hexadecimal digits, the form of Iluma's older records.
 pub(super) fn short_id() -> String {
     let mut id = Uuid::new_v4().simple().to_string();
     id.truncate(24);

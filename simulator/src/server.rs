@@ -1,4 +1,4 @@
-//! Sockets: accept, TLS, connections, and the two ways to break one (reset, bytes that are no HTTP).
+//! Sockets: accept, TLS, connections, and the two ways to break a connection (a reset, or bytes that are not HTTP).
 //!
 //! Invariants: every task is tracked and ends with the simulator; at most `max_connections` connections.
 
@@ -21,16 +21,17 @@ use super::line::{Line, Wire};
 use super::tasks::Tracked;
 use super::world::World;
 
-/// A handshake takes milliseconds; a client that takes longer is gone.
+/// The longest TLS handshake. A handshake takes milliseconds; a client that needs longer is gone.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a connection may be idle or slow with a request's head. Long, so that pools of clients rarely race with it.
+/// The longest time that a connection may be idle or need for a request's head. It is long, so that clients' pools
+/// rarely race with it.
 const HEAD: Duration = Duration::from_secs(300);
-/// The largest head of an h1 request. The journal keeps heads, so this bounds it too; h2 has 16 KiB of its own.
+/// The largest head of an h1 request. The journal keeps heads, so this bounds it too; for h2 the limit is 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
-/// Streams of one h2 connection at a time.
+/// The largest number of streams of one h2 connection at a time.
 const MAX_STREAMS: u32 = 1000;
 
-/// Accepts until the simulator stops.
+/// Accepts connections until the simulator stops.
 pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: Tracked) {
     let permits = Arc::new(Semaphore::new(world.options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let tls = world.options.tls.as_ref().map(|config| {
@@ -44,7 +45,7 @@ pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: T
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: others must end first.
+                // The process is most likely out of descriptors: other connections must end first.
                 tracing::warn!(%error, "the simulator could not accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -60,7 +61,8 @@ pub(super) async fn accept(listener: TcpListener, world: Arc<World>, executor: T
 }
 
 async fn connection(stream: TcpStream, world: Arc<World>, tls: Option<TlsAcceptor>, executor: Tracked) {
-    // A small answer must not wait for the acknowledgement of the one before it; if it can't be set, it is only slower.
+    // A small answer must not wait for the acknowledgement of the one before it. Without the option the connection is
+    // only slower.
     let _ = stream.set_nodelay(true);
     let line = Arc::new(Line::default());
     let wire = Wire { stream, line: Arc::clone(&line) };

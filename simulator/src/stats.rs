@@ -1,6 +1,6 @@
-//! What was asked, what it would have cost, and how much at a time.
+//! Statistics: requests, their cost, and the concurrency.
 //!
-//! Invariants: routes come from the table and keys appear as labels, at most [`MAX_KEYS`] of them.
+//! Invariants: routes come from the table, and at most [`MAX_KEYS`] keys appear, as labels.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -9,31 +9,31 @@ use serde::Serialize;
 
 use super::route::Route;
 
-/// Labels of keys that are counted apart; the rest share one row.
+/// The largest number of keys that are counted separately; all further keys share one row.
 const MAX_KEYS: usize = 1000;
 
 /// Counts since the start or the last reset, as `GET /_sim/stats` shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Requests received, refused ones included; not those to `/_sim`.
+    /// Requests received, including refused ones, without those to `/_sim`.
     pub requests: u64,
-    /// Calls that Iluma would put on the bill.
+    /// Calls that Iluma would charge for.
     pub charged: u64,
-    /// What they cost at the simulator's invented prices.
+    /// The cost of the charged calls at the simulator's invented prices.
     pub rupiah: u64,
     /// Requests received and not answered yet.
     pub in_flight: u64,
-    /// The most of them at a time.
+    /// The highest value of `in_flight`.
     pub max_in_flight: u64,
     /// Connections accepted.
     pub connections: u64,
-    /// Results stored now.
+    /// Results that are stored now.
     pub records: u64,
-    /// Callbacks, by what became of them.
+    /// Callbacks, by outcome.
     pub callbacks: CallbackStats,
-    /// The same by route: `bank`, `bank_get`, `cft`, …
+    /// The same counts by route: `bank`, `bank_get`, `cft`, …
     pub routes: BTreeMap<String, RouteStats>,
-    /// The same by key: `development-1a2b3c4d`, `none` for requests without a valid key.
+    /// The same counts by key: `development-1a2b3c4d`, or `none` for requests without a valid key.
     pub keys: BTreeMap<String, KeyStats>,
 }
 
@@ -42,15 +42,15 @@ pub struct Stats {
 pub struct RouteStats {
     /// Requests received.
     pub requests: u64,
-    /// Calls that Iluma would put on the bill.
+    /// Calls that Iluma would charge for.
     pub charged: u64,
-    /// What they cost.
+    /// The cost of the charged calls.
     pub rupiah: u64,
-    /// Received and not answered yet.
+    /// Requests received and not answered yet.
     pub in_flight: u64,
-    /// The most of them at a time.
+    /// The highest value of `in_flight`.
     pub max_in_flight: u64,
-    /// Answers by HTTP status; an answer that a fault broke counts as the status it had.
+    /// Answers by HTTP status; an answer that a fault broke counts with the status it had.
     pub statuses: BTreeMap<u16, u64>,
 }
 
@@ -59,33 +59,33 @@ pub struct RouteStats {
 pub struct KeyStats {
     /// Requests received.
     pub requests: u64,
-    /// Calls that Iluma would put on the bill.
+    /// Calls that Iluma would charge for.
     pub charged: u64,
-    /// What they cost.
+    /// The cost of the charged calls.
     pub rupiah: u64,
 }
 
-/// Callbacks, by what became of them.
+/// Callbacks, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CallbackStats {
-    /// Answered 2xx.
+    /// Callbacks that were answered 2xx.
     pub delivered: u64,
-    /// Attempts, repeated ones included.
+    /// Attempts, including repeated ones.
     pub attempts: u64,
-    /// Never answered 2xx.
+    /// Callbacks that were never answered 2xx.
     pub failed: u64,
-    /// Not sent: no URL was set for their type.
+    /// Callbacks that were not sent because no URL was set for their type.
     pub no_url: u64,
-    /// Not sent: too many waited.
+    /// Callbacks that were not sent because too many waited.
     pub dropped: u64,
 }
 
-/// The counts as they grow.
+/// The statistics while they are counted.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Stats>);
 
 impl Tally {
-    /// Counts a request until the guard goes.
+    /// Counts a request, as in flight until the guard is dropped.
     pub(super) fn enter(&self, route: Route, key: Option<&str>) -> InFlight<'_> {
         let mut stats = self.0.lock();
         stats.requests += 1;
@@ -128,7 +128,7 @@ impl Tally {
         Stats { records: records as u64, ..self.0.lock().clone() }
     }
 
-    /// Everything to nought but what is in flight.
+    /// Sets everything to zero except the requests in flight.
     pub(super) fn reset(&self) {
         let mut stats = self.0.lock();
         let routes = stats.routes.iter().filter(|(_, row)| row.in_flight > 0).map(|(label, row)| {

@@ -1,4 +1,4 @@
-//! The HTTP client that posts callbacks. Redirects are not followed.
+//! The HTTP client that posts callbacks. It does not follow redirects.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,7 +23,7 @@ pub(super) struct WebhookClient {
     clear: OnceLock<HttpClient>,
     secure: OnceLock<HttpClient>,
     pub(super) waiting: AtomicUsize,
-    /// Grows with each reset; callbacks of an earlier generation are not sent any more.
+    /// A number that grows with each reset; callbacks of an earlier generation are not sent any more.
     pub(super) generation: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl WebhookClient {
         }
     }
 
-    /// Forgets the callbacks that wait.
+    /// Discards the waiting callbacks.
     pub(super) fn reset(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -84,12 +84,12 @@ fn tls(given: Option<&rustls::ClientConfig>) -> rustls::ClientConfig {
         .map_or_else(|_| no_roots(), |config| config.with_no_client_auth())
 }
 
-/// Trusts nobody; for clients that never speak TLS.
+/// Returns TLS settings without any root certificate, for clients that never use TLS.
 fn no_roots() -> rustls::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     match builder.with_safe_default_protocol_versions() {
         Ok(builder) => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
-        // Cannot happen with this provider, which knows TLS 1.2 and 1.3; the fallback takes the process's default.
+        // This cannot happen with this provider, which knows TLS 1.2 and 1.3; the fallback takes the process's default.
         Err(_) => {
             rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
         }

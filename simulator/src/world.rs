@@ -1,4 +1,4 @@
-//! Everything the simulator remembers, behind short locks.
+//! The state of the simulator, behind short locks.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::tasks::Tracked;
 use super::webhook_client::WebhookClient;
 use parking_lot::Mutex;
 
-/// Single-use tokens that are remembered as used.
+/// The largest number of single-use tokens that are remembered as used.
 const MAX_TOKENS: usize = 10_000;
 
 /// The state of one simulator.
@@ -52,7 +52,7 @@ impl World {
         self.tally.snapshot(records)
     }
 
-    /// As after the start; what is in flight stays counted.
+    /// Restores the state after the start; requests in flight stay counted.
     pub(super) fn reset(&self) {
         self.webhooks.reset();
         self.records.lock().clear();
@@ -65,7 +65,7 @@ impl World {
         self.tally.reset();
     }
 
-    /// False if it was used before.
+    /// Marks a token as used. Returns false if it was used before.
     pub(super) fn use_token(&self, token: String) -> bool {
         let mut used = self.used_tokens.lock();
         if used.len() >= MAX_TOKENS {
@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-/// Bank accounts that were asked for, and when the bank's answer is there.
+/// Bank accounts that were requested, with the time at which the bank's answer is ready.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     max: usize,

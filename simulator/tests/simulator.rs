@@ -34,7 +34,7 @@ const BANK_V1: &str = "/v1/identity/bank_account_data_requests";
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 
-/// Nothing here takes longer unless it hangs.
+/// The longest wait. Nothing in these tests takes longer unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Answer {
@@ -77,12 +77,12 @@ impl Iluma {
         Self { simulator, client: Client::builder(TokioExecutor::new()).build_http(), key: DEVELOPMENT }
     }
 
-    /// Results after 10 ms.
+    /// Starts a simulator whose results are ready after 10 ms.
     async fn quick() -> Self {
         Self::start(Options { callback_delay: Duration::from_millis(10), ..Options::default() }).await
     }
 
-    /// Nothing that is pending gets done within a test.
+    /// Starts a simulator whose pending results are not ready within a test.
     async fn slow() -> Self {
         Self::start(Options { callback_delay: Duration::from_secs(3600), ..Options::default() }).await
     }
@@ -139,7 +139,7 @@ impl Iluma {
         self.send(request).await
     }
 
-    /// Asks until the answer is not pending any more.
+    /// Repeats a GET until the answer is not pending any more.
     async fn finished(&self, path: &str) -> Value {
         let asking = async {
             loop {
@@ -202,7 +202,7 @@ impl Team {
         tokio::time::timeout(PATIENCE, self.received.recv()).await.unwrap().unwrap()
     }
 
-    /// Sets the URL for a type and takes the test payload.
+    /// Sets the URL for a type and receives the test payload.
     async fn listen(&mut self, iluma: &Iluma, kind: &str) {
         let set = iluma.post("/v1/callback/urls", json!({ "type": kind, "url": self.url })).await.ok();
         assert_eq!(set, json!({ "type": kind, "url": self.url }));
@@ -228,7 +228,7 @@ async fn a_v1_account_is_pending_then_success() {
     assert_eq!(last["reference_id"], "foo123");
     assert!(last["bank_account_holder_name"].as_str().unwrap().contains(' '));
     assert!(last["updated"].as_str().unwrap().ends_with('Z'));
-    // Asked recently: at once, with an id of its own and no reference.
+    // An account that was requested recently is answered at once, with a new id and no reference.
     let again = iluma.post(BANK_V1, account("1234567890")).await.ok();
     assert_eq!(again["status"], "SUCCESS");
     assert_eq!(again["bank_account_holder_name"], last["bank_account_holder_name"]);
@@ -305,7 +305,7 @@ async fn a_second_request_waits_on_the_bank() {
     assert_eq!(iluma.post(BANK, account("1234567890")).await.ok()["status"], "WAITING_ON_BANK");
     assert_eq!(iluma.post(BANK_V1, account("1234567890")).await.ok()["status"], "WAITING_ON_BANK");
     assert_eq!(iluma.post(BANK, account("1234567855")).await.ok()["status"], "COMPLETED");
-    // The environments know nothing of each other.
+    // The environments share no data.
     let iluma = iluma.with_key(LIVE);
     assert_eq!(iluma.post(BANK, account("1234567890")).await.ok()["status"], "PENDING");
 }
@@ -329,7 +329,7 @@ async fn bank_requests_are_validated() {
     iluma.post(BANK, large).await.is_error(413, "FILE_TOO_LARGE");
     let encoded = iluma.json("POST", BANK, &[("content-encoding", "gzip")], account("1234567890"));
     iluma.send(encoded).await.is_error(415, "UNSUPPORTED_CONTENT_TYPE");
-    // Careless clients: numbers, null references, forms.
+    // Careless clients send numbers, null references and forms.
     let careless = json!({ "bank_account_number": 1_234_567_890, "bank_code": "BCA", "reference_id": null });
     let answer = iluma.post(BANK, careless).await.ok();
     assert_eq!(answer["bank_account_number"], "1234567890");
@@ -361,7 +361,7 @@ async fn magic_replies_are_as_listed() {
         assert_eq!(answer["status"], status, "{magic}");
         assert_eq!(iluma.get(&format!("{path}/{}", answer["id"].as_str().unwrap())).await.ok(), answer);
         if callback {
-            // Were one sent for a row without, it would come instead of this.
+            // A callback for a reply without one would arrive instead of this.
             assert_eq!(team.next().await.1, answer, "{magic}");
         }
     }
@@ -826,7 +826,8 @@ async fn too_many_requests_are_refused() {
     let options = Options { requests_per_second: Some(1), retry_after: Duration::from_secs(3), ..Options::default() };
     let iluma = Iluma::start(options).await.with_key(LIVE);
     let mut answers = Vec::new();
-    // More than a second's worth within a second, on any machine fast enough to send three requests in it.
+    // These are more requests than a second allows, sent within a second on any machine that is fast enough for three
+    // of them.
     for _ in 0..20 {
         answers.push(iluma.post("/v1/identity/cft/individual_watchlist", json!({ "given_name": "A" })).await);
     }

@@ -7,7 +7,7 @@ pub enum Part<'a> {
     File(&'a str, &'a str, &'a str, Vec<u8>),
 }
 
-/// A form of these parts; `between` is its boundary.
+/// Returns a multipart form of these parts; `between` is its boundary.
 pub fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for part in parts {
