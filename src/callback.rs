@@ -10,7 +10,6 @@
 
 mod admission;
 mod background;
-mod body;
 mod concurrency;
 mod config;
 mod dispatch;
@@ -28,7 +27,6 @@ mod tokens;
 mod webhook_client;
 
 pub use admission::Admission;
-pub use body::Malformed;
 pub use config::secrets;
 pub use events::{Arrived, Attempt, Hooks, Note, Skipped};
 pub use inbox::{MOST_BYTES, inbox};

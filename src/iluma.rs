@@ -1,6 +1,7 @@
 //! Iluma as the gateway knows it, and nowhere else: its routes, its answers, and who is named in them.
 
 pub mod answer;
+pub mod callback_body;
 pub mod callback_type;
 pub mod callback_url;
 pub mod error_body;

@@ -1,8 +1,8 @@
 //! The answers of the inbox.
 
-use super::body::Malformed;
 use crate::base::host::HostError;
 use crate::base::web::{BodyFault, GATEWAY_ERROR};
+use crate::iluma::callback_body::Malformed;
 use crate::iluma::error_body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a callback is settled with all of its deliveries or not at all; while state can't say where they go it waits.
 
-use super::body::Body;
 use super::config::CallbackConfig;
 use super::events::{Attempt, Note, Skipped};
 use super::recipients::{Finding, find};
 use super::service::{Callbacks, REST};
 use crate::base::name::TenantName;
+use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
 use crate::state::{Copy, StateError, Verdict, Waiting};
 use futures_util::future::join_all;
@@ -49,7 +49,7 @@ impl Callbacks {
     async fn fan_out(&self, waiting: &Waiting) -> Result<(), StateError> {
         let config = self.config.load_full();
         // The body was read when it came.
-        let Ok(body) = Body::parse(&waiting.body) else {
+        let Ok(body) = CallbackBody::parse(&waiting.body) else {
             return self.state.settle(waiting, Verdict::Unowned, &config.outbox).await.map(|_| ());
         };
         let verdict = match find(&config, waiting, &body, self.clock.wall()) {

@@ -4,11 +4,11 @@
 //! a token; an answer tells nothing of the configuration except that a path exists.
 
 use super::admission::Admission;
-use super::body::Body;
 use super::events::{Arrived, Note};
 use super::service::Callbacks;
 use crate::base::name::AccountName;
 use crate::base::web::{self, Bounds, whole_body};
+use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
 use crate::state::{Callback, Receipt, StateError};
 use axum::Router;
@@ -101,7 +101,9 @@ impl Callbacks {
         let place = tokio::time::timeout(STORE_TIMEOUT, self.reading.acquire()).await;
         let _place = place.ok().and_then(Result::ok).ok_or(Admission::Overloaded)?;
         let bytes = whole_body(request).await?;
-        let Body { id, any_id: Some(any_id), .. } = Body::parse(&bytes)? else { return Ok(Admission::Test) };
+        let CallbackBody { id, any_id: Some(any_id), .. } = CallbackBody::parse(&bytes)? else {
+            return Ok(Admission::Test);
+        };
         let tags = self.hooks.persons.in_json(&bytes).into_iter().collect();
         let callback = Callback { account: account.clone(), kind, id: any_id, body: bytes.clone(), tags };
         // A peer that is not answered in time sends it again, and it is recognised as a repeat.

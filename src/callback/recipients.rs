@@ -4,9 +4,9 @@
 //! neither is known and nobody came in time, the fallback owner; each gets its own reference. Only (2) applies to a body
 //! whose id is not where Iluma puts it, since nothing else tells whose it is.
 
-use super::body::Body;
 use super::config::{Account, CallbackConfig};
 use crate::base::name::TenantName;
+use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
 use crate::state::{EARLY, Waiting};
 use bytes::Bytes;
@@ -27,7 +27,7 @@ pub(super) enum Finding {
 }
 
 /// Returns the recipients of a callback.
-pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &Body, now: SystemTime) -> Finding {
+pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody, now: SystemTime) -> Finding {
     let account = config.accounts.get(&waiting.account);
     let prefix = prefix(config, account, waiting, body);
     let mut recipients = owners(config, waiting, body);
@@ -62,7 +62,7 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &Body, now:
 }
 
 /// Returns the tenants that own the id, as far as they are configured.
-fn owners(config: &CallbackConfig, waiting: &Waiting, body: &Body) -> Vec<(TenantName, Option<Bytes>)> {
+fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Vec<(TenantName, Option<Bytes>)> {
     let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));
     owners.map(|owner| (owner.tenant.clone(), owner.reference.clone())).collect()
 }
@@ -73,7 +73,7 @@ fn prefix(
     config: &CallbackConfig,
     account: Option<&Account>,
     waiting: &Waiting,
-    body: &Body,
+    body: &CallbackBody,
 ) -> Option<(TenantName, Option<Bytes>)> {
     body.prefix().filter(|(tenant, _)| {
         let is_here = config.teams.get(tenant).is_some_and(|team| team.account == waiting.account);
@@ -127,7 +127,7 @@ mod tests {
         };
         let body = Bytes::from(body);
         let waiting = Waiting::example("live", Some(KIND), "1", body, owners.iter().map(owner).collect());
-        let body = Body::parse(&waiting.body).unwrap();
+        let body = CallbackBody::parse(&waiting.body).unwrap();
         match find(live, &waiting, &body, waiting.received + Duration::from_secs(age)) {
             Finding::Overtaking(until) => {
                 Finding::Overtaking(SystemTime::UNIX_EPOCH + until.duration_since(waiting.received).unwrap())

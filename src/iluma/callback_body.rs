@@ -1,26 +1,24 @@
 //! A callback's body, as far as the gateway reads it: its id, and its reference.
 
+use super::record_id;
 use crate::base::json::{Items, Members};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::TenantName;
 use bytes::Bytes;
-
-/// The longest id in bytes; Iluma's have 24 or 36 characters.
-const LONGEST_ID: usize = 256;
 
 /// How deep an id is looked for in a body of another shape; no documented one nests deeper than 5.
 const DEEPEST: usize = 16;
 
 /// A callback's body, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Body {
+pub struct CallbackBody {
     /// The id at the place where Iluma puts it; none if there is no text.
-    pub(super) id: Option<String>,
+    pub id: Option<String>,
     /// The first id anywhere in the body, by which operators find it; empty if there is a member for an id without one.
     /// None in Iluma's test payload alone, which has no such member.
-    pub(super) any_id: Option<String>,
+    pub any_id: Option<String>,
     /// `reference_id`, unescaped.
-    pub(super) reference: Option<String>,
+    pub reference: Option<String>,
     template: JsonTemplate,
 }
 
@@ -31,12 +29,12 @@ pub(super) struct Body {
 )]
 pub struct Malformed;
 
-impl Body {
+impl CallbackBody {
     /// Reads a body.
     ///
     /// # Errors
     /// It is not a JSON object, or its id or reference is ambiguous.
-    pub(super) fn parse(raw: &Bytes) -> Result<Self, Malformed> {
+    pub fn parse(raw: &Bytes) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed)?;
         let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed)?;
         let only = |name: &str| {
@@ -48,7 +46,7 @@ impl Body {
         };
         let string = |value: &str| serde_json::from_str::<Option<String>>(value).map_err(|_| Malformed);
         let id = only("id")?.map(string).transpose()?.flatten().filter(|id| !id.is_empty());
-        if id.as_ref().is_some_and(|id| id.len() > LONGEST_ID) {
+        if id.as_deref().is_some_and(|id| record_id::normal(id).is_none()) {
             return Err(Malformed);
         }
         let any_id = id.clone().or_else(|| nested_id(&members, DEEPEST));
@@ -60,14 +58,14 @@ impl Body {
 
     /// Returns the tenant whose prefix the reference carries, and the rest of the reference as JSON text: none if the
     /// team gave none.
-    pub(super) fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
+    pub fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
         let (tenant, own) = self.reference.as_deref()?.split_once(':')?;
         let own = if own.is_empty() { None } else { serde_json::to_vec(own).ok().map(Bytes::from) };
         Some((tenant.parse().ok()?, own))
     }
 
     /// Returns the body for a team that gave this reference (JSON text with its quotes), or none. Every other byte stays.
-    pub(super) fn with(&self, reference: Option<&[u8]>) -> Bytes {
+    pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         self.template.with(reference)
     }
 }
@@ -111,7 +109,7 @@ fn plain(text: &str) -> String {
         Some(b'-' | b'0'..=b'9') => text.to_owned(),
         _ => String::new(),
     };
-    if id.len() > LONGEST_ID { String::new() } else { id }
+    if record_id::normal(&id).is_none() { String::new() } else { id }
 }
 
 #[cfg(test)]
@@ -132,7 +130,7 @@ mod tests {
                 &format!("{before}{piece}"),
                 |size| repeated(before, piece, behind, size),
                 |text| {
-                    if let Ok(body) = Body::parse(&Bytes::copy_from_slice(text.as_bytes())) {
+                    if let Ok(body) = CallbackBody::parse(&Bytes::copy_from_slice(text.as_bytes())) {
                         let _ = body.with(Some(b"\"x\""));
                     }
                 },
@@ -141,8 +139,8 @@ mod tests {
     }
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Result<Body, Malformed> {
-        Body::parse(&Bytes::copy_from_slice(text.as_bytes()))
+    fn parse(text: &str) -> Result<CallbackBody, Malformed> {
+        CallbackBody::parse(&Bytes::copy_from_slice(text.as_bytes()))
     }
 
     #[test]
@@ -189,7 +187,7 @@ mod tests {
         for none in ["{}", r#"{"id":null}"#, r#"{"id":""}"#, r#"{"type":"X","test":true}"#] {
             assert_eq!(id(none), Ok(None), "{none}");
         }
-        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(LONGEST_ID + 1));
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(record_id::LONGEST_ID + 1));
         for bad in ["", "x", "[]", "null", r#"{"id":1}"#, r#"{"id":"1","id":"1"}"#, r#"{"id":"1""#, "{}{}", &long] {
             assert_eq!(id(bad), Err(Malformed), "{bad}");
         }
@@ -211,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = Body::parse(&bytes.into());
+            let _ = CallbackBody::parse(&bytes.into());
         }
 
         #[test]
@@ -224,7 +222,7 @@ mod tests {
             let own_text = serde_json::to_string(&own).unwrap();
             for body in [body, parse(&plain).unwrap()] {
                 let put = body.with(Some(own_text.as_bytes()));
-                prop_assert_eq!(Body::parse(&put).unwrap().reference, Some(own.clone()));
+                prop_assert_eq!(CallbackBody::parse(&put).unwrap().reference, Some(own.clone()));
             }
         }
     }
