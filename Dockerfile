@@ -7,10 +7,12 @@
 # Listeners are on loopback by default; in a container the configuration names 0.0.0.0, and state.path a file below
 # /var/lib/iluma-gateway.
 
-# A mirror or a digest may stand in for either: --build-arg RUST_IMAGE=registry.example/rust@sha256:...
-ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
-# glibc, libgcc and the certificates of public authorities, for a user that is not root (65532).
-ARG FINAL_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+# Both images are of one Debian: the binary is linked against the first one's glibc and runs on the second one's. A mirror or a
+# digest may stand in for either, and a release should use digests: --build-arg FINAL_IMAGE=registry.example/cc@sha256:...
+ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-trixie
+# glibc, libgcc and the certificates of public authorities, for a user that is not root (65532). Its packages are listed in
+# /var/lib/dpkg/status.d, where scanners and makers of an SBOM look for them.
+ARG FINAL_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 # --- Dependencies: a layer that changes with Cargo.toml and Cargo.lock alone ------------------------------------------
 FROM ${RUST_IMAGE} AS dependencies
@@ -32,18 +34,22 @@ COPY src src
 RUN find src simulator -name '*.rs' -exec touch {} + \
   && cargo build --release --locked --package iluma-gateway \
   && mkdir -p /out/state \
-  && cp target/release/iluma-gateway /out/
+  && cp target/release/iluma-gateway Cargo.lock /out/
 
 # --- What ships -------------------------------------------------------------------------------------------------------
 FROM ${FINAL_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="iluma-gateway" \
   org.opencontainers.image.description="Shares one Iluma (Indonesian KYC API) account between the teams of a company" \
   org.opencontainers.image.licenses="Apache-2.0" \
   org.opencontainers.image.version="${VERSION}" \
-  org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /out/iluma-gateway /usr/local/bin/iluma-gateway
+  org.opencontainers.image.revision="${REVISION}" \
+  org.opencontainers.image.created="${CREATED}"
+COPY --from=build --chmod=755 /out/iluma-gateway /usr/local/bin/iluma-gateway
+# The crates that are linked in, for scanners: a stripped binary does not tell them.
+COPY --from=build --chmod=644 /out/Cargo.lock /usr/local/share/iluma-gateway/Cargo.lock
 # Durable state; a new volume takes this owner over.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/iluma-gateway
 USER 65532:65532
