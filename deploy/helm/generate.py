@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Writes the chart's README.md and values.schema.json from its values.yaml.
+
+usage: generate.py [--check]      --check changes nothing, and fails if a file differs from what would be written
+
+The comment above a key is its description; a line "@schema {…}" of it adds to the key's JSON schema. A key whose value is a map of
+keys with comments is a section; another map may hold anything. Needs PyYAML.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+CHART = Path(__file__).resolve().parent / "iluma-gateway"
+TYPES = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}
+
+INTRODUCTION = """\
+# Chart of iluma-gateway
+
+<!-- Written by deploy/helm/generate.py from values.yaml: change that file. -->
+
+One node with a volume, or several that share a Redis. `config` is `gateway.toml` as YAML; secrets are keys of one Secret.
+
+```console
+$ kubectl create secret generic iluma-gateway --from-literal=root-key="$(iluma-gateway keygen --secret)" \\
+    --from-literal=encryption-key="$(iluma-gateway keygen --secret)" --from-literal=admin-token="$(iluma-gateway keygen --secret)" \\
+    --from-file=live-api-key --from-file=live-callback-token
+$ helm upgrade --install kyc deploy/helm/iluma-gateway --values my-values.yaml
+```
+
+`ci/one-node.yaml`, `ci/several-nodes.yaml` and `ci/tls.yaml` are values to start from; the tests render all of them and check what
+comes out. Needs Kubernetes 1.30 or newer. After the installation: the first hour of docs/operate.md. The root key and the encryption key are
+needed to read the volumes and every backup: keep them where the backups are not.
+
+| value | default | |
+|---|---|---|
+"""
+
+
+def comments(lines):
+    """Yields each key's path with the text above it."""
+    path, said = [], []
+    for line in lines:
+        if match := re.match(r"^( *)# ?(.*)$", line):
+            said.append(match[2])
+        elif match := re.match(r"^( *)([A-Za-z]\w*):", line):
+            path[len(match[1]) // 2 :] = [match[2]]
+            yield tuple(path), said
+            said = []
+        else:
+            said = []
+
+
+def described(text):
+    """By path: a description, and what is added to the schema."""
+    found = {}
+    for path, said in comments(text.splitlines()):
+        words = " ".join(line for line in said if not line.startswith("@schema"))
+        extra = [json.loads(line.removeprefix("@schema")) for line in said if line.startswith("@schema")]
+        if words or extra:
+            found[path] = (words, extra[0] if extra else {})
+    return found
+
+
+def is_section(path, value, known):
+    """A map whose keys are described one by one, as far as the schema does not leave it open."""
+    open_map = known.get(path, ("", {}))[1].get("additionalProperties")
+    described_below = any(len(key) > len(path) and key[: len(path)] == path for key in known)
+    return isinstance(value, dict) and not open_map and described_below
+
+
+def schema(path, value, known):
+    words, extra = known.get(path, ("", {}))
+    result = {"type": TYPES[type(value)]} | ({"description": words} if words else {})
+    if is_section(path, value, known):
+        members = {key: schema(path + (key,), member, known) for key, member in value.items()}
+        result |= {"properties": members, "additionalProperties": False}
+    return result | extra
+
+
+def rows(path, value, known):
+    for key, member in value.items():
+        here = path + (key,)
+        if is_section(here, member, known):
+            yield from rows(here, member, known)
+            continue
+        words = known.get(here, ("", {}))[0] or known.get(here[:-1], ("", {}))[0]
+        assert words, f"{'.'.join(here)} has no comment"
+        shown = json.dumps(member, ensure_ascii=False)
+        yield f"| `{'.'.join(here)}` | `{shown}` | {words} |" if len(shown) < 60 else f"| `{'.'.join(here)}` | see values.yaml | {words} |"
+
+
+def main():
+    text = (CHART / "values.yaml").read_text()
+    values, known = yaml.safe_load(text), described(text)
+    top = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart iluma-gateway"} | schema((), values, known)
+    # What Helm itself hands to a chart.
+    top["properties"]["global"] = {"type": "object"}
+    files = {
+        "README.md": INTRODUCTION + "\n".join(rows((), values, known)) + "\n",
+        "values.schema.json": json.dumps(top, indent=2, ensure_ascii=False) + "\n",
+    }
+    for name, wanted in files.items():
+        path = CHART / name
+        if "--check" not in sys.argv:
+            path.write_text(wanted)
+        elif not path.exists() or path.read_text() != wanted:
+            raise SystemExit(f"deploy/helm/iluma-gateway/{name} differs from what deploy/helm/generate.py writes")
+
+
+if __name__ == "__main__":
+    main()
