@@ -25,18 +25,12 @@ def test_of(name, case, rule):
     """An alert fires once at that time, and has not fired at the beginning, unless it waits for nothing."""
     labels = {key: value for key, value in case["labels"].items() if key != "alertname"}
     expected = {"exp_labels": labels, "exp_annotations": {"summary": case["summary"], "runbook_url": rule["annotations"]["runbook_url"]}}
-    return {
-        "interval": "1m",
-        "name": name,
-        "input_series": series(case["series"]),
-        "alert_rule_test": [
-            {"eval_time": "24h" if name in AT_ONCE else "0s", "alertname": name, "exp_alerts": []},
-            {"eval_time": case["at"], "alertname": name, "exp_alerts": [expected]},
-        ],
-    }
+    before = [] if name in AT_ONCE else [{"eval_time": "0s", "alertname": name}]
+    fires = [{"eval_time": case["at"], "alertname": name, "exp_alerts": [expected]}]
+    return {"interval": "1m", "name": name, "input_series": series(case["series"]), "alert_rule_test": before + fires}
 
 
-# Those whose condition holds from the first value of their test and which wait for nothing; they end with their series.
+# Those whose condition holds from the first value of their test and which wait for nothing.
 AT_ONCE = {"TeamQuotaNearlySpent", "TeamQuotaSpent", "CallbacksDead"}
 
 
