@@ -2,28 +2,27 @@
 
 usage: manual.py BINARY
 
-In a network and a view of the file system of its own: what the page installs below /etc, /usr/local, /var and /run goes to a
-folder that is thrown away. No systemd runs there: tests/deploy/systemctl stands in for systemctl and journalctl, and starts what the
-unit says with the credentials that it names.
+A real systemd boots for it (systemd-nspawn, without an engine) over this machine's own file system: what the page installs below
+/etc, /usr/local and /var goes to a folder that is thrown away, and the network is a loopback. So the unit is tried as well.
 """
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
-from scene import HERE, ROOT, own_network
+from scene import ROOT, Processes, own_network, until
 
 PAGE = ROOT / "docs" / "operate.md"
 # What the page says of a full disk, tried: calls are refused, hits are not, and with room again it goes on by itself.
 DISK_FULL = """
 asked() { curl --silent --include --user "$second": --data "bank_account_number=$1&bank_code=BCA" $bank; }
 asked 1234567855 | grep -q '"is_found":true'
-dd if=/dev/zero of=/var/lib/iluma-gateway/filler bs=64k 2>/dev/null || true
+dd if=/dev/zero of=/var/lib/private/iluma-gateway/filler bs=1M 2>/dev/null || true
 for number in $(seq 1000000055 100 1000020055); do
   asked $number >answer
   ! grep -q 'x-gateway-error: ledger_unavailable' answer || break
@@ -31,64 +30,80 @@ done
 cat answer
 grep -q 'x-gateway-error: ledger_unavailable' answer
 asked 1234567855 | grep -q 'cache-status: iluma-gateway; hit'
-rm /var/lib/iluma-gateway/filler
+rm /var/lib/private/iluma-gateway/filler
 until asked 1234567755 | grep -q '"is_found":true'; do sleep 0.2; done
 """
-OVERLAID = ["/etc", "/usr/local", "/var"]
+STATE = "/var/lib/private/iluma-gateway"
+WALK = "/srv/walk"
 PATIENCE = 150
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": WALK,
+    "LANG": "C.UTF-8",
+    "ILUMA_LIVE_API_KEY": "iluma_live_walk_0000",
+    "ILUMA_LIVE_CALLBACK_TOKEN": "walk-callback-token-0000",
+}
 
 
-def overlay(work):
-    """The machine's folders, with changes that nobody else sees."""
-    for folder in OVERLAID:
-        upper, inner = work / folder.strip("/").replace("/", "-"), work / (folder.strip("/").replace("/", "-") + "-work")
-        upper.mkdir()
-        inner.mkdir()
-        options = f"lowerdir={folder},upperdir={upper},workdir={inner}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, folder], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
-    Path("/var/lib/iluma-gateway").mkdir(exist_ok=True)
-    Path("/var/backups").mkdir(exist_ok=True)
-    # A file system of its own, as a volume is.
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "/var/lib/iluma-gateway"], check=True)
-    for name in ("systemctl", "journalctl"):
-        shutil.copy(HERE / "systemctl", f"/usr/local/bin/{name}")
-    # The user that DynamicUser makes.
-    subprocess.run(["useradd", "--system", "--no-create-home", "iluma-gateway"], check=True)
+def boot(processes, here):
+    """Starts systemd over the machine's files, and returns its process."""
+    work = processes.work
+    root, upper, inner = work / "root", work / "upper", work / "inner"
+    for folder in (root, upper, inner):
+        folder.mkdir()
+    processes.mount("-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={inner}", root)
+    machine = root / "etc" / "machine-id"
+    machine.unlink(missing_ok=True)
+    machine.write_text(uuid.uuid4().hex + "\n")
+    # The state has a file system of its own, small enough to be filled, and larger than state.disk_reserve.
+    options = ["--register=no", "--keep-unit", "--private-network", "--link-journal=no", "--console=pipe", f"--tmpfs={STATE}:size=640m,mode=755"]
+    options += [f"--bind={here}:{WALK}", f"--bind-ro={ROOT / 'deploy'}:{WALK}/deploy"]
+    # Not what this machine would start as well: databases, servers.
+    command = ["systemd-nspawn", f"--directory={root}", *options, "--boot", "systemd.unit=basic.target"]
+    nspawn = processes.start(*command, stdin=subprocess.DEVNULL, name="systemd")
+    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
+
+    def running():
+        assert nspawn.poll() is None, processes.log("systemd")
+        leader = children.read_text().split()
+        state = leader and inside(leader[0], "systemctl", "is-system-running", capture_output=True)
+        return state and state.stdout.strip() == "running" and leader[0]
+
+    return until(running, "systemd has booted")
+
+
+def inside(leader, *command, **options):
+    entered = ["nsenter", "--target", leader, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "env", f"--chdir={WALK}", *command]
+    return subprocess.run(entered, text=True, env=ENVIRONMENT, **options)
 
 
 def blocks():
-    """Each block with its line, under `set -x` in effect: a failure shows where it happened."""
-    for match in re.finditer(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.M | re.S):
-        line = PAGE.read_text()[: match.start()].count("\n") + 2
-        yield line, match[1]
+    """Each block with its line, so that a failure shows where it happened."""
+    page = PAGE.read_text()
+    for match in re.finditer(r"^```sh\n(.*?)^```$", page, re.M | re.S):
+        yield page[: match.start()].count("\n") + 2, match[1]
 
 
 def main(binary):
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        own_network(work)
-        overlay(work)
-        here = work / "here"
-        here.mkdir()
+    with tempfile.TemporaryDirectory() as folder, Processes(folder) as processes:
+        own_network(folder)
+        here = processes.work / "here"
+        (here / "deploy").mkdir(parents=True)
         shutil.copy(binary, here / "iluma-gateway")
-        (here / "deploy").symlink_to(ROOT / "deploy")
-        script = ["set -euo pipefail", "trap 'systemctl stop iluma-gateway || true; kill $(jobs -p) 2>/dev/null || true' EXIT"]
+        script = ["set -euo pipefail"]
         for line, text in blocks():
             script += [f"echo '--- docs/operate.md:{line}'", text]
         script += ["echo '--- the disk is full'", DISK_FULL]
-        (work / "walk.sh").write_text("\n".join(script))
-        secrets = {"ILUMA_LIVE_API_KEY": "iluma_live_walk_0000", "ILUMA_LIVE_CALLBACK_TOKEN": "walk-callback-token-0000"}
-        environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(here), "LANG": "C.UTF-8"} | secrets
+        (here / "walk.sh").write_text("\n".join(script))
+        leader = boot(processes, here)
         started = time.monotonic()
-        with open(work / "walk.log", "w") as log:
-            walk = subprocess.run(["bash", work / "walk.sh"], cwd=here, env=environment, stdout=log, stderr=log, timeout=PATIENCE)
+        with open(processes.work / "walk.log", "w") as log:
+            walk = inside(leader, "bash", f"{WALK}/walk.sh", stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=PATIENCE)
         seconds = time.monotonic() - started
-        said = (work / "walk.log").read_text()
-        subprocess.run(["umount", "--lazy", "/var/lib/iluma-gateway", "/run", *OVERLAID], check=True)
         if walk.returncode != 0:
-            raise SystemExit(said[-4000:])
-    print(f"manual: {len(list(blocks()))} blocks of docs/operate.md run, in {seconds:.0f} s")
+            inside(leader, "journalctl", "--unit=iluma-gateway", "--no-pager", "--lines=30")
+            raise SystemExit(processes.log("walk"))
+    print(f"manual: {len(list(blocks()))} blocks of docs/operate.md run under systemd, in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Processes:
     """What was started; all of it ends with the `with`."""
 
     def __init__(self, work):
-        self.work, self.started = Path(work), []
+        self.work, self.started, self.mounted = Path(work), [], []
 
     def __enter__(self):
         return self
@@ -70,6 +70,8 @@ class Processes:
         for process in reversed(self.started):
             process.kill()
             process.wait()
+        for folder in self.mounted:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
     def start(self, *command, name=None, **options):
         with open(self.work / f"{name or Path(command[0]).name}.log", "w") as log:
@@ -77,6 +79,10 @@ class Processes:
             process = subprocess.Popen([str(part) for part in command], **options)
         self.started.append(process)
         return process
+
+    def mount(self, *arguments):
+        subprocess.run(["mount", *arguments], check=True)
+        self.mounted.append(arguments[-1])
 
     def log(self, name):
         return (self.work / f"{name}.log").read_text()[-3000:]
