@@ -24,7 +24,7 @@ INTRODUCTION = """\
 
 One node with a volume, or several that share a Redis. `config` is `gateway.toml` as YAML; secrets are keys of one Secret.
 
-```console
+```text
 $ kubectl create secret generic iluma-gateway --from-literal=root-key="$(iluma-gateway keygen --secret)" \\
     --from-literal=encryption-key="$(iluma-gateway keygen --secret)" --from-literal=admin-token="$(iluma-gateway keygen --secret)" \\
     --from-file=live-api-key --from-file=live-callback-token
