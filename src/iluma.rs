@@ -1,4 +1,4 @@
-//! Iluma as the gateway knows it, and nowhere else: its routes, its answers, and who is named in them.
+//! Everything that the gateway knows about Iluma: its routes, its answers, and the persons that they name.
 
 pub mod answer;
 pub mod callback_body;

@@ -1,9 +1,9 @@
 //! Request bodies, parsed once, and the reference prefix: toward Iluma a reference is `<tenant>:<reference>`.
 //!
-//! Invariants: a body is held only up to its bound; what [`Question::parse`] accepts has exactly one meaning (no
-//! member twice goes unnoticed, no number stands for a string, nothing invalid was replaced); the tenant's
-//! credential, hop-by-hop fields, cookies and trace context are gone from what is forwarded; prefixing and stripping
-//! change the caller's reference and no other byte; all work is linear in the length of what a client sent.
+//! Invariants: a body is held only up to its bound; a body that [`Question::parse`] accepts has exactly one meaning (it
+//! notices repeated members, no number is read as a string, nothing invalid is replaced); the tenant's credential,
+//! hop-by-hop fields, cookies and trace context are never forwarded; prefixing and stripping change the caller's
+//! reference and no other byte; all work is linear in the length of the client's input.
 
 mod body;
 mod boundary;

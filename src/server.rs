@@ -1,6 +1,7 @@
-//! Sockets: accept, TLS, HTTP/1.1 and HTTP/2, drain. Knows only "a service".
-//!
-//! Invariants: no more connections than the bound; a peer that sends nothing, or takes nothing of what it is sent, is
+//! Sockets: accept, TLS, HTTP/1.1 and HTTP/2, drain. The server knows its services only as functions from request to
+//! answer.
+//! Invariants: the number of connections is bounded; a peer that sends nothing, or reads nothing of its answer, is
+//! disconnected; a drain accepts nothing new, lets requests in flight finish, and waits no longer than its deadline.
 //! cut off; a drain accepts nothing new, lets requests in flight finish, and waits no longer than it was told to.
 
 mod connection;

@@ -1,6 +1,6 @@
-//! Bodies that are held whole.
+//! Reads bodies whole into memory, within a bound.
 //!
-//! Invariants: no more than the bound is held, and nothing without room for it; of a body that says that it is longer
+//! Invariants: at most the bound is held, and only with room for it; of a body whose length header exceeds the bound
 //! nothing is read.
 
 use bytes::{Bytes, BytesMut};
@@ -9,28 +9,29 @@ use http_body_util::BodyExt as _;
 use std::pin::pin;
 use std::time::Duration;
 
-/// Why a body is not held.
+/// The reason why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotWhole<E> {
-    /// Over the bound.
+    /// The body exceeds the bound.
     #[error("the body is too large")]
     TooLarge,
-    /// There is no room for it among the bodies that are held.
+    /// The memory for held bodies is used up.
     #[error("there is no room for the body")]
     NoRoom,
-    /// Nothing came for too long.
+    /// No data arrived within the idle time.
     #[error("the body stopped coming")]
     TooSlow,
-    /// It broke off.
+    /// The peer or the network cut the body off.
     #[error("the body was cut off")]
     Broken(E),
 }
 
-/// Reads a body of at most `most` bytes to its end; `idle` is how long nothing may come, if that is not the body's own
-/// matter. `room` is asked before further bytes are held, and returns false if there is no room for them.
+/// Reads a body of at most `most` bytes to its end. `idle` is the longest time without data; without it the body itself
+/// must bound that time. `room` is called before further bytes are held, and returns false if there is no room for
+/// them.
 ///
 /// # Errors
-/// The body is too large, has no room, stops coming or breaks off.
+/// Returns an error if the body is too large, finds no room, stops arriving or is cut off.
 pub async fn read<B>(
     body: B,
     most: usize,
@@ -40,7 +41,7 @@ pub async fn read<B>(
 where
     B: Body<Data = Bytes>,
 {
-    // An answer to HEAD has the length of another.
+    // An answer to HEAD has the length of the answer to GET, and no body.
     if body.size_hint().lower() > most as u64 && !body.is_end_stream() {
         return Err(NotWhole::TooLarge);
     }
@@ -59,13 +60,13 @@ where
         if !room(data.len()) {
             return Err(NotWhole::NoRoom);
         }
-        // Nearly every body comes in one piece, which is then used as it is.
+        // Nearly every body arrives in one piece, which is then used without a copy.
         if first.is_empty() {
             first = data;
         } else {
             rest.extend_from_slice(&data);
         }
-        // To ask once more would be one more round of the runtime.
+        // Another poll would cost one more turn of the scheduler.
         if body.is_end_stream() {
             break;
         }

@@ -10,32 +10,32 @@ pub struct ByteSize(u64);
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl ByteSize {
-    /// `n` kibibytes.
+    /// Returns `n` kibibytes.
     #[must_use]
     pub const fn kib(n: u64) -> Self {
         Self(n << 10)
     }
 
-    /// `n` mebibytes.
+    /// Returns `n` mebibytes.
     #[must_use]
     pub const fn mib(n: u64) -> Self {
         Self(n << 20)
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// The number of bytes as a length in memory; more than memory can hold is the most it can hold.
+    /// Returns the number of bytes as a length in memory; a number that exceeds `usize` becomes the largest one.
     #[must_use]
     pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
-/// Why a text is no amount of bytes.
+/// The error for a text that is no amount of bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a size is a whole number with a unit, such as \"256MiB\" (B, KiB, MiB, GiB)")]
 pub struct NotASize;

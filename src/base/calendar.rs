@@ -1,7 +1,7 @@
-//! Days and months as the people who pay for them count: in one time zone.
+//! Days and months for accounting, in one time zone.
 //!
-//! Invariants: a day is written `2026-11-25` and a month `2026-11`, so text sorts as time does; the time zones are
-//! those compiled in, so that every node counts the same days whatever its machine has installed.
+//! Invariants: a day is written `2026-11-25` and a month `2026-11`, so texts sort like times. The time zones are
+//! compiled in, so that every node counts the same days, whatever is installed on its machine.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -24,46 +24,46 @@ pub struct Month {
     first: Date,
 }
 
-/// Why a text is no time zone, day or month.
+/// The error for a text that is no time zone, day or month.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotATime {
-    /// No such zone.
+    /// The text names no time zone.
     #[error("no such time zone; give a name of the IANA database, such as \"Asia/Jakarta\" or \"UTC\"")]
     Zone,
-    /// No such day.
+    /// The text is no day.
     #[error("a day is written as 2026-11-25")]
     Day,
-    /// No such month.
+    /// The text is no month.
     #[error("a month is written as 2026-11")]
     Month,
 }
 
 impl Calendar {
-    /// The day of a moment.
+    /// Returns the day of a moment.
     #[must_use]
     pub fn day(&self, time: SystemTime) -> Day {
         Day(self.0.to_datetime(stamp(time)).date())
     }
 
-    /// How long it is until the next day begins.
+    /// Returns the time until the next day begins.
     #[must_use]
     pub fn until_next_day(&self, time: SystemTime) -> Duration {
         self.until(time, self.day(time).next())
     }
 
-    /// How long it is until the next month begins.
+    /// Returns the time until the next month begins.
     #[must_use]
     pub fn until_next_month(&self, time: SystemTime) -> Duration {
         self.until(time, Day(next_month(self.day(time).month().first)))
     }
 
-    /// The moment at which a day begins, as seconds since 1970.
+    /// Returns the moment at which a day begins, in seconds since 1970.
     #[must_use]
     pub fn begin(&self, day: Day) -> i64 {
         self.0.to_timestamp(day.0.to_datetime(jiff::civil::Time::midnight())).map_or(0, jiff::Timestamp::as_second)
     }
 
-    /// At least a second: who comes back at once would meet the same day.
+    /// Returns at least a second: a client that retries at once would still be in the same day.
     fn until(&self, time: SystemTime, day: Day) -> Duration {
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.begin(day)).unwrap_or(0));
         begin.duration_since(time).unwrap_or_default().max(Duration::from_secs(1))
@@ -71,19 +71,19 @@ impl Calendar {
 }
 
 impl Day {
-    /// The month it is in.
+    /// Returns the month of the day.
     #[must_use]
     pub fn month(self) -> Month {
         Month { first: self.0.first_of_month() }
     }
 
-    /// The day after it.
+    /// Returns the following day.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.tomorrow().unwrap_or(Date::MAX))
     }
 
-    /// The day so long before it.
+    /// Returns the day that lies `time` earlier.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
@@ -92,13 +92,13 @@ impl Day {
 }
 
 impl Month {
-    /// Its first day.
+    /// Returns the first day of the month.
     #[must_use]
     pub fn first(self) -> Day {
         Day(self.first)
     }
 
-    /// Its last day.
+    /// Returns the last day of the month.
     #[must_use]
     pub fn last(self) -> Day {
         Day(self.first.last_of_month())
@@ -156,7 +156,7 @@ fn next_month(first: Date) -> Date {
     first.last_of_month().tomorrow().unwrap_or(Date::MAX)
 }
 
-/// A machine's clock that shows a year without a calendar shows the first second of 1970 here.
+/// Converts a time. A clock whose year the calendar can't represent counts as the first second of 1970.
 fn stamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }

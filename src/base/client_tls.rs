@@ -1,4 +1,5 @@
-//! Whom the gateway trusts when it is the client: the platform's certificates, and those that the configuration adds.
+//! TLS settings for connections that the gateway opens: it trusts the platform's certificates and those of the
+//! configuration.
 
 use rustls::client::WantsClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -6,18 +7,18 @@ use rustls::{ClientConfig, ConfigBuilder};
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
-/// TLS for a client that trusts `extra` beside the platform's certificates, and shows none of its own.
+/// Makes TLS settings that trust `extra` beside the platform's certificates, without a client certificate.
 ///
 /// # Errors
-/// The machine has no usable trust store.
+/// Returns an error if the machine has no usable trust store.
 pub fn client_config(extra: &[CertificateDer<'static>]) -> Result<ClientConfig, rustls::Error> {
     Ok(trusting(extra)?.with_no_client_auth())
 }
 
-/// The same for a client that shows a certificate where it is asked for one.
+/// Makes the same settings with a client certificate, for servers that request one.
 ///
 /// # Errors
-/// The machine has no usable trust store, or the key is not the certificate's.
+/// Returns an error if the machine has no usable trust store, or if the key is not the certificate's.
 pub fn client_config_as(
     extra: &[CertificateDer<'static>],
     chain: Vec<CertificateDer<'static>>,

@@ -1,4 +1,4 @@
-//! The time, from one place, so that tests can move it.
+//! The gateway's only clock, which tests can move.
 //!
 //! Invariants: both readings of one clock move together, and a clock never goes back.
 
@@ -6,27 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tells the time. Clones of a clock share what was added to it.
+/// A clock. Clones share the time that was added to it.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Nanoseconds that a test has added; nothing in production.
+    /// Nanoseconds that a test has added; `None` in production.
     ahead: Option<Arc<AtomicU64>>,
 }
 
 impl Clock {
-    /// The machine's own time.
+    /// Returns the machine's clock.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// The machine's time plus what [`Clock::advance`] has added.
+    /// Returns a clock that shows the machine's time plus the time that [`Clock::advance`] has added.
     #[must_use]
     pub fn adjustable() -> Self {
         Self { ahead: Some(Arc::default()) }
     }
 
-    /// Moves an adjustable clock forward; a system clock stays as it is.
+    /// Moves an adjustable clock forward; does nothing to a system clock.
     pub fn advance(&self, by: Duration) {
         if let Some(ahead) = &self.ahead {
             let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
@@ -34,21 +34,21 @@ impl Clock {
         }
     }
 
-    /// For measuring how long something takes.
+    /// Returns the time for measuring durations.
     #[must_use]
     pub fn now(&self) -> Instant {
-        // The machine's, but where a test has paused the runtime: then both stand still together.
+        // This is the machine's time, except if a test has paused the runtime: then both clocks stand still together.
         tokio::time::Instant::now().into_std() + self.added()
     }
 
-    /// For what people and other programs read.
+    /// Returns the time that people and other programs read.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn wall(&self) -> SystemTime {
         SystemTime::now() + self.added()
     }
 
-    /// How far it was moved: what other machines' clocks do not know of. Zero in production.
+    /// Returns the time that was added, which other machines' clocks do not have. It is zero in production.
     #[must_use]
     pub fn added(&self) -> Duration {
         self.ahead.as_ref().map_or(Duration::ZERO, |ahead| Duration::from_nanos(ahead.load(Ordering::SeqCst)))

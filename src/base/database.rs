@@ -1,8 +1,8 @@
 //! The embedded database: one SQLite file, one process, one writer.
 //!
-//! Invariants: what [`Database::write`] returned is on disk; a file serves one process at a time; work that fails takes
-//! nothing of its neighbours' with it; deleted content is overwritten; only the gateway's user may read the files; a
-//! caller that goes away takes no reader and leaves no result of [`Database::write_owned`] behind.
+//! Invariants: a result of [`Database::write`] is on disk; a file serves one process at a time; work that fails undoes
+//! no other work of its transaction; deleted content is overwritten; only the gateway's user may read the files; a
+//! cancelled caller occupies no reader and leaves no result of [`Database::write_owned`] behind.
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -14,42 +14,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Pieces of work that may wait for the writer; later callers wait until there is room.
+/// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
-/// Work that shares one transaction, so that the first of it is not kept waiting by all the rest.
+/// The largest number of jobs in one transaction, so that the first one does not wait for all the rest.
 const MOST_TOGETHER: usize = 256;
-/// Readers at once; further callers wait for one.
+/// The number of concurrent readers; further callers wait for one.
 const READERS: usize = 2;
-/// Statements that stay compiled, a connection: more than the gateway has, so that none is ever compiled twice.
+/// Statements that stay compiled for each connection: more than the gateway has, so that none is compiled twice.
 const MOST_COMPILED: usize = 128;
 
-/// Why a database can't be used.
+/// The reason why a database can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process uses the file.
     #[error("another process uses this file already: one file serves one gateway")]
     InUse,
-    /// A later version of the gateway has written it.
+    /// A later version of the gateway has written the file.
     #[error("the file was written by a later version of the gateway")]
     Later,
-    /// The file.
+    /// The file can't be opened or locked.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The database in it.
+    /// SQLite reported an error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Why work was not done. Nothing of it was.
+/// The reason why work was not done. Nothing of it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseError {
-    /// The disk is full or fails, or somebody else holds the file.
+    /// The disk is full or fails, or another program holds the file.
     #[error("the database can't be written")]
     Unwritable,
-    /// What was to be done can't be done: a constraint, a damaged row, a mistake of ours.
+    /// The work can't be done: a constraint, a damaged row, or a programming error.
     #[error("the database refused the work")]
     Refused,
-    /// It was closed.
+    /// The database was closed.
     #[error("the database is closed")]
     Closed,
 }
@@ -71,7 +71,7 @@ pub enum WriteFault {
     Io,
 }
 
-/// A database that is open. Clones share it.
+/// An open database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database(Arc<Shared>);
 
@@ -91,13 +91,13 @@ struct Health {
 }
 
 impl Health {
-    /// Notes how a commit ended. One line is logged for each change of state, not for each commit.
+    /// Records the outcome of a commit. It logs one line for each change of state, not for each commit.
     fn note(&self, fault: Option<WriteFault>) {
         let before = std::mem::replace(&mut *self.fault.lock(), fault);
         let path = self.path.display();
         match fault {
             Some(fault) if before != Some(fault) => {
-                tracing::error!(%path, %fault, "the database can't be written: free or mend the disk; writes are retried");
+                tracing::error!(%path, %fault, "the database can't be written: free space or repair the disk; will retry");
             }
             None if before.is_some() => tracing::info!(%path, "the database can be written again"),
             Some(_) | None => {}
@@ -110,36 +110,36 @@ enum Job {
     Close(oneshot::Sender<()>),
 }
 
-/// Does its work, if there is a transaction for it, and returns what answers the caller after the commit.
+/// A job: it does its work if there is a transaction, and returns the closure that answers the caller after the commit.
 type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Done + Send>;
 type Tell = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
 
-/// A piece of work that waits for the commit.
+/// A job that is done and waits for the commit.
 struct Done {
     tell: Tell,
-    /// Its own failure, if the disk caused it.
+    /// The job's own failure, if the disk caused it.
     fault: Option<WriteFault>,
 }
 
 impl Database {
-    /// Opens the file at `path`, makes it where there is none, and brings it up to the last of the `migrations`, which
-    /// are lists of statements by the part that they belong to. A part's list only ever grows.
+    /// Opens the file at `path`, creates it if it is missing, and runs the pending `migrations`: lists of statements,
+    /// by the part that they belong to. A part's list only ever grows.
     ///
     /// # Errors
-    /// Another process has the file, or it can't be opened or brought up to date.
+    /// Returns an error if another process has the file, or if it can't be opened or migrated.
     pub fn open(path: &Path, migrations: &[(&str, &[&str])]) -> Result<Self, OpenError> {
         let lock = lock(path)?;
-        // Created here rather than by SQLite, which would let others read it. Its side files get the file's mode.
+        // The file is created here, because SQLite would let other users read it. Its side files get the file's mode.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         make_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Self::start(|| Connection::open_with_flags(path, flags), Some(lock), path, migrations)
     }
 
-    /// A database in memory, gone with the process.
+    /// Opens a database in memory, which ends with the process.
     ///
     /// # Errors
-    /// As [`Database::open`].
+    /// Returns the errors of [`Database::open`].
     pub fn in_memory(migrations: &[(&str, &[&str])]) -> Result<Self, OpenError> {
         let name = uuid::Uuid::new_v4();
         let uri = format!("file:{name}?mode=memory&cache=shared");
@@ -159,8 +159,9 @@ impl Database {
             Ok(connection)
         };
         let mut writer = open()?;
-        // Deleted rows are overwritten, since they may be about persons; a checkpoint then does the same to the log. Names
-        // are random, so every row is on a page of its own: 16 MiB of pages are remembered, and as many go back at once.
+        // Deleted rows are overwritten, because they may be about persons; a checkpoint does the same to the log. Keys
+        // are random, so nearly every row is on a page of its own: the cache holds 16 MiB of pages, and a checkpoint
+        // writes as many back.
         writer.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON;
              PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096;",
@@ -188,17 +189,17 @@ impl Database {
         &self.0.health.path
     }
 
-    /// Returns why the last write failed; none while writes succeed.
+    /// Returns the reason why the last write failed, or `None` while writes succeed.
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         *self.0.health.fault.lock()
     }
 
-    /// Does `work` in a transaction that it shares with other waiting work, and returns once that is on disk. Other
-    /// callers' work is done before and after it, never meanwhile. A caller that goes away does not stop the work.
+    /// Runs `work` in a transaction that it shares with other waiting jobs, and returns once the transaction is on
+    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work.
     ///
     /// # Errors
-    /// Nothing was done.
+    /// Returns an error if the work was not done.
     pub async fn write<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -209,12 +210,12 @@ impl Database {
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Does `work` as [`Database::write`] does, for a caller that owns its result: `own` turns the result into a guard
-    /// once it is on disk, whether or not the caller is still there, and the guard of a caller that went away is dropped.
-    /// Work is not begun for a caller that went away before its turn; then `work` is dropped with all that it holds.
+    /// Runs `work` as [`Database::write`] does, for a caller that owns its result: `own` turns the result into a guard
+    /// once it is on disk, even if the caller is cancelled; the guard of a cancelled caller is dropped. The work of a
+    /// caller that was cancelled before it began is not done; `work` is dropped with everything that it holds.
     ///
     /// # Errors
-    /// Nothing was done.
+    /// Returns an error if the work was not done.
     pub async fn write_owned<T, U, F, O>(&self, work: F, own: O) -> Result<U, DatabaseError>
     where
         T: Send + 'static,
@@ -246,7 +247,7 @@ impl Database {
                 if is_wanted(&answer) { apart(connection, work, &mut fault) } else { Err(DatabaseError::Closed) }
             });
             let tell: Tell = Box::new(move |written: Result<(), DatabaseError>| {
-                // The result of a caller that went away is dropped here.
+                // The result of a cancelled caller is dropped here.
                 let _ = answer.send(finish(written.and(outcome)));
             });
             Done { tell, fault }
@@ -254,10 +255,10 @@ impl Database {
         self.0.work.send(Job::Work(work)).await.map_err(|_| DatabaseError::Closed)
     }
 
-    /// Looks something up, beside the writer.
+    /// Runs a query on a reader, beside the writer.
     ///
     /// # Errors
-    /// It can't be read.
+    /// Returns an error if the query fails.
     pub async fn read<T, F>(&self, look: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -266,7 +267,7 @@ impl Database {
         let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
         let shared = Arc::clone(&self.0);
         let look = move || {
-            // Held until the reader is back, also if the caller goes away meanwhile.
+            // The permit is held until the reader is returned, even if the caller is cancelled meanwhile.
             let _place = place;
             let reader = shared.readers.lock().pop();
             let reader = reader.ok_or(DatabaseError::Closed)?;
@@ -277,15 +278,15 @@ impl Database {
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(DatabaseError::Refused))
     }
 
-    /// Writes the log back into the file and empties it, so that nothing that was deleted is left in it.
+    /// Checkpoints the log into the file and empties it, so that no deleted content is left in it.
     ///
     /// # Errors
-    /// The disk fails.
+    /// Returns an error if the disk fails.
     pub async fn scrub(&self) -> Result<(), DatabaseError> {
         self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).await
     }
 
-    /// Does what waits, and closes the file; from then on another process may have it.
+    /// Finishes the waiting jobs and closes the file; afterwards another process may open it.
     pub async fn close(&self) {
         let (closed, end) = oneshot::channel();
         if self.0.work.send(Job::Close(closed)).await.is_ok() {
@@ -296,7 +297,7 @@ impl Database {
     }
 }
 
-/// Runs the writer until the database is closed, or nobody has it any more.
+/// Runs the writer until the database is closed or every clone is dropped.
 fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
     let mut next = jobs.blocking_recv();
     loop {
@@ -304,7 +305,7 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health
             Job::Work(first) => first,
             Job::Close(closed) => return Some(closed),
         };
-        // Callers that are about to write come along: a commit costs more than a turn of the scheduler.
+        // Callers that are about to write join the transaction: a commit costs more than a turn of the scheduler.
         std::thread::yield_now();
         let mut done = Vec::new();
         let written = match writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
@@ -335,7 +336,7 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health
     }
 }
 
-/// Does work by itself: its changes are undone if it fails or panics, and nothing else is.
+/// Runs a job in a savepoint: its changes alone are undone if it fails or panics.
 fn apart<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -353,7 +354,7 @@ fn apart<T>(
     outcome
 }
 
-/// Returns what callers need to know of an error; its text may quote what was to be stored.
+/// Returns the public error; SQLite's own text may quote the data that was to be stored.
 fn told(error: &rusqlite::Error) -> DatabaseError {
     if write_fault(error).is_some() { DatabaseError::Unwritable } else { DatabaseError::Refused }
 }
@@ -368,12 +369,13 @@ fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
         SystemIoFailure => Some(WriteFault::Io),
         ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
         DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
-        // The codes are SQLite's, and grow with its versions.
+        // The codes are SQLite's, whose newer versions add some.
         _ => None,
     }
 }
 
-/// Takes the file and its side files from other users' hands, for files of earlier versions and restored ones.
+/// Removes other users' access to the file and its side files: earlier versions and restored copies may have allowed
+/// it.
 fn make_private(path: &Path) -> io::Result<()> {
     let real = path.canonicalize()?;
     for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -399,8 +401,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps other processes away for as long as the file that it gives is open, whichever links they come by. A file of its
-/// own: SQLite's locks are gone as soon as anybody in this process closes the database file.
+/// Locks the file against other processes, whichever link they open it by, as long as the returned file is open. The
+/// lock is a file of its own: SQLite's locks end as soon as this process closes any handle of the database file.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_of(path)?)?;
     match file.try_lock() {
@@ -410,7 +412,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Beside the database file itself, or where it will be.
+/// Returns the lock's path: beside the database file itself, links resolved.
 fn lock_of(path: &Path) -> io::Result<PathBuf> {
     let found = path.canonicalize().or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -421,7 +423,7 @@ fn lock_of(path: &Path) -> io::Result<PathBuf> {
     Ok(name.into())
 }
 
-/// Runs of each part's list what was not run yet.
+/// Runs the statements of each part's list that have not run yet.
 fn migrate(connection: &mut Connection, migrations: &[(&str, &[&str])]) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch("CREATE TABLE IF NOT EXISTS schema (part TEXT PRIMARY KEY, version INTEGER NOT NULL)")?;
@@ -567,7 +569,7 @@ mod tests {
         let database = Database::open(&path, NUMBERS).unwrap();
         database.write(insert(1)).await.unwrap();
         assert_eq!(modes(), private);
-        // As a copy that was restored may be.
+        // A restored copy may have these modes.
         let copies = private.iter().map(|(name, _)| (name, std::fs::read(folder.path().join(name)).unwrap()));
         let copies: Vec<_> = copies.collect();
         database.close().await;

@@ -1,4 +1,4 @@
-//! Free space of a disk, and the reserve that is kept for what must not be lost.
+//! The free space of a disk, and the reserve that is kept for data that must not be lost.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,14 @@ impl Disk {
         Self { folder: folder.to_owned(), reserve }
     }
 
-    /// Returns the bytes that the gateway's user may still write; none if the disk does not tell.
+    /// Returns the bytes that the gateway's user may still write; `None` if the file system does not say.
     #[must_use]
     pub fn free(&self) -> Option<u64> {
         let disk = rustix::fs::statvfs(&self.folder).ok()?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Returns true if less than the reserve is free. A disk that does not tell has room.
+    /// Returns true if less than the reserve is free. A disk whose free space is unknown is not low.
     #[must_use]
     pub fn is_low(&self) -> bool {
         self.reserve > 0 && self.free().is_some_and(|free| free < self.reserve)

@@ -1,29 +1,29 @@
-//! A stream that gives what has arrived before it tells that writing failed.
+//! A stream that yields all received data before it reports that a write failed.
 //!
 //! A server may answer early, for example with 413 or 401, and close while the request is still being sent. The next
-//! write fails then, but the answer has arrived: it lies in the socket's buffer, and is worth more than the error.
+//! write fails then, but the answer has arrived: it is in the socket's buffer, and worth more than the error.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose failed write shows only once everything that has arrived was read. From the failure on nothing is
-/// written any more, so a sender of a large body stops there.
+/// A stream whose failed write is reported only once all received data was read. After the failure nothing more is
+/// written, so the sender of a large body stops.
 #[derive(Debug)]
 pub struct DrainedIo<I> {
     inner: I,
     state: State,
 }
 
-/// How far a stream is.
+/// The state of a stream.
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No write has failed.
     Open,
-    /// A write has failed, and what has arrived is being read.
+    /// A write has failed, and the received data is being read.
     Draining(io::ErrorKind),
-    /// Everything was read after a write had failed.
+    /// A write has failed, and everything was read.
     Drained(io::ErrorKind),
 }
 
@@ -35,8 +35,8 @@ impl<I> DrainedIo<I> {
 }
 
 impl<I: Unpin> DrainedIo<I> {
-    /// Writes by `write`, as long as no write has failed. When the first one does, the task is woken to read what there
-    /// is.
+    /// Writes by `write` as long as no write has failed. The first failure wakes the task, so that it reads the
+    /// received data.
     fn write<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -62,8 +62,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for DrainedIo<I> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         let State::Draining(kind) = self.state else { return read };
-        // A socket that cannot be written to any more comes to an end for its reader, too: there is no need to guess when
-        // everything has arrived.
+        // A socket that can't be written to reaches its end for the reader too, so the end shows when everything was
+        // read.
         match &read {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {}
             Poll::Ready(_) => self.state = State::Drained(kind),
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    /// A stream that has some bytes to read before its end, and takes none.
+    /// A stream that has some bytes to read before its end, and accepts none.
     struct Reset(&'static [u8]);
 
     impl AsyncRead for Reset {

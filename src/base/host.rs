@@ -4,17 +4,17 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Version};
 
-/// Faults of the `Host` field. Each is answered with 400: servers that read such a request differently could be played
-/// off against each other.
+/// Faults of the `Host` field. Each is answered with 400: servers that read such a request differently can be attacked
+/// with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// An HTTP/1.1 request has none.
+    /// An HTTP/1.1 request has no `Host` field.
     #[error("the Host header is missing; HTTP/1.1 requests need one")]
     Missing,
-    /// There are two.
+    /// The request has two `Host` fields.
     #[error("the request has more than one Host header; send exactly one")]
     Repeated,
-    /// It is not a host with or without a port.
+    /// The value is not a host with or without a port.
     #[error("the Host header is not a valid host, such as \"gateway.example.com\" or \"10.0.0.1:8080\"")]
     Invalid,
 }
@@ -22,7 +22,7 @@ pub enum HostError {
 /// Checks the `Host` field of a request.
 ///
 /// # Errors
-/// The field is missing where HTTP/1.1 wants it, stands there twice, or names no host.
+/// Returns an error if HTTP/1.1 requires the field and it is missing, if it is repeated, or if it names no host.
 pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     let mut fields = request.headers().get_all(HOST).iter();
     match (fields.next(), fields.next()) {
@@ -34,7 +34,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     }
 }
 
-/// Returns true for a host with or without a port. An empty host is none (RFC 9110, section 4.2.1).
+/// Returns true for a host with or without a port. An empty host is not a host (RFC 9110, section 4.2.1).
 fn is_host(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     if bytes.is_empty() || bytes.contains(&b'@') {

@@ -1,6 +1,6 @@
 //! The host's name.
 
-/// Returns the name of the host, as the kernel knows it: in a container, the container's.
+/// Returns the host name from the kernel: in a container, the container's.
 #[must_use]
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -1,7 +1,7 @@
-//! JSON as it stands in the text: members in order, values untouched, duplicates seen.
+//! JSON with its source text: members in order, values unparsed, duplicates kept.
 //!
-//! What `serde_json::Value` would lose here: which of two equal members came first, the digits of a large number, and
-//! where in the text a value stands.
+//! `serde_json::Value` would lose the order of two equal members, the digits of a large number, and the position of a
+//! value in the text.
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -9,15 +9,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-/// The members of an object in the order they stand, duplicates included.
+/// The members of an object in the order of the text, including duplicates.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The items of an array.
 pub struct Items<'a>(pub Vec<&'a RawValue>);
 
-/// Where `part`, which was borrowed from `text`, stands in it.
+/// Returns the position of `part`, which must be borrowed from `text`.
 ///
-/// What was borrowed from elsewhere has no place: the range is then of no use, and may be outside of `text`.
+/// A `part` from elsewhere has no position: the range is then meaningless and may lie outside of `text`.
 #[must_use]
 pub fn span(text: &str, part: &str) -> Range<usize> {
     let from = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
@@ -68,19 +68,19 @@ impl<'de> de::Deserialize<'de> for Items<'de> {
     }
 }
 
-/// A member's name, borrowed where it has no escapes.
+/// A member's name, borrowed if it has no escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> de::Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The raw text: a name may have a lone surrogate, which no `str` can hold.
+        // The raw text is read because a name may have a lone surrogate, which no `str` can hold.
         let raw: &RawValue = de::Deserialize::deserialize(deserializer)?;
         text(raw.get()).map(Name).ok_or_else(|| de::Error::custom("a name that is not a string"))
     }
 }
 
-/// Returns the content of a JSON string that is given with its quotes; none if it is not a string. Each lone surrogate
-/// (RFC 8259, section 8.2), which is not a character, is replaced.
+/// Returns the content of a JSON string that is given with its quotes; `None` if it is not a string. Each lone
+/// surrogate (RFC 8259, section 8.2), which is not a character, is replaced.
 #[must_use]
 pub fn text(json: &str) -> Option<Cow<'_, str>> {
     if !json.contains('\\') {

@@ -1,6 +1,6 @@
-//! A JSON body with a place for a reference: another one is put in without writing the rest anew.
+//! A JSON body into which a reference is inserted without serializing the rest again.
 //!
-//! Invariant: nothing but the member `reference_id` of the object itself changes; one further in is somebody else's.
+//! Invariant: only the object's own member `reference_id` changes; a nested `reference_id` belongs to other data.
 
 use crate::base::json::{self, Members};
 use bytes::{Bytes, BytesMut};
@@ -15,22 +15,22 @@ pub struct JsonTemplate {
     before: usize,
     at: usize,
     after: usize,
-    /// Whether the body can hold a reference: it is a JSON object.
+    /// True if the body is a JSON object, and so can hold a reference.
     open: bool,
 }
 
-/// What becomes of a body without `reference_id` when it is to carry one.
+/// The treatment of a body without `reference_id` for a caller that has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// It gets the member: whoever asked first gave none to echo.
+    /// The member is inserted: the first caller gave no reference that Iluma could echo.
     Insert,
-    /// It stays as it is: upstream was given one and did not echo it.
+    /// The body stays as it is: Iluma received a reference and did not echo it.
     Leave,
 }
 
 impl JsonTemplate {
-    /// Prepares `body`. An object's own `reference_id` is cut out, wherever it stands; what is JSON but no object
-    /// stays whole, whoever asks. None if it is not JSON, or names the reference twice.
+    /// Prepares `body`. An object's own `reference_id` is cut out at any position; JSON that is no object stays whole
+    /// for every caller. Returns `None` if the body is not JSON, or names the reference twice.
     #[must_use]
     pub fn split(body: &Bytes, absent: Absent) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
@@ -41,7 +41,7 @@ impl JsonTemplate {
         Self::around(text, &serde_json::from_str(text).ok()?, absent)
     }
 
-    /// The same for an object whose `members` were read from `text`. None if it names the reference twice.
+    /// Prepares an object whose `members` were read from `text`. Returns `None` if it names the reference twice.
     #[must_use]
     pub fn around(text: &str, Members(members): &Members<'_>, absent: Absent) -> Option<Self> {
         let body = text.as_bytes();
@@ -55,7 +55,7 @@ impl JsonTemplate {
             if absent == Absent::Leave {
                 return Some(Self::whole(body));
             }
-            // It would come last: upstream's order of members means nothing.
+            // The member is inserted at the end: the order of Iluma's members has no meaning.
             let end = members.last().map_or(start + 1, |(_, value)| span(value.get()).1);
             let lead: &[u8] = if members.is_empty() { br#""reference_id":"# } else { br#","reference_id":"# };
             let raw = [&body[..end], lead, &body[end..]].concat().into();
@@ -66,7 +66,7 @@ impl JsonTemplate {
             return None;
         }
         let (from, to) = span(value.get());
-        // The comma goes with the member: the one ahead of it, or for the first member the one behind.
+        // The comma is cut out with the member: the one before it, or for the first member the one after it.
         let before = match index.checked_sub(1) {
             Some(previous) => span(members[previous].1.get()).1,
             None => start + 1,
@@ -76,15 +76,15 @@ impl JsonTemplate {
         Some(Self { raw, before, at: from, after: from + comma, open: true })
     }
 
-    /// A body that takes no reference. It is copied: what arrives is a slice of a read buffer of many kilobytes, which
-    /// an entry would keep alive for days.
+    /// Makes a body that takes no reference. It is copied: the given bytes are a slice of a read buffer of many
+    /// kilobytes, which a cache entry would keep alive for days.
     #[must_use]
     pub fn whole(body: &[u8]) -> Self {
         let end = body.len();
         Self { raw: Bytes::copy_from_slice(body), before: end, at: end, after: end, open: false }
     }
 
-    /// The body for a caller with this reference (JSON text with its quotes), or with none.
+    /// Returns the body with this reference (JSON text with its quotes), or with none.
     #[must_use]
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -95,32 +95,32 @@ impl JsonTemplate {
         }
     }
 
-    /// The bytes, the places in them, and whether a reference can be put there; for storage.
+    /// Returns the bytes, the positions in them, and whether a reference can be inserted; for storage.
     #[must_use]
     pub fn layout(&self) -> (&[u8], [usize; 3], bool) {
         (&self.raw, [self.before, self.at, self.after], self.open)
     }
 
-    /// A body from its layout; none if it is not one.
+    /// Makes a body from its layout; `None` if the layout is invalid.
     #[must_use]
     pub fn from_layout(raw: Bytes, [before, at, after]: [usize; 3], open: bool) -> Option<Self> {
         (before <= at && at <= after && after <= raw.len()).then_some(Self { raw, before, at, after, open })
     }
 
-    /// Bytes held.
+    /// Returns the number of bytes held.
     #[must_use]
     pub fn len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Whether no bytes are held.
+    /// Returns true if no bytes are held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 }
 
-/// Parts in one piece.
+/// Joins parts into one piece.
 #[must_use]
 pub fn join(parts: &[&[u8]]) -> Bytes {
     let mut whole = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
@@ -160,7 +160,7 @@ mod tests {
                 "{\n  \"a\": 1\n}",
             ),
             (r#"{"reference\u005fid":"x","b":2}"#, r#"{"reference\u005fid":"NEW","b":2}"#, r#"{"b":2}"#),
-            // A nested one is somebody else's.
+            // A nested member is not the object's own.
             (
                 r#"{"a":{"reference_id":"in"}}"#,
                 r#"{"a":{"reference_id":"in"},"reference_id":"NEW"}"#,
@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        /// Only the reference differs, byte for byte, whatever the answer looks like.
+        /// Only the reference differs, byte for byte, whatever the answer contains.
         #[test]
         fn putting_the_same_reference_back_gives_the_same_bytes(
             names in proptest::collection::vec("[a-z]{1,5}", 0..5),

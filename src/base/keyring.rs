@@ -1,7 +1,7 @@
-//! Key material: what protects data at rest, and what is derived from the root key.
+//! Key material: the keys that protect data at rest, and the secrets that are derived from the root key.
 //!
 //! Invariants: an envelope that was made for one place (its associated data) opens in no other; a nonce is never used
-//! twice, except by a chance of 2^-96; keys are wiped from memory when they are dropped.
+//! twice, except with a probability of 2^-96; keys are wiped from memory when they are dropped.
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -13,22 +13,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
-/// The first byte of an envelope: what a later layout will be told apart by.
+/// The first byte of an envelope, which distinguishes it from later layouts.
 const VERSION: u8 = 1;
-/// AES-GCM's own.
+/// The length of AES-GCM's nonce in bytes.
 const NONCE: usize = 12;
 const TAG: usize = 16;
 
 /// A key for data at rest.
 #[derive(Debug)]
 pub struct EncryptionKey {
-    /// Names the key in what it encrypted.
+    /// The key's name, which its envelopes carry.
     pub id: String,
     /// The key.
     pub key: SecretBox<[u8; 32]>,
 }
 
-/// Encrypts and decrypts data at rest, AES-256-GCM. Clones share the keys.
+/// Encrypts and decrypts data at rest with AES-256-GCM. Clones share the keys.
 ///
 /// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`; its head is authenticated with the
 /// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3), a hundred a
@@ -51,10 +51,10 @@ struct Key {
 /// Reason why an envelope does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    /// Its key is not configured any more, or was never.
+    /// The envelope's key is not in the configuration.
     #[error("its key is not in the configuration")]
     UnknownKey,
-    /// It is damaged, forged, or was made for another place.
+    /// The envelope is damaged, forged, or was made for another place.
     #[error("decryption failed: the value is damaged or was tampered with")]
     Forged,
 }
@@ -82,8 +82,8 @@ impl Keyring {
         self.0.keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(",")
     }
 
-    /// Has the first key encrypt that every node knows, given the text of each node that is there; with no node, or no
-    /// such key, the first one. Returns the id.
+    /// Selects the first key that every live node knows for encryption, given each live node's [`Keyring::known`].
+    /// Without a live node, or without such a key, it selects the first key. Returns the key's id.
     pub fn write_with_known(&self, nodes: &[String]) -> &str {
         let is_known = |key: &Key| nodes.iter().all(|known| known.split(',').any(|id| id == &*key.id));
         let writer = self.0.keys.iter().position(is_known).unwrap_or(0);
@@ -98,7 +98,7 @@ impl Keyring {
     /// Encrypts `plain` for the place that `place` names; the envelope opens only there.
     #[must_use]
     pub fn encrypt(&self, place: &[u8], plain: &[u8]) -> Vec<u8> {
-        // The configuration has at least one key.
+        // The configuration guarantees at least one key.
         let Some(key) = self.writer() else { return Vec::new() };
         let mut envelope = Vec::with_capacity(2 + key.id.len() + NONCE + plain.len() + TAG);
         envelope.push(VERSION);
@@ -108,14 +108,14 @@ impl Keyring {
         let aad = [&envelope[..], place].concat();
         let nonce: [u8; NONCE] = random();
         envelope.extend_from_slice(&nonce);
-        // Fails for more than 64 GiB alone, which nothing here comes near.
+        // Encryption fails only for more than 64 GiB; no value here comes near that.
         let sealed = key.cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: &aad }).unwrap_or_default();
         envelope.extend_from_slice(&sealed);
         envelope
     }
 
-    /// Returns true if an envelope was made with the key that encrypts now. Others have to be encrypted again before their
-    /// key is removed.
+    /// Returns true if an envelope was made with the key that encrypts now. All others have to be encrypted again
+    /// before their key is removed.
     #[must_use]
     pub fn is_current(&self, envelope: &[u8]) -> bool {
         let id = envelope.get(2..).zip(envelope.get(1)).and_then(|(rest, length)| rest.get(..usize::from(*length)));
@@ -132,7 +132,7 @@ impl Keyring {
     /// Decrypts an envelope that was made for `place`.
     ///
     /// # Errors
-    /// The key is gone, or the envelope is not one of ours for this place.
+    /// Returns an error if the key is unknown, or if the envelope was not made by us for this place.
     pub fn decrypt(&self, place: &[u8], envelope: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (&[version, length], rest) = envelope.split_first_chunk().ok_or(Unopened::Forged)?;
         let (id, sealed) = rest.split_at_checked(length.into()).ok_or(Unopened::Forged)?;
@@ -153,23 +153,25 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
-/// Names things without telling what they are: HMAC-SHA256 under a key of one purpose.
+/// Makes pseudonyms, which do not reveal the thing that they name: HMAC-SHA256 under a key of one purpose.
 #[derive(Clone)]
 pub struct Pseudonymizer(Hmac<Sha256>);
 
 impl Pseudonymizer {
-    /// The namer of a purpose. The same root key and purpose give the same names on every node and after every start.
+    /// Makes the pseudonymizer of a purpose. The same root key and purpose give the same pseudonyms on every node and
+    /// after every start.
     #[must_use]
     pub fn new(root: &[u8; 32], purpose: &str) -> Self {
-        // As long as SHA-256's block, the longest secret that HMAC takes as it is.
+        // The secret is as long as SHA-256's block, the longest one that HMAC uses without hashing it.
         Self(Hmac::new((&*derive::<64>(root, purpose)).into()))
     }
 
-    /// The name of what these parts say together; parts can't run into each other.
+    /// Returns the pseudonym of these parts together. Parts are length-prefixed: different parts never give the same
+    /// input.
     #[must_use]
     pub fn name<const PARTS: usize>(&self, parts: [&[u8]; PARTS]) -> [u8; 32] {
         let mut mac = self.0.clone();
-        // The lengths come first, in one piece: the MAC is fed twice as fast.
+        // The lengths come first, in one piece: feeding the MAC once is twice as fast.
         let mut lengths = [[0; 8]; PARTS];
         for (slot, part) in lengths.iter_mut().zip(parts) {
             *slot = (part.len() as u64).to_be_bytes();
@@ -188,7 +190,7 @@ impl std::fmt::Debug for Pseudonymizer {
     }
 }
 
-/// Returns a fingerprint of a key, which tells nothing of it.
+/// Returns a fingerprint of a key, which reveals nothing of the key.
 #[must_use]
 pub fn fingerprint(key: &[u8; 32]) -> [u8; 32] {
     Pseudonymizer::new(key, "sentinel").name([b"key"])
@@ -198,25 +200,25 @@ pub fn fingerprint(key: &[u8; 32]) -> [u8; 32] {
 #[must_use]
 pub fn derive<const LENGTH: usize>(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; LENGTH]> {
     let mut secret = Zeroizing::new([0; LENGTH]);
-    // HKDF-SHA256 gives up to 8160 bytes: it cannot fail here.
+    // HKDF-SHA256 gives up to 8160 bytes, so it can't fail here.
     let derived =
         Hkdf::<Sha256>::new(None, root).expand_multi_info(&[b"iluma-gateway ", purpose.as_bytes()], &mut *secret);
     debug_assert!(derived.is_ok());
     secret
 }
 
-/// Random bytes of the machine's.
+/// Returns random bytes of the operating system.
 #[must_use]
 pub fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    // Without randomness nothing here is safe: better to stop.
-    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("the machine gives no randomness: {error}"));
+    // Nothing is safe without randomness: the process must end.
+    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("the operating system gives no random bytes: {error}"));
     bytes
 }
 
 #[cfg(test)]
 impl Keyring {
-    /// One for tests, with keys of one byte each over and over.
+    /// Makes a keyring for tests, whose keys repeat one byte each.
     pub(crate) fn of_bytes(keys: &[(&str, u8)]) -> Self {
         let key = |(id, byte): &(&str, u8)| EncryptionKey {
             id: (*id).to_owned(),
@@ -253,7 +255,7 @@ mod tests {
         let after = both.encrypt(b"x", b"2");
         assert_eq!(new.decrypt(b"x", &after).unwrap(), b"2");
         assert_eq!(new.decrypt(b"x", &before), Err(Unopened::UnknownKey));
-        // The same id with another key is no key of ours.
+        // The same id with other key bytes is a foreign key.
         assert_eq!(Keyring::of_bytes(&[("old", 9)]).decrypt(b"x", &before), Err(Unopened::Forged));
     }
 
@@ -280,7 +282,7 @@ mod tests {
             (&["new,old", "old"], "old"),
             (&["new,old", "old,new"], "new"),
             (&["new,old", "newer,old"], "old"),
-            // Nothing that is right is left: the operator's order counts.
+            // No key is known to all nodes: the operator's order decides.
             (&["other"], "new"),
         ];
         for (nodes, expected) in cases {

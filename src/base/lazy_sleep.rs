@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer that is set again only when it rings: a deadline that moves on with every request or piece of body costs
-/// nothing, and a connection's timer serves all its requests.
+/// A timer that is set again only when it fires. A deadline that moves with every request or piece of a body costs
+/// nothing, and one timer serves all requests of a connection.
 #[derive(Debug, Default)]
 pub struct LazySleep(Option<Pin<Box<Sleep>>>);
 
 impl LazySleep {
-    /// Whether `deadline` has passed; if not, the task is woken when it has.
+    /// Returns true if `deadline` has passed; otherwise the task is woken at the deadline.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {

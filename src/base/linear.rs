@@ -1,21 +1,21 @@
-//! A measure for tests: work that grows no faster than its input.
+//! A check for tests that the time of some work grows no faster than its input.
 
 use cpu_time::ThreadTime;
 use std::time::Duration;
 
-/// A hostile client's two sizes: 16 times the input may take 40 times as long. Linear work takes 16 times as long, quadratic
+/// The two input sizes: 16 times the input may take 40 times as long. Linear work takes 16 times as long, quadratic
 /// work 256 times.
 const SMALL: usize = 64 << 10;
 const LARGE: usize = 1 << 20;
 const MOST: u32 = 40;
 
-/// The shortest time that is compared: below it lies the noise of the clock.
+/// The shortest time that is compared: shorter times are noise of the clock.
 const SHORTEST: Duration = Duration::from_micros(100);
 
-/// The runs of which the best counts.
+/// The number of runs, of which the fastest counts.
 const RUNS: usize = 5;
 
-/// Asserts that `work` is linear in the size of what `make` makes, in CPU time of this thread.
+/// Asserts that `work` is linear in the size of the input from `make`, in CPU time of this thread.
 pub(crate) fn assert_linear<T>(name: &str, make: impl Fn(usize) -> T, work: impl Fn(&T)) {
     let time = |input: &T| {
         let start = ThreadTime::now();

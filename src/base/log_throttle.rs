@@ -1,4 +1,4 @@
-//! Keeps equal log lines to one a second.
+//! Limits equal log lines to one a second.
 
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// The time between two equal lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line a second pass, and counts the events that had none.
+/// Lets one line a second pass, and counts the events without a line.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Passed>);
 
@@ -19,7 +19,7 @@ struct Passed {
 }
 
 impl LogThrottle {
-    /// Notes an event. Returns the number of events since the last line, this one included, if it may have a line.
+    /// Counts an event. If it may have a line, returns the number of events since the last line, including this one.
     pub fn pass(&self) -> Option<u64> {
         let now = Instant::now();
         let mut passed = self.0.lock();

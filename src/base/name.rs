@@ -1,13 +1,13 @@
-//! Names that the configuration gives and that labels, keys and messages carry.
+//! Names from the configuration, which labels, keys and messages carry.
 //!
-//! Invariants: a name is 1 to 32 characters of `[a-z0-9-]`, so it is safe in a metric label, a log line, a URL
-//! segment and in front of the `:` of a sealed reference.
+//! Invariants: a name is 1 to 32 characters of `[a-z0-9-]`, so it is safe in a metric label, a log line, a URL segment
+//! and before the `:` of a prefixed reference.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Why a text is no name.
+/// The error for a text that is no name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a name is 1 to 32 characters of a-z, 0-9 and -")]
 pub struct NotAName;
@@ -19,7 +19,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// The name as text.
+            /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -51,11 +51,11 @@ macro_rules! name {
 }
 
 name! {
-    /// A team.
+    /// The name of a team.
     TenantName
 }
 name! {
-    /// An Iluma API key with its callback token.
+    /// The name of an account: an Iluma API key with its callback token.
     AccountName
 }
 

@@ -1,12 +1,12 @@
-//! What a request is called in its answer and in the logs.
+//! The id of a request, in its answer and in the logs.
 
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-/// The header that carries it, either way.
+/// The header that carries the id, in requests and answers.
 pub const HEADER: &str = "x-request-id";
 
-/// The caller's id if it is a UUID, else a new one.
+/// Returns the caller's id if it is a UUID, else a new one.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> (Uuid, HeaderValue) {
     if let Some(given) = headers.get(HEADER)

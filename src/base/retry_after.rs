@@ -4,10 +4,10 @@ use http::HeaderMap;
 use http::header::RETRY_AFTER;
 use std::time::{Duration, SystemTime};
 
-/// Returns how long the sender of these fields asks to wait, seen from `now`: zero for a date that has passed, `None`
-/// if the field is absent, stands there twice with different values, or is neither a number nor a date.
+/// Returns the time that the sender of these fields asks to wait, seen from `now`: zero for a date that has passed,
+/// `None` if the field is absent, is repeated with different values, or is neither a number nor a date.
 ///
-/// Returns what was asked, however long: callers bound it.
+/// The requested time is returned however long it is: callers bound it.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let mut fields = headers.get_all(RETRY_AFTER).iter();
@@ -21,7 +21,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number has room for still ask for a long wait.
+        // A number with too many digits still asks for a long wait.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;

@@ -1,14 +1,14 @@
-//! Names what spared a request its upstream call: the ledger counts it in rupiah, metrics in requests.
+//! The reasons why a request needed no upstream call: the ledger counts them in rupiah, metrics in requests.
 
 /// The reason why a request needed no upstream call of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Saved {
-    /// A stored answer.
+    /// A stored answer served the request.
     Hit,
-    /// An identical request in flight.
+    /// An identical request in flight served the request.
     Collapsed,
-    /// An identical request that is pending upstream.
+    /// An identical request that is pending upstream served the request.
     Shared,
 }
 

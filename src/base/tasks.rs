@@ -1,21 +1,21 @@
-//! Tasks that somebody waits for: every spawned one is known, and a shutdown drains them.
+//! Tracked tasks: every spawned task is known, and a shutdown waits for all of them.
 
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Spawns tasks and waits for them. Clones share what they spawned.
+/// Spawns tasks and waits for them. Clones share the tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(TaskTracker);
 
 impl Tasks {
-    /// No tasks.
+    /// Makes a tracker without tasks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs `task` beside the caller.
+    /// Runs `task` concurrently with the caller.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -23,7 +23,7 @@ impl Tasks {
         self.0.spawn(task);
     }
 
-    /// Runs `task` beside the caller until it ends or `stop` does, whichever is first.
+    /// Runs `task` concurrently with the caller until it ends or `stop` is cancelled.
     pub fn spawn_until<F>(&self, stop: &CancellationToken, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -34,14 +34,14 @@ impl Tasks {
         });
     }
 
-    /// Waits until every task has ended, `most` at the longest; says whether they have.
+    /// Waits until every task has ended, for `most` at the longest. Returns true if they have.
     pub async fn drain(&self, most: Duration) -> bool {
         self.0.close();
         tokio::time::timeout(most, self.0.wait()).await.is_ok()
     }
 }
 
-/// For hyper, which gives its h2 streams tasks of their own.
+/// Hyper spawns a task for each of its h2 streams.
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future + Send + 'static,

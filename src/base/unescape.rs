@@ -1,31 +1,31 @@
-//! Text with its escapes undone, and the place in the text that each byte comes from.
+//! Decodes the escapes of a text, and maps each decoded byte to its position in the text.
 //!
 //! Invariant: the time is linear in the length of the text.
 
 use std::collections::VecDeque;
 
-/// A byte of decoded text, and the place of the byte or escape that it comes from.
+/// A byte of decoded text, and the position of the byte or escape that it comes from.
 pub type Unit = (u8, usize);
 
-/// The escapes that are undone.
+/// The kinds of escapes that are decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Escapes {
-    /// JSON's.
+    /// Decodes the escapes of JSON.
     pub json: bool,
-    /// Percent-encoding, after JSON's.
+    /// Decodes percent-encoding, after the escapes of JSON.
     pub percent: bool,
-    /// A plus is a space, as in forms.
+    /// Decodes a plus as a space, as in forms.
     pub plus: bool,
 }
 
-/// Returns all combinations of escapes that the text may have; without any is the first.
+/// Returns all combinations of escapes that the text may have; the first combination has none.
 #[must_use]
 pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     let contains = |byte: u8| memchr::memchr(byte, text).is_some();
     let choices = |also: bool| if also { &[false, true][..] } else { &[false] };
     let mut readings = Vec::with_capacity(1);
     for json in choices(contains(b'\\')) {
-        // An escape of JSON may stand for the sign itself.
+        // An escape of JSON may encode the percent sign itself.
         for percent in choices(contains(b'%') || *json) {
             for plus in choices(plus && contains(b'+')) {
                 readings.push(Escapes { json: *json, percent: *percent, plus: *plus });
@@ -41,12 +41,12 @@ pub fn units(text: &[u8], escapes: Escapes) -> impl Iterator<Item = Unit> {
     Percent { json, ahead: VecDeque::new(), escapes }
 }
 
-/// A text with JSON's escapes undone.
+/// Decodes the escapes of JSON.
 struct Json<'a> {
     text: &'a [u8],
     at: usize,
     undo: bool,
-    /// The rest of a character that an escape stands for.
+    /// The remaining bytes of a character that an escape encodes.
     waiting: VecDeque<Unit>,
 }
 
@@ -70,7 +70,7 @@ impl Iterator for Json<'_> {
     }
 }
 
-/// Reads the escape that a text begins with: returns its character and its length. A backslash that begins no escape
+/// Reads the escape at the start of a text: returns its character and its length. A backslash that begins no escape
 /// stands for itself.
 fn escape(text: &[u8]) -> (char, usize) {
     let code = |at: usize| {
@@ -87,7 +87,7 @@ fn escape(text: &[u8]) -> (char, usize) {
                 _ => None,
             };
             let whole = char::from_u32(first).map(|letter| (letter, 6));
-            // Half a pair is not a character.
+            // Half of a surrogate pair is not a character.
             return whole.or_else(|| pair().map(|letter| (letter, 12))).unwrap_or((char::REPLACEMENT_CHARACTER, 6));
         }
         Some(b'n') => '\n',
@@ -101,7 +101,7 @@ fn escape(text: &[u8]) -> (char, usize) {
     (letter, 2)
 }
 
-/// A text with percent-encoding undone as well.
+/// Decodes percent-encoding after the escapes of JSON.
 struct Percent<'a> {
     json: Json<'a>,
     ahead: VecDeque<Unit>,

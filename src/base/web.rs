@@ -1,8 +1,8 @@
-//! The layers that stand around every axum router of the gateway: request ids, the shape of errors, deadlines, the panic
-//! guard and the bound of a body. Each is tower-http's.
+//! The layers around every axum router of the gateway, all from tower-http: request ids, the shape of errors,
+//! deadlines, the panic guard and the bound of a body.
 //!
-//! Invariants: every answer carries a request id; every error has the shape that the router's owner gives it, also where
-//! axum or a layer made the error; no body is longer, and no body or answer takes longer, than the bounds say.
+//! Invariants: every answer carries a request id; every error has the shape that the router's owner gives it, also if
+//! axum or a layer made the error; every body and every answer keeps to its [`Bounds`].
 
 use crate::base::host::{self, HostError};
 use crate::base::request_id;
@@ -31,25 +31,25 @@ pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error")
 pub struct Bounds {
     /// The longest body of a request, in bytes.
     pub body: usize,
-    /// The time that a body may take to arrive whole.
+    /// The time in which the whole body must arrive.
     pub body_deadline: Duration,
-    /// The time after which a request is answered 503, whatever it waits for.
+    /// The time after which a request is answered 503.
     pub answer_deadline: Duration,
 }
 
-/// The reason why a request has no whole body.
+/// The reason why a request's body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFault {
     /// The body is longer than its bound.
     TooLarge,
     /// The body did not arrive within its deadline.
     TooSlow,
-    /// The peer broke off.
+    /// The peer cut the body off.
     CutOff,
 }
 
-/// Puts the layers around `router`. `refuse` makes the answer for a status that axum or a layer chose: 404, 405, 413, 500
-/// or 503; `bad_host` for a request without one valid host.
+/// Puts the layers around `router`. `refuse` makes the answer for a status that axum or a layer chose: 404, 405, 413,
+/// 500 or 503. `bad_host` makes the answer to a request without exactly one valid host.
 pub fn layered(
     router: Router,
     bounds: Bounds,
@@ -76,33 +76,33 @@ pub fn layered(
         .layer(SetRequestHeaderLayer::overriding(header, id))
 }
 
-/// Returns the service that [`Server`](crate::server) takes for a router.
+/// Turns a router into the service that [`Server`](crate::server) takes.
 #[must_use]
 pub fn service(router: Router) -> TowerToHyperService<Router> {
     TowerToHyperService::new(router)
 }
 
-/// Gives an error that no handler of ours made the shape of ours.
+/// Replaces an error that axum or a layer made by one in our shape.
 fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     if !is_error || response.headers().contains_key(GATEWAY_ERROR) {
         return response;
     }
-    // The header `allow` of a 405 comes later: axum adds it outside of all layers.
+    // The header `allow` of a 405 is not lost: axum adds it outside of all layers.
     refuse(status)
 }
 
 /// Reads the whole body of a request.
 ///
 /// # Errors
-/// The body breaks one of the [`Bounds`], or is cut off.
+/// Returns an error if the body breaks one of the [`Bounds`], or is cut off.
 pub async fn whole_body(request: Request) -> Result<Bytes, BodyFault> {
     let body = request.into_body().collect().await;
     body.map(|body| body.to_bytes()).map_err(|error| fault(&error))
 }
 
-/// Finds the layer's own error below what stands around it.
+/// Finds the layer's own error inside the errors that wrap it.
 fn fault(error: &(dyn Error + 'static)) -> BodyFault {
     let mut cause = Some(error);
     while let Some(error) = cause {

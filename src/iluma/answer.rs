@@ -1,8 +1,8 @@
 //! Answers of Iluma, read once, at the edge.
 //!
-//! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]: nobody reads its
-//! body again. One definition of status words, of ids, and of the place of the reference. What stands twice in an object can't
-//! be told: parsers differ on which of the two counts.
+//! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]; no other
+//! code reads its body again. Status words, ids and the position of the reference are defined once, here. A member that
+//! is repeated in an object has no clear value: parsers differ on which of the two counts.
 
 use super::person::{Persons, Tag};
 use super::record_id;
@@ -15,25 +15,25 @@ use std::collections::BTreeSet;
 /// A status word of Iluma's, in any letter case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Iluma has not begun.
+    /// Iluma has not begun to process the request.
     Pending,
-    /// Iluma is at it.
+    /// Iluma processes the request.
     InProgress,
     /// The bank has not answered.
     WaitingOnBank,
-    /// A capture is made anew.
+    /// A capture is repeated.
     RecapturePending,
-    /// It ended with a result (v1).
+    /// The request ended with a result (v1).
     Success,
-    /// It ended with a result.
+    /// The request ended with a result.
     Completed,
-    /// It ended with a result that a person is to look at.
+    /// The request ended with a result that a person has to review.
     CompletedReviewRequired,
-    /// It ended without a result.
+    /// The request ended without a result.
     Failed,
-    /// A word that we don't know.
+    /// The word is unknown to the gateway.
     Other,
-    /// It is no text.
+    /// The status is no text.
     NotText,
 }
 
@@ -88,24 +88,24 @@ impl Status {
 /// The reason of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Iluma could not ask; it does not charge for that.
+    /// Iluma could not reach its source; it does not charge for that.
     TemporaryNetworkError,
-    /// The bank has no such account: that is a result.
+    /// The bank has no such account: this is a result.
     BankAccountNotFound,
     /// Another reason.
     Other,
 }
 
-/// An answer's word on whether something was found: as a boolean or as text (`iluma-field-notes.md`).
+/// The answer to the question whether something was found, given as a boolean or as text (`iluma-field-notes.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// There is no member `result`.
+    /// The answer has no member `result`.
     NoResult,
-    /// `result.is_found` says yes.
+    /// `result.is_found` is true.
     Yes,
-    /// It says no.
+    /// `result.is_found` is false.
     No,
-    /// There is a result, and it does not say.
+    /// The answer has a result without a clear `is_found`.
     Unclear,
 }
 
@@ -119,37 +119,37 @@ pub struct Answer {
 
 #[derive(Debug, Clone)]
 enum Shape {
-    /// Not JSON, or not in UTF-8.
+    /// The body is not JSON, or not in UTF-8.
     NotJson,
-    /// JSON, and no object; true for a list.
+    /// The body is JSON, and no object; true for a list.
     Json(bool),
     Object(Box<Object>),
 }
 
-/// The members of an object that mean something to the gateway.
+/// The members of an object that the gateway uses.
 #[derive(Debug, Clone)]
 struct Object {
     id: Option<String>,
     status: Option<Status>,
     failure: Option<Failure>,
     found: Found,
-    /// `results`: whether the list is empty.
+    /// True if the list `results` is empty, `None` if there is no such list.
     results: Option<bool>,
-    /// `error_code` says that the rate limit is exceeded.
+    /// True if `error_code` means that the rate limit is exceeded.
     is_rate_limited: bool,
     /// The value of `reference_id`, as JSON text.
     reference: Option<Bytes>,
-    /// The object with a place for a reference, where it can have one; none if it names its reference twice.
+    /// The object as a template for references, if it can hold one; `None` if it names its reference twice.
     template: Option<JsonTemplate>,
     has_reference: bool,
-    /// Some member stands twice.
+    /// True if any member is repeated.
     is_ambiguous: bool,
-    /// `id`, `status` or `failure_reason` stands twice.
+    /// True if `id`, `status` or `failure_reason` is repeated.
     is_unclear: bool,
 }
 
 impl Answer {
-    /// Reads a body. With `persons`, everybody whom it names gets a tag.
+    /// Reads a body. With `persons`, it makes a tag for every person that the body names.
     #[must_use]
     pub fn parse(body: &Bytes, persons: Option<&Persons>) -> Self {
         #[cfg(test)]
@@ -183,12 +183,12 @@ impl Answer {
         }
     }
 
-    /// Returns the object if its id and its state can be told.
+    /// Returns the object if its id and its state are not repeated.
     fn clear(&self) -> Option<&Object> {
         self.object().filter(|object| !object.is_unclear)
     }
 
-    /// Returns the object if no member stands twice.
+    /// Returns the object if no member is repeated.
     fn unambiguous(&self) -> Option<&Object> {
         self.object().filter(|object| !object.is_ambiguous)
     }
@@ -199,19 +199,19 @@ impl Answer {
         &self.body
     }
 
-    /// Returns the persons that it names.
+    /// Returns the tags of the persons that the answer names.
     #[must_use]
     pub const fn persons(&self) -> &BTreeSet<Tag> {
         &self.persons
     }
 
-    /// Returns true for a JSON object whose id and state can be told.
+    /// Returns true for a JSON object with a clear id and state: neither is repeated.
     #[must_use]
     pub fn is_record(&self) -> bool {
         self.clear().is_some()
     }
 
-    /// Returns true for a JSON object in which no member stands twice.
+    /// Returns true for a JSON object in which no member is repeated.
     #[must_use]
     pub fn is_unambiguous(&self) -> bool {
         self.unambiguous().is_some()
@@ -244,19 +244,20 @@ impl Answer {
         self.clear()?.failure
     }
 
-    /// Returns the answer's word on whether something was found; none if it is no clear object.
+    /// Returns whether something was found; `None` if the body is no object with a clear id and state.
     #[must_use]
     pub fn found(&self) -> Option<Found> {
         Some(self.unambiguous()?.found)
     }
 
-    /// Returns true if the answer has a list `results` that is empty, false if that has items, none if there is no such list.
+    /// Returns true if the list `results` is empty, false if it has items, `None` if there is no such list.
     #[must_use]
     pub fn has_no_results(&self) -> Option<bool> {
         self.unambiguous()?.results
     }
 
-    /// Returns true for an error that says that the rate limit is exceeded: KTP's has a status that has no header for it.
+    /// Returns true for an error that reports an exceeded rate limit: KTP answers it with a status that does not show
+    /// it.
     #[must_use]
     pub fn is_rate_limited(&self) -> bool {
         self.object().is_some_and(|object| object.is_rate_limited)
@@ -274,8 +275,8 @@ impl Answer {
         self.object()?.reference.as_ref()
     }
 
-    /// Returns the body with a place for any caller's reference. What is JSON and no object stays whole, whoever asks. None if it
-    /// is not JSON, or names the reference twice.
+    /// Returns the body as a template for any caller's reference. JSON that is no object stays whole for every caller.
+    /// `None` if the body is not JSON, or names the reference twice.
     #[must_use]
     pub fn template(&self, absent: Absent) -> Option<JsonTemplate> {
         match &self.shape {
@@ -354,7 +355,7 @@ fn found(result: &RawValue) -> Found {
 
 #[cfg(test)]
 thread_local! {
-    /// Answers that were parsed on this thread.
+    /// The number of answers that were parsed on this thread.
     pub static PARSED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 

@@ -1,4 +1,4 @@
-//! A callback's body, as far as the gateway reads it: its id, and its reference.
+//! The parts of a callback's body that the gateway reads: its id and its reference.
 
 use super::record_id;
 use crate::base::json::{Items, Members};
@@ -6,23 +6,23 @@ use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::TenantName;
 use bytes::Bytes;
 
-/// How deep an id is looked for in a body of another shape; no documented one nests deeper than 5.
+/// The deepest nesting in which an id is searched; no documented body is nested deeper than 5.
 const DEEPEST: usize = 16;
 
-/// A callback's body, read.
+/// A callback's body, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackBody {
-    /// The id at the place where Iluma puts it; none if there is no text.
+    /// The id at Iluma's usual position; `None` if that has no text.
     pub id: Option<String>,
-    /// The first id anywhere in the body, by which operators find it; empty if there is a member for an id without one.
-    /// None in Iluma's test payload alone, which has no such member.
+    /// The first id anywhere in the body, with which operators find the callback; empty if a member for an id has none.
+    /// `None` only in Iluma's test payload, which has no such member.
     pub any_id: Option<String>,
-    /// `reference_id`, unescaped.
+    /// The value of `reference_id`, unescaped.
     pub reference: Option<String>,
     template: JsonTemplate,
 }
 
-/// The body can't be a callback's.
+/// The error for a body that can't be a callback's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the body must be one JSON object, with an id of at most 256 characters, and no member of these twice: id, reference_id"
@@ -33,7 +33,7 @@ impl CallbackBody {
     /// Reads a body.
     ///
     /// # Errors
-    /// It is not a JSON object, or its id or reference is ambiguous.
+    /// Returns an error if it is not a JSON object, or if its id or reference is ambiguous.
     pub fn parse(raw: &Bytes) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed)?;
         let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed)?;
@@ -50,28 +50,29 @@ impl CallbackBody {
             return Err(Malformed);
         }
         let any_id = id.clone().or_else(|| nested_id(&members, DEEPEST));
-        // A reference that is no text is no team's.
+        // A reference that is no text belongs to no team.
         let reference = only("reference_id")?.and_then(|value| string(value).ok().flatten());
         let template = JsonTemplate::around(text, &members, Absent::Insert).ok_or(Malformed)?;
         Ok(Self { id, any_id, reference, template })
     }
 
-    /// Returns the tenant whose prefix the reference carries, and the rest of the reference as JSON text: none if the
-    /// team gave none.
+    /// Returns the tenant whose prefix the reference carries, and the rest of the reference as JSON text: `None` if the
+    /// team gave no reference.
     pub fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
         let (tenant, own) = self.reference.as_deref()?.split_once(':')?;
         let own = if own.is_empty() { None } else { serde_json::to_vec(own).ok().map(Bytes::from) };
         Some((tenant.parse().ok()?, own))
     }
 
-    /// Returns the body for a team that gave this reference (JSON text with its quotes), or none. Every other byte stays.
+    /// Returns the body for a team that gave this reference (JSON text with its quotes), or none. Every other byte is
+    /// unchanged.
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         self.template.with(reference)
     }
 }
 
-/// Returns the first id below these members that is a text or a number, or an empty one where there are members for an id
-/// with nothing in them, or values too deep to look at; none if no member is named `id` in any letter case.
+/// Returns the first id below these members that is a text or a number, or an empty one if the members for an id are
+/// empty or too deeply nested; `None` if no member is named `id` in any letter case.
 fn nested_id(members: &Members<'_>, depth: usize) -> Option<String> {
     let Some(depth) = depth.checked_sub(1) else { return Some(String::new()) };
     let mut found = None;
@@ -102,7 +103,7 @@ fn below(text: &str, depth: usize) -> Option<String> {
     ids.find(|id| !id.is_empty()).or(first)
 }
 
-/// Returns a text or a number that may be an id, else nothing.
+/// Returns a text or a number that may be an id.
 fn plain(text: &str) -> String {
     let id = match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<String>(text).unwrap_or_default(),

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What a callback is about: the `type` at Iluma's `/callback/urls`.
+/// The subject of a callback: the `type` at Iluma's `/callback/urls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallbackType {
     /// Bank account name validation.
     NameValidatorRequest,
-    /// The same under its other name.
+    /// Bank account name validation, under its other name.
     BankNameValidatorDetails,
     /// ID card OCR.
     IdImageOcrRequest,
@@ -19,7 +19,7 @@ pub enum CallbackType {
 }
 
 impl CallbackType {
-    /// All of them; `ALL[kind as usize] == kind`.
+    /// All types; `ALL[kind as usize] == kind`.
     pub const ALL: [Self; 5] = [
         Self::NameValidatorRequest,
         Self::BankNameValidatorDetails,
@@ -28,7 +28,7 @@ impl CallbackType {
         Self::DocumentOcrCaptureRequest,
     ];
 
-    /// The name as Iluma spells it.
+    /// Returns the name as Iluma spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl fmt::Display for CallbackType {
     }
 }
 
-/// Why a text names no type of callback.
+/// The error for a text that names no callback type.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("no such callback type")]
 pub struct NotACallbackType;

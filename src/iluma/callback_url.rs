@@ -1,21 +1,21 @@
-//! Where callbacks may go: the rules for addresses and URLs, in one place for the configuration, for a team that sets its
-//! URL, and for the address that a connection is made to.
+//! The rules for the destinations of callbacks: one place for the configuration, for a team that sets its URL, and for
+//! the address of each connection.
 //!
-//! Invariant: nothing is ever sent to a link-local, multicast, unspecified or cloud metadata address, in whatever
-//! spelling or embedding it is written or looked up.
+//! Invariant: nothing is ever sent to a link-local, multicast, unspecified or cloud metadata address, in any spelling
+//! or embedding, also if it comes from a name's lookup.
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest URL in bytes: common servers take no longer request line.
+/// The longest URL in bytes: common servers accept no longer request line.
 const MAX_URL: usize = 2048;
 
 /// The longest host name in bytes (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
-/// Addresses of cloud metadata services outside the link-local networks, which hand out credentials as well.
+/// Addresses of cloud metadata services outside the link-local networks; these hand out credentials too.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 const METADATA_V6: [Ipv6Addr; 2] =
@@ -24,22 +24,22 @@ const METADATA_V6: [Ipv6Addr; 2] =
 /// The reason why nothing is sent to a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not an absolute http or https URL, or one with a user name or a fragment.
+    /// The text is not an absolute http or https URL, or it has a user name or a fragment.
     #[error(
         "url must be an absolute http or https URL without user name and fragment; an IPv4 address in it must be four \
          decimal numbers"
     )]
     Shape,
-    /// The host is not one of the team's.
+    /// The host is not one of the team's hosts.
     #[error("the host of url is not allowed; platform operations can add it to callback_hosts of the team")]
     Host,
-    /// An address that no callback may go to.
+    /// No callback may go to the address.
     #[error("url must not lead to a link-local, multicast, unspecified or cloud metadata address")]
     Address,
 }
 
 /// Returns true for an address that no callback may go to: link-local, multicast, unspecified, broadcast or a cloud
-/// metadata service, also where IPv6 carries it as IPv4.
+/// metadata service, also if an IPv6 address embeds it.
 #[must_use]
 pub fn is_forbidden(address: IpAddr) -> bool {
     match address {
@@ -62,25 +62,25 @@ fn is_forbidden_v4(address: Ipv4Addr) -> bool {
         || METADATA_V4.contains(&address)
 }
 
-/// Returns true for 0.0.0.0/8, which systems take for the machine itself.
+/// Returns true for 0.0.0.0/8, which systems treat as the machine itself.
 const fn is_this_network(address: Ipv4Addr) -> bool {
     address.octets()[0] == 0
 }
 
-/// Returns true if an IPv6 address carries a forbidden IPv4 address.
+/// Returns true if an IPv6 address embeds a forbidden IPv4 address.
 fn is_forbidden_embedding(address: Ipv6Addr) -> bool {
     let s = address.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     let last = join(s[6], s[7]);
     match s {
-        // The loopback address looks as if it were compatible with 0.0.0.1.
+        // The loopback address has the form of an address that is compatible with 0.0.0.1.
         [0, 0, 0, 0, 0, 0, 0, 1] => false,
         // Compatible, mapped (RFC 4291), translated (RFC 2765), and the well-known prefix of NAT64 (RFC 6052).
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
             is_forbidden_v4(last)
         }
-        // The local prefix of NAT64 (RFC 8215): an operator chooses the length, so each place of RFC 6052 counts. Places
-        // that hold nothing are zero.
+        // The local prefix of NAT64 (RFC 8215): an operator chooses its length, so each position of RFC 6052 counts.
+        // Unused positions are zero.
         [0x64, 0xff9b, 1, ..] => {
             let bytes = address.octets();
             let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
@@ -99,8 +99,8 @@ fn is_forbidden_embedding(address: Ipv6Addr) -> bool {
 }
 
 /// Returns a host in its normal form: in lower case, without a dot at the end, an IPv6 address in brackets and in its
-/// canonical spelling. None, if it is neither a name nor an address, or an IPv4 address in another spelling than four
-/// decimal numbers.
+/// canonical spelling. Returns `None` if it is neither a name nor an address, or if it is an IPv4 address in any other
+/// spelling than four decimal numbers.
 #[must_use]
 pub fn normal_host(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
@@ -113,7 +113,8 @@ pub fn normal_host(text: &str) -> Option<String> {
     if name.is_empty() || name.len() > MAX_HOST || name.contains(['[', ']', '@']) || !fits {
         return None;
     }
-    // `127.1`, `0x7f000001` and `2130706433` are addresses to a resolver, and names to everybody who compares them.
+    // Resolvers read `127.1`, `0x7f000001` and `2130706433` as addresses; programs that compare hosts read them as
+    // names.
     let last = name.rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
     if is_number && name.parse::<Ipv4Addr>().is_err() {
@@ -122,17 +123,17 @@ pub fn normal_host(text: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Checks that a host in its normal form is not a forbidden address; names are looked up later, each time anew.
+/// Checks that a host in its normal form is not a forbidden address. Names are looked up later, before each connection.
 ///
 /// # Errors
-/// It is one.
+/// Returns an error if the host is a forbidden address.
 pub fn permitted_host(host: &str) -> Result<(), UrlError> {
     let address = host.trim_matches(['[', ']']).parse();
     if address.is_ok_and(is_forbidden) { Err(UrlError::Address) } else { Ok(()) }
 }
 
-/// A URL that callbacks may go to, in its normal form: scheme and host in lower case, the host as [`normal_host`] has it,
-/// no port that the scheme implies, never an empty path.
+/// A URL that callbacks may go to, in its normal form: scheme and host in lower case, the host in the form of
+/// [`normal_host`], without the scheme's default port, never with an empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackUrl {
     uri: Uri,
@@ -143,9 +144,9 @@ impl CallbackUrl {
     /// Reads a URL.
     ///
     /// # Errors
-    /// It has another shape, or its host is a forbidden address.
+    /// Returns an error if the URL has another shape, or if its host is a forbidden address.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
-        // `Uri` drops a fragment in silence.
+        // `Uri` silently drops a fragment.
         if text.len() > MAX_URL || text.contains('#') {
             return Err(UrlError::Shape);
         }
@@ -174,7 +175,7 @@ impl CallbackUrl {
     /// Reads a URL whose host must be one of `hosts`, which are in their normal form.
     ///
     /// # Errors
-    /// As [`CallbackUrl::parse`], or the host is another.
+    /// Returns the errors of [`CallbackUrl::parse`], and an error if the host is not one of `hosts`.
     pub fn permitted(text: &str, hosts: &BTreeSet<String>) -> Result<Self, UrlError> {
         let url = Self::parse(text)?;
         if hosts.contains(&url.host) { Ok(url) } else { Err(UrlError::Host) }
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn no_address_is_reached_by_another_spelling() {
-        // Each forbidden IPv4 address, and one that is allowed, in every embedding.
+        // The table has each forbidden IPv4 address, and an allowed one, in every embedding.
         for (v4, forbidden) in [
             ("169.254.169.254", true),
             ("169.254.0.0", true),

@@ -1,9 +1,9 @@
-//! The body of an error, as Iluma has it.
+//! The body of an error, in Iluma's shape.
 
 use bytes::Bytes;
 use http::StatusCode;
 
-/// Returns `{"error_code","message"}`, on 400 also `errors`, an array, as Iluma's own on API_VALIDATION_ERROR.
+/// Returns `{"error_code","message"}`; on 400 also `errors`, an array, as in Iluma's own API_VALIDATION_ERROR.
 #[must_use]
 pub fn json(status: StatusCode, error_code: &str, message: &str) -> Bytes {
     #[derive(serde::Serialize)]

@@ -1,7 +1,7 @@
-//! References and ids that a JSON answer mentions, at any depth: by them it is told whether the answer shows another team's
-//! record on a route that nobody documented.
+//! Collects the references and ids in a JSON answer, at any depth. They show whether the answer of an undocumented
+//! route contains another team's record.
 //!
-//! One pass, linear in the answer's length.
+//! One pass reads the answer: its time is linear in the length.
 
 use super::record_id::LONGEST_ID;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -9,20 +9,20 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Ids that are looked up for one answer; no documented list has more on a page.
+/// The largest number of ids that are looked up for one answer; no documented list has more on a page.
 pub const MOST_IDS: usize = 256;
 
 /// References and ids of one answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mentions {
-    /// Every string that is the value of a member `reference_id`.
+    /// All strings that are the value of a member `reference_id`.
     pub references: BTreeSet<String>,
     /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`.
     pub ids: BTreeSet<String>,
 }
 
 impl Mentions {
-    /// Reads a JSON text; none if it is not JSON.
+    /// Reads a JSON text; `None` if it is not JSON.
     #[must_use]
     pub fn of(text: &[u8]) -> Option<Self> {
         let mut mentions = Self::default();
@@ -43,7 +43,7 @@ impl Mentions {
     }
 }
 
-/// The name of the member whose value is read.
+/// The kind of the member whose value is read.
 #[derive(Clone, Copy)]
 enum Name {
     Reference,

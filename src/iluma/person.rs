@@ -1,15 +1,15 @@
-//! Person tags: keyed hashes of identity numbers and names, by which everything about a person is found and erased.
+//! Person tags: keyed hashes of identity numbers and names, which find and erase everything about a person.
 //!
-//! Invariants: without the root key a tag does not tell whom it means; a request, an answer, a callback and an order to
-//! erase give the same tag for the same person, in whichever case, spacing or field the person stands in them; every field
-//! of Iluma's document is a means of identification, or an exception with a reason (a test holds it).
+//! Invariants: without the root key a tag does not reveal its person; a request, an answer, a callback and an order to
+//! erase give the same tag for the same person, in any letter case, spacing or field; every field of Iluma's API
+//! document is either a means of identification, or an exception with a reason (a test holds it).
 
 use crate::base::json::{self, Items, Members};
 use crate::base::keyring::Pseudonymizer;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
-/// A person by one means of identification.
+/// The tag of a person, from one means of identification.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag([u8; 16]);
 
@@ -20,7 +20,7 @@ impl Tag {
         &self.0
     }
 
-    /// Returns a tag from storage; none if these are no tag's bytes.
+    /// Makes a tag from stored bytes; `None` if the length is wrong.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Tag {
     }
 }
 
-/// The means of identification, each with the names of the fields that hold one in Iluma's requests and answers.
+/// The means of identification, each with the names of the fields that hold it in Iluma's requests and answers.
 const FIELDS: &[(&str, &[&str])] = &[
     ("nik", &["nik", "id_card_number", "ktp_number", "idNumber"]),
     ("npwp", &["npwp", "npwp_number", "tax_number", "npwpId"]),
@@ -55,10 +55,10 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Two fields that mean a person only together.
+/// Two fields that identify a person only together.
 const ACCOUNT: [&str; 2] = ["bank_code", "bank_account_number"];
 
-/// A name in two fields, of which many people have the first alone.
+/// The two fields of a name; many people share the first alone.
 const NAME: [&str; 2] = ["given_name", "surname"];
 
 /// The entries of a business document, `{"name":"director_names","values":[{"value":"…"}]}`, whose values are names.
@@ -66,12 +66,12 @@ const DOCUMENT_NAMES: &[&str] =
     &["director_names", "commisioner_names", "commissioner_names", "shareholder_names", "notary"];
 const DOCUMENT_ENTRY: [&str; 2] = ["name", "values"];
 
-/// How deep answers nest; no documented one goes deeper than 5.
+/// The deepest nesting that is read; no documented answer is nested deeper than 5.
 const DEEPEST: usize = 16;
-/// More persons than any document names; further ones get no tag of their own.
+/// The largest number of tags for one text: more than any document names. Further persons get no tag of their own.
 const MOST_TAGS: usize = 256;
 
-/// An order to erase names nobody.
+/// The error for an order to erase that names no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "name the person by bank_code and bank_account_number, by given_name (with surname, if there is one), or by one of nik, \
@@ -79,18 +79,18 @@ const MOST_TAGS: usize = 256;
 )]
 pub struct NotAPerson;
 
-/// Makes tags.
+/// Makes person tags.
 #[derive(Clone, Debug)]
 pub struct Persons(Pseudonymizer);
 
 impl Persons {
-    /// Returns a maker of tags that derive from the root key: the same on every node and after every start.
+    /// Makes the tag maker of a root key: it gives the same tags on every node and after every start.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         Self(Pseudonymizer::new(root, "persons v1"))
     }
 
-    /// Returns a tag for every person whom a JSON text names, at any depth; none for a text that is not JSON.
+    /// Returns a tag for every person that a JSON text names, at any depth; no tags for a text that is not JSON.
     #[must_use]
     pub fn in_json(&self, text: &[u8]) -> BTreeSet<Tag> {
         let mut tags = BTreeSet::new();
@@ -100,7 +100,7 @@ impl Persons {
         tags
     }
 
-    /// Returns a tag for every person whom these fields name.
+    /// Returns a tag for every person that these fields name.
     #[must_use]
     pub fn in_fields<'a>(&self, fields: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> BTreeSet<Tag> {
         let mut tags = BTreeSet::new();
@@ -108,11 +108,11 @@ impl Persons {
         tags
     }
 
-    /// Returns the person whom an order to erase names: one JSON object of strings, each of which belongs to a means of
-    /// identification.
+    /// Returns the tags of the person that an order to erase names: one JSON object of strings, each of which belongs
+    /// to a means of identification.
     ///
     /// # Errors
-    /// It names nobody, or has a field that names nobody by itself.
+    /// Returns an error if the order names no person, or has a field that identifies nobody by itself.
     pub fn named(&self, order: &[u8]) -> Result<BTreeSet<Tag>, NotAPerson> {
         let text = std::str::from_utf8(order).map_err(|_| NotAPerson)?;
         let Members(members) = serde_json::from_str(text).map_err(|_| NotAPerson)?;
@@ -144,7 +144,7 @@ impl Persons {
         } else if let Ok(Members(members)) = serde_json::from_str(text) {
             let plain = |value: &str| match value.as_bytes().first() {
                 Some(b'"') => json::text(value).map(Cow::into_owned),
-                // Careless clients send account numbers as numbers.
+                // Careless clients write account numbers as numbers.
                 Some(b'-' | b'0'..=b'9') => Some(value.to_owned()),
                 _ => None,
             };
@@ -153,7 +153,7 @@ impl Persons {
             if let Some((_, values)) = members.iter().find(|(name, _)| name == DOCUMENT_ENTRY[1])
                 && let Some(at) = fields.iter().position(|(name, _)| *name == DOCUMENT_ENTRY[0])
             {
-                // The name of an entry is no person's.
+                // The name of an entry is not a person's name.
                 let (_, entry) = fields.swap_remove(at);
                 if DOCUMENT_NAMES.contains(&entry.as_str()) {
                     self.collect_values(values.get(), depth, tags);
@@ -168,7 +168,7 @@ impl Persons {
     fn collect_values(&self, text: &str, depth: usize, tags: &mut BTreeSet<Tag>) {
         let Some(depth) = depth.checked_sub(1) else { return };
         if let Ok(name) = serde_json::from_str::<String>(text) {
-            // A degree follows a comma.
+            // An academic degree follows a comma.
             let plain = name.split(',').next().unwrap_or_default();
             for name in [name.as_str(), plain] {
                 if !name.trim().is_empty() {
@@ -188,7 +188,7 @@ impl Persons {
             fields.clone().find(|(name, value)| *name == wanted && !value.trim().is_empty()).map(|(_, value)| value)
         };
         if let [Some(bank), Some(number)] = ACCOUNT.map(value) {
-            // The same bank has two codes, by version of the API.
+            // The same bank has two codes: they differ by version of the API.
             let bank = normal(bank);
             let number: String = number.chars().filter(|c| c.is_alphanumeric()).collect();
             self.add("account", &format!("{}\n{}", bank.strip_prefix("id_").unwrap_or(&bank), number), tags);
@@ -205,7 +205,7 @@ impl Persons {
                 let value = match *kind {
                     "name" | "email" => normal(value),
                     "passport" => value.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect(),
-                    // Numbers are written with any separators.
+                    // Numbers may have any separators.
                     _ => value.chars().filter(|c| c.is_alphanumeric()).collect(),
                 };
                 self.add(kind, &value, tags);
@@ -221,7 +221,7 @@ impl Persons {
     }
 }
 
-/// Returns a text in one case, with single spaces.
+/// Returns a text in lower case, with single spaces.
 fn normal(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }

@@ -1,17 +1,17 @@
-//! Ids of Iluma's records, in the one form that the whole gateway compares.
+//! Ids of Iluma's records, in the one form in which the gateway compares them.
 
 use percent_encoding::percent_decode_str;
 
-/// The longest id; Iluma's have 24 to 41 characters.
+/// The longest accepted id; Iluma's have 24 to 41 characters.
 pub const LONGEST_ID: usize = 256;
 
-/// Returns an id in its normal form: an empty text is no id, and neither is one that is too long.
+/// Returns an id in its normal form; `None` if it is empty or too long.
 #[must_use]
 pub fn normal(id: &str) -> Option<&str> {
     (1..=LONGEST_ID).contains(&id.len()).then_some(id)
 }
 
-/// Returns true if a path's segment, which may be percent-encoded, names this id.
+/// Returns true if a segment of a path, which may be percent-encoded, names this id.
 #[must_use]
 pub fn is_named_by(id: &str, segment: &str) -> bool {
     normal(id).is_some() && percent_decode_str(segment).decode_utf8().is_ok_and(|segment| segment == id)

@@ -1,6 +1,6 @@
-//! The names of the rows of the route table. Everything else about a row stands in the table (`routes/table.rs`).
+//! The names of the rows of the route table. The table itself is in `routes/table.rs`.
 
-/// A row of the route table (section 3 of the design), by the name that the configuration, logs and metrics use.
+/// A row of the route table, by the name in configuration, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RouteName {
@@ -44,15 +44,15 @@ pub enum RouteName {
     CallbackToken,
     /// Iluma's health.
     Health,
-    /// The gateway's own API, about the team that asks.
+    /// The gateway's own API, about the calling team.
     Gateway,
     /// Paths that are never forwarded.
     Forbidden,
-    /// Paths that no row knows.
+    /// Paths that match no row.
     Other,
 }
 
-/// A text that names no route.
+/// The error for a text that names no route.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("no such route")]
 pub struct NotARoute;

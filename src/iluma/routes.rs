@@ -1,4 +1,4 @@
-//! Iluma's routes: THE table, the normal form of paths, and the way from a request to its row.
+//! Iluma's routes: the route table, the normal form of paths, and the router that finds a request's row.
 
 mod path;
 mod router;

@@ -11,46 +11,47 @@ pub const LARGEST_QUESTION: usize = 1 << 20;
 /// The reasons why a request body cannot be used. Nothing was sent to Iluma.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It is larger than [`LARGEST_QUESTION`]. Answered 413.
+    /// The body is larger than [`LARGEST_QUESTION`]. The answer is a 413.
     #[error("the request body is larger than 1 MiB")]
     TooLarge,
-    /// The gateway, or the tenant, holds as many bytes of request bodies as it may. Answered 503.
+    /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
     #[error("too many request bodies are held at once (server.max_buffered), try again later: nothing was sent")]
     NoRoom,
-    /// The client sent nothing for too long. Answered 408.
+    /// The client sent nothing for too long. The answer is a 408.
     #[error("the request body did not arrive in time")]
     TooSlow,
-    /// The client hung up, or broke its own framing. Answered 400, if the client is still there.
+    /// The client hung up, or broke its own framing. The answer is a 400, if the client is still there.
     #[error("the request body was cut off")]
     CutOff,
-    /// It has a content encoding. Answered 400.
+    /// The body has a content encoding. The answer is a 400.
     #[error("an encoded request body can't be read here, send it without content-encoding")]
     Encoded,
-    /// It is neither JSON nor a form, or its charset is not supported. Answered 400.
+    /// The body is neither JSON nor a form, or its charset is not supported. The answer is a 400.
     #[error(
         "the content type must be application/json, application/x-www-form-urlencoded or, where files are taken, \
          multipart/form-data"
     )]
     UnknownType,
-    /// It is not a JSON object, or not a form. Answered 400.
+    /// The body is not a JSON object, or not a form. The answer is a 400.
     #[error("the request body is malformed")]
     Malformed,
-    /// It is declared to be a form, and is JSON. Answered 400.
+    /// The body is declared as a form, and is JSON. The answer is a 400.
     #[error("the content type says that this is a form, and the body is JSON: send it as application/json")]
     Mistyped,
-    /// `reference_id` is not a string, is given twice, is too long, or servers disagree about it. Answered 400.
+    /// `reference_id` is not a string, is given twice, is too long, or servers disagree about it. The answer is a 400.
     #[error("reference_id must be given once, under exactly this name, as a string of at most 4096 bytes")]
     Reference,
-    /// `reference_id` begins with the prefix of another team, on a route where references are not prefixed. Answered 400.
+    /// `reference_id` begins with the prefix of another team, on a route where references are not prefixed. The answer
+    /// is a 400.
     #[error("reference_id begins with the name of another team and a colon, which is kept for that team")]
     Foreign,
 }
 
-/// Reads a whole body of at most [`LARGEST_QUESTION`]. `idle` bounds each pause of the client, `total` the whole reading. `room` is
-/// asked before further bytes are held.
+/// Reads a whole body of at most [`LARGEST_QUESTION`]. `idle` bounds each pause of the client, `total` the whole time.
+/// `room` is called before further bytes are held.
 ///
 /// # Errors
-/// The body is too large, has no room, is too slow or cut off.
+/// Returns an error if the body is too large, finds no room, is too slow or cut off.
 pub async fn read<B>(
     body: B,
     idle: Duration,

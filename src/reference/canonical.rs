@@ -1,4 +1,4 @@
-//! One encoding for all questions that mean the same.
+//! The canonical encoding: all requests with the same meaning have the same one.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,7 @@ pub(super) enum Tag {
 
 impl<'a> Canonical<'a> {
     pub(super) fn new() -> Self {
-        // Questions have two to four members.
+        // A request has two to four members.
         Self { members: Vec::with_capacity(8) }
     }
 
@@ -54,7 +54,7 @@ impl Value<'_> {
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    // A question is at most 1 MiB, so its parts' lengths fit.
+    // A request is at most 1 MiB, so the lengths of its parts fit.
     out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(bytes);
 }

@@ -19,20 +19,20 @@ pub enum Kind {
 /// The charset that a head declares for a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charset {
-    /// UTF-8, which is the default as well.
+    /// UTF-8, which is also the default.
     Utf8,
     /// US-ASCII: the same as UTF-8 as long as the body has no other byte.
     Ascii,
-    /// Another one, two of them, or `charset*`.
+    /// Another charset, two of them, or `charset*`.
     Other,
 }
 
 impl Kind {
-    /// Returns the kind that a request's head declares for a body in UTF-8. A body without a type is JSON, as it is to
-    /// Iluma.
+    /// Returns the kind that a request's head declares for a body in UTF-8. A body without a type is JSON, as Iluma
+    /// reads it.
     ///
     /// # Errors
-    /// The body is encoded, has another type or charset, or declares its type in more than one way.
+    /// Returns an error if the body is encoded, has another type or charset, or declares its type in more than one way.
     pub fn of(headers: &HeaderMap) -> Result<Self, BodyError> {
         match Self::with_charset(headers)? {
             (kind, Charset::Utf8 | Charset::Ascii) => Ok(kind),
@@ -41,10 +41,10 @@ impl Kind {
         }
     }
 
-    /// Returns the same for a body in any charset.
+    /// Returns the kind and the charset of a body.
     ///
     /// # Errors
-    /// The body is encoded, has another type, or declares its type in more than one way.
+    /// Returns an error if the body is encoded, has another type, or declares its type in more than one way.
     pub(super) fn with_charset(headers: &HeaderMap) -> Result<(Self, Charset), BodyError> {
         if is_encoded(headers) {
             return Err(BodyError::Encoded);
@@ -87,7 +87,7 @@ pub(super) fn charsets(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     parameters.filter_map(|parameter| {
         let at = parameter.iter().position(|b| *b == b'=')?;
         let name = parameter[..at].trim_ascii();
-        // `charset*` and `charset*0` count as charsets that are not known.
+        // `charset*` and `charset*0` count as unknown charsets.
         let named = name.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"charset"));
         let exact = name.len() == 7;
         let value = parameter[at + 1..].trim_ascii();

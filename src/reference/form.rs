@@ -1,4 +1,4 @@
-//! Questions as forms (`application/x-www-form-urlencoded`), and queries, which have the same syntax.
+//! Requests as forms (`application/x-www-form-urlencoded`), and queries, which have the same syntax.
 
 use super::body::BodyError;
 use super::canonical::{Canonical, Tag, Value};
@@ -11,10 +11,10 @@ use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Parses a form. Its values count as strings, so it asks the same question as the JSON object with these strings.
+/// Parses a form. Its values count as strings, so it means the same as the JSON object with these strings.
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
-    // Servers that do not care for types read it as JSON, where the reference would be another one.
+    // Servers that ignore content types read it as JSON, where the reference would be another one.
     if text.starts_with(b"{") {
         return Err(BodyError::Mistyped);
     }
@@ -43,7 +43,8 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     })
 }
 
-/// Returns the place of the prefix in a query, and the caller's reference as JSON text. Iluma judges the rest of the query.
+/// Returns the insert point of the prefix in a query, and the caller's reference as JSON text. Iluma judges the rest of
+/// the query.
 pub(super) fn query(query: &Bytes) -> Result<(InsertPoint, Option<Bytes>), BodyError> {
     let mut own = None;
     for pair in pairs(query) {
@@ -68,7 +69,7 @@ fn placed(whole: &Bytes, own: Option<(Pair, Bytes)>) -> (InsertPoint, Option<Byt
     (InsertPoint::given(whole, pair.value.start, open, "%3A"), Some(reference))
 }
 
-/// The places of a pair's name and value, encoded.
+/// The positions of a pair's name and value, encoded.
 struct Pair {
     name: Range<usize>,
     value: Range<usize>,
@@ -88,7 +89,7 @@ fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
 impl Pair {
     /// Returns true if this is the reference, by its decoded name.
     fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
-        // Some servers read a semicolon as a separator, too.
+        // Some servers read a semicolon as a separator too.
         let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);
         let hidden = others.any(|piece| {
             let name = piece.split(|b| *b == b'=').next().unwrap_or_default();
@@ -103,13 +104,13 @@ impl Pair {
     }
 }
 
-/// Decodes as the most tolerant server does.
+/// Decodes like the most tolerant server.
 pub(super) fn loosely(piece: &[u8]) -> String {
     let spaced: Vec<u8> = piece.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
     percent_decode(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Decodes strictly: a replacement for invalid UTF-8 would give two questions one meaning.
+/// Decodes strictly: replacing invalid UTF-8 would give two different requests the same meaning.
 fn decode(piece: &[u8]) -> Result<Cow<'_, str>, BodyError> {
     let broken = |at: usize| !piece.get(at + 1..at + 3).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
     if memchr::memchr_iter(b'%', piece).any(broken) {

@@ -1,9 +1,9 @@
-//! The part of a message's head that passes the gateway, either way.
+//! The fields of a message's head that pass the gateway, in both directions.
 
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
-/// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop makes anew.
+/// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop makes again.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -18,7 +18,8 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Returns true for the ids of a trace, which would let either side follow requests through the other's systems.
+/// Returns true for the ids of a trace: forwarding them would let each side follow requests through the other's
+/// systems.
 fn is_trace(name: &str) -> bool {
     matches!(
         name,
@@ -34,19 +35,19 @@ fn is_trace(name: &str) -> bool {
         || name.starts_with("x-datadog-")
 }
 
-/// Returns true for a field of a request that does not go to Iluma, beside the hop-by-hop fields.
+/// Returns true for a field of a request that is not sent to Iluma, in addition to the hop-by-hop fields.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The gateway makes its own host, has settled whether the body is ready, and has read the cache directives.
+    // The gateway makes its own host, has decided whether the body is ready, and has read the cache directives.
     let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma");
     let trace = name == "x-request-id" || is_trace(name);
-    // A client cannot ask for a part: the secret in it would be in two.
+    // A client can't ask for a part of an answer: a secret could be cut into two parts.
     let part = matches!(name, "range" | "if-range");
     credential_or_session || for_us || trace || part || is_disguise(name)
 }
 
-/// Returns true for a field that makes some server see another method, URL, host or client address than the one that was
-/// routed, or that tells how the request came to the gateway. The spelling does not count: many servers read `_` as `-`,
+/// Returns true for a field that makes some server see another method, URL, host or client address than the routed one,
+/// or that reveals the way of the request to the gateway. The spelling does not matter: many servers read `_` as `-`,
 /// and some drop both.
 fn is_disguise(name: &str) -> bool {
     let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
@@ -74,10 +75,10 @@ fn is_disguise(name: &str) -> bool {
         || equals.contains(&folded.as_str())
 }
 
-/// Returns true for a field of an answer that does not go to the client, beside the hop-by-hop fields.
+/// Returns true for a field of an answer that is not sent to the client, in addition to the hop-by-hop fields.
 fn stays_with_response(name: &str) -> bool {
-    // A session that Iluma's load balancer opens belongs to the account, not to one team; alt-svc would lead clients
-    // around the gateway; the gateway sets the others itself.
+    // A session of Iluma's load balancer belongs to the account, not to one team; alt-svc would lead clients around the
+    // gateway; the gateway sets the other fields itself.
     matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "x-request-id" | "x-gateway-error" | "cache-status")
         || is_trace(name)
 }
@@ -94,13 +95,13 @@ pub fn forwardable_response(headers: &mut HeaderMap) {
 
 /// Removes from a request's trailers the fields that are not forwarded.
 pub fn forwardable_trailers(trailers: &mut HeaderMap) {
-    // Fields of framing and routing are not allowed in trailers (RFC 9110, section 6.5.1).
+    // Trailers may not contain fields of framing and routing (RFC 9110, section 6.5.1).
     keep(trailers, |name| {
         stays_with_request(name) || matches!(name, "content-length" | "content-encoding" | "content-type")
     });
 }
 
-/// Removes from a head, either way, the fields that are wrong once the body was changed.
+/// Removes from a head the fields that are wrong once the body was changed.
 pub fn forget_body(headers: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
         headers.remove(name);
@@ -116,7 +117,8 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // hyper needs the framing, and a body without its type would be read as another: to name these is an attack.
+        // hyper needs the framing, and a body without its type would be read as another type: naming these fields is an
+        // attack.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE);
     dropped.extend(nominated);
     for name in dropped {
@@ -124,7 +126,7 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     }
 }
 
-/// Returns true if the request asks for a simulated answer; an empty value counts as well.
+/// Returns true if the request asks for a simulated answer, also with an empty value.
 #[must_use]
 pub fn is_magic(headers: &HeaderMap) -> bool {
     headers.contains_key("x-magic-reply")
@@ -133,13 +135,13 @@ pub fn is_magic(headers: &HeaderMap) -> bool {
 /// The cache directives of a request (RFC 9111, section 5.2.1) that the gateway obeys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// The answer must come from upstream.
+    /// True if the answer must come from upstream.
     pub no_cache: bool,
-    /// Nothing of this exchange may be stored.
+    /// True if nothing of this exchange may be stored.
     pub no_store: bool,
-    /// The answer must come from the cache.
+    /// True if the answer must come from the cache.
     pub only_if_cached: bool,
-    /// The greatest age of an acceptable answer.
+    /// The largest age of an acceptable answer.
     pub max_age: Option<Duration>,
 }
 

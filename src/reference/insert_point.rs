@@ -1,17 +1,17 @@
-//! The place in a body or a query where the prefix goes.
+//! The position in a body or a query at which the prefix is inserted.
 
 use super::prefix::ReferencePrefix;
 use crate::base::json_template::{Absent, join};
 use bytes::Bytes;
 use std::ops::Range;
 
-/// The place in a body or a query where the prefix goes.
+/// The position in a body or a query at which the prefix is inserted.
 #[derive(Debug, Clone)]
 pub(super) struct InsertPoint {
     whole: Bytes,
-    /// The bytes that the prefix replaces: empty, except where a `null` stands.
+    /// The bytes that the prefix replaces: empty, except for a `null`.
     cut: Range<usize>,
-    /// The text before and behind the team's name.
+    /// The text before and after the team's name.
     open: &'static str,
     close: &'static str,
     /// True if the caller gave a reference.
@@ -19,12 +19,12 @@ pub(super) struct InsertPoint {
 }
 
 impl InsertPoint {
-    /// Returns the place in front of the reference at `at`.
+    /// Returns the insert point before the reference at `at`.
     pub(super) fn given(whole: &Bytes, at: usize, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut: at..at, open, close, given: true }
     }
 
-    /// Returns the place of a reference that the caller did not give; the prefix replaces `cut`.
+    /// Returns the insert point of a missing reference; the prefix replaces `cut`.
     pub(super) fn absent(whole: &Bytes, cut: Range<usize>, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut, open, close, given: false }
     }
@@ -34,7 +34,8 @@ impl InsertPoint {
         &self.whole
     }
 
-    /// Returns the prefixed body. If the caller gave no reference, `absent` says whether the body gets the bare prefix.
+    /// Returns the prefixed body. If the caller gave no reference, `absent` decides whether the body gets the bare
+    /// prefix.
     pub(super) fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Bytes {
         if !self.given && absent == Absent::Leave {
             return self.whole.clone();

@@ -1,4 +1,4 @@
-//! Questions as JSON, read without losing a digit or a duplicate.
+//! Requests as JSON, read without losing a digit or a duplicate.
 
 use super::body::BodyError;
 use super::canonical::{Canonical, Tag, Value};
@@ -10,19 +10,19 @@ use crate::base::json::{self, Items, Members, span};
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// The deepest nesting that is followed before the cache is bypassed: real questions are flat.
+/// The deepest nesting that is read before the cache is bypassed: real requests are flat.
 const DEEPEST: usize = 16;
 
 /// A byte order mark, which parsers may skip (RFC 8259, section 8.1).
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Parses one JSON object. A byte order mark before it does not count, and does not pass.
+/// Parses one JSON object. A byte order mark before it is ignored, and not forwarded.
 pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     let body = &if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body.clone() };
     let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
     let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
     let (mut canonical, mut own, mut ambiguity) = (Canonical::new(), None, None);
-    // The place of one more member, and what leads to it.
+    // The position at which a member can be added, and the text before its value.
     let mut end = (text.find('{').map_or(0, |at| at + 1), r#""reference_id":""#);
     for (name, value) in members {
         end = (span(text, value.get()).end, r#","reference_id":""#);
@@ -35,7 +35,7 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
             }
             Named::Ambiguous => return Err(BodyError::Reference),
             Named::Other => {
-                // Half a pair in a name was replaced: another name may have become the same.
+                // A lone surrogate in a name was replaced: another name may have become equal.
                 if name.contains(char::REPLACEMENT_CHARACTER) {
                     ambiguity = Some(Ambiguity::Unreadable);
                 }
@@ -53,7 +53,7 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     Ok(Question { parameters, reference, ambiguity, place: Some(place) })
 }
 
-/// Returns the reference as Iluma writes it: a slice of `body` where it stands so already.
+/// Returns the reference in Iluma's spelling: a slice of `body` if it has that spelling.
 fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     match value.as_bytes() {
         b"null" => return Ok(None),
@@ -61,7 +61,7 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
         _ => return Err(BodyError::Reference),
     }
     let (text, json) = if value.contains('\\') {
-        // Strictly: a reference with half a pair could not be given back.
+        // The reference is read strictly: one with a lone surrogate could not be given back.
         let text: String = serde_json::from_str(value).map_err(|_| BodyError::Reference)?;
         let json = reference_json(&text);
         (text.len(), json)
@@ -71,7 +71,7 @@ fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     if text > LARGEST_REFERENCE { Err(BodyError::Reference) } else { Ok(Some(json)) }
 }
 
-/// Returns the canonical form of a value. Numbers stay as they are written: `1.0` differs from `1`, and no digit is lost.
+/// Returns the canonical form of a value. Numbers keep their spelling: `1.0` differs from `1`, and no digit is lost.
 fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) -> Result<Value<'a>, BodyError> {
     let bytes = text.as_bytes();
     let value = match bytes.first() {
@@ -144,7 +144,7 @@ mod tests {
         ] {
             assert_ne!(parameters(other), base, "{other}");
         }
-        // More digits than a double holds.
+        // The numbers have more digits than a double.
         assert_ne!(parameters(r#"{"n":12345678901234567890}"#), parameters(r#"{"n":12345678901234567891}"#));
         assert_ne!(parameters(r#"{"n":true}"#), parameters(r#"{"n":"true"}"#));
         assert_eq!(parameters(r#"{"n":{"a":1,"b":[2]}}"#), parameters(r#"{"n":{ "b":[ 2 ],"a":1}}"#));
@@ -245,7 +245,7 @@ mod tests {
             prop_assert_eq!(first, parameters(&write(&pairs, " ")));
         }
 
-        /// Lengths stand before the parts, so no two different flat questions meet.
+        /// The length precedes each part, so different flat requests never have the same encoding.
         #[test]
         fn different_questions_have_different_encodings(
             a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),

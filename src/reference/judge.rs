@@ -1,21 +1,21 @@
-//! Judges references that pass without our own prefix: none may begin with another team's.
+//! Checks references that are forwarded without our own prefix: none may begin with another team's prefix.
 //!
-//! Invariants: at most [`LARGEST_RAW`] bytes are held; the time is linear in what was fed, in whatever pieces it comes.
+//! Invariants: at most [`LARGEST_RAW`] bytes are held; the time is linear in the input, however it is cut into pieces.
 
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The part of a name, or of a reference, in which its meaning must show: the longest prefix with each letter escaped fits
-/// in several times.
+/// The bytes of a name, or of a reference, that decide its meaning: the longest prefix with each letter escaped fits
+/// several times.
 pub(super) const BEGINNING: usize = 1 << 10;
 
-/// The longest reference in any spelling: an escape of JSON has six bytes for one.
+/// The longest reference in any spelling: an escape of JSON has six bytes for one byte.
 const LARGEST_RAW: usize = 6 * LARGEST_REFERENCE;
 
-/// Undoes the escapes of a text as tolerantly as any server does.
+/// Decodes the escapes of a text like the most tolerant server.
 pub(super) type Decode = fn(&[u8]) -> String;
 
-/// The judge of one request, and the name or reference that is under way.
+/// The check of one request, with its current name or reference.
 pub(super) struct Judge {
     own: ReferencePrefix,
     prefixes: ReferencePrefixes,
@@ -28,7 +28,7 @@ impl Judge {
         Self { own, prefixes, text: Vec::new(), decode }
     }
 
-    /// Takes the next byte of a name. Returns false if the name is longer than is held; the byte is then dropped.
+    /// Takes the next byte of a name. Returns false if the name exceeds the bound; the byte is dropped then.
     pub(super) fn name_byte(&mut self, byte: u8) -> bool {
         let fits = self.text.len() < BEGINNING;
         if fits {
@@ -37,12 +37,12 @@ impl Judge {
         fits
     }
 
-    /// Returns the name as far as it is held.
+    /// Returns the held part of the name.
     pub(super) fn name(&self) -> String {
         (self.decode)(&self.text)
     }
 
-    /// Forgets the name or reference.
+    /// Discards the name or reference.
     pub(super) fn clear(&mut self) {
         self.text.clear();
     }
@@ -57,24 +57,24 @@ impl Judge {
             return Ok(());
         }
         if self.text.len() > BEGINNING {
-            // Its beginning is judged already.
+            // The beginning was checked before.
             return Ok(());
         }
         let beginning = (self.decode)(&self.text);
         let trimmed = beginning.trim_start_matches(|c: char| c.is_whitespace() || c.is_control());
-        // A kilobyte of spaces, and then what may become a name.
+        // After a kilobyte of spaces a name may still follow.
         if trimmed.len() <= 32 && !trimmed.contains(':') {
             return Err(BodyError::Reference);
         }
         self.judge(&beginning)
     }
 
-    /// Judges a reference at the end of a piece, which may be its own end.
+    /// Checks a reference at the end of a piece, which may be the end of the reference.
     pub(super) fn so_far(&self) -> Result<(), BodyError> {
         if self.text.len() < BEGINNING { self.judge(&(self.decode)(&self.text)) } else { Ok(()) }
     }
 
-    /// Judges a reference that is complete.
+    /// Checks a complete reference.
     pub(super) fn end_of_reference(&mut self) -> Result<(), BodyError> {
         let reference = (self.decode)(&std::mem::take(&mut self.text));
         if reference.len() > LARGEST_REFERENCE {

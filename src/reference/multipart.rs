@@ -1,10 +1,10 @@
-//! Multipart bodies (RFC 7578), prefixed as they stream.
+//! Multipart bodies (RFC 7578), prefixed while they stream.
 //!
-//! Invariants: every byte passes as it came, except the value of the one part named `reference_id` (and its length, where
-//! the part declares one); at most a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference ([`LARGEST_REFERENCE`])
-//! are held; a body passes to its end only if it has one reading. Everything that parsers are known to disagree about is
-//! therefore refused: preambles, bare line ends before a boundary, padding behind one, folded or doubled fields, escaped
-//! quotes, `name*`.
+//! Invariants: every byte passes unchanged, except the value of the one part named `reference_id` (and its length, if
+//! the part declares one); at most a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference
+//! ([`LARGEST_REFERENCE`]) are held; ambiguous bodies, which parsers interpret differently, do not pass to their end.
+//! Therefore all known differences of parsers are refused: preambles, bare line ends before a boundary, padding after
+//! one, folded or repeated fields, escaped quotes, `name*`.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
@@ -15,33 +15,33 @@ use crate::base::json_template::{Absent, join};
 use bytes::{Buf as _, Bytes};
 use memchr::memmem::{self, Finder};
 
-/// The largest head of a part: heads of browsers have a few hundred bytes, and a long file name in UTF-8 fits in.
+/// The largest head of a part: browsers' heads have a few hundred bytes, and a long file name in UTF-8 fits.
 const LARGEST_HEAD: usize = 16 << 10;
 
-/// The most parts of a body: Iluma's forms have up to five.
+/// The largest number of parts of a body: Iluma's forms have up to five.
 const MOST_PARTS: usize = 128;
 
 /// The treatment of the reference.
 enum Task {
-    /// It gets the prefix; [`Absent`] says what happens if there is none.
+    /// The reference gets the prefix; [`Absent`] decides the case of no reference.
     Prefix(ReferencePrefix, Absent),
-    /// It passes unless it has another team's prefix.
+    /// The reference passes unless it has another team's prefix.
     Scan(ReferencePrefix, ReferencePrefixes),
 }
 
-/// The place in the body where the next byte stands.
+/// The position of the next byte in the body.
 enum State {
-    /// Before the first delimiter.
+    /// The next byte precedes the first delimiter.
     Start,
-    /// In a part's head.
+    /// The next byte is in a part's head.
     Head,
-    /// In a part that passes; `fresh` is true right behind its head.
+    /// The next byte is in a part that passes; `fresh` is true directly after its head.
     Part { fresh: bool },
-    /// In the reference, which is held with its head until its end.
+    /// The next byte is in the reference, which is held with its head until its end.
     Reference { fresh: bool, head: Head },
-    /// Behind the closing delimiter.
+    /// The next byte follows the closing delimiter.
     Closed,
-    /// Behind the closing delimiter and its line end.
+    /// The next byte follows the closing delimiter and its line end.
     Epilogue,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Rewriter {
     delimiter: Finder<'static>,
     task: Task,
     state: State,
-    /// Bytes that may become a delimiter: a copy, which keeps no chunk alive.
+    /// Bytes that may become a delimiter: a copy, so that no chunk is kept alive.
     held: Vec<u8>,
     head: Vec<u8>,
     value: Vec<u8>,
@@ -78,7 +78,7 @@ impl Rewriter {
         self.reference.as_deref().map(reference_json)
     }
 
-    /// Returns true if the body that goes out has another length than the one that comes in.
+    /// Returns true if the forwarded body has another length than the received one.
     pub(super) const fn changes_length(&self) -> bool {
         matches!(self.task, Task::Prefix(..))
     }
@@ -88,14 +88,14 @@ impl Rewriter {
         self.held.len() + self.head.len() + self.value.len()
     }
 
-    /// Takes the next piece, and puts to `out` what may pass. After an error nothing may pass, not even what this call put
-    /// there.
+    /// Takes the next piece, and appends the bytes that may pass to `out`. After an error nothing may pass, not even
+    /// the bytes that this call appended.
     pub(super) fn feed(&mut self, chunk: Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         let mut data = if self.held.is_empty() { chunk } else { join(&[&std::mem::take(&mut self.held), &chunk]) };
         while !data.is_empty() {
             match &mut self.state {
                 State::Start => {
-                    // Some clients begin with a line end, which is not a preamble yet.
+                    // Some clients begin with a line end, which is no preamble.
                     let lead = if data.starts_with(b"\r") { 2 } else { 0 };
                     let delimiter = self.delimiter.needle();
                     let whole = join(&[&b"\r\n"[..lead], delimiter]);
@@ -125,7 +125,7 @@ impl Rewriter {
                             return Err(BodyError::Reference);
                         }
                     }
-                    // The bytes behind a delimiter show if it closes the body.
+                    // The bytes after a delimiter show whether it closes the body.
                     if !found || data.len() < 2 + self.delimiter.needle().len() + 2 {
                         self.held = data.to_vec();
                         return Ok(());
@@ -145,9 +145,9 @@ impl Rewriter {
                     self.state = State::Epilogue;
                 }
                 State::Epilogue => match self.task {
-                    // RFC 2046 says to ignore the epilogue: it does not pass.
+                    // RFC 2046 says that the epilogue is ignored, so it is not forwarded.
                     Task::Prefix(..) => return Ok(()),
-                    // The declared length must stay, so the epilogue could not be dropped.
+                    // The declared length can't change here, so the epilogue can't be dropped.
                     Task::Scan(..) => return Err(BodyError::Malformed),
                 },
             }
@@ -155,7 +155,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Returns true within the reference.
+    /// Returns true inside the reference.
     pub(super) const fn is_in_reference(&self) -> bool {
         matches!(self.state, State::Reference { .. })
     }
@@ -166,7 +166,7 @@ impl Rewriter {
         whole.then_some(()).ok_or(BodyError::Malformed)
     }
 
-    /// Passes a delimiter at the beginning of `data`, behind `lead` bytes of line end.
+    /// Passes a delimiter at the beginning of `data`, after `lead` bytes of line end.
     fn delimiter(&mut self, data: &mut Bytes, lead: usize, out: &mut Pieces) -> Result<(), BodyError> {
         let end = lead + self.delimiter.needle().len();
         match data.get(end..end + 2) {
@@ -183,14 +183,14 @@ impl Rewriter {
                 }
                 self.state = State::Closed;
             }
-            // A longer boundary is another boundary to some parsers, and a padded one to others.
+            // Some parsers read a longer boundary as another boundary, others as a padded one.
             _ => return Err(BodyError::Malformed),
         }
         out.push(data.split_to(end + 2));
         Ok(())
     }
 
-    /// Puts a part with the bare prefix before the closing delimiter, which has `lead` bytes of line end.
+    /// Appends a part with the bare prefix before the closing delimiter, which has `lead` bytes of line end.
     fn append(&self, prefix: &ReferencePrefix, lead: usize, out: &mut Pieces) {
         const HEAD: &[u8] = b"\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\n";
         let end_of_line = b"\r\n";
@@ -198,13 +198,13 @@ impl Rewriter {
         out.push(join(&[before, self.delimiter.needle(), HEAD, prefix.name().as_bytes(), b":", behind]));
     }
 
-    /// Gathers a part's head, and begins its body.
+    /// Collects a part's head, and begins its body.
     fn head(&mut self, data: &mut Bytes, out: &mut Pieces) -> Result<(), BodyError> {
         const END: &[u8] = b"\r\n\r\n";
         let before = self.head.len();
         let more = data.len().min(LARGEST_HEAD - before);
         self.head.extend_from_slice(&data[..more]);
-        // The end of the head may be split over two pieces.
+        // The end of the head may be cut into two pieces.
         let from = before.saturating_sub(END.len() - 1);
         let Some(at) = memmem::find(&self.head[from..], END) else {
             data.advance(more);
@@ -260,16 +260,16 @@ impl Rewriter {
 }
 
 enum Found {
-    /// A delimiter begins with its line end here. The bytes behind it may be missing yet.
+    /// A delimiter begins with its line end here. The bytes after it may still be missing.
     Delimiter(usize),
-    /// This many bytes are not a part of a delimiter.
+    /// This many bytes are no part of a delimiter.
     Nothing { passes: usize },
 }
 
-/// Looks for a delimiter in the body of a part. No byte of a `fresh` part was passed yet.
+/// Searches a delimiter in the body of a part. No byte of a `fresh` part has passed yet.
 fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyError> {
     let delimiter = finder.needle();
-    // Some parsers count the line end of the head as the delimiter's.
+    // Some parsers read the line end of the head as the delimiter's.
     if fresh && data.starts_with(delimiter) {
         return Err(BodyError::Malformed);
     }
@@ -277,16 +277,16 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
     while let Some(at) = finder.find(&data[from..]).map(|at| from + at) {
         match &data[..at] {
             [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
-            // Half a line end is a whole one to some parsers.
+            // Some parsers read half a line end as a whole one.
             [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
-            // No other delimiter begins in it: it has no line end.
+            // No other delimiter begins in it, because it has no line end.
             _ => from = at + delimiter.len(),
         }
     }
     if fresh && delimiter.starts_with(data) {
         return Ok(Found::Nothing { passes: 0 });
     }
-    // The longest end that may be the beginning of a delimiter with its line end, or with half of one.
+    // The longest suffix that may be the beginning of a delimiter with its line end, or with half of one.
     let earliest = data.len().saturating_sub(delimiter.len() + 1);
     let begins = |at: usize| match &data[at..] {
         [b'\r', b'\n', rest @ ..] | [b'\r' | b'\n', rest @ ..] => delimiter.starts_with(rest),
@@ -311,7 +311,7 @@ mod tests {
         Rewriter::prefix(&Boundary::of(TYPE.as_bytes()).unwrap(), prefix(), absent)
     }
 
-    /// What passes, and the most that was held in between.
+    /// Returns the passed bytes, and the largest number of bytes held in between.
     fn pass<'a>(
         mut rewriter: Rewriter,
         chunks: impl IntoIterator<Item = &'a [u8]>,
@@ -329,7 +329,7 @@ mod tests {
         Ok((passed, rewriter.reference, most))
     }
 
-    /// In one piece, which must be the same as byte by byte.
+    /// Prefixes the body in one piece, and checks that byte by byte gives the same.
     fn prefixed(body: &str) -> Result<(String, Option<String>), BodyError> {
         let whole = pass(rewriter(Absent::Insert), [body.as_bytes()]);
         let bytewise = pass(rewriter(Absent::Insert), body.as_bytes().chunks(1));
@@ -387,7 +387,7 @@ mod tests {
             let expected = Ok((body(&[(head, "lending:foo")]), Some("foo".to_owned())));
             assert_eq!(prefixed(&body(&[(head, "foo")])), expected, "{head}");
         }
-        // Of another name, whatever else stands in the head.
+        // Each head has another name than the reference, whatever else it contains.
         for head in [
             "Content-Disposition: form-data; name=\"reference_id2\"",
             "Content-Disposition: form-data; name=image; filename*=utf-8''r%C3%A9f.png; filename=\"r\u{e9}f.png\"",
@@ -509,7 +509,7 @@ mod tests {
             "--XyZ--".to_owned(),
             "--XyZ--\r\n".to_owned(),
             format!("\r\n--XyZ{part}\r\n--XyZ--"),
-            // What comes behind the end is dropped.
+            // The bytes after the end are dropped.
             format!("--XyZ{part}\r\n--XyZ--\r\n--XyZ\r\n{NAMED}\r\n\r\nother:x\r\n--XyZ--"),
         ] {
             let (passed, reference) = prefixed(&good).unwrap();
@@ -627,7 +627,7 @@ mod tests {
         }
     }
 
-    /// A body as it may come, and what is to become of it.
+    /// A generated body, and the expected result.
     #[derive(Debug, Clone)]
     struct Form {
         boundary: String,
@@ -640,7 +640,7 @@ mod tests {
         let boundary = prop_oneof!["[a-zA-Z0-9'()+_,./:=?-]{1,70}", "-{0,30}[a-f0-9]{1,16}", "-{1,8}"];
         let data = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..200),
-            // What nearly is a delimiter.
+            // Data that almost contains a delimiter.
             proptest::collection::vec(prop::sample::select(vec!["\r\n", "--", "B", "-", "\r", "\n", "b"]), 0..40)
                 .prop_map(|pieces| pieces.concat().into_bytes()),
         ];
@@ -654,7 +654,7 @@ mod tests {
                     .into_iter()
                     .map(|(name, file, data)| {
                         let file = if file { "; filename=\"f.png\"\r\nContent-Type: image/png" } else { "" };
-                        // For a `B` all of the boundary but its last letter.
+                        // Each `B` becomes the boundary without its last letter.
                         let almost = &boundary.as_bytes()[..boundary.len() - 1];
                         let letters = data.iter().map(|b| if *b == b'B' { almost } else { std::slice::from_ref(b) });
                         let data = letters.collect::<Vec<_>>().concat();
@@ -699,7 +699,7 @@ mod tests {
         at.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect()
     }
 
-    /// The parts that a parser of another make finds, up to the end or up to where it gives up.
+    /// Returns the parts that another parser finds, up to the end or up to its first error.
     fn parts(body: &[u8], boundary: &str) -> Vec<(String, Vec<u8>)> {
         let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(body))]);
         let (mut multipart, mut parts) = (multer::Multipart::new(stream, boundary), Vec::new());
@@ -732,11 +732,11 @@ mod tests {
             let prefixed = format!("lending:{}", form.reference.as_deref().unwrap_or_default());
             prop_assert_eq!(own, [prefixed.as_bytes()]);
             prop_assert_eq!(reference, form.reference);
-            // A delimiter, a head, the reference: no file.
+            // A delimiter, a head and the reference are held, and never a file.
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// However strange a body is: what passes, to the end or not, has no reference without its prefix.
+        /// Whatever the body contains: the forwarded bytes, complete or not, have no reference without its prefix.
         #[test]
         fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![

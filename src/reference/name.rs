@@ -1,9 +1,9 @@
-//! The names of parameters that some server reads as the reference.
+//! The names of parameters that some servers read as the reference.
 
 /// The parameter that gets the prefix.
 pub(super) const REFERENCE: &str = "reference_id";
 
-/// The reference's name without what servers drop from names.
+/// The reference's name without the characters that servers drop from names.
 const FOLDED: &str = "referenceid";
 
 /// The meaning of a parameter's name.
@@ -17,9 +17,10 @@ pub(super) enum Named {
     Other,
 }
 
-/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, to servers of any make:
-/// `reference_id[0]` and `[reference_id]` are the same to some (qs, PHP, Rack), others ignore case, trim, end at NUL, take
-/// dots and spaces for underscores (PHP), or read `referenceId` and `reference-id` as the same field (Jackson, Spring).
+/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, for all kinds of servers:
+/// some read `reference_id[0]` and `[reference_id]` as the same name (qs, PHP, Rack), others ignore case, trim, end at
+/// NUL, replace dots and spaces by underscores (PHP), or read `referenceId` and `reference-id` as the same field
+/// (Jackson, Spring).
 pub(super) fn named(name: &str) -> Named {
     if name == REFERENCE {
         Named::Reference
@@ -30,7 +31,7 @@ pub(super) fn named(name: &str) -> Named {
     }
 }
 
-/// Returns the meaning of a name that is cut off, as far as it is known: a name that may still become the reference is
+/// Returns the meaning of an incomplete name, as far as it is known: a name that may still become the reference is
 /// ambiguous.
 pub(super) fn named_so_far(name: &str) -> Named {
     let mut expected = FOLDED.chars();
@@ -43,7 +44,7 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars().flat_map(char::to_lowercase).filter(|letter| letter.is_alphanumeric())
 }
 
-/// Returns true if a server that cuts names off behind an unusual character reads the reference's name.
+/// Returns true if a server that cuts off names after an unusual character reads the reference's name.
 fn begins_with_reference(name: &str) -> bool {
     let skipped = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '[' | '"' | '\'' | '\u{feff}');
     let name = name.trim_start_matches(skipped).as_bytes();

@@ -1,6 +1,6 @@
-//! Parameters of a header field (RFC 9110, section 5.6.6), read only where all readers agree.
+//! Parameters of a header field (RFC 9110, section 5.6.6), accepted only if all parsers agree.
 
-/// The most parameters of a field, each of which is compared with all others: two are usual.
+/// The largest number of parameters of a field, each of which is compared with all others: two are usual.
 const MOST_PARAMETERS: usize = 16;
 
 /// A parameter of a field, without the quotes of its value.
@@ -9,8 +9,8 @@ pub(super) struct Parameter<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// Parses `; name=value; name="value"`. None if it is malformed, has too many parameters, or escapes a quote, which ends the
-/// value to some parsers.
+/// Parses `; name=value; name="value"`. Returns `None` if it is malformed, has too many parameters, or escapes a quote,
+/// which some parsers read as the end of the value.
 pub(super) fn parameters(mut rest: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let mut parameters = Vec::new();
     while parameters.len() <= MOST_PARAMETERS {
@@ -53,7 +53,7 @@ pub(super) fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
     text.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
 }
 
-/// Returns true if the byte may stand in a token (RFC 9110, section 5.6.2).
+/// Returns true if a token may contain the byte (RFC 9110, section 5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -1,4 +1,4 @@
-//! Reads a question from a body by the type that its head declares.
+//! Reads a request from a body by the type that its head declares.
 
 use super::body::BodyError;
 use super::content_type::{Charset, Kind};
@@ -11,7 +11,7 @@ impl Question {
     /// Parses a JSON or form body.
     ///
     /// # Errors
-    /// The reference can't be read exactly, so neither could the answer be given back.
+    /// Returns an error if the reference can't be read exactly, because then it could not be given back.
     pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
         let (kind, charset) = Kind::with_charset(headers)?;
         let mut question = match kind {

@@ -7,13 +7,13 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 use std::ops::Range;
 
-/// The facts of a part's head that matter here.
+/// The facts of a part's head that the gateway uses.
 #[derive(Default)]
 pub(super) struct Head {
     pub(super) is_reference: bool,
-    /// The place of the digits of its content length.
+    /// The position of the digits of its content length.
     pub(super) length: Option<Range<usize>>,
-    /// The reference is in a charset that agrees with UTF-8 on ASCII alone.
+    /// True if the reference has a charset that agrees with UTF-8 only on ASCII.
     pub(super) must_be_ascii: bool,
 }
 
@@ -23,7 +23,8 @@ impl Head {
         let (mut disposition, mut kind, mut encoding, mut length) = (None, None, None, None);
         let mut start = 0;
         for line in lines(text) {
-            // Bare line ends, NUL and the like. A line that begins with a space, which continues the one before, has no name.
+            // The line has a bare line end, NUL or the like. A line that begins with a space continues the previous
+            // one, and has no name.
             if line.iter().any(|b| (b.is_ascii_control() && *b != b'\t') || *b == 0x7f) {
                 return Err(BodyError::Malformed);
             }
@@ -52,7 +53,7 @@ impl Head {
             start += line.len() + 2;
         }
         let kind = kind.flatten().map(|(value, _)| value);
-        // Parts within a part (RFC 7578, section 4.3, deprecates them) could name the reference, too.
+        // Parts within a part (RFC 7578, section 4.3, deprecates them) could name the reference too.
         if kind.is_some_and(|kind| starts_with_ignoring_case(kind, b"multipart/")) {
             return Err(BodyError::Malformed);
         }
@@ -82,7 +83,7 @@ impl Head {
     }
 }
 
-/// Splits at CRLF alone.
+/// Splits at CRLF only.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -93,8 +94,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 on ASCII alone. None
-/// for another charset, or a type that some servers read as a file. Some clients call every text JSON.
+/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only on ASCII.
+/// Returns `None` for another charset, or for a type that some servers read as a file. Some clients label every text as
+/// JSON.
 fn is_utf8(kind: &[u8]) -> Option<bool> {
     let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
     let essence = kind[..end].trim_ascii();
@@ -113,7 +115,7 @@ fn is_utf8(kind: &[u8]) -> Option<bool> {
     Some(utf8)
 }
 
-/// Returns true if a charset agrees with ASCII on ASCII's bytes.
+/// Returns true if the charset encodes ASCII characters as ASCII does.
 pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
     let known: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"windows-1252"];
     known.iter().any(|known| charset.eq_ignore_ascii_case(known))
@@ -122,7 +124,7 @@ pub(super) fn is_like_ascii(charset: &[u8]) -> bool {
 /// The content disposition of a part.
 struct Disposition {
     is_reference: bool,
-    /// True if it has a name and nothing else.
+    /// True if it has a name and no other parameter.
     alone: bool,
 }
 
@@ -133,13 +135,13 @@ impl Disposition {
             return Err(BodyError::Malformed);
         }
         let parameters = parameters(&value[end..]).ok_or(BodyError::Malformed)?;
-        // The name comes first: a parser that looks for `name=` without reading the rest must not find another one.
+        // The name must come first: a parser that searches for `name=` without reading the rest must find the same one.
         let (first, others) = parameters.split_first().ok_or(BodyError::Malformed)?;
         if !first.name.eq_ignore_ascii_case(b"name") {
             return Err(BodyError::Malformed);
         }
         let name = std::str::from_utf8(first.value).map_err(|_| BodyError::Malformed)?;
-        // Some parsers undo escapes and encoded words (RFC 2047).
+        // Some parsers decode escapes and encoded words (RFC 2047).
         if name.contains('\\') || name.contains("=?") {
             return Err(BodyError::Malformed);
         }
@@ -148,7 +150,7 @@ impl Disposition {
             (Named::Ambiguous, _) | (_, Named::Reference | Named::Ambiguous) => return Err(BodyError::Reference),
             (Named::Other, Named::Other) => false,
         };
-        // The value of this part is the charset of all others (RFC 7578, section 4.6).
+        // The value of this part is the charset of all other parts (RFC 7578, section 4.6).
         if name.eq_ignore_ascii_case("_charset_") {
             return Err(BodyError::Malformed);
         }
@@ -166,7 +168,7 @@ impl Disposition {
     }
 }
 
-/// Returns true if a parser that splits at every semicolon would find the reference's name in a value.
+/// Returns true if a parser that splits at every semicolon finds the reference's name in a value.
 fn hides_reference(value: &[u8]) -> bool {
     value.contains(&b'=') && memmem::find(&value.to_ascii_lowercase(), REFERENCE.as_bytes()).is_some()
 }

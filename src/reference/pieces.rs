@@ -1,14 +1,14 @@
-//! Pieces of a body on their way out.
+//! Pieces of a body that are ready to be forwarded.
 
 use crate::base::json_template::join;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Pieces on their way out; small ones are joined.
+/// Pieces that are ready to be forwarded; small ones are joined.
 #[derive(Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 
-/// The size below which a piece is copied to its neighbour rather than sent as a frame of its own.
+/// The size below which a piece is copied to the one before instead of being sent as a frame of its own.
 const SMALL: usize = 4 << 10;
 
 impl Pieces {

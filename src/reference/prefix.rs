@@ -1,18 +1,18 @@
 //! Prefixed references: toward Iluma a reference is `<tenant>:<reference>`, so that no two teams share one.
 //!
-//! Invariants: prefixing inserts the prefix and changes no other byte; a request whose reference cannot be read exactly is
-//! refused; all characters of a prefix stand for themselves in JSON, forms and queries, except its colon in forms and
+//! Invariants: prefixing inserts the prefix and changes no other byte; a request whose reference can't be read exactly
+//! is refused; no character of a prefix needs an escape in JSON, forms and queries, except its colon in forms and
 //! queries.
 
 use crate::base::name::TenantName;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The longest reference, decoded: Iluma's document shows identifiers of some ten characters, and each entry, callback and
-/// answer repeats the reference.
+/// The longest reference, decoded: the API document shows identifiers of some ten characters, and each entry, callback
+/// and answer repeats the reference.
 pub(super) const LARGEST_REFERENCE: usize = 4 << 10;
 
-/// A team's name and a colon, which stand in front of its references.
+/// A team's name and a colon, which precede its references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferencePrefix(TenantName);
 
@@ -54,8 +54,8 @@ impl ReferencePrefixes {
         self.0.get(at)
     }
 
-    /// Returns true if some server may read the reference as one that begins with the prefix of a team other than `own`.
-    /// A reference that is cut off is judged by what is there.
+    /// Returns true if some server may read the reference as one that begins with the prefix of a team other than
+    /// `own`. An incomplete reference is judged by its received part.
     #[must_use]
     pub fn is_foreign(&self, own: &ReferencePrefix, reference: &str) -> bool {
         // Some servers trim values.
@@ -65,7 +65,7 @@ impl ReferencePrefixes {
     }
 }
 
-/// Returns the text of a reference that is given as JSON text with its quotes; none if it is not a JSON string.
+/// Returns the text of a reference that is given as JSON text with its quotes; `None` if it is not a JSON string.
 #[must_use]
 pub fn reference_text(json: &[u8]) -> Option<String> {
     serde_json::from_slice(json).ok()
@@ -74,12 +74,13 @@ pub fn reference_text(json: &[u8]) -> Option<String> {
 /// Returns a reference as JSON text with its quotes.
 #[must_use]
 pub fn reference_json(text: &str) -> Bytes {
-    // A string is always JSON.
+    // A string can always be written as JSON.
     serde_json::to_vec(text).unwrap_or_default().into()
 }
 
-/// Splits the inside of a JSON string after its first colon: returns the name before it and the position behind it, in
-/// any spelling. None if the string does not begin with a name and a colon. Any name is returned, also one that no team has.
+/// Splits the inside of a JSON string after its first colon: returns the name before it and the position after it, in
+/// any spelling. Returns `None` if the string does not begin with a name and a colon. Any name is returned, even if no
+/// team has it.
 pub(super) fn json_prefix(inner: &[u8]) -> Option<(String, usize)> {
     let (mut name, mut at) = (String::new(), 0);
     loop {

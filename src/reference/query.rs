@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 
 impl ReferencePrefix {
-    /// Prefixes the reference in the query of a target. Returns the caller's own reference as well: JSON text with its
-    /// quotes, or none if there is no such parameter. Iluma refuses lists without a reference, so `absent` is mostly
+    /// Prefixes the reference in the query of a target. Also returns the caller's own reference: JSON text with its
+    /// quotes, or `None` if the parameter is missing. Iluma refuses lists without a reference, so `absent` is mostly
     /// [`Absent::Leave`].
     ///
     /// # Errors
-    /// `reference_id` is given twice, or cannot be read exactly.
+    /// Returns an error if `reference_id` is given twice, or can't be read exactly.
     pub fn target(&self, target: &PathAndQuery, absent: Absent) -> Result<(PathAndQuery, Option<Bytes>), BodyError> {
         let query = Bytes::copy_from_slice(target.query().unwrap_or_default().as_bytes());
         let (place, reference) = form::query(&query)?;
@@ -22,7 +22,7 @@ impl ReferencePrefix {
             return Ok((target.clone(), reference));
         }
         let whole = join(&[target.path().as_bytes(), b"?", &prefixed]);
-        // It was a target before, and a prefix has no character that may not stand in one.
+        // The text was a valid target before, and the characters of a prefix are all valid in one.
         let target = PathAndQuery::from_maybe_shared(whole).map_err(|_| BodyError::Malformed)?;
         Ok((target, reference))
     }

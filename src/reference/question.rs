@@ -1,4 +1,4 @@
-//! A bank or watchlist request, as the cache and the reference prefix need it.
+//! A bank or watchlist request, parsed for the cache and the reference prefix.
 
 use super::body::BodyError;
 use super::insert_point::InsertPoint;
@@ -9,13 +9,13 @@ use bytes::Bytes;
 /// The content of a bank or watchlist request.
 #[derive(Debug)]
 pub struct Question {
-    /// All members except `reference_id` in one canonical encoding: equal exactly if the questions are equal.
+    /// All members except `reference_id` in one canonical encoding: it is equal exactly if the requests are equal.
     pub parameters: Vec<u8>,
-    /// The caller's reference as JSON text with its quotes; none if it is absent or null.
+    /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
     pub reference: Option<Bytes>,
-    /// The reason why the answer must not be shared, if there is one.
+    /// The reason why the answer must not be shared, if any.
     pub ambiguity: Option<Ambiguity>,
-    /// The place of the prefix; none if the body cannot be read.
+    /// The insert point of the prefix; `None` if the body can't be read.
     pub(super) place: Option<InsertPoint>,
 }
 
@@ -28,30 +28,30 @@ impl PartialEq for Question {
 
 impl Eq for Question {}
 
-/// The reasons why a question must bypass the cache.
+/// The reason why a request must bypass the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ambiguity {
     /// A member is given twice: Iluma may read either one.
     DuplicateMember,
-    /// It is nested deeper than any real question.
+    /// The body is nested deeper than any real request.
     Nesting,
-    /// It could not be parsed, or not exactly.
+    /// The body could not be parsed, or not exactly.
     Unreadable,
-    /// Its bytes mean something else in the charset that its head declares.
+    /// The bytes mean something else in the charset that the head declares.
     Charset,
 }
 
 impl Question {
-    /// Returns a question that could not be parsed, for a route on which Iluma judges that.
+    /// Returns a request that could not be parsed, for a route on which Iluma judges it.
     #[must_use]
     pub const fn unreadable() -> Self {
         Self { parameters: Vec::new(), reference: None, ambiguity: Some(Ambiguity::Unreadable), place: None }
     }
 
-    /// Returns the reference of a request whose query may have one as well.
+    /// Returns the reference of a request whose query may have a reference as well.
     ///
     /// # Errors
-    /// Both have one: Iluma may read either.
+    /// Returns an error if both have a reference: Iluma may read either one.
     pub fn only_reference(&self, in_query: Option<Bytes>) -> Result<Option<Bytes>, BodyError> {
         match (&self.reference, in_query) {
             (Some(_), Some(_)) => Err(BodyError::Reference),
@@ -59,15 +59,15 @@ impl Question {
         }
     }
 
-    /// Returns the body that it was parsed from, without a byte order mark. None for an [unreadable](Self::unreadable)
-    /// question.
+    /// Returns the body that was parsed, without a byte order mark; `None` for an [unreadable](Self::unreadable)
+    /// request.
     #[must_use]
     pub fn body(&self) -> Option<&Bytes> {
         self.place.as_ref().map(InsertPoint::whole)
     }
 
-    /// Returns the body that it was parsed from with the reference prefixed. If the caller gave no reference, `absent` says
-    /// whether the body gets the bare prefix. None for an [unreadable](Self::unreadable) question.
+    /// Returns the parsed body with the reference prefixed. If the caller gave no reference, `absent` decides whether
+    /// the body gets the bare prefix. `None` for an [unreadable](Self::unreadable) request.
     #[must_use]
     pub fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Option<Bytes> {
         self.place.as_ref().map(|place| place.prefixed(prefix, absent))

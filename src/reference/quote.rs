@@ -1,24 +1,24 @@
-//! A reference with its prefix, found where a text quotes it: in clear or behind escapes.
+//! Finds a prefixed reference that a text quotes, in clear or escaped.
 //!
-//! Invariant: the time is linear in the length of the text plus that of the reference, whatever they repeat.
+//! Invariant: the time is linear in the length of the text plus that of the reference, even for repetitive ones.
 
 use crate::base::unescape::{Unit, readings, units};
 use std::ops::Range;
 
-/// A prefix that stands in a text, and the end of what it is quoted with.
+/// A prefix in a text, and the end of the quote that it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quote {
     pub(super) prefix: Range<usize>,
     pub(super) end: usize,
 }
 
-/// A prefix and a reference to look for.
+/// The prefix and the reference that are searched.
 pub(super) struct Needle {
     bytes: Vec<u8>,
     /// The length of the prefix with its colon.
     prefix: usize,
-    /// The failure function (Knuth, Morris, Pratt): for each beginning of the needle, the length of its longest proper
-    /// end that is a beginning of the needle as well.
+    /// The failure function (Knuth, Morris, Pratt): for each prefix of the needle, the length of its longest proper
+    /// suffix that is a prefix of the needle too.
     borders: Vec<usize>,
 }
 
@@ -49,10 +49,10 @@ impl Needle {
 
     fn search(&self, units: impl Iterator<Item = Unit>, end: usize, quotes: &mut Vec<Quote>) {
         let length = self.bytes.len();
-        // The places of the units that a match may cover.
+        // The positions of the units that a match may cover.
         let mut places = vec![0; length];
         let mut matched = 0;
-        // A quote ends where the next unit begins.
+        // A quote ends at the start of the next unit.
         let mut open: Option<Range<usize>> = None;
         for (count, (byte, place)) in units.enumerate() {
             quotes.extend(open.take().map(|prefix| Quote { prefix, end: place }));
@@ -70,18 +70,18 @@ impl Needle {
     }
 }
 
-/// Returns the end of the colon that stands at `at`, in clear or escaped.
+/// Returns the end of the colon at `at`, in clear or escaped.
 pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
     let spelled = |spelling: &[u8]| {
         rest.get(..spelling.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(spelling)).then_some(spelling.len())
     };
-    // JSON knows no `\U`.
+    // JSON has no escape `\U`.
     let json = rest.starts_with(b"\\u").then(|| spelled(b"\\u003a")).flatten();
     spelled(b":").or(json).or_else(|| spelled(b"\\:")).or_else(|| spelled(b"%3a")).map(|length| at + length)
 }
 
-/// Returns true if a name that stands at `at` is whole: not the end of a longer name, and not a part of an escape.
+/// Returns true if the name at `at` is a whole one: not the end of a longer name, and not a part of an escape.
 pub(super) fn begins_word(text: &[u8], at: usize) -> bool {
     let before = &text[..at];
     let escape = |length: usize| {
@@ -107,7 +107,7 @@ pub(super) fn is_parameter(text: &[u8], at: usize) -> bool {
     before.ends_with(b"reference_id=") || before.ends_with(b"reference_id%3D")
 }
 
-/// Returns true if nothing else stands between two quotation marks, brackets or the like.
+/// Returns true if the text fills the space between two quotation marks, brackets or the like.
 pub(super) fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
     let opens = text[..at].last().is_some_and(|b| b"\"'`=([<".contains(b));
     let closes = text.get(end).is_some_and(|b| b"\"'`\\&)]>".contains(b));
@@ -118,7 +118,7 @@ pub(super) fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// Returns the places of the prefixes, each as its start and its end.
+    /// Returns the positions of the prefixes, each with its start and its end.
     fn found(reference: &str, text: &str) -> Vec<(usize, usize)> {
         let quotes = Needle::new("a", reference).quotes(text.as_bytes());
         let mut found: Vec<_> = quotes.into_iter().map(|quote| (quote.prefix.start, quote.prefix.end)).collect();

@@ -1,7 +1,7 @@
-//! Bodies and queries that pass without our own prefix: none may carry another team's.
+//! Scans bodies and queries that are forwarded without our own prefix: none may carry another team's prefix.
 //!
-//! Invariants: the top-level reference of an object or a form is judged however it is spelled, repeated or split into
-//! pieces; what is malformed is Iluma's to judge.
+//! Invariants: the top-level reference of an object or a form is checked in any spelling, also if it is repeated or cut
+//! into pieces; Iluma judges malformed bodies.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
@@ -16,28 +16,28 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 
-/// The kinds of body that are looked through.
+/// The kinds of body that are scanned.
 pub(super) enum Kind {
     Json,
     Form,
     Multipart(Boundary),
 }
 
-/// The treatment of a body that cannot be looked through: encoded, in an unusual charset, of two types, or multipart of a
-/// shape that parsers disagree about.
+/// The treatment of a body that can't be scanned: encoded, in an unusual charset, of two types, or multipart of a shape
+/// on which parsers disagree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It is refused.
+    /// The body is refused.
     Refused,
-    /// It passes as it is, as far as no reference was seen in it: Iluma judges it.
+    /// The body passes unchanged, unless a foreign reference was found in it: Iluma judges it.
     Passes,
 }
 
-/// Returns the kind as which a body is looked through. Any type may be JSON to a server that does not care for types.
+/// Returns the kind as which a body is scanned. A server that ignores content types may read any body as JSON.
 pub(super) fn kind(headers: &HeaderMap, unreadable: Unreadable) -> Result<Kind, BodyError> {
     match unreadable {
         Unreadable::Refused => declared(headers, true),
-        // JSON is looked for where nothing else can be.
+        // A body of an unknown kind is scanned as JSON.
         Unreadable::Passes => Ok(declared(headers, false).unwrap_or(Kind::Json)),
     }
 }
@@ -59,17 +59,18 @@ fn declared(headers: &HeaderMap, check_charset: bool) -> Result<Kind, BodyError>
     Ok(if form { Kind::Form } else { Kind::Json })
 }
 
-/// Looks through the query of a target on a route where references are not prefixed; elsewhere [`ReferencePrefix::target`]
-/// prefixes it.
+/// Scans the query of a target on a route where references are not prefixed; on other routes
+/// [`ReferencePrefix::target`] prefixes it.
 ///
 /// # Errors
-/// A reference begins with the prefix of a team other than `own`, is too long, or a name is longer than is held.
+/// Returns an error if a reference begins with the prefix of a team other than `own`, if it is too long, or if a name
+/// is too long.
 pub fn scan_query(target: &PathAndQuery, own: &ReferencePrefix, prefixes: &ReferencePrefixes) -> Result<(), BodyError> {
     let mut judge = Judge::new(own.clone(), prefixes.clone(), loosely);
     FormReader::query().feed(target.query().unwrap_or_default().as_bytes(), &mut judge)
 }
 
-/// Looks through a body as it passes.
+/// Scans a body while it passes.
 pub(super) struct ForeignPrefixScanner {
     judge: Judge,
     reader: Reader,
@@ -89,7 +90,7 @@ impl ForeignPrefixScanner {
         Self { judge: Judge::new(own, prefixes, loosely), reader: Reader::Form(FormReader::body()) }
     }
 
-    /// Looks at the next piece. On an error none of it may pass.
+    /// Scans the next piece. After an error no byte of the piece may pass.
     pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
         match &mut self.reader {
             Reader::Json(json) => json.feed(data, &mut self.judge),
@@ -119,7 +120,7 @@ mod tests {
         chunks.into_iter().try_for_each(|chunk| screen.feed(chunk))
     }
 
-    /// In one piece, and byte by byte.
+    /// Scans the body in one piece, and byte by byte.
     fn judged(
         screen: fn(ReferencePrefix, ReferencePrefixes) -> ForeignPrefixScanner,
         body: &str,
@@ -159,7 +160,7 @@ mod tests {
             r#"{"reference_id":" \n\u00a0payments:foo"}"#,
             "\u{feff}{\"reference_id\":\"payments:foo\"}",
             "{}\n{\"reference_id\":\"payments:foo\"}",
-            // Cut off: it must not pass all the same.
+            // The body is incomplete, and must not pass either.
             r#"{"reference_id":"payments:"#,
         ] {
             assert_eq!(judged(ForeignPrefixScanner::json, bad), Err(BodyError::Foreign), "{bad}");

@@ -1,17 +1,18 @@
-//! Looks through a form or a query for another team's prefix.
+//! Scans a form or a query for another team's prefix.
 
 use super::body::BodyError;
 use super::judge::Judge;
 use super::name::{Named, named, named_so_far};
 use super::prefix::LARGEST_REFERENCE;
 
-/// The place in a form where the next byte stands.
+/// The position of the next byte in a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the first name of a body, where JSON would show.
+    /// The next byte precedes the first name of a body, where JSON would be recognised.
     Start,
     Name,
-    /// In the value of the reference: its decoded length, and the hexadecimal digits of an escape that are still to come.
+    /// The next byte is in the value of the reference: its decoded length so far, and the missing hexadecimal digits of
+    /// an escape.
     Reference {
         length: usize,
         digits: u8,
@@ -19,7 +20,7 @@ enum Place {
     Skipped,
 }
 
-/// A form, byte by byte.
+/// A form that is read byte by byte.
 pub(super) struct FormReader {
     place: Place,
 }
@@ -46,7 +47,7 @@ impl FormReader {
             }
             at += skipped + 1;
         }
-        // The end of the body may be the end of the reference: what is there is judged before it passes.
+        // The end of the body may be the end of the reference, so its received part is checked before it passes.
         if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
@@ -54,7 +55,7 @@ impl FormReader {
         self.place = match (self.place, byte) {
             (Place::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => Place::Start,
             (Place::Start, b'{') => return Err(BodyError::Mistyped),
-            // Some servers read a semicolon as a separator, too.
+            // Some servers read a semicolon as a separator too.
             (Place::Start | Place::Name | Place::Skipped, b'&' | b';') => {
                 judge.clear();
                 Place::Name
@@ -66,7 +67,7 @@ impl FormReader {
             }
             (Place::Start | Place::Name, _) if judge.name_byte(byte) => Place::Name,
             (Place::Start | Place::Name, _) => {
-                // A file that is called a form has a long name. An escape that is cut off shows no letter yet.
+                // A file that is declared as a form has a long name. An incomplete escape has no letter yet.
                 let name = judge.name();
                 let end = name.len() - name.len().min(2);
                 if name.as_bytes()[end..].contains(&b'%') || named_so_far(&name) != Named::Other {

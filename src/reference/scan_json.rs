@@ -1,24 +1,24 @@
-//! Looks through the top level of a JSON object for another team's prefix.
+//! Scans the top level of a JSON object for another team's prefix.
 
 use super::body::BodyError;
 use super::judge::Judge;
 use super::name::{Named, named, named_so_far};
 
-/// A JSON text, byte by byte. What is malformed is Iluma's to judge.
+/// A JSON text that is read byte by byte. Iluma judges malformed texts.
 #[derive(Default)]
 pub(super) struct JsonReader {
     depth: usize,
-    /// True if a value of the object itself comes next, rather than a name.
+    /// True if the next string is a value of the object itself, false if it is a name.
     value: bool,
     /// True if that value is the reference.
     reference: bool,
     place: Place,
 }
 
-/// The place in a JSON text where the next byte stands.
+/// The position of the next byte in a JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the object.
+    /// The next byte precedes the object.
     #[default]
     Before,
     Between,
@@ -31,7 +31,7 @@ enum Place {
     Skipped {
         escaped: bool,
     },
-    /// Not in an object: there is nothing to look for.
+    /// The text is no object, so it has no reference.
     Done,
 }
 
@@ -54,14 +54,14 @@ impl JsonReader {
             }
             at += skipped + 1;
         }
-        // The end of the body may be the end of the reference: what is there is judged before it passes.
+        // The end of the body may be the end of the reference, so its received part is checked before it passes.
         if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
     fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<Place, BodyError> {
         Ok(match self.place {
             Place::Before => match byte {
-                // With a byte order mark, too.
+                // A byte order mark may precede the object.
                 b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => Place::Before,
                 b'{' => {
                     *self = Self { depth: 1, ..Self::default() };
@@ -100,7 +100,7 @@ impl JsonReader {
         })
     }
 
-    /// Reads a byte that stands outside of strings.
+    /// Reads a byte outside of strings.
     fn between(&mut self, byte: u8) -> Result<Place, BodyError> {
         match byte {
             b'"' if self.depth > 1 => return Ok(Place::Skipped { escaped: false }),
@@ -129,7 +129,7 @@ impl JsonReader {
     }
 }
 
-/// Returns the inside of a JSON string as far as it can be read; it may be cut off, or malformed.
+/// Returns the decoded inside of a JSON string, which may be incomplete or malformed.
 pub(super) fn unescaped(inner: &[u8]) -> String {
     let (mut text, mut rest) = (Vec::with_capacity(inner.len()), inner);
     while let Some((byte, behind)) = rest.split_first() {
@@ -145,7 +145,7 @@ pub(super) fn unescaped(inner: &[u8]) -> String {
                 let Some((hex, behind)) = rest.split_at_checked(4) else { break };
                 rest = behind;
                 let code = std::str::from_utf8(hex).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
-                // Half a pair stands for a letter that is in no name, and is no space.
+                // Half a surrogate pair is a letter that is in no name, and no space.
                 code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             b'n' => '\n',

@@ -1,7 +1,7 @@
-//! Request bodies that are looked through, or prefixed, on their way to Iluma.
+//! Request bodies that are scanned or prefixed while they are forwarded.
 //!
-//! Invariants: no byte of a piece passes before the whole piece was looked at; a body that is refused breaks off before its
-//! end, so Iluma never has it whole; memory is bounded for any size of the body.
+//! Invariants: no byte of a piece passes before the whole piece was scanned; a refused body is cut off before its end,
+//! so Iluma never has it whole; memory is bounded for any size of the body.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-/// A client's body on its way to Iluma.
+/// A client's body that is forwarded to Iluma through a filter.
 pub struct FilteredBody<B> {
     body: B,
     filter: Filter,
@@ -30,10 +30,10 @@ pub struct FilteredBody<B> {
 
 enum Filter {
     Multipart(Box<Rewriter>),
-    /// Looks through a multipart body that passes even if it cannot be read.
+    /// Scans a multipart body that passes even if it can't be read.
     Watcher(Box<Rewriter>),
     Scanner(ForeignPrefixScanner),
-    /// Looks for nothing any more.
+    /// Scans no further.
     Off,
 }
 
@@ -41,7 +41,7 @@ enum Filter {
 enum Stage {
     /// More data may come.
     Open,
-    /// The whole body came, and it may pass.
+    /// The whole body has arrived, and it may pass.
     Ended,
     /// The body is refused; the error is still to be reported.
     Failing(BodyError),
@@ -49,28 +49,28 @@ enum Stage {
     Failed,
 }
 
-/// The end of a body that was passed on, for code that no longer holds the body.
+/// The result of a forwarded body, for code that no longer holds the body.
 #[derive(Default)]
 pub struct Outcome(OnceLock<Result<Option<Bytes>, BodyError>>);
 
 impl Outcome {
-    /// Returns none as long as the client's body has not ended, or if it was dropped before. Otherwise returns the caller's
-    /// reference as JSON text with its quotes (none if it gave none, or if references were only looked at), or the reason
-    /// why the body broke off.
+    /// Returns `None` as long as the client's body has not ended, or if it was dropped before. Otherwise returns the
+    /// caller's reference as JSON text with its quotes (`None` if it gave none, or if references were only scanned), or
+    /// the reason why the body was cut off.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
         self.0.get().cloned()
     }
 
     fn settle(&self, result: Result<Option<Bytes>, BodyError>) {
-        // The first result counts.
+        // Only the first result counts.
         let _ = self.0.set(result);
     }
 }
 
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A reference must not stand in a log.
+        // A log must not contain a reference.
         f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
     }
 }
@@ -81,13 +81,13 @@ impl<B> fmt::Debug for FilteredBody<B> {
     }
 }
 
-/// The side that broke a body off.
+/// The side that cut a body off.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError<E> {
     /// The gateway refused it.
     #[error(transparent)]
     Refused(BodyError),
-    /// The client broke it off.
+    /// The client cut the body off.
     #[error("the request body was cut off")]
     Client(#[source] E),
 }
@@ -96,16 +96,17 @@ impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes>,
 {
-    /// Prefixes the reference of a multipart body. Its new length is not known ahead: the head must not declare one.
+    /// Prefixes the reference of a multipart body. Its new length is not known in advance: the head must not declare
+    /// one.
     pub fn prefix(body: B, boundary: &Boundary, prefix: ReferencePrefix, absent: Absent) -> Self {
         Self::new(body, Filter::Multipart(Box::new(Rewriter::prefix(boundary, prefix, absent))))
     }
 
-    /// Passes a body on unchanged, and breaks it off where its reference has the prefix of a team other than `own`. A body of
-    /// any type may come; one that is neither a form nor multipart is looked through as JSON if it begins like an object.
+    /// Passes a body on unchanged, and cuts it off if its reference has the prefix of a team other than `own`. The body
+    /// may have any type; one that is neither a form nor multipart is scanned as JSON if it begins like an object.
     ///
     /// # Errors
-    /// The body cannot be looked through, and does not pass if it cannot be.
+    /// Returns an error if the body can't be scanned and must not pass unscanned.
     pub fn scan(
         headers: &HeaderMap,
         body: B,
@@ -136,7 +137,7 @@ where
         prefixed
     }
 
-    /// Returns the end of the body, which can be read after the body was handed over.
+    /// Returns the result of the body, which can be read after the body was handed over.
     #[must_use]
     pub fn outcome(&self) -> Arc<Outcome> {
         Arc::clone(&self.outcome)
@@ -285,7 +286,7 @@ mod tests {
         text.as_bytes().chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
     }
 
-    /// What upstream has of a body when it ends or breaks off.
+    /// Returns the part of a body that Iluma received when it ends or is cut off.
     async fn drain<B>(mut body: FilteredBody<B>) -> (String, Option<HeaderMap>, Option<StreamError<B::Error>>)
     where
         B: Body<Data = Bytes> + Unpin,

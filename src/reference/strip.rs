@@ -1,7 +1,7 @@
-//! Answers and callbacks with the caller's own reference again, or with none.
+//! Restores the caller's own reference in answers and callbacks, or removes the reference if the caller gave none.
 //!
-//! Invariants: only the prefix is taken out, or the member that has nothing else; order, spaces and the spelling of
-//! everything else stay; no team sees another team's prefix; a nested `reference_id` belongs to somebody else and stays.
+//! Invariants: only the prefix is removed, or the member that contains nothing else; the order, spaces and spelling of
+//! everything else stay; no team sees another team's prefix; a nested `reference_id` belongs to other data and stays.
 
 use super::name::REFERENCE;
 use super::prefix::{ReferencePrefix, ReferencePrefixes, json_prefix};
@@ -24,12 +24,12 @@ pub enum Answer {
     Record(Record),
     /// A page of records.
     List(List),
-    /// Something else, or a record that names its id or its reference twice.
+    /// Any other content, or a record that repeats its id or its reference.
     Other,
 }
 
 impl Answer {
-    /// Reads an answer: an array, or an object with an array `data`, is a list; another object is a record.
+    /// Reads an answer: an array, or an object with an array `data`, is a list; any other object is a record.
     #[must_use]
     pub fn read(body: &Bytes, prefixes: &ReferencePrefixes) -> Self {
         let Ok(text) = std::str::from_utf8(body) else { return Self::Other };
@@ -50,36 +50,37 @@ impl Answer {
 pub struct Record {
     /// Iluma's id, as text.
     pub id: Option<String>,
-    /// The team whose prefix the reference has; none if it has no prefix of a known team.
+    /// The team whose prefix the reference has; `None` if it has no known team's prefix.
     pub prefixed_by: Option<TenantName>,
-    /// The reference without its prefix, as JSON text; a string has its quotes. None if there is no reference, or only a prefix.
+    /// The reference without its prefix, as JSON text; a string has its quotes. `None` if there is no reference, or
+    /// only a prefix.
     pub reference: Option<Bytes>,
     body: Bytes,
     spliced: JsonTemplate,
 }
 
-/// The owner of a record by its reference.
+/// The owner of a record according to its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     /// The reference has this team's prefix.
     Own,
     /// The reference has the prefix of another team of the account.
     Foreign,
-    /// The reference has no prefix of a team: the state knows the owner.
+    /// The reference has no team's prefix: the owner is in the state.
     Unprefixed,
 }
 
 impl Record {
-    /// Reads one JSON object. None if it is something else, or has `id` or `reference_id` twice.
+    /// Reads one JSON object. Returns `None` if it is something else, or repeats `id` or `reference_id`.
     #[must_use]
     pub fn read(body: &Bytes, prefixes: &ReferencePrefixes) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         Self::of(body, text, &serde_json::from_str(text).ok()?, prefixes)
     }
 
-    /// Reads a record whose `text`, a part of `body`, was parsed to `members`.
+    /// Reads a record whose `text`, a part of `body`, was parsed into `members`.
     fn of(body: &Bytes, text: &str, members: &Members<'_>, prefixes: &ReferencePrefixes) -> Option<Self> {
-        // None if the reference is given twice.
+        // The result is `None` if the reference is given twice.
         let spliced = JsonTemplate::around(text, members, Absent::Insert)?;
         let mut ids = members.0.iter().filter(|(name, _)| name == "id").map(|(_, value)| value.get());
         let id = match (ids.next(), ids.next()) {
@@ -93,8 +94,8 @@ impl Record {
         Some(Self::assemble(body.slice_ref(text.as_bytes()), id, reference, spliced, prefixes))
     }
 
-    /// Returns the record that an answer is, which was read before. None if it is no object, or has a member twice by which
-    /// records are told.
+    /// Makes the record of an answer, which was parsed before. Returns `None` if it is no object, or repeats a member
+    /// that identifies records.
     #[must_use]
     pub fn of_answer(answer: &iluma::answer::Answer, prefixes: &ReferencePrefixes) -> Option<Self> {
         if !answer.is_record() {
@@ -136,8 +137,8 @@ impl Record {
         }
     }
 
-    /// Returns the record for the team that made it with this reference: as Iluma spells it, without the prefix. Iluma echoes
-    /// the bare prefix for an empty reference and for none alike.
+    /// Returns the record for the team that made it with this reference: in Iluma's spelling, without the prefix. Iluma
+    /// echoes the bare prefix both for an empty reference and for none.
     #[must_use]
     pub fn made_with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -146,8 +147,8 @@ impl Record {
         }
     }
 
-    /// Returns the body for the team of the prefix: with the reference behind the prefix, or without one. A record without a
-    /// prefix stays as it is.
+    /// Returns the body for the team of the prefix: with the reference after the prefix, or without one. A record
+    /// without a prefix is unchanged.
     #[must_use]
     pub fn own(&self) -> Bytes {
         match &self.prefixed_by {
@@ -156,8 +157,8 @@ impl Record {
         }
     }
 
-    /// Returns the body for this team: its [own](Self::own), or, if the prefix is another team's, without a reference. A team
-    /// that shares the record has a reference of its own, for [`Record::with`].
+    /// Returns the body for this team: its [own](Self::own), or, if the prefix is another team's, without a reference.
+    /// A team that shares the record has a reference of its own, for [`Record::with`].
     #[must_use]
     pub fn seen_by(&self, prefix: &ReferencePrefix) -> Bytes {
         if self.ownership(prefix) == Ownership::Foreign { self.with(None) } else { self.own() }
@@ -169,7 +170,7 @@ impl Record {
         self.spliced.with(reference)
     }
 
-    /// Returns the body with a place for any owner's reference, to be stored.
+    /// Returns the body as a template for any owner's reference, to be stored.
     #[must_use]
     pub fn into_spliced(self) -> JsonTemplate {
         self.spliced
@@ -178,7 +179,7 @@ impl Record {
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The rest is a person's data.
+        // All other content is a person's data.
         f.debug_struct("Record").field("prefixed_by", &self.prefixed_by).finish_non_exhaustive()
     }
 }
@@ -187,7 +188,7 @@ impl fmt::Debug for Record {
 #[derive(Debug)]
 pub struct List {
     body: Bytes,
-    /// The place and the record of each item; none for an item that is not a record.
+    /// The position and the record of each item; `None` for an item that is not a record.
     items: Vec<(Range<usize>, Option<Record>)>,
 }
 
@@ -203,22 +204,24 @@ impl List {
         Some(Self { body: body.clone(), items: items.iter().map(|raw| item(raw.get())).collect() })
     }
 
-    /// Returns the records in their order. Items that are not records are left out, and never passed on.
+    /// Returns the records in their order. Items that are not records are omitted, and never passed on.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.items.iter().filter_map(|(_, record)| record.as_ref())
     }
 
-    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by), and with
-    /// Iluma's other members (`has_more`, links) with the caller's own reference. `keep` is called for each record in order.
+    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by), and
+    /// with Iluma's other members (`has_more`, links) with the caller's own reference. `keep` is called for each record
+    /// in order.
     ///
-    /// Cursors stay Iluma's: a page may have fewer records than its limit, or none, and still have a next page.
+    /// Iluma's cursors are unchanged: a page may have fewer records than its limit, or none, and still have a next
+    /// page.
     #[must_use]
     pub fn kept(&self, stripper: &PrefixStripper, mut keep: impl FnMut(&Record) -> bool) -> Bytes {
         let (Some((first, _)), Some((last, _))) = (self.items.first(), self.items.last()) else {
             return stripper.strip(&self.body);
         };
         let mut parts = vec![stripper.strip(&self.body.slice(..first.start))];
-        // The comma and spaces behind an item go with the item that follows it.
+        // The comma and the spaces after an item are removed with the item that follows it.
         let mut before = first.start..first.start;
         let mut any = false;
         for (at, record) in &self.items {
@@ -237,24 +240,24 @@ impl List {
     }
 }
 
-/// Takes the prefix out of texts that quote what Iluma was given for a reference: errors and links.
+/// Removes the prefix from texts in which Iluma quotes a reference: errors and links.
 pub struct PrefixStripper {
     prefix: ReferencePrefix,
-    /// The caller's own reference behind the prefix; none if it gave none, or an empty one.
+    /// The caller's own reference after the prefix; `None` if it gave none, or an empty one.
     needle: Option<Needle>,
 }
 
 impl PrefixStripper {
-    /// Returns the stripper for a caller's reference, or for none.
+    /// Makes the stripper for a caller's reference, or for none.
     #[must_use]
     pub fn new(prefix: ReferencePrefix, reference: Option<&str>) -> Self {
         let needle = reference.filter(|own| !own.is_empty()).map(|own| Needle::new(prefix.name(), own));
         Self { prefix, needle }
     }
 
-    /// Returns an error, or another text, without the prefix. The prefix is cut out before the caller's reference (in clear,
-    /// escaped as in JSON, percent-encoded), in a parameter `reference_id`, and alone between quotes or the like. In a record
-    /// the member that has nothing but the prefix is removed as well.
+    /// Returns an error, or another text, without the prefix. The prefix is removed before the caller's reference (in
+    /// clear, escaped as in JSON, percent-encoded), in a parameter `reference_id`, and where it stands alone between
+    /// quotes or the like. In a record a member with nothing but the prefix is removed as well.
     #[must_use]
     pub fn error(&self, body: &Bytes) -> Bytes {
         let own = ReferencePrefixes::of([self.prefix.tenant().clone()]);
@@ -262,7 +265,7 @@ impl PrefixStripper {
         self.strip(&record.map_or_else(|| body.clone(), |record| record.own()))
     }
 
-    /// Takes the prefix out of the fields of a head.
+    /// Removes the prefix from the fields of a head.
     pub fn head(&self, headers: &mut HeaderMap) {
         for value in headers.values_mut() {
             let cuts = self.cuts(value.as_bytes());
@@ -279,7 +282,7 @@ impl PrefixStripper {
         if cuts.is_empty() { text.clone() } else { without(text, &cuts) }
     }
 
-    /// Returns the places of the prefixes to be taken out.
+    /// Returns the positions of the prefixes to be removed.
     fn cuts(&self, text: &[u8]) -> Vec<Range<usize>> {
         let name = Finder::new(self.prefix.name());
         if name.find(text).is_none() {
@@ -295,7 +298,7 @@ impl PrefixStripper {
                 quotes.push(Quote { prefix: at..end, end });
             }
         }
-        // What is quoted with its prefix may begin with a prefix itself, which is the caller's.
+        // A reference that is quoted with its prefix may begin with a prefix itself, which is the caller's text.
         quotes.sort_unstable_by_key(|quote| (quote.prefix.start, Reverse(quote.end)));
         let mut covered = 0;
         let mut cuts = Vec::new();
@@ -355,7 +358,7 @@ mod tests {
         }
     }
 
-    /// What is kept, asking as a team that owns what it prefixed and the stripped `mine`.
+    /// Returns the kept page for a team that owns the records with its prefix and the stripped `mine`.
     fn kept(body: &str, reference: Option<&str>) -> String {
         let keep = |record: &Record| match record.ownership(&prefix()) {
             Ownership::Own => true,
@@ -410,7 +413,7 @@ mod tests {
         let record = record(r#"{"id":"1","reference_id":"payments:foo","b":2}"#).unwrap();
         assert_eq!(record.ownership(&prefix()), Ownership::Foreign);
         assert_eq!(record.seen_by(&prefix()), r#"{"id":"1","b":2}"#);
-        // Who shares it has it with a reference of its own.
+        // A team that shares the record has a reference of its own.
         assert_eq!(record.with(Some(b"\"bar\"")), r#"{"id":"1","reference_id":"bar","b":2}"#);
         assert!(!format!("{record:?}").contains("foo"));
     }
@@ -483,7 +486,7 @@ mod tests {
             (r#"[{"reference_id":"lending:x"},{"id":"2"}]"#, Some("x"), r#"[{"reference_id":"x"}]"#),
             (r#"{"links":["?reference_id=lending%3a"],"data":[]}"#, None, r#"{"links":["?reference_id="],"data":[]}"#),
             (
-                // Upstream may write it in its own way.
+                // Iluma may use another spelling.
                 r#"{"data":[],"links":["/x?reference_id=lending%3Ag%c3%b6+%26&limit=1"]}"#,
                 Some("gö &"),
                 r#"{"data":[],"links":["/x?reference_id=g%c3%b6+%26&limit=1"]}"#,
@@ -496,7 +499,7 @@ mod tests {
         ] {
             assert_eq!(kept(given, reference), expected, "{given}");
         }
-        // A record may have an object of that name, and no list has two.
+        // A record may have an object `data`, and no list has two arrays.
         let one = Answer::read(&bytes(r#"{"id":"1","data":{},"reference_id":"lending:x"}"#), &prefixes());
         assert!(matches!(one, Answer::Record(record) if record.ownership(&prefix()) == Ownership::Own));
         for other in [r#"{"data":[],"data":[]}"#, "[1,", "x", "\u{feff}[]"] {
@@ -541,7 +544,7 @@ mod tests {
         ] {
             assert_eq!(PrefixStripper::new(prefix(), reference).error(&bytes(same)), same);
         }
-        // Names that look like parts of escapes.
+        // These names look like parts of escapes.
         for (name, reference, given, expected) in [
             ("n", "x", r#""a\n:x""#, r#""a\n:x""#),
             ("n", "x", r#""a\\n:x""#, r#""a\\x""#),
@@ -571,7 +574,7 @@ mod tests {
     }
 
     proptest! {
-        /// What upstream echoes of a prefixed body is, stripped, the caller's to the byte.
+        /// Stripping Iluma's echo of a prefixed body gives the caller's body, byte for byte.
         #[test]
         fn stripping_takes_out_what_prefixing_put_in(
             reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
@@ -598,7 +601,7 @@ mod tests {
             prop_assert_eq!(record.with(Some(b"\"o\"")), write("\"o\""));
         }
 
-        /// Items go or stay whole, and what is between them with them.
+        /// Items are kept or removed whole, with the text between them.
         #[test]
         fn a_list_changes_by_whole_items(
             items in proptest::collection::vec((0..4_u8, "[ \n]{0,2}", "[ \n]{0,2}"), 0..6),
@@ -621,7 +624,7 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// The prefix goes and the reference stays as upstream wrote it, in whatever encoding.
+        /// The prefix is removed and the reference keeps Iluma's spelling, in any encoding.
         #[test]
         fn an_echo_is_cut_in_every_encoding(
             reference in any::<String>().prop_filter("a reference", |text| !text.is_empty()),
@@ -641,7 +644,7 @@ mod tests {
             }
         }
 
-        /// JSON stays JSON, whatever the team is called and whatever upstream says.
+        /// JSON stays JSON, whatever the team's name and Iluma's text are.
         #[test]
         fn an_echo_breaks_no_json(
             name in "[u0-9a-fn-]{1,4}",

@@ -1,4 +1,4 @@
-//! Work on hostile requests and answers: linear, whatever they repeat.
+//! Work on hostile requests and answers is linear, even for repetitive ones.
 
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
@@ -23,7 +23,7 @@ fn headers(kind: &str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())])
 }
 
-/// Bodies that repeat what a parser looks at: start, piece, end.
+/// Bodies that repeat the text that a parser searches: start, piece, end.
 const JSON: &[(&str, &str, &str)] = &[
     (r#"{"reference_id":""#, "alpha:", r#""}"#),
     (r#"{"reference_id":""#, r"\u0061", r#""}"#),
@@ -75,7 +75,7 @@ fn questions_are_parsed_and_prefixed_in_linear_time() {
 
 #[test]
 fn queries_are_prefixed_and_looked_through_in_linear_time() {
-    // A target has at most 64 KiB: the two sizes are made of many targets.
+    // A target has at most 64 KiB, so the two sizes consist of many targets.
     for (before, piece, behind) in FORMS {
         assert_linear(
             &format!("query {before}{piece}"),
@@ -129,7 +129,7 @@ fn multipart_bodies_are_rewritten_in_linear_time() {
         ("--bb\r\n".to_owned(), "a:b\r\n", "\r\n\r\n--bb--\r\n"),
         (file.to_owned() + "\r\n--bb--", "\r\n", ""),
     ];
-    // Many parts, each with a head as large as it may be.
+    // The body has many parts, each with the largest head.
     let part = format!("{}\r\n\r\n\r\n", repeated(file.trim_end(), ";a=b", "", 15_000));
     shapes.push((String::new(), &part, "--bb--\r\n"));
     for (before, piece, behind) in &shapes {
@@ -178,7 +178,7 @@ fn prefixes_are_stripped_in_linear_time() {
         (r#"{"x":1"#, r#","reference_id":"alpha:""#, "}"),
         (r#"{"x":1"#, r#","id":"alpha:""#, "}"),
     ];
-    // A reference as long as it may be, of what the answers repeat; and one as long as the answer.
+    // One reference is as long as allowed and repeats the answers' text; another is as long as the answer.
     for (reference, longest) in [("alpha:", usize::MAX), ("alpha:", 4096), ("xalpha:", 4096), ("\\+ ", 4096)] {
         for (before, piece, behind) in &shapes[..10] {
             assert_linear(

@@ -23,21 +23,22 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-/// What h2 allows one connection to have open at once. Each costs a task and a window.
+/// The largest number of open h2 streams of one connection. Each costs a task and a window.
 const MOST_STREAMS: u32 = 128;
 
-/// Windows of an h2 connection: what a client may send that nobody has taken yet, per request and in all. There is room
-/// for every request, so that one that upstream reads slowly holds up no other.
+/// Windows of an h2 connection: the unread bytes that a client may send, for each request and in all. There is room for
+/// every request, so that a request that Iluma reads slowly delays no other.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
-/// A dead h2 peer is noticed after this long without an answer to a ping.
+/// The time after which a dead h2 peer is noticed, without an answer to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What hyper reads of a body at once, and may buffer of an answer: hundreds of connections stay small.
+/// The bytes that hyper reads of a body at once, and may buffer of an answer: with this size hundreds of connections
+/// stay small.
 const BUFFER: usize = 64 << 10;
 
-/// Announces how long a connection is kept without a request.
+/// The field that announces the time for which a connection without a request is kept.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The bounds of one connection.
@@ -49,9 +50,9 @@ pub(super) struct ConnectionBounds {
     pub(super) keep_alive_timeout: Duration,
     /// The largest head of a request, in bytes.
     pub(super) header_bytes: usize,
-    /// The most fields in a head.
+    /// The largest number of fields in a head.
     pub(super) headers: usize,
-    /// The time in which a peer must take something of what it is sent.
+    /// The time in which a peer must read something of its answer.
     pub(super) write_timeout: Duration,
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Connection {
     pub(super) streams: Tasks,
 }
 
-/// The end of a TLS handshake that failed.
+/// The error of a failed TLS handshake.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct HandshakeError(#[from] std::io::Error);
@@ -73,7 +74,7 @@ impl Connection {
     /// Serves until the connection ends.
     ///
     /// # Errors
-    /// The TLS handshake failed.
+    /// Returns an error if the TLS handshake failed.
     pub(super) async fn serve<S, B>(self, stream: TcpStream, service: S) -> Result<(), HandshakeError>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -192,10 +193,10 @@ impl Connection {
         let ended = tokio::select! {
             biased;
             ended = &mut connection => ended,
-            // Nobody is there to be answered: a request that is being served ends with its connection.
+            // The client is gone: a request in progress ends with its connection.
             () = reset => return Ok(()),
         };
-        // An answer that broke off may have no other end than the connection's (HTTP/1.0).
+        // A cut-off answer may have no other end than that of the connection (HTTP/1.0).
         if ended.is_err() {
             signs.note_break();
         }
@@ -203,13 +204,14 @@ impl Connection {
     }
 }
 
-/// Returns the field that announces how long a connection is kept; none for less than a second, which it cannot say.
+/// Returns the field that announces the time for which an idle connection is kept; `None` for less than a second, which
+/// the field can't express.
 fn announcement(idle: Duration) -> Option<HeaderValue> {
     (idle.as_secs() > 0).then(|| HeaderValue::try_from(format!("timeout={}", idle.as_secs())).ok()).flatten()
 }
 
-/// Returns true if the connection is kept after the request as far as its client is concerned. Clients of HTTP/1.0 do
-/// not know the field.
+/// Returns true if the client expects the connection to stay open after the request. Clients of HTTP/1.0 do not know
+/// the field.
 fn is_kept(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11
         && !request.headers().get_all(CONNECTION).iter().any(|value| {
@@ -218,7 +220,7 @@ fn is_kept(request: &Request<Incoming>) -> bool {
         })
 }
 
-/// Adds the announcement to an answer that says nothing of its connection itself.
+/// Adds the announcement to an answer that has no field about its connection.
 fn announce<B>(response: &mut Response<B>, announced: HeaderValue) {
     let headers = response.headers_mut();
     if !headers.contains_key(CONNECTION) {

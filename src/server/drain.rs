@@ -1,4 +1,4 @@
-//! Lets connections end between two requests.
+//! The drain: it ends connections between two requests.
 
 use hyper_util::server::graceful::GracefulConnection;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-/// Tells connections to end. Clones tell the same ones.
+/// The signal that ends connections. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Drain(Arc<Signal>);
 
@@ -19,13 +19,14 @@ struct Signal {
 }
 
 impl Drain {
-    /// Tells every connection, those that come later too.
+    /// Ends every connection, including those that begin later.
     pub(super) fn tell(&self) {
         self.0.told.store(true, Ordering::Release);
         self.0.notify.notify_waiters();
     }
 
-    /// Runs what has not become a connection yet; none if it was told to end before that was done.
+    /// Runs a future of a connection that has not begun, such as its handshake; returns `None` if the drain begins
+    /// first.
     pub(super) async fn unless_told<F: Future>(&self, future: F) -> Option<F::Output> {
         let told = Arc::clone(&self.0.notify).notified_owned();
         if self.0.told.load(Ordering::Acquire) {
@@ -37,7 +38,7 @@ impl Drain {
         }
     }
 
-    /// A connection that ends when told, after the request that it is at.
+    /// Wraps a connection that ends in a drain, after its current request.
     pub(super) fn watch<C: GracefulConnection>(&self, connection: C) -> Drained<C> {
         let notified = Box::pin(Arc::clone(&self.0.notify).notified_owned());
         Drained {
@@ -50,7 +51,7 @@ impl Drain {
     }
 }
 
-/// A connection that can be told to end.
+/// A connection that ends in a drain.
 pub(super) struct Drained<C> {
     connection: Pin<Box<C>>,
     signal: Arc<Signal>,
@@ -60,7 +61,7 @@ pub(super) struct Drained<C> {
 }
 
 impl<C: GracefulConnection> Drained<C> {
-    /// Ends the connection after the requests that it is at.
+    /// Ends the connection after its current requests.
     pub(super) fn end(&mut self) {
         self.ending = true;
         self.connection.as_mut().graceful_shutdown();
@@ -71,8 +72,8 @@ impl<C: GracefulConnection> Future for Drained<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        // A task is woken by one waker for its whole life, so one registration is enough: every poll but the first
-        // pays for a flag alone.
+        // One waker wakes a task for its whole life, so one registration is enough: every poll after the first costs
+        // only the check of a flag.
         if !self.waiting {
             self.waiting = true;
             let _ = self.notified.as_mut().poll(cx);

@@ -13,10 +13,10 @@ pub struct Limit {
 }
 
 /// Raises the soft limit (RLIMIT_NOFILE) to the hard one. Many systems start processes with 1,024 for the sake of old
-/// programs, which is far below what a server needs.
+/// programs, which is far below the need of a server.
 ///
 /// # Errors
-/// The system refuses.
+/// Returns an error if the system refuses.
 pub fn raise() -> io::Result<Limit> {
     let (before, _) = Resource::NOFILE.get()?;
     let now = rlimit::increase_nofile_limit(u64::MAX)?;

@@ -1,8 +1,8 @@
-//! hyper's timer for the head of a request, without a new timer for every request.
+//! hyper's timer for the head of a request, without a new timer for each request.
 //!
-//! hyper knows one timeout for a head, which begins when the connection is ready for it. Here it begins with the head's
-//! first byte; until then the connection is idle, and has the time of an idle one. The first head has no idle time
-//! before it.
+//! hyper has one timeout for a head, which begins when the connection is ready for it. Here it begins with the head's
+//! first byte; until then the connection is idle and has the time of an idle connection. No idle time precedes the
+//! first head.
 
 use super::signs::Signs;
 use crate::base::lazy_sleep::LazySleep;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The timer of one h1 connection, which waits for one thing at a time: the next head.
+/// The timer of one h1 connection, which waits for one event at a time: the next head.
 #[derive(Debug, Clone)]
 pub(super) struct HeadTimer(Arc<Shared>);
 
@@ -22,11 +22,11 @@ pub(super) struct HeadTimer(Arc<Shared>);
 struct Shared {
     alarm: Mutex<LazySleep>,
     signs: Signs,
-    /// The time for a head.
+    /// The time in which a head must arrive.
     head: Duration,
-    /// The time of a connection between two requests.
+    /// The time that a connection may be idle between two requests.
     idle: Duration,
-    /// True once a head was waited for.
+    /// True once the connection waited for a head.
     begun: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl HeadTimer {
     fn wait(&self, deadline: tokio::time::Instant) -> Pin<Box<dyn Sleep>> {
         let idle = self.0.begun.swap(true, Ordering::Relaxed);
         let until = if idle {
-            // What arrived before belonged to the request before.
+            // Bytes that arrived earlier belong to the previous request.
             self.0.signs.take_arrival();
             tokio::time::Instant::now() + self.0.idle
         } else {
@@ -52,7 +52,7 @@ impl HeadTimer {
 /// One wait for a head.
 struct Until {
     until: tokio::time::Instant,
-    /// True while none of the head has arrived.
+    /// True while no byte of the head has arrived.
     idle: bool,
     shared: Arc<Shared>,
 }
@@ -81,7 +81,7 @@ impl Future for Until {
             self.idle = false;
             self.until = tokio::time::Instant::now() + self.shared.head;
         }
-        // Nobody else is at it: a connection is polled by one task.
+        // The lock is always free: one task polls a connection.
         let mut alarm = self.shared.alarm.lock();
         if alarm.poll(cx, self.until) { Poll::Ready(()) } else { Poll::Pending }
     }

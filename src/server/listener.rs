@@ -22,23 +22,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long the acceptor rests when the system is out of sockets.
+/// The pause of the acceptor while the system has no free sockets.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// The time that h2 streams may take to end after their connection has.
+/// The time for h2 streams to end after their connection has ended.
 const STREAM_END: Duration = Duration::from_secs(1);
 
 /// The bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections at once; one more waits in the kernel's backlog.
+    /// The largest number of connections; one more waits in the kernel's backlog.
     connections: usize,
-    /// The bounds of each.
+    /// The bounds of each connection.
     each: ConnectionBounds,
 }
 
 impl Bounds {
-    /// Returns the bounds that the tenants' listener was given, which fit the others too.
+    /// Returns the bounds of the tenants' listener, which fit the other listeners too.
     #[must_use]
     pub fn new(server: &config::Server, upstream: &config::Upstream) -> Self {
         let each = ConnectionBounds {
@@ -52,15 +52,15 @@ impl Bounds {
     }
 }
 
-/// Takes note of what happens to the connections of a listener.
+/// Receives the events of a listener's connections.
 pub trait Events: Clone + Send + 'static {
-    /// Lives as long as a connection.
+    /// A guard that lives as long as a connection.
     type Guard: Send + 'static;
 
-    /// A connection was accepted.
+    /// Is called when a connection was accepted.
     fn connected(&self) -> Self::Guard;
 
-    /// A TLS handshake failed.
+    /// Is called when a TLS handshake failed.
     fn handshake_failed(&self);
 }
 
@@ -75,12 +75,12 @@ pub struct Server {
     failed_accepts: LogThrottle,
 }
 
-/// Changes the certificate of a server that is running.
+/// A handle that changes the certificate of a running server.
 #[derive(Debug, Clone)]
 pub struct TlsHandle(Arc<ArcSwapOption<ServerConfig>>);
 
 impl TlsHandle {
-    /// Gives new connections this certificate; those that are open keep theirs.
+    /// Gives new connections this certificate; open ones keep theirs.
     pub fn replace(&self, tls: Option<Arc<ServerConfig>>) {
         self.0.store(tls);
     }
@@ -90,7 +90,7 @@ impl Server {
     /// Binds the address of the listener that the configuration calls `name`.
     ///
     /// # Errors
-    /// The address is taken, or not one of this machine.
+    /// Returns an error if the address is in use, or does not belong to this machine.
     pub async fn bind(name: &'static str, listener: &Listener, bounds: Bounds) -> io::Result<Self> {
         Ok(Self {
             name,
@@ -102,10 +102,10 @@ impl Server {
         })
     }
 
-    /// Returns the address it listens on, with the port that the machine chose.
+    /// Returns the address of the socket, with the port that the system chose.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// Returns an error if the socket is closed.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -116,8 +116,8 @@ impl Server {
         TlsHandle(Arc::clone(&self.tls))
     }
 
-    /// Serves until `stop`, then drains: answers what was asked, `drain` at the longest. `services` makes the service of
-    /// each connection, by its client's address.
+    /// Serves until `stop`, then drains: it finishes the requests in flight, within `drain`. `services` makes the
+    /// service of each connection from its client's address.
     pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
         M: Fn(IpAddr) -> S + Send,
@@ -133,7 +133,7 @@ impl Server {
                 () = stop.cancelled() => break,
                 accepted = self.accept(&places) => accepted,
             };
-            // Those that ended meanwhile leave nothing but their place.
+            // Connections that ended meanwhile are removed.
             while connections.try_join_next().is_some() {}
             let (stream, client, place) = match accepted {
                 Ok(accepted) => accepted,
@@ -157,12 +157,12 @@ impl Server {
                 }
             });
         }
-        // Closes the socket: who connects now is refused, and can try another node.
+        // The socket is closed: clients that connect now are refused, and can try another node.
         drop(self.listener);
         ending.tell();
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!("requests were still in flight when the drain's time was over");
+            tracing::warn!("drain deadline reached: requests in flight were cut off");
             connections.shutdown().await;
         }
         streams.drain(STREAM_END).await;

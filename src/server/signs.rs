@@ -1,22 +1,22 @@
-//! What a connection's protocol and its stream tell each other.
+//! Signals between a connection's protocol and its stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Signs that a connection gives. Clones are the same.
+/// The signals of a connection. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Signs(Arc<Flags>);
 
 #[derive(Debug, Default)]
 struct Flags {
-    /// The connection broke off in the middle of an answer.
+    /// True once the connection broke off in the middle of an answer.
     broken: AtomicBool,
-    /// Bytes have arrived since somebody last asked.
+    /// True if bytes have arrived since the last [`Signs::take_arrival`].
     arrived: AtomicBool,
 }
 
 impl Signs {
-    /// Notes that the connection broke off in the middle of an answer.
+    /// Records that the connection broke off in the middle of an answer.
     pub(super) fn note_break(&self) {
         self.0.broken.store(true, Ordering::Release);
     }
@@ -25,7 +25,7 @@ impl Signs {
         self.0.broken.load(Ordering::Acquire)
     }
 
-    /// Notes that bytes have arrived.
+    /// Records that bytes have arrived.
     pub(super) fn note_arrival(&self) {
         self.0.arrived.store(true, Ordering::Relaxed);
     }

@@ -8,15 +8,16 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// The first bytes of HTTP/2 in clear with prior knowledge (RFC 9113, section 3.4). No method of HTTP/1.1 begins so.
+/// The first bytes of HTTP/2 in clear with prior knowledge (RFC 9113, section 3.4). No HTTP/1.1 method begins with
+/// them.
 const PREFACE: &[u8; 3] = b"PRI";
 
-/// A client's socket. It can be watched while its protocol does not read: a client that has closed only its sending side
-/// still waits for its answer, one that has reset the connection does not.
+/// A client's socket. It can be watched while its protocol does not read: a client that closed only its sending side
+/// still waits for its answer; a client that reset the connection does not.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// Bytes that were read to recognise the protocol, and the next of them to be read again.
+    /// Bytes that were read to recognise the protocol, and the index of the next one to be read again.
     first: [u8; PREFACE.len()],
     next: usize,
     end: usize,
@@ -29,12 +30,12 @@ pub(super) struct ResetWatch(Arc<TcpStream>);
 impl ResetWatch {
     /// Waits until the peer has reset the connection.
     pub(super) async fn reset(&self) {
-        // An error of the watch itself is as good as one of the socket.
+        // An error of the watch counts as one of the socket.
         let _ = self.0.ready(Interest::ERROR).await;
     }
 }
 
-/// A stream that can end with a reset, which no peer takes for the end of an answer.
+/// A stream that can end with a reset, which no peer mistakes for the end of an answer.
 pub(super) trait Resets {
     /// Makes the stream's end a reset.
     fn reset(&self);
@@ -42,7 +43,7 @@ pub(super) trait Resets {
 
 impl Resets for Socket {
     fn reset(&self) {
-        // Where it fails the stream is gone already.
+        // If this fails, the stream is closed already.
         let _ = self.stream.set_zero_linger();
     }
 }
@@ -62,10 +63,10 @@ impl Socket {
         ResetWatch(Arc::clone(&self.stream))
     }
 
-    /// Returns true if the client speaks HTTP/2. Waits for as many bytes as decide that, which may come one by one.
+    /// Returns true if the client speaks HTTP/2. Waits for as many bytes as this takes; they may arrive one by one.
     ///
     /// # Errors
-    /// The connection broke before.
+    /// Returns an error if the connection broke before that.
     pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
         while PREFACE.starts_with(&self.first[..self.end]) && self.end < PREFACE.len() {
             self.stream.readable().await?;
@@ -92,8 +93,8 @@ impl AsyncRead for Socket {
             ready!(self.stream.poll_read_ready(cx))?;
             let room = buf.remaining();
             let mut read = None;
-            // A read that did not fill the buffer has emptied the socket: to say so saves the next one, as tokio's own
-            // streams do.
+            // A read that did not fill the buffer has emptied the socket: reporting that saves the next read, as in
+            // tokio's own streams.
             let tried = self.stream.try_io(Interest::READABLE, || {
                 let count = self.stream.try_read_buf(buf)?;
                 read = Some(count);
@@ -143,7 +144,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
-            // The peer was quicker.
+            // The peer closed the connection first.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             shut => Poll::Ready(shut),
         }

@@ -1,5 +1,5 @@
-//! A guard around a client's stream: cuts off a peer that takes nothing of what it is sent, makes a broken answer look
-//! broken, and lets a refusal be read.
+//! A guard around a client's stream: it disconnects a peer that reads nothing, makes a broken answer recognisable, and
+//! gives the peer time to read a refusal.
 
 use super::signs::Signs;
 use super::socket::Resets;
@@ -14,18 +14,18 @@ use tokio::time::{Instant, Sleep};
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERED: usize = 16 << 20;
 
-/// A stream whose writes fail when none of them got anywhere for a while, and which ends with a reset if its
-/// connection broke off. It is closed once the peer has stopped sending: a socket that is closed before is reset, and a
-/// client that was refused in the middle of an upload might never read why.
+/// A stream whose writes fail if none of them makes progress for a while, and which ends with a reset if its connection
+/// broke off. It is closed once the peer has stopped sending: closing it earlier resets the connection, and a client
+/// that was refused in the middle of an upload might never read the reason.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,
     patience: Duration,
-    /// Runs while a write waits; made when the first one does.
+    /// The timer that runs while a write waits; made for the first one.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     signs: Signs,
-    /// Nothing is sent any more, and what still comes is thrown away.
+    /// The timer of the time in which nothing is sent and received data is discarded.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }
@@ -76,7 +76,7 @@ impl<I: AsyncRead + Resets + Unpin> StallGuard<I> {
             let mut piece = ReadBuf::new(&mut piece);
             match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => self.lingered += piece.filled().len(),
-                // Its end, in whichever way.
+                // The stream has ended, in whichever way.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return end.as_mut().poll(cx).map(Ok),
             }

@@ -1,7 +1,7 @@
-//! Bounds for what HTTP/2 lets a peer keep open: a connection without a request, and an answer that nobody takes.
+//! Bounds for states that HTTP/2 lets a peer keep open: a connection without a request, and an answer that is not read.
 //!
-//! Flow control is the peer's: it can answer pings for ever and never open a window. So a connection without a request
-//! is ended after a time, and so is one with an answer that waited too long for its next piece to be asked for.
+//! The peer controls the flow: it can answer pings for ever and never open a window. So a connection without a request
+//! is ended after a time, and so is a connection with an answer whose next piece was not requested for too long.
 
 use super::drain::Drained;
 use crate::base::lazy_sleep::LazySleep;
@@ -25,11 +25,11 @@ struct Open {
     requests: usize,
     idle_since: Instant,
     next: u64,
-    /// Answers of which a piece waits to be asked for, and since when.
+    /// Answers with a piece that waits to be requested, and the time since when it waits.
     untaken: HashMap<u64, Instant>,
 }
 
-/// One request, until its answer is out.
+/// One request, until its answer is sent.
 #[derive(Debug)]
 pub(super) struct Stream {
     id: u64,
@@ -49,7 +49,7 @@ impl Streams {
         Stream { id: open.next, open: Arc::clone(&self.0) }
     }
 
-    /// Returns true if there was no request for too long: `first` before the first one, `idle` after one.
+    /// Returns true if there was no request for too long: `first` before the first request, `idle` after one.
     fn is_idle_for(&self, first: Duration, idle: Duration) -> bool {
         let open = self.0.lock();
         let patience = if open.next == 0 { first } else { idle };
@@ -62,7 +62,7 @@ impl Streams {
 }
 
 impl Stream {
-    /// The answer's body, whose pieces are to be asked for.
+    /// Wraps the answer's body and watches when its pieces are requested.
     pub(super) fn carry<B>(self, body: B) -> Carried<B> {
         self.waits();
         Carried { body, stream: self }
@@ -88,7 +88,7 @@ impl Drop for Stream {
     }
 }
 
-/// A body that notes when its pieces are asked for.
+/// A body that records when its pieces are requested.
 #[derive(Debug)]
 pub(super) struct Carried<B> {
     body: B,
@@ -101,7 +101,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Carried<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let Self { body, stream } = self.get_mut();
-        // While upstream is waited for it is nobody's fault here, and has its own deadline.
+        // A wait for Iluma is not the client's fault, and has its own deadline.
         stream.is_asked();
         let frame = Pin::new(body).poll_frame(cx);
         if matches!(frame, Poll::Ready(Some(Ok(_)))) {
@@ -129,14 +129,14 @@ pub(super) struct Bounded<C> {
     ending: bool,
 }
 
-/// The times that a peer has.
+/// The time limits of a peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// The time until the first request.
     pub(super) first: Duration,
     /// The time without a request after that.
     pub(super) idle: Duration,
-    /// The time in which the next piece of an answer must be asked for.
+    /// The time in which the next piece of an answer must be requested.
     pub(super) untaken: Duration,
 }
 
@@ -155,7 +155,7 @@ impl<C> Bounded<C> {
 }
 
 impl<C: GracefulConnection> Future for Bounded<C> {
-    /// What the connection says of its end; nothing if it was cut off.
+    /// The result of the connection; `None` if it was cut off.
     type Output = Option<C::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

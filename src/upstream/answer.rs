@@ -1,4 +1,4 @@
-//! The body of an answer of upstream, streamed or read whole.
+//! The body of an answer from Iluma, streamed or read whole.
 
 use super::connection::{Http1, Http2};
 use super::credential::{Credential, Mask};
@@ -21,11 +21,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The most of an answer that is held: a thousand watchlist matches have room in it.
+/// The largest answer that is held: it has room for a thousand watchlist matches.
 const LARGEST_ANSWER: usize = 8 << 20;
 
-/// An answer's body as it arrives. Its connection goes back to the pool with the last byte; a body that is dropped
-/// before closes it.
+/// An answer's body as it arrives. Its connection returns to the pool with the last byte; dropping the body earlier
+/// closes the connection.
 #[derive(Debug)]
 pub struct AnswerBody {
     incoming: Incoming,
@@ -35,9 +35,9 @@ pub struct AnswerBody {
     share: Option<Arc<Http2>>,
     pool: Arc<Pool>,
     mask: Option<Mask>,
-    /// Trailers that came while the mask still held some of the data before them.
+    /// Trailers that arrived while the mask still held back some of the data before them.
     trailers: Option<HeaderMap>,
-    /// True if the answer came in an encoding, in which nothing can be found.
+    /// True if the answer has a content encoding, in which no secret can be found.
     encoded: bool,
     idle: Duration,
     waiting_since: Option<Instant>,
@@ -50,7 +50,7 @@ pub enum AnswerError {
     /// The connection broke.
     #[error("the answer was cut off")]
     Truncated,
-    /// Nothing came for too long.
+    /// No data arrived within the idle time.
     #[error("the answer stalled")]
     Stalled,
 }
@@ -79,10 +79,11 @@ impl AnswerBody {
         body
     }
 
-    /// Removes all secrets from an answer: from its head at once, from its body as it streams.
+    /// Removes all secrets from an answer: from its head at once, from its body while it streams.
     pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
         credential.clean(response.headers_mut());
-        // Whatever encoding the head names, the body may be plain; what is encoded in truth has no secret to be found.
+        // The body may be plain whatever encoding the head names; a body that is really encoded has no secret that can
+        // be found.
         response.body_mut().mask = Some(Mask::new(credential));
     }
 
@@ -104,7 +105,7 @@ impl AnswerBody {
         let frame = match &mut self.connection {
             None => Pin::new(&mut self.incoming).poll_frame(cx),
             Some(connection) => {
-                // Data comes by driving the connection alone: its own wake-up would only be one more.
+                // Data arrives only by driving the connection: the body's own wake-up would be one more.
                 let mut unwoken = Context::from_waker(Waker::noop());
                 let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut unwoken);
                 if frame.is_pending() {
@@ -129,7 +130,7 @@ impl AnswerBody {
                 match &frame {
                     Some(Ok(_)) => self.give_back_if_done(),
                     Some(Err(_)) => self.connection = None,
-                    // hyper takes a reset without an error for an end; only END_STREAM is one.
+                    // hyper treats a reset without an error as an end; only END_STREAM is one.
                     None if self.share.is_some() && !self.incoming.is_end_stream() => {
                         return Poll::Ready(Some(Err(AnswerError::Truncated)));
                     }
@@ -202,16 +203,16 @@ impl Body for AnswerBody {
 pub struct Collected {
     /// The status.
     pub status: StatusCode,
-    /// The head, without what no longer holds if the body was decoded.
+    /// The head, without the fields that no longer hold if the body was decoded.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
-/// Reads an answer whole, up to 8 MiB, within `total`; decodes it if upstream encoded it.
+/// Reads an answer whole, up to 8 MiB, within `total`, and decodes it if it has a content encoding.
 ///
 /// # Errors
-/// The answer is cut off, too large, too slow, or in an encoding that cannot be undone.
+/// Returns an error if the answer is cut off, too large, too slow, or in an encoding that can't be decoded.
 pub async fn collect(
     response: Response<AnswerBody>,
     credential: Option<&Arc<Credential>>,
@@ -238,14 +239,14 @@ pub async fn collect(
     Ok(Collected { status: parts.status, headers, body })
 }
 
-/// Returns a copy of an answer's body without its content encoding; `None` if the encoding cannot be undone.
+/// Returns a copy of an answer's body without its content encoding; `None` if it can't be decoded.
 #[must_use]
 pub fn decoded(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     if is_encoded(headers) { decode(headers, body) } else { Some(body.clone()) }
 }
 
 async fn read(body: AnswerBody) -> Result<Bytes, CallError> {
-    // The body has a deadline for each of its pieces.
+    // The body bounds the wait for each of its pieces itself.
     bounded_body::read(body, LARGEST_ANSWER, None, |_| true).await.map_err(|error| match error {
         NotWhole::TooLarge | NotWhole::NoRoom => CallError::TooLarge,
         NotWhole::TooSlow | NotWhole::Broken(AnswerError::Stalled) => CallError::TimedOut,
@@ -257,7 +258,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Undoes one gzip, deflate or br, up to the bound of what is held.
+/// Decodes one gzip, deflate or br, up to the largest answer.
 fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let encoding = encodings.next()?.to_str().ok()?.trim().to_ascii_lowercase();
@@ -268,7 +269,7 @@ fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut decoded = Vec::new();
     match encoding.as_str() {
         "gzip" | "x-gzip" => GzDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded).ok()?,
-        // Deflate is zlib by the standard and raw by habit.
+        // Deflate is zlib in the standard, and raw in the practice of many servers.
         "deflate" => match ZlibDecoder::new(body.clone().reader()).take(most).read_to_end(&mut decoded) {
             Ok(length) => length,
             Err(_) => {

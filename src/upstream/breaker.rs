@@ -1,8 +1,8 @@
-//! The circuit breaker of an account: while upstream only fails, nothing is sent, except one probe from time to time.
+//! The circuit breaker of an account: while Iluma only fails, nothing is sent, except one probe from time to time.
 //!
-//! Invariants: upstream's faults alone open the circuit (no answer, a broken one, a 5xx), never a refusal of the gateway's
-//! own, never a 4xx, 429 included; while it is open nothing is sent except one probe after each cool-off; one probe that
-//! succeeds closes it. Opening and closing are logged once each.
+//! Invariants: only Iluma's faults open the circuit (no answer, a broken one, a 5xx), never a refusal by the gateway,
+//! never a 4xx, including 429; while it is open nothing is sent except one probe after each cool-off; one successful
+//! probe closes it. Opening and closing are logged once each.
 
 use super::error::CallError;
 use crate::base::clock::Clock;
@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The span that is looked at: the half that runs and the one before, so 5 to 10 seconds.
+/// Half of the examined window: the current half and the one before are 5 to 10 seconds.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
-/// Fewer calls than this say nothing: a quiet night's two timeouts are no outage.
+/// The fewest calls that can open the circuit: two timeouts in a quiet night are no outage.
 const LEAST_CALLS: u32 = 10;
-/// The part of the calls that must fail: as many as succeed.
+/// The share of the calls that must fail: half of them.
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
-/// The first cool-off: long enough to take the load off, short enough to be back soon. It doubles with each probe that
-/// fails.
+/// The first cool-off: long enough to take the load off Iluma, short enough for a quick return. It doubles with each
+/// probe that fails.
 const COOL_OFF: Duration = Duration::from_secs(5);
 const LONGEST_COOL_OFF: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ pub struct CircuitBreaker {
 
 #[derive(Debug)]
 struct State {
-    /// Calls and faults of the half window that runs, and of the one before.
+    /// Calls and faults of the current half of the window, and of the half before.
     halves: [(u32, u32); 2],
     since: Instant,
     open: Option<Open>,
@@ -46,7 +46,7 @@ struct Open {
     probing: bool,
 }
 
-/// What a call says of upstream.
+/// The meaning of a call's result for the circuit.
 #[derive(Debug, Clone, Copy)]
 enum Finding {
     Well,
@@ -64,11 +64,11 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Permit to make one call. Dropped without a finding it says nothing of upstream.
+/// A permit to make one call. Dropped without a finding, it does not count.
 #[derive(Debug)]
 pub struct BreakerPermit {
     breaker: Arc<CircuitBreaker>,
-    /// Upstream, as log lines name it.
+    /// Iluma's host, as log lines name it.
     host: Arc<str>,
     probe: bool,
 }
@@ -84,7 +84,7 @@ impl CircuitBreaker {
     /// Gives a permit to make a call to `host`.
     ///
     /// # Errors
-    /// The circuit is open: the time until the next attempt makes sense.
+    /// Returns the time until the next probe if the circuit is open.
     pub fn enter(self: &Arc<Self>, host: &Arc<str>) -> Result<BreakerPermit, Duration> {
         let mut state = self.state.lock();
         let mut probe = false;
@@ -114,7 +114,7 @@ impl CircuitBreaker {
         let fault = !matches!(finding, Finding::Well);
         let mut state = self.state.lock();
         if let Some(open) = &mut state.open {
-            // What was sent before it opened says nothing new.
+            // A call that was sent before the circuit opened does not change it.
             if probe && fault {
                 open.cool_off = (open.cool_off * 2).min(LONGEST_COOL_OFF);
                 open.until = now + open.cool_off;
@@ -159,13 +159,13 @@ impl State {
 }
 
 impl BreakerPermit {
-    /// Notes the status of an answer.
+    /// Counts the status of an answer.
     pub fn answered(&self, status: StatusCode) {
         let finding = if status.is_server_error() { Finding::Status(status) } else { Finding::Well };
         self.breaker.note(finding, &self.host, self.probe);
     }
 
-    /// Notes that there is no answer, or no whole one.
+    /// Counts a call without a whole answer.
     pub fn failed(&self, error: CallError) {
         if error.is_upstreams_fault() {
             self.breaker.note(Finding::Error(error), &self.host, self.probe);

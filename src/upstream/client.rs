@@ -15,10 +15,11 @@ use crate::base::tasks::Tasks;
 use crate::config;
 use std::sync::Arc;
 
-/// Attempts to connect for one request: a second one meets a host that was just restarting.
+/// Attempts to connect for one request: a host that was just restarting accepts the second.
 const CONNECT_ATTEMPTS: usize = 2;
 
-/// How often one request is sent at most: a fleet that restarts refuses once or twice, one that refuses more is busy.
+/// The largest number of sends of one request: servers that restart refuse once or twice; servers that refuse more
+/// often are busy.
 const MOST_SENDS: usize = 4;
 
 /// The client for one upstream host.
@@ -29,7 +30,7 @@ pub struct Upstream {
     pool: Arc<Pool>,
     timeouts: Timeouts,
     reachability: Reachability,
-    /// Held by the request that makes a connection that many will use.
+    /// The lock of the request that makes a connection for several requests.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -37,7 +38,7 @@ impl Upstream {
     /// Makes a client that has not connected yet. `tasks` drives connections that serve several requests at once (h2).
     ///
     /// # Errors
-    /// The machine has no usable trust store.
+    /// Returns an error if the machine has no usable trust store.
     pub fn new(settings: &config::Upstream, clock: &Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let connector = Connector::new(settings, clock.clone(), tasks)?;
         let host: Arc<str> = connector.origin.authority.as_str().into();
@@ -57,7 +58,7 @@ impl Upstream {
         self.timeouts
     }
 
-    /// Returns the host and port, as log lines name it.
+    /// Returns the host and port for log lines.
     #[must_use]
     pub const fn host(&self) -> &Arc<str> {
         &self.host
@@ -68,17 +69,17 @@ impl Upstream {
         self.pool.clear();
     }
 
-    /// Closes connections that nobody used for a while. Called from time to time.
+    /// Closes connections that were unused for a while. It is called from time to time.
     pub fn sweep(&self) {
         self.pool.sweep();
     }
 
-    /// Sends a request and waits for the head of its answer; the body streams. The request is sent again where that is
-    /// harmless: where nothing of it left, where upstream proved that it processed nothing, and, if it changes and costs
-    /// nothing, where a kept connection broke.
+    /// Sends a request and waits for the head of its answer; the body streams. The request is sent again if that is
+    /// safe: nothing of it left, or Iluma proved that it processed nothing, or a kept connection broke and the request
+    /// changes and costs nothing.
     ///
     /// # Errors
-    /// What became of the request, as far as it is known.
+    /// Returns the outcome of the request, as far as it is known.
     pub async fn send(
         &self,
         request: Outgoing,
@@ -93,7 +94,7 @@ impl Upstream {
             let kept = if only_fresh { None } else { self.pool.take() };
             let pooled = match kept {
                 Some(pooled) => pooled,
-                // Rare, and large: on the heap it does not weigh on every request.
+                // A connect is rare and large: on the heap it costs nothing on other requests.
                 None => Box::pin(self.connect()).await?,
             };
             let fresh = pooled.is_fresh();
@@ -101,7 +102,7 @@ impl Upstream {
                 Ok((head, body)) => {
                     let body = AnswerBody::new(body, Arc::clone(&self.pool), self.timeouts.idle, &head);
                     let mut response = http::Response::from_parts(head, body);
-                    // Among them a reason phrase of upstream's own, which would be passed on unseen.
+                    // The extensions have a reason phrase of Iluma's own, which would be passed on without a check.
                     response.extensions_mut().clear();
                     if let Some(credential) = credential {
                         AnswerBody::hide(&mut response, credential);
@@ -117,14 +118,15 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Pooled, CallError> {
-        // Where one connection serves many, those that need a new one wait for the request that makes it.
+        // If one connection serves many requests, those that need a new one wait for the request that makes it.
         let mut turn = None;
         if self.pool.multiplexes() {
             turn = Some(self.connecting.lock().await);
             if let Some(pooled) = self.pool.take() {
                 return Ok(pooled);
             }
-            // Nobody succeeded: from here everyone tries alone, or the last in line would wait for all before.
+            // That request failed to connect: from here every request tries alone, else the last one would wait for all
+            // others.
             turn = turn.filter(|_| self.pool.multiplexes());
         }
         for _ in 0..CONNECT_ATTEMPTS {
@@ -142,15 +144,15 @@ impl Upstream {
     }
 }
 
-/// Returns the request to be sent once more, or the error that the call ends with. `fresh` if its connection had carried
-/// no request before; `sends` is how often it may have left.
+/// Returns the request to be sent again, or the error that ends the call. `fresh` is true if its connection had carried
+/// no request before; `sends` is the number of times that it may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
     let error = match failed.fate {
-        // A kept connection had closed: any other will do. A new one that takes nothing is as good as none.
+        // A kept connection had closed: another one will work. A new connection that accepts nothing is no connection.
         Fate::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
         Fate::Unsent => return Err(CallError::Unreachable),
         Fate::NotProcessed => CallError::NotProcessed,
-        // A kept connection that upstream closes just as it is used again says nothing of upstream.
+        // A kept connection that closes just as it is used again is not Iluma's fault.
         Fate::Sent(CallError::Broken) if !fresh && sends == 1 && is_repeatable(&failed) => CallError::Broken,
         Fate::Sent(error) => return Err(error),
     };

@@ -27,20 +27,20 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 use tower::Service as _;
 
-/// The largest head of an answer, and the most of a body that hyper reads at once: uploads and downloads of hundreds
-/// of megabytes pass through a few such buffers.
+/// The largest head of an answer, and the largest read of a body: uploads and downloads of hundreds of megabytes pass
+/// through a few such buffers.
 const BUFFER: usize = 64 << 10;
 
-/// Fields of an answer's head: as many as the buffer holds with 16 bytes each. Heads are bound by bytes, and real fields
-/// are longer.
+/// The largest number of fields in an answer's head: as many as fit into the buffer with 16 bytes each. Bytes are the
+/// bound of heads, because real fields are longer.
 const MOST_FIELDS: usize = BUFFER / 16;
 
-/// Windows of an h2 connection: what may be on the way to us unread, per answer and in all.
-/// Room for every request on a connection, so that one whose client reads slowly holds up no other.
+/// Windows of an h2 connection: the unread bytes that Iluma may send, for each answer and in all. There is room for
+/// every request on a connection, so that a client that reads slowly delays no other.
 const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
-/// How often an h2 peer is asked whether it is there, and how long it may take to say so.
+/// The interval of pings to an h2 peer, and the time for an answer to one.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// Reasons why there is no connection.
+/// The reason why a connection can't be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("connect: {}", causes(&**.0))]
@@ -76,13 +76,13 @@ pub(super) enum ConnectError {
     TimedOut(Duration),
 }
 
-/// Returns an error's text with those of its causes: "tcp connect error: Connection refused (os error 111)".
+/// Returns an error's text with the texts of its causes: "tcp connect error: Connection refused (os error 111)".
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let part = error.to_string();
-        // Some errors quote their cause themselves.
+        // Some errors quote their own cause.
         if !text.contains(&part) {
             text = format!("{text}: {part}");
         }
@@ -109,7 +109,7 @@ impl Connector {
         })
     }
 
-    /// Makes one attempt, all of it within the timeout.
+    /// Makes one attempt, which ends within the timeout.
     pub(super) async fn connect(&self) -> Result<Pooled, ConnectError> {
         let attempt = tokio::time::timeout(self.timeout, self.attempt());
         attempt.await.unwrap_or(Err(ConnectError::TimedOut(self.timeout)))
@@ -144,15 +144,15 @@ impl Connector {
         Ok(Pooled::Http1 { connection, fresh: true })
     }
 
-    /// Makes an h2 connection. It serves several requests at once, so it gets a task of its own, and is used once it is
-    /// known how many requests the peer takes.
+    /// Makes an h2 connection. It serves several requests at once, so it gets a task of its own. It is used once the
+    /// peer's limit on concurrent requests is known.
     async fn http2(&self, stream: Stream) -> Result<Pooled, ConnectError> {
         let (stream, reads) = SettingsWatch::new(stream);
         let (sender, mut connection) = http2::Builder::new(self.tasks.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            // None, until the peer's settings say how many.
+            // The number is zero until the peer's settings arrive.
             .initial_max_send_streams(0)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_PATIENCE)
@@ -176,7 +176,7 @@ impl Connector {
         Ok(Pooled::Http2 { connection: Arc::new(pooled), fresh: true })
     }
 
-    /// A tunnel goes to a port, which a URL may leave out.
+    /// Returns the address with a port, which a tunnel needs and a URL may omit.
     fn with_port(&self) -> Uri {
         if self.uri.port().is_some() || self.tls.is_some() {
             return self.uri.clone();
@@ -197,7 +197,7 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-/// Waits until the peer takes requests, and returns how many at once.
+/// Waits until the peer accepts requests, and returns the number of concurrent ones.
 async fn allowed_streams(connection: &mut Http2Connection, reads: &AtomicWaker) -> Result<usize, ConnectError> {
     poll_fn(|cx| {
         reads.register(cx.waker());

@@ -1,4 +1,4 @@
-//! Connections to upstream, as requests hold them.
+//! Connections to Iluma.
 //!
 //! An h1 connection has no task of its own: the request that holds it drives it, which saves two task switches per
 //! request. An h2 connection serves several requests at once and is driven by a task.
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-/// A connection's bytes, in clear or not.
+/// The bytes of a connection, in clear or through TLS.
 pub(super) type Stream = DrainedIo<Either<TcpStream, TlsStream<TcpStream>>>;
 
 pub(super) type Http1Sender = http1::SendRequest<OutgoingBody>;
@@ -27,13 +27,14 @@ pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 pub(super) type Http2Connection =
     http2::Connection<TokioIo<SettingsWatch<Stream>>, OutgoingBody, crate::base::tasks::Tasks>;
 
-/// Requests that share one h2 connection at most, whatever the peer allows: one that breaks takes no more with it.
+/// The largest number of requests on one h2 connection, whatever the peer allows: it bounds the requests that break
+/// with it.
 pub(super) const MOST_STREAMS: usize = 100;
 
-/// The age at which a connection gets no further requests, so that a changed DNS answer is followed within minutes.
+/// The age at which a connection gets no further requests, so that a changed DNS answer takes effect within minutes.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// A connection that serves one request alone, or a share in one that serves several.
+/// A connection that serves one request at a time, or a share in one that serves several.
 #[derive(Debug)]
 pub(super) enum Pooled {
     Http1 { connection: Box<Http1>, fresh: bool },
@@ -49,13 +50,14 @@ impl Pooled {
     }
 }
 
-/// An h2 connection, driven by a task of its own. Each holder stands for one request on it.
+/// An h2 connection, driven by a task of its own. Each clone stands for one request on it.
 #[derive(Debug)]
 pub(super) struct Http2 {
     pub(super) sender: Http2Sender,
-    /// The requests at once that the peer allows now (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// The concurrent requests that the peer allows now (SETTINGS_MAX_CONCURRENT_STREAMS).
     allowed_streams: Arc<AtomicUsize>,
-    /// Set once something speaks against further requests: an answer did not come in time, or the peer refused one.
+    /// True if no further request may use the connection: an answer did not arrive in time, or the peer refused a
+    /// request.
     retired: AtomicBool,
     born: Instant,
 }
@@ -65,7 +67,7 @@ impl Http2 {
         Self { sender, allowed_streams, retired: AtomicBool::new(false), born }
     }
 
-    /// Sends no further requests this way.
+    /// Ends the use of the connection for further requests.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -75,7 +77,7 @@ impl Http2 {
         !self.retired.load(Ordering::Relaxed) && is_young(self.born, now) && self.sender.is_ready()
     }
 
-    /// Returns true if one more request has room. The pool is one of the holders.
+    /// Returns true if one more request fits. The pool counts as one of the holders.
     pub(super) fn has_room(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= self.allowed_streams.load(Ordering::Relaxed).min(MOST_STREAMS)
     }
@@ -90,7 +92,8 @@ impl Http2 {
 #[derive(Debug)]
 pub(super) struct Http1 {
     pub(super) sender: Http1Sender,
-    /// `None` once it has ended: only when it is dropped does hyper give back a request that it did not take.
+    /// The connection; `None` once it has ended. hyper returns a request that it did not send only when the connection
+    /// is dropped.
     connection: Option<Box<Http1Connection>>,
     pub(super) alarm: LazySleep,
     born: Instant,
@@ -101,7 +104,7 @@ impl Http1 {
         Self { sender, connection: Some(Box::new(connection)), alarm: LazySleep::default(), born }
     }
 
-    /// Lets the connection read and write what it can.
+    /// Drives the connection: it reads and writes as much as possible.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
             && let Poll::Ready(ended) = Pin::new(connection).poll(cx)
@@ -113,7 +116,7 @@ impl Http1 {
         }
     }
 
-    /// Returns true if the connection is between two messages, open, and young enough for one more.
+    /// Returns true if the connection is between two messages, open, and young enough for another request.
     pub(super) fn is_usable(&mut self, now: Instant) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && is_young(self.born, now) && self.sender.is_ready()

@@ -1,4 +1,4 @@
-//! The account's key: on every request to Iluma, and with all other secrets in nothing that comes back.
+//! The account's key: every request to Iluma carries it, and answers show neither it nor any other secret.
 
 use super::secrets::Secrets;
 use base64::Engine as _;
@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 
-/// An account's key as Iluma reads it, and the secrets that no answer to it may show.
+/// An account's key as Iluma reads it, with the secrets that no answer may show.
 pub struct Credential {
     authorization: HeaderValue,
     hidden: Arc<Secrets>,
 }
 
 impl Credential {
-    /// Returns the credential of an account that shares its answers' readers with no other account.
+    /// Returns the credential of an account whose answers may contain only its own key.
     #[must_use]
     pub fn new(api_key: &SecretString) -> Self {
         Self::with_secrets(api_key, Arc::new(Secrets::new([api_key], [])))
@@ -25,7 +25,7 @@ impl Credential {
     #[must_use]
     pub fn with_secrets(api_key: &SecretString, hidden: Arc<Secrets>) -> Self {
         let basic = STANDARD.encode(format!("{}:", api_key.expose_secret()));
-        // The configuration lets only printable keys through, so this holds the key.
+        // The configuration accepts only printable keys, so this does not fail.
         let mut authorization =
             HeaderValue::try_from(format!("Basic {basic}")).unwrap_or(HeaderValue::from_static("Basic Og=="));
         authorization.set_sensitive(true);
@@ -36,7 +36,7 @@ impl Credential {
         self.authorization.clone()
     }
 
-    /// Removes the fields that have a secret.
+    /// Removes the fields that contain a secret.
     pub(super) fn clean(&self, fields: &mut HeaderMap) {
         self.hidden.clean(fields);
     }
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// Covers secrets in a body that comes in pieces, however they cut it.
+/// Masks the secrets in a body that arrives in pieces, wherever the pieces are cut.
 #[derive(Debug)]
 pub(super) struct Mask {
     credential: Arc<Credential>,
@@ -66,21 +66,21 @@ impl Mask {
         Self { credential: Arc::clone(credential), held: Bytes::new() }
     }
 
-    /// Returns what may pass of `data` and of what was held before it.
+    /// Returns the part of `data`, and of earlier held data, that certainly contains no secret.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let data = if self.held.is_empty() { data } else { [&self.held[..], &data[..]].concat().into() };
         let mut covered = self.credential.cover(data);
-        // What is covered already ends in no beginning of the key, so this looks at the rest alone.
+        // Masked bytes end in no beginning of a secret, so only the rest is examined.
         self.held = covered.split_off(covered.len() - self.credential.hidden.undecided(&covered));
         covered
     }
 
-    /// Removes the trailers that have a secret.
+    /// Removes the trailers that contain a secret.
     pub(super) fn clean(&self, trailers: &mut HeaderMap) {
         self.credential.hidden.clean(trailers);
     }
 
-    /// Returns what is still held when nothing more comes.
+    /// Returns the held data at the end of the body.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held)
     }

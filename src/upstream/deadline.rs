@@ -1,4 +1,4 @@
-//! The time that an answer may take.
+//! The deadlines of an answer.
 
 use super::error::CallError;
 use super::outgoing::{Progress, Stage};
@@ -11,18 +11,18 @@ use tokio::time::Instant;
 /// The bounds of every wait for upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// The time from the request wholly sent to the answer's head.
+    /// The time from the end of the request to the head of the answer.
     pub answer: Duration,
-    /// The time without a byte of body, either way.
+    /// The time without a byte of body, in either direction.
     pub idle: Duration,
 }
 
-/// The deadline of an answer's head: while the client sends its body, as long as that moves; then as long as upstream
-/// is given. It begins when the request has its connection, so time in a queue does not count.
+/// The deadline of an answer's head. While the client sends its body, each progress extends it; then Iluma has its
+/// time. It begins when the request has its connection, so time in a queue does not count.
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
-    /// When the body last moved, or was done.
+    /// The time at which the body last moved or was complete.
     since: Instant,
     seen: u64,
     sending: bool,
@@ -34,8 +34,8 @@ impl ResponseDeadline {
         Self { progress, timeouts, since: Instant::now(), seen: 0, sending }
     }
 
-    /// Passes on an answer that is there. Without one it is an error once the deadline is over; before, the task is
-    /// woken at the deadline.
+    /// Passes on an answer that has arrived. Without one, it returns an error once the deadline has passed; before
+    /// that, the task is woken at the deadline.
     pub(super) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -54,12 +54,12 @@ impl ResponseDeadline {
         Poll::Ready(Err(if client { CallError::ClientTooSlow } else { CallError::TimedOut }))
     }
 
-    /// Returns true if the client's body broke off.
+    /// Returns true if the client's body was cut off.
     pub(super) fn client_broke_off(&self) -> bool {
         self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed)
     }
 
-    /// Notes whether the body has moved since the last look.
+    /// Records whether the body has moved since the last call.
     fn look(&mut self) -> Stage {
         let Some(progress) = &self.progress else { return Stage::Done };
         let (stage, bytes) = (progress.stage(), progress.bytes());

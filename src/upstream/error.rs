@@ -1,40 +1,41 @@
-//! Reasons why a call to upstream has no whole answer.
+//! Errors of a call to Iluma that has no whole answer.
 
-/// A call without a whole answer: what became of the request, as far as that is known.
+/// The error of a call without a whole answer: the outcome of the request, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// No connection could be made: nothing was sent. A 503.
+    /// No connection could be made: nothing was sent. The answer is a 503.
     #[error("Iluma cannot be reached; nothing was sent. Try again.")]
     Unreachable,
-    /// Upstream proved that it processed nothing of the request (REFUSED_STREAM, or GOAWAY with a lower stream id;
-    /// RFC 9113, sections 6.8 and 8.7), and it could not be sent again from here. A 503.
+    /// Iluma proved that it processed nothing of the request (REFUSED_STREAM, or GOAWAY with a lower stream id; RFC
+    /// 9113, sections 6.8 and 8.7), and it could not be sent again here. The answer is a 503.
     #[error("Iluma refused the request before processing any of it; it was not charged. Try again.")]
     NotProcessed,
-    /// The request was sent, and no answer came in time: its outcome is unknown. A 504.
+    /// The request was sent, and no answer came in time: its outcome is unknown. The answer is a 504.
     #[error("Iluma did not answer in time; whether it acted on the request is unknown")]
     TimedOut,
-    /// The request was sent, and the connection broke before the answer: its outcome is unknown. A 504.
+    /// The request was sent, and the connection broke before the answer: its outcome is unknown. The answer is a 504.
     #[error("Iluma closed the connection without an answer; whether it acted on the request is unknown")]
     Broken,
-    /// The request was sent, and the answer is not HTTP, or not in the encoding that it claims. A 504.
+    /// The request was sent, and the answer is not HTTP, or not in the encoding that it names. The answer is a 504.
     #[error("Iluma's answer cannot be understood; whether it acted on the request is unknown")]
     Garbled,
-    /// The request was sent, and its answer ended early. A 504.
+    /// The request was sent, and its answer ended early. The answer is a 504.
     #[error("Iluma's answer was cut off; whether it acted on the request is unknown")]
     Truncated,
-    /// The request was sent, and its answer is larger than the gateway holds. A 504.
+    /// The request was sent, and its answer exceeds the bound. The answer is a 504.
     #[error("Iluma's answer is too large to be read; whether it acted on the request is unknown")]
     TooLarge,
-    /// The client stopped sending its body: upstream got a part of it, and no end. A 408.
+    /// The client stopped sending its body: Iluma received a part of it, without an end. The answer is a 408.
     #[error("the request body did not arrive in time")]
     ClientTooSlow,
-    /// The client's body broke off: upstream got a part of it, and no end. A 400 that probably nobody reads.
+    /// The client's body was cut off: Iluma received a part of it, without an end. The answer is a 400, which the
+    /// client probably does not read.
     #[error("the request body was cut off")]
     ClientCutOff,
 }
 
 impl CallError {
-    /// Returns the number that names the error between nodes; it stays the same over versions.
+    /// Returns the number of the error between nodes; it stays the same in all versions.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -50,7 +51,7 @@ impl CallError {
         }
     }
 
-    /// Returns the error of a number. A number of a later version is a broken call.
+    /// Returns the error of a number. An unknown number, from a later version, is `Broken`.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -66,7 +67,7 @@ impl CallError {
         }
     }
 
-    /// Returns true if upstream certainly processed nothing of the request: the call leaves no trace in ledger or limits.
+    /// Returns true if Iluma certainly processed nothing of the request: the call leaves no trace in ledger or limits.
     #[must_use]
     pub const fn is_unprocessed(self) -> bool {
         match self {
@@ -81,11 +82,11 @@ impl CallError {
         }
     }
 
-    /// Returns true if the error is upstream's fault, which is what the circuit breaker counts.
+    /// Returns true if the error is Iluma's fault, which the circuit breaker counts.
     #[must_use]
     pub const fn is_upstreams_fault(self) -> bool {
         match self {
-            // A refusal that says "not processed" is an orderly one: a restart, or enough streams.
+            // A refusal that proves "not processed" is orderly: a restart, or too many streams.
             Self::NotProcessed | Self::ClientTooSlow | Self::ClientCutOff => false,
             Self::Unreachable | Self::TimedOut | Self::Broken | Self::Garbled | Self::Truncated | Self::TooLarge => {
                 true

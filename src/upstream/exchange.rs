@@ -18,28 +18,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-/// An answer's body, with the connection it comes on where that serves nobody else.
+/// The body of an answer, with its connection if that serves no other request.
 pub(super) enum Source {
     Http1(Incoming, Box<Http1>),
-    /// The share in the connection counts until the body is done.
+    /// The share in the connection counts until the body ends.
     Http2(Incoming, Arc<Http2>),
 }
 
-/// A request without the head of an answer.
+/// A request that got no head of an answer.
 pub(super) struct Failed {
     pub(super) fate: Fate,
-    /// The request, where it can be sent once more.
+    /// The request, if it can be sent again.
     pub(super) request: Option<Box<Outgoing>>,
 }
 
-/// The fate of a request that has no answer.
+/// The outcome of a request without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// No byte of the request left.
     Unsent,
     /// Upstream proved that it processed nothing of it.
     NotProcessed,
-    /// Some of it may have been processed.
+    /// Iluma may have processed some of it.
     Sent(CallError),
 }
 
@@ -56,10 +56,10 @@ pub(super) async fn exchange(
     let mut deadline = ResponseDeadline::new(request.body.progress(), timeouts);
     match pooled {
         Pooled::Http1 { mut connection, fresh } => {
-            // A kept connection that closes just now says nothing of upstream; h1 itself proves nothing.
+            // A kept connection that closes now is not Iluma's fault; h1 itself proves nothing.
             let again = if fresh { None } else { request.again() };
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
-            // The answer comes by driving the connection and no other way, so its own wake-up would only be one more.
+            // The answer arrives only by driving the connection, so its own wake-up would be one more.
             let sent = poll_fn(|cx| {
                 connection.drive(cx);
                 let mut unwoken = Context::from_waker(Waker::noop());
@@ -95,7 +95,7 @@ async fn http2(
     .await
 }
 
-/// Returns the answer, or what became of the request. `again` is the request once more, where it can be.
+/// Returns the answer or the outcome of the request. `again` is the repeated request, if it can be sent again.
 fn finish(
     sent: Result<Sent, CallError>,
     deadline: &ResponseDeadline,
@@ -123,13 +123,13 @@ fn finish(
     Err(Failed { fate, request })
 }
 
-/// Checks the framing of an answer: what this gives can be passed on.
+/// Checks the framing of an answer, so that it can be passed on.
 fn checked(mut response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
-    // 100 to 199 are no answers, except 101, which nobody asked for.
+    // A status from 100 to 199 is no final answer; 101 was not requested.
     if response.status().is_informational() {
         return Err(CallError::Garbled);
     }
-    // The encoding overrides the length, which says nothing true then (RFC 9112, section 6.3).
+    // The transfer encoding overrides the length, which is wrong then (RFC 9112, section 6.3).
     if response.headers().contains_key(TRANSFER_ENCODING) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
@@ -148,8 +148,8 @@ fn fate(error: &hyper::Error, deadline: &ResponseDeadline) -> Fate {
     }
 }
 
-/// Returns true if upstream says by the protocol that it processed nothing of a request: REFUSED_STREAM, or a GOAWAY
-/// with a stream id below the request's (RFC 9113, section 8.7). Streams up to that id end otherwise, if they do.
+/// Returns true if the protocol proves that Iluma processed nothing of a request: REFUSED_STREAM, or a GOAWAY with a
+/// stream id below the request's (RFC 9113, section 8.7). Streams up to that id end in another way.
 fn proves_unprocessed(error: &hyper::Error) -> bool {
     let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))

@@ -1,9 +1,9 @@
-//! The name of upstream.
+//! The scheme and host of Iluma.
 
 use http::HeaderValue;
 use http::uri::{Authority, Scheme};
 
-/// Upstream's scheme and host, as requests and log lines name it.
+/// Iluma's scheme and host, for requests and log lines.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) scheme: Scheme,

@@ -1,4 +1,4 @@
-//! A request on its way to upstream.
+//! A request to Iluma before it is sent.
 
 use super::origin::Origin;
 use super::pieces::Pieces;
@@ -14,23 +14,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-/// A request, before it is known which connection carries it.
+/// A request that is not bound to a connection yet.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The method.
     pub method: Method,
     /// Path and query.
     pub target: PathAndQuery,
-    /// What passes of the client's head; the credential is put in when it is sent.
+    /// The forwarded part of the client's head; the credential is added when the request is sent.
     pub headers: HeaderMap,
     /// The body.
     pub body: OutgoingBody,
-    /// True if sending it twice changes and costs nothing.
+    /// True if sending the request twice changes and costs nothing.
     pub repeatable: bool,
 }
 
 impl Outgoing {
-    /// Returns the same request once more, if that is harmless and there is no body.
+    /// Returns the same request again, if repeating it is safe and there is no body.
     #[must_use]
     pub fn again(&self) -> Option<Self> {
         let harmless = self.repeatable && matches!(self.body, OutgoingBody::Empty);
@@ -48,14 +48,14 @@ impl Outgoing {
         }
     }
 
-    /// Returns the request as h1 has it: origin form, and a host field.
+    /// Returns the request in the form of h1: origin form, and a host field.
     pub(super) fn into_http1(self, origin: &Origin) -> Request<OutgoingBody> {
         let mut request = self.with_uri(Uri::from);
         request.headers_mut().insert(http::header::HOST, origin.host.clone());
         request
     }
 
-    /// Returns the request as h2 has it: scheme and authority in the target.
+    /// Returns the request in the form of h2: scheme and authority in the target.
     pub(super) fn into_http2(self, origin: &Origin) -> Request<OutgoingBody> {
         let mut request = self.with_uri(|target| {
             let mut parts = http::uri::Parts::default();
@@ -68,7 +68,7 @@ impl Outgoing {
         request
     }
 
-    /// Undoes [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
+    /// Reverts [`Outgoing::into_http1`] and [`Outgoing::into_http2`], for a request that never left.
     pub(super) fn from_request(request: Request<OutgoingBody>, repeatable: bool) -> Self {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
@@ -87,59 +87,59 @@ impl Outgoing {
 /// The body of a request to upstream.
 #[derive(Debug)]
 pub enum OutgoingBody {
-    /// None.
+    /// The request has no body.
     Empty,
-    /// A body that was read already; `None` once it was handed on.
+    /// A body that was read already; `None` once it was passed on.
     Full(Option<Bytes>),
     /// A body that is passed on as the client sends it.
     Stream {
-        /// The client's body, or what a filter makes of it.
+        /// The client's body, or a filter's output.
         body: Source,
-        /// The progress, for those that wait.
+        /// The progress, for the deadline.
         progress: Arc<Progress>,
         /// Removes trailers that are not forwarded.
         trailers: fn(&mut HeaderMap),
-        /// What was passed on so far, where the request may have to be sent again.
+        /// The pieces that were passed on so far, if the request may have to be sent again.
         sent: Option<Arc<Pieces>>,
     },
 }
 
-/// Source of a streamed body.
+/// The source of a streamed body.
 #[derive(Debug)]
 pub enum Source {
     /// The client.
     Client(Incoming),
-    /// The client, through a filter. Rare, and on the heap.
+    /// The client, through a filter. This is rare, so it is on the heap.
     Filtered(BoxBody<Bytes, BoxError>),
 }
 
-/// Error that broke a streamed body off.
+/// The error that cut off a streamed body.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Progress of a streamed body.
+/// The progress of a streamed body.
 #[derive(Debug, Default)]
 pub struct Progress {
     state: AtomicU8,
     bytes: AtomicU64,
 }
 
-/// Stage of a streamed body.
+/// The stage of a streamed body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The client is to send.
+    /// The gateway waits for data from the client.
     Waiting,
-    /// Upstream is to take.
+    /// The gateway waits until Iluma accepts data.
     Moving,
-    /// All of it was handed to upstream's connection.
+    /// The whole body was passed to the connection.
     Done,
-    /// The client broke off.
+    /// The client's body was cut off.
     Failed,
 }
 
 const STAGES: [Stage; 4] = [Stage::Waiting, Stage::Moving, Stage::Done, Stage::Failed];
 
 impl Progress {
-    /// Returns true once the client has sent all of its body.
+    /// Returns true once the client has sent its whole body.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stage() == Stage::Done
@@ -161,7 +161,7 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Passes on a client's body as it comes; `trailers` removes what is not forwarded.
+    /// Passes on a client's body while it arrives; `trailers` removes those that are not forwarded.
     #[must_use]
     pub fn stream(body: Incoming, trailers: fn(&mut HeaderMap)) -> Self {
         if body.is_end_stream() {
@@ -170,7 +170,7 @@ impl OutgoingBody {
         Self::Stream { body: Source::Client(body), progress: Arc::default(), trailers, sent: None }
     }
 
-    /// Passes on a client's body through a filter, which may break it off.
+    /// Passes on a client's body through a filter, which may cut it off.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where
@@ -181,7 +181,7 @@ impl OutgoingBody {
         Self::Stream { body, progress: Arc::default(), trailers, sent: None }
     }
 
-    /// Returns the progress of a streamed body; `None` if there is nothing to wait for.
+    /// Returns the progress of a streamed body; `None` for any other body.
     #[must_use]
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {

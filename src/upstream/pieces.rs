@@ -1,10 +1,10 @@
-//! Keeps a small streamed body while it is sent, in case the request has to be sent once more.
+//! Keeps a small streamed body while it is sent, in case the request has to be sent again.
 
 use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-/// The most of a streamed body that is kept while it is sent: a JSON request has room, a photograph is sent once.
+/// The largest streamed body that is kept while it is sent: a JSON request fits, a photograph is not sent again.
 const MOST_KEPT: usize = 64 << 10;
 
 /// Pieces of a streamed body that were passed on.
@@ -17,12 +17,12 @@ struct Kept {
     bytes: usize,
     /// True once the end of the body was seen.
     whole: bool,
-    /// True once something was passed on that is not kept.
+    /// True once a passed piece was not kept.
     lost: bool,
 }
 
 impl Pieces {
-    /// Notes what a body gave; `end` if that was the last of it.
+    /// Records a piece of the body; `end` is true for the last one.
     pub(super) fn note<E>(&self, frame: &Option<Result<Frame<Bytes>, E>>, end: bool) {
         let mut kept = self.0.lock();
         match frame {
@@ -33,14 +33,14 @@ impl Pieces {
                     kept.pieces.push(data.clone());
                     kept.whole |= end;
                 }
-                // Too much of it, or trailers.
+                // The body is too large, or has trailers.
                 Some(_) | None => kept.lose(),
             },
             Some(Err(_)) => kept.lose(),
         }
     }
 
-    /// Returns the body, if all of it was kept.
+    /// Returns the body, if it was kept whole.
     pub(super) fn whole(&self) -> Option<Bytes> {
         let kept = self.0.lock();
         (kept.whole && !kept.lost).then(|| kept.pieces.concat().into())
@@ -60,7 +60,7 @@ mod tests {
     use http::HeaderMap;
 
     type Piece = Option<Result<Frame<Bytes>, ()>>;
-    /// A name, the pieces with whether each is the last, and the length of what is kept.
+    /// A name, the pieces with a mark for the last one, and the length of the kept body.
     type Case = (&'static str, Vec<(Piece, bool)>, Option<usize>);
 
     fn data(bytes: usize) -> Piece {

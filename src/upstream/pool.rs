@@ -1,6 +1,6 @@
-//! Connections between two requests.
+//! The connections that wait for their next request.
 //!
-//! Nobody reads from an h1 connection that lies here; that upstream closed it shows when it is taken.
+//! No task reads from an h1 connection in the pool; a close by Iluma is noticed when the connection is taken.
 
 use super::connection::{Http1, Http2, Pooled};
 use crate::base::clock::Clock;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Connections that are kept unused: more than this many at once were a burst that is over.
+/// The largest number of unused connections that are kept: more were opened by a burst that is over.
 const MOST_IDLE: usize = 512;
 
 /// Kept connections.
@@ -22,9 +22,9 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The one used last is at the back, and is used next: those at the front grow old.
+    /// Unused h1 connections. The one that was used last is at the back and is used next; those at the front grow old.
     http1: VecDeque<(Instant, Box<Http1>)>,
-    /// Each carries many requests.
+    /// The h2 connections. Each carries many requests.
     http2: Vec<Arc<Http2>>,
 }
 
@@ -33,7 +33,7 @@ impl Pool {
         Self { kept: Mutex::default(), idle_timeout, clock }
     }
 
-    /// Takes a kept connection that is still open, as far as anybody can tell.
+    /// Takes a kept connection that seems to be open.
     pub(super) fn take(&self) -> Option<Pooled> {
         let now = self.clock.now();
         loop {
@@ -51,7 +51,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next request, if it can carry one.
+    /// Keeps a connection for the next request, if it can still carry one.
     pub(super) fn keep(&self, mut connection: Box<Http1>) {
         let now = self.clock.now();
         if !connection.is_usable(now) {
@@ -63,14 +63,14 @@ impl Pool {
         }
     }
 
-    /// Lets other requests use a new connection too, if it can carry several at once.
+    /// Lets other requests use a new connection too, if it can carry several requests.
     pub(super) fn share(&self, pooled: &Pooled) {
         if let Pooled::Http2 { connection, .. } = pooled {
             self.kept.lock().http2.push(Arc::clone(connection));
         }
     }
 
-    /// Returns true if upstream was last seen to take several requests on one connection.
+    /// Returns true if Iluma last accepted several requests on one connection.
     pub(super) fn multiplexes(&self) -> bool {
         !self.kept.lock().http2.is_empty()
     }
@@ -80,16 +80,16 @@ impl Pool {
         *self.kept.lock() = Kept::default();
     }
 
-    /// Closes connections that are too old, or that upstream has closed.
+    /// Closes connections that are too old, or that Iluma has closed.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
-        // Looked over without the lock: requests that come meanwhile make connections of their own.
+        // The connections are examined without the lock; meanwhile requests make connections of their own.
         let mut looked_over = std::mem::take(&mut self.kept.lock().http1);
         looked_over.retain_mut(|(since, connection)| {
             now.saturating_duration_since(*since) < self.idle_timeout && connection.is_usable(now)
         });
         let mut kept = self.kept.lock();
-        // Of h2 connections that carry nothing, one is enough.
+        // One h2 connection without requests is enough.
         let mut idle = 0;
         kept.http2.retain(|connection| {
             idle += usize::from(connection.is_idle());

@@ -1,14 +1,14 @@
-//! Tells in the log when upstream stops and starts to be reachable: one line a change.
+//! Logs when Iluma becomes unreachable and reachable: one line for each change.
 
 use super::connect::ConnectError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The last thing that is known of upstream's reachability.
+/// The last known reachability of Iluma.
 #[derive(Debug)]
 pub(super) struct Reachability {
     host: Arc<str>,
-    /// Attempts that failed since the last one that succeeded.
+    /// Failed attempts since the last successful one.
     failures: AtomicU64,
 }
 
@@ -17,7 +17,7 @@ impl Reachability {
         Self { host: Arc::clone(host), failures: AtomicU64::new(0) }
     }
 
-    /// Notes an attempt to connect that failed.
+    /// Records a failed attempt to connect.
     pub(super) fn failed(&self, cause: &ConnectError) {
         let host = &*self.host;
         if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -27,9 +27,9 @@ impl Reachability {
         }
     }
 
-    /// Notes a connection that was made.
+    /// Records a successful connection.
     pub(super) fn connected(&self) {
-        // Read first: a shared line of memory is written only where something changes.
+        // Reading comes first, because writing to shared memory is slow and only a change needs it.
         if self.failures.load(Ordering::Relaxed) > 0 {
             let failures = self.failures.swap(0, Ordering::Relaxed);
             if failures > 0 {

@@ -1,4 +1,4 @@
-//! Keeps what a request needs to be sent once more, in case upstream proves that it processed nothing of it.
+//! Keeps a request while it is sent, in case Iluma proves that it processed nothing of it.
 
 use super::outgoing::{Outgoing, OutgoingBody};
 use super::pieces::Pieces;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Replay {
     request: Outgoing,
-    /// What was sent of a streamed body; `None` if `request` has the body.
+    /// The pieces of a streamed body that were sent; `None` if `request` has the body.
     sent: Option<Arc<Pieces>>,
 }
 
@@ -27,7 +27,7 @@ impl Replay {
         Self { request: request.head(body), sent: pieces }
     }
 
-    /// Returns the request once more, if its body was kept whole.
+    /// Returns the request again, if its body was kept whole.
     pub(super) fn into_request(self) -> Option<Outgoing> {
         let Some(pieces) = self.sent else { return Some(self.request) };
         let whole = pieces.whole()?;

@@ -1,7 +1,6 @@
 //! The budget for repeated GETs.
 //!
-//! Invariant: over time at most one GET in ten is sent once more, so that a failing upstream is not asked twice by
-//! everyone.
+//! Invariant: over time at most one GET in ten is repeated, so that clients do not double the load on a failing Iluma.
 
 use super::answer::AnswerBody;
 use super::error::CallError;
@@ -9,10 +8,10 @@ use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a GET adds to the budget, and what sending it once more costs.
+/// The number that a GET adds to the budget, and the cost of a repetition.
 const LOOK: u32 = 1;
 const AGAIN: u32 = 10;
-/// The largest budget: ten repetitions, so that a restarting host is met with patience and without a flood.
+/// The largest budget: ten repetitions, so that requests survive the restart of a host without flooding it.
 const MOST: u32 = 10 * AGAIN;
 
 /// The budget of one account.
@@ -26,13 +25,13 @@ impl RetryBudget {
         Self(AtomicU32::new(MOST))
     }
 
-    /// Notes that a GET is sent.
+    /// Adds a GET to the budget.
     pub fn note(&self) {
         let add = |budget: u32| Some((budget + LOOK).min(MOST));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Takes one repetition from the budget; false if there is none.
+    /// Takes one repetition from the budget; returns false if it is used up.
     #[must_use]
     pub fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| budget.checked_sub(AGAIN)).is_ok()
@@ -45,8 +44,8 @@ impl Default for RetryBudget {
     }
 }
 
-/// Returns true if an immediate repetition may succeed: there was no answer, though time is left, or one of a proxy that
-/// reached no server. A server that says when to come back is not asked before.
+/// Returns true if an immediate repetition may succeed: there was no answer and time is left, or a proxy answered that
+/// reached no server. A server that sends `retry-after` is not asked before that time.
 #[must_use]
 pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {

@@ -1,7 +1,7 @@
 //! Secrets that no answer may show: the keys and callback tokens of all accounts.
 //!
-//! Invariants: a secret is found in clear, as the user of Basic credentials, behind escapes of JSON, percent-encoded, and
-//! percent-encoded within JSON; covering changes no length; the time is linear in the length of a text.
+//! Invariants: a secret is found in clear, as the user of Basic credentials, behind escapes of JSON, percent-encoded,
+//! and percent-encoded within JSON; masking keeps the length; the time is linear in the length of a text.
 
 use crate::base::unescape::{readings, units};
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -13,18 +13,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::ops::Range;
 use zeroize::Zeroizing;
 
-/// Shorter texts would take ordinary words with them.
+/// The shortest secret that is masked: shorter ones would match ordinary words.
 const SHORTEST: usize = 8;
 
-/// The longest spelling of one byte: each byte of `%61` as an escape of JSON.
+/// The longest spelling of one byte: `%61` with each character as an escape of JSON.
 const SPELLING: usize = 18;
 
-/// The secrets of all accounts, to be found in any text.
+/// The secrets of all accounts, which are searched in answers.
 pub struct Secrets {
     patterns: Vec<Zeroizing<Vec<u8>>>,
-    /// None if there is nothing to look for.
+    /// The search for all secrets; `None` if there are none.
     finder: Option<AhoCorasick>,
-    /// The same in any letter case: names of fields are in lower case.
+    /// The same search in any letter case, because names of fields are in lower case.
     folded: Option<AhoCorasick>,
     /// The length of the longest spelling of a secret.
     reach: usize,
@@ -64,7 +64,7 @@ impl Secrets {
         Self { patterns, finder, folded, reach }
     }
 
-    /// Removes the fields whose name or value has a secret.
+    /// Removes the fields whose name or value contains a secret.
     pub(super) fn clean(&self, fields: &mut HeaderMap) {
         let tells = |text: &[u8]| !self.places(self.folded.as_ref(), text).is_empty();
         let telling = fields.iter().filter(|(name, value)| tells(name.as_str().as_bytes()) || tells(value.as_bytes()));
@@ -112,7 +112,7 @@ impl Secrets {
         self.patterns.iter().map(|pattern| begins(pattern)).max().unwrap_or(0)
     }
 
-    /// Returns the places of all secrets in any spelling.
+    /// Returns the positions of all secrets in any spelling.
     fn places(&self, finder: Option<&AhoCorasick>, text: &[u8]) -> Vec<Range<usize>> {
         let Some(finder) = finder else { return Vec::new() };
         let mut places: Vec<_> = finder.find_iter(text).map(|found| found.range()).collect();
@@ -131,7 +131,7 @@ impl Secrets {
         places
     }
 
-    /// Returns the parts of a text in which a secret may have an escape: few bytes of most texts.
+    /// Returns the parts of a text that may contain a secret with escapes: few bytes of most texts.
     fn windows(&self, text: &[u8]) -> Vec<Range<usize>> {
         let mut windows: Vec<Range<usize>> = Vec::new();
         for at in memchr::memchr2_iter(b'\\', b'%', text) {

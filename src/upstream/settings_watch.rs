@@ -1,4 +1,4 @@
-//! Waits for the first SETTINGS of an h2 peer, which say how many requests it takes at once (RFC 9113, section 6.5.2).
+//! Waits for the first SETTINGS of an h2 peer, which limit its concurrent requests (RFC 9113, section 6.5.2).
 
 use futures_util::task::AtomicWaker;
 use std::io;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that wakes a task whenever it is read from. The connection reads again once it has handled what came before,
-/// so the task then sees what that changed.
+/// A stream that wakes a task whenever it is read. The connection reads again once it has processed the data before, so
+/// the woken task sees the effect of that data.
 #[derive(Debug)]
 pub(super) struct SettingsWatch<I> {
     inner: I,

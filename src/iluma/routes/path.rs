@@ -1,13 +1,13 @@
-//! One normal form for the path of a request.
+//! The normal form for the path of a request.
 //!
-//! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty (but for one trailing slash), `.` or `..`,
-//! or hides a slash behind an encoding, however often encoded; unreserved characters stand decoded and what is left
-//! encoded is in upper case (RFC 3986, section 6.2.2). What is routed is what is forwarded.
+//! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty (except for one trailing slash), `.` or
+//! `..`, or hides a slash in an encoding, however often encoded; unreserved characters are decoded, and the remaining
+//! encodings are in upper case (RFC 3986, section 6.2.2). The same path is routed and forwarded.
 
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Rounds of decoding in which a hidden slash or dot segment is looked for. Servers that decode twice exist; what is
+/// Rounds of decoding in which a hidden slash or dot segment is searched. Some servers decode twice; a path that is
 /// still encoded after this many rounds is an attack, and refused.
 const DECODING_ROUNDS: usize = 8;
 
@@ -15,29 +15,29 @@ const DECODING_ROUNDS: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub struct NormalPath<'a>(Cow<'a, str>);
 
-/// Why a path has no normal form. Each is a 400.
+/// The reason why a path has no normal form. Each is answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// `.`, `..`, or an encoding of them.
+    /// A segment is `.` or `..`, or an encoding of them.
     #[error("the path has a dot segment")]
     DotSegment,
-    /// Two slashes in a row.
+    /// The path has two slashes in a row.
     #[error("the path has an empty segment")]
     EmptySegment,
-    /// A slash or backslash behind an encoding, or a plain backslash.
+    /// The path has an encoded slash or backslash, or a plain backslash.
     #[error("the path has an encoded slash")]
     EncodedSlash,
-    /// A broken percent-encoding, a control character, a character that a path can't hold, one outside ASCII, or no leading
-    /// slash.
+    /// The path has a broken percent-encoding, a control character, a character that a path can't hold or that is
+    /// outside ASCII, or no leading slash.
     #[error("the path is malformed: it must begin with a slash and hold ASCII characters alone, also after decoding")]
     Malformed,
 }
 
 impl<'a> NormalPath<'a> {
-    /// Brings `path` into its normal form; borrows where it has it already.
+    /// Brings `path` into its normal form; borrows it if it is in that form already.
     ///
     /// # Errors
-    /// What makes the path unfit to be routed or forwarded.
+    /// Returns the reason why the path can't be routed or forwarded.
     pub fn parse(path: &'a str) -> Result<Self, PathError> {
         if !path.starts_with('/') {
             return Err(PathError::Malformed);
@@ -51,31 +51,31 @@ impl<'a> NormalPath<'a> {
         Ok(path)
     }
 
-    /// The path as text.
+    /// Returns the path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The segments, without one trailing slash; none for `/`.
+    /// Returns the segments, without one trailing slash; none for `/`.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         let inner = &self.0[1..];
         let mut rest = (!inner.is_empty()).then(|| inner.strip_suffix('/').unwrap_or(inner));
         std::iter::from_fn(move || {
             let path = rest?;
-            // Segments are too short for a search that is made for long texts.
+            // Segments are too short for a search that is optimized for long texts.
             let end = path.bytes().position(|b| b == b'/');
             rest = end.map(|at| &path[at + 1..]);
             Some(end.map_or(path, |at| &path[..at]))
         })
     }
 
-    /// Whether some segment is `word`, however it is spelled: letter case, encodings of encodings, and what some
-    /// servers cut from a segment (`;…`, `.json`, a space) make no difference.
+    /// Returns true if a segment is one of `words` in any spelling: letter case, repeated encodings, and suffixes that
+    /// some servers cut from a segment (`;…`, `.json`, a space) make no difference.
     #[must_use]
     pub fn names(&self, words: &[&str]) -> bool {
         self.segments().any(|segment| {
-            // Only an encoding can hide a word further; a normal path has no segment that can't be decoded.
+            // Only an encoding can still hide a word; a normal path has no segment that can't be decoded.
             let decoded = match segment.contains('%') {
                 true => Cow::Owned(decode_fully(segment).unwrap_or_default()),
                 false => Cow::Borrowed(segment),
@@ -90,7 +90,7 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if segment.is_empty() {
         return Err(PathError::EmptySegment);
     }
-    // `..;x` is a dot segment to servers that cut path parameters first.
+    // `..;x` is a dot segment to servers that first cut off path parameters.
     let is_dots = |text: &str| text.starts_with('.') && matches!(text.split(';').next(), Some("." | ".."));
     if is_dots(segment) {
         return Err(PathError::DotSegment);
@@ -105,14 +105,14 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if is_dots(&decoded) {
         return Err(PathError::DotSegment);
     }
-    // Outside ASCII a letter may fold to another one: U+212A in lower case is `k`.
+    // A letter outside ASCII may fold to an ASCII letter: U+212A in lower case is `k`.
     if decoded.bytes().any(|b| b.is_ascii_control() || !b.is_ascii()) {
         return Err(PathError::Malformed);
     }
     Ok(())
 }
 
-/// What a segment means when nothing of it is encoded any more; none if it takes too many rounds to say.
+/// Returns a segment with all encodings decoded; `None` if that takes too many rounds.
 fn decode_fully(segment: &str) -> Option<String> {
     let mut text = segment.to_owned();
     for _ in 0..DECODING_ROUNDS {
@@ -125,7 +125,7 @@ fn decode_fully(segment: &str) -> Option<String> {
     None
 }
 
-/// Decodes what RFC 3986 calls unreserved, and writes other encodings in upper case.
+/// Decodes the characters that RFC 3986 calls unreserved, and writes other encodings in upper case.
 fn decode_unreserved(path: &str) -> Result<String, PathError> {
     let mut normal = String::with_capacity(path.len());
     let mut rest = path;

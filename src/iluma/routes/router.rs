@@ -1,7 +1,7 @@
 //! Routing: method and path → [`Route`].
 //!
 //! Invariants: a path is routed and forwarded in one normal form; every request gets exactly one row; a path with a
-//! forbidden word that no row knows is `forbidden`, whatever else is configured.
+//! forbidden word that matches no row is `forbidden`, whatever else is configured.
 
 use super::path::{NormalPath, PathError};
 use super::table::{Charge, Kind, ROUTES};
@@ -12,12 +12,12 @@ use http::uri::PathAndQuery;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Segments that hand out an account's secrets or settings, and the gateway's own: a path with one that no row knows is
-/// closed, whatever the operator added.
+/// Segments of paths that reveal an account's secrets or settings, and the segment of the gateway's own API: a path
+/// with one of them that matches no row is refused, whatever routes the operator added.
 const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
 
-/// Collections of records. A path in one that no row knows is closed, in any method and with any suffix: a server that reads
-/// paths loosely would show another team's record there.
+/// The collections of records. A path in a collection that matches no row is refused, in any method and with any
+/// suffix: a server that reads paths loosely would show another team's record there.
 const COLLECTIONS: [&str; 7] = [
     "bank_account_data_requests",
     "bank_account_validation_details",
@@ -28,30 +28,30 @@ const COLLECTIONS: [&str; 7] = [
     "captures",
 ];
 
-/// Segments of the longest row, with room for rows that the operator adds; a longer path matches no row.
+/// The number of segments of the longest row, with room for rows that the operator adds; a longer path matches no row.
 const MOST_SEGMENTS: usize = 12;
 
-/// A path that Iluma added, treated like a row we know.
+/// An operator's row for a path that Iluma added; it is treated like a row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomRoute {
     /// The method.
     pub method: Method,
-    /// Segments; `:name` stands for any one segment, `v*` for any version.
+    /// The segments; `:name` stands for any one segment, `v*` for any version.
     pub path: String,
-    /// The row whose treatment it gets; never `forbidden` or `other`.
+    /// The row whose treatment the path gets; never `forbidden` or `other`.
     pub like: RouteName,
 }
 
-/// Row and target of one request.
+/// The row and the target of one request.
 #[derive(Debug)]
 pub struct Route {
     /// The row.
     pub name: RouteName,
     /// The handler.
     pub kind: Kind,
-    /// Calling twice changes and costs nothing.
+    /// True if repeating the call changes and costs nothing.
     pub repeatable: bool,
-    /// Path and query as they are forwarded: the path in normal form, the query as it came.
+    /// The forwarded path and query: the path in normal form, the query as received.
     pub target: PathAndQuery,
     /// Iluma's id of the record that the path names.
     pub record: Option<Box<str>>,
@@ -86,7 +86,7 @@ struct Row {
     name: RouteName,
     method: Method,
     pattern: Vec<Segment>,
-    /// The segment that is a record's id.
+    /// The index of the segment that is a record's id.
     record: Option<usize>,
 }
 
@@ -98,7 +98,7 @@ enum Segment {
 }
 
 impl Table {
-    /// The rows we know and those that the operator added, which come last.
+    /// Makes a table of the known rows and those that the operator added, which come last.
     #[must_use]
     pub fn new(custom: &[CustomRoute]) -> Self {
         let known = ROUTES.iter().flat_map(|row| row.patterns().map(|(method, path)| Row::new(row.name, method, path)));
@@ -106,10 +106,10 @@ impl Table {
         Self { known: known.collect(), added: added.collect() }
     }
 
-    /// The row of a request. HEAD is routed as GET.
+    /// Returns the row of a request. HEAD is routed as GET.
     ///
     /// # Errors
-    /// The path has no normal form.
+    /// Returns an error if the path has no normal form.
     pub fn find(&self, method: &Method, target: &PathAndQuery) -> Result<Route, PathError> {
         let path = NormalPath::parse(target.path())?;
         let described = method == Method::OPTIONS;
@@ -117,7 +117,7 @@ impl Table {
         let row = with_segments(&path, |segments| {
             let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
             let known = self.known.iter().find(fits);
-            // What an added row stands for is the operator's choice, but not where the account's keys are.
+            // The operator chooses the treatment of an added row, except for paths with the account's keys.
             let may_serve = |row: &&Row| !path.names(&FORBIDDEN_WORDS) && row.may_serve(&path);
             known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))
         });
@@ -125,7 +125,7 @@ impl Table {
         let record = row.and_then(|row| with_segments(&path, |segments| row.record(segments))).flatten();
         let is_in_collection = row.is_none() && path.names(&COLLECTIONS);
         let (name, path) = match row {
-            // Most paths come as they are documented, and cost no copy.
+            // Most paths arrive in their documented form, and cost no copy.
             Some(row) if is_canonical(path.as_str()) => (row.name, Cow::Borrowed(path.as_str())),
             Some(row) => {
                 (row.name, with_segments(&path, |segments| row.canonical(segments)).unwrap_or_default().into())
@@ -143,10 +143,10 @@ impl Table {
         Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record })
     }
 
-    /// The methods that some row knows for a path; none if no row knows the path.
+    /// Returns the methods of the rows that match a path; none if no row matches it.
     ///
     /// # Errors
-    /// The path has no normal form.
+    /// Returns an error if the path has no normal form.
     pub fn methods(&self, target: &PathAndQuery) -> Result<Vec<Method>, PathError> {
         let path = NormalPath::parse(target.path())?;
         let rows = |segments: &[&str]| {
@@ -168,16 +168,16 @@ fn unknown(path: &NormalPath<'_>) -> RouteName {
     }
 }
 
-/// The place of an operator's pattern among the collections of records.
+/// The relation of an operator's pattern to the collections of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CollectionPlace {
-    /// In none.
+    /// The pattern is in no collection.
     Outside,
-    /// One of its records: `:id` stands right behind the collection's name.
+    /// The pattern names a record: `:id` follows the collection's name directly.
     Record,
-    /// The collection itself, without a segment that varies.
+    /// The pattern names the collection itself, without a variable segment.
     Collection,
-    /// In a collection, with a segment that varies in another place.
+    /// The pattern is in a collection and has a variable segment at another position.
     Unclear,
 }
 
@@ -209,7 +209,7 @@ impl Row {
             text => Segment::Literal(text.to_ascii_lowercase().into()),
         };
         let segments = || pattern.trim_matches('/').split('/');
-        // An operator may call it by another name.
+        // An operator may give the parameter another name.
         let id =
             segments().position(|text| text == ":id").or_else(|| segments().position(|text| text.starts_with(':')));
         let record = id.filter(|_| name.spec().names_records());
@@ -225,7 +225,7 @@ impl Row {
             })
     }
 
-    /// Returns true if the row keeps to what its path names: in a collection, records by their id or submissions.
+    /// Returns true if the row serves only the record that its path names, or in a collection a submission.
     fn may_serve(&self, path: &NormalPath<'_>) -> bool {
         !path.names(&COLLECTIONS) || self.name.spec().may_stand_in_collection(self.record.is_some())
     }
@@ -235,7 +235,8 @@ impl Row {
         segments.get(self.record?).map(|id| (*id).into())
     }
 
-    /// The path as upstream documents it: words in lower case, no trailing slash, what stands for a `:x` untouched.
+    /// Returns the path as Iluma documents it: words in lower case, no trailing slash, the segments in place of a `:x`
+    /// unchanged.
     fn canonical(&self, segments: &[&str]) -> String {
         let mut path = String::with_capacity(64);
         for (pattern, segment) in self.pattern.iter().zip(segments) {
@@ -250,18 +251,18 @@ impl Row {
     }
 }
 
-/// Whether a path that matched a row is sure to be that row's canonical path.
+/// Returns true if a path that matched a row is certainly that row's canonical path.
 fn is_canonical(path: &str) -> bool {
     !path.ends_with('/') && !path.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// `v` and dotted numbers: `v0`, `v1.1`, `v22`.
+/// Returns true for `v` and dotted numbers: `v0`, `v1.1`, `v22`.
 fn is_version(segment: &str) -> bool {
     let Some(numbers) = segment.strip_prefix(['v', 'V']) else { return false };
     segment.len() <= 16 && numbers.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Calls `f` with the segments on the stack; not at all where there are more than any row has.
+/// Calls `f` with the segments on the stack; returns `None` if there are more than any row has.
 fn with_segments<T>(path: &NormalPath<'_>, f: impl FnOnce(&[&str]) -> T) -> Option<T> {
     let mut segments = [""; MOST_SEGMENTS];
     let mut count = 0;
@@ -272,7 +273,7 @@ fn with_segments<T>(path: &NormalPath<'_>, f: impl FnOnce(&[&str]) -> T) -> Opti
     Some(f(&segments[..count]))
 }
 
-/// `target` with another path, or itself where the path is the same already.
+/// Returns `target` with another path, or itself if the path is the same.
 fn retarget(target: &PathAndQuery, path: &str) -> Result<PathAndQuery, PathError> {
     if target.path() == path {
         return Ok(target.clone());
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn a_collection_of_records_is_closed_but_for_its_rows() {
         let added = |path: &str, like| CustomRoute { method: Method::GET, path: path.into(), like };
-        // `check` refuses the first; should it be there all the same, it serves no record.
+        // `check` refuses the first pattern; if it is configured all the same, it serves no record.
         let custom = [
             added("/v*/identity/id_card_images/:id/pages/:page", RouteName::Ktp),
             added("/v*/identity/id_card_images/:id/pages", RouteName::OcrGet),

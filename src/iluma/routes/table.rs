@@ -1,8 +1,8 @@
-//! THE route table: one row says everything about a route, and no other list of routes stands anywhere.
+//! THE route table: one row says everything about a route, and no other list of routes exists.
 //!
-//! Configuration names, metric labels, prices, cache subjects, callback types and handlers derive from it. A new route of
-//! Iluma's is a name in `route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the compiler
-//! checks.
+//! Configuration names, metric labels, prices, cache subjects, callback types and handlers derive from it. A new route
+//! of Iluma's is a name in `route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the
+//! compiler checks.
 
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::{NotARoute, RouteName};
@@ -22,57 +22,58 @@ pub struct RouteSpec {
     pub paths: &'static [&'static str],
     /// The handler.
     pub kind: Kind,
-    /// Charges for a call. A GET on a row that is not charged is free, and may be repeated.
+    /// Iluma's charge for a call. A GET on a row that is not charged is free, and may be repeated.
     pub charge: Charge,
     /// Treatment of references on the way to Iluma.
     pub references: References,
-    /// Its answers to a GET may settle an earlier call, whose outcome is unknown.
+    /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// Types of Iluma's callbacks about records of the row (`iluma-field-notes.md`): the first whose text stands in the path.
+    /// The types of Iluma's callbacks about records of the row (`iluma-field-notes.md`): the first type whose text is
+    /// in the path.
     pub callbacks: &'static [(&'static str, CallbackType)],
-    /// Rows that naming this one in a tenant's `routes` includes.
+    /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],
-    /// Every tenant may use the row, whatever its `routes` say.
+    /// True if every tenant may use the row, whatever its `routes` say.
     pub always_allowed: bool,
 }
 
 /// The handler of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A question whose body is read and whose answer comes from the cache where it can.
+    /// Reads the body of a request and answers it from the cache if possible.
     CachedQuestion(Subject),
-    /// A record by its id whose final answer is cached; a pending one is polled at most once a second.
+    /// Answers with a record by its id. A final answer is cached; a pending record is polled at most once a second.
     CachedRecord(Subject),
-    /// A public list, cached for every tenant of an account.
+    /// Answers with a public list, cached for every tenant of an account.
     PublicList(Subject),
-    /// Iluma's health, which needs no key.
+    /// Answers with Iluma's health, without a key.
     Health(Subject),
-    /// A record is made, or made anew: its reference is prefixed, and the tenant becomes an owner.
+    /// Makes a record, or makes it again: its reference is prefixed, and the tenant becomes an owner.
     Submission,
-    /// Records by id or as a list: the tenant sees its own alone.
+    /// Answers with records by id or as a list: the tenant sees only its own.
     Records,
-    /// A file that belongs to a record.
+    /// Answers with a file that belongs to a record.
     File,
-    /// Both bodies are streamed.
+    /// Streams both bodies.
     Streamed,
-    /// A setting of the tenant's own, which never reaches Iluma.
+    /// Serves a setting of the tenant's own, which never reaches Iluma.
     CallbackSetting,
-    /// The team's own API.
+    /// Serves the team's own API.
     OwnApi,
-    /// OPTIONS: the answer lists the path's methods, and nothing is sent. No row has it: it is the method's.
+    /// Answers OPTIONS with the path's methods, and sends nothing. It depends on the method: no row has it.
     Options,
-    /// Refused.
+    /// Refuses the request.
     Forbidden,
-    /// No row knows the path; `upstream.unknown_routes` decides.
+    /// Serves paths that match no row; `upstream.unknown_routes` decides.
     Unknown,
-    /// No row knows the path, and it is in a collection of records. No row has it: it is the path's.
+    /// Refuses a path in a collection of records that matches no row. It depends on the path: no row has it.
     Closed,
-    /// No row knows the path, and it would be one of the team's own API. No row has it: it is the path's.
+    /// Refuses a path below the team's own API that matches no row. It depends on the path: no row has it.
     Absent,
 }
 
 impl Kind {
-    /// Returns the cache's subject of the answers.
+    /// Returns the subject of the cached answers, if they are cached.
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
@@ -94,7 +95,7 @@ impl Kind {
         }
     }
 
-    /// Returns true if it is a part of Iluma's API that an operator's `[[routes]]` entry may be `like`.
+    /// Returns true for a part of Iluma's API that an operator's `[[routes]]` entry may be `like`.
     #[must_use]
     pub const fn is_of_ilumas_api(self) -> bool {
         match self {
@@ -116,7 +117,7 @@ impl Kind {
         }
     }
 
-    /// Returns the one method that the handler takes, if it takes only one.
+    /// Returns the handler's method, if it takes only one.
     #[must_use]
     pub const fn only_method(self) -> Option<Method> {
         match self {
@@ -142,11 +143,11 @@ impl Kind {
 /// Iluma's charge for the calls of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// Never.
+    /// Iluma never charges.
     Never,
-    /// What was answered is charged, as `ledger::charge` says.
+    /// Iluma charges by the answer, as `ledger::charge` defines.
     Answered,
-    /// Nobody knows: the row is not documented.
+    /// The charge is unknown, because the row is not documented.
     Unknown,
 }
 
@@ -155,9 +156,9 @@ pub enum Charge {
 pub enum References {
     /// A reference gets the tenant's prefix.
     Prefixed,
-    /// A reference passes as it is, unless it has another tenant's prefix.
+    /// A reference passes unchanged, unless it has another tenant's prefix.
     Checked,
-    /// The row takes none, or nothing is sent.
+    /// The row takes no reference, or nothing is sent.
     Untouched,
 }
 
@@ -169,10 +170,10 @@ const BANK: &[(&str, CallbackType)] = &[
     ("", CallbackType::NameValidatorRequest),
 ];
 
-/// Path at which a team reads the secret that its callbacks are signed with.
+/// The path at which a team reads the secret that signs its callbacks.
 pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 
-/// A row that is streamed and charged: the other synchronous routes.
+/// Makes a row that is streamed and charged: the other synchronous routes.
 const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static str]) -> RouteSpec {
     RouteSpec {
         name,
@@ -188,7 +189,7 @@ const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static
     }
 }
 
-/// A row that costs nothing, makes no records and takes no references.
+/// Makes a row that costs nothing, makes no records and takes no references.
 const fn free(
     name: RouteName,
     text: &'static str,
@@ -210,7 +211,7 @@ const fn free(
     }
 }
 
-/// A row that makes records of Iluma's.
+/// Makes a row that creates records of Iluma's.
 const fn makes_records(
     name: RouteName,
     text: &'static str,
@@ -231,7 +232,7 @@ const fn makes_records(
     }
 }
 
-/// A row that shows records of Iluma's.
+/// Makes a row that shows records of Iluma's.
 const fn shows_records(
     name: RouteName,
     text: &'static str,
@@ -253,7 +254,7 @@ const fn shows_records(
     }
 }
 
-/// The rows of section 3 of the design, in the order of [`RouteName`].
+/// The rows of the table, in the order of [`RouteName`].
 pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     RouteSpec {
         kind: Kind::CachedQuestion(Subject::Bank),
@@ -320,7 +321,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         &[
             "POST v*/identity/document_ocr_captures",
             "POST v*/identity/document_ocr_captures/:id/recapture",
-            // A recapture is one by GET too, and charged.
+            // A recapture may also be a GET, and is charged.
             "GET v*/identity/document_ocr_captures/:id/recapture",
         ],
         (CAPTURE, &[RouteName::CaptureGet, RouteName::CaptureFile]),
@@ -333,7 +334,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
             "GET v*/identity/document_ocr_captures",
             "GET v*/identity/document_ocr_capture",
             "GET v*/identity/document_ocr_captures/:id",
-            // The links of its lists spell it so.
+            // The links in Iluma's lists have this path.
             "GET v*/document_ocr_captures",
         ],
         CAPTURE,
@@ -374,7 +375,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     },
 ];
 
-/// Each row stands at its name's place.
+/// Each row stands at its name's index.
 const _: () = {
     let mut at = 0;
     while at < ROUTES.len() {
@@ -398,12 +399,13 @@ impl RouteSpec {
 }
 
 impl RouteSpec {
-    /// Returns true if an operator's path in a collection of records may be like the row; `by_id` if the path names a record.
+    /// Returns true if an operator's path in a collection of records may be like the row; `by_id` means that the path
+    /// names a record.
     #[must_use]
     pub fn may_stand_in_collection(&self, by_id: bool) -> bool {
         match self.kind {
             Kind::CachedRecord(_) | Kind::Records | Kind::File => by_id,
-            // A record that is made has no id; one that is made anew has.
+            // The path of a new record has no id; the path of a repeated one has.
             Kind::Submission => !by_id || self.names_records(),
             Kind::CachedQuestion(Subject::Bank) => !by_id,
             Kind::CachedQuestion(_)
@@ -429,8 +431,8 @@ pub fn documented(segment: &str) -> String {
 }
 
 impl RouteName {
-    /// The number of routes, for arrays with one place for each. It does not read the table: the compiler evaluates the
-    /// length of such an array while it looks at the table's own functions.
+    /// The number of routes, for arrays with one element for each. It does not read the table, because the compiler
+    /// evaluates the length of such an array while it checks the table's own functions.
     pub const COUNT: usize = Self::Other as usize + 1;
 
     /// Every row, in the table's order; `ALL[name as usize] == name`.
@@ -508,11 +510,11 @@ mod tests {
                 _ => (0, 0),
             };
             assert!((needs_id..=may_have_id).contains(&ids), "{name}: records in its paths");
-            // What makes or shows records has callbacks about them.
+            // A row that makes or shows records has callbacks about them.
             let of_records = row.references == References::Prefixed || row.kind == Kind::File;
             assert_eq!(!row.callbacks.is_empty(), of_records, "{name}: callback types");
             assert!(row.callbacks.last().is_none_or(|(text, _)| text.is_empty()), "{name}: the last type fits all");
-            // What shows a record settles the call that made it, and is free.
+            // A row that shows a record settles the call that made it, and is free.
             let shows = matches!(row.kind, Kind::CachedRecord(_) | Kind::Records);
             assert_eq!(row.settles, shows, "{name}: settles");
             if shows || row.kind.subject().is_some() && row.patterns().all(|(method, _)| method == Method::GET) {
@@ -522,7 +524,7 @@ mod tests {
             if let Some(method) = row.kind.only_method() {
                 assert!(row.patterns().all(|(own, _)| own == method), "{name}: methods");
             }
-            // What shows the records of a row is named with it.
+            // A row that shows the records of another row is included with it.
             let includes: Vec<_> = ROUTES
                 .iter()
                 .filter(|other| row.charge == Charge::Answered && other.charge == Charge::Never)
