@@ -6,8 +6,10 @@ A real systemd boots for it (systemd-nspawn, without an engine) over this machin
 /etc, /usr/local and /var goes to a folder that is thrown away, and the network is a loopback. So the unit is tried as well.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,15 +63,31 @@ def boot(processes, here):
     # Not what this machine would start as well: databases, servers.
     command = ["systemd-nspawn", f"--directory={root}", *options, "--boot", "systemd.unit=basic.target"]
     nspawn = processes.start(*command, stdin=subprocess.DEVNULL, name="systemd")
-    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
+    leader = until(lambda: nspawn.poll() is None and leader_of(nspawn), "systemd starts")
+    # systemd-nspawn does not take the system with it when it is killed.
+    processes.at_end(lambda: kill(leader))
+    state = lambda: inside(leader, "systemctl", "is-system-running", capture_output=True).stdout.strip()
+    until(lambda: state() == "running", "systemd has booted")
+    return leader
 
-    def running():
-        assert nspawn.poll() is None, processes.log("systemd")
-        leader = children.read_text().split()
-        state = leader and inside(leader[0], "systemctl", "is-system-running", capture_output=True)
-        return state and state.stdout.strip() == "running" and leader[0]
 
-    return until(running, "systemd has booted")
+def leader_of(nspawn):
+    """The first process of the system, once it is there: systemd-nspawn has a helper before it."""
+    for child in Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split():
+        try:
+            if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                return child
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def kill(leader):
+    """Ends the system: with its first process the kernel ends all the others."""
+    try:
+        os.kill(int(leader), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def inside(leader, *command, **options):

@@ -61,12 +61,14 @@ class Processes:
     """What was started; all of it ends with the `with`."""
 
     def __init__(self, work):
-        self.work, self.started, self.mounted = Path(work), [], []
+        self.work, self.started, self.mounted, self.last_acts = Path(work), [], [], []
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        for act in self.last_acts:
+            act()
         for process in reversed(self.started):
             process.kill()
             process.wait()
@@ -79,6 +81,9 @@ class Processes:
             process = subprocess.Popen([str(part) for part in command], **options)
         self.started.append(process)
         return process
+
+    def at_end(self, act):
+        self.last_acts.append(act)
 
     def mount(self, *arguments):
         subprocess.run(["mount", *arguments], check=True)
