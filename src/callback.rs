@@ -1,12 +1,12 @@
-//! Iluma's callbacks, from their arrival to each team that waits for them.
+//! Iluma's callbacks, from their receipt to their delivery to each owner.
 //!
-//! Invariants: a callback that was answered 200 is durable, and is delivered at least once to each of its owners, or shown
-//! to operators; no team gets a callback of another; one team's dead endpoint delays no other; every wait has a deadline,
-//! and every queue in memory a bound.
+//! Invariants: a callback that was answered 200 is durable, and is either delivered at least once to each of its owners
+//! or shown to operators; no team gets a callback of another team; one team's dead endpoint delays no other team; every
+//! wait has a deadline, and every queue in memory a bound.
 //!
-//! `inbox` takes callbacks in, `fan_out` finds their `recipients`, `hits` journals those of cache hits, `dispatch` hands
-//! deliveries to `webhook_client`, which signs (`sign`) and sends them. `settings` is what a team sees of it. Durable state
-//! is [`state`](crate::state)'s.
+//! `inbox` receives callbacks, `fan_out` finds their `recipients`, `hits` journals the callbacks of cache hits,
+//! `dispatch` passes deliveries to `webhook_client`, which signs (`sign`) and sends them. `settings` serves a team's
+//! own settings. [`state`](crate::state) keeps everything durable.
 
 mod admission;
 mod background;

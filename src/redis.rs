@@ -1,6 +1,6 @@
-//! The way to Redis: one client, the names of all keys, all scripts.
+//! The access to Redis: one client, the names of all keys, all scripts.
 //!
-//! Nothing outside this part spells a key or a line of Lua.
+//! No code outside this part contains the name of a key or a line of Lua.
 
 mod breaker;
 mod budget;

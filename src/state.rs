@@ -1,13 +1,13 @@
-//! Durable state: who owns an id, the callbacks that came for it, their way to the teams, and the URLs that teams set.
+//! Durable state: the owners of records, the received callbacks, their deliveries, and the URLs that teams set.
 //!
-//! Invariants, of every engine: what a method acknowledged is there after any crash; ids, references, bodies and URLs are
-//! stored encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and gives each reference
-//! that waits for it exactly one delivery, whatever the order in which callbacks and owners come; a delivery is in the
-//! hands of one claimant at a time until its lease ends.
+//! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
+//! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery
+//! for each waiting reference, in whatever order callbacks and owners arrive; one claimant at a time has a delivery,
+//! until its lease ends.
 //!
-//! A *record* is an id at an account. Its way: [`own`](State::own) says whose it is; [`receive`](State::receive) stores
-//! what came; [`waiting`](State::waiting) hands that out with the owners, and [`settle`](State::settle) turns it into
-//! deliveries; [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) notes what became of them.
+//! A *record* is an id at an account. [`own`](State::own) adds an owner; [`receive`](State::receive) stores a callback;
+//! [`waiting`](State::waiting) hands it out with its owners, and [`settle`](State::settle) turns it into deliveries;
+//! [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) stores their outcome.
 
 mod engine;
 mod envelopes;

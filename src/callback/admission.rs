@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
-/// The result of taking a callback in.
+/// The result of a request to the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Admission {
     /// The callback is stored.
     #[error("stored")]
     Stored,
-    /// The callback came before.
+    /// The callback was received before.
     #[error("repeat")]
     Repeat,
     /// Iluma's test of the URL: a payload without any id.
@@ -24,35 +24,35 @@ pub enum Admission {
     /// There is no such path, account or type.
     #[error("there is nothing at this path")]
     Unknown,
-    /// Another method than POST.
+    /// The method is not POST.
     #[error("only POST is known here")]
     Method,
-    /// No token, or a wrong one.
+    /// The token is missing or wrong.
     #[error("the callback token is missing or wrong")]
     Unauthorized,
     /// The body is longer than [`MOST_BYTES`](super::MOST_BYTES).
     #[error("the body is larger than 1 MiB")]
     TooLarge,
-    /// The peer did not send it in time.
+    /// The peer did not send the body in time.
     #[error("the body did not arrive in time")]
     TooSlow,
-    /// The peer broke off.
+    /// The peer cut the body off.
     #[error("the body was cut off")]
     CutOff,
-    /// The body can't be a callback's. A 400, not a 200: it can't be given to anybody, so somebody has to see it; Iluma's
-    /// repeats end by themselves, and each costs no more than reading it.
+    /// The body can't be a callback's. The answer is a 400, not a 200: it can't be given to any team, so an operator
+    /// has to see it. Iluma stops repeating it by itself, and each repeat costs only the reading of its body.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The callback could not be stored: it has to be sent again.
+    /// The callback could not be stored: Iluma has to send it again.
     #[error("the callback can't be stored now; send it again")]
     NotStored,
-    /// Too many callbacks came at once: this one has to be sent again.
+    /// Too many callbacks arrived at once: Iluma has to send this one again.
     #[error("too many callbacks at once; send it again")]
     Overloaded,
-    /// The request has no valid host, or two.
+    /// The request has no valid host, or two hosts.
     #[error(transparent)]
     Host(HostError),
-    /// A fault of the gateway's own: it has to be sent again.
+    /// The gateway itself failed: Iluma has to send the callback again.
     #[error("the gateway failed to handle the callback; send it again")]
     Internal,
 }
@@ -64,7 +64,7 @@ impl Admission {
         self.shape().2
     }
 
-    /// Returns the admission that stands for a status which axum or a layer chose.
+    /// Returns the admission for a status that axum or a layer chose.
     pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::Unknown,
@@ -77,7 +77,7 @@ impl Admission {
         }
     }
 
-    /// Returns status, Iluma's error code, and the reason.
+    /// Returns the status, Iluma's error code, and the reason.
     const fn shape(self) -> (StatusCode, &'static str, &'static str) {
         const UNAVAILABLE: &str = "SERVICE_UNAVAILABLE";
         match self {

@@ -1,4 +1,4 @@
-//! The loops of callbacks: they run from the start of the gateway to its end.
+//! The background loops of callbacks, which run from the start of the gateway to its end.
 
 use super::events::Note;
 use super::service::{Callbacks, Inflow};
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often old entries are removed, and queues are counted.
+/// The intervals for removing old entries and for counting the queues.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Callbacks {
-    /// Works until `stop`: fans out, delivers, journals, sweeps, counts. Deliveries under way then end; what is queued
-    /// stays queued.
+    /// Runs all loops until `stop`: fan-out, delivery, journal, sweep, count. Deliveries in progress then finish;
+    /// queued ones stay queued.
     pub fn run(self: &Arc<Self>, inflow: Inflow, tasks: &Tasks, stop: &CancellationToken) {
         let [fan_out, dispatch, sweep, count] = std::array::from_fn(|_| Arc::clone(self));
         tasks.spawn_until(stop, async move { fan_out.fan_out_all().await });
@@ -28,7 +28,7 @@ impl Callbacks {
     async fn sweep(&self) {
         loop {
             match self.state.sweep().await {
-                // There may be more of it.
+                // More entries may be due.
                 Ok(1..) => continue,
                 Ok(0) => {}
                 Err(error) => tracing::warn!(%error, "cannot remove old callbacks and owners; will retry"),

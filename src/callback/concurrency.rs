@@ -1,7 +1,7 @@
-//! Concurrency of deliveries that adapts to each team's endpoint: each team has a lane of its own.
+//! Adapts the number of concurrent deliveries to each team's endpoint: each team has a lane of its own.
 //!
-//! Invariants: a team has [`WIDEST`] deliveries under way at most, all teams together [`MOST_AT_ONCE`]; a team whose
-//! endpoint fails soon has one, so that it takes next to nothing from the others.
+//! Invariants: a team has at most [`WIDEST`] concurrent deliveries, all teams together [`MOST_AT_ONCE`]; a team whose
+//! endpoint fails soon has only one, so that it takes little capacity from the others.
 
 use crate::base::name::TenantName;
 use crate::state::Delivery;
@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use tokio::sync::Notify;
 
-/// Deliveries to one team at once: an endpoint that takes 100 ms gets 160 a second.
+/// The largest number of concurrent deliveries to one team: an endpoint that takes 100 ms gets 160 a second.
 const WIDEST: usize = 16;
-/// The width that a lane begins with.
+/// The initial width of a lane.
 const WIDTH: usize = 4;
-/// Deliveries at once, of all teams: 32 of them at their widest, or 512 with dead endpoints.
+/// The largest number of concurrent deliveries to all teams: 32 teams at their widest, or 512 with dead endpoints.
 const MOST_AT_ONCE: usize = 512;
 
-/// The deliveries under way, by team.
+/// The concurrent deliveries, by team.
 #[derive(Debug, Default)]
 pub(super) struct AdaptiveConcurrency {
     lanes: Mutex<BTreeMap<TenantName, Lane>>,
-    /// Tells that a place is free for a team that may have more deliveries due.
+    /// Notifies that a slot is free for a team that may have more deliveries due.
     pub(super) freed: Notify,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct AdaptiveConcurrency {
 struct Lane {
     width: usize,
     under_way: usize,
-    /// True if the last claim gave as many as were wanted: more may be due.
+    /// True if the last claim returned as many as were wanted: more may be due.
     full: bool,
 }
 
@@ -39,7 +39,7 @@ impl Default for Lane {
 }
 
 impl AdaptiveConcurrency {
-    /// Returns how many more deliveries each of these teams may have under way; with `only_full`, of full lanes alone.
+    /// Returns the number of free slots of each of these teams; with `only_full`, of full lanes only.
     pub(super) fn free<'a>(
         &self,
         teams: impl Iterator<Item = &'a TenantName>,
@@ -59,7 +59,7 @@ impl AdaptiveConcurrency {
         wanted
     }
 
-    /// Notes what was claimed of what was wanted.
+    /// Records the wanted and the claimed deliveries.
     pub(super) fn take(&self, wanted: &[(TenantName, usize)], taken: &[Delivery]) {
         let mut lanes = self.lanes.lock();
         for (team, places) in wanted {
@@ -70,7 +70,7 @@ impl AdaptiveConcurrency {
         }
     }
 
-    /// Notes the end of one delivery. A lane widens by one with a success, and is halved by a failure.
+    /// Records the end of one delivery. A success widens a lane by one, a failure halves it.
     pub(super) fn give_back(&self, team: &TenantName, succeeded: bool) {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(team.clone()).or_default();

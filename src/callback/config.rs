@@ -1,4 +1,4 @@
-//! The configuration of callbacks, as it is in effect.
+//! The active configuration of callbacks.
 
 use super::sign::Credentials;
 use crate::base::name::{AccountName, TenantName};
@@ -9,13 +9,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What the configuration says of callbacks.
+/// The configuration of callbacks.
 pub(super) struct CallbackConfig {
     pub(super) accounts: BTreeMap<AccountName, Account>,
     pub(super) teams: BTreeMap<TenantName, Team>,
     /// The waits between attempts.
     pub(super) retry: Vec<Duration>,
-    /// The time that an endpoint has for the head of its answer.
+    /// The time in which an endpoint must send the head of its answer.
     pub(super) timeout: Duration,
     pub(super) outbox: OutboxBounds,
     pub(super) extra_ca: Vec<CertificateDer<'static>>,
@@ -26,13 +26,13 @@ pub(super) struct Account {
     pub(super) tokens: Vec<SecretString>,
     /// True if references carry the prefix of their tenant.
     pub(super) prefixes: bool,
-    /// The tenant that gets callbacks of which no owner is known.
+    /// The tenant that gets callbacks without a known owner.
     pub(super) fallback_owner: Option<TenantName>,
 }
 
 pub(super) struct Team {
     pub(super) account: AccountName,
-    /// The hosts that its URLs may have, in their normal form.
+    /// The hosts that the team's URLs may have, in their normal form.
     pub(super) hosts: BTreeSet<String>,
     /// The URLs of the configuration.
     pub(super) urls: BTreeMap<CallbackType, String>,

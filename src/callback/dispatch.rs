@@ -1,7 +1,7 @@
-//! Deliveries as they become due.
+//! Sends deliveries when they become due.
 //!
-//! Invariants: a failed delivery is tried again as the schedule says, and then is a dead letter; a delivery whose URL can't
-//! be read waits, and loses no attempt by that.
+//! Invariants: a failed delivery is repeated by the schedule, and then becomes a dead letter; a delivery whose URL
+//! can't be read waits, which counts as no attempt.
 
 use super::events::{Attempt, Note};
 use super::retry;
@@ -12,29 +12,29 @@ use crate::state::{Delivery, DeliveryOutcome, StateError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long no other node makes a delivery that is in hand here: looking the URL up, an attempt of at most 32 s, and
-/// noting its end.
+/// The lease of a delivery: no other node sends it during the lookup of the URL, an attempt of at most 32 s, and the
+/// storing of its outcome.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// The time that looking a URL up may take.
+/// The longest lookup of a URL.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How late a delivery that becomes due may be noticed.
+/// The longest delay until a due delivery is noticed.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often noting the end of a delivery is tried; then its lease ends, and it is made again.
+/// The attempts to store an outcome; after them the lease ends, and the delivery is made again.
 const NOTE_ATTEMPTS: u32 = 5;
 
-/// The reason why a delivery was not made.
+/// The reason why a delivery was not sent.
 enum Unsent {
-    /// State can't be asked for the URL: nothing was attempted.
+    /// State did not return the URL: nothing was attempted.
     NotAttempted(StateError),
     /// The attempt failed.
     Failed(Failure),
 }
 
 impl Callbacks {
-    /// Makes deliveries as they become due, for ever; each is a task of its own.
+    /// Sends deliveries when they become due, for ever; each in a task of its own.
     pub(super) async fn dispatch(self: &Arc<Self>, tasks: &Tasks) {
         let mut only_full = false;
         loop {
@@ -68,7 +68,7 @@ impl Callbacks {
         let (attempt, outcome) = match &sent {
             Ok(()) => (Some(Attempt::Delivered), DeliveryOutcome::Delivered),
             Err(Unsent::NotAttempted(error)) => {
-                tracing::warn!(%tenant, %error, "cannot read a callback URL; its deliveries wait");
+                tracing::warn!(%tenant, %error, "cannot read a callback URL from state; its deliveries wait");
                 tokio::time::sleep(REST).await;
                 (None, DeliveryOutcome::Untried)
             }
@@ -78,7 +78,7 @@ impl Callbacks {
             }
         };
         self.note_end(&delivery, outcome).await;
-        // Counted after it was stored, so that a reader of the one finds the other.
+        // The metric is counted after the outcome was stored, so that a reader of the metric also finds the outcome.
         if let Some(attempt) = attempt {
             (self.hooks.note)(Note::Attempted(tenant, attempt));
         }
@@ -103,7 +103,7 @@ impl Callbacks {
                 Ok(()) => return,
                 Err(_) if left > 0 => tokio::time::sleep(REST).await,
                 Err(error) => {
-                    tracing::error!(%tenant, id = %delivery.id, %error, "cannot note the end of a delivery; it will be made again");
+                    tracing::error!(%tenant, id = %delivery.id, %error, "cannot store the outcome of a delivery: it will be sent again");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What happens to callbacks, for the parts that count it or learn from it.
+//! The events of callbacks, for metrics and for the cache.
 
 use super::admission::Admission;
 use crate::base::name::{AccountName, TenantName};
@@ -8,28 +8,28 @@ use crate::state::Queues;
 use bytes::Bytes;
 use std::time::SystemTime;
 
-/// What callbacks need of the rest of the gateway.
+/// The functions of the rest of the gateway that callbacks use.
 pub struct Hooks {
-    /// Finds the persons that a callback's body is about.
+    /// Finds the persons that a callback's body names.
     pub persons: Persons,
-    /// Counts what happened.
+    /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
 }
 
-/// Something that is counted. Nothing in it comes from input.
+/// An event that is counted. Nothing in it comes from input.
 #[derive(Debug, Clone, Copy)]
 pub enum Note<'a> {
-    /// A callback came; account and type if they are known.
+    /// A callback arrived, with its account and type if they are known.
     Received(Option<&'a AccountName>, Option<CallbackType>, Admission),
     /// A delivery was attempted.
     Attempted(&'a TenantName, Attempt),
-    /// No delivery was made.
+    /// A delivery was not made.
     Skipped(&'a TenantName, Skipped),
     /// The queues were counted, at this time.
     Queues(&'a Queues, SystemTime),
 }
 
-/// The end of an attempt, as metrics name it.
+/// The outcome of an attempt, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// The endpoint answered 2xx.
@@ -40,16 +40,16 @@ pub enum Attempt {
     Dead,
 }
 
-/// The reason why there is no delivery.
+/// The reason why a delivery was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skipped {
     /// The team has no URL for this type.
     NoUrl,
-    /// Too many callbacks of hits came at once.
+    /// Too many callbacks of cache hits arrived at once.
     Overflow,
-    /// A callback of a hit found the team's outbox full.
+    /// A callback of a cache hit found the team's outbox full.
     Dropped,
-    /// A callback of a hit could not be stored.
+    /// A callback of a cache hit could not be stored.
     NotStored,
 }
 
@@ -77,16 +77,16 @@ impl Skipped {
     }
 }
 
-/// A callback that came and was stored, for the parts that learn from it. It may come again after a crash.
+/// A callback that was received and stored, for the parts that learn from it. It may be announced again after a crash.
 #[derive(Debug, Clone)]
 pub struct Arrived {
     /// The account.
     pub account: AccountName,
-    /// Its type, where the path named it.
+    /// The callback's type, if the path named it.
     pub kind: Option<CallbackType>,
     /// Iluma's id.
     pub id: String,
-    /// The body, with the reference as Iluma knows it.
+    /// The body, with the reference as Iluma has it.
     pub body: Bytes,
 }
 

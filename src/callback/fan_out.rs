@@ -1,6 +1,7 @@
 //! The fan-out: one callback becomes a delivery for each of its recipients.
 //!
-//! Invariant: a callback is settled with all of its deliveries or not at all; while state can't say where they go it waits.
+//! Invariant: a callback is settled with all of its deliveries or not at all; while state can't name its owners it
+//! waits.
 
 use super::config::CallbackConfig;
 use super::events::{Attempt, Note, Skipped};
@@ -13,17 +14,17 @@ use crate::state::{Copy, StateError, Verdict, Waiting};
 use futures_util::future::join_all;
 use std::time::Duration;
 
-/// Callbacks that are fanned out together: their deliveries share a write to disk.
+/// The largest number of callbacks that are fanned out together: their deliveries share a write to disk.
 const MOST_TOGETHER: usize = 64;
 
-/// How long no other node fans out what is in hand here.
+/// The lease of a callback: no other node fans it out during this time.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// How soon an early callback is looked at again after its time, at the latest.
+/// The longest delay until a waiting callback is examined again after its time.
 const TICK: Duration = Duration::from_millis(250);
 
 impl Callbacks {
-    /// Fans out what waits, for ever.
+    /// Fans out waiting callbacks, for ever.
     pub(super) async fn fan_out_all(&self) {
         loop {
             let waiting = match self.state.waiting(MOST_TOGETHER, LEASE).await {
@@ -48,7 +49,7 @@ impl Callbacks {
 
     async fn fan_out(&self, waiting: &Waiting) -> Result<(), StateError> {
         let config = self.config.load_full();
-        // The body was read when it came.
+        // The body was parsed when it arrived.
         let Ok(body) = CallbackBody::parse(&waiting.body) else {
             return self.state.settle(waiting, Verdict::Unowned, &config.outbox).await.map(|_| ());
         };
@@ -58,7 +59,7 @@ impl Callbacks {
             Finding::Recipients(kind, recipients) => {
                 let mut copies = Vec::with_capacity(recipients.len());
                 for (tenant, reference) in recipients {
-                    // A team without a URL wants no callbacks of this type.
+                    // A team without a URL gets no callbacks of this type.
                     if self.has_url(&config, &tenant, kind).await? {
                         let body = body.with(reference.as_deref());
                         copies.push(Copy { tenant, reference, body });

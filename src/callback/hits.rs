@@ -1,6 +1,6 @@
-//! Callbacks of cache hits: the gateway makes them, and journals them in groups.
+//! Callbacks of cache hits: the gateway makes them, and stores them in groups.
 //!
-//! Invariant: they are lost rather than waited for; Iluma's own callbacks never depend on them.
+//! Invariant: these callbacks are dropped rather than waited for; Iluma's own callbacks never depend on them.
 
 use super::events::{Note, Skipped};
 use super::service::Callbacks;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// What a group of journalled callbacks may collect for (section 5 of the design), and how many it holds.
+/// The time in which a group of callbacks is collected, and the largest group.
 const GROUP_TIME: Duration = Duration::from_millis(100);
 const GROUP_MOST: usize = 256;
 
 impl Callbacks {
-    /// Stores callbacks of hits in groups, until `stop`, and then those that are left.
+    /// Stores callbacks of cache hits in groups, until `stop`, and then the remaining ones.
     pub(super) async fn journal(&self, mut made: mpsc::Receiver<Made>, stop: CancellationToken) {
         let mut group = Vec::new();
         loop {
@@ -40,7 +40,7 @@ impl Callbacks {
     async fn enqueue(&self, group: Vec<Made>) {
         let config = self.config.load_full();
         let (mut wanted, mut lost) = (Vec::with_capacity(group.len()), Vec::new());
-        // Most of a group are of few teams.
+        // Most callbacks of a group belong to few teams.
         let mut listens = BTreeMap::new();
         for made in group {
             let key = (made.copy.tenant.clone(), made.kind);
@@ -51,7 +51,7 @@ impl Callbacks {
             listens.insert(key, listening);
             match listening {
                 Ok(true) => wanted.push(made),
-                // Nobody listens: that is the common case, and no event.
+                // No URL is set for the type: this is the common case, and no event.
                 Ok(false) => {}
                 Err(_) => lost.push(made.copy.tenant),
             }

@@ -1,7 +1,7 @@
-//! The inbox: what Iluma posts is checked, stored, answered.
+//! The inbox: it checks, stores and answers the callbacks that Iluma posts.
 //!
-//! Invariants: 200 is answered only once the callback is durable, 503 whenever it is not; nothing is read of a peer without
-//! a token; an answer tells nothing of the configuration except that a path exists.
+//! Invariants: the answer is 200 only once the callback is durable, and 503 otherwise; nothing is read from a peer
+//! without a token; an answer reveals nothing of the configuration except that a path exists.
 
 use super::admission::Admission;
 use super::events::{Arrived, Note};
@@ -23,22 +23,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The largest callback that is taken in: results are some kilobytes, and pictures come as links.
+/// The largest accepted callback: results have some kilobytes, and pictures are links.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// The time for storing a callback, and for getting a place to read it: Iluma gives up after some 10 s itself.
+/// The longest time for storing a callback, and for getting a slot to read it: Iluma itself gives up after some 10 s.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
     body: MOST_BYTES,
-    // A peer may take so long for a body of whatever size.
+    // The time for a body of any size.
     body_deadline: Duration::from_secs(10),
-    // Longer than waiting for a place, reading and storing together.
+    // This is longer than waiting for a slot, reading and storing together.
     answer_deadline: Duration::from_secs(25),
 };
 
-/// Returns the paths of the `callbacks` listener, with everything around them: `/callbacks/<account>` and
+/// Returns the router of the `callbacks` listener with all its layers: `/callbacks/<account>` and
 /// `/callbacks/<account>/<TYPE>`.
 pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
     let mut paths = Router::new();
@@ -57,7 +57,7 @@ pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
     router.layer(from_fn_with_state(callbacks, counted))
 }
 
-/// Counts what became of a request.
+/// Counts the result of a request.
 async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
     let place = callbacks.place(request.uri().path());
     let response = next.run(request).await;
@@ -68,14 +68,14 @@ async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     response
 }
 
-/// Takes in one callback.
+/// Receives one callback.
 async fn receive(State(callbacks): State<Arc<Callbacks>>, request: Request) -> Result<Admission, Admission> {
     let (account, kind) = callbacks.place(request.uri().path()).ok_or(Admission::Unknown)?;
     callbacks.admit(account, kind, request).await
 }
 
 impl Callbacks {
-    /// Reads account and type from a path; none if it is no path of the configuration.
+    /// Reads account and type from a path; `None` if the path is not configured.
     fn place(&self, path: &str) -> Option<(AccountName, Option<CallbackType>)> {
         let rest = path.strip_prefix("/callbacks/")?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -106,13 +106,13 @@ impl Callbacks {
         };
         let tags = self.hooks.persons.in_json(&bytes).into_iter().collect();
         let callback = Callback { account: account.clone(), kind, id: any_id, body: bytes.clone(), tags };
-        // A peer that is not answered in time sends it again, and it is recognised as a repeat.
+        // A peer that gets no answer in time sends the callback again, and it is recognised as a repeat.
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
         match stored.unwrap_or(Err(StateError::Unavailable)) {
             Ok(Receipt::Repeat) => Ok(Admission::Repeat),
             Ok(Receipt::New) => {
-                // If nobody keeps up the cache learns it later; it is delivered all the same. A body with its id elsewhere
-                // is no answer of a shape that is known.
+                // If the channel is full the cache learns it later; the callback is delivered all the same. A body with
+                // its id at another position is no answer of a known shape.
                 if let Some(id) = id {
                     let _ = self.arrived.try_send(Arrived { account, kind, id, body: bytes });
                 }
@@ -123,8 +123,8 @@ impl Callbacks {
     }
 }
 
-/// Returns true if the request carries one of the tokens, exactly once. Hashes are compared, with all of the tokens and in
-/// constant time, so that not even a length shows.
+/// Returns true if the request carries one of the tokens, exactly once. Hashes are compared, with all tokens and in
+/// constant time, so that not even a length is revealed.
 fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
     let mut values = headers.get_all("x-callback-token").iter();
     let (Some(given), None) = (values.next(), values.next()) else { return false };

@@ -1,8 +1,8 @@
 //! The recipients of a callback: a pure decision.
 //!
-//! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) where
-//! neither is known and nobody came in time, the fallback owner; each gets its own reference. Only (2) applies to a body
-//! whose id is not where Iluma puts it, since nothing else tells whose it is.
+//! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the
+//! fallback owner, if neither is known in time; each gets its own reference. Only (2) applies to a body whose id is not
+//! at Iluma's usual position, because nothing else identifies its owner.
 
 use super::config::{Account, CallbackConfig};
 use crate::base::name::TenantName;
@@ -12,17 +12,18 @@ use crate::state::{EARLY, Waiting};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// How long a callback that nobody owns waits before it is set aside: longer than Iluma takes to answer most POSTs.
+/// The time that a callback without an owner waits before it is set aside: longer than Iluma takes to answer most
+/// POSTs.
 const UNOWNED: Duration = Duration::from_secs(5);
 
 /// The recipients of a callback, with the reference that each of them gave.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// At least one tenant.
+    /// At least one tenant gets the callback.
     Recipients(CallbackType, Vec<(TenantName, Option<Bytes>)>),
-    /// Nobody is known yet: the callback may have overtaken the answer to its request. It waits until this time.
+    /// No owner is known yet: the callback may have overtaken the answer to its request. It waits until this time.
     Overtaking(SystemTime),
-    /// Nobody.
+    /// No tenant gets the callback.
     Unowned,
 }
 
@@ -32,7 +33,7 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     let prefix = prefix(config, account, waiting, body);
     let mut recipients = owners(config, waiting, body);
     if let Some((tenant, reference)) = prefix.clone() {
-        // The prefixed reference still tells the reference that was erased here.
+        // The prefixed reference still contains the reference that was erased here.
         if waiting.awaiting.iter().any(|owner| owner.erased) {
             recipients.retain(|(known, reference)| *known != tenant || reference.is_some());
         }
@@ -44,9 +45,9 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     let fallback_owner = account.and_then(|account| account.fallback_owner.clone()).filter(|_| body.id.is_some());
     let patience = match &fallback_owner {
         Some(_) if !account.is_some_and(|account| account.prefixes) => EARLY,
-        // Where references carry prefixes, what comes without one was not asked here: nobody else will own it.
+        // If references have prefixes, a callback without one was not requested here: no other team will own it.
         Some(_) if waiting.kind.is_some() => Duration::ZERO,
-        // A callback that is set aside is still given to a tenant that comes to own it; operators need not wait to see it.
+        // A callback that is set aside is still given to a later owner, and operators see it without waiting.
         _ => UNOWNED,
     };
     let until = waiting.received + patience;
@@ -61,14 +62,14 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     }
 }
 
-/// Returns the tenants that own the id, as far as they are configured.
+/// Returns the tenants that own the id, if they are configured.
 fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Vec<(TenantName, Option<Bytes>)> {
     let owners = waiting.awaiting.iter().filter(|owner| body.id.is_some() && config.teams.contains_key(&owner.tenant));
     owners.map(|owner| (owner.tenant.clone(), owner.reference.clone())).collect()
 }
 
-/// Returns the tenant whose prefix the reference carries, and the rest of the reference. Where an account has no prefixes,
-/// and for tenants of other accounts, what looks like a prefix is a team's own invention.
+/// Returns the tenant whose prefix the reference carries, and the rest of the reference. In an account without
+/// prefixes, and for tenants of other accounts, a team invented the text that looks like a prefix.
 fn prefix(
     config: &CallbackConfig,
     account: Option<&Account>,
@@ -112,7 +113,7 @@ mod tests {
         (!reference.is_empty()).then(|| format!("{reference:?}").into())
     }
 
-    /// Returns the finding for a callback with this reference, `age` seconds after it came.
+    /// Returns the finding for a callback with this reference, `age` seconds after it arrived.
     fn found(live: &CallbackConfig, reference: &str, owners: &[(&str, &str)], age: u64) -> Finding {
         let body = format!("{{\"id\":\"1\",\"reference_id\":{reference}}}");
         found_in(live, body, owners, age)
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Returns the finding of a callback that waits for so long.
+    /// Returns the finding of a callback that waits for this time.
     fn overtaking(seconds: u64) -> Finding {
         Finding::Overtaking(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
@@ -158,7 +159,7 @@ mod tests {
             (r#""lending:a""#, &[("lending", "!")], recipients(&[("lending", "a")])),
             (r#""lending:a""#, &[("payments", "!")], recipients(&[("payments", ""), ("lending", "a")])),
             (r#""gone:a""#, &[("gone", "a")], overtaking(5)),
-            // Another account's team has no business here.
+            // A team of another account owns nothing here.
             (r#""foreign:a""#, &[], overtaking(5)),
             ("null", &[], overtaking(5)),
         ] {
@@ -189,7 +190,7 @@ mod tests {
     fn an_id_in_another_place_makes_nobody_an_owner() {
         let config = live("", "owns_unprefixed = true");
         let nested = |reference: &str| format!(r#"{{"data":{{"id":"1","reference_id":"payments:x"}}{reference}}}"#);
-        // Neither an owner nor the fallback owner may see the reference of another team that is somewhere inside.
+        // Neither an owner nor the fallback owner may see another team's reference that is nested in the body.
         assert_eq!(found_in(&config, nested(""), &[("lending", "a")], 5), Finding::Unowned);
         assert_eq!(
             found_in(&config, nested(r#","reference_id":"payments:y""#), &[("lending", "a")], 0),

@@ -1,6 +1,6 @@
 //! Looks up the hosts of teams' URLs.
 //!
-//! Invariant: an address that no callback may go to is never connected to, whatever name leads there.
+//! Invariant: no connection is made to a forbidden address, whatever name leads to it.
 
 use crate::iluma::callback_url::is_forbidden;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};

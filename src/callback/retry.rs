@@ -1,17 +1,17 @@
-//! When a failed delivery is tried again.
+//! The waits between the attempts of a delivery.
 
 use crate::base::keyring::random;
 use std::time::Duration;
 
-/// Returns the wait before the next attempt; none if `attempts` were all that the schedule has. It is the schedule's wait,
-/// a fifth more or less, but not shorter than what the endpoint asked for, up to the schedule's longest wait.
+/// Returns the wait before the next attempt; `None` if `attempts` uses up the schedule. It is the schedule's wait, plus
+/// or minus a fifth, and not shorter than the endpoint's `retry-after`, up to the schedule's longest wait.
 pub(super) fn wait(schedule: &[Duration], attempts: u32, asked: Option<Duration>) -> Option<Duration> {
     let scheduled = jittered(*schedule.get(attempts as usize)?);
     let longest = schedule.iter().max().copied().unwrap_or_default();
     Some(asked.map_or(scheduled, |asked| scheduled.max(asked.min(longest))))
 }
 
-/// Changes a wait by up to a fifth, so that what failed together does not come back together.
+/// Changes a wait by up to a fifth, so that deliveries that failed together are not repeated together.
 fn jittered(wait: Duration) -> Duration {
     let [byte] = random::<1>();
     wait.mul_f64(0.8 + 0.4 * f64::from(byte) / 255.0)
@@ -38,7 +38,7 @@ mod tests {
             (0, Some(1), 4, 6),
             (0, Some(600), 600, 600),
             (1, Some(10), 24, 36),
-            // No longer than the schedule's longest wait.
+            // The wait is at most the schedule's longest one.
             (0, Some(86_400), 3600, 3600),
             (2, Some(86_400), 3600, 4320),
         ] {

@@ -1,4 +1,4 @@
-//! The parts of callbacks together: what each of the files beside this one works on.
+//! The shared state of the callback feature, on which the other files work.
 
 use super::concurrency::AdaptiveConcurrency;
 use super::config::{CallbackConfig, Team};
@@ -15,20 +15,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Callbacks that were stored and that the rest of the gateway has not looked at yet. More are not announced: they are
-/// delivered all the same, and the cache is filled by the next answer.
+/// The largest number of stored callbacks that wait to be read by the rest of the gateway. Further ones are not
+/// announced: they are delivered all the same, and the cache learns from the next answer.
 const MOST_ARRIVED: usize = 1024;
 
-/// Callbacks of hits that wait to be journalled: ten times what comes in 100 ms at 4000 hits a second.
+/// The largest number of callbacks of cache hits that wait to be stored: ten times those that arrive in 100 ms at 4000
+/// hits a second.
 const MOST_MADE: usize = 4096;
 
-/// Bodies that are read at once: 64 MiB at the worst.
+/// The largest number of bodies that are read at once: 64 MiB at most.
 const MOST_READING: usize = 64;
 
-/// How long a loop rests after state failed it.
+/// The pause of a loop after an error of state.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
-/// Everything about callbacks.
+/// The callback feature.
 pub struct Callbacks {
     pub(super) state: State,
     pub(super) config: ArcSwap<CallbackConfig>,
@@ -36,25 +37,25 @@ pub struct Callbacks {
     pub(super) concurrency: AdaptiveConcurrency,
     pub(super) clock: Clock,
     pub(super) hooks: Hooks,
-    /// Places for bodies that are being read.
+    /// The slots for bodies that are being read.
     pub(super) reading: Semaphore,
     pub(super) arrived: mpsc::Sender<Arrived>,
     made: mpsc::Sender<Made>,
     connections: Tasks,
 }
 
-/// The callbacks that the rest of the gateway makes, for [`Callbacks::run`].
+/// The callbacks of cache hits that [`Callbacks::run`] stores.
 #[derive(Debug)]
 pub struct Inflow {
     pub(super) made: mpsc::Receiver<Made>,
 }
 
 impl Callbacks {
-    /// Returns callbacks as `settings` say, what [`Callbacks::run`] consumes, and what arrives, for the parts that learn
-    /// from it.
+    /// Returns the callback feature for `settings`, the receiver that [`Callbacks::run`] consumes, and the receiver of
+    /// arrived callbacks for the parts that learn from them.
     ///
     /// # Errors
-    /// The machine has no usable trust store.
+    /// Returns an error if the machine has no usable trust store.
     pub fn new(
         settings: &Settings,
         state: State,
@@ -80,10 +81,10 @@ impl Callbacks {
         Ok((Arc::new(callbacks), Inflow { made: journal }, arrivals))
     }
 
-    /// Goes over to other settings; deliveries under way end under the old ones.
+    /// Applies other settings; deliveries in progress finish under the old ones.
     ///
     /// # Errors
-    /// As [`Callbacks::new`]; then everything stays as it is.
+    /// Returns the errors of [`Callbacks::new`]; then everything is unchanged.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let config = CallbackConfig::new(settings);
         if config.extra_ca != self.config.load().extra_ca {
@@ -94,8 +95,8 @@ impl Callbacks {
         Ok(())
     }
 
-    /// Takes in a callback of the gateway's own, for an answer that came from the cache. It is journalled within 100 ms and
-    /// delivered if the team has a URL for it. It is lost if so many wait that there is no room.
+    /// Accepts a callback of the gateway's own, for an answer from the cache. It is stored within 100 ms and delivered
+    /// if the team has a URL for it. It is dropped if too many wait.
     pub fn hit(&self, made: Made) {
         if let Err(mpsc::error::TrySendError::Full(made) | mpsc::error::TrySendError::Closed(made)) =
             self.made.try_send(made)
@@ -104,14 +105,14 @@ impl Callbacks {
         }
     }
 
-    /// Returns false if the team can't have a URL of any type, so that nothing need be made for it: a URL's host is one of
-    /// the team's hosts.
+    /// Returns false if the team can't have a URL of any type, so that no callback is made for it: a URL's host must be
+    /// one of the team's hosts.
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {
         self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())
     }
 
-    /// Returns the URL of a team's callbacks of a type: the one that the team set, else the configuration's.
+    /// Returns the URL for a team's callbacks of a type: the one that the team set, else the configuration's.
     pub(super) async fn url(
         &self,
         tenant: &TenantName,

@@ -1,7 +1,7 @@
 //! A team's own settings: its callback URLs, its token, its signing secret. None of it ever reaches Iluma.
 //!
-//! Invariants: a URL is taken only after it answered a test payload 2xx; from a test that failed a team learns that alone,
-//! so that it can't look around in a network with it.
+//! Invariants: a URL is accepted only after it answered a test payload with 2xx; of a failed test a team learns only
+//! the failure, so that it can't explore a network with it.
 
 use super::service::Callbacks;
 use super::tokens::TokenSubstitution;
@@ -14,13 +14,13 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A URL in its normal form, as it is stored and shown: `{"type","url"}`.
+/// A URL in its normal form, as stored and shown: `{"type","url"}`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UrlSetting {
     /// The type of the callbacks.
     #[serde(rename = "type", serialize_with = "as_text")]
     pub kind: CallbackType,
-    /// The URL that they go to.
+    /// The URL for these callbacks.
     pub url: String,
 }
 
@@ -28,10 +28,10 @@ fn as_text<S: serde::Serializer>(kind: &CallbackType, serializer: S) -> Result<S
     serializer.serialize_str(kind.as_str())
 }
 
-/// The reason why a setting is not taken, or not shown.
+/// The reason why a setting is refused, or not shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// Neither a JSON object nor a form with `type` and `url`.
+    /// The body is neither a JSON object nor a form with `type` and `url`.
     #[error("the body must be a JSON object or a form with type and url")]
     Malformed,
     /// There is no such type.
@@ -40,13 +40,13 @@ pub enum SettingError {
          BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST"
     )]
     Type,
-    /// The URL may not be used.
+    /// The URL is not allowed.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// The test payload was not answered 2xx, for whatever reason.
+    /// The test payload was not answered with 2xx, for any reason.
     #[error("url must answer a test payload with a status of 2xx: the test failed")]
     Test,
-    /// State can't be asked or written. A 503.
+    /// State can't be read or written. The answer is a 503.
     #[error("callback settings can't be read or written now; try again")]
     Unavailable,
 }
@@ -61,7 +61,7 @@ impl Callbacks {
     /// Returns a team's URLs by type: those that it set itself, and the configuration's for the other types.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn urls(&self, tenant: &TenantName) -> Result<Vec<UrlSetting>, SettingError> {
         let config = self.config.load_full();
         let mut urls = config.teams.get(tenant).map(|team| team.urls.clone()).unwrap_or_default();
@@ -69,10 +69,10 @@ impl Callbacks {
         Ok(urls.into_iter().map(|(kind, url)| UrlSetting { kind, url }).collect())
     }
 
-    /// Sets a URL, by POST or PATCH alike: `body` is JSON, or a form if `content_type` says so.
+    /// Sets a URL, by POST or PATCH. `body` is JSON, or a form if `content_type` says so.
     ///
     /// # Errors
-    /// Nothing was set.
+    /// Returns an error if nothing was set.
     pub async fn set_url(
         &self,
         tenant: &TenantName,
@@ -83,12 +83,12 @@ impl Callbacks {
         let config = self.config.load_full();
         let team = config.teams.get(tenant).ok_or(SettingError::Unavailable)?;
         let url = CallbackUrl::permitted(&url, &team.hosts)?.to_string();
-        // As Iluma tests a URL; it has no id.
+        // The payload is the one with which Iluma tests a URL; it has no id.
         let test = json!({ "type": kind.as_str(), "test": true, "message": "This is a test of your callback URL" });
         let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
         let client = self.client.load_full();
         if let Err(failure) = client.send(team, config.timeout, &url, (&id, test.to_string().into())).await {
-            // Operators may know why.
+            // Only operators see the reason.
             tracing::info!(%tenant, %failure, "the test of a callback URL failed");
             return Err(SettingError::Test);
         }
@@ -96,7 +96,7 @@ impl Callbacks {
         Ok(UrlSetting { kind, url })
     }
 
-    /// Returns upstream's answer at `authentication_tokens` as the team gets it: in the same shape, with its own token. An
+    /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token. An
     /// answer that is not JSON is replaced as a whole.
     #[must_use]
     pub fn tokens(&self, tenant: &TenantName, upstream: Option<&[u8]>) -> Bytes {
@@ -106,7 +106,7 @@ impl Callbacks {
         let account = team.and_then(|team| config.accounts.get(&team.account));
         let known = account.map_or(&[][..], |account| &account.tokens);
         let plain: Vec<&str> = known.iter().map(|token| token.expose_secret()).collect();
-        // Answers come with all secrets covered.
+        // Secrets in answers are masked already.
         let covered: Vec<String> = plain.iter().map(|token| "*".repeat(token.len())).collect();
         let known: Vec<&str> = plain.iter().copied().chain(covered.iter().map(String::as_str)).collect();
         let shape = upstream.and_then(|body| serde_json::from_slice::<Value>(body).ok());
@@ -115,7 +115,7 @@ impl Callbacks {
         serde_json::to_vec(&TokenSubstitution::new(&shape, &known, token).apply(shape)).unwrap_or_default().into()
     }
 
-    /// Returns the secrets that a team's callbacks are signed with: the newest, and all of them.
+    /// Returns the secrets that sign a team's callbacks: the newest one, and all of them.
     #[must_use]
     pub fn webhook_secret(&self, tenant: &TenantName) -> Bytes {
         let config = self.config.load();

@@ -1,7 +1,7 @@
-//! The proof that a callback is the gateway's: the team's token, and a signature (Standard Webhooks 1.0.0).
+//! Authenticates a callback as the gateway's: the team's token, and a signature (Standard Webhooks 1.0.0).
 //!
-//! Invariant: a token or secret that the configuration does not give is derived from the root key, so that every node and
-//! every start has the same.
+//! Invariant: a token or secret that is not configured is derived from the root key, so every node and every start has
+//! the same one.
 
 use crate::base::keyring::derive;
 use crate::base::name::TenantName;
@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 /// A team's credentials.
 pub(super) struct Credentials {
     pub(super) token: SecretString,
-    /// As the team reads them; the first is the one to use.
+    /// The secrets in the form that the team reads; the first is the current one.
     pub(super) secrets: Vec<SecretString>,
     macs: Vec<Hmac<Sha256>>,
 }
 
 impl Credentials {
-    /// Returns the configuration's credentials, else derived ones.
+    /// Makes the credentials from the configuration, and derives missing ones.
     pub(super) fn new(root: &[u8; 32], name: &TenantName, tenant: &config::Tenant) -> Self {
         let token = tenant.callback_token.clone().unwrap_or_else(|| {
             let secret = derive::<32>(root, &format!("callback token of {name}"));
@@ -44,7 +44,8 @@ impl Credentials {
         Self { token, secrets, macs }
     }
 
-    /// Returns `webhook-signature`: one signature for each secret, so that a team may verify with the old one while it changes.
+    /// Returns `webhook-signature`: one signature for each secret, so that a team may verify with the old secret during
+    /// a change.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<HeaderValue> {
         let timestamp = timestamp.to_string();
         let signature = |mac: &Hmac<Sha256>| {
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_signature_is_that_of_the_specification() {
-        // The example of the reference implementation's tests.
+        // The values are the example in the reference implementation's tests.
         let tenant = tenant(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
         let credentials = Credentials::new(&[0; 32], &"lending".parse().unwrap(), &tenant);
         let body = br#"{"test": 2432232314}"#;

@@ -1,23 +1,23 @@
-//! The account's callback token in Iluma's answer, and the team's own in its place.
+//! Replaces the account's callback token in Iluma's answer by the team's own token.
 //!
-//! Invariant: a known token is replaced exactly, wherever it stands; where none is found, everything that could be a token
-//! is replaced, since the account may have a newer one than the configuration knows.
+//! Invariant: a known token is replaced exactly, at any position; if none is found, every text that could be a token is
+//! replaced, because the account may have a newer one than the configuration.
 
 use serde_json::Value;
 
-/// Shorter texts are words, such as an environment's name.
+/// The shortest text that counts as a token; shorter ones are words, such as an environment's name.
 const SHORTEST_TOKEN: usize = 16;
 
-/// How the tokens of one answer are replaced.
+/// The replacement of the tokens in one answer.
 pub(super) struct TokenSubstitution<'a> {
     known: &'a [&'a str],
     own: &'a str,
-    /// True if a known token stands in the answer.
+    /// True if the answer contains a known token.
     is_exact: bool,
 }
 
 impl<'a> TokenSubstitution<'a> {
-    /// Looks through `answer` for the `known` tokens, in whose place `own` is put.
+    /// Searches `answer` for the `known` tokens, which `own` replaces.
     pub(super) fn new(answer: &Value, known: &'a [&'a str], own: &'a str) -> Self {
         Self { known, own, is_exact: contains(answer, known) }
     }
@@ -47,7 +47,7 @@ impl<'a> TokenSubstitution<'a> {
         let is_named = name.is_some_and(|name| name.to_ascii_lowercase().contains("token"));
         let text = self.exactly(text);
         let is_unknown_token = if self.is_exact {
-            // Another token beside the known one, such as the one before a change.
+            // Another token may stand beside the known one, such as the one before a change.
             is_named && is_long && !text.contains(self.own)
         } else {
             is_named || is_long
@@ -91,7 +91,7 @@ mod tests {
             ),
             (json!({ "value": "the-token" }), json!({ "value": "OWN" })),
             (json!({ "the-token": { "header": "Bearer the-token" } }), json!({ "OWN": { "header": "Bearer OWN" } })),
-            // What is no token stays.
+            // Texts that are no tokens are unchanged.
             (
                 json!({ "token": "the-token", "token_type": "callback", "id": "59e608887eb26d005d44aeb8" }),
                 json!({ "token": "OWN", "token_type": "callback", "id": "59e608887eb26d005d44aeb8" }),

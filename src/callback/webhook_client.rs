@@ -1,8 +1,8 @@
 //! The client of teams' endpoints: one request, and the status of its answer.
 //!
-//! Invariants: the head of an answer comes within the timeout, and its body is left after [`DRAIN_TIME`], whatever the
-//! endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent where
-//! [`CallbackUrl`] does not permit it; an answer's body is never held.
+//! Invariants: the head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`],
+//! whatever the endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent to a URL that
+//! [`CallbackUrl`] forbids; an answer's body is never held.
 
 use super::config::Team;
 use super::resolver::Permitted;
@@ -25,46 +25,46 @@ use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
 use std::time::{Duration, SystemTime};
 
-/// A host that does not answer its handshake leaves half of the time for another of its addresses.
+/// The longest connect: a host whose first address does not answer leaves half of the time for its next address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The bytes of an answer's body that are read and discarded, and the time for them, so that the connection can be used
-/// again; a longer one costs the connection and nothing else.
+/// The bytes of an answer's body that are read and discarded, and the time for that, so that the connection can be used
+/// again; a longer body closes the connection.
 const DRAIN_BYTES: usize = 64 << 10;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Idle connections: to one endpoint as many as a team's deliveries at once, and not for longer than common servers keep
-/// them.
+/// Idle connections: for each endpoint as many as a team's concurrent deliveries, and not for longer than common
+/// servers keep them.
 const IDLE_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// The reason why an attempt failed. No word of it is a team's or a person's.
+/// The reason why an attempt failed. It contains no data of a team or a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     /// The team has no URL for this type any more.
     #[error("no URL is set")]
     NoUrl,
-    /// The URL may not be used, or not any more.
+    /// The URL is not allowed, or not any more.
     #[error(transparent)]
     Forbidden(#[from] UrlError),
-    /// No connection: no such name, nobody there, a certificate that is not trusted.
+    /// No connection was made: the name is unknown, nothing listens, or the certificate is not trusted.
     #[error("no connection")]
     Unreachable,
     /// The connection broke.
     #[error("the connection broke")]
     Broken,
-    /// No head of an answer in time.
+    /// The head of the answer did not arrive in time.
     #[error("no answer in time")]
     TimedOut,
-    /// Not 2xx; redirects are among them. The time is what `retry-after` asks for.
+    /// The status is not 2xx; this includes redirects. The time is that of `retry-after`.
     #[error("answered with {0}")]
     Refused(StatusCode, Option<Duration>),
 }
 
 impl Failure {
-    /// Returns the wait that the endpoint asked for.
+    /// Returns the time for which the endpoint asked to wait.
     pub(super) const fn retry_after(self) -> Option<Duration> {
         match self {
             Self::Refused(_, wait) => wait,
@@ -73,14 +73,14 @@ impl Failure {
     }
 }
 
-/// Sends to teams. Connections are kept between deliveries.
+/// Sends deliveries to teams. Connections are kept between deliveries.
 pub(super) struct WebhookClient {
     client: Client<HttpsConnector<HttpConnector<Permitted>>, Full<Bytes>>,
     clock: Clock,
 }
 
 impl WebhookClient {
-    /// Returns a client that trusts these certificates beside the platform's; `tasks` drive its connections.
+    /// Makes a client that trusts these certificates beside the platform's; `tasks` drive its connections.
     pub(super) fn new(extra_ca: &[CertificateDer<'static>], clock: Clock, tasks: Tasks) -> Result<Self, rustls::Error> {
         let tls = client_tls::client_config(extra_ca)?;
         let mut tcp = HttpConnector::new_with_resolver(Permitted::new());
@@ -98,8 +98,8 @@ impl WebhookClient {
         Ok(Self { client, clock })
     }
 
-    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, however its body goes on. `id` is
-    /// the same for every attempt at one delivery.
+    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, whatever its body is. `id` is
+    /// the same for every attempt of one delivery.
     pub(super) async fn send(
         &self,
         team: &Team,
@@ -130,7 +130,7 @@ impl WebhookClient {
             .map_err(|_| Failure::TimedOut)?
             .map_err(|error| if error.is_connect() { Failure::Unreachable } else { Failure::Broken })?;
         let (status, wait) = (answer.status(), retry_after(answer.headers(), self.clock.wall()));
-        // The status is the answer: neither the rest of the body nor its end matters.
+        // Only the status matters: the rest of the body and its end do not.
         let _ = tokio::time::timeout(DRAIN_TIME, drain(answer.into_body())).await;
         if status.is_success() { Ok(()) } else { Err(Failure::Refused(status, wait)) }
     }

@@ -1,7 +1,7 @@
-//! The circuit breaker around a Redis: while it is open nobody asks Redis, except the keeper, which probes.
+//! The circuit breaker around a Redis: while it is open only the keeper sends commands, which are probes.
 //!
-//! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged once
-//! until Redis answers again.
+//! Invariants: at most one connection is in use; a connection that failed is never used again; a cause is logged only
+//! once until Redis answers again.
 
 use super::connection::Connector;
 use super::diagnosis::{Cause, Grade};
@@ -15,25 +15,26 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// Time for which Redis is left alone after a failure, a quarter more or less so that nodes do not probe in step. With the
-/// time of a probe it is far below the 5 s within which all is to be normal again.
+/// The pause after a failure, plus or minus a quarter so that nodes do not probe in step. With the time of a probe it
+/// is far below the 5 s in which operation must be normal again.
 const COOL_OFF: Duration = Duration::from_millis(500);
-/// Time between probes of a connection that nobody uses.
+/// The interval of probes on an unused connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Causes that are remembered, and so logged, until Redis answers again: more than one outage has.
+/// The largest number of causes that are remembered, and so logged, until Redis answers again: more than one outage
+/// has.
 const MOST_CAUSES: usize = 8;
 
 /// The breaker, and the connection while it is closed.
 pub(super) struct Breaker {
-    /// Configuration key of the Redis, for the log.
+    /// The configuration key of the Redis, for the log.
     pub(super) name: &'static str,
     connector: Connector,
-    /// None while the breaker is open.
+    /// The connection; `None` while the breaker is open.
     connection: ArcSwapOption<MultiplexedConnection>,
     up: watch::Sender<bool>,
-    /// Every cause since Redis answered last.
+    /// Every cause since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
-    /// Tells the keeper that the connection is of no use any more.
+    /// Notifies the keeper that the connection can't be used any more.
     broken: Notify,
     channels: BTreeMap<String, broadcast::Sender<Vec<u8>>>,
 }
@@ -56,7 +57,7 @@ impl Breaker {
         }
     }
 
-    /// Connects, and connects again whenever the connection is lost. Never ends.
+    /// Connects, and reconnects whenever the connection is lost. It never ends.
     pub(super) async fn keep(self: &Arc<Self>) {
         loop {
             let listener = Arc::downgrade(self);
@@ -78,18 +79,18 @@ impl Breaker {
         }
     }
 
-    /// Opens for good.
+    /// Opens the breaker for ever.
     pub(super) fn close(&self) {
         self.connection.store(None);
         self.up.send_replace(false);
     }
 
-    /// Returns the connection; none while the breaker is open.
+    /// Returns the connection; `None` while the breaker is open.
     pub(super) fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
         self.connection.load_full()
     }
 
-    /// Opens, if `connection` is still the one in use.
+    /// Opens the breaker, if `connection` is still the current one.
     pub(super) fn trip(&self, connection: &Arc<MultiplexedConnection>, cause: Cause) {
         let current = self.connection.load();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
@@ -135,10 +136,10 @@ impl Breaker {
         }
     }
 
-    /// Returns when the connection is of no use any more.
+    /// Returns when the connection can't be used any more.
     async fn while_well(&self, connection: &Arc<MultiplexedConnection>) {
         loop {
-            // What woke us may have been about a connection before this one.
+            // The notification may be about an earlier connection.
             let _ = timeout(HEARTBEAT, self.broken.notified()).await;
             if self.connection.load().is_none() {
                 return;
@@ -154,7 +155,7 @@ impl Breaker {
             (PushKind::Message, [Value::BulkString(channel), Value::BulkString(message)]) => {
                 let channel = std::str::from_utf8(channel).ok().and_then(|name| self.channels.get(name));
                 if let Some(channel) = channel {
-                    // Nobody may listen just now.
+                    // The channel may have no listener now.
                     let _ = channel.send(message.clone());
                 }
             }

@@ -1,19 +1,19 @@
-//! Time that a request, or a piece of work, may wait for Redis.
+//! The time for which a request, or a task, may wait for Redis.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Time that a request may still wait for Redis. All questions of one request share one.
+/// The time for which a request may still wait for Redis. All commands of one request share one budget.
 #[derive(Debug)]
 pub struct Budget {
     whole: Duration,
-    /// Nanoseconds; more than the whole by what the machine was late.
+    /// The spent nanoseconds; a late wake-up may let them exceed the whole.
     spent: AtomicU64,
 }
 
 impl Budget {
-    /// Returns a budget of `time`, over everything that is asked with it.
+    /// Returns a budget of `time` for all commands together.
     #[must_use]
     pub fn of(time: Duration) -> Self {
         Self { whole: time, spent: AtomicU64::new(0) }
@@ -30,20 +30,20 @@ impl Budget {
         self.whole.saturating_sub(self.spent())
     }
 
-    /// Returns the time that was waited so far.
+    /// Returns the time that was spent so far.
     #[must_use]
     pub fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent.load(Ordering::Relaxed))
     }
 
-    /// Charges for a wait that Redis caused.
+    /// Spends the time of a wait for Redis.
     pub fn spend(&self, time: Duration) {
         self.spent.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Waits for work of Redis within what is left; none if that was not enough.
+    /// Waits for Redis within the remaining time; `None` if that was too short.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        /// Charges also if the waiting future is dropped meanwhile.
+        /// Spends the time even if the waiting future is dropped.
         struct Charge<'a>(&'a Budget, Instant);
         impl Drop for Charge<'_> {
             fn drop(&mut self) {

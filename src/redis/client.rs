@@ -1,8 +1,8 @@
-//! The client of one Redis, as the features use it.
+//! The client of one Redis.
 //!
-//! Invariants: a request waits for Redis no longer than its [`Budget`], whatever it asks; while Redis is out no request
-//! asks it, only the keeper of the [`Breaker`]; a Redis that hangs, loads, refuses writes, is full or answers nonsense is
-//! out, like one that is not there.
+//! Invariants: a request waits for Redis no longer than its [`Budget`]; while Redis is out no request sends a command,
+//! only the keeper of the [`Breaker`] does; a Redis that hangs, loads, refuses writes, is full or sends invalid answers
+//! is out, like one that can't be reached.
 
 use super::breaker::Breaker;
 use super::budget::Budget;
@@ -19,21 +19,20 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// Time between signs of life that Redis is asked for while somebody waits for a message: with a request's budget, this is
-/// what such a wait may be in vain.
+/// The interval of probes while a task waits for a message: with a request's budget, this is the longest wait in vain.
 const VIGIL: Duration = Duration::from_millis(100);
-/// Messages that a slow listener may be behind before it is told that it has missed some.
+/// The number of messages that a slow listener may be behind before it is told that it missed some.
 const MOST_MESSAGES: usize = 1024;
-/// Time that one question about the server's settings may take; no request waits for it.
+/// The longest query of the server's settings; no request waits for it.
 const ORDER: Duration = Duration::from_secs(2);
 
-/// Reason why Redis gave no answer that is of use.
+/// The reason why Redis gave no usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedisFailure {
-    /// Redis is out, or the budget is spent: it was not asked, or it is not known whether it acted.
+    /// Redis is out, or the budget is spent: the command was not sent, or its outcome is unknown.
     #[error("Redis is out")]
     Out,
-    /// Redis answered, but not with what belongs there: another program's value, or a damaged one.
+    /// Redis answered with an unexpected value: another program's, or a damaged one.
     #[error("Redis holds something else there")]
     Unexpected,
 }
@@ -48,10 +47,10 @@ struct Shared {
 }
 
 impl RedisClient {
-    /// Returns a client that connects once it is [kept](Self::keep), and then listens to `channels`.
+    /// Makes a client that connects once it is [kept](Self::keep), and then listens to `channels`.
     ///
     /// # Errors
-    /// The URL or the certificates can't be used; the configuration has checked both.
+    /// Returns an error if the URL or the certificates can't be used; the configuration has checked both.
     pub fn new(target: &config::RedisTarget, keys: KeySpace, channels: &[Channel]) -> Result<Self, RedisError> {
         let connector = Connector::new(target, keys.clone(), channels)?;
         let senders: BTreeMap<_, _> =
@@ -59,7 +58,7 @@ impl RedisClient {
         Ok(Self(Arc::new(Shared { breaker: Arc::new(Breaker::new(target.name, connector, senders)), keys })))
     }
 
-    /// Connects and stays connected until `tasks` are drained and `stop` ends.
+    /// Connects and stays connected until `tasks` are drained and `stop` is cancelled.
     pub fn keep(&self, tasks: &Tasks, stop: tokio_util::sync::CancellationToken) {
         let breaker = Arc::clone(&self.0.breaker);
         tasks.spawn(async move {
@@ -68,10 +67,10 @@ impl RedisClient {
         });
     }
 
-    /// Waits until Redis answers, at most for `patience`, and returns whether it does.
+    /// Waits until Redis answers, for `patience` at most, and returns true if it does.
     ///
     /// # Errors
-    /// Redis cannot be used until somebody changes something.
+    /// Returns the cause if Redis can't be used until an operator changes something.
     pub async fn ready(&self, patience: Duration) -> Result<bool, Cause> {
         let (mut up, mut causes) = (self.watch(), self.0.breaker.causes());
         let is_fault = |cause: &Cause| cause.grade() == Grade::Fault;
@@ -90,7 +89,7 @@ impl RedisClient {
         }
     }
 
-    /// Returns true if both are clones of one.
+    /// Returns true if both are clones of the same client.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -102,7 +101,7 @@ impl RedisClient {
         self.0.breaker.name
     }
 
-    /// Returns the names of the keys that gateways have there.
+    /// Returns the names of the gateways' keys in this Redis.
     #[must_use]
     pub fn keys(&self) -> &KeySpace {
         &self.0.keys
@@ -114,20 +113,20 @@ impl RedisClient {
         self.0.breaker.is_up()
     }
 
-    /// Returns the last cause why Redis is out; none if it answers or has not been asked yet.
+    /// Returns the last cause of an outage; `None` if Redis answers or was not asked yet.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.0.breaker.causes().borrow().last().cloned()
     }
 
-    /// Returns a receiver that tells when Redis comes or goes.
+    /// Returns a receiver that shows whether Redis answers.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.breaker.up()
     }
 
-    /// Ends when Redis is out. For waiters for a message, who could not tell a Redis that hangs from one that has nothing to
-    /// say: Redis is asked for signs of life, each of which may take as long as `budget` was at first.
+    /// Returns when Redis is out. A task that waits for a message can't distinguish a Redis that hangs from one without
+    /// messages, so Redis is probed; each probe may take as long as `budget` had at first.
     pub async fn out(&self, budget: &Budget) {
         let mut up = self.watch();
         loop {
@@ -140,30 +139,30 @@ impl RedisClient {
         }
     }
 
-    /// Returns what is published on one of the channels from now on. What was published while Redis was out is lost.
+    /// Returns a receiver of the messages on one of the channels from now on. Messages during an outage are lost.
     ///
     /// # Panics
-    /// The channel was not named when the client was made: a mistake in the program.
+    /// Panics if the channel was not named when the client was made: a programming error.
     #[must_use]
     pub fn listen(&self, channel: &Channel) -> broadcast::Receiver<Vec<u8>> {
         match self.0.breaker.channel(channel.as_str()) {
             Some(sender) => sender.subscribe(),
-            None => panic!("nobody listens to this channel"),
+            None => panic!("the client does not listen to this channel"),
         }
     }
 
-    /// Returns what speaks against keeping state in this Redis.
+    /// Returns the settings of this Redis that may lose state.
     ///
     /// # Errors
-    /// Redis is out.
+    /// Returns an error if Redis is out.
     pub async fn durability_warnings(&self) -> Result<Vec<Cause>, RedisFailure> {
         let info: Result<String, _> = self.command(&Budget::of(ORDER), &redis::cmd("INFO")).await;
-        // A user may be forbidden to ask for it.
+        // The user may not be allowed to run INFO.
         let info = match info {
             Err(RedisFailure::Out) => return Err(RedisFailure::Out),
             info => info.unwrap_or_default(),
         };
-        // Some of those who run Redis for others forbid to read its configuration.
+        // Some hosted Redis services forbid CONFIG.
         let setting = async |name: &str| {
             let ask = redis::cmd("CONFIG").arg("GET").arg(name).clone();
             let pairs: Result<BTreeMap<String, String>, _> = self.command(&Budget::of(ORDER), &ask).await;
@@ -176,7 +175,7 @@ impl RedisClient {
     /// Sends one command.
     ///
     /// # Errors
-    /// Redis is out, or holds something else there.
+    /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub async fn command<T: FromRedisValue>(&self, budget: &Budget, command: &Cmd) -> Result<T, RedisFailure> {
         self.ask(budget, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
@@ -184,15 +183,15 @@ impl RedisClient {
     /// Sends several commands in one round trip.
     ///
     /// # Errors
-    /// Redis is out, or holds something else there.
+    /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub async fn pipeline<T: FromRedisValue>(&self, budget: &Budget, pipeline: &Pipeline) -> Result<T, RedisFailure> {
         self.ask(budget, |mut connection| async move { pipeline.query_async(&mut connection).await }).await
     }
 
-    /// Runs a script, which Redis does as one step.
+    /// Runs a script, which Redis executes atomically.
     ///
     /// # Errors
-    /// Redis is out, or holds something else there.
+    /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub async fn script<T: FromRedisValue>(
         &self,
         budget: &Budget,
@@ -213,7 +212,7 @@ impl RedisClient {
             tokio::select! {
                 biased;
                 answer = asking((*connection).clone()) => Some(answer),
-                // Somebody else has found out: nobody has to wait as long as they did.
+                // Another task has found the outage: this one need not wait for its own timeout.
                 _ = up.wait_for(|up| !*up) => None,
             }
         };
@@ -226,7 +225,7 @@ impl RedisClient {
             }
             Some(None) => Err(RedisFailure::Out),
             None => {
-                // Less than a whole budget proves nothing: what was asked before may have taken it.
+                // Less than a whole budget proves nothing: earlier commands may have spent the rest.
                 if whole && !budget.spent().is_zero() {
                     self.0.breaker.trip(&connection, Cause::Slow);
                 }
@@ -242,7 +241,7 @@ impl std::fmt::Debug for RedisClient {
     }
 }
 
-/// Tries a Redis once, and returns the cause why it cannot be used, if there is one.
+/// Connects to a Redis once, and returns the cause why it can't be used, if any.
 pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cause> {
     match Connector::new(target, keys, &[]) {
         Ok(connector) => connector.connect(|_| Ok(())).await.err(),
@@ -250,12 +249,12 @@ pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cau
     }
 }
 
-/// Returns true if the error concerns one value, and says nothing of Redis.
+/// Returns true if the error concerns one value, and not Redis itself.
 fn is_about_the_value(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::UnexpectedReturnType => true,
         ErrorKind::Server(ServerErrorKind::ResponseError) => error.code() == Some("ERR"),
-        // One command that is not allowed: whether writing is, the probe finds out.
+        // One command is not allowed; the probe finds out whether writes are.
         _ => matches!(error.code(), Some("WRONGTYPE" | "NOPERM")),
     }
 }
@@ -271,7 +270,7 @@ mod tests {
 
     const REQUEST: Duration = Duration::from_millis(50);
 
-    /// What a server answers to a word once it has taken a write.
+    /// Returns the server's answer to a command after it accepted a write.
     type Later = fn(&str) -> &'static str;
 
     const HANGS: Later = |_| "";
@@ -281,7 +280,7 @@ mod tests {
         _ => "",
     };
 
-    /// A server that says hello like Redis, takes one write, and leaves everything else to `later`.
+    /// Serves like a Redis that accepts one write, and answers everything else by `later`.
     async fn turning_bad(mut stream: TcpStream, later: Later) {
         let (mut heard, mut written) = (Vec::new(), false);
         let mut buffer = [0; 4096];
@@ -316,7 +315,7 @@ mod tests {
             .unwrap()
     }
 
-    /// A link to a server that turns bad once it is up, kept until the guard is dropped.
+    /// Returns a client of a server that turns bad once it is up; it is kept until the guard is dropped.
     async fn to_one_that(later: Later) -> (RedisClient, tokio_util::sync::DropGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
@@ -334,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
         let (link, _kept) = to_one_that(HANGS).await;
-        // From here time is what the test says: it moves only when everybody waits, straight to the next deadline.
+        // From here the test controls time: it moves only when all tasks wait, directly to the next deadline.
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
         let get = redis::cmd("GET").arg("x").clone();
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(budget.spent(), Duration::ZERO);
     }
 
-    /// It answers, but the node whose word is waited for can't say it there.
+    /// Redis answers, but refuses writes: the node whose message is awaited can't publish it.
     #[tokio::test]
     async fn who_waits_for_a_word_learns_soon_that_nothing_is_written_any_more() {
         let (link, _kept) = to_one_that(READS_ONLY).await;

@@ -1,4 +1,4 @@
-//! Connecting to Redis: to the right server, as the right user, over a layout that this version knows.
+//! Connects to Redis: to the right server, as the right user, with a layout that this version knows.
 
 use super::diagnosis::{Cause, ServerInfo, Unreachable};
 use super::keys::{Channel, KeySpace};
@@ -11,23 +11,23 @@ use redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, RedisResult};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Time that connecting or a probe may take: name, TCP, TLS and a few round trips.
+/// The longest connect or probe: name, TCP, TLS and a few round trips.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes connections to one Redis.
 pub(super) struct Connector {
     topology: Topology,
-    /// Server of the last connection, where it was found and not named.
+    /// The server of the last connection, if it was located by sentinels or a cluster.
     address: Mutex<Option<ServerAddress>>,
     keys: KeySpace,
     channels: Vec<Channel>,
 }
 
 impl Connector {
-    /// Returns a connector to `target` whose connections listen to `channels`.
+    /// Makes a connector to `target` whose connections listen to `channels`.
     ///
     /// # Errors
-    /// The URL or the certificates can't be used; the configuration has checked both.
+    /// Returns an error if the URL or the certificates can't be used; the configuration has checked both.
     pub(super) fn new(target: &RedisTarget, keys: KeySpace, channels: &[Channel]) -> Result<Self, RedisError> {
         Ok(Self { topology: Topology::new(target)?, address: Mutex::default(), keys, channels: channels.to_vec() })
     }
@@ -45,13 +45,13 @@ impl Connector {
     where
         P: Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static,
     {
-        // None of the library's own times: PROBE_TIMEOUT covers each step.
+        // The library's own timeouts are off: PROBE_TIMEOUT covers each step.
         let settings =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None).set_push_sender(push);
         let cause = |error: RedisError| Cause::of(&error);
         let Located { client, address } = self.topology.locate(&self.keys.layout()).await?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(cause)?;
-        // A user that may not ask for it may still do all that is needed.
+        // A user without the right to INFO may still have all necessary rights.
         let info: String = redis::cmd("INFO").query_async(&mut connection).await.unwrap_or_default();
         if let Some(fault) = ServerInfo(&info).fault(self.topology.is_cluster()) {
             return Err(fault);
@@ -65,19 +65,19 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Returns the cause as the topology sees it.
+    /// Returns the cause with the topology's correction.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         self.topology.judge(cause)
     }
 
-    /// Verifies that a connection is still of use.
+    /// Verifies that a connection can still be used.
     pub(super) async fn probe(&self, mut connection: MultiplexedConnection) -> Result<(), Cause> {
         let answer: Result<RedisResult<()>, _> =
             timeout(PROBE_TIMEOUT, sign_of_life(&self.keys).query_async(&mut connection)).await;
         match answer {
             Ok(Ok(())) => {
                 let address = self.address.lock().clone();
-                // A primary that is cut off from its sentinels takes writes that are lost.
+                // A primary that is cut off from its sentinels accepts writes that are lost.
                 match address {
                     Some(address) if self.topology.has_moved(&address).await => Err(Cause::Failover),
                     Some(_) | None => Ok(()),
@@ -89,7 +89,7 @@ impl Connector {
     }
 }
 
-/// Returns a command that writes: a Redis that does not take writes is of no use, however well it reads.
+/// Returns a command that writes: a Redis that refuses writes is useless, even if it can be read.
 pub(super) fn sign_of_life(keys: &KeySpace) -> Cmd {
     let mut command = redis::cmd("SET");
     command.arg(keys.probe()).arg(1).arg("PX").arg(10_000);

@@ -1,21 +1,21 @@
-//! Reasons why a Redis cannot be used, or should not be used, each by its cause.
+//! The causes why a Redis can't be used, or should not be used.
 //!
-//! Everything here is a pure function of what Redis answered; the log, the start of the gateway and `check` tell the same
+//! Everything here is a pure function of Redis' answers; the log, the start of the gateway and `check` report the same
 //! cause in the same words. No text quotes a command, a value or a secret.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use std::fmt;
 
-/// Version of Redis from which on everything works that the gateway uses.
+/// The oldest version of Redis that has everything that the gateway uses.
 const OLDEST: Version = Version { major: 6, minor: 2 };
 
 /// A reason why Redis cannot be used or should not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
-    /// User and password do not fit.
+    /// User and password are wrong.
     #[error("Redis refuses user and password (WRONGPASS): correct them, or set the password in Redis")]
     WrongPassword,
-    /// A password is wanted.
+    /// Redis requires a password.
     #[error("Redis wants a password and none is configured (NOAUTH): give user and password")]
     PasswordMissing,
     /// The server's certificate is not trusted.
@@ -23,7 +23,7 @@ pub enum Cause {
         "the certificate of Redis is not trusted: {0}; name its issuer in extra_ca, and its host as the certificate does"
     )]
     UntrustedCertificate(String),
-    /// The server wants a certificate of ours.
+    /// The server requires a client certificate.
     #[error("Redis wants a client certificate, which the gateway does not have: set tls-auth-clients to no in Redis")]
     ClientCertificateWanted,
     /// The port does not speak TLS.
@@ -38,7 +38,7 @@ pub enum Cause {
     /// The user may not run scripts.
     #[error("Redis runs no scripts for this user: allow EVAL, EVALSHA and SCRIPT LOAD (ACL: +@scripting)")]
     NoScripts,
-    /// The user may not do something else.
+    /// The user lacks another permission.
     #[error(
         "the user of Redis may not do what the gateway needs (NOPERM): \
          allow keys ~{{iluma-gateway:*, channels &{{iluma-gateway:*, and all commands on them"
@@ -50,14 +50,14 @@ pub enum Cause {
     /// The number of the database is too high.
     #[error("Redis has no database of that number: correct the number, or raise `databases` in Redis")]
     NoSuchDatabase,
-    /// Keys of a layout that this version does not know.
+    /// Redis holds keys of a layout that this version does not know.
     #[error(
         "this Redis holds the gateway's layout {0}, and this version knows layout {known} alone: \
          run the version that wrote it, or name another Redis or database",
         known = super::keys::LAYOUT_VERSION
     )]
     UnknownLayout(String),
-    /// Keys from before layouts had numbers.
+    /// Redis holds keys of a version without layout numbers.
     #[error(
         "this Redis holds keys of a gateway from before 0.1.0 ({0}*, without a hash tag), which this version does not read: \
          let the old version deliver its callbacks, then empty that database (FLUSHDB), or name another one"
@@ -78,28 +78,28 @@ pub enum Cause {
     /// The memory is full.
     #[error("Redis is full (OOM): raise maxmemory")]
     Full,
-    /// Writes are refused.
+    /// Redis refuses writes.
     #[error("Redis refuses writes ({0})")]
     WritesRefused(String),
     /// A cluster does not serve the slot now.
     #[error("the cluster does not serve the slot of the gateway's keys now ({0})")]
     SlotNotServed(String),
-    /// The primary changes.
+    /// The primary is changing.
     #[error("the primary of Redis is changing: the new one is looked for")]
     Failover,
     /// The sentinels know no primary of that name.
     #[error("the sentinels know no primary {0:?}: correct sentinel.master, or let them watch it")]
     UnknownMaster(String),
-    /// The sentinels cannot be asked.
+    /// The sentinels can't be reached or refuse.
     #[error("no sentinel can be asked: {0}")]
     Sentinels(Box<Cause>),
-    /// The servers are no cluster.
+    /// The servers are not a cluster.
     #[error("these Redis servers are no cluster (cluster-enabled no): name one of them as url")]
     NotACluster,
-    /// An answer that is none of Redis' own.
+    /// The answer is not one of Redis.
     #[error("the server at that address does not answer as Redis does")]
     NotRedis,
-    /// An error with a code that has no meaning of its own here.
+    /// Redis answered an error without a special meaning here.
     #[error("Redis answers with an error ({0})")]
     Other(String),
     /// Nothing survives a restart.
@@ -125,7 +125,7 @@ pub enum Cause {
     EvictsQuotas(String),
 }
 
-/// Reason why no connection came about.
+/// The reason why no connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
     /// Nothing listens there.
@@ -142,17 +142,17 @@ pub enum Unreachable {
     Network,
 }
 
-/// Weight of a cause.
+/// The severity of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grade {
-    /// The gateway cannot work with this Redis until somebody changes something: `check` and the start refuse.
+    /// The gateway can't work with this Redis until an operator changes something: `check` and the start refuse.
     Fault,
-    /// The gateway works, or will work once Redis is there: `check` and the start warn.
+    /// The gateway works, or will work once Redis can be reached: `check` and the start warn.
     Warning,
 }
 
 impl Cause {
-    /// Returns how much the cause weighs.
+    /// Returns the severity of the cause.
     #[must_use]
     pub fn grade(&self) -> Grade {
         match self {
@@ -192,7 +192,7 @@ impl Cause {
         }
     }
 
-    /// Returns the cause of an error that Redis or the way to it reported.
+    /// Returns the cause of an error from Redis or from the connection.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
         let (code, detail) = (error.code().unwrap_or_default(), error.detail().unwrap_or_default());
@@ -212,7 +212,7 @@ impl Cause {
             "READONLY" => Self::Replica,
             "CROSSSLOT" | "MOVED" => Self::Cluster,
             "ASK" | "TRYAGAIN" | "CLUSTERDOWN" => Self::SlotNotServed(code.to_owned()),
-            // Redis 6.2 and 7 word it differently; both name the command.
+            // Redis 6.2 and 7 have different texts; both name the command.
             "NOPERM" if detail.contains("eval") || detail.contains("script") => Self::NoScripts,
             "NOPERM" => Self::NotPermitted,
             "LOADING" => Self::Loading,
@@ -223,14 +223,14 @@ impl Cause {
                 Self::NoScripts
             }
             "" => Self::Disconnected,
-            // The code alone: a message may quote what was asked.
+            // Only the code is kept: a message may quote the command.
             code => Self::Other(code.chars().filter(char::is_ascii_alphanumeric).take(20).collect()),
         }
     }
 
     fn of_io(error: &RedisError) -> Self {
         let text = error.to_string();
-        // The TLS library's errors pass through two others, by their text alone.
+        // The TLS library's errors pass through two other libraries, which keep only their text.
         if let Some((_, why)) = text.split_once("invalid peer certificate: ") {
             return Self::UntrustedCertificate(why.chars().take_while(|c| c.is_ascii_alphanumeric()).collect());
         }
@@ -283,8 +283,8 @@ impl<'a> ServerInfo<'a> {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
     }
 
-    /// Returns the fault that keeps a server from being used, if there is one. `cluster` is true where a cluster is
-    /// expected. A server that says nothing of itself is taken as good: what is wrong shows when it is used.
+    /// Returns the fault that keeps a server from being used, if any. `cluster` is true if a cluster is expected. A
+    /// server that says nothing about itself counts as good: a fault shows when it is used.
     pub(super) fn fault(self, cluster: bool) -> Option<Cause> {
         let version = self.field("redis_version").and_then(Version::parse);
         if let Some(version) = version.filter(|version| *version < OLDEST) {
@@ -296,14 +296,14 @@ impl<'a> ServerInfo<'a> {
         (self.field("role") == Some("slave")).then_some(Cause::Replica)
     }
 
-    /// Returns what speaks against keeping state on a server with these settings; they are none where they may not be read.
+    /// Returns the settings of a server that may lose state; `None` means that a setting may not be read.
     pub(super) fn durability_warnings(self, save: Option<&str>, fsync: Option<&str>) -> Vec<Cause> {
         let mut warnings = Vec::new();
         match (self.field("aof_enabled"), save) {
             (Some("0"), Some("")) => warnings.push(Cause::NotPersistent),
             (Some("0"), _) => warnings.push(Cause::SnapshotsOnly),
             (Some(_), _) if fsync == Some("no") => warnings.push(Cause::NoFsync),
-            // Once a second, Redis' own default, is the operator's choice between a second and a slower disk.
+            // `everysec`, Redis' own default, is the operator's choice between a lost second and a slower disk.
             (Some(_), _) => {}
             (None, _) => warnings.push(Cause::PersistenceUnknown),
         }
@@ -412,7 +412,7 @@ mod tests {
             assert_eq!(warnings("aof_enabled:1 maxmemory_policy:noeviction", Some(""), Some(fsync)), []);
         }
         assert_eq!(warnings("aof_enabled:1 maxmemory_policy:noeviction", Some(""), Some("no")), [Cause::NoFsync]);
-        // What expires may be evicted: nothing of state does, but quotas and published books.
+        // Keys with an expiry may be evicted: state has none, but quotas and published books have one.
         assert_eq!(
             warnings("aof_enabled:1 maxmemory_policy:volatile-lru", None, None),
             [Cause::ConfigForbidden, Cause::EvictsQuotas("volatile-lru".to_owned())]

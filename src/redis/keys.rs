@@ -1,8 +1,8 @@
-//! Names of all keys and channels that gateways have in Redis.
+//! The names of all keys and channels of gateways in Redis.
 //!
-//! Invariants: every name but [`root_sentinel`] begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster keeps all
-//! of them in one slot and a script may touch any of them; gateways with the same root key share these names; a name shows
-//! nothing of a request, only rows, tenants and accounts of the configuration.
+//! Invariants: every name except [`root_sentinel`] begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster
+//! keeps all of them in one slot and a script may use any of them; gateways with the same root key share these names; a
+//! name reveals nothing of a request, only rows, tenants and accounts of the configuration.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
 
@@ -12,11 +12,11 @@ use crate::iluma::person::Tag;
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use std::sync::Arc;
 
-/// Version of the layout: of the names below, and of the values under them. A change that neighbouring versions of the
-/// gateway cannot share gets the next number.
+/// The version of the layout: of the names below, and of their values. A change that neighbouring versions of the
+/// gateway can't share gets the next number.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 
-/// Name of a key in Redis. Only a [`KeySpace`] makes one.
+/// The name of a key in Redis. Only a [`KeySpace`] makes names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisKey(Vec<u8>);
 
@@ -36,13 +36,14 @@ impl ToRedisArgs for RedisKey {
 
 impl ToSingleRedisArg for RedisKey {}
 
-/// Key of the root key's sentinel: one for a whole Redis, since names that a wrong root key derives would not lead to it.
+/// Returns the key of the root key's sentinel. There is one for a whole Redis, because names that derive from a wrong
+/// root key would not lead to it.
 #[must_use]
 pub fn root_sentinel() -> RedisKey {
     RedisKey(b"iluma-gateway:root-sentinel".to_vec())
 }
 
-/// Name of a channel in Redis. Only a [`KeySpace`] makes one.
+/// The name of a channel in Redis. Only a [`KeySpace`] makes names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Channel(String);
 
@@ -62,12 +63,12 @@ impl ToRedisArgs for Channel {
 
 impl ToSingleRedisArg for Channel {}
 
-/// Part of a cache entry's name that can be read by anybody: its route and the tenant that it serves alone.
+/// The readable part of a cache entry's name: its subject, and the tenant of a private entry.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryScope<'a> {
-    /// Name of the route's kind of answer.
+    /// The name of the answers' subject.
     pub subject: &'a str,
-    /// The tenant that the entry serves alone, if it does.
+    /// The tenant of an entry that serves one tenant only.
     pub private: Option<&'a TenantName>,
 }
 
@@ -79,24 +80,24 @@ pub struct KeySpace {
 }
 
 impl KeySpace {
-    /// Returns the names of all gateways that have this root key.
+    /// Returns the names of all gateways with this root key.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         let [a, b, c, d] = *keyring::derive::<4>(root, "namespace v1");
         Self { id: format!("{:08x}", u32::from_be_bytes([a, b, c, d])).into() }
     }
 
-    /// Version of the layout: see [`super::layout`].
+    /// Returns the key of the layout's version: see [`super::layout`].
     pub(super) fn layout(&self) -> RedisKey {
         self.key("layout")
     }
 
-    /// Beginning of all names before layouts had numbers: without a hash tag.
+    /// Returns the prefix of all names before layouts had numbers: without a hash tag.
     pub(super) fn prefix_before_layouts(&self) -> String {
         format!("iluma-gateway:{}:", self.id)
     }
 
-    /// Keys that a gateway from before layouts had numbers leaves behind, whatever it was used for.
+    /// Returns the keys that any gateway from before layout numbers leaves behind.
     pub(super) fn before_layouts(&self) -> impl Iterator<Item = RedisKey> {
         let names =
             ["epochs", "number", "roll", "state:events", "state:owners", "state:tenants", "state:callbacks:waiting"];
@@ -104,84 +105,84 @@ impl KeySpace {
         names.into_iter().map(move |name| RedisKey(format!("{prefix}{name}").into_bytes()))
     }
 
-    /// Key that the sign of life is written to.
+    /// Returns the key that probes write.
     pub(super) fn probe(&self) -> RedisKey {
         self.key("probe")
     }
 
-    /// Beginning of the names of all keys of state.
+    /// Returns the prefix of the names of all keys of state.
     #[must_use]
     pub fn state(&self) -> RedisKey {
         self.key("state:")
     }
 
-    /// Hash of the callback URLs that a tenant has set.
+    /// Returns the hash of the callback URLs that a tenant has set.
     #[must_use]
     pub fn callback_urls(&self, tenant: &TenantName) -> RedisKey {
         self.key(&format!("state:urls:{tenant}"))
     }
 
-    /// Hash of what the nodes have published of one day.
+    /// Returns the hash of the nodes' published figures of one day.
     #[must_use]
     pub fn ledger_day(&self, day: &str) -> RedisKey {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Stream of settlements for calls that other nodes made.
+    /// Returns the stream of settlements for calls that other nodes made.
     #[must_use]
     pub fn ledger_settlements(&self) -> RedisKey {
         self.key("ledger:settled")
     }
 
-    /// Hash of the number of each node's last publication.
+    /// Returns the hash of the number of each node's last publication.
     #[must_use]
     pub fn ledger_generations(&self) -> RedisKey {
         self.key("ledger:generations")
     }
 
-    /// Hash of the nodes, each with its incarnation and the end of its lease.
+    /// Returns the hash of the nodes, each with its incarnation and the end of its lease.
     #[must_use]
     pub fn nodes(&self) -> RedisKey {
         self.key("nodes")
     }
 
-    /// Hash of the fingerprints of the encryption keys that shared state was written with.
+    /// Returns the hash of the fingerprints of the encryption keys of shared state.
     #[must_use]
     pub fn key_sentinels(&self) -> RedisKey {
         self.key("key-sentinels")
     }
 
-    /// Nodes by the time of their last heartbeat.
+    /// Returns the set of nodes by the time of their last heartbeat.
     #[must_use]
     pub fn limit_nodes(&self) -> RedisKey {
         self.key("limit:nodes")
     }
 
-    /// Hash of what each node's tenants asked for.
+    /// Returns the hash of the requests of each node's tenants.
     #[must_use]
     pub fn limit_asked(&self) -> RedisKey {
         self.key("limit:asked")
     }
 
-    /// Fair queue of an account.
+    /// Returns the fair queue of an account.
     #[must_use]
     pub fn limit_queue(&self, account: &AccountName) -> RedisKey {
         self.key(&format!("limit:queue:{account}"))
     }
 
-    /// Counts of a tenant's calls in a period.
+    /// Returns the hash of a tenant's calls in a period.
     #[must_use]
     pub fn limit_quota(&self, tenant: &TenantName, period: &str) -> RedisKey {
         self.key(&format!("limit:quota:{tenant}:{period}"))
     }
 
-    /// A cache entry.
+    /// Returns the key of a cache entry.
     #[must_use]
     pub fn cache_entry(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {
         self.named(&Self::entry_kind(scope), key)
     }
 
-    /// The copy of a cache entry that is served while Iluma fails.
+    /// Returns the key of the copy of a cache entry that is served while Iluma fails.
     #[must_use]
     pub fn cache_copy(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {
         let RedisKey(mut name) = self.cache_entry(scope, key);
@@ -189,85 +190,85 @@ impl KeySpace {
         RedisKey(name)
     }
 
-    /// A pattern that fits the entries of a subject (or `*`), and of a tenant alone (or `*`).
+    /// Returns a pattern for the entries of a subject (or `*`), private to a tenant (or `*`).
     #[must_use]
     pub fn cache_entries(&self, subject: &str, private: &str) -> RedisKey {
         self.key(&format!("cache:entry:{subject}:{private}:*"))
     }
 
-    /// Lease of the node that makes the call for an entry.
+    /// Returns the lease of the node that makes the call for an entry.
     #[must_use]
     pub fn cache_lease(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:lease", key)
     }
 
-    /// Result of a call that is not cached, for waiters on other nodes.
+    /// Returns the key of the result of a call that is not cached, for waiters on other nodes.
     #[must_use]
     pub fn cache_result(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:result", key)
     }
 
-    /// Mark that a node waits for an entry.
+    /// Returns the mark that a node waits for an entry.
     #[must_use]
     pub fn cache_wanted(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:wanted", key)
     }
 
-    /// The cache slot of a pending request, by the keyed hash of its id.
+    /// Returns the key of the cache slot of a pending request, by the keyed hash of its id.
     #[must_use]
     pub fn cache_pending(&self, id: &[u8; 32]) -> RedisKey {
         self.named("cache:pending", id)
     }
 
-    /// Set of the entries that name a person.
+    /// Returns the set of the entries that name a person.
     #[must_use]
     pub fn cache_tag(&self, tag: &Tag) -> RedisKey {
         self.named("cache:tag", tag.bytes())
     }
 
-    /// Tombstone of a person who was erased.
+    /// Returns the tombstone of an erased person.
     #[must_use]
     pub fn cache_tombstone(&self, tag: &Tag) -> RedisKey {
         self.named("cache:erased", tag.bytes())
     }
 
-    /// Hash of the current epochs.
+    /// Returns the hash of the current epochs.
     #[must_use]
     pub fn cache_epochs(&self) -> RedisKey {
         self.key("cache:epochs")
     }
 
-    /// Number of the last change.
+    /// Returns the number of the last change.
     #[must_use]
     pub fn cache_number(&self) -> RedisKey {
         self.key("cache:number")
     }
 
-    /// List of changes by number.
+    /// Returns the list of changes by number.
     #[must_use]
     pub fn cache_changes(&self) -> RedisKey {
         self.key("cache:changes")
     }
 
-    /// Hash of the nodes and of the change that each has applied last.
+    /// Returns the hash of the nodes with the last change that each has applied.
     #[must_use]
     pub fn cache_membership(&self) -> RedisKey {
         self.key("cache:membership")
     }
 
-    /// Count of entries that nodes removed from memory for a change.
+    /// Returns the number of entries that nodes removed from memory for a change.
     #[must_use]
     pub fn cache_removed(&self, number: u64) -> RedisKey {
         self.key(&format!("cache:removed:{number}"))
     }
 
-    /// Channel that names each entry whose call has ended.
+    /// Returns the channel that names each entry whose call has ended.
     #[must_use]
     pub fn results_channel(&self) -> Channel {
         Channel(format!("{}channel:results", self.prefix()))
     }
 
-    /// Channel that announces changes.
+    /// Returns the channel that announces changes.
     #[must_use]
     pub fn changes_channel(&self) -> Channel {
         Channel(format!("{}channel:changes", self.prefix()))

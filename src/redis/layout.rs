@@ -7,7 +7,7 @@ use super::keys::{KeySpace, LAYOUT_VERSION};
 use super::scripts;
 use redis::aio::MultiplexedConnection;
 
-/// Claims a Redis that has no layout yet, and refuses one whose layout this version does not know.
+/// Writes the layout version to a Redis that has none, and refuses a layout that this version does not know.
 pub(super) async fn check(connection: &mut MultiplexedConnection, keys: &KeySpace) -> Result<(), Cause> {
     let mut script = scripts::layout::CHECK.key(keys.layout());
     let found: String = script.arg(LAYOUT_VERSION).invoke_async(connection).await.map_err(|error| Cause::of(&error))?;
@@ -18,7 +18,7 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, keys: &KeySpac
     keys.before_layouts().for_each(|key| {
         exists.arg(key);
     });
-    // A cluster that has them in other slots, or a user who may not look, has no such keys of ours.
+    // A cluster that has these keys in other slots, or a user who may not read them, counts as without old keys.
     let found: Result<u64, _> = exists.query_async(connection).await;
     if found.is_ok_and(|count| count > 0) { Err(Cause::OldLayout(keys.prefix_before_layouts())) } else { Ok(()) }
 }

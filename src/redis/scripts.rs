@@ -1,9 +1,9 @@
-//! All Lua that Redis runs for the gateway: one file a script, in a folder for each feature.
+//! All Lua scripts that Redis runs for the gateway: one file for each script, one folder for each feature.
 //!
-//! A script runs as one step. It names in `KEYS` at least one key, by which a cluster finds the node that owns the slot;
-//! every other key that it touches has the same hash tag.
+//! A script runs atomically. `KEYS` contains at least one key, by which a cluster finds the node that owns the slot;
+//! every other key of the script has the same hash tag.
 
-/// Declares scripts. Each consists of one file or more, the shared beginnings first.
+/// Declares scripts. Each consists of one or more files, shared preludes first.
 macro_rules! scripts {
     ($($name:ident = [$($file:literal),+];)*) => {
         $(
@@ -57,7 +57,7 @@ pub mod limit {
     }
 }
 
-/// Scripts of a node's place among the others.
+/// Scripts of a node's identity and membership.
 pub mod node {
     use redis::Script;
     use std::sync::LazyLock;

@@ -1,8 +1,8 @@
-//! The server that holds the gateway's keys: the one that a URL names, the primary that sentinels name, or the owner of the
-//! keys' slot in a cluster.
+//! Locates the server that holds the gateway's keys: the one in a URL, the primary that sentinels name, or the owner of
+//! the keys' slot in a cluster.
 //!
-//! Invariant: an answer of one sentinel or of one node of a cluster is never believed without the server's own word: the
-//! server that is found says itself that it is a primary, and takes the keys.
+//! Invariant: the answer of one sentinel or of one node of a cluster is never trusted alone: the located server itself
+//! must say that it is a primary, and accept the keys.
 
 use super::diagnosis::{Cause, Unreachable};
 use super::keys::RedisKey;
@@ -19,31 +19,30 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Time that a sentinel or a node of a cluster has to say where the keys are: two of them fit into the second that a start
-/// waits.
+/// The longest query of a sentinel or of a node of a cluster: two of them fit into the second that a start waits.
 const ASKING: Duration = Duration::from_millis(400);
-/// Nodes of a cluster that are remembered beside the configured ones, to be asked when those are gone.
+/// The largest number of cluster nodes that are remembered beside the configured ones, in case those are gone.
 const MOST_KNOWN: usize = 16;
 
-/// The servers, and the access to them.
+/// The servers, and the credentials for them.
 pub(super) struct Topology {
     target: RedisTarget,
-    /// Nodes that the cluster named itself.
+    /// The nodes that the cluster named.
     known: Mutex<Vec<ServerAddress>>,
 }
 
-/// A server that was found.
+/// A located server.
 pub(super) struct Located {
     pub(super) client: redis::Client,
-    /// None where the URL names it.
+    /// The server's address; `None` if the URL names it.
     pub(super) address: Option<ServerAddress>,
 }
 
 impl Topology {
-    /// Returns the topology of a configured Redis.
+    /// Makes the topology of a configured Redis.
     ///
     /// # Errors
-    /// The URL or the certificates can't be used; the configuration has checked both.
+    /// Returns an error if the URL or the certificates can't be used; the configuration has checked both.
     pub(super) fn new(target: &RedisTarget) -> Result<Self, RedisError> {
         let topology = Self { target: target.clone(), known: Mutex::default() };
         match &target.servers {
@@ -55,12 +54,13 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Returns true where the servers are a cluster.
+    /// Returns true if the servers are a cluster.
     pub(super) const fn is_cluster(&self) -> bool {
         matches!(self.target.servers, RedisServers::Cluster { .. })
     }
 
-    /// Returns the cause as this topology sees it: where a primary can be followed, one that is none any more is no fault.
+    /// Returns the cause with this topology's correction: if the new primary can be located, a former primary is no
+    /// fault.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         let is_followed = match (&self.target.servers, &cause) {
             (RedisServers::Url(_), _) => false,
@@ -70,7 +70,7 @@ impl Topology {
         if is_followed { Cause::Failover } else { cause }
     }
 
-    /// Finds the server that holds `key`.
+    /// Locates the server that holds `key`.
     pub(super) async fn locate(&self, key: &RedisKey) -> Result<Located, Cause> {
         let cause = |error: RedisError| Cause::of(&error);
         let (address, access) = match &self.target.servers {
@@ -99,7 +99,8 @@ impl Topology {
         }
     }
 
-    /// Asks every sentinel for the primary: returns how many name which, and why one did not.
+    /// Asks every sentinel for the primary. Returns the votes for each server, and the reason why a sentinel did not
+    /// vote.
     async fn votes(&self) -> (BTreeMap<ServerAddress, usize>, Option<Cause>) {
         let RedisServers::Sentinel { master, nodes, username, password, access } = &self.target.servers else {
             return (BTreeMap::new(), None);
@@ -111,7 +112,7 @@ impl Topology {
         for answer in join_all(asked).await {
             match answer {
                 Ok(address) => *votes.entry(address).or_default() += 1,
-                // A sentinel that knows no such primary says more than one that is not there.
+                // A sentinel that does not know the primary is more informative than one that can't be reached.
                 Err(cause @ Cause::UnknownMaster(_)) => failure = Some(cause),
                 Err(cause) if failure.is_none() => failure = Some(Cause::Sentinels(Box::new(cause))),
                 Err(_) => {}
@@ -147,7 +148,7 @@ impl Topology {
         let known = self.known.lock().clone();
         let asked = seeds.iter().chain(&known).map(|node| self.owner_by(node, access, key));
         let mut failure = None;
-        // A node that was cut off from the others may name an old owner; the server that is found says so itself.
+        // A node that was cut off from the others may name a former owner; the located server itself would say so.
         let mut owners = BTreeMap::<ServerAddress, usize>::new();
         for answer in join_all(asked).await {
             match answer {
@@ -193,12 +194,12 @@ impl Topology {
         address: &ServerAddress,
         access: &RedisAccess,
     ) -> Result<MultiplexedConnection, RedisError> {
-        // None of the library's own times: ASKING covers each step.
+        // The library's own timeouts are off: ASKING covers each step.
         let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         self.reached(address, access)?.get_multiplexed_async_connection_with_config(&settings).await
     }
 
-    /// Returns a client of the server at an address.
+    /// Makes a client of the server at an address.
     fn reached(&self, address: &ServerAddress, access: &RedisAccess) -> Result<redis::Client, RedisError> {
         let ServerAddress { host, port } = address.clone();
         let address = if access.tls {
@@ -237,7 +238,7 @@ struct SlotRange {
     owner: ServerAddress,
 }
 
-/// Reads the answer to CLUSTER SLOTS. A node that names no host means the one that it was asked by.
+/// Reads the answer to CLUSTER SLOTS. A node without a host means the node that answered.
 fn slot_ranges(answer: &Value, asked: &str) -> Vec<SlotRange> {
     let Value::Array(rows) = answer else { return Vec::new() };
     let number = |value: &Value| match value {

@@ -17,21 +17,21 @@ use crate::redis::diagnosis::Cause;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The state of a gateway, or of several that share a Redis. Clones share it.
+/// The state of a gateway, or of several gateways that share a Redis. Clones share it.
 #[derive(Clone, Debug)]
 pub enum State {
-    /// Embedded, for one gateway.
+    /// The embedded engine, for one gateway.
     Sqlite(Arc<Sqlite>),
-    /// In a Redis, for gateways that share it.
+    /// The engine in a Redis, for several gateways.
     Redis(Arc<Redis>),
 }
 
 impl State {
-    /// Makes a team an owner, durably, or gives it a newer reference. A callback that came already goes to it too, if it
-    /// [awaits](Owning::awaits) one. To do it again changes nothing but the time.
+    /// Makes a team an owner, durably, or stores its newer reference. A callback that was received earlier goes to this
+    /// team too, if it [awaits](Owning::awaits) one. Repeating the call changes only the time.
     ///
     /// # Errors
-    /// It was not stored.
+    /// Returns an error if the owner was not stored.
     pub async fn own(&self, owning: Owning) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.own(owning).await,
@@ -42,7 +42,7 @@ impl State {
     /// Returns the owners of a record.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn owners(&self, account: &AccountName, id: &str) -> Result<Vec<Owner>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.owners(account, id).await,
@@ -50,10 +50,10 @@ impl State {
         }
     }
 
-    /// Stores a callback, durably.
+    /// Stores a callback durably.
     ///
     /// # Errors
-    /// It was not stored: Iluma has to send it again.
+    /// Returns an error if the callback was not stored: Iluma has to send it again.
     pub async fn receive(&self, callback: Callback) -> Result<Receipt, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
@@ -62,10 +62,10 @@ impl State {
     }
 
     /// Hands out callbacks that are to be fanned out now, the longest overdue first; they are not handed out again for
-    /// `lease`. A callback that can't be opened waits for its key. If the future is dropped, all are given back.
+    /// `lease`. A callback that can't be decrypted waits for its key. If the future is dropped, all are given back.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.waiting(most, lease).await,
@@ -73,12 +73,12 @@ impl State {
         }
     }
 
-    /// Notes what a callback comes to, deliveries and all in one step. If an owner came since it was handed out, it will
-    /// be handed out once more; deliveries that exist are not made twice. Returns the team of each delivery that its
-    /// outbox had no room for: such a delivery is a dead letter at once.
+    /// Stores the verdict on a callback with all its deliveries in one step. If an owner was added since the hand-out,
+    /// the callback is handed out again; existing deliveries are not made twice. Returns the team of each delivery that
+    /// found its outbox full: such a delivery is a dead letter at once.
     ///
     /// # Errors
-    /// Nothing was stored; it will be handed out again.
+    /// Returns an error if nothing was stored; the callback will be handed out again.
     pub async fn settle(
         &self,
         waiting: &Waiting,
@@ -91,11 +91,11 @@ impl State {
         }
     }
 
-    /// Puts callbacks of the gateway's own into the outboxes. Returns the team of each callback that its outbox had no
-    /// room for: such a callback is dropped.
+    /// Puts callbacks of cache hits into the outboxes. Returns the team of each callback that found its outbox full:
+    /// such a callback is dropped.
     ///
     /// # Errors
-    /// None of them was stored.
+    /// Returns an error if none of the callbacks was stored.
     pub async fn enqueue(&self, made: Vec<Made>, bounds: &OutboxBounds) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made, bounds).await,
@@ -103,12 +103,12 @@ impl State {
         }
     }
 
-    /// Hands out deliveries that are due, the longest overdue first: for each team as many as are wanted at most. Nobody
-    /// else gets them within `lease`, nor ever if they are concluded by then. A delivery that can't be opened waits for
-    /// its key. If the future is dropped, all are given back.
+    /// Hands out due deliveries, the longest overdue first: for each team up to the wanted number. They are not handed
+    /// out again within `lease`, nor after they are concluded. A delivery that can't be decrypted waits for its key. If
+    /// the future is dropped, all are given back.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn claim(&self, wanted: &[(TenantName, usize)], lease: Duration) -> Result<Vec<Delivery>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.claim(wanted, lease).await,
@@ -116,10 +116,10 @@ impl State {
         }
     }
 
-    /// Notes what became of a delivery, and gives it back.
+    /// Stores the outcome of a delivery, and ends its lease.
     ///
     /// # Errors
-    /// It was not noted: the delivery will be made again when its lease ends.
+    /// Returns an error if the outcome was not stored: the delivery will be sent again when its lease ends.
     pub async fn conclude(&self, delivery: &Delivery, outcome: DeliveryOutcome) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.conclude(delivery, outcome).await,
@@ -127,10 +127,10 @@ impl State {
         }
     }
 
-    /// Returns a part of a list, oldest first.
+    /// Returns a page of a list, oldest first.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn list(&self, status: DeliveryStatus, page: &Page) -> Result<Vec<Listed>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.list(status, page).await,
@@ -138,10 +138,10 @@ impl State {
         }
     }
 
-    /// Has deliveries made once more; says how many.
+    /// Queues deliveries again, and returns their number.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn replay(&self, what: Replay) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.replay(what).await,
@@ -152,7 +152,7 @@ impl State {
     /// Returns the sizes of all queues.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn queues(&self) -> Result<Queues, StateError> {
         match self {
             Self::Sqlite(engine) => engine.queues().await,
@@ -163,7 +163,7 @@ impl State {
     /// Sets the URL of a team for a type of callback.
     ///
     /// # Errors
-    /// It was not stored.
+    /// Returns an error if the URL was not stored.
     pub async fn set_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.set_url(tenant, kind, url).await,
@@ -171,10 +171,11 @@ impl State {
         }
     }
 
-    /// Returns the URLs that a team set. They are kept without end, so what is read under an old key is put under the newest.
+    /// Returns the URLs that a team set. They have no end of life, so a URL under an old key is encrypted again with
+    /// the newest.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.urls(tenant).await,
@@ -182,11 +183,11 @@ impl State {
         }
     }
 
-    /// Removes what is stored about persons. Teams stay owners of their ids, without references; what comes in later
-    /// about these records is delivered, and gone with the delivery. Returns once it is in no file any more.
+    /// Erases persons. Teams stay owners of their records, without references; a later callback about these records is
+    /// delivered, and its content is removed with the delivery. Returns once the data is in no file any more.
     ///
     /// # Errors
-    /// It is not known to be removed: to be tried again.
+    /// Returns an error if the removal is not certain: the caller has to repeat it.
     pub async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
         match self {
             Self::Sqlite(engine) => engine.erase(tags).await,
@@ -194,10 +195,11 @@ impl State {
         }
     }
 
-    /// Removes some of what is older than the configuration keeps it; says how much. To be repeated until that is none.
+    /// Removes some of the entries that are older than their retention, and returns their number. Callers repeat it
+    /// until that is 0.
     ///
     /// # Errors
-    /// State can't be written.
+    /// Returns an error if state can't be written.
     pub async fn sweep(&self) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.sweep().await,
@@ -205,10 +207,10 @@ impl State {
         }
     }
 
-    /// Returns warnings about a store that may lose state: for an operator to read, at the start.
+    /// Returns warnings about a store that may lose state, for operators at the start.
     ///
     /// # Errors
-    /// State can't be asked.
+    /// Returns an error if state can't be read.
     pub async fn concerns(&self) -> Result<Vec<Cause>, StateError> {
         match self {
             Self::Sqlite(_) => Ok(Vec::new()),
@@ -216,11 +218,10 @@ impl State {
         }
     }
 
-    /// Verifies the keys of the configuration against those that shared state was written with. A node's own database is
-    /// verified when it is opened.
+    /// Verifies the configured keys against those of shared state. A node's own database is verified when it is opened.
     ///
     /// # Errors
-    /// A key is wrong, or state can't be asked.
+    /// Returns an error if a key is wrong, or if state can't be read.
     pub async fn verify_keys(&self) -> Result<(), KeyError> {
         match self {
             Self::Sqlite(_) => Ok(()),
@@ -228,7 +229,7 @@ impl State {
         }
     }
 
-    /// Returns the keys that entries are encrypted with, which all clones share.
+    /// Returns the encryption keys, which all clones share.
     #[must_use]
     pub fn keyring(&self) -> Keyring {
         match self {
@@ -237,7 +238,7 @@ impl State {
         }
     }
 
-    /// Returns how often an entry could not be opened.
+    /// Returns the number of failed decryptions.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
         match self {
@@ -262,7 +263,7 @@ impl State {
         }
     }
 
-    /// Lets go of everything, in good order: what was acknowledged stays. The database that it shares is closed with it.
+    /// Closes the engine in good order: acknowledged changes stay. The shared database is closed with it.
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,

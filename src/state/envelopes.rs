@@ -1,4 +1,4 @@
-//! What state is stored under, and what it is stored as: names that tell nothing, contents that open in one place alone.
+//! Names and contents of stored entries: names reveal nothing, and contents can be decrypted in one place only.
 
 use super::error::StateError;
 use crate::base::keyring::{Keyring, Pseudonymizer, Unopened, random};
@@ -17,31 +17,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The name of a record: an id at an account.
 pub(super) type Record = [u8; 32];
 
-/// The name of one of a team's references that wait for a record.
+/// The name of a reference of a team that waits for a record.
 pub(super) type ReferenceName = [u8; 32];
 
 /// The name of a callback: the same for the same bytes about the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallbackName(pub(super) [u8; 32]);
 
-/// Names a delivery, the same at every attempt and on every node: `msg_` and 32 hex digits.
+/// The id of a delivery, the same at every attempt and on every node: `msg_` and 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(pub(super) [u8; 16]);
 
-/// Why a text names no delivery.
+/// The error for a text that is no delivery id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an id is msg_ and 32 hex digits")]
 pub struct NotADeliveryId;
 
 impl DeliveryId {
-    /// One that nothing else has.
+    /// Makes a unique id.
     pub(super) fn fresh() -> Self {
         Self(random())
     }
 }
 
 impl CallbackName {
-    /// The callback among deliveries, where operators see both.
+    /// Returns the callback's id among deliveries: operators see both in one list.
     pub(super) fn short(&self) -> DeliveryId {
         let mut short = [0; 16];
         short.copy_from_slice(&self.0[..16]);
@@ -75,12 +75,12 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// Makes names and envelopes. Every engine uses the same, so that one engine could read what another wrote.
+/// Makes names and envelopes. Both engines use the same ones, so that one engine could read the other's data.
 #[derive(Debug, Clone)]
 pub(super) struct Secrecy {
     namer: Pseudonymizer,
     keyring: Keyring,
-    /// Entries that could not be opened, counted each time.
+    /// The number of failed decryptions.
     unreadable: Arc<AtomicU64>,
 }
 
@@ -98,7 +98,7 @@ impl Secrecy {
         &self.keyring
     }
 
-    /// Returns how often an entry could not be opened.
+    /// Returns the number of failed decryptions.
     pub(super) fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)
     }
@@ -121,7 +121,7 @@ impl Secrecy {
         CallbackName(self.namer.name([b"delivery", &callback.0, reference])).short()
     }
 
-    /// A person among the names: what callers call it is not what is stored.
+    /// Returns the stored name of a person, which is not the tag that callers use.
     pub(super) fn person(&self, tag: &Tag) -> [u8; 32] {
         self.namer.name([b"person", tag.bytes()])
     }
@@ -155,7 +155,7 @@ impl Secrecy {
         self.unpacked(self.open(&place(b"delivery", &id.0, ""), hidden)?)
     }
 
-    /// Upstream's id alone, beside the callback or delivery of this name: lists need no bodies.
+    /// Encrypts upstream's id alone, beside the callback or delivery of this name: lists do not read bodies.
     pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
         self.keyring.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
     }
@@ -168,7 +168,7 @@ impl Secrecy {
         self.keyring.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
-    /// Returns the URL's envelope under the key that encrypts now, if it is under another one.
+    /// Returns the URL's envelope under the current encryption key, if it has another key.
     pub(super) fn renewed_url(
         &self,
         tenant: &TenantName,
@@ -189,8 +189,8 @@ impl Secrecy {
         self.text(url)
     }
 
-    /// Opens an envelope. One that does not open is state that is unavailable, never an entry that is not there: its key
-    /// may be on its way to this node, or come back.
+    /// Decrypts an envelope. One that can't be decrypted is unavailable state, never an absent entry: its key may reach
+    /// this node later, or be restored.
     fn open(&self, place: &[u8], hidden: &[u8]) -> Result<Vec<u8>, StateError> {
         self.keyring.decrypt(place, hidden).map_err(|error| {
             self.note_unreadable(&error, Keyring::key_id(hidden));
@@ -212,20 +212,20 @@ impl Secrecy {
         })
     }
 
-    /// Counts an entry that can't be opened. The log tells every doubling: there may be as many as entries.
+    /// Counts a failed decryption. Only doublings are logged: there may be as many failures as entries.
     fn note_unreadable(&self, error: &Unopened, key: Option<&str>) {
         let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
             let key = key.unwrap_or("unknown");
             tracing::error!(
                 %error, key, count,
-                "an entry of state can't be opened: it waits until its key is in state.encryption_keys again"
+                "an entry of state can't be decrypted: it waits until its key is in state.encryption_keys again"
             );
         }
     }
 }
 
-/// Where an envelope opens: lengths keep the parts apart.
+/// Returns the associated data of an envelope: lengths separate the parts.
 fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     let mut place = b"state".to_vec();
     for part in [what, name, tenant.as_bytes()] {
@@ -235,7 +235,7 @@ fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     place
 }
 
-/// An id and a body in one piece: the id's length, the id, the body.
+/// Joins an id and a body: the id's length, the id, the body.
 fn pack(id: &str, body: &[u8]) -> Vec<u8> {
     [&(id.len() as u64).to_be_bytes(), id.as_bytes(), body].concat()
 }

@@ -2,13 +2,13 @@
 
 use crate::base::database::DatabaseError;
 
-/// Reason why state could not be asked or changed. Nothing was changed.
+/// The reason why state could not be read or changed. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// It can't be reached or written just now.
+    /// State can't be reached or written now.
     #[error("state can't be reached or written")]
     Unavailable,
-    /// It refuses this, now and later: a damaged entry, or a mistake of ours.
+    /// State refuses the operation permanently: a damaged entry, or a programming error.
     #[error("state refused the work")]
     Refused,
 }

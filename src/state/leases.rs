@@ -1,4 +1,4 @@
-//! Leases in memory, for the one process that can have the database.
+//! Leases in memory, for the one process that can open the database.
 
 use crate::base::clock::Clock;
 use parking_lot::Mutex;
@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Entries that were handed out, each until its time. Bounded by the number that claimants hold at once.
+/// The leased entries, each with the end of its lease. Their number is bounded by that of the claimants.
 #[derive(Debug)]
 pub(super) struct Leases<K> {
     held: Mutex<HashMap<K, Instant>>,
@@ -36,13 +36,13 @@ impl<K: Copy + Eq + Hash> Leases<K> {
         self.held.lock().remove(key);
     }
 
-    /// Begins a hand-out, which ends if its caller goes away before the entries are with it.
+    /// Begins a hand-out, which ends if its caller is cancelled before it has the entries.
     pub(super) fn hand_out(&self) -> HandOut<'_, K> {
         HandOut { leases: self, keys: Vec::new() }
     }
 }
 
-/// Leases of a hand-out that is not finished. Dropped before [`HandOut::keep`], they end.
+/// The leases of an unfinished hand-out. They end if it is dropped before [`HandOut::keep`].
 #[derive(Debug)]
 pub(super) struct HandOut<'a, K: Copy + Eq + Hash> {
     leases: &'a Leases<K>,
@@ -55,7 +55,7 @@ impl<K: Copy + Eq + Hash> HandOut<'_, K> {
         self.keys.push(key);
     }
 
-    /// Ends the hand-out: the leases are the caller's now.
+    /// Finishes the hand-out: the caller holds the leases now.
     pub(super) fn keep(mut self) {
         self.keys.clear();
     }

@@ -1,8 +1,8 @@
-//! The node's place among the nodes that share a Redis.
+//! The membership of a node among the nodes that share a Redis.
 //!
-//! Invariants: an identity, which stands in a node's own database, is held by one incarnation (one start of a process) at
-//! a time, under a lease in Redis; a process whose identity another one holds publishes nothing; a new encryption key
-//! writes only once every node that is there knows it.
+//! Invariants: one incarnation (one start of a process) at a time holds an identity, which is in a node's own database,
+//! under a lease in Redis; a process whose identity another one holds publishes nothing; a new encryption key encrypts
+//! only once every live node knows it.
 
 use super::error::StateError;
 use super::times::length;
@@ -14,16 +14,16 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that an identity stays with an incarnation that is not heard of any more.
+/// The time that an identity stays with an incarnation that stopped its heartbeats.
 pub const IDENTITY_LEASE: Duration = Duration::from_secs(5);
-/// Time between two heartbeats: four may be lost.
+/// The interval of heartbeats: four may be lost.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Time between two attempts to get an identity whose lease has not ended.
+/// The interval of attempts to get an identity whose lease has not ended.
 const RETRY: Duration = Duration::from_millis(200);
-/// Time that a heartbeat may take.
+/// The longest time of a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The node's place. Clones share it.
+/// The node's membership. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Membership(Arc<Inner>);
 
@@ -39,39 +39,40 @@ struct Inner {
     members: Mutex<Vec<String>>,
 }
 
-/// Claim of a process on its node's identity.
+/// The claim of a process on its node's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Redis was not asked yet, since it is out.
+    /// Redis was not asked yet, because it is out.
     Unverified,
     /// This incarnation holds the identity.
     Held,
-    /// Another incarnation holds it: this process, or the other one, runs on a copy of the node's database.
+    /// Another incarnation holds the identity: this process, or the other one, runs on a copy of the database.
     Cloned {
-        /// Name of the other node.
+        /// The name of the other node.
         other: String,
     },
 }
 
-/// Another process holds this node's identity.
+/// The error for an identity that another process holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "node {own:?} runs on a copy of the state of node {other:?}, which is running: give every node a state.path of its \
      own, and delete the copied file (or stop the other node)"
 )]
 pub struct IdentityTaken {
-    /// Name of this node.
+    /// The name of this node.
     pub own: String,
-    /// Name of the other node.
+    /// The name of the other node.
     pub other: String,
 }
 
-/// Answer of a heartbeat: whether this incarnation holds the identity, the holder's name, what is left of its lease, and
-/// the names and keys of the nodes that are there.
+/// The answer to a heartbeat: true if this incarnation holds the identity, the holder's name, the rest of its lease,
+/// and the names and keys of the live nodes.
 type Answer = (bool, String, u64, Vec<String>);
 
 impl Membership {
-    /// Creates the place of the node with this identity and name. `keyring` is told which keys the other nodes know.
+    /// Makes the membership of the node with this identity and name. `keyring` receives the keys that the other nodes
+    /// know.
     #[must_use]
     pub fn new(link: RedisClient, (id, name): (&str, &str), keyring: Keyring, clock: Clock) -> Self {
         keyring.write_with_known(&[]);
@@ -87,11 +88,11 @@ impl Membership {
         }))
     }
 
-    /// Takes the identity, and waits for the lease of a predecessor that ended without giving it back. With Redis out it
-    /// returns at once, and a later heartbeat verifies it.
+    /// Takes the identity, and waits for the lease of a predecessor that ended without giving it back. With Redis out
+    /// it returns at once, and a later heartbeat verifies it.
     ///
     /// # Errors
-    /// Another incarnation goes on renewing its lease.
+    /// Returns an error if another incarnation goes on renewing its lease.
     pub async fn join(&self) -> Result<(), IdentityTaken> {
         let end = tokio::time::Instant::now() + IDENTITY_LEASE + HEARTBEAT;
         loop {
@@ -105,18 +106,19 @@ impl Membership {
         }
     }
 
-    /// Renews the lease until it is dropped.
+    /// Renews the lease until the future is dropped.
     pub async fn keep(&self) {
         let mut up = self.0.link.watch();
         loop {
-            // At once when Redis comes back: nothing may be written with a key that others do not know.
+            // A heartbeat follows at once when Redis returns: nothing may be written with a key that other nodes do not
+            // know.
             let _ = tokio::time::timeout(HEARTBEAT, up.changed()).await;
             // The client has logged the reason; the next heartbeat tries again.
             let _ = self.heartbeat().await;
         }
     }
 
-    /// Renews the lease, and learns which nodes are there and which keys they know.
+    /// Renews the lease, and reads which nodes are live and which keys they know.
     async fn heartbeat(&self) -> Result<Standing, StateError> {
         let (held, holder, _, there) = self.tell(IDENTITY_LEASE).await?;
         let standing = if held { Standing::Held } else { Standing::Cloned { other: holder } };
@@ -148,19 +150,19 @@ impl Membership {
         }
     }
 
-    /// Gives the identity back, so that a successor need not wait for the lease.
+    /// Gives the identity back, so that a successor need not wait for the end of the lease.
     pub async fn leave(&self) {
-        // The lease ends by itself.
+        // If this fails, the lease ends by itself.
         let _ = self.tell(Duration::ZERO).await;
     }
 
-    /// Returns the process' claim on its identity, as the last heartbeat found it.
+    /// Returns the process' claim on its identity according to the last heartbeat.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.0.standing.lock().clone()
     }
 
-    /// Returns the names of the nodes that were there at the last heartbeat.
+    /// Returns the names of the live nodes at the last heartbeat.
     #[must_use]
     pub fn members(&self) -> Vec<String> {
         self.0.members.lock().clone()

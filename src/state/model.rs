@@ -1,6 +1,6 @@
-//! The types of durable state: what callers store, and what they get back.
+//! The types of durable state, as callers store and read them.
 //!
-//! Invariant: nothing here says how an engine stores it.
+//! Invariant: no type says how an engine stores it.
 
 use super::envelopes::{CallbackName, DeliveryId};
 use crate::base::name::{AccountName, TenantName};
@@ -9,96 +9,98 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// How long a callback that nobody owns yet waits for its POST to be answered: twice what an answer may take by default.
+/// The time that a callback without an owner waits for the answer to its POST: twice the default deadline of an answer.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// How long a callback that was fanned out is kept for owners who come late: as long as a pending request is shared.
+/// The time that a callback is kept after its fan-out for late owners: as long as a pending request is shared.
 pub const LATE: Duration = Duration::from_secs(600);
 
-/// Entries of a page at most.
+/// The largest number of entries of a page.
 pub const MOST_LISTED: usize = 1000;
 
-/// Time after which an entry is tried again that could not be opened: keys come back by a reload of hands, not sooner.
+/// The pause before an entry that could not be decrypted is tried again: keys return by an operator's reload, not
+/// sooner.
 pub(super) const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
-/// References of one team that may wait for one id: as many questions as were asked alike while it was pending.
+/// The largest number of a team's references that wait for one id: one for each identical request during its PENDING
+/// time.
 pub(super) const MOST_AWAITING: usize = 1000;
 
-/// A team comes to own a record.
+/// A new owner of a record.
 #[derive(Debug, Clone)]
 pub struct Owning {
-    /// Where the record is.
+    /// The account of the record.
     pub account: AccountName,
     /// Iluma's id.
     pub id: String,
-    /// Whose it is from now on, too.
+    /// The team that becomes an owner.
     pub tenant: TenantName,
     /// The team's own reference as JSON text with its quotes.
     pub reference: Option<Bytes>,
-    /// What Iluma's callbacks about it are, where the route says so.
+    /// The type of Iluma's callbacks about the record, if the route determines it.
     pub kind: Option<CallbackType>,
-    /// Whether Iluma's callback is for this reference too: true for who asked Iluma, alone or with others, or shares what
-    /// is pending; false for who was answered from the cache.
+    /// True if Iluma's callback is for this reference too: for a team whose request reached Iluma, alone or collapsed,
+    /// or that shares a pending request. False for a team that was answered from the cache.
     pub awaits: bool,
-    /// The persons it is about.
+    /// The persons that the record names.
     pub tags: Vec<Tag>,
-    /// When it was asked: what was erased since is not stored again.
+    /// The time of the request: data that was erased later is not stored again.
     pub asked: SystemTime,
 }
 
-/// Whose a record is.
+/// An owner of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The team.
     pub tenant: TenantName,
-    /// Its newest reference as JSON text; none if it gave none, or that was erased.
+    /// The team's newest reference as JSON text; `None` if it gave none, or if it was erased.
     pub reference: Option<Bytes>,
-    /// When that was.
+    /// The time at which the team became an owner or gave this reference.
     pub since: SystemTime,
 }
 
-/// A callback that came with the right token.
+/// A callback that arrived with a valid token.
 #[derive(Debug, Clone)]
 pub struct Callback {
-    /// The account that it came for.
+    /// The account of the callback.
     pub account: AccountName,
-    /// Its type, where the path names it.
+    /// The callback's type, if the path names it.
     pub kind: Option<CallbackType>,
     /// Iluma's id.
     pub id: String,
-    /// What it says.
+    /// The body.
     pub body: Bytes,
-    /// The persons it is about, as far as it tells.
+    /// The persons that the body names.
     pub tags: Vec<Tag>,
 }
 
-/// Whether a callback came before.
+/// The result of storing a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receipt {
-    /// It is stored.
+    /// The callback is stored.
     New,
-    /// The same bytes for the same id are known: nothing changed.
+    /// The same bytes for the same id are stored already: nothing changed.
     Repeat,
 }
 
-/// A callback that is to be fanned out.
+/// A callback that is handed out for its fan-out.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// By which it is settled.
+    /// The name by which the callback is settled.
     pub name: CallbackName,
-    /// The account that it came for.
+    /// The account of the callback.
     pub account: AccountName,
-    /// Its type: by the path, else by an owner.
+    /// The callback's type: from the path, else from an owner.
     pub kind: Option<CallbackType>,
     /// Iluma's id.
     pub id: String,
-    /// What it says.
+    /// The body.
     pub body: Bytes,
-    /// When it came.
+    /// The time of receipt.
     pub received: SystemTime,
-    /// Which references wait for it.
+    /// The references that wait for the callback.
     pub awaiting: Vec<Awaiting>,
-    /// What had happened when this was handed out: as engines count it.
+    /// The fencing token: the engine's event number at the hand-out.
     pub(super) fencing_token: i64,
 }
 
@@ -107,20 +109,20 @@ pub struct Waiting {
 pub struct Awaiting {
     /// The team.
     pub tenant: TenantName,
-    /// Its reference as JSON text; none if it gave none, or that was erased.
+    /// The team's reference as JSON text; `None` if it gave none, or if it was erased.
     pub reference: Option<Bytes>,
-    /// Whether the record's person was erased, and its references with it.
+    /// True if the record's person was erased, together with its references.
     pub erased: bool,
 }
 
-/// What a callback comes to.
+/// The decision about a callback.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// These deliveries, which may be none.
+    /// These deliveries are made; there may be none.
     Deliver(CallbackType, Vec<Copy>),
-    /// Nobody is known to own it yet: to be looked at again at this time, or when an owner comes.
+    /// No owner is known yet: the callback is examined again at this time, or when an owner is added.
     Wait(SystemTime),
-    /// Nobody owns it: kept apart.
+    /// The callback has no owner: it is set aside.
     Unowned,
 }
 
@@ -131,84 +133,84 @@ pub struct Copy {
     pub tenant: TenantName,
     /// Its reference as JSON text.
     pub reference: Option<Bytes>,
-    /// What it gets.
+    /// The body for the team.
     pub body: Bytes,
 }
 
-/// A callback of the gateway's own: of an answer that came from the cache.
+/// A callback that the gateway made, for an answer from the cache.
 #[derive(Debug, Clone)]
 pub struct Made {
     /// The record's account.
     pub account: AccountName,
     /// Iluma's id.
     pub id: String,
-    /// Its type.
+    /// The callback's type.
     pub kind: CallbackType,
-    /// The team and what it gets.
+    /// The team and its body.
     pub copy: Copy,
-    /// The persons it is about.
+    /// The persons that the body names.
     pub tags: Vec<Tag>,
 }
 
-/// A delivery in the hands of a claimant.
+/// A claimed delivery.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The same at every attempt.
+    /// The delivery's id, the same at every attempt.
     pub id: DeliveryId,
-    /// To whom.
+    /// The team that gets the delivery.
     pub tenant: TenantName,
     /// The record's account.
     pub account: AccountName,
-    /// Which of the team's URLs it goes to.
+    /// The type, which selects one of the team's URLs.
     pub kind: CallbackType,
-    /// What is sent.
+    /// The body that is sent.
     pub body: Bytes,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     pub attempts: u32,
-    /// When its callback came.
+    /// The time of receipt of its callback.
     pub received: SystemTime,
-    /// By which an engine knows whose hands it is in.
+    /// The fencing token of the current claim.
     pub(super) fencing_token: i64,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// The team has it.
+    /// The team has received the delivery.
     Delivered,
-    /// It failed; again at this time.
+    /// The attempt failed; the next one follows at this time.
     Retry(SystemTime),
-    /// It failed for the last time: a dead letter.
+    /// The last attempt failed: the delivery is a dead letter.
     Dead,
-    /// It was not tried: claimed by mistake, or at the end of a process.
+    /// The delivery was not attempted: it was claimed by mistake, or the process ended.
     Untried,
 }
 
-/// A list for operators.
+/// The status by which operators list entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryStatus {
-    /// Deliveries that are still to be made.
+    /// Deliveries that are still to be sent.
     Queued,
     /// Dead letters.
     Dead,
-    /// Deliveries that were made.
+    /// Deliveries that were sent.
     Delivered,
-    /// Callbacks that nobody owns.
+    /// Callbacks without an owner.
     Unowned,
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// Of this team alone.
+    /// Only entries of this team.
     pub tenant: Option<TenantName>,
-    /// What follows this.
+    /// The entry before the page.
     pub after: Option<Cursor>,
-    /// At most so many entries; no more than [`MOST_LISTED`].
+    /// The largest number of entries; at most [`MOST_LISTED`].
     pub most: usize,
 }
 
-/// Where an entry stands in its list: by time, then by id.
+/// The position of an entry in its list: by time, then by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     /// Milliseconds since 1970.
@@ -217,75 +219,75 @@ pub struct Cursor {
     pub id: DeliveryId,
 }
 
-/// An entry of a list: nothing of a person.
+/// An entry of a list, without data of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// By which it is replayed; its time is when it is due, was concluded, or (unowned) will be removed.
+    /// The position, whose id replays the entry. Its time is the due time, the end, or (unowned) the removal.
     pub cursor: Cursor,
-    /// To whom; none if nobody owns it.
+    /// The team; `None` if the entry has no owner.
     pub tenant: Option<TenantName>,
     /// The record's account.
     pub account: AccountName,
     /// Its type, if known.
     pub kind: Option<CallbackType>,
-    /// Iluma's id; none if what was stored can't be decrypted any more.
+    /// Iluma's id; `None` if it can't be decrypted.
     pub upstream_id: Option<String>,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     pub attempts: u32,
-    /// When its callback came.
+    /// The time of receipt of its callback.
     pub received: SystemTime,
 }
 
-/// What is to be sent once more, from the first attempt on.
+/// The deliveries that are sent again, from the first attempt on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// This delivery, whatever its state; or this unowned callback, if it has an owner by now.
+    /// This delivery, in any status; or this unowned callback, if it has an owner now.
     One(DeliveryId),
-    /// What this team was sent, or could not be sent, since then.
+    /// All that was sent to this team, or could not be sent, since this time.
     Since(TenantName, SystemTime),
     /// All dead letters.
     AllDead,
 }
 
-/// Size of a team's outbox.
+/// The size of a team's outbox.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Outbox {
     /// The team.
     pub tenant: TenantName,
     /// Deliveries that are queued.
     pub queued: u64,
-    /// Their bytes, as they are stored.
+    /// The bytes of the queued deliveries, as stored.
     pub queued_bytes: u64,
     /// Dead letters.
     pub dead: u64,
 }
 
-/// Sizes of all queues.
+/// The sizes of all queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Queues {
     /// The outbox of each team that has queued deliveries or dead letters.
     pub tenants: Vec<Outbox>,
-    /// Callbacks to be fanned out.
+    /// Callbacks that wait for their fan-out.
     pub waiting: u64,
-    /// Callbacks that nobody owns.
+    /// Callbacks without an owner.
     pub unowned: u64,
-    /// When the oldest delivery that is still to be made came in.
+    /// The time of receipt of the oldest queued delivery.
     pub oldest: Option<SystemTime>,
 }
 
-/// What an erasure removed.
+/// The numbers of entries that an erasure removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
     /// References of owners; the teams stay owners.
     pub owners: u64,
-    /// Callbacks that waited, or that nobody owned.
+    /// Callbacks that waited, or had no owner.
     pub callbacks: u64,
-    /// Deliveries: queued, dead and made.
+    /// Deliveries: queued, dead and delivered.
     pub deliveries: u64,
 }
 
 impl Waiting {
-    /// One that came now, for tests of what is made of it.
+    /// Makes a callback that arrives now, for tests of its body.
     #[cfg(test)]
     #[must_use]
     pub fn example(account: &str, kind: Option<CallbackType>, id: &str, body: Bytes, awaiting: Vec<Awaiting>) -> Self {

@@ -1,27 +1,26 @@
 //! State in a Redis that several gateways share.
 //!
-//! Each method is a script, which Redis runs as one step; where one would touch more than it may at once, it goes on in
-//! further steps, each of which leaves what is there whole: a callback counts as fanned out with the last of its deliveries,
-//! and a step that was done already is not done twice. `src/redis/scripts/state/prelude.lua` names the keys and the moves. What nobody
-//! answered for (`Unavailable`) may have been done all the same; every method but [`enqueue`](super::State::enqueue) may
-//! be repeated.
+//! Each method is a script, which Redis runs atomically. A script that would touch too many entries continues in
+//! further steps, each of which leaves the data consistent: a callback counts as fanned out with the last of its
+//! deliveries, and a repeated step does nothing. `src/redis/scripts/state/prelude.lua` names the keys and the moves. A
+//! method that returned `Unavailable` may still have been executed; every method except
+//! [`enqueue`](super::State::enqueue) may be repeated.
 //!
-//! A team's queue is a sorted set by the time at which deliveries are due. A stream with a consumer group would hand them
-//! out in the order in which they came, to whoever asks; retries in hours, a share for each team, replays and erasures
-//! would all need a second structure beside it. The inbox is a sorted set for the same reason: early callbacks wait.
+//! A team's queue is a sorted set by due time. A stream with a consumer group would hand deliveries out in their order
+//! of arrival to any consumer; retries after hours, a share for each team, replays and erasures would all need a second
+//! structure beside it. The inbox is a sorted set for the same reason: early callbacks wait.
 //!
-//! Times: leases, due times and retention are all by Redis' own clock. What callers say by theirs is translated by what the
-//! last answers told of the difference ([`Skew`]), so a node whose clock is wrong gets nothing early and holds nothing
-//! longer. After a failover the clock is another machine's: a lease is longer or shorter by how these two differ. Times in
-//! lists are Redis'.
+//! Times: leases, due times and retention follow Redis' own clock. The caller's times are translated by the difference
+//! that the last answers showed ([`Skew`]), so a node with a wrong clock gets nothing early and holds nothing longer.
+//! After a failover the clock is another machine's: a lease is longer or shorter by the difference of these two. Times
+//! in lists are Redis'.
 //!
-//! Nodes: a hand-out has a fencing token, and the holder of an older token changes nothing any more but "the team has it". Waiters are
-//! woken by what happens at their own node; what happens at others they find at their next look.
+//! Nodes: a hand-out has a fencing token, and the holder of an older token can store only "the team has received it".
+//! Events of a node wake its own waiting tasks; other nodes find them at their next poll.
 //!
-//! Durability is what the Redis is configured to: [`concerns`](super::State::concerns) says what is amiss. Replicas get
-//! what was acknowledged a moment later: a failover in that moment loses it. The file of appended commands holds what was
-//! erased, encrypted, until Redis rewrites it. It is one Redis and its replicas, no
-//! cluster: a script touches keys that it finds by others.
+//! Durability is that of the Redis: [`concerns`](super::State::concerns) reports its weaknesses. Replicas get an
+//! acknowledged change a moment later: a failover in that moment loses it. The append-only file contains erased data,
+//! encrypted, until Redis rewrites it.
 
 mod engine;
 mod fields;

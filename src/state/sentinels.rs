@@ -1,7 +1,7 @@
-//! Sentinels: fingerprints of the keys that state was written with, so that a wrong key is refused before it does harm.
+//! Sentinels: fingerprints of the keys of stored state, so that a wrong key is refused before it does harm.
 //!
-//! Invariant: a key of the configuration has the fingerprint that state knows under its name, or state does not know the
-//! name yet. A fingerprint is a keyed hash, which tells nothing of the key.
+//! Invariant: a configured key has the fingerprint that state has stored under its name, or state has not stored the
+//! name yet. A fingerprint is a keyed hash, which reveals nothing of the key.
 
 use super::error::StateError;
 use crate::base::database::{Database, DatabaseError};
@@ -14,40 +14,40 @@ use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Time that the comparison with Redis may take.
+/// The longest comparison with Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Name of the root key's sentinel. Ids of encryption keys follow `key:`.
+/// The name of the root key's sentinel. The names of encryption keys' sentinels begin with `key:`.
 const ROOT: &str = "root";
 
-/// A key of the configuration is not the one that state was written with.
+/// The error for a configured key that is not the one of the stored state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WrongKey {
-    /// The root key.
+    /// The root key is wrong.
     #[error(
         "state.root_key is not the one that {0} was written with: put the former root key back; it is never rotated. A \
          new deployment needs an empty state.path and a Redis database of its own"
     )]
     Root(&'static str),
-    /// An encryption key.
+    /// An encryption key is wrong.
     #[error(
         "state.encryption_keys: the key {id:?} is not the one that {place} was written with: put the former key back \
          under this id, and give a new key an id of its own"
     )]
     Encryption {
-        /// Its id.
+        /// The key's id.
         id: String,
-        /// The store that knows another key.
+        /// The store that has another key.
         place: &'static str,
     },
 }
 
-/// Why keys could not be verified.
+/// The reason why keys could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A key is wrong.
     #[error(transparent)]
     Wrong(#[from] WrongKey),
-    /// State can't be asked.
+    /// State can't be read.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -58,7 +58,7 @@ impl From<DatabaseError> for KeyError {
     }
 }
 
-/// Name and fingerprint of each key of the configuration.
+/// Returns name and fingerprint of each configured key.
 fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
     let root = (ROOT.to_owned(), keyring::fingerprint(settings.root_key.expose_secret()));
     let keyring = Keyring::new(&settings.encryption_keys);
@@ -66,7 +66,7 @@ fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
     std::iter::once(root).chain(keys).collect()
 }
 
-/// Compares the keys of the configuration with those that a store knows; returns those that it does not know yet.
+/// Compares the configured keys with those of a store; returns the ones that the store does not know yet.
 fn compare(
     known: &BTreeMap<String, Vec<u8>>,
     ours: Vec<(String, [u8; 32])>,
@@ -93,10 +93,10 @@ fn known(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<u8>>>
     rows.collect()
 }
 
-/// Verifies the keys against a node's own database, and notes those that it does not know yet.
+/// Verifies the keys against a node's own database, and stores those that it does not know yet.
 ///
 /// # Errors
-/// A key is wrong, or the database can't be used.
+/// Returns an error if a key is wrong, or if the database can't be used.
 pub async fn verify_database(database: &Database, settings: &config::State) -> Result<(), KeyError> {
     let ours = fingerprints(settings);
     let verify = move |connection: &Connection| {
@@ -112,11 +112,11 @@ pub async fn verify_database(database: &Database, settings: &config::State) -> R
     Ok(database.write(verify).await??)
 }
 
-/// Verifies the keys against the database file of a node that may be running, and changes nothing. A file that is not
-/// there, or has no sentinels yet, knows no keys.
+/// Verifies the keys against the database file of a node that may be running, and changes nothing. A missing file, or
+/// one without sentinels, knows no keys.
 ///
 /// # Errors
-/// A key is wrong, or the file can't be read.
+/// Returns an error if a key is wrong, or if the file can't be read.
 pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
     if !settings.path.exists() {
         return Ok(());
@@ -133,7 +133,7 @@ pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// The keys of the configuration, to be verified against those of the nodes that share a Redis.
+/// The configured keys, for the comparison with those of the nodes that share a Redis.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
     root: String,
@@ -146,15 +146,15 @@ impl Sentinels {
     pub fn new(settings: &config::State) -> Self {
         let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let mut keys: Vec<_> = fingerprints(settings).into_iter().map(|(name, bytes)| (name, hex(bytes))).collect();
-        // The root key stands first.
+        // The root key is the first one.
         let (_, root) = keys.remove(0);
         Self { root, keys }
     }
 
-    /// Verifies the keys; `note` stores those that Redis does not know yet.
+    /// Verifies the keys; with `note` it stores those that Redis does not know yet.
     ///
     /// # Errors
-    /// A key is wrong, or Redis can't be asked.
+    /// Returns an error if a key is wrong, or if Redis can't be read.
     pub async fn verify(&self, link: &RedisClient, note: bool) -> Result<(), KeyError> {
         let mut call = scripts::SENTINELS.key(link.keys().key_sentinels());
         call.arg(u8::from(note));
@@ -168,7 +168,7 @@ impl Sentinels {
         if note {
             let mut set = redis::cmd("SET");
             set.arg(keys::root_sentinel()).arg(&self.root).arg("NX");
-            // Where the key is another shard's, a wrong root key is found by each node's own database alone.
+            // If the key belongs to another shard, only each node's own database finds a wrong root key.
             let _: Result<Option<String>, RedisFailure> = link.command(&Budget::of(PATIENCE), &set).await;
         }
         let get = redis::cmd("GET").arg(keys::root_sentinel()).clone();

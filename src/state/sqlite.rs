@@ -1,7 +1,7 @@
 //! State in the embedded database, for one gateway.
 //!
-//! Invariants beside those of [`State`](super::State): leases live in memory, since nobody else can have the file: a
-//! crash gives everything back at once; every statement finds its rows by an index.
+//! Invariants beside those of [`State`](super::State): leases are in memory, because no other process can open the
+//! file: a crash ends them at once; every statement finds its rows by an index.
 
 mod engine;
 mod inbox;

@@ -1,4 +1,4 @@
-//! The engine of gateways that share a Redis: its parts, and how it runs a script.
+//! The engine of gateways that share a Redis: its parts, and the execution of its scripts.
 
 use super::super::envelopes::{Record, Secrecy};
 use super::super::error::StateError;
@@ -18,13 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
-/// What one step may take. Far above what it does take, so that a busy Redis is not given up; far below Iluma's patience.
+/// The longest time of one step: far above the usual time, so that a busy Redis is not given up; far below Iluma's
+/// timeouts.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Entries that one step touches at the most, about a millisecond's worth: others wait for Redis meanwhile.
+/// The largest number of entries of one step, about a millisecond of work: other clients wait for Redis meanwhile.
 pub(super) const MOST_TOUCHED: usize = 200;
 
-/// Bytes after which a step carries no more entries, either way: they pass within its time on a slow network too.
+/// The bytes after which a step carries no more entries, in both directions: they pass within its time on a slow
+/// network too.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
 /// The engine of gateways that share a Redis.
@@ -35,10 +37,10 @@ pub struct Redis {
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) skew: Skew,
-    /// Hand-outs under way, and entries that are given back.
+    /// The tasks of hand-outs, and of entries that are given back.
     pub(super) tasks: Tasks,
     sentinels: Sentinels,
-    /// True once the keys were found to be those of the other nodes.
+    /// True once the keys were verified against those of the other nodes.
     verified: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) arrived: Notify,
@@ -46,7 +48,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// State in the Redis that `link` leads to, which others keep.
+    /// Makes the engine on the Redis of `link`, whose connection the caller keeps.
     #[must_use]
     pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
         Self {
@@ -95,7 +97,7 @@ impl Redis {
         self.secrecy.show_reference(record, tenant, hidden).map(Some)
     }
 
-    /// A time of ours by Redis' clock, in milliseconds.
+    /// Converts a time of ours to Redis' clock, in milliseconds.
     pub(super) async fn theirs(&self, time: SystemTime) -> Result<i64, StateError> {
         if self.skew.ahead().is_none() {
             let _: i64 = self.run(&TIME, |_| {}).await?;
@@ -103,7 +105,7 @@ impl Redis {
         Ok(millis(time).saturating_add(self.skew.ahead().unwrap_or(0)))
     }
 
-    /// A time by Redis' clock as ours shows it.
+    /// Converts a time of Redis' clock to ours.
     pub(super) fn ours(&self, millis: i64) -> SystemTime {
         time(millis.saturating_sub(self.skew.ahead().unwrap_or(0)))
     }
@@ -132,7 +134,7 @@ impl Redis {
         Ok(self.link.command(&Budget::of(PATIENCE), command).await?)
     }
 
-    /// Returns once steps may be taken: not with keys that are not those of the other nodes.
+    /// Returns once scripts may run, that is once the keys are verified against those of the other nodes.
     async fn ready(&self) -> Result<(), StateError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(StateError::Unavailable);
@@ -141,7 +143,7 @@ impl Redis {
             Ok(()) => Ok(()),
             Err(KeyError::State(error)) => Err(error),
             Err(KeyError::Wrong(error)) => {
-                tracing::error!(%error, "state is not used");
+                tracing::error!(%error, "state in Redis is not used: correct the key");
                 Err(StateError::Refused)
             }
         }

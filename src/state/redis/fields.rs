@@ -1,4 +1,4 @@
-//! Fields of entries, as scripts take and return them.
+//! Fields of entries, in the form that scripts take and return.
 
 use crate::iluma::callback_type::CallbackType;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Hand-outs of leased entries, which no caller that goes away keeps from others.
+//! Hand-outs of leased entries, which a cancelled caller gives back.
 
 use super::super::error::StateError;
 use super::engine::Redis;
@@ -11,7 +11,7 @@ pub(super) trait Leased: Send + Sync + Sized + 'static {
     fn give_back(&self, engine: &Redis) -> impl Future<Output = Result<(), StateError>> + Send;
 }
 
-/// Entries on their way to their caller. Dropped on the way, they are given back.
+/// Entries before they reach their caller. If they are dropped, they are given back.
 struct HandOut<T: Leased> {
     engine: Arc<Redis>,
     entries: Vec<T>,
@@ -20,21 +20,21 @@ struct HandOut<T: Leased> {
 impl<T: Leased> Drop for HandOut<T> {
     fn drop(&mut self) {
         let entries = std::mem::take(&mut self.entries);
-        // At the end of a process nothing can be given back any more: then the leases end by themselves.
+        // At the end of a process nothing can be given back: the leases end by themselves.
         if entries.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let engine = Arc::clone(&self.engine);
         self.engine.tasks.spawn(async move {
             for entry in entries {
-                // Its lease ends by itself.
+                // If this fails, the lease ends by itself.
                 let _ = entry.give_back(&engine).await;
             }
         });
     }
 }
 
-/// Runs a step that leases entries, to its end even if the caller goes away; then they are given back.
+/// Runs a step that leases entries to its end, even if the caller is cancelled; then they are given back.
 pub(super) async fn hand_out<T: Leased>(
     engine: &Arc<Redis>,
     step: impl Future<Output = Result<Vec<T>, StateError>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Callbacks that came: stored, handed out to be fanned out, and settled.
+//! Received callbacks: stored, handed out for their fan-out, and settled.
 
 use super::super::envelopes::CallbackName;
 use super::super::error::StateError;
@@ -58,14 +58,14 @@ impl Redis {
             }
             let Some(name) = row.first().and_then(|name| name.as_slice().try_into().ok()) else { continue };
             let received = row.get(5).and_then(|received| parsed(received)).unwrap_or(0);
-            // It comes back with the end of its lease, if this fails.
+            // If this fails, the callback returns with the end of its lease.
             let _ = self.put_off(&CallbackName(name), fencing_token, received).await;
         }
         Ok(found)
     }
 
-    /// Lets a callback wait that can't be opened: for its key, and without holding up the others. After as long as dead
-    /// letters are kept it is set aside.
+    /// Postpones a callback that can't be decrypted: it waits for its key without delaying the others. After the
+    /// retention of dead letters it is set aside.
     async fn put_off(&self, name: &CallbackName, fencing_token: i64, received: i64) -> Result<(), StateError> {
         let now = self.clock.wall();
         let age = now.duration_since(self.ours(received)).unwrap_or_default();
@@ -95,7 +95,7 @@ impl Redis {
             }
             Verdict::Deliver(kind, copies) => dead = self.fan_out(waiting, kind, copies, bounds).await?,
         }
-        // An owner may have come meanwhile.
+        // An owner may have been added meanwhile.
         self.arrived.notify_one();
         Ok(dead)
     }
@@ -126,7 +126,7 @@ impl Redis {
             if made > 0 {
                 self.due.notify_one();
             }
-            // In other hands by now, or erased: then there is nothing to deliver.
+            // The callback was claimed by another or erased: there is nothing to deliver.
             if made < 0 || is_last {
                 return Ok(dead);
             }
@@ -152,7 +152,7 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
     }
 
-    /// Returns how many deliveries it queued, less than none if another claimant has the callback, and the teams of those
+    /// Returns the number of queued deliveries, negative if another claimant has the callback, and the teams of those
     /// that are dead letters.
     async fn settled(
         &self,
@@ -179,13 +179,13 @@ impl Redis {
     }
 }
 
-/// One step of what a callback comes to.
+/// One step of settling a callback.
 enum Settlement<'a> {
     /// It waits until this time of Redis' clock.
     Wait(i64),
-    /// It is kept apart.
+    /// The callback is set aside.
     Unowned,
-    /// It comes to these deliveries, and more follow unless they are the last.
+    /// These deliveries are made, and more follow unless they are the last.
     Deliver { deliveries: &'a [NewDelivery], is_last: bool, bounds: &'a OutboxBounds },
 }
 

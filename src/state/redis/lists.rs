@@ -1,4 +1,4 @@
-//! Lists for operators, replays, and the queues' lengths.
+//! Lists for operators, replays, and the sizes of the queues.
 
 use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
@@ -37,7 +37,7 @@ impl Redis {
 
     pub(in super::super) async fn replay(&self, what: Replay) -> Result<u64, StateError> {
         let mut replayed = 0;
-        // What is concluded from now on is no part of it, however many steps it takes.
+        // Entries that are concluded later are not included, however many steps it takes.
         let mut until = String::new();
         loop {
             let replay = |call: &mut ScriptInvocation<'_>| {

@@ -75,7 +75,7 @@ impl Redis {
                 Err(_) if !claimed.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            // Where it was enough it goes on: at that team, which has some of what it wants.
+            // The next step continues at the team at which this one ended, which has some of its deliveries.
             let place = usize::try_from(enough).unwrap_or(wanted.len());
             wanted.drain(..place.min(wanted.len()));
             for row in rows {
@@ -86,7 +86,7 @@ impl Redis {
                 }
                 match self.delivery(&row, fencing_token) {
                     Ok(delivery) => claimed.push(delivery),
-                    // It comes back with the end of its lease, if this fails.
+                    // If this fails, the delivery returns with the end of its lease.
                     Err(_) => drop(self.put_off_delivery(&row, fencing_token).await),
                 }
             }
@@ -94,8 +94,8 @@ impl Redis {
         Ok(claimed)
     }
 
-    /// Lets a delivery wait that can't be opened: for its key, without an attempt. After as long as dead letters are kept
-    /// it is one.
+    /// Postpones a delivery that can't be decrypted: it waits for its key, without an attempt. After the retention of
+    /// dead letters it becomes one.
     async fn put_off_delivery(&self, row: &[Vec<u8>], fencing_token: i64) -> Result<(), StateError> {
         let [id, _, _, _, _, attempts, received]: &[_; 7] = row.try_into().map_err(|_| StateError::Refused)?;
         let id = DeliveryId(id.as_slice().try_into().map_err(|_| StateError::Refused)?);
@@ -153,7 +153,7 @@ impl Redis {
         })
     }
 
-    /// Notes the outcome of a delivery, its failed attempts, and the time of its next attempt.
+    /// Stores the outcome of a delivery, its failed attempts, and the time of its next attempt.
     async fn concluded(
         &self,
         id: &DeliveryId,
@@ -195,14 +195,14 @@ impl NewDelivery {
     }
 }
 
-/// Returns how many of these entries one step takes.
+/// Returns the number of these entries that one step takes.
 pub(super) fn step<T>(entries: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0;
     let fits = entries.iter().take(MOST_TOUCHED / 2).take_while(|entry| {
         sum += bytes(entry);
         sum <= MOST_BYTES
     });
-    // One at least, however large.
+    // A step takes at least one entry, however large.
     fits.count().max(1).min(entries.len())
 }
 

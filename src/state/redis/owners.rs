@@ -67,7 +67,7 @@ impl Redis {
     }
 
     pub(in super::super) async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
-        // At most as many as there are types.
+        // There are at most as many URLs as types.
         let rows: Vec<(String, Vec<u8>)> = self.ask(redis::cmd("HGETALL").arg(self.urls_of(tenant))).await?;
         let mut urls = Vec::new();
         for (kind, hidden) in rows {

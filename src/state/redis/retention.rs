@@ -32,14 +32,14 @@ impl Redis {
 
     pub(in super::super) async fn sweep(&self) -> Result<u64, StateError> {
         let Retention { owners, delivered_callbacks: delivered, dead_letters: dead, .. } = self.retention;
-        // As long as anything that they lead to.
+        // Persons are kept as long as any entry that they lead to.
         let persons = owners.max(delivered).max(dead) + EARLY + LATE;
         let mut swept = 0;
         for (list, age) in [
             ("deliveries:delivered", delivered),
             ("deliveries:known", delivered),
             ("deliveries:dead", dead),
-            // Of a team that is in no configuration any more.
+            // The team of such a delivery is not configured any more.
             ("deliveries:queued", dead),
             ("callbacks:kept", Duration::ZERO),
             ("callbacks:known", delivered),

@@ -1,37 +1,37 @@
-//! How two clocks differ: ours, and that of the Redis that all nodes share.
+//! The difference between our clock and that of the Redis that all nodes share.
 //!
-//! Invariants: what is read off is never more than the truth, and less by the time that an answer took at the most. So a
-//! time of ours is never taken for a later one than it is: what was asked before an erasure is not taken for asked after it.
+//! Invariants: a measured difference is never larger than the real one, and smaller by at most the time of an answer.
+//! So a time of ours is never converted to a later one: a request before an erasure does not count as one after it.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long a reading counts: clocks are set now and then.
+/// The time for which a measurement counts: clocks are set now and then.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// The best of the last readings.
+/// The best of the last measurements.
 #[derive(Debug, Default)]
 pub(super) struct Skew(Mutex<Option<Reading>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    /// Milliseconds that their clock is ahead of ours, at least.
+    /// The milliseconds that their clock is ahead of ours, at least.
     ahead: i64,
     taken: Instant,
 }
 
 impl Skew {
-    /// Their clock showed `theirs` before ours shows `ours`, in milliseconds.
+    /// Records that their clock showed `theirs` before ours showed `ours`, in milliseconds.
     pub(super) fn note(&self, theirs: i64, ours: i64, now: Instant) {
         let mut best = self.0.lock();
         let ahead = theirs.saturating_sub(ours);
-        // The one that was under way for the shortest time says most.
+        // The fastest answer gives the best measurement.
         if best.is_none_or(|best| ahead > best.ahead || now.saturating_duration_since(best.taken) > FRESH) {
             *best = Some(Reading { ahead, taken: now });
         }
     }
 
-    /// Milliseconds that their clock is ahead of ours, at least; none before the first reading.
+    /// Returns the milliseconds that their clock is ahead of ours, at least; `None` before the first measurement.
     pub(super) fn ahead(&self) -> Option<i64> {
         self.0.lock().map(|best| best.ahead)
     }
@@ -46,7 +46,7 @@ mod tests {
     fn the_quickest_answer_counts_until_it_is_old() {
         let (skew, start) = (Skew::default(), Clock::system().now());
         assert_eq!(skew.ahead(), None);
-        // They are 100 ahead of us; the answers take 30, 2 and 50.
+        // Their clock is 100 ahead of ours; the answers take 30, 2 and 50.
         for (theirs, ours, ahead) in [(1100, 1030, 70), (1200, 1102, 98), (1300, 1250, 98)] {
             skew.note(theirs, ours, start);
             assert_eq!(skew.ahead(), Some(ahead));

@@ -26,7 +26,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// State in a database that was opened with [`MIGRATIONS`].
+    /// Makes the engine on a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(database: Database, settings: &config::State, clock: Clock) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Sqlite {
         tags.iter().map(|tag| self.secrecy.person(tag)).collect()
     }
 
-    /// Refuses work that can wait, while less than the reserve of the disk is free.
+    /// Refuses work that can wait, while the free space of the disk is below its reserve.
     pub(super) fn spare(&self) -> Result<(), StateError> {
         if self.disk.is_low() { Err(StateError::Unavailable) } else { Ok(()) }
     }

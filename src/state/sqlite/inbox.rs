@@ -1,4 +1,4 @@
-//! Callbacks that came: stored, handed out to be fanned out, and settled.
+//! Received callbacks: stored, handed out for their fan-out, and settled.
 
 use super::super::envelopes::{CallbackName, Record};
 use super::super::error::StateError;
@@ -68,7 +68,7 @@ impl Sqlite {
                     hand_out.take(row.name, lease);
                     found.push(waiting);
                 }
-                // It waits for its key, and does not hold up the others.
+                // The callback waits for its key, without delaying the others.
                 Err(_) if now - row.received < length(self.retention.dead_letters) => {
                     self.wait(row.name, row.touched, now + length(UNREADABLE_WAIT)).await?;
                 }
@@ -98,7 +98,7 @@ impl Sqlite {
             Verdict::Deliver(kind, copies) => self.fan_out(waiting, kind, copies, *bounds).await?,
         };
         self.callbacks.give_back(&name);
-        // An owner may have come meanwhile.
+        // An owner may have been added meanwhile.
         self.arrived.notify_one();
         if made > 0 {
             self.due.notify_one();
@@ -106,7 +106,8 @@ impl Sqlite {
         Ok(dead)
     }
 
-    /// Stores the deliveries of a callback; returns how many are queued, and the teams of those that are dead letters.
+    /// Stores the deliveries of a callback; returns the number of queued ones, and the teams of those that are dead
+    /// letters.
     async fn fan_out(
         &self,
         waiting: &Waiting,
@@ -130,7 +131,7 @@ impl Sqlite {
                 db.prepare_cached("SELECT touched, fleeting FROM callbacks WHERE name = ?1 AND standing = 0")?;
             let found = find.query_row([name.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)));
             let (mut made, mut dead) = (0, Vec::new());
-            // Erased meanwhile: then there is nothing to deliver.
+            // The callback was erased meanwhile: there is nothing to deliver.
             let Some((touches, fleeting)) = found.optional()? else { return Ok((made, dead)) };
             let fleeting = fleeting || is_erased(db, &record)?;
             for row in rows {
@@ -173,7 +174,7 @@ impl Sqlite {
         })
     }
 
-    /// Has a callback handed out again at a time.
+    /// Schedules a callback to be handed out again at a time.
     async fn wait(&self, name: CallbackName, touched: i64, until: i64) -> Result<(), StateError> {
         let wait = move |db: &Connection| {
             db.prepare_cached("UPDATE callbacks SET due = ?3 WHERE name = ?1 AND touched = ?2 AND standing = 0")?
@@ -183,7 +184,7 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Keeps a callback apart that nobody owns, or that nobody could open for as long as dead letters are kept.
+    /// Sets aside a callback that has no owner, or that could not be decrypted within the retention of dead letters.
     async fn set_aside(&self, name: CallbackName, touched: i64) -> Result<(), StateError> {
         let now = self.now();
         let remove = now + length(self.retention.dead_letters);

@@ -1,4 +1,4 @@
-//! Lists for operators, replays, and the queues' lengths.
+//! Lists for operators, replays, and the sizes of the queues.
 
 use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
@@ -59,7 +59,7 @@ impl Sqlite {
                     let (mut first, mut last) = ([0; 32], [0xff; 32]);
                     first[..16].copy_from_slice(&id.0);
                     last[..16].copy_from_slice(&id.0);
-                    // It is given the time of an early one once more; then it is unowned again.
+                    // The callback waits as long as a new one again; then it is unowned again.
                     let unowned = "UPDATE callbacks SET standing = 0, due = ?1, received = ?1, touched = touched + 1
                                    WHERE name BETWEEN ?2 AND ?3 AND standing = 2 AND content IS NOT NULL";
                     again + db.execute(unowned, params![now, first, last])?

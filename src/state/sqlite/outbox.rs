@@ -51,7 +51,7 @@ impl Sqlite {
         wanted: &[(TenantName, usize)],
         lease: Duration,
     ) -> Result<Vec<Delivery>, StateError> {
-        // What is concluded after this was read is no longer queued when the rows are.
+        // A delivery that is concluded after this line is not queued any more when its row is read.
         let (held, wanted, now) = (self.deliveries.held(), wanted.to_vec(), self.now());
         let rows = self.database.read(move |db| {
             let mut find = db.prepare_cached(
@@ -77,7 +77,7 @@ impl Sqlite {
                     hand_out.take(delivery.id, lease);
                     claimed.push(delivery);
                 }
-                // It waits for its key, without an attempt.
+                // The delivery waits for its key, without an attempt.
                 Err(_) if now - row.received < length(self.retention.dead_letters) => {
                     self.retry(row.id, row.attempts, now + length(UNREADABLE_WAIT)).await?;
                 }
@@ -127,7 +127,7 @@ impl Sqlite {
     }
 }
 
-/// Standing of a delivery, as it is stored.
+/// The stored status of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub(super) enum Standing {
@@ -159,7 +159,7 @@ impl NewDelivery {
         Self { id, record, tenant: copy.tenant, account: account.clone(), kind, content }
     }
 
-    /// Returns true if the team's outbox has room for it.
+    /// Returns true if the team's outbox has room for the delivery.
     pub(super) fn fits(&self, db: &Connection, bounds: &OutboxBounds) -> rusqlite::Result<bool> {
         let mut find = db.prepare_cached("SELECT deliveries, bytes FROM outboxes WHERE tenant = ?1")?;
         let size = find.query_row([self.tenant.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
@@ -168,8 +168,8 @@ impl NewDelivery {
         Ok(deliveries.unsigned_abs() < bounds.deliveries && bytes <= bounds.bytes.bytes())
     }
 
-    /// Stores it, unless it is there already, whatever its standing; returns how many rows that made. The content of an
-    /// erased person is stored only to be delivered.
+    /// Stores the delivery, unless it exists in any status; returns the number of new rows. The content of an erased
+    /// person is stored only until it is delivered.
     pub(super) fn insert(
         &self,
         db: &Connection,

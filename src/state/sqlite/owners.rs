@@ -41,7 +41,7 @@ impl Sqlite {
                 if added == 0 {
                     return Ok(false);
                 }
-                // Whoever is fanning one of them out right now will find that it was touched, and do it once more.
+                // A fan-out in progress will find that the callback was touched, and repeat itself.
                 let released = db
                     .prepare_cached(
                         "UPDATE callbacks SET standing = 0, due = ?2, touched = touched + 1

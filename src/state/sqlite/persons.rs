@@ -1,4 +1,4 @@
-//! Persons: what is stored about them, and its erasure.
+//! The persons that entries name, and their erasure.
 
 use super::super::envelopes::Record;
 use super::super::error::StateError;
@@ -30,7 +30,7 @@ impl Sqlite {
     }
 }
 
-/// Whether the record's person was erased.
+/// Returns true if the record's person was erased.
 pub(super) fn is_erased(db: &Connection, record: &Record) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT EXISTS (SELECT 1 FROM owners WHERE record = ?1 AND erased)")?
         .query_row([record], |row| row.get(0))
@@ -40,7 +40,7 @@ pub(super) fn has_owner(db: &Connection, record: &Record) -> rusqlite::Result<bo
     db.prepare_cached("SELECT EXISTS (SELECT 1 FROM owners WHERE record = ?1)")?.query_row([record], |row| row.get(0))
 }
 
-/// Whether one of these persons was erased at `time` or later.
+/// Returns true if one of these persons was erased at `time` or later.
 pub(super) fn erased_since(db: &Connection, persons: &[[u8; 32]], time: i64) -> rusqlite::Result<bool> {
     let mut find = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM erased WHERE person = ?1 AND at >= ?2)")?;
     let found: HashSet<bool> = persons
@@ -59,17 +59,18 @@ pub(super) fn note_persons(db: &Connection, persons: &[[u8; 32]], record: &Recor
 
 fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqlite::Result<()> {
     let of = |statement: &str| db.execute(statement, [record]).map(|count| count as u64);
-    // One that was erased before may have got a reference since, of whoever asked as a new customer.
+    // An owner of an erased record may have a reference again, from a request for a new customer.
     erased.owners += of(
         "UPDATE owners SET reference = NULL, erased = 1 WHERE record = ?1 AND (NOT erased OR reference IS NOT NULL)",
     )?;
-    // One of each team goes on waiting, without its reference; the others would be deliveries that nobody can tell apart.
+    // One reference of each team goes on waiting, without its text; the others would be deliveries that can't be
+    // distinguished.
     of("DELETE FROM awaiting WHERE record = ?1 AND name > (SELECT min(name) FROM awaiting AS other
         WHERE other.record = awaiting.record AND other.tenant = awaiting.tenant)")?;
     of("UPDATE awaiting SET reference = NULL WHERE record = ?1")?;
     let waited = "SELECT count(*) FROM callbacks WHERE record = ?1 AND standing IN (0, 2) AND content IS NOT NULL";
     erased.callbacks += db.query_row(waited, [record], |row| row.get::<_, i64>(0))?.unsigned_abs();
-    // Their names stay, so that a repeat is known for one.
+    // The names stay, so that a repeat is recognised.
     of("UPDATE callbacks SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
     erased.deliveries +=
         of("UPDATE deliveries SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;

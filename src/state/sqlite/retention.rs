@@ -7,7 +7,7 @@ use super::engine::Sqlite;
 use rusqlite::params;
 use std::time::Duration;
 
-/// Rows that one sweep takes at most, of each kind: others wait for the writer meanwhile.
+/// The largest number of rows of each kind that one sweep removes: other work waits for the writer meanwhile.
 const MOST_SWEPT: i64 = 500;
 
 impl Sqlite {
@@ -16,7 +16,7 @@ impl Sqlite {
         let before = |age: Duration| now - length(age);
         let (owners, delivered, dead) =
             (before(retention.owners), before(retention.delivered_callbacks), before(retention.dead_letters));
-        // As long as anything that they lead to.
+        // Persons are kept as long as any entry that they lead to.
         let persons = owners.min(delivered).min(dead) - length(EARLY + LATE);
         let swept = self.database.write(move |db| {
             let mut swept = 0;
@@ -28,9 +28,9 @@ impl Sqlite {
                 run(&delete("deliveries", "id", &format!("standing = {standing} AND due < ?1")), delivered)?;
             }
             run(&delete("deliveries", "id", "standing = 1 AND due < ?1"), dead)?;
-            // Of a team that is in no configuration any more.
+            // The team of such a delivery is not configured any more.
             run(&delete("deliveries", "id", "standing = 0 AND due < ?1"), dead)?;
-            // Fanned out: late owners have come by now, repeats have not.
+            // The callback was fanned out: late owners can't follow any more, but repeats can.
             run(
                 "UPDATE callbacks SET standing = 3, content = NULL WHERE name IN
                  (SELECT name FROM callbacks WHERE standing = 1 AND due < ?1 LIMIT ?2)",
@@ -57,7 +57,7 @@ impl Sqlite {
     }
 }
 
-/// A statement that removes some rows.
+/// Returns a statement that removes some rows.
 fn delete(table: &str, key: &str, condition: &str) -> String {
     format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)")
 }

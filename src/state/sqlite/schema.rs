@@ -1,10 +1,11 @@
 //! Tables of the embedded engine.
 
-/// What [`Database::open`] is given for this part.
+/// The migrations of this part, for [`Database::open`].
 ///
-/// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known but not kept. `due`
-///   is when the next thing is to be done: look again, forget the content, remove.
-/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known but not kept. `due` is when to send, or when it ended.
+/// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known without
+///   content. `due` is the time of the next step: examine again, remove the content, remove the row.
+/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known without content. `due` is the time to send, or of
+///   the end.
 /// - Times are milliseconds since 1970.
 pub const MIGRATIONS: (&str, &[&str]) = (
     "state",

@@ -1,6 +1,6 @@
 -- Begins a change: a number, new epochs, tombstones, an entry in the list, a message to every node.
--- KEYS: epochs, number, changes, then tombstones. ARGV: entry of the list, how many the list holds at most, milliseconds of
--- a tombstone, channel, then name and value of each new epoch.
+-- KEYS: epochs, number, changes, then tombstones. ARGV: entry of the list, the list's largest length, milliseconds of a
+-- tombstone, channel, then name and value of each new epoch.
 local number = redis.call('INCR', KEYS[2])
 for at = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
 for at = 4, #KEYS do redis.call('SET', KEYS[at], number, 'PX', ARGV[3]) end

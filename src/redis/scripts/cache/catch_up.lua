@@ -1,5 +1,5 @@
--- Makes missing epochs, and returns all epochs and every change since the last one that the node knows.
--- KEYS: epochs, number, changes. ARGV: the last change that is known, then name and value of each epoch.
+-- Creates missing epochs, and returns all epochs and every change after the node's last known one.
+-- KEYS: epochs, number, changes. ARGV: the last known change, then name and value of each epoch.
 for at = 2, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1]) end
 return {
   tonumber(redis.call('GET', KEYS[2])),

@@ -1,5 +1,5 @@
--- Prepares what all nodes share of changes: epochs, number, list. A value of another kind is not ours: it is removed, and
--- counts as lost. The number begins with the time in milliseconds: nobody gives as many orders.
+-- Prepares the shared keys of changes: epochs, number, list. A value of another type is another program's: it is
+-- removed, and counts as lost. The number begins with the time in milliseconds: there are never as many changes.
 local kinds = {'hash', 'string', 'zset'}
 for at, kind in ipairs(kinds) do
   local is = redis.call('TYPE', KEYS[at]).ok

@@ -1,6 +1,6 @@
--- Returns the entry; or the shared result of the call that the caller waited for; or a decision: lead the call, or wait.
--- KEYS: entry, lease, shared result, wanted. ARGV: the caller's token (empty: only look), the lease in milliseconds, 1 if
--- the caller has waited. Answers {decision, value, milliseconds that the value or the lease lasts}.
+-- Returns the entry, or the shared result of the awaited call, or a decision: lead the call, or wait.
+-- KEYS: entry, lease, shared result, wanted. ARGV: the caller's token (empty: read only), the lease in milliseconds, 1
+-- if the caller has waited. Answers {decision, value, remaining milliseconds of the value or the lease}.
 local entry = text(KEYS[1])
 if entry then return {'entry', entry, redis.call('PTTL', KEYS[1])} end
 if ARGV[1] == '' then return {'nothing', '', 0} end
@@ -10,7 +10,7 @@ if ARGV[3] == '1' then
 end
 if text(KEYS[2]) then
   local left = redis.call('PTTL', KEYS[2])
-  -- One that does not end by itself, or not in time, is no lease of ours.
+  -- A lease without an end, or with a later end, is not ours.
   if left >= 0 and left <= tonumber(ARGV[2]) then
     redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
     return {'wait', '', left}

@@ -1,5 +1,5 @@
--- Removes up to 500 entries that are filed under a tag. Answers how many were filed (-1: another program's value stood in
--- place of a list) and how many were removed. KEYS: the sets of the tags.
+-- Removes up to 500 entries that are indexed by a tag. Answers the number of indexed entries (-1: a set had another
+-- program's type) and the number of removed ones. KEYS: the sets of the tags.
 for _, key in ipairs(KEYS) do
   local is = redis.call('TYPE', key).ok
   if is == 'set' then

@@ -1,5 +1,5 @@
--- Notes that a node has applied every change up to a number, and how many entries it removed for each.
--- KEYS: membership, then a count for each change. ARGV: node, number, then what to add to each count.
+-- Records that a node has applied every change up to a number, and the number of entries that it removed for each.
+-- KEYS: membership, then a count for each change. ARGV: node, number, then the increment of each count.
 local is = redis.call('TYPE', KEYS[1]).ok
 if is ~= 'hash' and is ~= 'none' then redis.call('DEL', KEYS[1]) end
 local now = redis.call('TIME')

@@ -1,4 +1,4 @@
--- Leaves a result that is not cached to the waiters, if there are any, and ends the lease.
+-- Shares a result that is not cached with the waiters, if there are any, and ends the lease.
 -- KEYS: lease, wanted, shared result. ARGV: token, result, its milliseconds, channel, the name of the entry.
 if text(KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 if redis.call('DEL', KEYS[2]) == 1 then

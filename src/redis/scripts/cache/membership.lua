@@ -1,5 +1,5 @@
--- Returns of each node the number up to which it has applied every change, and how many milliseconds ago it said so.
--- Nodes that have been silent for too long are removed. KEYS: membership. ARGV: milliseconds of silence that are too long.
+-- Returns for each node the number of its last applied change, and the milliseconds since its report. Nodes that were
+-- silent for too long are removed. KEYS: membership. ARGV: the longest silence in milliseconds.
 local roll, found, now = {}, redis.call('HGETALL', KEYS[1]), redis.call('TIME')
 for at = 1, #found, 2 do
   local number, time = string.match(found[at + 1], '^(%d+) (%d+)$')

@@ -1,9 +1,9 @@
--- Stores an entry unless a person in it was erased since its call began, files it under its tags, ends the lease, and wakes
--- the waiters. An entry that cannot be filed is not stored, because an erasure would not find it; the value that stands in
--- the way is left for an erasure to see. Answers 1 if the entry is stored.
+-- Stores an entry unless a person in it was erased since its call began, indexes it by its tags, ends the lease, and
+-- wakes the waiters. An entry that can't be indexed is not stored, because an erasure would not find it; the foreign
+-- value in the way stays, so that an erasure notices it. Answers 1 if the entry is stored.
 -- KEYS: entry, lease, wanted, the copy that outlives the entry, then each tag's set and tombstone in turn.
--- ARGV: token, entry, its milliseconds, the last change that was known when the call began, channel, the name of the entry,
--- copy, how many milliseconds it outlives the entry.
+-- ARGV: token, entry, its milliseconds, the last known change when the call began, channel, the name of the entry,
+-- copy, milliseconds by which the copy outlives the entry.
 local stored = 1
 for at = 5, #KEYS, 2 do
   local filed = redis.call('TYPE', KEYS[at]).ok

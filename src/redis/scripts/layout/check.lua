@@ -1,5 +1,5 @@
--- Claims a Redis that has no layout yet. KEYS: layout. ARGV: the version of the caller. Answers the version that holds.
--- A value that is no number is another program's: it is replaced.
+-- Writes the version to a Redis that has no layout yet. KEYS: layout. ARGV: the caller's version. Answers the stored
+-- version. A value that is no number is another program's: it is replaced.
 local value = redis.pcall('GET', KEYS[1])
 if type(value) ~= 'string' or not tonumber(value) then
   redis.call('SET', KEYS[1], ARGV[1])

@@ -1,5 +1,5 @@
--- Gives back slots that were not used, or holds everybody back. KEYS: as in fair_queue.lua.
--- ARGV: slots per second, burst, slots to give back, microseconds to hold back.
+-- Returns unused slots, or delays all nodes. KEYS: those of fair_queue.lua.
+-- ARGV: slots per second, burst, slots to return, microseconds of delay.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst = 1000000 / ARGV[1], tonumber(ARGV[2])

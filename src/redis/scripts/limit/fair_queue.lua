@@ -1,11 +1,12 @@
--- Hands out slots of an account's rate to the tenants of all nodes by weight.
--- KEYS: a hash of the account: `full`, the time at which its bucket is full again; `v`, the virtual time; `t:TENANT`, the
--- virtual time at which the first waiter of a tenant is through, as long as any node has one; `w:NODE`, what a node wants
--- and until when that holds. A slot goes to the tenant that is due among all that any node wants. A node whose tenant is
--- not due comes back later, unless a slot has been free for half the time that a bucket takes.
--- ARGV: node, slots per second, burst, 1 if the last slots were given without Redis, then tenant, weight and count of each.
--- Answers {microseconds until asking again makes sense, waiters of all nodes, own waiters, {tenant, slots, ...}}.
--- Times are microseconds, which a Lua number holds exactly for longer than anyone will run this.
+-- Grants slots of an account's rate to the tenants of all nodes by weight.
+-- KEYS: a hash of the account: `full`, the time at which its bucket is full again; `v`, the virtual time; `t:TENANT`,
+-- the virtual finish time of a tenant's first waiter, as long as any node has a waiter; `w:NODE`, the demand of a node
+-- and its expiry. The next slot goes to the tenant with the earliest finish time among all demands. A node whose tenant
+-- is not next asks again later, unless a slot has been free for half the time of a bucket.
+-- ARGV: node, slots per second, burst, 1 if the last slots were granted without Redis, then tenant, weight and count of
+-- each.
+-- Answers {microseconds until the next query makes sense, waiters of all nodes, own waiters, {tenant, slots, ...}}.
+-- Times are microseconds, which a Lua number holds exactly for more than 200 years.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local node, interval, burst = ARGV[1], 1000000 / ARGV[2], tonumber(ARGV[3])

@@ -1,5 +1,6 @@
--- Notes that a node is alive and what its tenants asked for. Answers how many nodes were heard of in the last three
--- heartbeats, and the sums over them. KEYS: nodes by time, a hash `TENANT|NODE` = count. ARGV: node, then tenant and count.
+-- Records that a node is alive and the requests of its tenants. Answers the number of nodes of the last three
+-- heartbeats, and the sums over them. KEYS: nodes by time, a hash `TENANT|NODE` = count. ARGV: node, then tenant and
+-- count.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])

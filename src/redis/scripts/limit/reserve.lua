@@ -1,8 +1,8 @@
--- Counts a call toward a tenant's quotas unless all nodes together have reached one.
--- KEYS: a hash of the day and one of the month: `NODE` = `version:count`. A node's own count says which of many calls at
--- once it is, so each of them has a place of its own.
--- ARGV: node, version, then count and quota (-1: none) of the day and of the month. Answers {0, or 1 or 2 for the quota that
--- is reached, counts of the other nodes in both}.
+-- Counts a call toward a tenant's quotas unless all nodes together have reached a quota.
+-- KEYS: a hash of the day and one of the month: `NODE` = `version:count`. A node sends its own count, so each of
+-- several concurrent calls has its own number.
+-- ARGV: node, version, then count and quota (-1: none) of the day and of the month. Answers {0, or 1 or 2 for the
+-- reached quota, counts of the other nodes in both}.
 local node, version = ARGV[1], tonumber(ARGV[2])
 local sums, refused = {}, 0
 for k = 1, 2 do

@@ -1,6 +1,6 @@
--- KEYS: the hash of nodes. ARGV: this node's identity, its incarnation, its name, its keys, the lease in milliseconds (0: leave),
--- the milliseconds that a test has moved the clock by. Answers {whether this incarnation holds the identity, the name of the one that does, the
--- milliseconds that are left of its lease, {name, keys, ...} of each node that is there}.
+-- KEYS: the hash of nodes. ARGV: this node's identity, its incarnation, its name, its keys, the lease in milliseconds
+-- (0: leave), the milliseconds by which a test has moved the clock. Answers {whether this incarnation holds the
+-- identity, the name of the holder, the remaining milliseconds of its lease, {name, keys, ...} of each live node}.
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[6])

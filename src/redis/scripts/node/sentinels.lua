@@ -1,5 +1,5 @@
--- KEYS: the hash of the encryption keys' sentinels. ARGV: whether to store what is not there, then names and fingerprints of
--- encryption keys. Answers the name of the first key that this state knows with another fingerprint, or nothing.
+-- KEYS: the hash of the encryption keys' sentinels. ARGV: 1 to store missing ones, then names and fingerprints of
+-- encryption keys. Answers the name of the first key that is stored with another fingerprint, or nothing.
 local call = redis.call
 for at = 2, #ARGV, 2 do
   local known = call('HGET', KEYS[1], ARGV[at])

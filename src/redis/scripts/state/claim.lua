@@ -1,6 +1,6 @@
--- ARGV: the lease, bytes after which it is enough, leases to end at the most of each team, then teams and how many each
--- wants. Answers the number of this hand-out, at which team it was enough (-1: at none), and {id, tenant, account, kind,
--- content, attempts, received} of each.
+-- ARGV: the lease, the bytes after which the hand-out ends, the largest number of expired leases per team, then teams
+-- and their wanted numbers. Answers the fencing token, the team at which the bytes were used up (-1: none), and {id,
+-- tenant, account, kind, content, attempts, received} of each delivery.
 local rows, bytes, turn = {}, 0, 0
 for at = 5, #ARGV, 2 do
   local tenant = ARGV[at]

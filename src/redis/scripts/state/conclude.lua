@@ -1,10 +1,10 @@
--- ARGV: id, the number of the hand-out, fate (`delivered`, `dead`, `retry`, `untried`), attempts that failed, when it is
--- tried again. Answers whether it was noted.
+-- ARGV: id, the fencing token, outcome (`delivered`, `dead`, `retry`, `untried`), failed attempts, the time of the next
+-- attempt. Answers 1 if the outcome was stored.
 local id, fate = ARGV[2], ARGV[4]
 local name = key('delivery', id)
 local delivery = call('HMGET', name, 'standing', 'turn', 'tenant', 'record', 'fleeting', 'due')
 if delivery[1] ~= 'queued' then return {now, 0} end
--- The lease ended and somebody else has it: what he comes to counts, unless the team has it already.
+-- The lease ended and another claimant has the delivery: its outcome counts, unless the team has received it already.
 if delivery[2] ~= ARGV[3] and fate ~= 'delivered' then return {now, 0} end
 local tenant, record = delivery[3], delivery[4]
 call('ZREM', key('held', tenant), id)

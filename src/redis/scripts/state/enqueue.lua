@@ -1,5 +1,5 @@
--- ARGV: the bounds of an outbox (deliveries, bytes); of each delivery its record, how many persons it has, itself in six,
--- the persons. Answers the teams of those that were dropped, since their outbox is full.
+-- ARGV: the bounds of an outbox (deliveries, bytes); for each delivery its record, the number of its persons, its six
+-- fields, the persons. Answers the teams of the dropped deliveries, whose outbox is full.
 local at, dropped = 4, {}
 while at <= #ARGV do
   local record, persons = ARGV[at], tonumber(ARGV[at + 1])

@@ -1,7 +1,7 @@
--- ARGV: person, whether this is the first part of it, how much to touch at the most. Answers how many owners, callbacks
--- and deliveries lost what they said, and whether there is more to do.
+-- ARGV: person, 1 for the first step of the erasure, the largest number of entries to change. Answers the numbers of
+-- owners, callbacks and deliveries whose content was removed, and whether more steps are needed.
 local person, most = ARGV[2], tonumber(ARGV[4])
--- First, so that nothing of the person is stored while the rest is removed.
+-- This comes first, so that nothing of the person is stored while the rest is removed.
 if ARGV[3] == '1' then call('ZADD', key('erased'), now, person) end
 local records = key('records', person)
 local counts, work = {0, 0, 0}, 0
@@ -16,7 +16,8 @@ while work < most do
       set_owner(record, tenant, owner)
       counts[1] = counts[1] + 1
     end
-    -- One goes on waiting, without its reference; the others would be deliveries that nobody can tell apart.
+    -- One reference of each team goes on waiting, without its text; the others would be deliveries that can't be
+    -- distinguished.
     local awaiting = key('awaiting', record .. tenant)
     local names = call('HKEYS', awaiting)
     if #names > 0 then
@@ -31,7 +32,7 @@ while work < most do
     call('ZREM', of, name)
     if callback[1] then
       if callback[1] ~= 'kept' then counts[2] = counts[2] + 1 end
-      -- Its name stays, so that a repeat is known for one.
+      -- The name stays, so that a repeat is recognised.
       move_callback(name, record, callback[1], 'known', callback[2])
     end
   end

@@ -1,10 +1,10 @@
--- ARGV: the list, its team, the time and the id that it goes on after, how many at the most. Answers {due, id, tenant,
--- account, kind, upstream's id, attempts, received} of each.
+-- ARGV: the list, its team, time and id of the last entry before the page, the largest number of entries. Answers {due,
+-- id, tenant, account, kind, upstream's id, attempts, received} of each.
 local list = key(ARGV[2], ARGV[3] ~= '' and ARGV[3] or nil)
 local entries = ARGV[2] == 'callbacks:unowned' and 'callback' or 'delivery'
 local first = 0
 if ARGV[4] ~= '' then
-  -- Where it would stand that comes right after: behind all names that begin so.
+  -- The marker sorts after all names with this prefix, so the page begins behind it.
   local after = ARGV[5] .. string.rep('\255', 17)
   call('ZADD', list, ARGV[4], after)
   first = call('ZRANK', list, after)

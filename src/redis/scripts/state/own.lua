@@ -1,5 +1,6 @@
--- ARGV: record, tenant, the reference's name, the reference, kind, whether it awaits, when it was asked, references that
--- may wait, callbacks to release at the most, persons. Answers how many callbacks it released.
+-- ARGV: record, tenant, the reference's name, the reference, kind, 1 if it awaits a callback, the time of the request,
+-- the largest number of waiting references, the largest number of callbacks to release, persons. Answers the number of
+-- released callbacks.
 local record, tenant, kind = ARGV[2], ARGV[3], ARGV[6]
 local erased = erased_since(11, #ARGV, tonumber(ARGV[8]))
 local reference = erased and '' or ARGV[5]
@@ -18,5 +19,5 @@ local awaiting = key('awaiting', record .. tenant)
 if call('HLEN', awaiting) < tonumber(ARGV[9]) and call('HSETNX', awaiting, ARGV[4], reference) == 1 then
   call('HSET', key('owners', record), TOUCHED, event())
 end
--- Again, if somebody who did the same before was interrupted.
+-- The release is repeated, in case an earlier run was interrupted.
 return {now, release(record, tonumber(ARGV[10]))}

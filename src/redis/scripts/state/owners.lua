@@ -1,4 +1,4 @@
--- ARGV: record. Answers {tenant, reference, since} of each.
+-- ARGV: record. Answers {tenant, reference, since} of each owner.
 local rows = {}
 for tenant, owner in pairs(owners(ARGV[2])) do
   table.insert(rows, {tenant, owner.reference, string.format('%.0f', owner.since)})

@@ -1,9 +1,9 @@
--- What every script begins with: the time, the names of keys, and the moves from one standing to another.
+-- The prelude of every script: the time, the names of keys, and the moves from one status to another.
 --
--- KEYS[1] is what the names of all keys of state begin with: it also brings the script to the node that owns their slot.
+-- KEYS[1] is the prefix of the names of all keys of state: it also routes the script to the node that owns their slot.
 -- ARGV[1] is the number of milliseconds by which a test has moved the clock; a script's own arguments begin at ARGV[2].
--- A script answers {the time here, its answer}. Absent texts are empty. No key has a time to live: what expires is what a
--- Redis may evict. Where an entry is gone all the same, what leads to it is cleared away.
+-- A script answers {the time here, its answer}. Absent texts are empty. No key has an expiry, because a Redis may evict
+-- keys with one. If an entry was evicted all the same, the entries that point to it are removed.
 
 local call = redis.call
 local clock = call('TIME')
@@ -14,22 +14,23 @@ local function key(what, name)
   return KEYS[1] .. what
 end
 
--- What happens is numbered: owners who come, callbacks and deliveries that are handed out, replays.
+-- Returns the next event number: events are new owners, hand-outs of callbacks and deliveries, and replays.
 local function event()
   return call('INCR', key('events'))
 end
 
--- A number, or 0 for what is not there.
+-- Returns a number, or 0 if the text is absent.
 local function number(text)
   return text and tonumber(text) or 0
 end
 
--- The first members of a sorted set that are due.
+-- Returns the first due members of a sorted set.
 local function due_in(set, most)
   return call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, most)
 end
 
--- Owners: a hash of a record, by tenant {since, kind, reference, erased}, beside the number of the last one who came.
+-- Owners: a hash for each record, by tenant {since, kind, reference, erased}, and the event number of the last new
+-- owner.
 
 local TOUCHED = ':touched'
 
@@ -49,7 +50,7 @@ local function touched(record)
   return number(call('HGET', key('owners', record), TOUCHED))
 end
 
--- Whether the record's person was erased.
+-- Returns true if the record's person was erased.
 local function is_erased(known)
   for _, owner in pairs(known) do
     if owner.erased then return true end
@@ -74,9 +75,9 @@ local function note_persons(first, last, record)
   end
 end
 
--- Callbacks: `waiting` to be fanned out, `kept` for late owners, `unowned`, `known` but forgotten; then `gone`. One that
--- waits is in the list of that name, or in `holding` by the end of its lease. `callbacks:of` a record are those that have
--- their content, each by the number of the last owner whom it was fanned out for.
+-- Callbacks: `waiting` to be fanned out, `kept` for late owners, `unowned`, `known` without content; finally `gone`. A
+-- waiting callback is in the list of that name, or in `holding` by the end of its lease. `callbacks:of` a record are
+-- those with content, each by the event number of the last owner that it was fanned out for.
 
 local function move_callback(name, record, from, to, due)
   local short = string.sub(name, 1, 16)
@@ -94,7 +95,7 @@ local function move_callback(name, record, from, to, due)
   call('ZADD', key('callbacks:' .. to), due, name)
 end
 
--- Has what was fanned out without the newest owner fanned out again; says how many, `most` at the most.
+-- Releases the callbacks that were fanned out without the newest owner, `most` at most, and returns their number.
 local function release(record, most)
   local of, last = key('callbacks:of', record), touched(record)
   local names = call('ZRANGEBYSCORE', of, '-inf', '(' .. last, 'LIMIT', 0, most)
@@ -105,7 +106,7 @@ local function release(record, most)
       call('ZREM', of, name)
     elseif standing == 'waiting' then
       call('HSET', key('callback', name), 'due', now)
-      -- Whoever has it in hand will find that an owner came.
+      -- The claimant of the callback will find that an owner was added.
       call('ZADD', key('callbacks:waiting'), 'XX', now, name)
     else
       move_callback(name, record, standing, 'waiting', now)
@@ -114,10 +115,11 @@ local function release(record, most)
   return #names
 end
 
--- Deliveries: `queued`, `dead`, `delivered`, `known` but forgotten; then `gone`. Lists of all, and of each team but for
--- the last. One that is queued is `ready` by when it is due, or `held` by the end of its lease.
+-- Deliveries: `queued`, `dead`, `delivered`, `known` without content; finally `gone`. Each status except the last has a
+-- list of all, and one of each team. A queued delivery is `ready` by its due time, or `held` by the end of its lease.
 
--- The bytes of each team's queued deliveries: `outbox:bytes`, by team. Counted anew from every empty queue.
+-- The bytes of each team's queued deliveries: `outbox:bytes`, by team. They are counted again from zero after every
+-- empty queue.
 local function weigh(tenant, bytes)
   if bytes ~= 0 then call('HINCRBY', key('outbox:bytes'), tenant, bytes) end
   if call('ZCARD', key('deliveries:queued', tenant)) == 0 then call('HDEL', key('outbox:bytes'), tenant) end
@@ -150,14 +152,14 @@ local function move_delivery(id, tenant, record, from, to, due)
     if from ~= 'queued' then weigh(tenant, call('HSTRLEN', name, 'content')) end
     call('ZADD', key('deliveries:received'), call('HGET', name, 'received'), id)
     call('SADD', key('tenants'), tenant)
-    -- Whoever has it in hand keeps it.
+    -- The claimant of the delivery keeps it.
     if not call('ZSCORE', key('held', tenant), id) then call('ZADD', key('ready', tenant), due, id) end
   end
 end
 
--- Stores the delivery that stands at ARGV[at] to ARGV[at + 5], unless it is there in whatever standing. Answers `queued`,
--- `known`, or, where the team's outbox has no room for it (ARGV[bounds]: deliveries, and the bytes behind), `full`; then
--- it is stored as a dead letter if `keep` says so.
+-- Stores the delivery in ARGV[at] to ARGV[at + 5], unless it exists in any status. Answers `queued`, `known`, or `full`
+-- if the team's outbox has no room for it (ARGV[bounds]: deliveries, then bytes); with `keep` it is stored as a dead
+-- letter then.
 local function insert_delivery(at, bounds, record, received, fleeting, keep)
   local id, tenant, content = ARGV[at], ARGV[at + 1], ARGV[at + 4]
   local name = key('delivery', id)
@@ -165,7 +167,7 @@ local function insert_delivery(at, bounds, record, received, fleeting, keep)
   local full = call('ZCARD', key('deliveries:queued', tenant)) >= tonumber(ARGV[bounds])
     or number(call('HGET', key('outbox:bytes'), tenant)) + #content > tonumber(ARGV[bounds + 1])
   if full and not keep then return 'full' end
-  -- The content of an erased person is stored only to be delivered.
+  -- The content of an erased person is stored only until it is delivered.
   local standing = full and (fleeting and 'known' or 'dead') or 'queued'
   call('HSET', name, 'record', record, 'tenant', tenant, 'account', ARGV[at + 2], 'kind', ARGV[at + 3],
     'content', content, 'id', ARGV[at + 5], 'standing', standing, 'due', now, 'attempts', 0,

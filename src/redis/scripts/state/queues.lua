@@ -1,5 +1,5 @@
--- Answers how many callbacks wait, how many are unowned, when the oldest queued delivery came in, and {tenant, queued,
--- bytes of those, dead} of each team that has any.
+-- Answers the number of waiting callbacks, the number of unowned ones, the receipt of the oldest queued delivery, and
+-- {tenant, queued, bytes of those, dead} of each team with deliveries.
 local rows = {}
 for _, tenant in ipairs(call('SMEMBERS', key('tenants'))) do
   local queued = call('ZCARD', key('deliveries:queued', tenant))

@@ -1,4 +1,4 @@
--- ARGV: name, record, account, kind, content, id, persons. Answers whether it is new.
+-- ARGV: name, record, account, kind, content, id, persons. Answers 1 if the callback is new.
 local name, record = ARGV[2], ARGV[3]
 if call('EXISTS', key('callback', name)) == 1 then return {now, 0} end
 local known = owners(record)

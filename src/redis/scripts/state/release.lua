@@ -1,2 +1,2 @@
--- ARGV: record, callbacks to release at the most. Answers how many it released.
+-- ARGV: record, the largest number of callbacks to release. Answers the number of released ones.
 return {now, release(ARGV[2], tonumber(ARGV[3]))}

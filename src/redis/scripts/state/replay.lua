@@ -1,5 +1,5 @@
--- ARGV: what (`one`, `since`, `dead`), the id or the team, how many at the most, since when, until when (none: now).
--- Answers how many are sent once more.
+-- ARGV: the kind (`one`, `since`, `dead`), the id or the team, the largest number, the start and the end of the period
+-- (no end: now). Answers the number of entries that are sent again.
 local what, most = ARGV[2], tonumber(ARGV[4])
 local replayed = 0
 
@@ -16,7 +16,7 @@ if what == 'one' then
   again(ARGV[3])
   local name = call('HGET', key('callbacks:short'), ARGV[3])
   if name then
-    -- It is given the time of an early one once more; then it is unowned again.
+    -- The callback waits as long as a new one again; then it is unowned again.
     call('HSET', key('callback', name), 'received', now, 'again', event())
     move_callback(name, call('HGET', key('callback', name), 'record'), 'unowned', 'waiting', now)
     replayed = replayed + 1

@@ -1,7 +1,7 @@
--- ARGV: name, the number of the hand-out, verdict (`wait`, `unowned`, `deliver`, or `more`: deliver, and the rest of the
--- deliveries follows), how long what is kept or unowned stays, until when it waits, the bounds of an outbox (deliveries,
--- bytes), deliveries. Answers how many it queued, -1 if the callback is in nobody's or in other hands; and the teams of
--- those that are dead letters at once, since their outbox is full.
+-- ARGV: name, the fencing token, verdict (`wait`, `unowned`, `deliver`, or `more`: deliver, with more deliveries to
+-- follow), the retention of a kept or unowned callback, the end of its wait, the bounds of an outbox (deliveries,
+-- bytes), deliveries. Answers the number of queued deliveries, or -1 if the callback was claimed by another or is gone;
+-- and the teams of the deliveries that became dead letters at once, because their outbox is full.
 local name, turn, verdict = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local callback = call('HMGET', key('callback', name), 'standing', 'turn', 'record', 'received', 'fleeting', 'again')
 if callback[1] ~= 'waiting' or number(callback[2]) ~= turn then return {now, {-1, {}}} end
@@ -27,7 +27,7 @@ elseif verdict == 'wait' then
 elseif verdict == 'deliver' then
   move_callback(name, record, 'waiting', 'kept', now + tonumber(ARGV[5]))
 else
-  -- What must not be kept is not kept for operators either.
+  -- Content that must not be kept is not kept for operators either.
   move_callback(name, record, 'waiting', fleeting and 'known' or 'unowned', now + tonumber(ARGV[5]))
 end
 return {now, {made, dead}}

@@ -1,4 +1,4 @@
--- ARGV: the list, how old in it is too old, how many at the most. Answers how many were removed.
+-- ARGV: the list, the age at which its entries are removed, the largest number. Answers the number of removed ones.
 local list, before = ARGV[2], now - tonumber(ARGV[3])
 local names = call('ZRANGEBYSCORE', key(list), '-inf', '(' .. string.format('%.0f', before), 'LIMIT', 0, ARGV[4])
 local kind, standing = string.match(list, '^(%a+):(%a+)$')
@@ -9,7 +9,7 @@ for _, name in ipairs(names) do
     call('ZREM', key(list), name)
   elseif kind == 'callbacks' then
     local callback = call('HMGET', key('callback', name), 'record', 'due')
-    -- Late owners have come by now, repeats have not.
+    -- Late owners can't follow any more, but repeats can.
     if callback[1] then
       move_callback(name, callback[1], standing, standing == 'kept' and 'known' or 'gone', callback[2])
     end
