@@ -31,6 +31,9 @@ REFUSED = [
     ("one-node", ["--set", "config.accounts=null"], "config.accounts is empty"),
     ("one-node", ["--set", "config.tenants=null"], "config.tenants is empty"),
     ("one-node", ["--set", "ingress.server.enabled=true"], "ingress.server.host is empty"),
+    ("tls", ["--set", "probeScheme=HTTP"], "probeScheme has to be HTTPS"),
+    ("one-node", ["--set", "probeScheme=HTTPS"], "probeScheme has to be HTTPS"),
+    ("tls", ["--set", "config.admin.tls.client_ca=ca.pem"], "no client certificate"),
     ("one-node", ["--set", "replicaCount=0"], "replicaCount"),
     ("one-node", ["--set", "persistance.size=1Gi"], "persistance"),
 ]

@@ -21,6 +21,9 @@ LOAD_SECONDS = 15
 TEAMS = DEMO / "teams.py"
 # Ten scrapes, as there would be four in Grafana's own interval; the whole of the load.
 VARIABLES = {"$__rate_interval": "10s", "$__range": "30s", "$job": "iluma-gateway", "$instance": ".*", "$tenant": ".*"}
+# Figures of all nodes together, which each node publishes: their maximum is the figure, their sum is not.
+GLOBAL = re.compile(r"iluma_gateway_(?:quota_used|quota_limit|quota_warning|callback_queue|callback_oldest_seconds)")
+MAXIMUM = re.compile(r"\bmax(?: by \([\w, ]+\))? ?\(" + GLOBAL.pattern)
 SECOND = {":8080": ":8180", ":8081": ":8181", ":9090": ":9190", "/var/lib/iluma-gateway/iluma-gateway.db": "b.db"}
 
 
@@ -89,6 +92,7 @@ def check_rules(names):
     for where, expression in expressions:
         unknown = set(re.findall(r"iluma_gateway_\w+", expression)) - names
         assert not unknown, f"{where} asks for what no node publishes: {unknown}"
+        assert len(GLOBAL.findall(expression)) == len(MAXIMUM.findall(expression)), f"{where} adds up what every node says alike"
 
 
 def main(binary):

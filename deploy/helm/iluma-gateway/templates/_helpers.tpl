@@ -49,6 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not .Values.config.accounts -}}{{- fail "config.accounts is empty: name at least one Iluma account, see ci/one-node.yaml" -}}{{- end -}}
 {{- if not .Values.config.tenants -}}{{- fail "config.tenants is empty: name at least one team, see ci/one-node.yaml" -}}{{- end -}}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.config.state.redis) -}}{{- fail "more than one node need config.state.redis" -}}{{- end -}}
+{{- $health := get .Values.config (include "iluma-gateway.healthPort" .) | default dict -}}
+{{- if dig "tls" "client_ca" "" $health -}}{{- fail "probes and Prometheus have no client certificate: the listener with health and metrics can't ask for one" -}}{{- end -}}
+{{- if ne (empty $health.tls) (eq .Values.probeScheme "HTTP") -}}{{- fail "probeScheme has to be HTTPS where the listener with health and metrics has TLS, and HTTP where it has none" -}}{{- end -}}
 {{- $drain := include "iluma-gateway.seconds" .Values.config.server.drain_timeout | int -}}
 {{- if le (int .Values.terminationGracePeriodSeconds) (int (add $drain .Values.preStopSleepSeconds)) -}}
 {{- fail "terminationGracePeriodSeconds has to be longer than config.server.drain_timeout and preStopSleepSeconds together" -}}
