@@ -1,6 +1,6 @@
--- wrk's side of the benchmark: what is sent, and one line of figures at the end.
--- BENCH_KEYS holds the teams' keys in base64 as Basic wants them. BENCH_KIND is "bank", "ktp", or "new": a bank account
--- that nobody asked for before, from BENCH_FIRST on.
+-- The load of the benchmark for wrk: the requests, and one line of figures at the end.
+-- BENCH_KEYS holds the teams' keys in base64 for Basic authentication. BENCH_KIND is "bank", "ktp", or "new": bank
+-- accounts that were not asked for before, from BENCH_FIRST on.
 
 local bodies = 64                 -- distinct requests; 3 teams send each of them, so 192 in all
 local requests, turn = {}, 0
@@ -22,7 +22,7 @@ function init()
   local kind = os.getenv("BENCH_KIND")
   if kind == "new" then request = ask_new(keys) end
   local shape = shapes[kind] or shapes.bank
-  -- 3 and 64 share no factor: counting both up together visits every pair.
+  -- 3 and 64 have no common factor, so counting both together visits every pair.
   for n = 0, bodies * #keys - 1 do
     local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Basic " .. keys[n % #keys + 1] }
     requests[n + 1] = wrk.format("POST", nil, headers, shape(n % bodies))

@@ -1,7 +1,7 @@
-//! Random bytes as an upstream answer, made ready for other callers and offered to the cache.
+//! Random bytes as an upstream answer, prepared for other callers and offered to the cache.
 //!
-//! What holds, whatever comes: nothing panics; every caller gets upstream's answer with their own reference or none,
-//! and nothing else in it differs by a byte; what is kept is final.
+//! Properties for every input: nothing panics; every caller gets upstream's answer with its own reference or none, and
+//! no other byte changes; a stored answer is final.
 #![no_main]
 
 mod support;
@@ -40,11 +40,11 @@ fuzz_target!(|data: &[u8]| {
 fn check_split(body: &Bytes, absent: Absent) {
     let split = JsonTemplate::split(body, absent);
     let Some(pairs) = Pairs::read(body) else {
-        // Half a surrogate pair in a name is more than this reader takes.
+        // This reader does not accept half a surrogate pair in a name.
         if support::contains(&body.to_ascii_lowercase(), br"\ud") {
             return;
         }
-        // No object that can be read: refused. Other JSON stays whole.
+        // An object that can't be read is refused. Any other JSON stays whole.
         let json = serde_json::from_slice::<&RawValue>(body).is_ok_and(|json| !json.get().starts_with('{'));
         assert_eq!(split.is_some(), json);
         assert!(split.is_none_or(|split| split.with(None) == body && split.with(Some(b"\"r\"")) == body));
@@ -69,7 +69,7 @@ fn check_split(body: &Bytes, absent: Absent) {
     check_members(&without, &others);
     check_value(body, &without, None);
 
-    // A reference is any JSON string; some of them are made of what came.
+    // A reference is any JSON string; some of them are made of the input.
     let made = Value::from(String::from_utf8_lossy(&body[..body.len().min(32)])).to_string();
     for reference in ["\"r\"", "\"\"", r#""\",\\\"reference_id\":}{""#, &made] {
         let with = split.with(Some(reference.as_bytes()));
@@ -77,7 +77,7 @@ fn check_split(body: &Bytes, absent: Absent) {
         expected.insert(place.unwrap_or(others.len()), (REFERENCE, reference));
         check_members(&with, &expected);
         check_value(body, &with, Some(reference));
-        // What was made for one caller serves the next as well.
+        // The body for one caller also serves the next one.
         let again = JsonTemplate::split(&with, absent).expect("what was put together comes apart");
         assert_eq!(again.with(None), without);
         assert_eq!(again.with(Some(b"\"other\"")), split.with(Some(b"\"other\"")));
@@ -88,15 +88,16 @@ fn texts(pairs: &[(String, Box<RawValue>)]) -> Vec<(&str, &str)> {
     pairs.iter().map(|(name, value)| (name.as_str(), value.get())).collect()
 }
 
-/// The members in their order, and their values as they were written.
+/// Checks the members, their order, and their values as written.
 fn check_members(body: &Bytes, expected: &[(&str, &str)]) {
     let pairs = Pairs::read(body).expect("one JSON object");
     assert_eq!(texts(&pairs), expected);
 }
 
-/// The same as clients read it, where the original can be read so: not with numbers out of range, or too deep.
+/// Checks the value as clients read it, if the original can be read so: not with numbers out of range, or nested too
+/// deeply.
 fn check_value(original: &Bytes, body: &Bytes, reference: Option<&str>) {
-    // serde_json takes a member of this name for something of its own.
+    // serde_json gives a member of this name a meaning of its own.
     if support::contains(original, b"$serde_json::private") {
         return;
     }
@@ -116,11 +117,11 @@ fn check_offer(body: &Bytes) {
     let scope = Scope::shared(account);
     let split = JsonTemplate::split(body, Absent::Insert).unwrap_or(JsonTemplate::whole(body));
     for subject in Subject::ALL {
-        // Another key for each answer, so that no entry of another one is found.
+        // Each answer has its own key, so that no entry of another answer is found.
         let slot = cache.place(&scope, subject, "/x", body);
         for status in [StatusCode::ACCEPTED, StatusCode::OK] {
             let candidate = CacheCandidate { status, content_type: None, body, spliced: &split, tags: BTreeSet::new() };
-            // A pending answer is kept for those that ask the same meanwhile.
+            // A pending answer is kept for identical requests meanwhile.
             let Some(entry) = cache.offer(&slot, candidate).filter(|entry| !entry.pending) else { continue };
             assert_eq!(entry.status, status);
             assert!(subject == Subject::Health || status == StatusCode::OK);
@@ -134,7 +135,7 @@ fn check_offer(body: &Bytes) {
     }
 }
 
-/// What is kept has one status, and one that is final.
+/// Checks that a stored answer has one status, which is final.
 fn check_final(subject: Subject, body: &Bytes) {
     let pairs = Pairs::read(body).expect("only an object is kept");
     let mut statuses = pairs.iter().filter(|(name, _)| name == "status");

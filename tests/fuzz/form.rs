@@ -1,8 +1,8 @@
-//! Random bytes as a question's body, as JSON and as a form.
+//! Random bytes as the body of a bank request, as JSON and as a form.
 //!
-//! What holds, whatever comes: nothing panics; the same bytes are the same question; a form and the JSON object of its
-//! pairs are the same question; the order of pairs and members means nothing; and a question's encoding tells all of
-//! the question, so that two questions never meet in the cache.
+//! Properties for every input: nothing panics; equal bytes mean equal requests; a form and the JSON object of its pairs
+//! mean the same; the order of pairs and members has no meaning; and the encoding contains the whole request, so that
+//! two different requests never share a cache entry.
 #![no_main]
 
 mod support;
@@ -36,7 +36,7 @@ fn parse(headers: &HeaderMap, body: impl AsRef<[u8]>) -> Result<Question, BodyEr
 }
 
 fn as_form(data: &[u8]) {
-    // A form that is JSON in truth is refused, and that is told from its beginning.
+    // A form that is really JSON is refused, which its beginning shows.
     if data.contains(&b'{') {
         return;
     }
@@ -49,7 +49,7 @@ fn as_form(data: &[u8]) {
     pieces.rotate_left(by);
     assert_eq!(question.as_ref().ok(), parse(&FORM, pieces.join(&b'&')).as_ref().ok(), "rotated");
 
-    // The gateway reads strictly: what it took has no other reading.
+    // The gateway reads strictly: an accepted body has no other reading.
     if let Ok(question) = question {
         let text = |text: &str| serde_json::to_string(text).expect("JSON of a string");
         let member = |(name, value): (_, _)| {
@@ -63,7 +63,7 @@ fn as_form(data: &[u8]) {
 fn as_json(data: &[u8]) {
     let question = parse(&JSON, data);
     let Some(mut pairs) = Pairs::read(data) else {
-        // A byte order mark and half a surrogate pair are more than this reader takes.
+        // This reader accepts neither a byte order mark nor half a surrogate pair.
         let more = data.starts_with("\u{feff}".as_bytes()) || support::contains(data, br"\u");
         assert!(more || question == Err(BodyError::Malformed));
         return;
@@ -72,11 +72,11 @@ fn as_json(data: &[u8]) {
         return;
     }
 
-    // As a form, where all values are strings.
+    // The body as a form, in which all values are strings.
     let strings: Option<Vec<(String, String)>> =
         pairs.iter().map(|(name, value)| Some((name.clone(), serde_json::from_str(value.get()).ok()?))).collect();
     if let Some(strings) = strings
-        // What some servers take for the reference is refused in a form, and means nothing in JSON.
+        // A name that some servers read as the reference is refused in a form, and has no meaning in JSON.
         && !strings.iter().any(|(name, _)| is_like_reference(name))
     {
         let form = Serializer::new(String::new()).extend_pairs(&strings).finish();
@@ -96,7 +96,7 @@ fn as_json(data: &[u8]) {
     let backwards = parse(&JSON, format!("{{{}}}", pairs.iter().map(member).collect::<Vec<_>>().join(" ,")));
     match (question, backwards) {
         (Ok(one), Ok(other)) => {
-            // Which of two ambiguities is told depends on the order, that there is one does not.
+            // The order decides which of two ambiguities is reported, but not that there is one.
             assert_eq!(one.ambiguity.is_some(), other.ambiguity.is_some());
             assert_eq!((one.parameters, one.reference), (other.parameters, other.reference), "backwards");
         }
@@ -109,7 +109,7 @@ fn is_like_reference(name: &str) -> bool {
     name != "reference_id" && letters.contains("reference")
 }
 
-/// A value, as far as it matters to what is asked.
+/// A value, reduced to the parts that decide the request's meaning.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Node {
     Text(String),
@@ -119,7 +119,7 @@ enum Node {
     Object(Vec<(String, Node)>),
 }
 
-/// Members as JSON has them, sorted.
+/// Returns the members of a JSON object, sorted.
 fn members_of(pairs: Vec<(String, Box<RawValue>)>) -> Vec<(String, Node)> {
     let mut members: Vec<_> = pairs.into_iter().map(|(name, value)| (name, node_of(value.get()))).collect();
     members.sort();
@@ -139,7 +139,7 @@ fn node_of(text: &str) -> Node {
     }
 }
 
-/// Members as the encoding tells them.
+/// Returns the members in the canonical encoding.
 fn members_in(mut encoded: &[u8]) -> Vec<(String, Node)> {
     let mut members = Vec::new();
     while !encoded.is_empty() {

@@ -1,10 +1,11 @@
-//! Upstream answers that quote the account's key, through the client for upstream, over a socket.
+//! Upstream answers that quote the account's key, through the upstream client over a socket.
 //!
-//! What holds, whatever comes: the key is nowhere in what comes out, and nothing else is missing or differs; a size
-//! that is announced is kept; an answer that is cut off is an error.
+//! Properties for every input: the output does not contain the key, and nothing else is missing or differs; an
+//! announced length is kept; an answer that is cut off is an error.
 //!
-//! The first byte says how the answer is sent ([`Answer::read`]). In the rest 0 ends a piece of the body, 1 and 2 with
-//! the byte behind them stand for so much of the key and of its Basic credential, and other bytes for themselves.
+//! The first byte selects the way of sending ([`Answer::read`]). In the rest 0 ends a piece of the body; 1 and 2, with
+//! the length in the byte after them, stand for a part of the key and of its Basic credential; other bytes stand for
+//! themselves.
 #![no_main]
 
 mod support;
@@ -33,7 +34,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
-/// Far longer than anything takes here.
+/// The longest wait, far longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
@@ -73,25 +74,25 @@ fuzz_target!(|data: &[u8]| {
 enum Framing {
     Length,
     Chunked,
-    /// With trailers behind it.
+    /// Chunked, with trailers.
     Trailed,
     UntilClosed,
 }
 
-/// What upstream answers.
+/// The answer of upstream.
 #[derive(Debug)]
 struct Answer {
     framing: Framing,
     failure: bool,
-    /// In gzip, which is undone.
+    /// True if the body is in gzip, which the gateway decodes.
     gzip: bool,
-    /// The key stands in the head, and in trailers.
+    /// True if the key is in the head, and in trailers.
     told: bool,
-    /// The connection ends before the answer does.
+    /// True if the connection ends before the answer does.
     cut_off: bool,
-    /// The gateway reads it whole.
+    /// True if the gateway reads the answer whole.
     collected: bool,
-    /// The body in the pieces in which it is sent.
+    /// The pieces in which the body is sent.
     pieces: Vec<Vec<u8>>,
 }
 
@@ -121,9 +122,9 @@ impl Answer {
             failure: bit(2),
             gzip,
             told: bit(4),
-            // Nobody can tell that a body which ends with the connection ended early.
+            // A body that ends with the connection does not show that it ended early.
             cut_off: bit(5) && framing != Framing::UntilClosed,
-            // Secrets in an encoded body are covered only where it is read.
+            // Secrets in an encoded body are masked only if it is decoded.
             collected: bit(6) || gzip,
             pieces,
         })
@@ -133,7 +134,7 @@ impl Answer {
         self.pieces.concat()
     }
 
-    /// What a caller may see.
+    /// Returns the body that a caller may see.
     fn expected(&self) -> Vec<u8> {
         let mut body = self.body();
         for secret in [API_KEY.as_bytes(), BASIC.as_bytes()] {
@@ -148,7 +149,7 @@ impl Answer {
         body
     }
 
-    /// The answer as it goes over the wire, in the pieces in which it is written.
+    /// Returns the answer's bytes on the wire, in the pieces in which they are written.
     fn wire(&self) -> Vec<Vec<u8>> {
         let pieces = if self.gzip {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -189,10 +190,10 @@ impl Answer {
     }
 }
 
-/// Upstream: answers every request in the same way.
+/// Serves as upstream: it answers every request in the same way.
 async fn serve(answer: &Answer) -> Infallible {
     thread_local!(static KEPT: std::cell::RefCell<Option<TcpStream>> = const { std::cell::RefCell::new(None) });
-    /// Puts the connection back when this future is dropped, for the next answer.
+    /// Puts the connection back for the next answer when this future is dropped.
     struct Connection(Option<TcpStream>);
     impl Drop for Connection {
         fn drop(&mut self) {
@@ -208,7 +209,7 @@ async fn serve(answer: &Answer) -> Infallible {
             continue;
         };
         tokio::select! {
-            // The old connection was given up for a new one.
+            // The client gave up the old connection for a new one.
             accepted = WORLD.listener.accept() => {
                 connection.0 = accepted.ok().map(|(stream, _)| stream);
                 request.clear();
@@ -227,7 +228,7 @@ async fn serve(answer: &Answer) -> Infallible {
         request.clear();
         for piece in answer.wire() {
             let _ = stream.write_all(&piece).await;
-            // Lets the client take it as a piece of its own.
+            // The yield lets the client read it as a piece of its own.
             tokio::task::yield_now().await;
         }
         if answer.cut_off || answer.framing == Framing::UntilClosed {
@@ -237,7 +238,7 @@ async fn serve(answer: &Answer) -> Infallible {
     }
 }
 
-/// The gateway: asks, and looks at all that it would hand out.
+/// Calls upstream like the gateway, and checks everything that it would pass on.
 async fn take(answer: &Answer) {
     let target = PathAndQuery::from_static("/v1/identity/npwp_data_requests");
     let outgoing = Outgoing {

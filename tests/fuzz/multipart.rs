@@ -1,10 +1,10 @@
-//! Random bytes as a multipart body that is prefixed on its way, read again by a parser of another make (`multer`).
+//! Random bytes as a multipart body that is prefixed while it streams, and read again by another parser (`multer`).
 //!
-//! What holds, whatever comes: nothing panics; how the body is cut into pieces does not matter; what passes has each part as
-//! it was given but for one reference, which is prefixed; and in what passed of a body that was refused, no reference stands
-//! without its prefix.
+//! Properties for every input: nothing panics; the sizes of the pieces do not matter; the output has each part
+//! unchanged except the one reference, which is prefixed; and the output of a body that was refused later contains no
+//! reference without its prefix.
 //!
-//! The first byte says how large the pieces are. In the rest some control bytes stand for what bodies are made of
+//! The first byte selects the size of the pieces. In the rest some control bytes stand for typical parts of bodies
 //! ([`expand`]), and other bytes for themselves.
 #![no_main]
 
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(reference) = prefixed.end else { return };
     assert_eq!(prefixed.passed, whole.passed, "the cuts decide what passes");
 
-    // This parser may give up where ours does not: at more fields than it counts. Then it gives up on both.
+    // This parser may fail on bodies that ours accepts, because it limits the number of fields. Then it fails on both.
     let (Ok(given), Ok(passed)) = (parts(&body), parts(&prefixed.passed)) else { return };
     let mut expected = given;
     match expected.iter_mut().find(|part| part.name.as_deref() == Some("reference_id")) {
@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(passed, expected);
 });
 
-/// What bodies are made of, at the cost of a byte.
+/// Replaces single bytes by typical parts of bodies.
 fn expand(data: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for byte in data {
@@ -101,7 +101,7 @@ struct Part {
     value: Vec<u8>,
 }
 
-/// The parts up to the end, or up to where this parser gives up.
+/// Reads the parts up to the end, or up to this parser's first error.
 fn read(body: &[u8]) -> (Vec<Part>, Result<(), multer::Error>) {
     let stream = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(body))]);
     let (mut multipart, mut parts) = (Multipart::new(stream, BOUNDARY), Vec::new());
@@ -113,7 +113,7 @@ fn read(body: &[u8]) -> (Vec<Part>, Result<(), multer::Error>) {
         }
         Ok(())
     };
-    // It waits for nothing, but sometimes says so.
+    // The stream never waits, but it sometimes reports pending.
     let end = all.now_or_never().unwrap_or(Err(multer::Error::IncompleteStream));
     (parts, end)
 }

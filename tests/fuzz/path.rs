@@ -1,7 +1,7 @@
 //! Random text as the path of a request.
 //!
-//! What holds, whatever comes: nothing panics; the normal form of a normal form is itself; no segment is empty, a dot
-//! segment, or has a slash behind an encoding, however often it is decoded; a forbidden word is found in every letter case.
+//! Properties for every input: nothing panics; the normal form of a normal form is itself; no segment is empty, is a
+//! dot segment, or has an encoded slash, however often it is decoded; a forbidden word is found in every letter case.
 #![no_main]
 
 use iluma_gateway::iluma::routes::NormalPath;
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Undoes percent-encoding once; what is no encoding stays.
+/// Decodes percent-encoding once; text that is not encoded stays.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let (mut plain, mut at) = (Vec::with_capacity(text.len()), 0);

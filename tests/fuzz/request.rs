@@ -1,7 +1,8 @@
-//! Random bytes as HTTP/1 requests, through hyper as `src/server.rs` sets it up and through a request's first stages.
+//! Random bytes as HTTP/1 requests, through hyper with the settings of `src/server.rs` and through the first stages of
+//! a request.
 //!
-//! What holds, whatever comes: nothing panics and nobody waits; what is routed is in normal form and is what was
-//! asked; a forbidden word is never an unknown path; nothing of the caller's is forwarded that must stay.
+//! Properties for every input: nothing panics and nothing waits for ever; the routed path is in normal form and means
+//! the requested one; a forbidden word is never an unknown path; no private header of the caller is forwarded.
 #![no_main]
 
 mod support;
@@ -30,13 +31,13 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::{Builder, Runtime};
 
-/// What hyper may buffer; private to `src/server.rs`.
+/// The size of hyper's buffer, which is private to `src/server.rs`.
 const BUFFER: usize = 64 << 10;
 
-/// As far as time can go while nothing else happens: the clock is paused, and moves only when everybody waits.
+/// The longest time: the clock is paused, and moves only while all tasks wait.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// What must never be forwarded, whether or not `Connection` names it.
+/// Headers that must never be forwarded, whether or not `Connection` names them.
 const STAYS: [&str; 30] = [
     "authorization",
     "cookie",
@@ -89,15 +90,14 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| WORLD.runtime.block_on(connection(data)));
 
-/// How long the client stays once it has sent everything: until all others wait for it. hyper gives up what it is
-/// at as soon as a client leaves.
+/// The time that the client stays once it has sent everything: until all other tasks wait for it. hyper ends a request
+/// as soon as its client leaves.
 const STAY: Duration = Duration::from_millis(1);
 
-/// One connection: the bytes are sent, then the sending half is closed; every answer is read.
+/// Runs one connection: the bytes are sent, then the sending half is closed; every answer is read.
 async fn connection(data: &[u8]) {
     let (bounds, begin) = (WORLD.bounds, tokio::time::Instant::now());
-    // How the bytes come in pieces, and whether the client stays, is chosen by how many bytes there are: so a seed is
-    // nothing but HTTP.
+    // The number of bytes selects the pieces and whether the client stays, so that a seed consists of nothing but HTTP.
     let (near, far) = tokio::io::duplex([BUFFER, 509, 17][data.len() % 3]);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -111,7 +111,7 @@ async fn connection(data: &[u8]) {
         );
     let (mut answers, mut requests) = tokio::io::split(far);
     let send = async {
-        // The server may have hung up.
+        // The server may have closed the connection.
         let _ = requests.write_all(data).await;
         if data.len() % 8 != 0 {
             tokio::time::sleep(STAY).await;
@@ -165,13 +165,13 @@ fn check_route(method: &Method, asked: &PathAndQuery, route: &Route) {
     let (target, path) = (&route.target, route.target.path());
     assert_eq!(target.query(), asked.query(), "the query changed");
 
-    // Routed again, it is the same.
+    // Routing the result again gives the same row.
     let again = WORLD.table.find(method, target).expect("a normal form has a normal form");
     assert_eq!((again.name, again.kind, &again.target), (route.name, route.kind, target));
     let normal = NormalPath::parse(path).expect("what is routed is in normal form");
     assert_eq!(normal.as_str(), path);
 
-    // What the documentation of `NormalPath` says, in other words.
+    // These are the invariants in the documentation of `NormalPath`, in other words.
     let inner = path.strip_prefix('/').expect("it begins with /");
     assert!(path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'), "{path:?}");
     let segments: Vec<&str> = match inner.strip_suffix('/').unwrap_or(inner) {
@@ -193,7 +193,7 @@ fn check_route(method: &Method, asked: &PathAndQuery, route: &Route) {
         assert!(!byte.is_ascii_alphanumeric() && !b"-._~".contains(&byte), "{path:?} hides {byte:#x}");
     }
 
-    // What is forwarded is what was asked; letter case and one trailing slash may differ where a row is known.
+    // The forwarded path is the requested one; letter case and one trailing slash may differ on a known row.
     let (was, is) = (decoded(asked.path().as_bytes(), 1), decoded(path.as_bytes(), 1));
     let known = !matches!(route.name, RouteName::Other | RouteName::Forbidden);
     if known {
@@ -211,7 +211,7 @@ fn check_route(method: &Method, asked: &PathAndQuery, route: &Route) {
     assert!(!(forbidden && route.name == RouteName::Other), "{asked:?} is not forbidden");
 }
 
-/// Percent-decoding, at most so often; what is no encoding stays.
+/// Decodes percent-encoding up to `rounds` times; text that is not encoded stays.
 fn decoded(text: &[u8], rounds: usize) -> Vec<u8> {
     let mut text = text.to_vec();
     for _ in 0..rounds {
@@ -238,7 +238,7 @@ fn decoded(text: &[u8], rounds: usize) -> Vec<u8> {
     text
 }
 
-/// Whether the team is known; it is only with its key.
+/// Checks that the team is known exactly if its key is sent. Returns true if it is.
 fn check_tenant(headers: &HeaderMap) -> bool {
     let Ok(tenant) = WORLD.tenants.authenticate(headers) else { return false };
     assert_eq!(tenant.name.as_str(), "lending");
@@ -270,7 +270,7 @@ fn check_forwarded(original: &HeaderMap, forwarded: &HeaderMap) {
     }
     let nominated = original.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
     for name in nominated.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()) {
-        // These two are the gateway's own to say.
+        // The gateway may send these two on its own.
         if !matches!(name.as_str(), "content-length" | "te") {
             assert!(!forwarded.contains_key(&name), "{name} is forwarded, against Connection");
         }

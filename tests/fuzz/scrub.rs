@@ -1,7 +1,7 @@
-//! Random bytes as a line that is about to leave the process.
+//! Random bytes as a line of output before scrubbing.
 //!
-//! What holds, whatever comes: nothing panics; scrubbing twice is scrubbing once; a line of JSON stays JSON; no known
-//! secret is left in it.
+//! Properties for every input: nothing panics; scrubbing twice is the same as once; a line of JSON stays JSON; no known
+//! secret is left.
 #![no_main]
 
 mod support;
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(REDACTOR.scrub(&mut again), 0, "scrubbed twice: {}", line.escape_ascii());
     assert_eq!(again, line);
     for secret in [API_KEY, "short-secret"] {
-        // Across the quotes of two strings it is not one text.
+        // A secret that is split over two JSON strings is not one text.
         assert!(!contains(&line, secret.as_bytes()), "a secret is left: {}", line.escape_ascii());
     }
 });

@@ -1,9 +1,9 @@
-//! Random bytes as an answer of upstream's that quotes a reference, on its way back to the team.
+//! Random bytes as an upstream answer that quotes a reference, before it is passed to the team.
 //!
-//! What holds, whatever comes: nothing panics; JSON stays JSON; nothing is put in; a text without the team's name stays as
-//! it is; what was prefixed by the gateway is, stripped, what the team gave.
+//! Properties for every input: nothing panics; JSON stays JSON; nothing is added; a text without the team's name is
+//! unchanged; stripping a reference that the gateway prefixed gives the team's reference.
 //!
-//! The first byte is the length of the reference, which comes next; the rest is the answer.
+//! The first byte is the length of the reference, which follows; the rest is the answer.
 #![no_main]
 
 use bytes::Bytes;

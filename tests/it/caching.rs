@@ -1,4 +1,4 @@
-//! What is remembered, for how long, for whom, and what a remembered answer looks like.
+//! The cache: the stored answers, their lifetimes, their scope, and the answers that hits give.
 
 use crate::support::{Answer, Heard, Rig, RigBuilder, Upstream, ask};
 use bytes::Bytes;
@@ -18,10 +18,10 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const ACCOUNT: &str = r#"{"bank_account_number":"1234567890","bank_code":"BCA"}"#;
 
-/// Lifetimes that differ from each other, so that each answer shows which it has.
+/// Lifetimes that differ from each other, so that each answer shows its lifetime.
 const LIFETIMES: &str = "bank = { found = \"3h\", not_found = \"30m\" }\ncft = { clear = \"20m\", match = \"40m\" }";
 
-/// The rig's clock goes on by itself too: nothing here takes so long.
+/// The tolerance for ages: the rig's clock also moves by itself, but no test takes that long.
 const MARGIN: Duration = Duration::from_secs(20);
 
 fn minutes(minutes: u64) -> Duration {
@@ -33,7 +33,7 @@ fn answered(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     answer.body(Full::new(body.into())).expect("an answer")
 }
 
-/// A found account, with the reference that was sent and an id that counts the calls.
+/// Returns a found account, with the reference that was sent and an id that counts the calls.
 fn found(heard: &Heard, call: usize) -> Value {
     let mut answer = json!({
         "status": "COMPLETED",
@@ -48,7 +48,7 @@ fn found(heard: &Heard, call: usize) -> Value {
     answer
 }
 
-/// An upstream where every bank account is found, and its gateway.
+/// Starts an upstream that finds every bank account, and its gateway.
 async fn counting() -> (Upstream, RigBuilder) {
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let upstream = Upstream::answering(move |heard| {
@@ -60,7 +60,7 @@ async fn counting() -> (Upstream, RigBuilder) {
     (upstream, builder)
 }
 
-/// An upstream that always answers this, and its gateway with [`LIFETIMES`].
+/// Starts an upstream that always gives this answer, and its gateway with [`LIFETIMES`].
 async fn fixed(status: u16, body: &str) -> (Upstream, Rig) {
     let body = body.to_owned();
     let upstream = Upstream::answering(move |_| answered(status, body.clone())).await;
@@ -127,7 +127,7 @@ async fn what_is_not_final_or_not_understood_is_not_kept() {
     let is_found = r#""result":{"is_found":true,"account_holder_name":"A"}"#;
     let rows = [
         (BANK, 200, status("RECAPTURE_PENDING")),
-        // Nobody could ask what became of it.
+        // Without an id the result could not be fetched.
         (BANK, 200, r#"{"status":"PENDING"}"#.into()),
         (BANK, 200, format!(r#"{{"status":"SOMETHING_NEW","id":"a",{is_found}}}"#)),
         (BANK, 200, format!(r#"{{"id":"a",{is_found}}}"#)),
@@ -140,7 +140,7 @@ async fn what_is_not_final_or_not_understood_is_not_kept() {
         (BANK_V1, 200, failed("TEMPORARY_NETWORK_ERROR")),
         (BANK, 200, failed("SOMETHING_NEW")),
         (BANK_V1, 200, status("FAILED")),
-        // A member twice: which one counts is anybody's guess.
+        // The member is repeated: parsers differ on which one counts.
         (BANK, 200, format!(r#"{{"status":"COMPLETED","status":"PENDING","id":"a",{is_found}}}"#)),
         (BANK, 200, format!(r#"{{"status":"PENDING","status":"COMPLETED","id":"a",{is_found}}}"#)),
         (BANK, 200, format!(r#"{{"status":"COMPLETED","id":"a",{is_found}}}"#) + "{"),
@@ -184,7 +184,7 @@ async fn error_statuses_are_not_kept_whatever_they_say() {
             assert_eq!((answer.status, answer.text().as_str()), (code, body));
             assert!(!answer.header("cache-status").contains("stored"), "{code}");
             assert_eq!(upstream.heard().len(), calls, "a POST is not repeated, nor an error kept");
-            // What a 429 slowed down is over.
+            // The account's pause after a 429 has ended.
             rig.clock.advance(minutes(10));
         }
         rig.stop().await;
@@ -222,7 +222,7 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
         r#""\u00e4\ud83d\ude00 äöü 日本語""#,
         r#""\"},{\"reference_id\":\"x""#,
     ];
-    // Where the answer has the reference: first, between, last, alone with odd spaces, or nowhere.
+    // The reference is first, in the middle, last, alone with odd spaces, or absent.
     let shapes = [
         r#"{"reference_id":REF,"status":"COMPLETED","id":"i","result":{"is_found":true,"score":1.00,"big":12345678901234567890}}"#,
         r#"{"status":"COMPLETED","reference_id":REF,"id":"i","result":{"is_found":true}}"#,
@@ -238,7 +238,8 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
             if body.contains("REF") {
                 continue;
             }
-            // Upstream echoes what it was sent, in its own spelling: with the seal, which is no part of what the caller gave.
+            // Upstream echoes the reference that it received in its own spelling: with the prefix, which the caller did
+            // not send.
             let echoed = match filler {
                 _ if !sealed => body.clone(),
                 Some(filler) => shape.replace("REF", &filler.replacen('"', "\"lending:", 1)),
@@ -264,7 +265,7 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
                     assert!(hit.text().contains("\"score\":1.00,\"big\":12345678901234567890"), "{}", hit.text());
                 }
                 if filler.is_some() {
-                    // Everything but the reference is where it was.
+                    // Everything except the reference is unchanged.
                     let around: Vec<_> = shape.split("REF").collect();
                     assert!(hit.text().starts_with(around[0]) && hit.text().ends_with(around[1]), "{}", hit.text());
                 }
@@ -307,7 +308,7 @@ async fn only_status_type_and_body_are_kept() {
     assert_eq!(first.header("x-iluma-trace"), "of-the-first");
     let mut names: Vec<_> = hit.headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
-    // "connection" and "keep-alive" are the gateway's own, about this connection.
+    // "connection" and "keep-alive" are the gateway's own fields about this connection.
     let expected =
         ["age", "cache-status", "connection", "content-length", "content-type", "date", "keep-alive", "x-request-id"];
     assert_eq!(names, expected);
@@ -407,7 +408,7 @@ async fn a_team_that_does_not_share_keeps_to_itself() {
     rig.stop().await;
 }
 
-/// A rig with the teams `lending` and `payments` on the account `live`, and `tests` on another one.
+/// Returns a rig with the teams `lending` and `payments` on the account `live`, and `tests` on another account.
 fn two_accounts(builder: RigBuilder) -> RigBuilder {
     let other = "[accounts.other]\napi_key = { env = \"OTHER\" }\n";
     builder.secret("OTHER", "iluma_development_other").tenant("tests", "account = \"other\"").extra(other)
@@ -566,7 +567,7 @@ async fn request_directives_are_obeyed() {
     rig.clock.advance(Duration::from_secs(1));
     is_fresh(&ask("max-age=0").await);
     assert_eq!(upstream.heard().len(), 6);
-    // What nobody defined changes nothing.
+    // Undefined directives change nothing.
     for odd in ["max-age=x", "stale-if-error=60", "", "x=\"no-cache\"", ","] {
         let answer = ask(odd).await;
         assert_eq!(answer.status, 200, "{odd}");
@@ -631,7 +632,7 @@ async fn encodings_pass_untouched_where_nothing_is_read() {
     rig.stop().await;
 }
 
-/// An upstream that reads a request's head and body, writes these bytes and closes the connection.
+/// Starts an upstream that reads a request's head and body, writes these bytes and closes the connection.
 async fn writes_and_closes(bytes: Vec<u8>) -> Upstream {
     Upstream::on_connection(move |mut stream| {
         let bytes = bytes.clone();
@@ -659,11 +660,11 @@ async fn a_truncated_answer_is_never_a_short_success() {
     let mut short_gzip = short_gzip.trim_end_matches('|').as_bytes().to_vec();
     short_gzip.extend_from_slice(&packed[..packed.len() - 6]);
     let answers = [
-        // The whole JSON, but more was announced.
+        // The JSON is complete, but a longer length was announced.
         format!("{json}content-length: {}\r\n\r\n{whole}", whole.len() + 1).into_bytes(),
         format!("{json}content-length: {}\r\n\r\n{}", whole.len(), &whole[..20]).into_bytes(),
         format!("{json}content-length: {}\r\n\r\n", whole.len()).into_bytes(),
-        // Chunks without the last one.
+        // The last chunk is missing.
         format!("{json}transfer-encoding: chunked\r\n\r\n{:x}\r\n{whole}\r\n", whole.len()).into_bytes(),
         format!("{json}transfer-encoding: chunked\r\n\r\n{:x}\r\n{whole}", whole.len() + 1).into_bytes(),
         short_gzip,
@@ -706,7 +707,7 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
         let body = body.to_string();
         let answer = if encoded { gzip(body.as_bytes()) } else { body.clone().into_bytes() };
         let upstream = Upstream::answering(move |heard| {
-            // The look whose the file is.
+            // This GET finds the owner of the file.
             if heard.target.ends_with("/document_ocr_captures/a") {
                 return answered(200, r#"{"id":"a"}"#);
             }
@@ -720,7 +721,7 @@ async fn a_large_answer_arrives_whole_or_not_at_all() {
         let rig = Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await;
         for _ in 0..2 {
             let Ok(answer) = rig.post("lending", BANK, ACCOUNT).try_send().await else { continue };
-            // What is read has a bound: above it the answer is an error of the gateway, never a part.
+            // The reading of answers is bounded: above the bound the answer is an error of the gateway, never a part.
             if size > 8 << 20 && answer.status >= 500 {
                 assert_ne!(answer.header("x-gateway-error"), "");
                 continue;

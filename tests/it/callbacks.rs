@@ -1,4 +1,4 @@
-//! Callbacks over real sockets: what Iluma posts, whose it is, what each team gets, and what a failure leaves undone
+//! Callbacks over real sockets: Iluma's posts, their owners, each team's deliveries, and the effects of failures
 //! (design, section 5).
 
 use crate::support::{Answer, Heard, PATIENCE, Rig, RigBuilder, Upstream, ask, raw, until};
@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 const KIND: &str = "NAME_VALIDATOR_REQUEST";
 
-/// A team's endpoint, which answers what it is told to.
+/// A team's endpoint, which answers with the status that the test sets.
 struct Endpoint {
     upstream: Upstream,
     status: Arc<AtomicU16>,
@@ -45,7 +45,7 @@ impl Endpoint {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    /// The lines of a tenant that has this for its URL.
+    /// Returns the configuration lines of a tenant with this endpoint as its URL.
     fn lines(&self) -> String {
         format!("callback_urls = {{ {KIND} = \"{}/kyc\" }}", self.upstream.url())
     }
@@ -64,7 +64,7 @@ impl Endpoint {
     }
 }
 
-/// A gateway with the teams `lending` and `payments`, each with an endpoint.
+/// Starts a gateway with the teams `lending` and `payments`, each with an endpoint.
 async fn rig(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Rig, Endpoint, Endpoint) {
     let (lending, payments) = (Endpoint::new().await, Endpoint::new().await);
     let builder = Rig::builder().tenant("lending", &lending.lines()).tenant("payments", &payments.lines());
@@ -176,13 +176,13 @@ async fn the_seal_finds_the_team_and_the_team_its_own_reference() {
     assert_eq!(lending.heard().len(), 1, "repeats are recognised");
     assert_eq!((rig.metric(&received("stored")).await, rig.metric(&received("repeat")).await), (2.0, 4.0));
 
-    // Another result for the same id is no repeat.
+    // Another result for the same id is not a repeat.
     rig.callback(KIND, body.replace("COMPLETED", "COMPLETED_REVIEW_REQUIRED")).send().await;
     lending.hears(2).await;
     rig.stop().await;
 }
 
-/// Checks a delivery as the specification of Standard Webhooks has receivers do it.
+/// Verifies a delivery as the specification of Standard Webhooks prescribes for receivers.
 fn verified(heard: &Heard, secret: &str) -> bool {
     let header = |name: &str| heard.headers[name].to_str().expect("text").to_owned();
     let key = STANDARD.decode(secret.strip_prefix("whsec_").expect("a secret")).expect("base64");
@@ -253,7 +253,7 @@ async fn a_failed_delivery_is_tried_again_and_then_is_a_dead_letter() {
     rig.clock.advance(Duration::from_secs(86400));
     rig.metric_becomes(r#"iluma_gateway_callback_queue{state="dead",tenant="lending"}"#, |count| count == 1.0).await;
 
-    // An operator has it sent once more.
+    // An operator replays it.
     lending.answers(204);
     let replay =
         rig.operator("POST", "/v1/callbacks/replay").json(json!({ "id": dead["id"] }).to_string()).send().await;
@@ -311,7 +311,7 @@ async fn one_that_nobody_owns_waits_and_is_then_kept_apart() {
     for (kind, body) in [
         (KIND, r#"{"id":"1","reference_id":"loan-17"}"#),
         (KIND, r#"{"id":"2","reference_id":"nobody:loan-17"}"#),
-        // Sealed, but of no known type.
+        // The reference is prefixed, but the callback's type is unknown.
         ("", r#"{"id":"3","reference_id":"lending:loan-17"}"#),
     ] {
         assert_eq!(rig.callback(kind, body).send().await.status, 200);
@@ -341,7 +341,7 @@ async fn the_heir_gets_what_was_asked_before_the_gateway() {
 #[tokio::test]
 async fn owners_of_one_id_get_one_each_and_the_type_is_known_by_them() {
     let (rig, lending, payments) = rig(|rig| rig).await;
-    // What the request path does when it was answered.
+    // The request path does this after its answer.
     let folder = Arc::clone(&rig.folder);
     let settings = rig.settings(|text| text).expect("settings");
     let secrets: Vec<_> = ["ROOT", "ENCRYPTION", "CALLBACK"].map(|name| rig.secret(name).to_owned()).into();
@@ -393,7 +393,7 @@ async fn a_team_sets_its_own_urls_once_they_answer() {
     let own = format!("{}/own?token=x", elsewhere.upstream.url());
     let setting = json!({ "type": KIND, "url": own });
 
-    // Not before it answers 2xx.
+    // The URL must answer 2xx first.
     for status in [500, 302, 404] {
         elsewhere.answers(status);
         refused(&rig.post("lending", path, setting.to_string()).send().await, 400, "API_VALIDATION_ERROR");
@@ -409,7 +409,7 @@ async fn a_team_sets_its_own_urls_once_they_answer() {
     let secret = rig.ask("lending", "GET", "/_gateway/webhook_secret").send().await.json();
     assert!(verified(&test, secret["webhook_secret"].as_str().expect("a secret")));
 
-    // A form does as well, PATCH too, and other types stay as they are.
+    // A form works too, as does PATCH, and other types are unchanged.
     let form =
         format!("type=ID_IMAGE_OCR_REQUEST&url={}", own.replace(':', "%3A").replace('?', "%3F").replace('=', "%3D"));
     let set = rig.ask("lending", "PATCH", path).form(form).send().await;
@@ -429,7 +429,7 @@ async fn a_team_sets_its_own_urls_once_they_answer() {
         ("lending", json!({ "type": KIND, "url": "http://169.254.169.254/latest" })),
         ("lending", json!({ "type": KIND, "url": "http://[::ffff:169.254.169.254]/" })),
         ("lending", json!({ "type": KIND, "url": "http://127.0.0.1:9/" })),
-        // It may go nowhere.
+        // The team may use no URL.
         ("payments", setting.clone()),
     ] {
         refused(&rig.post(team, path, body.to_string()).send().await, 400, "API_VALIDATION_ERROR");
@@ -461,7 +461,7 @@ async fn what_cannot_be_stored_is_not_acknowledged_and_needs_no_hand() {
     assert_eq!(callback(0).await.status, 200);
     lending.hears(1).await;
     lists(&rig, "delivered", 1).await;
-    // Somebody else holds the file's lock for writing: the disk is of no use meanwhile.
+    // Another connection holds the file's write lock: the database can't be written meanwhile.
     let path = rig.folder.path().join("iluma-gateway.db");
     let intruder = rusqlite::Connection::open(&path).expect("the file");
     intruder.execute_batch("BEGIN IMMEDIATE").expect("the lock");
@@ -481,7 +481,7 @@ async fn with_all_state_gone_the_seal_still_finds_the_team() {
     let (lending, payments) = (Endpoint::new().await, Endpoint::new().await);
     let start =
         async || Rig::builder().tenant("lending", &lending.lines()).tenant("payments", &payments.lines()).start().await;
-    // The second has another folder and other keys: nothing is left of the first.
+    // The second gateway has another folder and other keys: no data of the first is used.
     start().await.stop().await;
     let rig = start().await;
     rig.callback(KIND, r#"{"id":"1","reference_id":"lending:loan-17"}"#).send().await;
@@ -491,13 +491,13 @@ async fn with_all_state_gone_the_seal_still_finds_the_team() {
     rig.stop().await;
 }
 
-/// Deliveries a second, for how many seconds.
+/// Deliveries a second, and the number of seconds.
 const RATE: u64 = 200;
 const SECONDS: u64 = 5;
 const TEAMS: usize = 20;
 
-/// How long deliveries took in a gateway with so many teams, one of which may have an endpoint that takes a connection and
-/// says nothing: the 99th percentile of the others.
+/// Returns the 99th percentile of delivery times in a gateway with this number of teams; with `dead` one team has an
+/// endpoint that accepts connections and never answers, and the figure is that of the others.
 async fn p99(dead: bool) -> Duration {
     let clock = Clock::system();
     let arrived: Arc<Mutex<Vec<(u64, Duration)>>> = Arc::default();
@@ -553,7 +553,7 @@ async fn p99(dead: bool) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_endpoint_delays_nobody_else() {
     let (without, with) = (p99(false).await, p99(true).await);
-    // The machine is shared: what counts is that nobody waits for a timeout of 10 s, or a good part of it.
+    // The machine is shared: the test only shows that no delivery waits for a timeout of 10 s, or a large part of it.
     let bound = without.mul_f64(3.0).max(Duration::from_secs(3));
     assert!(with <= bound, "{with:?} with a dead endpoint, {without:?} without");
 }

@@ -1,4 +1,5 @@
-//! A request that is dropped before its call left has never been, at whatever point of its way; a call that left is settled.
+//! Cancelled requests: one that is dropped before its call was sent leaves no trace, at whatever point; a call that was
+//! sent is settled.
 
 use crate::support::{PATIENCE, Rig, Upstream, Wire};
 use bytes::Bytes;
@@ -22,10 +23,10 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 /// More polls than any request takes.
 const MOST_POLLS: usize = 200;
 
-/// Makes the request of a number: method, path, body.
+/// A function that makes the request of a number: method, path, body.
 type Making<'a> = &'a dyn Fn(usize) -> (&'static str, String, String);
 
-/// Drops a future right after it was polled so often.
+/// A future that is dropped after this number of polls.
 struct DropAfter<F>(Option<Pin<Box<F>>>, usize);
 
 impl<F: Future> Future for DropAfter<F> {
@@ -45,7 +46,7 @@ impl<F: Future> Future for DropAfter<F> {
     }
 }
 
-/// An Iluma that answers at once, each time with another id.
+/// Starts an Iluma that answers at once, each time with another id.
 async fn prompt() -> Upstream {
     let next = std::sync::Arc::new(AtomicUsize::new(0));
     Upstream::answering(move |heard| {
@@ -65,13 +66,13 @@ async fn rig(upstream: &Upstream) -> Rig {
     Rig::builder().upstream(upstream.url()).tenant("lending", limits).start().await
 }
 
-/// A whole request of the team `lending`.
+/// Returns a whole request of the team `lending`.
 fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
     let head = rig.head("lending", method, path);
     format!("{head}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Hands the gateway a request whose future is dropped after so many polls. Returns true if it was answered before.
+/// Sends the gateway a request whose future is dropped after `polls` polls. Returns true if it was answered before.
 async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
@@ -92,8 +93,8 @@ async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     !answer.is_empty()
 }
 
-/// The books of the team: what is billable today, what is unknown, and what counts against the quota of the day. None while a
-/// call that outlives its request still holds the one place.
+/// Returns the books of the team: today's billable calls, the unknown ones, and those of the day's quota. `None` while
+/// a call that outlives its request still holds the only slot.
 async fn books(rig: &Rig) -> Option<(u64, u64, u64)> {
     let usage = rig.ask("lending", "GET", "/_gateway/usage").send().await;
     if usage.status == 429 {
@@ -105,7 +106,7 @@ async fn books(rig: &Rig) -> Option<(u64, u64, u64)> {
     Some((of(&usage["today"]["billable"]), of(&usage["today"]["unknown"]), of(&quota.expect("a quota")["used"])))
 }
 
-/// Waits until the books say that just the calls which Iluma has heard were made, and all of them are settled.
+/// Waits until the books contain exactly the calls that Iluma received, and all of them are settled.
 async fn books_are_true(rig: &Rig, upstream: &Upstream, what: &str) {
     rig.is_idle().await;
     let made = || upstream.heard().iter().filter(|heard| heard.method == "POST").count() as u64;
@@ -144,7 +145,7 @@ async fn a_request_that_is_dropped_at_any_point_leaves_nothing_or_a_settled_call
         for polls in 1..MOST_POLLS {
             let is_answered = answered_within(&rig, &request(&rig, &question(polls)), polls).await;
             books_are_true(&rig, &upstream, &format!("{stage}, dropped after {polls} polls")).await;
-            // Once more, since how often a request is polled differs.
+            // Each number of polls is tried again, because a request's polls vary.
             ended += usize::from(is_answered);
             if ended == 3 {
                 break;

@@ -1,4 +1,5 @@
-//! The books through crashes: whatever is killed, restarted, reset or hung up, what they say is true (design, section 6).
+//! The ledger stays true through crashes: processes are killed and restarted, connections reset, clients hang up
+//! (design, section 6).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -24,7 +25,7 @@ const CLIENTS: u64 = 12;
 struct Team {
     name: &'static str,
     key: &'static str,
-    /// What the simulator's name for the account's key begins with.
+    /// The prefix of the simulator's name for the account's key.
     counted_as: &'static str,
     /// Answers of calls that Iluma charges for.
     seen: AtomicU64,
@@ -32,7 +33,7 @@ struct Team {
     ids: Mutex<Vec<String>>,
 }
 
-/// What goes on.
+/// The running parts of the test.
 struct Stage {
     teams: [Team; 2],
     nodes: Mutex<[Option<Addresses>; NODES]>,
@@ -59,7 +60,7 @@ impl Stage {
         }
     }
 
-    /// A node that serves, as a load balancer in front of them would choose.
+    /// Returns a node that serves, as a load balancer would select it.
     fn node(&self) -> Option<Addresses> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let alive: Vec<_> = nodes.iter().flatten().copied().collect();
@@ -70,7 +71,7 @@ impl Stage {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)[node] = addresses;
     }
 
-    /// One client: asks something new each time, as things go wrong.
+    /// Runs one client, which sends a new request each time, with random faults.
     async fn client(self: Arc<Self>, number: u64) {
         let team = &self.teams[number as usize % self.teams.len()];
         while !self.over.load(Ordering::SeqCst) {
@@ -96,20 +97,20 @@ impl Stage {
             if let Some(fault) = faults.get(below(30) as usize) {
                 request = request.header("x-sim-fault", fault);
             }
-            // A client that has no patience hangs up.
+            // An impatient client hangs up.
             let patience = Duration::from_millis(if below(10) == 0 { below(20) } else { 10_000 });
             if let Ok(Ok(answer)) = tokio::time::timeout(patience, request.try_send()).await {
                 team.sees(&answer, bank);
             }
             let id = team.ids.lock().expect("ids").last().cloned();
             if let (Some(id), 0) = (id, below(5)) {
-                // It may be that nobody serves by now.
+                // Possibly no node serves at this moment.
                 let _ = ask("GET", format!("http://{}{BANK}/{id}", node.server)).key(team.key).try_send().await;
             }
         }
     }
 
-    /// What the books of all nodes say of a team, as one of them tells it: billable, unknown.
+    /// Returns a team's figures over all nodes, as one node reports them: billable, unknown.
     async fn books(&self, node: Addresses, team: &Team) -> Option<(u64, u64)> {
         let usage = ask("GET", format!("http://{}/v1/usage?tenant={}", node.admin, team.name));
         let answer = usage.header("authorization", "Bearer a-token-of-operators").try_send().await.ok()?;
@@ -126,7 +127,7 @@ impl Team {
         if answer.status != 200 {
             return;
         }
-        // An answer that was cut off is none: it does not get here.
+        // A cut-off answer does not count: it did not reach the client.
         let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else { return };
         self.seen.fetch_add(1, Ordering::SeqCst);
         if bank && let Some(id) = body["id"].as_str() {
@@ -134,19 +135,19 @@ impl Team {
         }
     }
 
-    /// What Iluma has counted for it.
+    /// Returns the charged calls of a team in the simulator's statistics.
     fn charged(&self, simulator: &Simulator) -> u64 {
         let keys = simulator.stats().keys;
         keys.iter().filter(|(name, _)| name.starts_with(self.counted_as)).map(|(_, stats)| stats.charged).sum()
     }
 }
 
-/// A number below `most`.
+/// Returns a random number below `most`.
 fn below(most: u64) -> u64 {
     u64::from_be_bytes(keyring::random()).checked_rem(most).unwrap_or(0)
 }
 
-/// Nodes of one configuration, each with a journal of its own.
+/// Returns the folders of nodes with the same configuration, each with a journal of its own.
 fn folders(simulator: &Simulator, redis: &Redis, door: &str) -> Vec<Folder> {
     let text = Folder::text(&simulator.url())
         .replace("[state]", "[state]\nredis = { url = { env = \"REDIS\" } }")
@@ -176,7 +177,7 @@ async fn started(folder: &Folder) -> (Program, Addresses) {
     (program, Addresses { server, callbacks, admin })
 }
 
-/// Where Iluma's callbacks arrive, whoever serves.
+/// Starts the address at which Iluma's callbacks arrive; it forwards them to a node that serves.
 async fn door(stage: &Arc<Stage>) -> Upstream {
     let stage = Arc::clone(stage);
     Upstream::on_connection(move |mut stream| {
@@ -191,7 +192,7 @@ async fn door(stage: &Arc<Stage>) -> Upstream {
     .await
 }
 
-/// One after the other is killed, while clients ask and callbacks come.
+/// Kills one node after the other, while clients send requests and callbacks arrive.
 async fn chaos(time: Duration) {
     let options = Options {
         keys: vec!["iluma_live_0123456789".into(), "the-key-of-another-account".into()],
@@ -223,7 +224,7 @@ async fn chaos(time: Duration) {
     let end = tokio::time::Instant::now() + time;
     let mut kills = [0; NODES + 1];
     while tokio::time::Instant::now() < end || kills.contains(&0) {
-        // Not to wait for anything: to kill at a moment that nothing chose.
+        // The sleep waits for nothing: it makes the moment of the kill random.
         tokio::time::sleep(Duration::from_millis(200 + below(800))).await;
         let kind = below(NODES as u64 + 1) as usize;
         kills[kind] += 1;
@@ -242,7 +243,7 @@ async fn chaos(time: Duration) {
                 redis.run().await;
             }
         }
-        // What is billable was counted by Iluma before.
+        // Iluma has counted every billable call before.
         let node = stage.node().expect("a node");
         for team in &stage.teams {
             if let Some((billable, _)) = stage.books(node, team).await {
@@ -272,7 +273,7 @@ async fn chaos(time: Duration) {
                     books.push(stage.books(addresses, team).await.expect("an answer"));
                 }
                 last = books[0];
-                // Both tell the same, and whatever anybody saw the answer of is settled.
+                // Both nodes report the same figures, and every call with a seen answer is settled.
                 if books.iter().all(|books| *books == last) && last.0 >= seen {
                     return;
                 }

@@ -1,5 +1,5 @@
-//! Client connections as HTTP has them: half-closed, idle, slow to begin, without a host, too many (design, section 2;
-//! RFC 9112, sections 3.2 and 9).
+//! Client connections by the rules of HTTP: half-closed, idle, slow to begin, without a host, too many (design, section
+//! 2; RFC 9112, sections 3.2 and 9).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -18,7 +18,7 @@ const NAME: &str = "/v1/identity/ktp_name/validations";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// What a configured second may take on a busy machine.
+/// The longest time that a configured second may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
 fn post(rig: &Rig, path: &str) -> String {
@@ -26,7 +26,7 @@ fn post(rig: &Rig, path: &str) -> String {
     format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{QUESTION}", QUESTION.len())
 }
 
-/// Sends a request, ends the sending side, and is answered all the same.
+/// Checks that a request is answered after the client closed its sending side.
 async fn is_answered_half_closed<S: AsyncRead + AsyncWrite + Unpin>(held: &Held, mut wire: Wire<S>, request: &str) {
     let before = held.arrived();
     wire.send(request).await;
@@ -90,12 +90,12 @@ async fn a_connection_may_be_silent_between_requests_for_longer_than_within_one(
     assert!(closed.is_err(), "closed after the time for a head");
     wire.send(post(&rig, NAME)).await;
     assert_eq!(wire.answer().await.status, 200);
-    // Once a head has begun, it has a head's time.
+    // A head has its own timeout from its first byte.
     let began = std::time::Instant::now();
     wire.send("POST /").await;
     let closed = tokio::time::timeout(SOON, wire.rest()).await;
     assert!(closed.is_ok() && began.elapsed() < Duration::from_millis(1900), "{:?}", began.elapsed());
-    // And silence has an end.
+    // A silent connection is closed too.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(post(&rig, NAME)).await;
     assert_eq!(wire.answer().await.status, 200);
@@ -133,7 +133,7 @@ async fn the_first_bytes_may_arrive_one_by_one() {
     wire.send([frame(SETTINGS, 0, 0, &[]), request].concat()).await;
     let settings = wire.exactly(9).await.expect("a frame of HTTP/2");
     assert_eq!(settings[3], SETTINGS, "{settings:?}");
-    // What begins like the preface, and is HTTP/1.1.
+    // The bytes begin like the preface, and are HTTP/1.1.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     for byte in post(&rig, BANK).bytes() {
         wire.send([byte]).await;
@@ -188,7 +188,7 @@ async fn failed_handshakes_are_counted() {
         wire.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         wire.rest().await;
     }
-    // One that works is none of them.
+    // A successful handshake is not counted.
     drop(connect(rig.app.server_address(), &authority, None, &[]).await.expect("a handshake"));
     let series = r#"iluma_gateway_tls_handshake_failures_total{listener="server"}"#;
     rig.metric_becomes(series, |failures| failures == 5.0).await;

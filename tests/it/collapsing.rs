@@ -1,4 +1,4 @@
-//! Identical requests in flight make one call, and that call does not depend on who waits for it.
+//! Identical requests in flight make one call, which does not depend on any one of them.
 
 use crate::support::{Answer, Rig, Upstream, until};
 use base64::Engine as _;
@@ -17,7 +17,7 @@ const ACCOUNT: &str = r#"{"bank_account_number":"1234567890","bank_code":"BCA"}"
 const FOUND: &str = r#"{"status":"COMPLETED","id":"bknv_1","result":{"is_found":true,"account_holder_name":"A"}}"#;
 const SERVER_ERROR: &str = r#"{"error_code":"SERVER_ERROR","message":"the first failure"}"#;
 
-/// An upstream that reads requests, counts them, and holds its answers until it is told one.
+/// An upstream that reads requests, counts them, and holds its answers until the test gives one.
 struct Held {
     upstream: Upstream,
     arrived: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ struct Held {
 #[derive(Clone, Copy)]
 enum Say {
     Answer(u16, &'static str),
-    /// The connection ends instead.
+    /// The connection ends without an answer.
     Nothing,
 }
 
@@ -53,7 +53,7 @@ impl Held {
     }
 }
 
-/// Serves one connection: a request wholly read, then the answer that is told, again and again.
+/// Serves one connection: it reads a whole request, then sends the given answer, again and again.
 async fn hold(mut stream: TcpStream, arrived: Arc<AtomicUsize>, mut told: watch::Receiver<Option<Say>>) {
     let mut got = Vec::new();
     loop {
@@ -77,7 +77,7 @@ async fn hold(mut stream: TcpStream, arrived: Arc<AtomicUsize>, mut told: watch:
     }
 }
 
-/// A success tells the reference that was sent, as Iluma does.
+/// Returns a success with the reference that was sent, as Iluma does.
 fn with_reference(answer: &str, asked: &[u8]) -> String {
     let asked: Value = serde_json::from_slice(asked).unwrap_or_default();
     match asked.get("reference_id") {
@@ -88,7 +88,7 @@ fn with_reference(answer: &str, asked: &[u8]) -> String {
     }
 }
 
-/// Takes a whole request off the front, if there is one, and returns its body.
+/// Removes a whole request from the front, if there is one, and returns its body.
 fn whole(got: &mut Vec<u8>) -> Option<Vec<u8>> {
     let end = got.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&got[..end]).to_ascii_lowercase();
@@ -100,7 +100,7 @@ fn whole(got: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(got.drain(..end + 4 + length).skip(end + 4).collect())
 }
 
-/// How many requests of a team may be in flight: with one more refused, exactly so many are in flight.
+/// The limit of a team's requests in flight: when one more is refused, exactly this number is in flight.
 const EACH: usize = 100;
 
 /// Many identical requests, each with a reference of its own.
@@ -115,7 +115,8 @@ async fn rig(held: &Held) -> Rig {
 }
 
 impl Crowd {
-    /// Both teams ask until each has as much in flight as it may have; `already` counts what lending has there before.
+    /// Sends requests of both teams until each has its limit in flight; `already` is the number of lending's earlier
+    /// ones.
     async fn gather(rig: &Rig, path: &str, already: usize) -> Self {
         let mut crowd = Self { answers: JoinSet::new(), refusals: Arc::default() };
         for (team, count) in [("lending", EACH - already), ("payments", EACH)] {
@@ -137,7 +138,7 @@ impl Crowd {
         crowd
     }
 
-    /// The answers of those that were in flight.
+    /// Returns the answers of the requests in flight.
     async fn answers(self) -> Vec<(String, Answer)> {
         let mut answers = self.answers.join_all().await;
         let all = answers.len();
@@ -175,7 +176,7 @@ async fn two_hundred_identical_requests_make_one_call() {
     rig.stop().await;
 }
 
-/// And it is no stored answer.
+/// The shared answer is not a stored one.
 #[tokio::test]
 async fn a_pending_answer_is_shared_by_those_in_flight() {
     let held = Held::start().await;
@@ -207,7 +208,7 @@ async fn different_questions_do_not_wait_for_each_other() {
     ] {
         asks.spawn(rig.post(team, path, body).send());
     }
-    // A magic reply, no-store and no-cache ask for a call of their own.
+    // Requests with a magic reply, no-store and no-cache need a call of their own.
     asks.spawn(rig.post("lending", BANK, ACCOUNT).header("x-magic-reply", "").send());
     asks.spawn(rig.post("lending", BANK, ACCOUNT).header("x-magic-reply", "").send());
     held.has(6).await;
@@ -238,7 +239,7 @@ async fn a_failure_is_everybodys_and_no_herd_follows() {
             }
             assert!(!answer.header("cache-status").contains("stored"));
         }
-        // The failure is not remembered: who asks now gets a call.
+        // The failure is not stored: a later request makes a call.
         held.say(Say::Answer(200, FOUND));
         let next = rig.post("lending", BANK, ACCOUNT).send().await;
         assert_eq!((next.status, held.arrived()), (200, 2));
@@ -246,7 +247,7 @@ async fn a_failure_is_everybodys_and_no_herd_follows() {
     }
 }
 
-/// Sends a whole request over a connection of its own and returns the connection.
+/// Sends a whole request over a new connection and returns the connection.
 async fn sent(rig: &Rig, team: &str, path: &str, body: &str) -> TcpStream {
     let key = STANDARD.encode(format!("{}:", rig.key(team)));
     let request = format!(
@@ -259,7 +260,7 @@ async fn sent(rig: &Rig, team: &str, path: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// Gives a connection up with a reset: a plain end says no more than that nothing else is sent, and is answered.
+/// Resets a connection: a plain end would only close the sending side, and would be answered.
 fn hang_up(stream: TcpStream) {
     stream.set_zero_linger().expect("a socket");
 }
@@ -331,7 +332,7 @@ async fn a_caller_that_hangs_up_within_its_body_makes_no_call() {
     rig.stop().await;
 }
 
-/// Where the body is streamed, what reached Iluma wholly runs on too: it is charged, and its end is known.
+/// A call with a streamed body that reached Iluma completely runs on too: it is charged, and its outcome is known.
 #[tokio::test]
 async fn a_streamed_call_that_was_wholly_sent_is_not_cut_off() {
     let (closed, mut saw_close) = watch::channel(None);

@@ -1,8 +1,8 @@
-//! A team changes a base URL and a key, nothing else: the same calls straight to Iluma and through the gateway have the
-//! same status, headers and body.
+//! A team changes a base URL and a key, and nothing else: the same calls directly to Iluma and through the gateway have
+//! the same status, headers and body.
 //!
-//! Two simulators are asked the same things in the same order, one of them through the gateway. What differs between any
-//! two calls (ids, times) is normalised away; everything else is equal to the byte.
+//! Two simulators get the same requests in the same order, one of them through the gateway. Values that differ between
+//! any two calls (ids, times) are normalised; everything else is equal, byte for byte.
 
 use crate::support::{Answer, Part, Rig, RigBuilder, ask};
 use iluma_simulator::{Options, Simulator};
@@ -24,7 +24,7 @@ const IMAGES: &str = "/v1/identity/id_card_images";
 const DOCUMENTS: &str = "/v1/identity/document_ocr_requests";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 
-/// The headers that may differ, each with the reason.
+/// The headers that may differ, each with its reason.
 const OWN_HEADERS: [&str; 6] = [
     "x-request-id", // the gateway's, on every answer
     "cache-status", // where a cache was asked
@@ -34,7 +34,7 @@ const OWN_HEADERS: [&str; 6] = [
     "keep-alive",   // each hop's own
 ];
 
-/// Two simulators, one with a gateway before it.
+/// Two simulators, one of them behind a gateway.
 struct Pair {
     straight: Simulator,
     rig: Rig,
@@ -45,13 +45,13 @@ impl Pair {
         Self::of(Rig::builder()).await
     }
 
-    /// With an account that has a development key.
+    /// Starts a pair whose account has a development key.
     async fn development() -> Self {
         Self::of(Rig::builder().account_key("iluma_development_contract")).await
     }
 
     async fn of(builder: RigBuilder) -> Self {
-        // Nothing that is pending gets done in between the two ways.
+        // No pending result may become ready between the two requests.
         Self::with(builder, |options| {
             options.pending_first = false;
             options.callback_delay = Duration::from_secs(3600);
@@ -71,7 +71,7 @@ impl Pair {
         self.rig.stop().await;
     }
 
-    /// Sends a request both ways and compares what comes back. `{name}` in the path is a value that [`Both::keep`] kept.
+    /// Sends a request both ways and compares the answers. `{name}` in the path is a value that [`Both::keep`] kept.
     async fn send(&self, request: &Request<'_>) -> Both {
         let paths = request.paths();
         let straight = request.send(&format!("{}{}", self.straight.url(), paths[0]), &self.rig.account_key).await;
@@ -85,8 +85,8 @@ impl Pair {
         Both { straight, through }
     }
 
-    /// Sends a request about a record that is not there. The gateway says so itself, in the same words whether there is no
-    /// such record or it is another team's: the status and the error code are Iluma's, the message is not.
+    /// Sends a request about a missing record. The gateway answers it itself, with the same bytes for a missing record
+    /// and for another team's: the status and the error code are Iluma's, the message is not.
     async fn missing(&self, request: &Request<'_>) {
         let paths = request.paths();
         let straight = request.send(&format!("{}{}", self.straight.url(), paths[0]), &self.rig.account_key).await;
@@ -114,14 +114,14 @@ impl Pair {
     }
 }
 
-/// The two answers of a request.
+/// The two answers to a request.
 struct Both {
     straight: Answer,
     through: Answer,
 }
 
 impl Both {
-    /// What was expected, of both: they are equal already.
+    /// Checks an expectation on both answers, which are known to be equal.
     #[track_caller]
     fn is(self, status: u16) -> Self {
         assert_eq!(self.through.status, status, "{}", self.through.text());
@@ -137,7 +137,7 @@ impl Both {
         self.through.json()
     }
 
-    /// A value of both answers, for [`Request::with`].
+    /// Returns a value of both answers, for [`Request::with`].
     #[track_caller]
     fn keep(&self, pointer: &str) -> [String; 2] {
         [&self.straight, &self.through].map(|answer| {
@@ -194,7 +194,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Puts a kept value for `{name}` in the path.
+    /// Inserts a kept value for `{name}` in the path.
     fn with(mut self, name: &'a str, value: [String; 2]) -> Self {
         self.kept.push((name, value));
         self
@@ -223,7 +223,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The body with ids, links and times replaced by what they are.
+/// Returns the body with each id, link and time replaced by its kind.
 fn normal_body(answer: &Answer) -> String {
     let mut text = answer.text();
     if let Ok(body) = serde_json::from_slice(&answer.body) {
@@ -233,7 +233,7 @@ fn normal_body(answer: &Answer) -> String {
             text = text.replace(&value, &format!("<{name}>"));
         }
     }
-    // Links name the last record of the page before.
+    // Links name the last record of the previous page.
     let mut parts = text.split("after_id=");
     let mut normal = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -290,7 +290,7 @@ async fn bank_accounts_in_every_version() {
         for ending in ["12", "00", "99", "88", "77", "66", "55", "33", "22"] {
             let body = account(&format!("12345678{ending}"), code);
             pair.post(path, body.clone()).await.is(200);
-            // Another question, so that the answer tells the reference straight from upstream.
+            // Another request makes upstream's answer show its reference.
             let named = with(with(body, "reference_id", "foo 123/ä\"\\"), "given_name", "Arunika");
             let answer = pair.post(path, named).await.is(200);
             assert_eq!(answer.json()["reference_id"], "foo 123/ä\"\\");
@@ -344,7 +344,7 @@ async fn bank_refusals() {
     pair.form(BANK, "bank_code=BCA").await.error(400, "API_VALIDATION_ERROR");
     pair.form(BANK, "").await.error(400, "API_VALIDATION_ERROR");
     pair.missing(&request("GET", &format!("{BANK}/bknv_0123456789abcdef01234567"))).await;
-    // Numbers where strings are documented: whatever Iluma says of them.
+    // Numbers replace documented strings: Iluma's answer is passed on, whatever it is.
     pair.post(BANK, json!({ "bank_account_number": 1_234_567_812, "bank_code": "BCA" })).await;
     pair.stop().await;
 }
@@ -364,7 +364,7 @@ async fn magic_replies_of_a_development_key() {
         (BANK, "TEMPORARY_NETWORK_ERROR"),
     ];
     for (path, magic) in rows {
-        // Twice: nothing of a magic reply is remembered.
+        // The request is sent twice: no magic reply is stored.
         for reference in ["one", "two"] {
             let body = with(account("1234567812", "BCA"), "reference_id", reference);
             let answer = pair.send(&request("POST", path).header("x-magic-reply", magic).json(body)).await.is(200);
@@ -435,7 +435,7 @@ async fn streamed_rows_leave_malformed_bodies_to_iluma() {
     let pair = Pair::start().await;
     for path in [KTP, "/v2/identity/ktp_data_requests", NPWP, "/v1/credit/drawdowns"] {
         for (kind, body) in [("application/json", "{\"nik\":"), ("text/plain", "nik=1"), ("application/json", "")] {
-            // `form` sets its own type; here the type is part of the question.
+            // `form` sets its own type; here the type is part of the request.
             let (straight, through) = (format!("{}{path}", pair.straight.url()), pair.rig.url(path));
             let straight = ask("POST", straight).key(&pair.rig.account_key).header("content-type", kind).body(body);
             let through = ask("POST", through).key(pair.rig.key("lending")).header("content-type", kind).body(body);
@@ -447,8 +447,8 @@ async fn streamed_rows_leave_malformed_bodies_to_iluma() {
     pair.stop().await;
 }
 
-/// The one documented exception: where the gateway reads the reference, it refuses what it cannot read, and nothing is
-/// sent.
+/// The one documented exception: if the gateway reads the reference, it refuses one that it can't read, and sends
+/// nothing.
 #[tokio::test]
 async fn read_rows_refuse_malformed_json_themselves() {
     let rig = Rig::start().await;
@@ -552,8 +552,8 @@ async fn id_cards_are_read_and_listed() {
     pair.stop().await;
 }
 
-/// What differs: an empty reference asks Iluma for nothing, and the gateway for the records that were made without one,
-/// which toward Iluma have the team's bare seal.
+/// The difference: an empty reference makes Iluma return nothing, and the gateway the records that were made without
+/// one, which have the team's bare prefix at Iluma.
 #[tokio::test]
 async fn an_empty_reference_lists_what_was_made_without_one() {
     let pair = Pair::start().await;
@@ -576,7 +576,7 @@ async fn an_empty_reference_lists_what_was_made_without_one() {
     pair.stop().await;
 }
 
-/// Walks a list by its own links with two records a page; the number of records.
+/// Follows a list's own links with two records a page; returns the number of records.
 async fn list(pair: &Pair, path: &str, reference: &str) -> usize {
     pair.get(&format!("{path}?reference_id={reference}")).await.is(200);
     let mut page = pair.get(&format!("{path}?reference_id={reference}&limit=2")).await.is(200);
@@ -612,7 +612,7 @@ async fn documents_are_read_and_listed() {
     pair.stop().await;
 }
 
-/// What differs: Iluma requires a reference here, and where the caller gave none the bare seal is one.
+/// The difference: Iluma requires a reference here, and the gateway sends the bare prefix if the caller gave none.
 #[tokio::test]
 async fn the_bare_seal_is_the_reference_that_documents_require() {
     let pair = Pair::start().await;
@@ -627,7 +627,7 @@ async fn the_bare_seal_is_the_reference_that_documents_require() {
         let through = pair.rig.ask("lending", "POST", DOCUMENTS);
         (straight.multipart(parts).send().await, through.multipart(parts).send().await)
     };
-    // Of all that is missing, only the reference is not.
+    // Of all missing fields, only the reference is not reported.
     let (straight, through) = both(&document[..1]).await;
     let mut expected = straight.json();
     let errors = expected["errors"].as_array_mut().expect("errors");
@@ -674,7 +674,7 @@ async fn captures_and_recaptures() {
     pair.stop().await;
 }
 
-/// Asks through the gateway until a job is done.
+/// Repeats a GET through the gateway until a job is done.
 async fn done(rig: &Rig, path: &str) -> Value {
     let finished = async {
         loop {
@@ -687,8 +687,8 @@ async fn done(rig: &Rig, path: &str) -> Value {
     tokio::time::timeout(crate::support::PATIENCE, finished).await.expect("a result in time")
 }
 
-/// What is in a result comes from its id, so here one simulator is asked both ways for what was made through the gateway.
-/// What differs: a straight look shows the reference with the team's seal.
+/// The content of a result derives from its id, so here one simulator is asked both ways about records that were made
+/// through the gateway. The difference: a direct GET shows the reference with the team's prefix.
 #[tokio::test]
 async fn results_and_their_files() {
     let quick = |options: &mut Options| options.callback_delay = Duration::from_millis(5);
@@ -733,7 +733,7 @@ async fn results_and_their_files() {
         if !path.ends_with("/download") {
             let text = straight.text();
             assert!(text.contains(r#""reference_id":"lending:a b""#), "{path}: {text}");
-            // In records and in a list's links, and nothing else changes.
+            // The prefix is in records and in a list's links; nothing else differs.
             straight.body = text.replace("lending:", "").replace("lending%3A", "").into();
             let unsealed = straight.body.len();
             for (answer, length) in [(&mut straight, text.len()), (&mut through, unsealed)] {
@@ -787,7 +787,7 @@ async fn errors_of_iluma_pass_as_they_came() {
         for fault in
             ["status=400", "status=403", "status=404", "status=418", "status=429/7", "status=500", "rate_limit=3"]
         {
-            // A pair for each: what is refused for its rate slows the account down.
+            // Each case has a pair of its own: a 429 slows the account down.
             let pair = Pair::start().await;
             let both = pair.send(&question().header("x-sim-fault", fault)).await;
             assert!(both.through.status >= 400, "{fault}");
@@ -833,7 +833,7 @@ async fn without_a_good_key_the_error_is_ilumas() {
     pair.stop().await;
 }
 
-/// A body of any type and spelling sent both ways, twice, so that what is kept is compared too.
+/// Sends a body of any type and spelling both ways, twice, so that cached answers are compared too.
 async fn odd(pair: &Pair, path: &str, headers: &[(&str, &str)], body: &str) -> Result<(), String> {
     for _ in 0..2 {
         let mut straight = ask("POST", format!("{}{path}", pair.straight.url())).key(&pair.rig.account_key);
@@ -882,7 +882,7 @@ async fn odd_bodies_are_iluma_s_to_judge() {
     pair.stop().await;
 }
 
-/// Iluma's document shows the links of this list without `/identity`: a client that follows them asks there.
+/// The API document shows the links of this list without `/identity`: a client that follows them uses that path.
 #[tokio::test]
 async fn a_list_of_captures_by_its_own_links() {
     let pair = Pair::start().await;
@@ -893,7 +893,7 @@ async fn a_list_of_captures_by_its_own_links() {
     pair.stop().await;
 }
 
-/// Iluma knows no reference on this route and echoes none.
+/// Iluma accepts no reference on this route and echoes none.
 #[tokio::test]
 async fn a_hit_on_a_watchlist_has_no_reference_that_iluma_would_not_tell() {
     let pair = Pair::start().await;
@@ -903,7 +903,7 @@ async fn a_hit_on_a_watchlist_has_no_reference_that_iluma_would_not_tell() {
     pair.stop().await;
 }
 
-/// References are not sealed on this row, so nothing but malformed JSON is the gateway's to refuse.
+/// References are not prefixed on this row, so the gateway refuses nothing except malformed JSON.
 #[tokio::test]
 async fn a_watchlist_question_that_the_gateway_cannot_read_is_iluma_s_to_judge() {
     let pair = Pair::start().await;

@@ -1,6 +1,6 @@
-//! `deny.toml` says what is needed and nothing more: an exception that nothing needs any more hides the next fault.
+//! `deny.toml` has exactly the necessary exceptions: one that is no longer needed would hide the next fault.
 //!
-//! Read from `Cargo.lock` and from what cargo knows without the network.
+//! The test reads `Cargo.lock` and cargo's metadata, without the network.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -48,7 +48,7 @@ fn licenses(expression: &str) -> BTreeSet<&str> {
     words.filter(|word| !["", "AND", "OR", "WITH"].contains(word)).collect()
 }
 
-/// Returns true if what the expression offers (OR) and asks for (AND) is allowed.
+/// Returns true if the licences that the expression offers (OR) or requires (AND) are allowed.
 fn is_allowed(expression: &str, allowed: &BTreeSet<&str>) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     any(&mut spaced.split_whitespace().peekable(), allowed)
@@ -80,7 +80,7 @@ fn one(words: &mut Words<'_>, allowed: &BTreeSet<&str>) -> bool {
             so
         }
         Some(license) => {
-            // Exceptions only permit more.
+            // Exceptions only extend the permissions.
             if words.next_if_eq(&"WITH").is_some() {
                 words.next();
             }

@@ -1,4 +1,4 @@
-//! HTTP/2 peers that stall: they hold a connection or a place no longer than HTTP/1.1 ones (design, section 2).
+//! HTTP/2 peers that stall: they hold a connection or a slot no longer than HTTP/1.1 peers (design, section 2).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 
-/// What a configured 300 ms may take on a busy machine.
+/// The longest time that a configured 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_preface_that_never_comes_whole_is_not_waited_for() {
     rig.stop().await;
 }
 
-/// Sends these frames and nothing more; true if the gateway closes.
+/// Sends these frames and nothing more; returns true if the gateway closes.
 async fn is_given_up(frames: impl FnOnce(&Rig) -> Vec<u8>) -> bool {
     let rig = Rig::builder().section("server", "header_timeout = \"300ms\"").start().await;
     let mut wire = Wire::connect(rig.app.server_address()).await;

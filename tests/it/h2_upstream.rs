@@ -1,5 +1,5 @@
-//! An upstream that speaks HTTP/2: what it refuses without processing, and how much it takes at once (design, section 3,
-//! money-safe; RFC 9113, sections 5.1.2, 6.8 and 8.7).
+//! An upstream that speaks HTTP/2: refusals without processing, and its limit on concurrent requests (design, section
+//! 3, money-safe; RFC 9113, sections 5.1.2, 6.8 and 8.7).
 
 use crate::support::h2_peer::{Peer, before};
 use crate::support::{Answer, Rig};
@@ -24,7 +24,7 @@ async fn agree(mut peer: Peer, processed: &AtomicUsize) {
     }
 }
 
-/// Calls in the ledger that may have cost something: billable ones, and those of which that is unknown.
+/// Returns the calls in the ledger that may have a cost: the billable ones, and the unknown ones.
 async fn booked(rig: &Rig) -> (u64, u64) {
     let usage = rig.operator("GET", "/v1/usage").send().await.json();
     let rows = usage["rows"].as_array().expect("rows").clone();
@@ -77,7 +77,7 @@ async fn what_upstream_refuses_unprocessed_is_sent_again_on_another_connection()
     }
 }
 
-/// An answer that says that nothing was processed, and that the same may be asked again.
+/// Checks an answer that says that nothing was processed and that the client may try again.
 #[track_caller]
 fn is_refused(answer: &Answer) {
     answer.is_rejection(503, "SERVICE_UNAVAILABLE");
@@ -88,7 +88,7 @@ fn is_refused(answer: &Answer) {
 #[tokio::test]
 async fn what_can_not_be_sent_again_is_a_503_that_costs_nothing() {
     for how in REFUSALS {
-        // Refused in the middle of an upload: what the client has sent is not kept.
+        // The refusal comes in the middle of an upload: the sent part was not kept.
         let (rig, _held) = before(100, move |mut peer: Peer| async move {
             let Some(stream) = peer.head().await else { return };
             refuse(peer, stream, how).await;
@@ -130,7 +130,7 @@ async fn an_upstream_that_only_refuses_is_not_asked_for_ever_and_opens_no_circui
 async fn what_upstream_may_have_processed_is_not_sent_again() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    // Says that it took this one, and goes.
+    // Upstream announces that it accepted this request, and closes.
     let (rig, _held) = before(100, move |mut peer: Peer| {
         let asked = Arc::clone(&counted);
         async move {
@@ -159,7 +159,7 @@ async fn beyond_what_upstream_takes_at_once_further_connections_are_opened() {
                 let Some(stream) = peer.request().await else { return };
                 peer.answer(stream, FOUND).await;
             }
-            // Nobody is answered before everybody has arrived: what queues behind another waits for ever.
+            // No request is answered before all have arrived: a request that queues behind another would wait for ever.
             while let (Some(first), Some(second)) = (peer.request().await, peer.request().await) {
                 tokio::join!(together.wait(), together.wait());
                 peer.answer(first, FOUND).await;
@@ -186,7 +186,7 @@ async fn an_early_answer_is_read_though_the_upload_is_cut_off() {
     let (rig, _held) = before(100, |mut peer: Peer| async move {
         let Some(stream) = peer.head().await else { return };
         peer.answer(stream, FOUND).await;
-        // RST_STREAM with NO_ERROR: the rest of the body is not wanted (RFC 9113, section 8.1).
+        // RST_STREAM with NO_ERROR means that the rest of the body is not needed (RFC 9113, section 8.1).
         peer.stop_upload(stream).await;
         peer.closed().await;
     })

@@ -1,5 +1,5 @@
-//! Malformed, oversized, ambiguous, truncated and slow clients: nothing of them goes further, and nothing of them
-//! stays (design, sections 2 and 3).
+//! Malformed, oversized, ambiguous, truncated and slow clients: nothing of them is forwarded, and nothing of them is
+//! kept (design, sections 2 and 3).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -22,10 +22,10 @@ const NAME: &str = "/v1/identity/ktp_name/validations";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 const MEBIBYTE: usize = 1 << 20;
 
-/// What a short configured timeout of 300 ms may take on a busy machine.
+/// The longest time that a configured timeout of 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Whatever happened before: the gateway serves, and holds nothing of it.
+/// Checks that the gateway serves, and holds nothing of earlier requests.
 async fn still_serves(rig: &Rig) {
     rig.is_idle().await;
     let answer = rig.post("payments", NAME, r#"{"nik":"1"}"#).send().await;
@@ -33,7 +33,7 @@ async fn still_serves(rig: &Rig) {
     rig.is_idle().await;
 }
 
-/// Sends bytes, ends the sending side, and gives what comes back until the gateway closes.
+/// Sends bytes, closes the sending side, and returns the answer up to the gateway's close.
 async fn spoken(rig: &Rig, bytes: impl AsRef<[u8]>) -> String {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(bytes).await;
@@ -72,7 +72,7 @@ async fn what_is_not_http_gets_no_further() {
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         let http1 =
             answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4") || answer.starts_with("HTTP/1.1 505");
-        // An h2 peer says goodbye in frames: its settings come first.
+        // An h2 peer ends with frames: its settings come first.
         let http2 = bytes.starts_with(b"PRI") && answer.contains('\u{4}');
         assert!(answer.is_empty() || http1 || http2, "{shown:?} was answered {answer:?}");
     }
@@ -97,7 +97,7 @@ async fn a_head_beyond_the_bounds_is_refused() {
         assert!(refused || answer.is_empty(), "{answer}");
     }
     assert!(upstream.heard().is_empty());
-    // Just within them.
+    // These requests are just within the bounds.
     let many: String = (0..90).map(|n| format!("x-{n}: {}\r\n", "y".repeat(250))).collect();
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}{many}\r\n", rig.head("lending", "GET", PHONE))).await;
@@ -113,7 +113,7 @@ async fn an_announced_body_that_is_too_large_is_refused_unread() {
     for length in ["1048577", "104857600", "9223372036854775807"] {
         let mut wire = Wire::connect(rig.app.server_address()).await;
         let head = rig.head("lending", "POST", BANK);
-        // Not one byte of the body is ever sent.
+        // No byte of the body is ever sent.
         wire.send(format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n")).await;
         wire.answer().await.is_rejection(413, "FILE_TOO_LARGE");
     }
@@ -136,7 +136,7 @@ async fn a_body_that_grows_too_large_is_refused() {
     wire.send("1\r\n \r\n").await;
     wire.answer().await.is_rejection(413, "FILE_TOO_LARGE");
 
-    // One who goes on sending is not read for ever.
+    // A client that goes on sending is not read for ever.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(&head).await;
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
@@ -188,7 +188,7 @@ async fn no_request_is_smuggled_inside_another() {
         .section("server", "header_timeout = \"300ms\"\nkeep_alive_timeout = \"300ms\"")
         .start()
         .await;
-    // It has no key: if upstream hears it, it came through as something else.
+    // The inner request has no key: if upstream receives it, it was smuggled.
     let inner = "POST /v9/smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
     let framings = [
         "content-length: 5\r\ntransfer-encoding: chunked",
@@ -231,7 +231,7 @@ async fn no_request_is_smuggled_inside_another() {
         assert!(!both, "{heard:?}");
     }
     assert!(upstream.heard().len() <= 2 * framings.len(), "{:?}", upstream.heard());
-    // An old client can't use chunks at all.
+    // HTTP/1.0 has no chunks.
     let head = rig.head("lending", "POST", NAME).replace("HTTP/1.1", "HTTP/1.0");
     spoken(&rig, format!("{head}transfer-encoding: chunked\r\n\r\n0\r\n\r\n{inner}")).await;
     assert!(!upstream.heard().iter().any(|heard| heard.target.contains("smuggled")));
@@ -299,7 +299,7 @@ async fn a_malformed_credential_is_an_unknown_one() {
         assert!(!answer.text().contains(&key), "{}", answer.text());
     }
     assert!(upstream.heard().is_empty());
-    // The two good ways.
+    // These two forms are accepted.
     for credential in
         [good, format!("Bearer {key}"), format!("bearer {key}"), rig.basic("lending").replace("Basic", "bASIC")]
     {
@@ -345,7 +345,7 @@ async fn a_body_that_ends_early_is_not_passed_on_as_whole() {
     ] {
         let request =
             format!("{}content-type: application/json\r\n{framing}\r\n\r\n{body}", rig.head("lending", "POST", target));
-        // Once with an end of the sending side, once with a reset.
+        // The request ends once by closing the sending side, and once by a reset.
         let answer = spoken(&rig, &request).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{target} {framing}: {answer}");
         let mut wire = Wire::connect(rig.app.server_address()).await;
@@ -376,7 +376,7 @@ async fn a_head_that_never_comes_whole_is_not_waited_for() {
         wire.rest().await;
         assert!(began.elapsed() < SOON, "{start:?}: {:?}", began.elapsed());
     }
-    // A byte now and then does not help.
+    // A byte now and then does not extend the timeout.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let began = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -385,7 +385,7 @@ async fn a_head_that_never_comes_whole_is_not_waited_for() {
         pace.tick().await;
         assert!(began.elapsed() < SOON, "fed for {:?}", began.elapsed());
     }
-    // Nor may a connection stay silent after its first request.
+    // A connection may not stay silent after its first request either.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(wire.answer().await.status, 200);
@@ -398,7 +398,7 @@ async fn a_head_that_never_comes_whole_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_not_waited_for() {
-    // Only what was wholly sent is answered.
+    // Only complete requests are answered.
     let whole = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&whole);
     let upstream = Upstream::on_connection(move |stream| {
@@ -474,7 +474,7 @@ async fn what_h2_does_not_allow_is_an_error_of_the_stream() {
     for path in paths {
         let mut wire = Wire::connect(rig.app.server_address()).await;
         wire.send([PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, 0b101, 1, &block(path, &key))].concat()).await;
-        // A ping that is answered says that the stream was dealt with; so does the end of the connection.
+        // An answered ping shows that the stream was handled; so does the end of the connection.
         wire.send(frame(PING, 0, 0, b"answered")).await;
         let mut got = Vec::new();
         while let Some(byte) = wire.exactly(1).await {
@@ -498,7 +498,7 @@ async fn a_client_that_never_reads_its_answer_is_cut_off() {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}\r\n", rig.head("lending", "GET", PHONE))).await;
     assert_eq!(wire.head().await.expect("a head").status(), 200);
-    // From here on it reads nothing, and does not close.
+    // From here on the client reads nothing, and does not close.
     rig.is_idle().await;
     until("upstream is let go", || gone.load(Ordering::SeqCst)).await;
     still_serves(&rig).await;
@@ -535,10 +535,10 @@ async fn more_connections_than_allowed_wait_for_a_place() {
     third.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let early = tokio::time::timeout(Duration::from_millis(300), third.head()).await;
     assert!(early.is_err(), "served beyond the bound: {early:?}");
-    // The two that were first are served all the same.
+    // The first two connections are served all the same.
     open[0].send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(open[0].answer().await.status, 200);
-    // Operators are not locked out.
+    // Operators are still served.
     assert!(rig.metric("iluma_gateway_in_flight").await < 1.0);
     open.pop();
     assert_eq!(third.answer().await.status, 200);
@@ -591,7 +591,7 @@ async fn an_h2_request_that_is_reset_is_logged_as_499() {
     held.holds(1).await;
     first.abort();
     rig.logged_line(|line| line["status"] == 499).await;
-    // The connection goes on.
+    // The connection stays usable.
     held.release(10);
     let answer = sender.send_request(request()).await.expect("an answer");
     assert_eq!(answer.status(), 200);
@@ -624,7 +624,7 @@ async fn rapid_resets_leave_nothing_behind() {
 async fn floods_of_empty_frames_end_with_the_connection() {
     let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
-    // A head that is continued for ever, and never ends.
+    // The head is continued for ever, and never ends.
     let mut continued = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     continued.extend(frame(HEADERS, 0, 1, &block(PHONE, &rig.basic("lending"))));
     let field = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat();
@@ -635,11 +635,11 @@ async fn floods_of_empty_frames_end_with_the_connection() {
     let sent = wire.stream.write_all(&continued);
     let sent = tokio::time::timeout(SOON, sent).await.expect("neither taken nor refused");
     if sent.is_ok() {
-        // It ends the connection, or it has at least not waited for the end of the head.
+        // The gateway ends the connection, or at least does not wait for the end of the head.
         let goodbye = tokio::time::timeout(SOON, async { while wire.exactly(1).await.is_some() {} }).await;
         assert!(goodbye.is_ok(), "two megabytes of a head, and the connection is still open");
     }
-    // Pings that are answered to nobody.
+    // The client never reads the answers to its pings.
     let mut pings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     for _ in 0..20_000 {
         pings.extend(frame(PING, 0, 0, &[0; 8]));
@@ -672,7 +672,8 @@ async fn trailers_without_end_are_refused() {
     rig.stop().await;
 }
 
-/// Whoever sends all before it reads learns why it was refused, and not that the connection broke.
+/// A client that sends everything before it reads learns the reason of the refusal, and not only that the connection
+/// broke.
 #[tokio::test]
 async fn who_is_refused_in_the_middle_of_sending_can_read_why() {
     let rig = Rig::start().await;

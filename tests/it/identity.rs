@@ -1,4 +1,4 @@
-//! Identity, keys and restored state (design, section 9), and callers that go away (sections 3 and 6).
+//! Identity, keys and restored state (design, section 9), and cancelled callers (sections 3 and 6).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -32,7 +32,8 @@ async fn admin(rig: &Rig, path: &str) -> Value {
     answer.json()
 }
 
-/// Billable and unknown calls in the books, and how many days were raised to what had been published.
+/// Returns the billable and unknown calls in the books, and the number of days that were raised to the published
+/// figures.
 async fn calls(rig: &Rig) -> (u64, u64, usize) {
     let usage = admin(rig, "/v1/usage").await;
     let sum = |name: &str| usage["rows"].as_array().expect("rows").iter().filter_map(|row| row[name].as_u64()).sum();
@@ -47,7 +48,7 @@ async fn says(rig: &Rig, expected: (u64, u64, usize)) {
     }
 }
 
-/// Sends one whole POST and closes at once, each on a connection of its own, and waits until all calls are settled.
+/// Sends whole POSTs and closes at once, each on a connection of its own, and waits until all calls are settled.
 async fn hang_up(rig: &Rig) {
     let address = rig.url("").trim_start_matches("http://").to_owned();
     for number in 0..20 {
@@ -103,7 +104,7 @@ async fn published_numbers_do_not_fall_when_an_older_journal_is_restored() {
         assert_eq!(rig.post("lending", BANK, question(1_234_567_800 + number)).send().await.status, 200);
     }
     says(&another, (8, 0, 0)).await;
-    // A copy, as a snapshot of a volume takes it, with the gateway at rest.
+    // The copy is like a snapshot of a volume, while the gateway is idle.
     let mut copy = Vec::new();
     let rig = rig.restart_after(async |folder| copy = journal(folder)).await;
     for number in 8..12 {
@@ -114,7 +115,7 @@ async fn published_numbers_do_not_fall_when_an_older_journal_is_restored() {
     let rig = rig.restart_after(restore).await;
     says(&another, (12, 0, 0)).await;
     says(&rig, (12, 0, 1)).await;
-    // It goes on from there, and a further start finds nothing to raise.
+    // The node continues from there, and a further start finds nothing to raise.
     assert_eq!(rig.post("lending", BANK, question(1_234_567_815)).send().await.status, 200);
     says(&another, (13, 0, 0)).await;
     let rig = rig.restart().await;
@@ -229,7 +230,7 @@ async fn an_identity_is_one_processs_until_it_leaves_or_its_lease_ends() {
     assert_eq!(second.join().await, Err(taken), "it goes on being renewed");
     assert_eq!(second.standing(), Standing::Cloned { other: "one".into() });
     assert_eq!((first.standing(), first.members()), (Standing::Held, vec!["one".to_owned()]));
-    // A process that ended in good order is not waited for, and one that was killed for as long as its lease.
+    // A process that ended in good order is not waited for; one that was killed is waited for until its lease ends.
     keeper.abort();
     first.leave().await;
     second.join().await.expect("the other one has left");

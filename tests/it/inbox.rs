@@ -1,4 +1,4 @@
-//! The callbacks listener and deliveries where peers do not behave (design, section 5).
+//! The callbacks listener and deliveries, with misbehaving peers (design, section 5).
 
 use crate::support::{Answer, Rig, Upstream, ask, raw, until};
 use bytes::Bytes;
@@ -56,7 +56,7 @@ async fn only_a_payload_without_any_id_is_a_test() {
     ids.sort_unstable();
     assert_eq!(ids, ["", "", "abc", "def", "ghi"]);
     assert_eq!(endpoint.heard().len(), 0);
-    // The prefix of a reference still says whose it is.
+    // The prefix of a reference still identifies the owner.
     rig.callback(KIND, r#"{"id":"","reference_id":"lending:a"}"#).send().await;
     until("a delivery", || endpoint.heard().len() == 1).await;
     assert_eq!(endpoint.heard()[0].body, r#"{"id":"","reference_id":"a"}"#);
@@ -67,7 +67,7 @@ async fn only_a_payload_without_any_id_is_a_test() {
 async fn a_status_of_2xx_is_a_success_however_the_body_goes_on() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    // One body never ends, one is silent after its head, one breaks off.
+    // One body never ends, one stops after its head, one is cut off.
     let endpoint = Upstream::on_connection(move |mut stream| {
         let attempt = counted.fetch_add(1, Ordering::SeqCst);
         async move {
@@ -94,7 +94,7 @@ async fn a_status_of_2xx_is_a_success_however_the_body_goes_on() {
     rig.stop().await;
 }
 
-/// Returns a gateway whose team has an endpoint that answers 503 with these waits, in turn, and then 200.
+/// Returns a gateway whose team has an endpoint that answers 503 with these waits, one after the other, and then 200.
 async fn asking(waits: Vec<String>) -> (Rig, Arc<Upstream>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let endpoint = Upstream::answering(move |_| {
@@ -117,7 +117,7 @@ async fn asking(waits: Vec<String>) -> (Rig, Arc<Upstream>) {
     (rig, Arc::new(endpoint))
 }
 
-/// Returns the seconds until the only delivery that is queued.
+/// Returns the seconds until the only queued delivery is due.
 async fn due_in(rig: &Rig) -> i64 {
     let queued = entries(rig, "queued").await;
     let due = queued[0]["due"].as_str().and_then(|text| humantime::parse_rfc3339(text).ok()).expect("a time");

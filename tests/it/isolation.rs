@@ -1,4 +1,4 @@
-//! No team sees another team's record or shapes its answer, however it spells a request (design, section 3).
+//! No team sees another team's record or influences its answer, however it spells a request (design, section 3).
 
 use crate::support::{Rig, RigBuilder, Upstream, ask};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const QUESTION: &str = r#"{"bank_account_number":"1234567812","bank_code":"BCA"}"#;
 const PERSON: &str = r#"{"given_name":"Contoh","surname":"Demo"}"#;
 
-/// An Iluma that reads paths loosely: it shows the record `a` of `payments` at every path.
+/// Starts an Iluma that reads paths loosely: it shows a record of another team at every path.
 async fn loose(id: &'static str, reference: &'static str) -> (Upstream, RigBuilder) {
     let upstream = Upstream::answering(move |_| {
         let body =
@@ -53,7 +53,7 @@ async fn a_collection_of_records_is_closed_to_every_spelling() {
 
 #[tokio::test]
 async fn an_answer_by_id_has_the_id_that_was_asked_for() {
-    // Iluma answers with a record of the team's own, but not with this one.
+    // Iluma answers with a record of the team's own, which is not the requested one.
     let (_upstream, rig) = loose("b", "lending:x").await;
     let rig = rig.start().await;
     rig.post("lending", BANK, QUESTION).send().await;
@@ -155,7 +155,7 @@ async fn no_teams_headers_shape_an_answer_that_others_get() {
         assert_eq!(heard.headers["accept"], "application/json", "{}", heard.target);
         assert!(heard.headers["user-agent"].to_str().is_ok_and(|agent| agent.starts_with("iluma-gateway/")));
     }
-    // What makes a difference to the answer is neither taken from the cache nor put there.
+    // A request with a header that may change the answer neither uses nor fills the cache.
     let before = upstream.heard().len();
     for kind in [
         "application/json; charset=utf-16",

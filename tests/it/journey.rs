@@ -1,4 +1,4 @@
-//! The shortest way through: two teams, one account, one call.
+//! The shortest complete case: two teams, one account, one call.
 
 use crate::support::{Rig, ask};
 

@@ -1,4 +1,5 @@
-//! `kill -9` at random moments while callbacks stream in: what was answered 200 is delivered (design, section 5).
+//! `kill -9` at random moments while callbacks arrive: every callback that was answered 200 is delivered (design,
+//! section 5).
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Redis, Upstream, ask, until};
@@ -17,16 +18,16 @@ use tokio::task::JoinSet;
 const KIND: &str = "NAME_VALIDATOR_REQUEST";
 const TOKEN: &str = "the-token-of-the-account";
 
-/// Peers that post at once.
+/// The number of peers that post concurrently.
 const POSTERS: usize = 4;
 
-/// How long a process lives at most once it serves, in milliseconds: there are callbacks in every state by then.
+/// The longest life of a process after its start, in milliseconds: by then callbacks are in every state.
 const LONGEST_LIFE: u64 = 250;
 
-/// How long a node that has died may still be taken for one that is about to deliver: its lease, and some.
+/// The time for which a dead node may still hold deliveries: its lease, and a margin.
 const LEASES: Duration = Duration::from_secs(90);
 
-/// What was acknowledged, and how often each callback was delivered.
+/// The acknowledged callbacks, and the number of deliveries of each.
 #[derive(Default)]
 struct Seen {
     next: AtomicU64,
@@ -57,7 +58,7 @@ impl Seen {
     }
 }
 
-/// With state in its own file, or in Redis, which goes on.
+/// Kills a gateway with state in its own file, or in a Redis that keeps running.
 async fn survives(kills: usize, redis: Option<&Redis>) {
     let seen = Arc::new(Seen::default());
     let noted = Arc::clone(&seen);
@@ -88,7 +89,7 @@ async fn survives(kills: usize, redis: Option<&Redis>) {
             posters.spawn(Arc::clone(&seen).post(address));
         }
         until("it serves", || seen.acknowledged.lock().expect("a record").len() > before).await;
-        // Not to wait for anything: to end it at a moment that nothing chose.
+        // The sleep waits for nothing: it makes the moment of the kill random.
         tokio::time::sleep(Duration::from_millis(u64::from_be_bytes(keyring::random()) % LONGEST_LIFE)).await;
         program.signal_at_once("KILL");
         program.ended().await;
@@ -111,7 +112,7 @@ async fn survives(kills: usize, redis: Option<&Redis>) {
     assert!(acknowledged >= kills);
 }
 
-/// Its journal tells that it is the same node: nobody waits for the process that was killed.
+/// The journal identifies the node: it does not wait for the lease of the killed process.
 #[tokio::test]
 async fn a_node_that_was_killed_and_is_back_is_not_missed_by_an_erasure() {
     let redis = Redis::start().await;
@@ -155,7 +156,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_a_node_is_killed() {
-    // Each start waits for the lease of the process before it, so there are fewer than without Redis.
+    // Each start waits for the lease of the previous process, so there are fewer kills than without Redis.
     survives(8, Some(&Redis::start().await)).await;
 }
 

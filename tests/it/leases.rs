@@ -1,4 +1,4 @@
-//! The lease of a call over several nodes: whoever is cancelled wherever leaves nothing behind.
+//! The lease of a call over several nodes: a caller that is cancelled at any point leaves nothing behind.
 
 use crate::support::{PATIENCE, Redis, until};
 use iluma_gateway::base::byte_size::ByteSize;
@@ -78,15 +78,15 @@ fn leases(redis: &Redis) -> usize {
     redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*")).len()
 }
 
-/// Polls a future `polls` times, each time after giving Redis time to answer, and drops it. Returns its output if it was
-/// ready before.
+/// Polls a future `polls` times, giving Redis time to answer before each poll, and drops it. Returns its output if it
+/// was ready before.
 async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..polls {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Some(output);
         }
-        // The connection's own tasks make progress; nothing is waited for.
+        // The connection's own tasks make progress; the loop waits for nothing.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -106,7 +106,7 @@ async fn a_claim_that_is_dropped_at_any_await_leaves_the_call_to_the_next() {
             Some(decision) => panic!("nobody else asked: {decision:?}"),
             None => cancelled += 1,
         }
-        // The next to ask leads at once, without waiting for a lease to expire.
+        // The next caller leads at once, without waiting for the end of a lease.
         let began = tokio::time::Instant::now();
         drop(other.lead(&slot).await);
         assert!(began.elapsed() < Duration::from_secs(2), "after {polls} polls: {:?}", began.elapsed());

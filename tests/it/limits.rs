@@ -1,4 +1,4 @@
-//! How much a team, and all teams together, may ask for (design, section 6, the local part).
+//! The limits of a team, and of all teams together (design, section 6, the local part).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -11,7 +11,7 @@ const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// So many requests of a team at once, over one connection and without a pause; their statuses.
+/// Sends concurrent requests of a team over one connection without a pause; returns their answers.
 async fn burst(rig: &Rig, team: &str, count: usize) -> Vec<Answer> {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let one = format!("{}content-length: 2\r\n\r\n{{}}", rig.head(team, "POST", NAME));
@@ -27,7 +27,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
-/// A request that is answered whenever upstream does.
+/// Sends a request that is answered when upstream answers.
 fn waiting(rig: &Rig, team: &str, path: &str) -> JoinHandle<Answer> {
     tokio::spawn(rig.post(team, path, QUESTION).send())
 }
@@ -38,13 +38,14 @@ async fn limited(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Upstream, Ri
     (upstream, rig)
 }
 
-/// A refusal for too many requests, with everything a client needs to come back in time. Gives the wait in seconds.
+/// Checks a refusal for too many requests, with everything that a client needs to come back in time. Returns the wait
+/// in seconds.
 #[track_caller]
 fn is_limited(answer: &Answer) -> u64 {
     answer.is_rejection(429, "RATE_LIMIT_EXCEEDED");
     let wait: u64 = answer.header("retry-after").parse().expect("whole seconds");
     assert!((1..=60).contains(&wait), "{:?}", answer.headers);
-    // Structured fields of draft-ietf-httpapi-ratelimit-headers: "name";q=…;w=… and "name";r=…;t=…
+    // The fields are structured fields of draft-ietf-httpapi-ratelimit-headers: "name";q=…;w=… and "name";r=…;t=…
     let (policy, limit) = (answer.header("ratelimit-policy"), answer.header("ratelimit"));
     let name = |field: &str| field.split(';').next().unwrap_or_default().to_owned();
     assert!(name(policy).starts_with('"') && name(policy) == name(limit), "{policy} / {limit}");
@@ -63,7 +64,7 @@ async fn a_rate_lets_a_burst_pass_and_then_one_at_a_time() {
     assert_eq!(upstream.heard().len(), 3, "what is refused goes nowhere");
     rig.clock.advance(Duration::from_millis(1050));
     assert_eq!(statuses(&burst(&rig, "lending", 2).await), [200, 429]);
-    // However long nobody asks, no more than a burst is saved up.
+    // A long idle time saves up no more than one burst.
     rig.clock.advance(Duration::from_secs(3600));
     assert_eq!(statuses(&burst(&rig, "lending", 5).await), [200, 200, 200, 429, 429]);
     let series = r#"iluma_gateway_rate_limited_total{limit="requests",tenant="lending"}"#;
@@ -135,7 +136,7 @@ async fn a_team_has_only_so_many_requests_in_flight() {
     held.holds(2).await;
     let refused = rig.post("lending", NAME, "{}").send().await;
     is_limited(&refused);
-    // Cached and listed rows count like any other.
+    // Cached and listed rows count like any other row.
     is_limited(&rig.post("lending", BANK, QUESTION).send().await);
     is_limited(&rig.ask("lending", "GET", CODES).send().await);
     let others = [waiting(&rig, "payments", NAME), waiting(&rig, "payments", NAME), waiting(&rig, "payments", NAME)];
@@ -193,7 +194,7 @@ async fn a_team_without_a_bound_of_its_own_holds_at_most_half_of_all_places() {
 #[tokio::test]
 async fn bodies_that_are_held_have_a_bound_of_which_one_team_has_half() {
     let (_upstream, rig) = limited(|rig| rig.section("server", "max_buffered = \"2MiB\"")).await;
-    // Two bodies that are never whole, and together more than the team's half: whichever comes second is refused.
+    // Two incomplete bodies exceed the team's half together: the second one is refused.
     let mut wires = [Wire::connect(rig.app.server_address()).await, Wire::connect(rig.app.server_address()).await];
     for wire in &mut wires {
         wire.send(format!("{}content-length: {}\r\n\r\n", rig.head("lending", "POST", BANK), 1 << 20)).await;
@@ -231,7 +232,7 @@ async fn what_is_refused_for_want_of_a_place_is_not_charged_to_the_rate() {
         held.release(100);
         assert_eq!(first.await.expect("an answer").status, 200);
         rig.is_idle().await;
-        // One of the two is left, and no more.
+        // One of the two slots is left.
         assert_eq!(statuses(&burst(&rig, "lending", 2).await), [200, 429], "{settings}");
         rig.stop().await;
     }
@@ -266,22 +267,22 @@ async fn places_come_back_however_a_request_ends() {
         .tenant("lending", "max_in_flight = 1")
         .start()
         .await;
-    // Nobody answers.
+    // Upstream does not answer.
     assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 504);
     rig.is_idle().await;
-    // The client goes.
+    // The client hangs up.
     let before = held.arrived();
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}content-length: 2\r\n\r\n{{}}", rig.head("lending", "POST", NAME))).await;
     held.holds(before + 1).await;
     wire.reset();
     rig.is_idle().await;
-    // The body does not come.
+    // The body does not arrive.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}content-length: 2\r\n\r\n", rig.head("lending", "POST", BANK))).await;
     assert_ne!(wire.answer().await.status, 200);
     rig.is_idle().await;
-    // It makes no sense.
+    // The request is forbidden.
     assert_eq!(rig.post("lending", "/businesses", "").send().await.status, 403);
     rig.is_idle().await;
     held.release(100);
@@ -296,7 +297,7 @@ async fn a_reload_forgets_no_request_that_was_counted() {
     let settings = rig.settings(|text| text.replace("[log]\n", "[log]\nlevel = \"warn\"\n")).expect("settings");
     rig.app.reload(&settings).expect("a reload");
     assert_eq!(statuses(&burst(&rig, "lending", 2).await), [200, 429]);
-    // The other team's limit came, this one's did not change.
+    // The other team's limit changed, this team's did not.
     let settings = rig.settings(|text| {
         text.replace("[tenants.payments]\n", "[tenants.payments]\nrequests_per_second = 1\nburst = 1\n")
     });

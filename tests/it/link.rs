@@ -1,4 +1,4 @@
-//! The link to a real Redis: it goes and comes back, whatever happens to the server.
+//! The client of a real Redis: its connection breaks and returns, whatever happens to the server.
 
 use crate::support::{PATIENCE, Redis};
 use iluma_gateway::base::tasks::Tasks;
@@ -11,7 +11,7 @@ fn names() -> KeySpace {
     KeySpace::new(&[1; 32])
 }
 
-/// A link that is kept until the test ends.
+/// A client that is kept until the test ends.
 struct Kept {
     link: RedisClient,
     stop: CancellationToken,
@@ -33,7 +33,7 @@ impl Kept {
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, RedisFailure> {
-        // The patience of a request is no matter here, and the machine may be busy.
+        // A request's budget does not matter here, and the machine may be busy.
         self.link.command(&Budget::of(PATIENCE), cmd("GET").arg(key)).await
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway and the simulator over real sockets, by behaviour.
+//! Tests of the gateway and the simulator over real sockets, by behaviour.
 
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 #![allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "a test is a story that is read from the top")]

@@ -1,4 +1,4 @@
-//! What is counted, and that nobody can make it count without end.
+//! The metrics, and the bound on their number for any input.
 
 use crate::support::{PATIENCE, Rig, RigBuilder, Upstream, ask};
 use base64::Engine as _;
@@ -16,13 +16,13 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KTP: &str = "/v1/identity/ktp_name/validations";
 const FOUND: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// What the README says of a metric.
+/// The README's description of a metric.
 struct Documented {
     labels: BTreeSet<&'static str>,
     notes: &'static str,
 }
 
-/// The README's table, by name.
+/// Returns the README's table, by name.
 fn documented() -> BTreeMap<String, Documented> {
     let (_, section) = include_str!("../../README.md").split_once("\n## Metrics\n").expect("a section");
     let (section, _) = section.split_once("\n## ").expect("another section");
@@ -40,7 +40,7 @@ async fn metrics(rig: &Rig) -> String {
     ask("GET", rig.admin_url("/metrics")).send().await.text()
 }
 
-/// `name{a="b"}` and the value, of every line.
+/// Returns `name{a="b"}` and the value of every line.
 fn series(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let pairs = lines.map(|line| line.rsplit_once(' ').expect("a name and a value"));
@@ -52,7 +52,7 @@ fn labels(series: &str) -> BTreeSet<&str> {
     inside.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name).collect()
 }
 
-/// One of everything: a miss, hits, a bypass, a stream, errors, refusals of every kind.
+/// Sends one request of every kind: a miss, hits, a bypass, a stream, errors, all refusals.
 async fn use_it(rig: &Rig) {
     for team in ["lending", "payments", "lending"] {
         rig.post(team, BANK, FOUND).send().await;
@@ -74,7 +74,7 @@ async fn use_it(rig: &Rig) {
     rig.metric_becomes(NO_URL, |count| count == 1.0).await;
 }
 
-/// Nobody listens for it.
+/// The counter of callbacks for which the team has no URL.
 const NO_URL: &str = r#"iluma_gateway_callback_deliveries_total{outcome="no_url",tenant="lending"}"#;
 
 async fn used() -> Rig {
@@ -153,7 +153,7 @@ async fn what_happened_is_what_is_counted() {
         let got = all.get(&format!("iluma_gateway_{name}")).copied().unwrap_or_default();
         assert!((got - value).abs() < f64::EPSILON, "{name} is {got}, not {value}:\n{text}");
     }
-    // Every request of `use_it` once, whatever became of it.
+    // Every request of `use_it` is counted once, whatever its result.
     let requests: f64 =
         all.iter().filter(|(name, _)| name.starts_with("iluma_gateway_requests_total{")).map(|(_, value)| value).sum();
     assert!((requests - 16.0).abs() < f64::EPSILON, "{requests}:\n{text}");
@@ -190,7 +190,7 @@ async fn a_limit_on_requests_in_flight_is_counted() {
     })
     .await;
     let rig = Rig::builder().upstream(upstream.url()).tenant("narrow", "max_in_flight = 2").start().await;
-    // With two in flight the third is refused, whichever that is.
+    // With two in flight any third one is refused.
     let mut asks = JoinSet::new();
     for _ in 0..3 {
         asks.spawn(rig.post("narrow", KTP, "{}").send());
@@ -206,7 +206,7 @@ async fn a_limit_on_requests_in_flight_is_counted() {
     rig.stop().await;
 }
 
-/// The same numbers every time.
+/// A generator of the same numbers in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -220,7 +220,7 @@ impl Numbers {
     }
 }
 
-/// A request with something random in it that a careless gateway would use as a label.
+/// Returns a request with a random text that a careless gateway would use as a label.
 fn hostile(numbers: &mut Numbers, key: &str, at: usize) -> String {
     let good = format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{key}:")));
     let (a, b) = (numbers.word(), numbers.word());
@@ -237,12 +237,12 @@ fn hostile(numbers: &mut Numbers, key: &str, at: usize) -> String {
     format!("{line} HTTP/1.1\r\nhost: {b}\r\nuser-agent: {a}\r\n{key}content-length: 0\r\n\r\n")
 }
 
-/// Sends them one behind the other over one connection and counts the answers.
+/// Sends requests one after the other over one connection and counts the answers.
 async fn pipeline(to: std::net::SocketAddr, requests: Vec<String>) -> usize {
     let stream = TcpStream::connect(to).await.expect("a connection");
     let (mut reading, mut writing) = stream.into_split();
     let mut bytes = requests.concat();
-    // The last one ends the connection.
+    // The last request ends the connection.
     bytes.truncate(bytes.len() - "\r\n".len());
     bytes.push_str("connection: close\r\n\r\n");
     let mut tasks = JoinSet::new();
@@ -261,7 +261,7 @@ async fn hostile_requests_add_no_series() {
     let rig = used().await;
     let mut numbers = Numbers(1);
     let mut known = BTreeSet::new();
-    // The first ones show every outcome there is; ten thousand more have to stay within.
+    // The first requests cause every outcome; ten thousand more must add no series.
     for (round, count) in [160, 10_000].into_iter().enumerate() {
         let requests: Vec<_> = (0..count).map(|at| hostile(&mut numbers, rig.key("lending"), at)).collect();
         let mut connections = JoinSet::new();
@@ -278,7 +278,7 @@ async fn hostile_requests_add_no_series() {
         }
         known = now;
     }
-    // Labels come from the configuration alone.
+    // Labels come only from the configuration.
     let tenants = ["lending", "payments", "slow", "none"];
     for series in &known {
         if let Some(tenant) = series.split_once("tenant=\"").and_then(|(_, rest)| rest.split('"').next()) {
@@ -301,7 +301,7 @@ async fn statuses_of_upstream_do_not_make_series_without_end() {
     .await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     for status in 200..1000_u16 {
-        // These end without a body, by their meaning.
+        // These statuses have no body by definition.
         if ![204, 205, 304].contains(&status) {
             let _ = rig.post("lending", KTP, "{}").header("x-status", status.to_string()).try_send().await;
         }

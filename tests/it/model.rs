@@ -1,5 +1,5 @@
-//! The cache against a plain map: whatever teams, operators, time and Redis do, in whichever order, two nodes that share
-//! answer as a map would, and ask upstream exactly when it has no answer.
+//! The cache against a plain map: whatever teams, operators, time and Redis do, in any order, two nodes that share a
+//! cache answer like a map, and call upstream exactly when it has no answer.
 
 use crate::support::{Ask, Heard, Redis, RedisProxy, Rig, Spoil, Upstream, until};
 use bytes::Bytes;
@@ -15,16 +15,17 @@ use std::time::Duration;
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 
-/// By how much clocks move in a step. Lifetimes are multiples of it: a case takes far less, so nothing is ever near its end.
+/// The step by which clocks move. Lifetimes are multiples of it; a case takes far less time, so no entry is ever near
+/// its end.
 const TICK: Duration = Duration::from_secs(20);
 const NODES: usize = 2;
-/// The last of them shares nothing.
+/// The teams; the last one has a private cache.
 const TEAMS: [&str; 3] = ["lending", "payments", "closed"];
-/// One account's number begins with the other's; the others are persons on watchlists.
+/// The requests. One account's number is a prefix of the other's; the last two are persons on watchlists.
 const QUESTIONS: [(&str, &str); 4] = [(BANK, "12"), (BANK, "123"), (CFT, "Demo"), (CFT, "Demokrat")];
 
-/// A few seconds' worth. A case takes a good half of one, most of it for a Redis that is to be found well again; so the long
-/// run has one for twenty of the others.
+/// Returns the number of cases. A case takes more than half a second, mostly until Redis counts as up again; the short
+/// run takes a few seconds, and the long run has one case for twenty of other tests.
 fn cases() -> u32 {
     let asked: Option<u32> = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     asked.map_or(8, |asked| (asked / 20).max(8))
@@ -32,21 +33,21 @@ fn cases() -> u32 {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A team asks a node, perhaps for an answer that is new.
+    /// A team sends a request to a node, perhaps with no-cache.
     Ask { node: usize, team: usize, question: usize, reference: Option<u8>, no_cache: bool },
-    /// Teams ask the same at once.
+    /// Teams send identical requests at once.
     Crowd { question: usize, askers: Vec<(usize, usize)> },
     /// Time passes.
     Later,
-    /// An operator ends entries.
+    /// An operator purges entries.
     Purge { node: usize, what: What },
-    /// A person is forgotten.
+    /// A person is erased.
     Erase { node: usize, question: usize },
-    /// A node ends and another starts in its place.
+    /// A node ends and another one starts in its place.
     Restart { node: usize },
     /// Redis loses everything.
     Empty,
-    /// Redis begins to refuse everything, or ends to.
+    /// Redis begins to refuse everything, or stops refusing.
     Outage,
 }
 
@@ -77,20 +78,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is asked, and the team that is served alone, if it is.
+/// A request, and the team of a private entry.
 type Key = (usize, Option<usize>);
 
-/// An answer of upstream's; its number is its place among them.
+/// An answer of upstream's; its index is its number.
 #[derive(Debug, Clone, Copy)]
 struct Made {
     key: Key,
-    /// In ticks.
+    /// The time of the answer, in ticks.
     at: u32,
-    /// An order that covers it was carried out.
+    /// True if a purge or an erasure has removed it.
     ended: bool,
 }
 
-/// What nodes and Redis remember: numbers of answers.
+/// The stored answers of nodes and Redis, by number.
 #[derive(Debug, Default)]
 struct Model {
     now: u32,
@@ -98,11 +99,11 @@ struct Model {
     memory: [BTreeMap<Key, usize>; NODES],
     redis: BTreeMap<Key, usize>,
     out: bool,
-    /// Whether time has passed while Redis was out: then nodes know that they may have missed an order.
+    /// True if time has passed while Redis was out: nodes then know that they may have missed a purge.
     blind: bool,
 }
 
-/// What an answer may be.
+/// The permitted answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected {
     known: Option<usize>,
@@ -112,14 +113,14 @@ struct Expected {
 impl Model {
     fn is_fresh(&self, number: usize) -> bool {
         let Made { key, at, .. } = self.made[number];
-        // As `settings` says.
+        // These are the lifetimes in `settings`.
         self.now - at < if QUESTIONS[key.0].0 == BANK { 3 } else { 2 }
     }
 
     fn expected(&self, node: usize, key: Key) -> Expected {
         let fresh = |number: &&usize| self.is_fresh(**number);
         if let Some(known) = self.memory[node].get(&key).filter(fresh).copied() {
-            // A node that is cut off may not serve watchlist answers for long.
+            // A node that is cut off may serve watchlist answers only for a short time.
             let may_be_blind = self.out && QUESTIONS[key.0].0 == CFT;
             return Expected { known: Some(known).filter(|_| !(may_be_blind && self.blind)), new: may_be_blind };
         }
@@ -127,12 +128,12 @@ impl Model {
         Expected { known, new: known.is_none() }
     }
 
-    /// A node has given this answer, and so has it.
+    /// Records that a node has given this answer, and so stores it.
     fn given(&mut self, node: usize, key: Key, number: usize) {
         self.memory[node].insert(key, number);
     }
 
-    /// Upstream has given this answer to a node.
+    /// Records that upstream has given this answer to a node.
     fn brought(&mut self, node: usize, key: Key, number: usize) {
         self.given(node, key, number);
         if !self.out {
@@ -140,7 +141,7 @@ impl Model {
         }
     }
 
-    /// An order was given at a node: everything that it covers has ended, or what that node can reach.
+    /// Records a purge or erasure at a node: everything that it covers has ended, as far as the node can reach it.
     fn ordered(&mut self, node: usize, covers: impl Fn(Key) -> bool) {
         if self.out {
             self.memory[node].retain(|key, _| !covers(*key));
@@ -156,7 +157,7 @@ fn key(team: usize, question: usize) -> Key {
     (question, (TEAMS[team] == "closed").then_some(team))
 }
 
-/// Upstream: each answer tells its number.
+/// Starts an upstream whose answers contain their number.
 async fn upstream() -> Upstream {
     let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     Upstream::answering(move |heard: &Heard| {
@@ -177,12 +178,12 @@ async fn upstream() -> Upstream {
     .await
 }
 
-/// The real thing.
+/// The real gateways.
 struct World<'a> {
     redis: &'a Redis,
     proxy: RedisProxy,
     upstream: Upstream,
-    /// None while it is started again.
+    /// The nodes; `None` while one is restarted.
     nodes: [Option<Rig>; NODES],
     asked: usize,
 }
@@ -210,14 +211,14 @@ impl<'a> World<'a> {
         self.upstream.heard().len()
     }
 
-    /// A question, and the reference that belongs in its answer.
+    /// Returns a request, and the reference that belongs in its answer.
     fn question(&mut self, node: usize, team: usize, question: usize, reference: Option<u8>) -> (Ask, Value) {
         self.asked += 1;
         let (path, name) = QUESTIONS[question];
         let body = match (path, reference) {
             (CFT, _) => json!({"given_name": "Contoh", "surname": name}),
             (_, None) => json!({"bank_code": "BCA", "bank_account_number": name}),
-            // Teams use the same references, and the same ones again.
+            // Teams use equal references, and the same ones again.
             (_, Some(reference)) => {
                 json!({"bank_code": "BCA", "bank_account_number": name, "reference_id": format!("ref-{reference}")})
             }
@@ -225,7 +226,7 @@ impl<'a> World<'a> {
         (self.node(node).post(TEAMS[team], path, body.to_string()), body["reference_id"].clone())
     }
 
-    /// What Redis has of answers.
+    /// Returns the stored answers in Redis.
     fn entries(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut connection = self.redis.connection();
         let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*:entry:*").query(&mut connection).expect("keys");
@@ -238,7 +239,7 @@ impl<'a> World<'a> {
         self.node(node).operator("POST", path).json(order.to_string()).send().await.status
     }
 
-    /// Waits until each node has seen what Redis has of orders.
+    /// Waits until each node has applied all purges and erasures in Redis.
     async fn have_looked(&self) {
         let mut connection = self.redis.connection();
         until("every node has looked", || {
@@ -260,7 +261,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// The number of an answer, which has nothing in it that is not its caller's.
+/// Returns the number of an answer, after checking that nothing in it belongs to another caller.
 fn number(answer: &crate::support::Answer, question: usize, reference: &Value) -> Result<usize, TestCaseError> {
     prop_assert_eq!(answer.status, 200, "{}", answer.text());
     let body = answer.json();
@@ -273,7 +274,7 @@ fn number(answer: &crate::support::Answer, question: usize, reference: &Value) -
     Ok(body["id"].as_str().and_then(|id| id.parse().ok()).expect("a number"))
 }
 
-/// What holds for every answer, whatever the model expects.
+/// Checks the rules for every answer, whatever the model expects.
 fn is_lawful(model: &Model, key: Key, number: usize) -> TestCaseResult {
     let made = model.made[number];
     prop_assert_eq!(made.key, key, "an answer to another question, or for another team's eyes");
@@ -327,7 +328,7 @@ async fn take(world: &mut World<'_>, model: &mut Model, step: &Step) -> TestCase
                 let number = number(&answer, question, &reference)?;
                 match model.expected(node, key).known {
                     Some(known) => prop_assert_eq!(number, known, "{:?}", answer.headers),
-                    // With Redis one call for all nodes, without one for each.
+                    // With Redis all nodes make one call together, without it each makes its own.
                     None => {
                         let place = (key, model.out.then_some(node));
                         prop_assert_eq!(*new.entry(place).or_insert(number), number, "{:?}", answer.headers);
@@ -386,7 +387,7 @@ async fn take(world: &mut World<'_>, model: &mut Model, step: &Step) -> TestCase
             model.ordered(node, |(erased, _)| erased == question);
         }
         Step::Restart { node } => {
-            // A node that ends while it is cut off can't say so, and is waited for.
+            // A node that ends while it is cut off can't report that, and is waited for.
             if !model.out {
                 let ended = world.nodes[node].take().expect("a node");
                 let started = ended.restart().await;
@@ -410,7 +411,7 @@ async fn take(world: &mut World<'_>, model: &mut Model, step: &Step) -> TestCase
             world.proxy.spoil(spoil);
             let up = f64::from(u8::from(!model.out));
             for node in 0..NODES {
-                // Who asks finds out at once.
+                // A request finds out at once.
                 let ask = world.node(node).post("lending", CFT, json!({"given_name": "Nobody"}).to_string());
                 ask.header("cache-control", "only-if-cached").send().await;
                 world.node(node).metric_becomes("iluma_gateway_redis_up", |now| now == up).await;
@@ -438,7 +439,7 @@ async fn run(redis: &Redis, steps: &[Step]) -> TestCaseResult {
 fn two_nodes_answer_as_a_plain_map_would() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let redis = runtime().block_on(Redis::start());
-    // A case that failed is made smaller for a minute at most.
+    // A failed case is shrunk for at most a minute.
     let config = Config { cases: cases(), max_shrink_time: 60_000, failure_persistence: None, ..Config::default() };
     let steps = proptest::collection::vec(step(), 1..40);
     let result = TestRunner::new(config).run(&steps, |steps| runtime().block_on(run(&redis, &steps)));

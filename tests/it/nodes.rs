@@ -1,4 +1,4 @@
-//! Several gateways that share a cache by Redis.
+//! Several gateways that share a cache in Redis.
 
 use crate::support::{Held, Redis, RedisProxy, Rig, Spoil, Upstream, Wire, answer, until};
 use redis::cmd;
@@ -18,7 +18,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// Two nodes over one simulator.
+/// Starts two nodes with one simulator.
 async fn two(redis: &Redis) -> (Rig, Rig) {
     let a = Rig::builder().redis(redis).start().await;
     let b = a.another().await;
@@ -69,7 +69,7 @@ async fn a_hundred_identical_questions_at_two_nodes_make_one_call() {
     a.stop().await;
 }
 
-/// An answer that is not kept reaches those who wait for it on the other node, and no herd follows a failure.
+/// An answer that is not stored reaches the waiters on the other node, and a failure causes no wave of calls.
 #[tokio::test]
 async fn an_answer_that_is_not_kept_is_everybodys_on_every_node() {
     let redis = Redis::start().await;
@@ -98,7 +98,7 @@ async fn an_answer_that_is_not_kept_is_everybodys_on_every_node() {
     for node in [&a, &b] {
         node.metric_becomes("iluma_gateway_in_flight", |count| count == 10.0).await;
     }
-    // All but one wait, and the other node is known to: it has said so.
+    // All requests except one wait, and the other node has marked that it waits.
     until("the other node waits", || !redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:wanted:*")).is_empty()).await;
     gate.add_permits(1);
     while let Some(answer) = crowd.join_next().await {
@@ -116,7 +116,7 @@ async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
     let held = Held::start().await;
     let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
     let b = a.another().await;
-    // The lease of a node that is gone: nobody renews it, nobody releases it.
+    // The lease belongs to a dead node, which neither renews nor releases it.
     let mut asked = JoinSet::new();
     asked.spawn(a.post("lending", BANK, account("12", "a")).send());
     held.holds(1).await;
@@ -134,7 +134,7 @@ async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
     a.stop().await;
 }
 
-/// What is planted here is invented.
+/// The planted values are invented.
 #[tokio::test]
 async fn what_is_in_redis_tells_nothing() {
     let redis = Redis::start().await;
@@ -205,7 +205,7 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
         }
     }
     assert_eq!(held.arrived(), 2);
-    // One call about the same person is under way, in another version of the API.
+    // A call about the same person is in flight, in another version of the API.
     let mut under_way = JoinSet::new();
     let other = "/v2.2/identity/bank_account_data_requests";
     under_way.spawn(b.post("payments", other, account("12", "y")).send());
@@ -232,7 +232,7 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     }
 }
 
-/// A Redis that evicts may have lost the sets by which an erasure finds entries, the tombstones, or its own list of changes.
+/// A Redis that evicts may have lost the sets that an erasure needs, the tombstones, or its own list of changes.
 #[tokio::test]
 async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -253,18 +253,18 @@ async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     let erased = a.operator("POST", "/v1/erase").json(order).send().await;
     assert_eq!((erased.status, &erased.json()["removed"]["redis"]), (200, &json!(0)), "it was not found");
     evict("*:erased:*");
-    // A node that was there, and one that came later.
+    // One node was there before, and one came later.
     let c = a.another().await;
     for node in [&b, &c, &a] {
         assert!(!is_stored(node, "12").await);
         assert!(is_stored(node, "123").await, "somebody else");
     }
-    // What is stored anew is anew: the person is a customer again.
+    // A new answer may be stored again: the person is a customer again.
     held.release(1);
     assert_eq!(c.post("lending", BANK, account("12", "y")).send().await.status, 200);
     until("it is in Redis", || redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len() == 2).await;
     assert!(is_stored(&b, "12").await);
-    // Who can't know what was erased trusts nothing from before.
+    // A node that can't know the erasures trusts no earlier entry.
     evict("*:changes");
     let d = a.another().await;
     assert!(!is_stored(&d, "123").await && is_stored(&d, "12").await);
@@ -273,7 +273,7 @@ async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     }
 }
 
-/// Three nodes, of which the third reaches Redis by a way that loses messages, or everything.
+/// Starts three nodes, of which the third reaches Redis through a proxy that loses messages, or everything.
 async fn three(redis: &Redis, held: &Held) -> (Rig, Rig, Rig, RedisProxy) {
     let proxy = RedisProxy::to(redis.addr()).await;
     let a = Rig::builder().secret("OTHER", &proxy.url()).redis(redis).upstream(held.url()).start().await;
@@ -304,7 +304,7 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
                 assert_eq!(node.post("lending", BANK, account(number, "x")).send().await.status, 200);
             }
         }
-        // On the node that will not hear of it a call about the same person is under way.
+        // On the node that misses the message a call about the same person is in flight.
         let before = held.arrived();
         let mut under_way = JoinSet::new();
         under_way.spawn(c.post("payments", BANK_2, account("12", "y")).send());
@@ -314,7 +314,7 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
         let (order, began) = (json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string(), Instant::now());
         let erased = a.operator("POST", "/v1/erase").json(order).send().await;
         let took = began.elapsed();
-        // Asked first: what it has in memory now, it had when the order was answered.
+        // The third node is asked first: its memory now is its memory at the time of the answer.
         assert!(!is_stored(&c, "12").await, "its memory was not clean when the order was answered");
         assert_eq!(erased.status, 200, "{}", erased.text());
         assert_eq!(erased.json()["removed"]["memory"], 3);
@@ -337,7 +337,7 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
     }
 }
 
-/// What a node that is cut off has in its memory can't be taken away: the order says so, and is to be given again.
+/// The memory of a node that is cut off can't be purged: the answer says so, and the purge has to be repeated.
 #[tokio::test]
 async fn an_erasure_names_the_node_that_it_did_not_reach() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -425,7 +425,7 @@ async fn what_was_under_way_at_a_purge_is_kept_by_no_node() {
     a.stop().await;
 }
 
-/// Redis still has the entry: its clock is not ours. That is nobody's leave to ask without the others.
+/// Redis still has the entry, because its clock differs from ours. A node must not call upstream alone for that reason.
 #[tokio::test]
 async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
     let (redis, held) = (Redis::start().await, Held::start().await);
@@ -452,7 +452,7 @@ async fn an_answer_past_its_lifetime_by_our_clock_alone_is_asked_for_once() {
     a.stop().await;
 }
 
-/// Without a word from Redis for five seconds a node can't know of purges.
+/// After five seconds without Redis a node can't know of purges.
 #[tokio::test]
 async fn a_node_that_is_cut_off_serves_no_watchlist_answer_from_memory() {
     let redis = Redis::start().await;

@@ -47,7 +47,7 @@ async fn metrics_are_compressed_for_a_client_that_accepts_it() {
     rig.stop().await;
 }
 
-/// Returns a gateway in a process of its own, and where its operators are served.
+/// Returns a gateway in a process of its own, and the address of its admin listener.
 async fn running() -> (Folder, Program, std::net::SocketAddr) {
     let upstream = Upstream::agreeing().await;
     let folder = Folder::new(&upstream.url());
@@ -68,7 +68,7 @@ async fn an_order_runs_to_its_end_when_its_client_hangs_up() {
     for order in 0..ORDERS {
         let mut client = tokio::net::TcpStream::connect(admin).await.expect("a connection");
         client.write_all(head.as_bytes()).await.expect("an order");
-        // From at once to 2 ms: before the order is read, while it runs, after it.
+        // The wait is from zero to 2 ms: the client leaves before the order is read, during it, or after it.
         tokio::time::sleep(Duration::from_micros(2000 * order / ORDERS)).await;
         if order % 2 == 0 {
             client.set_zero_linger().expect("a socket");

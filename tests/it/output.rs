@@ -1,4 +1,4 @@
-//! Output that nobody reads, that nobody can read, or that does not fit (design, section 2).
+//! Output to a pipe that nobody reads, to a closed pipe, and to a full disk (design, section 2).
 
 use crate::support::process::Folder;
 use crate::support::{PATIENCE, ask, until};
@@ -21,7 +21,7 @@ impl Drop for Running {
     }
 }
 
-/// Fills a pipe that nobody reads, for as long as the test lasts.
+/// Fills a pipe that has no reader, for as long as the test lasts.
 async fn fill(mut pipe: PipeWriter) {
     let (written, counted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&written);
@@ -30,7 +30,7 @@ async fn fill(mut pipe: PipeWriter) {
             count.fetch_add(512, Ordering::Relaxed);
         }
     });
-    // Full is where the writer stands still from one look to the next.
+    // The pipe is full once the writer makes no progress between two checks.
     until("the pipe is full", || {
         let now = written.load(Ordering::Relaxed);
         counted.swap(now, Ordering::Relaxed) == now && now > 0
@@ -61,7 +61,7 @@ async fn a_gateway_whose_output_is_not_read_goes_on_serving_and_ends() {
     let (unread, [server, admin]) = addresses.await.expect("the addresses");
     fill(writer).await;
 
-    // Each leaves a line in the access log, and with Iluma down a warning too.
+    // Each request writes a line of the access log, and with Iluma down also a warning.
     for _ in 0..50 {
         let answer = ask("GET", format!("http://{server}/health")).send().await;
         assert!(answer.status >= 500, "{}", answer.status);
@@ -82,7 +82,7 @@ async fn a_gateway_whose_output_is_not_read_goes_on_serving_and_ends() {
     drop(unread);
 }
 
-/// Runs a command with this standard output; returns its exit code and what it says on standard error.
+/// Runs a command with this standard output; returns its exit code and its standard error.
 async fn ended(mut command: Command, output: Stdio) -> (Option<i32>, String) {
     command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
     let mut program = Running(command.spawn().expect("a process"));
@@ -119,7 +119,7 @@ async fn a_reader_that_has_gone_ends_a_command_quietly() {
         drop(reader);
         let (code, said) = ended(command, writer.into()).await;
         assert_eq!(code, Some(0), "{name}: {said}");
-        // The demo's gateway has its diagnostics.
+        // The demo's gateway writes diagnostics.
         assert!(said.is_empty() || name == "demo", "{name}: {said}");
         assert!(!said.contains("panic"), "{name}: {said}");
     }
@@ -194,7 +194,7 @@ async fn signals_of_other_programs_are_harmless() {
         program.signal(signal).await;
     }
     program.signal_at_once("PIPE");
-    // They have arrived before the answer has: signals are delivered in order of arrival.
+    // The signals arrived before the answer: signals are delivered in order of arrival.
     assert_eq!(ask("GET", format!("http://{admin}/healthz")).send().await.status, 200);
     program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));

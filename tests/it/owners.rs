@@ -1,4 +1,4 @@
-//! Who may look at a record: its owner alone; to everybody else it is not there (design, section 3, "Owner only").
+//! Access to records: only an owner sees one; for all others it does not exist (design, section 3, "Owner only").
 
 use crate::support::{Answer, Ask, PATIENCE, Part, Redis, Rig, RigBuilder, Upstream};
 use bytes::Bytes;
@@ -13,11 +13,11 @@ const DOCUMENTS: &str = "/v1/identity/document_ocr_requests";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const QUESTION: &str = r#"{"bank_account_number":"1234567812","bank_code":"BCA","reference_id":"foo123"}"#;
 
-/// A look at a record by its id, or a recapture of it.
+/// A GET of a record by its id, or a recapture of it.
 struct Look {
     row: &'static str,
     method: &'static str,
-    /// With `{id}` for the id.
+    /// The path, with `{id}` for the id.
     path: String,
     id: String,
 }
@@ -28,14 +28,15 @@ impl Look {
         if self.method == "POST" { ask.json(r#"{"types":["SELFIE"]}"#) } else { ask }
     }
 
-    /// An id like this one that nothing has.
+    /// Returns a similar id without a record.
     fn missing(&self) -> String {
         let last = if self.id.ends_with('0') { "1" } else { "0" };
         format!("{}{last}", &self.id[..self.id.len() - 1])
     }
 }
 
-/// Makes a record on every row for `team`, waits until each is done, and gives every row on which an id is owner only.
+/// Makes a record on every row for `team`, waits until each is done, and returns every row on which an id is owner
+/// only.
 async fn records(rig: &Rig, team: &str) -> Vec<Look> {
     let image = [
         Part::Text("type", "indonesia_ktp"),
@@ -67,7 +68,7 @@ async fn records(rig: &Rig, team: &str) -> Vec<Look> {
             let link = done["result"]["selfie"]["link"].as_str().expect("a link");
             let file = format!("/v1/identity/captures/{{id}}/results/{link}/download");
             looks.push(Look { row: "capture_file", method: "GET", path: file, id: id.clone() });
-            // These come last: after them it is pending again.
+            // These come last: after them the record is pending again.
             for method in ["POST", "GET"] {
                 let path = format!("{CAPTURES}/{{id}}/recapture");
                 looks.push(Look { row: "recapture", method, path, id: id.clone() });
@@ -84,14 +85,14 @@ async fn finished(rig: &Rig, team: &str, path: &str) -> Value {
             if !["PENDING", "IN_PROGRESS"].contains(&record["status"].as_str().expect("a status")) {
                 return record;
             }
-            // Upstream is asked for a pending bank request once a second.
+            // A pending bank request is polled upstream at most once a second.
             rig.clock.advance(Duration::from_secs(1));
         }
     };
     tokio::time::timeout(PATIENCE, done).await.expect("a result in time")
 }
 
-/// All that a team can tell two answers apart by.
+/// Returns everything by which a team can distinguish two answers.
 fn told(answer: &Answer) -> (u16, Bytes, HeaderMap) {
     let mut headers = answer.headers.clone();
     headers.remove("x-request-id").expect("a request id");
@@ -146,11 +147,11 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
                 assert_eq!(answers[0], answers[1], "{what}, HEAD: {head}");
             }
         }
-        // They are there, and as they were: their owner sees each.
+        // The records exist unchanged: their owner sees each of them.
         for look in &looks {
             let answer = look.ask(&rig, "payments", &look.id).send().await;
             assert_eq!(answer.status, 200, "{settings}: {} {}: {}", look.method, look.path, answer.text());
-            // A capture that is pending again is not captured anew.
+            // A capture that is pending again is not repeated.
             if look.row == "recapture" {
                 finished(&rig, "payments", &format!("{CAPTURES}/{}", look.id)).await;
             }
@@ -159,7 +160,7 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
     }
 }
 
-/// What a request says beside the id tells nothing either: it is not looked at before the owner is known.
+/// The rest of a request reveals nothing either: it is not read before the owner is known.
 #[tokio::test]
 async fn no_directive_and_no_body_tells_another_teams_id_from_a_missing_one() {
     let rig = quick().start().await;
@@ -191,7 +192,7 @@ async fn no_directive_and_no_body_tells_another_teams_id_from_a_missing_one() {
     rig.stop().await;
 }
 
-/// A team that asked the same comes to own what it was answered with, with a reference of its own.
+/// A team that sent an identical request owns the record that it was answered with, with its own reference.
 #[tokio::test]
 async fn who_shares_an_answer_reads_its_id_too() {
     let rig = quick().start().await;
@@ -210,7 +211,7 @@ async fn who_shares_an_answer_reads_its_id_too() {
     rig.stop().await;
 }
 
-/// A team that was answered while state could not be written owns what it was answered with once it can be.
+/// A team that was answered while state could not be written owns the record once state can be written.
 #[tokio::test]
 async fn an_owner_that_cannot_be_written_is_written_later() {
     let redis = Redis::start().await;
@@ -233,7 +234,7 @@ async fn an_owner_that_cannot_be_written_is_written_later() {
     rig.stop().await;
 }
 
-/// A failure says nothing about a record, and must not look as if it did; its text may be about another team's record.
+/// A failure reveals nothing about a record, and must not seem to; its text may be about another team's record.
 #[tokio::test]
 async fn a_failure_on_a_record_that_is_not_known_to_be_the_teams_keeps_its_status_and_loses_its_text() {
     for status in [401, 429, 500, 503] {
@@ -252,7 +253,7 @@ async fn a_failure_on_a_record_that_is_not_known_to_be_the_teams_keeps_its_statu
             ("GET", format!("{CAPTURES}/a/recapture")),
             ("POST", format!("{CAPTURES}/a/recapture")),
         ] {
-            // What was refused for its rate slows a gateway down, so each has its own.
+            // A 429 slows a gateway down, so each case has its own gateway.
             let rig = Rig::builder().upstream(upstream.url()).start().await;
             let answer = rig.ask("lending", method, &path).json(r#"{"types":["SELFIE"]}"#).send().await;
             let what = format!("{status} {method} {path}: {}", answer.text());
@@ -265,7 +266,7 @@ async fn a_failure_on_a_record_that_is_not_known_to_be_the_teams_keeps_its_statu
     }
 }
 
-/// A failure on the team's own record may name its reference, which is shown without the prefix.
+/// A failure on the team's own record may quote its reference, which is shown without the prefix.
 #[tokio::test]
 async fn a_failed_get_of_an_own_record_shows_nobodys_prefix() {
     for (given, shown) in [("lending:a", Some("a")), ("lending:", None), ("payments:a", None)] {
@@ -292,7 +293,7 @@ async fn a_failed_get_of_an_own_record_shows_nobodys_prefix() {
     }
 }
 
-/// Where a list is expected and something else comes, nobody can tell whose that is.
+/// An answer to a list request that is no list has no known owner.
 #[tokio::test]
 async fn what_is_no_list_on_a_list_row_is_shown_to_nobody() {
     let upstream = Upstream::answering(|_| {

@@ -1,4 +1,4 @@
-//! Requests that are pending upstream, answers by id, and answers that outlive their time.
+//! Requests that are pending upstream, answers by id, and stale answers.
 
 use crate::support::{Held, Redis, Rig, Upstream};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// A simulator whose answers are pending until the test says otherwise, which is never.
+/// Starts a simulator whose answers stay pending.
 async fn pending() -> Rig {
     Rig::builder()
         .simulator(|options| {
@@ -54,7 +54,7 @@ async fn a_pending_request_is_shared_and_each_has_its_own_reference() {
     rig.stop().await;
 }
 
-/// Clients that ask again until there is an answer work as they do without the gateway, and pay once.
+/// Clients that poll until there is an answer work as without the gateway, and pay once.
 #[tokio::test]
 async fn who_asks_again_gets_the_answer_as_soon_as_there_is_one() {
     let rig = Rig::builder()
@@ -80,7 +80,7 @@ async fn who_asks_again_gets_the_answer_as_soon_as_there_is_one() {
     rig.stop().await;
 }
 
-/// An upstream that counts, and says what it is told about an id.
+/// An upstream that counts its calls, and answers about an id as the test sets it.
 struct Ids {
     upstream: Upstream,
     status: Arc<AtomicU16>,
@@ -112,7 +112,7 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
     let ids = ids().await;
     let rig = Rig::builder().upstream(ids.upstream.url()).start().await;
     let one = format!("{BANK}/one");
-    // Who was told the id owns it.
+    // The team that received the id owns it.
     assert_eq!(rig.post("lending", BANK, account("12", "r")).send().await.json()["id"], "one");
     for _ in 0..5 {
         assert_eq!(rig.ask("lending", "GET", &one).send().await.json()["status"], "PENDING");
@@ -144,7 +144,7 @@ async fn polls_of_a_pending_id_make_one_call_a_second_and_a_final_answer_is_kept
 async fn an_answer_by_id_that_is_no_answer_is_not_kept() {
     let ids = ids().await;
     let rig = Rig::builder().upstream(ids.upstream.url()).start().await;
-    // The team's own, so that nothing but the answer speaks against keeping it; and one that is not.
+    // One record is the team's own, so that only the answer decides whether it is stored; the other is not.
     rig.post("lending", BANK, account("12", "r")).send().await;
     ids.status.store(404, Ordering::SeqCst);
     ids.says(json!({"error_code": "DATA_NOT_FOUND", "message": "m"}));
@@ -158,7 +158,7 @@ async fn an_answer_by_id_that_is_no_answer_is_not_kept() {
     rig.stop().await;
 }
 
-/// What a GET of the id brings is the answer to the question, at the same version of the API alone.
+/// The answer to a GET of the id becomes the answer to the request, only for the same version of the API.
 #[tokio::test]
 async fn a_final_answer_by_id_ends_the_sharing_on_every_node() {
     let (redis, ids) = (Redis::start().await, ids().await);
@@ -208,7 +208,7 @@ async fn a_bank_answer_outlives_its_time_only_while_upstream_fails_and_a_watchli
     assert_eq!((stale.status, stale.json()), (200, found));
     assert_eq!((stale.header("cache-status"), stale.header("age")), ("iluma-gateway; hit; ttl=-60", "3660"));
     assert_eq!(rig.post("lending", CFT, person).send().await.status, 503);
-    // An error that is the caller's own is no failure of upstream's.
+    // An error caused by the client is no failure of upstream.
     ids.status.store(400, Ordering::SeqCst);
     assert_eq!(rig.post("payments", BANK, account("12", "c")).send().await.status, 400);
     ids.status.store(503, Ordering::SeqCst);
@@ -250,7 +250,7 @@ async fn operators_orders_are_exact() {
     rig.stop().await;
 }
 
-/// On one node alone the same as on several: what is under way when a person is erased is not kept.
+/// One node behaves like several: a call in flight during the erasure of its person is not stored.
 #[tokio::test]
 async fn one_node_erases_what_it_holds_and_what_is_under_way() {
     let held = Held::start().await;

@@ -1,5 +1,5 @@
-//! Nothing personal and no key gets where it does not belong: not into logs, metrics and the gateway's own errors, the
-//! account's key not to a team, a team's key not to Iluma.
+//! No personal data and no key leaves its place: none is in logs, metrics and the gateway's own errors, the account's
+//! key never reaches a team, and a team's key never reaches Iluma.
 
 use crate::support::{Answer, Ask, Part, Rig, Upstream, ask, folder, raw, until};
 use base64::Engine as _;
@@ -24,7 +24,7 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const IMAGES: &str = "/v1/identity/id_card_images";
 const CODES: &str = "/bank/available_bank_codes";
 
-/// What is planted, each where such a thing stands: found anywhere else, it leaked.
+/// The planted texts, each in a typical position: found anywhere else, it leaked.
 const CANARIES: [&str; 19] = [
     "7355608000155",    // an account number
     "3175098765432101", // a NIK
@@ -47,7 +47,7 @@ const CANARIES: [&str; 19] = [
     "zkanari-member",       // a member's name
 ];
 
-/// A gateway in whatever process, and the key of a team.
+/// A gateway in any process, and the key of a team.
 struct Target {
     server: SocketAddr,
     admin: SocketAddr,
@@ -67,7 +67,7 @@ impl Target {
             .header("x-zkanari-header", "zkanari-header")
     }
 
-    /// Every kind of request with something personal in every place it can have; the answers.
+    /// Sends every kind of request with personal data in every possible position; returns the answers.
     async fn tell_everything(&self) -> Vec<Answer> {
         let mut answers = Vec::new();
         let bank = r#"{"bank_account_number":"7355608000155","bank_code":"BCA","given_name":"Zkanarigiven",
@@ -106,7 +106,7 @@ impl Target {
         }
         let large = format!(r#"{{"given_name":"Zkanarigiven{}"}}"#, "a".repeat(1 << 20));
         let requests = [
-            // Refused by the gateway.
+            // The gateway refuses these requests.
             self.ask("GET", "/v9/zkanari-segment?zkanari-query"),
             self.ask("ZKANARIMETHOD", BANK),
             self.ask("DELETE", &format!("{BANK}/zkanari-segment")),
@@ -125,13 +125,13 @@ impl Target {
             self.ask("POST", BANK).header("content-type", "zkanari-header/x").body(bank),
             self.ask("POST", BANK).header("cache-control", "only-if-cached, zkanari-header").json(person),
             self.ask("POST", BANK).header("expect", "zkanari-header").json(bank),
-            // Keys that nobody has.
+            // These keys belong to no team.
             ask("POST", self.url(BANK)).key("zkanari_wrong_key").json(bank),
             ask("POST", self.url(BANK)).header("authorization", "Bearer zkanari_wrong_key").json(bank),
             ask("POST", self.url(BANK)).header("authorization", "zkanari_wrong_key").json(bank),
             ask("POST", self.url(BANK)).header("authorization", "Basic zkanari_wrong_key").json(bank),
             ask("POST", self.url("/v9/zkanari-segment")).json(bank),
-            // The other listener.
+            // This request goes to the other listener.
             ask("GET", format!("http://{}/v1/zkanari-segment?zkanari-query", self.admin))
                 .header("authorization", "Bearer zkanari_wrong_key"),
             ask("POST", format!("http://{}/metrics?zkanari-query", self.admin)).body("Zkanarigiven"),
@@ -157,7 +157,7 @@ impl Target {
             ),
         ] {
             for to in [self.server, self.admin] {
-                // A body cut short is answered when the sending side ends.
+                // An incomplete body is answered when the sending side ends.
                 let answer = finished(to, bytes.as_bytes()).await;
                 let text = String::from_utf8_lossy(&answer);
                 is_clean("what a malformed request gets", &text);
@@ -167,7 +167,7 @@ impl Target {
     }
 }
 
-/// Sends bytes and the end of the sending side, and reads to the end.
+/// Sends bytes, closes the sending side, and reads to the end.
 async fn finished(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = tokio::net::TcpStream::connect(to).await.expect("a connection");
     let _ = stream.write_all(bytes).await;
@@ -177,7 +177,7 @@ async fn finished(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     got
 }
 
-/// Asserts that a text holds nothing of what was planted, in any spelling.
+/// Asserts that a text contains no planted text, in any spelling.
 #[track_caller]
 fn is_clean(what: &str, text: &str) {
     let lower = text.to_ascii_lowercase();
@@ -196,7 +196,7 @@ fn around(text: &str, at: usize) -> &str {
     &text[start..end]
 }
 
-/// Answers of the gateway itself, and the headers of all of them.
+/// Checks the gateway's own answers, and the headers of all answers.
 fn answers_are_clean(answers: &[Answer], account_key: &str) {
     assert!(answers.iter().any(|answer| answer.status == 200) && answers.iter().any(|answer| answer.status >= 500));
     for answer in answers {
@@ -292,7 +292,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts `run` with these environment variables and everything that can be logged asked for.
+    /// Starts `run` with these environment variables and all log levels on.
     fn start(config: &str, environment: &[(&str, &str)]) -> Self {
         let folder = folder();
         fs::write(folder.path().join("gateway.toml"), config).expect("a file");
@@ -315,7 +315,7 @@ impl Process {
         fs::read_to_string(self.folder.path().join(name)).expect("what it wrote")
     }
 
-    /// The addresses that it says it listens on.
+    /// Returns the addresses that the process logs for its listeners.
     async fn listening(&self) -> (SocketAddr, SocketAddr) {
         let line = || self.wrote("stderr").lines().find(|line| line.contains("\"listening\"")).map(str::to_owned);
         until("the gateway to listen", || line().is_some()).await;
@@ -324,7 +324,7 @@ impl Process {
         (address("server"), address("admin"))
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM, and returns the exit status.
     async fn terminate(&mut self) -> ExitStatus {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
@@ -376,7 +376,7 @@ async fn nothing_personal_in_what_the_process_writes() {
     let target = Target { server, admin: admin_address, key: key.clone() };
     let answers = target.tell_everything().await;
     answers_are_clean(&answers, &account_key);
-    // A reload reads and tells about every setting.
+    // A reload reads and reports every setting.
     let id = process.child.id().to_string();
     assert!(Command::new("kill").args(["-HUP", &id]).status().expect("kill").success());
     let status = process.terminate().await;
@@ -400,7 +400,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("gzip")
 }
 
-/// A body as a team reads it.
+/// Returns a body as a team reads it.
 fn decoded(answer: &Answer) -> String {
     if answer.header("content-encoding") != "gzip" {
         return answer.text();
@@ -426,7 +426,7 @@ const ROUTES: [(&str, &str); 9] = [
     ("GET", CODES),
     ("POST", KTP),
     ("GET", "/v1/identity/id_card_images/a"),
-    // Streamed, once it is known whose it is.
+    // The file is streamed, once its owner is known.
     ("GET", "/v1/identity/captures/a/results/b/download"),
     ("GET", "/v1/fraud/phone_numbers/0811/age"),
     ("POST", "/v9/unknown"),
@@ -436,10 +436,10 @@ const ROUTES: [(&str, &str); 9] = [
 /// The record that the rows above name.
 const RECORD: &str = r#"{"id":"a"}"#;
 
-/// Rows whose answers teams share: Iluma gets a head of the gateway's own.
+/// Rows whose answers teams share: Iluma receives a head that the gateway made.
 const SHARED: [&str; 3] = [BANK, CFT, CODES];
 
-/// A gateway whose team `lending` owns whatever records its upstream makes up.
+/// Starts a gateway whose team `lending` owns every record of its upstream.
 async fn owning(upstream: &Upstream) -> Rig {
     Rig::builder().upstream(upstream.url()).tenant("lending", "owns_unprefixed = true").start().await
 }
@@ -472,7 +472,7 @@ async fn the_accounts_key_is_in_no_answer_that_echoes_it() {
         let rig = owning(&upstream).await;
         for (method, path) in ROUTES {
             for packed in [false, true] {
-                // What is good and packed passes untouched where nothing is read: a success is not searched for keys.
+                // A compressed success passes unchanged on streamed rows: it is not searched for keys.
                 if packed && status == 200 && ![BANK, CFT, CODES].contains(&path) {
                     continue;
                 }
@@ -532,7 +532,7 @@ async fn the_accounts_key_is_in_no_answer_split_over_chunks() {
                 answer.push_str(&format!("1\r\n{byte}\r\n"));
             }
             answer.push_str("0\r\n\r\n");
-            // Piece by piece, so that the key does not arrive at once.
+            // The pieces are small, so that the key does not arrive at once.
             for piece in answer.as_bytes().chunks(100) {
                 if stream.write_all(piece).await.is_err() || stream.flush().await.is_err() {
                     return;
@@ -578,7 +578,8 @@ async fn a_teams_key_never_reaches_iluma() {
     rig.stop().await;
 }
 
-/// What DESIGN names: cookies, trace context, hop-by-hop headers, those that `connection` names, and overrides.
+/// The headers that DESIGN names: cookies, trace context, hop-by-hop headers, those that `connection` names, and
+/// overrides.
 const STRIPPED: [(&str, &str); 25] = [
     ("cookie", "session=zkanari"),
     ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
@@ -675,7 +676,7 @@ async fn what_is_not_the_teams_is_stripped_on_the_way_back() {
         .filter(|name| answer.headers.contains_key(*name))
         .collect();
         assert!(left.is_empty(), "{method} {path}: {left:?}");
-        // The gateway's own, which is about its own connection.
+        // The field is the gateway's own, about its own connection.
         assert_eq!(answer.header("keep-alive"), "timeout=75", "{method} {path}");
         let ids: Vec<_> = answer.headers.get_all("x-request-id").iter().collect();
         assert!(ids.len() == 1 && ids[0].len() == 36, "{method} {path}: {ids:?}");

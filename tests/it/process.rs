@@ -1,4 +1,4 @@
-//! The built program as operators meet it: exit codes, messages, signals, files (design, section 2).
+//! The built program from an operator's view: exit codes, messages, signals, files (design, section 2).
 
 use crate::support::process::{Folder, once, started};
 use crate::support::tls::Authority;
@@ -29,7 +29,7 @@ async fn admin(at: SocketAddr, path: &str) -> Answer {
     ask("GET", format!("http://{at}{path}")).send().await
 }
 
-/// Reloads by outcome, as metrics count them.
+/// Returns the number of reloads with an outcome, from the metrics.
 async fn reloads(at: SocketAddr, outcome: &str) -> f64 {
     let text = admin(at, "/metrics").await.text();
     let series = format!("iluma_gateway_config_reloads_total{{outcome=\"{outcome}\"}} ");
@@ -57,7 +57,7 @@ async fn check_prints_the_settings_and_no_secret() {
     for shown in ["lending", "live", "https://api.iluma.ai", "127.0.0.1:0"] {
         assert!(said.stdout.contains(shown), "{shown}: {}", said.stdout);
     }
-    // Defaults too: these are the effective settings.
+    // The output contains defaults too: it shows the effective settings.
     for default in ["connect_timeout", "bank_codes", "max_header_bytes", "unknown_routes"] {
         assert!(said.stdout.contains(default), "{default}: {}", said.stdout);
     }
@@ -87,7 +87,7 @@ async fn check_names_every_fault_with_its_key() {
         assert!(faults.lines().any(|line| line.starts_with(key)), "{key}: {faults}");
     }
     assert!(!faults.contains("my-root-key-is-a-secret"), "{faults}");
-    // And serves nothing with them.
+    // The process serves nothing with these secrets.
     let said = folder.once("run").await;
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("tenants.lending.account: no such account \"liv\""), "{said:?}");
@@ -124,11 +124,11 @@ async fn the_examples_in_the_repository_are_good() {
     ] {
         folder = folder.env(name, "iluma_live_0123456789");
     }
-    // Nobody is there, which is a warning and no fault.
+    // The addresses have no server, which is a warning and no fault.
     for name in ["ILUMA_GATEWAY_REDIS_URL", "ILUMA_GATEWAY_REDIS_CACHE_URL"] {
         folder = folder.env(name, "redis://gateway:secret@127.0.0.1:1/0");
     }
-    // The folder of its database is made by who installs it.
+    // The operator who installs the gateway makes the folder of its database.
     let text = include_str!("../../config/example.toml").replace("/var/lib/iluma-gateway/", "");
     folder.write("config.toml", &text);
     let said = folder.once("check").await;
@@ -158,7 +158,7 @@ async fn it_does_not_start_without_its_secrets() {
         assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.stderr.contains(key), "{key}: {said:?}");
     }
-    // Too short, not hexadecimal, or in the file itself.
+    // The values are too short, not hexadecimal, or in the file itself.
     for bad in ["1a1a", &"zz".repeat(32), ""] {
         let said = Folder::new(NOWHERE).env("ROOT", bad).once("run").await;
         assert_eq!(said.code, Some(1), "{said:?}");
@@ -225,7 +225,7 @@ async fn the_access_log_goes_to_standard_output_and_nothing_else_does() {
     }
 }
 
-/// A request that upstream keeps waiting, on a connection of its own.
+/// Sends a request that upstream holds, on a connection of its own.
 async fn in_flight(server: SocketAddr, held: &Held) -> Wire {
     let mut wire = Wire::connect(server).await;
     let before = held.arrived();
@@ -246,7 +246,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
         let mut program = folder.run();
         let (server, ops) = program.listening().await;
         assert_eq!(admin(ops, "/readyz").await.status, 200);
-        // One that waits for its answer, one that is only open.
+        // One connection waits for its answer, the other is only open.
         let mut busy = in_flight(server, &held).await;
         let mut idle = Wire::connect(server).await;
         idle.send("GET /businesses HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -291,7 +291,8 @@ async fn a_hang_up_signal_reloads() {
     let mut program = folder.run();
     let (server, ops) = program.listening().await;
     assert_eq!(post(server, "a-second-key-of-lending").send().await.status, 401);
-    // In place, and told by signal: what a deployment does that does not trust in file events.
+    // The file is written in place and a signal is sent: this is the way of deployments that do not rely on file
+    // events.
     let both = format!("[\"{}\", \"{}\"]", Folder::hash(Folder::KEY), Folder::hash("a-second-key-of-lending"));
     let text = Folder::text(&upstream.url()).replace(&format!("[\"{}\"]", Folder::hash(Folder::KEY)), &both);
     std::fs::write(folder.path("config.toml"), text).expect("a file");
@@ -315,7 +316,7 @@ async fn a_changed_file_reloads_without_a_signal() {
     reloaded(ops, "applied", 1.0).await;
     assert_eq!(post(server, "another-key").send().await.status, 200);
     assert_eq!(post(server, Folder::KEY).send().await.status, 401, "the old key is gone");
-    // Again, and by writing into the file.
+    // The reload is repeated, by writing into the file.
     std::fs::write(folder.path("config.toml"), Folder::text(&upstream.url())).expect("a file");
     let look = async {
         while post(server, Folder::KEY).send().await.status != 200 {
@@ -363,7 +364,7 @@ async fn a_bad_file_changes_nothing_and_is_counted() {
     let line = program.stderr_line("no such account").await;
     assert!(line.contains("tenants.lending.account") && line.contains("ERROR"), "{line}");
     assert!(reloads(ops, "applied").await < 1.0);
-    // Gone altogether, and back again.
+    // The file is removed, and returns.
     std::fs::remove_file(folder.path("config.toml")).expect("gone");
     let before = reloads(ops, "refused").await;
     program.signal("HUP").await;
@@ -372,7 +373,7 @@ async fn a_bad_file_changes_nothing_and_is_counted() {
     program.signal("HUP").await;
     reloaded(ops, "applied", 1.0).await;
     assert_eq!(post(server, "another-key").send().await.status, 200);
-    // With its whole folder.
+    // The whole folder is removed.
     std::fs::remove_dir_all(folder.path("")).expect("gone");
     let before = reloads(ops, "refused").await;
     program.signal("HUP").await;
@@ -433,7 +434,7 @@ async fn every_help_has_an_example() {
     let said = once(&["--help"]).await;
     assert_eq!(said.code, Some(0), "{said:?}");
     let list = said.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // What a command is goes on in further lines, far to the right.
+    // The description of a command continues on further lines, indented far to the right.
     let commands: Vec<_> = list.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let commands: Vec<_> = commands.into_iter().filter(|name| !["", "help"].contains(name)).collect();
     assert!(["run", "erase", "usage"].iter().all(|known| commands.contains(known)), "{commands:?}");
@@ -474,7 +475,7 @@ async fn simulate_serves_a_small_iluma() {
     let codes = ask("GET", format!("{url}/bank/available_bank_codes")).key("iluma_development_me").send().await;
     assert_eq!(codes.status, 200, "{}", codes.text());
     assert_eq!(ask("GET", format!("{url}/_sim/stats")).send().await.status, 200);
-    // A gateway in front of it, both as processes.
+    // A gateway stands before the simulator, both as processes.
     let folder = Folder::new(&url);
     let gateway = folder.run();
     let (server, _) = gateway.listening().await;
@@ -485,7 +486,7 @@ async fn simulate_serves_a_small_iluma() {
 
 #[tokio::test]
 async fn an_upstream_that_answers_in_parts_is_no_reason_to_drop_a_request_in_a_drain() {
-    // The head is out, the body is not: this is in flight too.
+    // The head was sent, the body was not: this is in flight too.
     let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let gate = std::sync::Arc::clone(&go);
     let upstream = Upstream::on_connection(move |stream| {
@@ -548,7 +549,7 @@ async fn operators_purge_and_erase_by_command() {
     let unclear = folder.order("purge", &["--admin", &admin], "").await;
     assert_eq!(unclear.code, Some(2), "{}", unclear.stderr);
     assert_eq!(upstream.heard().len(), 2);
-    // Noted, without a word about whom it concerned.
+    // The audit line names no person.
     let line = program.stderr_line(r#""audit":"erase","done":true"#).await;
     assert!(line.contains(r#""phase":"result""#), "{line}");
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");

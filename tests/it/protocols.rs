@@ -27,7 +27,7 @@ const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}
 const FOUND: &str = r#"{"status":"COMPLETED","result":{"is_found":true}}"#;
 const MEBIBYTE: usize = 1 << 20;
 
-/// A request over HTTP/2 of the team `lending`.
+/// Returns an HTTP/2 request of the team `lending`.
 fn h2_request(rig: &Rig, method: &str, path: &str, body: AnyBody) -> Request<AnyBody> {
     let request = Request::builder().method(method).uri(rig.url(path)).header("authorization", rig.basic("lending"));
     request.header("content-type", "application/json").body(body).expect("a request")
@@ -104,7 +104,7 @@ async fn tls_offers_h2_and_h1() {
             assert_eq!(wire.answer().await.status, 200, "{protocols:?}");
         }
     }
-    // What is not TLS gets no answer, and no upstream.
+    // A request in clear gets no answer, and does not reach upstream.
     let mut wire = Wire::connect(at).await;
     wire.send(format!("{}content-length: 2\r\n\r\n{{}}", rig.head("lending", "POST", NAME))).await;
     assert!(!String::from_utf8_lossy(&wire.rest().await).contains("HTTP/"));
@@ -128,7 +128,7 @@ async fn a_handshake_that_stops_half_way_is_not_waited_for() {
     rig.stop().await;
 }
 
-/// Whether a request over this connection is answered.
+/// Returns true if a request over this connection is answered.
 async fn is_served(rig: &Rig, stream: std::io::Result<tokio_rustls::client::TlsStream<TcpStream>>) -> bool {
     // With TLS 1.3 a client learns only from the first read that its certificate was refused.
     let Ok(stream) = stream else { return false };
@@ -151,7 +151,7 @@ async fn mutual_tls_lets_in_who_has_a_certificate_of_the_teams_authority() {
     }
     assert!(upstream.heard().is_empty());
     assert!(is_served(&rig, connect(at, &authority, Some(&good), &[]).await).await);
-    // A certificate is no key.
+    // A client certificate does not replace a key.
     let mut wire = Wire::over(connect(at, &authority, Some(&good), &[]).await.expect("a handshake"));
     wire.send(format!("POST {NAME} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}")).await;
     wire.answer().await.is_rejection(401, "INVALID_API_KEY");
@@ -186,7 +186,7 @@ async fn a_reload_takes_a_new_certificate_and_breaks_no_connection() {
     assert!(is_served(&rig, connect(at, &after, None, &[]).await).await);
     old.send(&ask).await;
     assert_eq!(old.answer().await.status, 200, "an open connection goes on");
-    // A file that is none is a fault, with its key.
+    // A file without a certificate is a fault, reported with its configuration key.
     std::fs::write(folder.path().join("cert.pem"), "nonsense").expect("a file");
     let faults = rig.settings(|text| text).expect_err("a fault").to_string();
     assert!(faults.contains("server.tls.cert"), "{faults}");
@@ -198,7 +198,7 @@ async fn a_body_is_asked_for_only_when_its_request_is_admitted() {
     let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).tenant("payments", "routes = [\"cft\"]").start().await;
     let expect = "content-type: application/json\r\nexpect: 100-continue\r\n";
-    // Refused with not one byte of the body, and without a 100 before.
+    // The request is refused before any byte of the body, and without a 100.
     let nobody = format!(
         "POST {NAME} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer nobody\r\n{expect}content-length: 50\r\n\r\n"
     );
@@ -232,7 +232,7 @@ async fn a_body_is_asked_for_only_when_its_request_is_admitted() {
 
 type Trailers = Arc<Mutex<HeaderMap>>;
 
-/// An upstream that notes a request's trailers, and answers with trailers of its own.
+/// Starts an upstream that records a request's trailers, and answers with trailers of its own.
 async fn trailing() -> (Upstream, Trailers) {
     let noted = Trailers::default();
     let note = Arc::clone(&noted);
@@ -313,7 +313,7 @@ async fn uploads_with_and_without_a_length_pass() {
         assert_eq!(wire.answer().await.status, 200);
         let heard = upstream.heard().pop().expect("a call");
         assert_eq!((&heard.body[..], heard.headers["content-length"].as_bytes()), (&b"\0\r\n\x7f"[..], &b"4"[..]));
-        // No body at all stays none.
+        // A request without a body stays one.
         wire.send(format!("{head}\r\n")).await;
         assert_eq!(wire.answer().await.status, 200);
         assert!(upstream.heard().pop().expect("a call").body.is_empty());
@@ -327,7 +327,7 @@ fn zipped(text: &str) -> Vec<u8> {
     encoder.finish().expect("compression")
 }
 
-/// An upstream that compresses whatever it is asked for.
+/// Starts an upstream that compresses every answer.
 async fn compressing() -> Upstream {
     Upstream::answering(|_| {
         let response = Response::builder().header("content-type", "application/json").header("etag", "\"x\"");
@@ -341,7 +341,7 @@ async fn compressing() -> Upstream {
 async fn encodings_pass_untouched_where_nothing_is_read() {
     let upstream = compressing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
-    // What no row knows may hold a reference, which could not be looked for in an encoding.
+    // The answer to an unknown route may contain a reference, which can't be found in an encoded body.
     let unknown = rig.ask("lending", "POST", "/v9/new").header("content-type", "application/json");
     let unknown = unknown.header("content-encoding", "gzip").body(zipped("{}")).send().await;
     unknown.is_rejection(400, "API_VALIDATION_ERROR");
@@ -405,7 +405,7 @@ async fn a_connection_of_h1_is_kept_and_may_be_pipelined() {
     wire.send(name(3).replace("content-length", "connection: close\r\ncontent-length")).await;
     assert_eq!(wire.answer().await.status, 200);
     assert!(wire.rest().await.is_empty(), "closed, as the client asked");
-    // An old client's connection is not kept.
+    // An HTTP/1.0 connection is not kept.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(name(4).replace("HTTP/1.1", "HTTP/1.0")).await;
     assert_eq!(wire.answer().await.status, 200);
@@ -440,7 +440,7 @@ async fn an_upstream_with_tls_is_trusted_by_the_extra_authority() {
 async fn an_upstream_that_is_not_trusted_gets_nothing() {
     let (folder, authority, others) = (TempDir::new().expect("a folder"), Authority::new(), Authority::new());
     let extra_ca = format!("extra_ca = {:?}", authority.write(folder.path(), "ca.pem"));
-    // Unknown to us; known, but somebody else's.
+    // One certificate has an unknown issuer; the other is trusted, but has another host name.
     for leaf in [others.leaf("127.0.0.1"), authority.leaf("elsewhere.test")] {
         let (upstream, versions) = secure_upstream(&leaf, &["h2", "http/1.1"]).await;
         let url = upstream.url().replace("http:", "https:");
@@ -465,7 +465,7 @@ async fn a_post_is_sent_again_if_the_handshake_broke() {
         let requests = Arc::clone(&shared.1);
         async move {
             if first {
-                // Nothing of the request can have come this far.
+                // No part of the request can have been sent at this point.
                 Wire::over(stream).exactly(5).await;
                 return;
             }
@@ -528,7 +528,7 @@ async fn an_h2_upstream_that_says_goodbye_costs_no_post_a_second_call() {
         assert_eq!(rig.ask("lending", "GET", PHONE).send().await.status, 200);
         let before = posts.load(Ordering::SeqCst);
         let answer = rig.post("lending", NAME, "{}").send().await;
-        // 503 says that nothing was sent, and has to be true.
+        // A 503 says that nothing was sent, which must be true.
         let most = if answer.status == 503 { before } else { before + 1 };
         assert!(matches!(answer.status, 200 | 503 | 504), "{} {}", answer.status, answer.text());
         assert!(posts.load(Ordering::SeqCst) <= most, "{}: upstream was asked too often", answer.status);
@@ -539,7 +539,7 @@ async fn an_h2_upstream_that_says_goodbye_costs_no_post_a_second_call() {
 async fn a_proxy_leads_to_an_upstream_in_clear() {
     let upstream = Upstream::agreeing().await;
     let proxy = Proxy::to(upstream.addr(), 200).await;
-    // The name is the proxy's to resolve.
+    // The proxy resolves the name.
     let settings = format!("proxy = \"{}\"", proxy.url());
     let rig = Rig::builder().upstream("http://iluma.invalid:8080").section("upstream", &settings).start().await;
     for (method, path) in [("POST", FACE), ("POST", BANK), ("GET", PHONE)] {
@@ -591,7 +591,7 @@ async fn a_proxy_that_refuses_is_a_503() {
     rig.stop().await;
 }
 
-/// A proxy that never answers its CONNECT is bounded as a connection is.
+/// A proxy that never answers its CONNECT is bounded by the connect timeout.
 #[tokio::test]
 async fn a_proxy_that_says_nothing_is_a_503() {
     let silent = Upstream::on_connection(|stream| async move {
@@ -606,13 +606,14 @@ async fn a_proxy_that_says_nothing_is_a_503() {
 
 const LARGE: usize = 64 * MEBIBYTE;
 
-/// What kernel buffers on two loopback connections may hold, at most, with the system's usual settings; and some.
+/// The largest amount of data in the kernel buffers of two loopback connections with the system's usual settings, plus
+/// a margin.
 const IN_BETWEEN: usize = 32 * MEBIBYTE;
 
-/// Nothing moves for this long: the stream stands.
+/// The time without progress after which a stream counts as stopped.
 const STANDSTILL: Duration = Duration::from_millis(400);
 
-/// A part that looks like no other.
+/// Returns a part that differs from all others.
 fn part(n: usize) -> Vec<u8> {
     let mut part = vec![b'.'; 64 << 10];
     part[..8].copy_from_slice(&n.to_be_bytes());
@@ -630,7 +631,7 @@ async fn an_upload_is_streamed_at_the_pace_of_upstream() {
             let mut wire = Wire::over(stream);
             let head = wire.head().await.expect("a head");
             let length: usize = head.header("content-length").parse().expect("a length");
-            // Takes nothing of the body until it is told to.
+            // Upstream reads nothing of the body until the test allows it.
             open.notified().await;
             let mut hash = Sha256::new();
             while taken.load(Ordering::SeqCst) < length {
@@ -695,7 +696,7 @@ async fn a_download_is_streamed_at_the_pace_of_the_client() {
         async move {
             let mut wire = Wire::over(stream);
             let Some(mut heard) = wire.request().await else { return };
-            // The look whose the file is.
+            // This GET finds the owner of the file.
             while heard.target == "/v1/identity/document_ocr_captures/1" {
                 wire.send(answer(200, r#"{"id":"1"}"#)).await;
                 let Some(next) = wire.request().await else { return };
@@ -724,7 +725,7 @@ async fn a_download_is_streamed_at_the_pace_of_the_client() {
     wire.send(format!("{}\r\n", rig.head("lending", "GET", "/v1/identity/captures/1/results/a/download"))).await;
     let head = wire.head().await.expect("a head");
     assert_eq!((head.status(), head.header("content-length")), (200, LARGE.to_string().as_str()));
-    // Nothing is read until upstream stands still.
+    // The client reads nothing until upstream makes no progress.
     until("upstream stands still", || standing.load(Ordering::SeqCst)).await;
     assert!(sent.load(Ordering::SeqCst) < IN_BETWEEN, "{} bytes were taken", sent.load(Ordering::SeqCst));
     let (mut got, mut expected) = (Sha256::new(), Sha256::new());

@@ -1,4 +1,4 @@
-//! Redis servers that cannot be used: real ones, each named by its cause and by the key of the configuration.
+//! Redis servers that can't be used: real ones, each reported with its cause and the configuration key.
 
 use crate::support::process::Folder;
 use crate::support::tls::Authority;
@@ -15,7 +15,7 @@ fn names() -> KeySpace {
     KeySpace::new(&[1; 32])
 }
 
-/// Tries to use a Redis: true if it answers, false if it is not there in time.
+/// Tries to use a Redis: returns true if it answers, false if it can't be reached in time.
 async fn used(url: &str, extra_ca: Option<Vec<u8>>) -> Result<bool, Cause> {
     let target = RedisTarget::of_url("state.redis.url", url.into(), extra_ca);
     let client = RedisClient::new(&target, names(), &[names().changes_channel()]).expect("a URL");
@@ -117,7 +117,7 @@ async fn a_layout_that_this_version_does_not_know_is_refused_and_an_own_one_is_c
     assert_eq!(redis.ask::<String>(cmd("GET").arg(key)), "1");
     redis.ask::<()>(cmd("SET").arg(key).arg("2"));
     assert_eq!(used(&redis.url(), None).await, Err(Cause::UnknownLayout("2".to_owned())));
-    // Another program's value in its place is no layout.
+    // Another program's value under this key is no layout version.
     redis.ask::<()>(cmd("DEL").arg(key));
     redis.ask::<()>(cmd("RPUSH").arg(key).arg("x"));
     assert_eq!(used(&redis.url(), None).await, Ok(true));
@@ -138,7 +138,7 @@ async fn keys_from_before_layouts_had_numbers_are_refused_by_name() {
     assert!(said.contains(prefix) && said.contains("FLUSHDB"), "{said}");
 }
 
-/// A folder whose gateway shares these two Redis.
+/// Returns a folder whose gateway uses these two Redis.
 fn sharing(state: &str, cache: &str) -> Folder {
     let folder = Folder::new("http://127.0.0.1:9").env("STATE", state).env("CACHE", cache);
     let redis = "redis = { url = { env = \"STATE\" }, cache_url = { env = \"CACHE\" } }\n[accounts.live]";

@@ -1,7 +1,7 @@
-//! Whatever Redis does, teams do not notice: no errors, no waits, and soon after all is as before.
+//! Teams notice no fault of Redis: there are no errors and no waits, and operation is normal again soon afterwards.
 //!
-//! Two gateways share a Redis while teams ask them without a pause. In the middle of it something breaks, lasts until it was
-//! felt and many requests have passed, and ends.
+//! Two gateways share a Redis while teams send requests without a pause. In the middle a fault begins, lasts until it
+//! was noticed and many requests have passed, and ends.
 
 use crate::support::{Ask, Held, PATIENCE, Redis, RedisProxy, Rig, Spoil, Upstream, Wire, ask, until};
 use redis::cmd;
@@ -17,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 
-/// What a request may wait for Redis, and by how much a busy machine may be late. Far below what it would be without the
-/// bound: a Redis that hangs is found out by the link itself after a second at the soonest.
+/// The time that a request may wait for Redis, plus the delays of a busy machine. It is far below the wait without the
+/// bound: the client notices a Redis that hangs after a second at the earliest.
 const BOUND: Duration = Duration::from_millis(50 + 700);
-/// How soon after a fault all has to be as before.
+/// The time after a fault in which operation must be normal again.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// How many answers a fault lasts at least.
+/// The smallest number of answers during a fault.
 const MANY: usize = 150;
 
-/// How teams reach a node.
+/// The addresses at which teams reach a node.
 #[derive(Clone)]
 struct Door {
     url: String,
@@ -39,13 +39,13 @@ impl Door {
         Self { url: node.url(""), ready: node.admin_url("/readyz"), keys }
     }
 
-    /// The question with this number, and the reference that belongs in its answer.
+    /// Returns the request with this number, and the reference that belongs in its answer.
     fn question(&self, number: usize, reference: &str) -> (Ask, Value) {
         let post = |path: &str, body: &Value| {
             ask("POST", format!("{}{path}", self.url)).key(&self.keys[reference.len() % 2]).json(body.to_string())
         };
         if number.is_multiple_of(3) {
-            // Digits are no name.
+            // A name can't consist of digits.
             let name: String = number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
             return (post(CFT, &json!({"given_name": "Contoh", "surname": name})), Value::Null);
         }
@@ -56,7 +56,7 @@ impl Door {
     }
 }
 
-/// Sends it, and looks whether the answer is one that the simulator gives.
+/// Sends the request, and checks that the simulator gave the answer.
 async fn asked(node: &Door, number: usize, reference: &str) {
     let (ask, expected) = node.question(number, reference);
     let answer = ask.try_send().await;
@@ -66,7 +66,7 @@ async fn asked(node: &Door, number: usize, reference: &str) {
     assert!(answer.header("x-gateway-error").is_empty(), "{:?}", answer.headers);
 }
 
-/// Two nodes on one Redis, and teams that never stop asking.
+/// Two nodes on one Redis, and teams that send requests without a pause.
 struct Scene {
     nodes: [Rig; 2],
     doors: [Door; 2],
@@ -76,7 +76,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts it, with the settings as they are by default, and waits until all is well.
+    /// Starts the scene with default settings, and waits until everything is up.
     async fn start(url: &str) -> Self {
         let rig = Rig::builder().secret("REDIS", url).section("state", r#"redis = { url = { env = "REDIS" } }"#);
         let a = rig.start().await;
@@ -89,11 +89,11 @@ impl Scene {
                 let mut number: usize = worker * 1_000_000;
                 while !stop.is_cancelled() {
                     let [one, other] = if number.is_multiple_of(2) { [0, 1] } else { [1, 0] };
-                    // A miss, a hit there and one here.
+                    // The requests are a miss, a hit on the same node and a hit on the other one.
                     for node in [one, one, other] {
                         asked(&doors[node], number, "a-reference").await;
                     }
-                    // A crowd.
+                    // These requests are identical and concurrent.
                     number += 1;
                     let crowd = (0..4).map(|at| {
                         let node = &doors[at % 2];
@@ -120,7 +120,7 @@ impl Scene {
         scene
     }
 
-    /// Waits until both nodes have found out, and then until many more questions were answered.
+    /// Waits until both nodes have noticed the fault, and then until many more requests were answered.
     async fn is_felt(&mut self) {
         let Self { nodes, teams, .. } = self;
         let all = futures_util::future::join_all(
@@ -130,7 +130,7 @@ impl Scene {
         self.lasts().await;
     }
 
-    /// Waits until many more questions were answered.
+    /// Waits until many more requests were answered.
     async fn lasts(&mut self) {
         let answered = Arc::clone(&self.answered);
         let before = answered.load(Ordering::SeqCst);
@@ -138,12 +138,12 @@ impl Scene {
         while_asking(&mut self.teams, all).await;
     }
 
-    /// What one node is told from here on, the other knows.
+    /// Checks that the other node has each answer that one node gets from here on.
     async fn is_well(&self, first: usize) {
         let [a, b] = &self.doors;
         let both_ways = async {
             for number in first.. {
-                // One that is about an account.
+                // This request is about a bank account.
                 let number = 3 * number + 1;
                 asked(a, number, "first").await;
                 let known = b.question(number, "second").0.header("cache-control", "only-if-cached").send().await;
@@ -156,8 +156,8 @@ impl Scene {
         assert!(tokio::time::timeout(PATIENCE, both_ways).await.is_ok(), "what one node is told the other never knows");
     }
 
-    /// An order is carried out. While both processors are busy an answer of Redis' may take a request's 50 ms, and then it is
-    /// left alone for a moment: who orders meanwhile is told so, and orders again.
+    /// Purges. While both processors are busy an answer of Redis may exceed a request's 50 ms, and then the circuit is
+    /// open for a moment: the purge reports that, and is repeated.
     async fn purges(&self) {
         let done = async {
             loop {
@@ -173,7 +173,7 @@ impl Scene {
         assert!(tokio::time::timeout(PATIENCE, done).await.is_ok(), "an order is never carried out");
     }
 
-    /// The fault has ended: soon all is as before, and was for teams all along.
+    /// Checks that the fault has ended: operation is normal again soon, and teams noticed nothing.
     async fn recovers(mut self) {
         let ended = Instant::now();
         self.is_well(950_000).await;
@@ -196,7 +196,7 @@ impl Scene {
             .collect();
         assert!(lines.iter().any(|line| line["redis_us"].as_u64() > Some(0)), "nobody was asked");
         for line in &lines {
-            // Those that asked for what is stored alone are the test's own.
+            // Only the test itself sends requests with only-if-cached.
             assert!(line["status"] == 200 || line["status"] == 504 && line["reason"] == "only_if_cached", "{line}");
             for waited in ["redis_us", "duration_us"] {
                 let waited = Duration::from_micros(line[waited].as_u64().unwrap_or(0));
@@ -206,7 +206,7 @@ impl Scene {
     }
 }
 
-/// Waits for something; a question that fails meanwhile ends the test at once.
+/// Waits for `work`; a team's failed request meanwhile ends the test at once.
 async fn while_asking<T>(teams: &mut JoinSet<()>, work: impl Future<Output = T>) {
     tokio::select! {
         _ = work => {}
@@ -314,7 +314,7 @@ async fn a_redis_that_answers_garbage() {
     scene.recovers().await;
 }
 
-/// Each answer is one that Redis gives, but to another question. That says nothing of Redis, as far as can be told.
+/// Each answer is a valid one of Redis, but to another command. The client can't recognise that as a fault of Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_answers_what_was_not_asked() {
     let redis = Redis::start().await;
@@ -337,10 +337,10 @@ async fn a_redis_that_answers_what_was_not_asked() {
     scene.recovers().await;
 }
 
-/// What the cache has in Redis, by what stands in its names.
+/// The kinds of the cache's keys in Redis, as their names contain them.
 const KINDS: [&str; 7] = ["lease", "entry", "landed", "wanted", "pending", "tag", "erased"];
 
-/// Replaces what the cache has in Redis for these purposes by what `spoil` makes of it.
+/// Replaces the cache's values of these kinds in Redis by the values that `spoil` makes of them.
 fn replace_all(redis: &Redis, kinds: &[&str], mut spoil: impl FnMut(&mut redis::Connection, &[u8])) -> usize {
     let mut connection = redis.connection();
     let keys: Vec<Vec<u8>> = cmd("KEYS").arg("*").query(&mut connection).expect("keys");
@@ -358,7 +358,7 @@ async fn a_redis_in_which_another_program_writes_under_our_names() {
     for round in 0..20 {
         replaced += replace_all(&redis, &KINDS, |connection, key| {
             cmd("DEL").arg(key).exec(connection).expect("an answer");
-            // Somebody of ours may have been faster: then it is theirs, for this time.
+            // A node may have been faster: then its own value stays this time.
             let _ = match round % 3 {
                 0 => cmd("LPUSH").arg(key).arg("x").exec(connection),
                 1 => cmd("HSET").arg(key).arg("x").arg("y").exec(connection),
@@ -378,9 +378,10 @@ async fn a_redis_whose_values_are_damaged() {
     let mut scene = Scene::start(&redis.url()).await;
     let (mut before, mut damaged) = (Vec::new(), 0);
     for round in 0..20 {
-        // A lease that its owner does not recognise is one of a node that died: that costs others its time. It is no value.
+        // A lease that its holder does not recognise counts as that of a dead node, which costs other nodes time. It is
+        // not a spoiled value.
         replace_all(&redis, &KINDS[1..], |connection, key| {
-            // What is no text is left as it is.
+            // A value that is no string stays.
             let Ok(value) = cmd("GET").arg(key).query::<Vec<u8>>(connection) else { return };
             let bad = match round % 3 {
                 0 => value[..value.len() / 2].to_vec(),
@@ -405,7 +406,7 @@ fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// A lease of nobody's, one that would last for ever: another program's, or one that was damaged.
+/// A foreign lease that would last for ever: another program's, or a damaged one.
 #[tokio::test]
 async fn what_is_no_lease_of_ours_keeps_nobody_waiting() {
     let redis = Redis::start().await;
@@ -428,7 +429,7 @@ async fn what_is_no_lease_of_ours_keeps_nobody_waiting() {
     a.stop().await;
 }
 
-/// Each is a miss, is counted, and gives way to a value that is whole.
+/// Each spoiled value is a miss, is counted, and is replaced by a valid one.
 #[tokio::test]
 async fn a_value_that_was_damaged_or_moved_is_a_miss_that_is_counted() {
     let redis = Redis::start().await;
@@ -472,8 +473,8 @@ async fn a_value_that_was_damaged_or_moved_is_a_miss_that_is_counted() {
     }
 }
 
-/// Another program's values in the places of what all nodes share: a purge still reaches everybody, and a person whose list
-/// was overwritten is still found.
+/// Another program's values replace the keys that all nodes share: a purge still reaches every node, and a person whose
+/// index was overwritten is still found.
 #[tokio::test]
 async fn orders_are_carried_out_over_what_another_program_left() {
     let redis = Redis::start().await;
@@ -504,7 +505,7 @@ async fn orders_are_carried_out_over_what_another_program_left() {
     for tag in redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:tag:*")) {
         redis.ask::<()>(cmd("SET").arg(tag).arg("not ours"));
     }
-    // Nobody could find it there, so it is not put there.
+    // An erasure could not find it there, so it is not stored.
     b.post("lending", BANK, account("1234567855", "x")).header("cache-control", "no-cache").send().await;
     let order = json!({"bank_code": "BCA", "bank_account_number": "1234567855"}).to_string();
     let erased = a.operator("POST", "/v1/erase").json(order).send().await;
@@ -515,10 +516,10 @@ async fn orders_are_carried_out_over_what_another_program_left() {
     a.stop().await;
 }
 
-/// Whatever it answers.
+/// Any answer.
 type Anything = redis::Value;
 
-/// Who has the answer takes nobody's place any more, however long Redis takes to be told of it.
+/// A client that has its answer occupies no slot any more, however long Redis takes to be told of it.
 #[tokio::test]
 async fn telling_other_nodes_takes_no_place_of_the_team() {
     let redis = Redis::start().await;
@@ -534,7 +535,7 @@ async fn telling_other_nodes_takes_no_place_of_the_team() {
     rig.stop().await;
 }
 
-/// A call that fails is nobody's reason to ask the same again, on whichever node they waited.
+/// A failed call causes no further call by its waiters, on whichever node they waited.
 #[tokio::test]
 async fn a_call_that_breaks_is_everybodys_failure_on_every_node() {
     let redis = Redis::start().await;
@@ -571,14 +572,14 @@ async fn a_call_that_breaks_is_everybodys_failure_on_every_node() {
     a.stop().await;
 }
 
-/// Numbers of changes go on where Redis has lost them: what was under way before is not stored after an erasure.
+/// Numbers of changes grow even if Redis lost them: a call from before an erasure is not stored after it.
 #[tokio::test]
 async fn an_erasure_after_redis_was_emptied_is_heeded_by_what_was_under_way_before() {
     let redis = Redis::start().await;
     let held = Held::start().await;
     let a = Rig::builder().redis(&redis).upstream(held.url()).start().await;
     let order = json!({"bank_code": "BCA", "bank_account_number": "12"}).to_string();
-    // Some changes, so that numbers differ from those of a Redis that is new.
+    // Some changes make the numbers differ from those of a new Redis.
     for _ in 0..3 {
         assert_eq!(a.operator("POST", "/v1/erase").json(order.clone()).send().await.status, 200);
     }
@@ -595,7 +596,7 @@ async fn an_erasure_after_redis_was_emptied_is_heeded_by_what_was_under_way_befo
     assert_eq!(redis.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:entry:*")).len(), 0);
 }
 
-/// A node that ended is waited for by nobody.
+/// No node waits for a node that ended.
 #[tokio::test]
 async fn a_node_that_has_ended_is_not_missed() {
     let redis = Redis::start().await;

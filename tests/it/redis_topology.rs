@@ -1,4 +1,4 @@
-//! Redis behind sentinels and in a cluster, with real servers: the gateway's keys are found, and followed.
+//! Redis behind sentinels and in a cluster, with real servers: the gateway locates its keys, and follows them.
 
 use crate::support::{PATIENCE, Redis, folder, until};
 use iluma_gateway::base::tasks::Tasks;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Time within which the gateway uses a new primary (section 9 of the design).
+/// The time in which the gateway must use a new primary (section 9 of the design).
 const BACK: Duration = Duration::from_secs(5);
 
 /// A client that is kept until the test ends.
@@ -38,7 +38,7 @@ impl Kept {
         written.is_ok()
     }
 
-    /// Waits until something can be written, at most for the time within which the gateway has to be back.
+    /// Waits until a write succeeds, at most for the time in which the gateway must be back.
     async fn is_back(&self, since: Instant) {
         while !self.writes().await {
             assert!(since.elapsed() < BACK, "not back after {:?}: {:?}", since.elapsed(), self.client.cause());
@@ -92,7 +92,7 @@ impl Sentinel {
         sentinel
     }
 
-    /// Returns true if it knows the other two sentinels and the replica.
+    /// Returns true if the sentinel knows the other two sentinels and the replica.
     fn knows_all(&self) -> bool {
         let state: Option<std::collections::BTreeMap<String, String>> =
             ask(self.addr, cmd("SENTINEL").arg("MASTER").arg("iluma"));
@@ -144,7 +144,7 @@ async fn a_promotion_by_sentinels_is_followed_within_5_s() {
     assert!(!replica.ask::<Vec<String>>(cmd("KEYS").arg("*limit:nodes")).is_empty(), "written to the new primary");
 }
 
-/// A node of a cluster; it notices within a second that another is gone.
+/// Starts a node of a cluster; it notices within a second that another node is gone.
 async fn node() -> Redis {
     Redis::with(&["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).await
 }
@@ -162,7 +162,7 @@ async fn is_whole(nodes: &[&Redis]) {
     until("the cluster is whole", || nodes.iter().all(ok)).await;
 }
 
-/// Gives each node its part of the slots, and lets them meet.
+/// Gives each node its part of the slots, and joins the nodes.
 async fn joined(nodes: &[&Redis]) {
     let part = 16_384 / nodes.len();
     for (at, node) in nodes.iter().enumerate() {

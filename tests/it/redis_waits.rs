@@ -1,6 +1,7 @@
-//! What is said to Redis for the sake of other nodes keeps nobody waiting here, and what has to be known first is waited for.
+//! Commands to Redis for the benefit of other nodes delay no request here; commands whose answer is needed are waited
+//! for.
 //!
-//! A command is kept back on its way to the Redis of the cache; everything else has another one. Nothing is kept back for as
+//! A proxy holds a command to the Redis of the cache; everything else uses another Redis. No command is held for as
 //! long as a second, after which a node would give that Redis up.
 
 use crate::support::{Answer, Redis, RedisProxy, Rig, RigBuilder, Spoil, Upstream, until};
@@ -14,16 +15,16 @@ use std::time::Duration;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 
-/// What stands in a command that tells other nodes that a call has ended, and in no other.
+/// The bytes of a command that tells other nodes that a call has ended; no other command has them.
 const TELLS: &[u8] = b"results\r\n";
-/// How long telling is tried. Who waited for it would wait as long.
+/// The time for which the node tries to tell it. A request that waited for it would take as long.
 const TELLING: Duration = Duration::from_secs(1);
 
 fn account(number: &str, reference: &str) -> String {
     json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
 }
 
-/// An upstream whose requests are pending until somebody looks.
+/// Starts an upstream whose requests are pending until their first GET.
 async fn upstream() -> Upstream {
     Upstream::answering(|heard| {
         let body: &[u8] = match heard.method.as_str() {
@@ -36,7 +37,7 @@ async fn upstream() -> Upstream {
     .await
 }
 
-/// A node whose cache has a Redis of its own, behind a proxy.
+/// Starts a node whose cache has a Redis of its own, behind a proxy.
 fn node(main: &Redis, proxy: &RedisProxy, upstream: &Upstream) -> RigBuilder {
     let redis = r#"redis = { url = { env = "REDIS" }, cache_url = { env = "CACHE" } }"#;
     let rig = Rig::builder().secret("REDIS", &main.url()).secret("CACHE", &proxy.url()).upstream(upstream.url());
@@ -44,7 +45,7 @@ fn node(main: &Redis, proxy: &RedisProxy, upstream: &Upstream) -> RigBuilder {
     rig.tenant("payments", "upstream_calls_per_day = 1")
 }
 
-/// Waits for the answer that was given while the command was on its way, and looks whether it was waited for.
+/// Checks that the answer came while the command was held.
 async fn was_not_kept_waiting(node: &Rig, proxy: &RedisProxy, answer: &Answer) {
     proxy.holds().await;
     let id = answer.header("x-request-id").to_owned();
@@ -61,7 +62,7 @@ async fn a_final_answer_takes_the_place_of_pending_before_other_nodes_are_told()
     let proxy = RedisProxy::to(cache.addr()).await;
     let node = node(&main, &proxy, &upstream).start().await;
     assert_eq!(node.post("lending", BANK, account("12", "a")).send().await.json()["status"], "PENDING");
-    // The last that is said of it.
+    // This is the last command about the call.
     until("it is noted", || !cache.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:pending:*")).is_empty()).await;
     proxy.hold(TELLS);
     let told = node.ask("lending", "GET", &format!("{BANK}/one")).send().await;
@@ -92,12 +93,12 @@ async fn who_is_refused_does_not_wait_until_the_lead_is_given_up() {
     node.stop().await;
 }
 
-/// What it would store before would be found by nobody.
+/// An entry that is stored earlier would not be found by any node.
 #[tokio::test]
 async fn a_node_serves_once_it_knows_what_the_others_know() {
     let (main, cache, upstream) = (Redis::start().await, Redis::start().await, upstream().await);
     let proxy = RedisProxy::to(cache.addr()).await;
-    // The look for epochs and changes; probes and channels have none of it.
+    // This part is in the query of epochs and changes, and in no probe or channel.
     proxy.hold(b"epochs\r\n");
     let mut starts = Box::pin(node(&main, &proxy, &upstream).start());
     tokio::select! {
@@ -105,9 +106,9 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
         _ = &mut starts => panic!("it serves without having looked"),
         () = proxy.holds() => {}
     }
-    // All the time that another one needs, which has nothing to wait for.
+    // The measured time is that of another node, which has nothing to wait for.
     let free = RedisProxy::to(cache.addr()).await;
-    // It has root keys of its own, so it has state of its own.
+    // The node has root keys of its own, so it has a state of its own.
     let state = Redis::start().await;
     node(&state, &free, &upstream).start().await.stop().await;
     assert!(poll!(&mut starts).is_pending());
@@ -115,7 +116,7 @@ async fn a_node_serves_once_it_knows_what_the_others_know() {
     starts.await.stop().await;
 }
 
-/// A lead that was given in an answer which never came is given back, and does not wait for its end.
+/// A lease that was granted in an answer that never arrived is released, and not waited for until its end.
 #[tokio::test]
 async fn what_redis_gave_without_our_hearing_of_it_is_given_back() {
     let (main, cache, upstream) = (Redis::start().await, Redis::start().await, upstream().await);
@@ -129,7 +130,7 @@ async fn what_redis_gave_without_our_hearing_of_it_is_given_back() {
     assert_eq!(node.post("lending", BANK, account("12", "a")).send().await.status, 200);
     let leases = || cache.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*:lease:*"));
     let [lease] = &leases()[..] else { panic!("{:?}", leases()) };
-    // So that it does not end by itself.
+    // The lease must not end by itself.
     assert_eq!(cache.ask::<u8>(cmd("PEXPIRE").arg(lease).arg(60_000)), 1);
     proxy.spoil(Spoil::Pass);
     proxy.release();

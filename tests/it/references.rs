@@ -1,4 +1,5 @@
-//! References and secrets on the wire: what Iluma hears of a request, and what a team hears of an answer.
+//! References and secrets on the wire: the parts of a request that Iluma receives, and the parts of an answer that a
+//! team receives.
 
 use crate::support::{Rig, Upstream};
 use bytes::Bytes;
@@ -18,7 +19,8 @@ fn last(upstream: &Upstream) -> (String, Value) {
     (last.target.clone(), serde_json::from_slice(&last.body).unwrap_or_default())
 }
 
-/// Iluma may read a reference in the query as well as in the body: neither passes without the prefix, and not both.
+/// Iluma may read a reference in the query and in the body: neither passes without the prefix, and both together are
+/// refused.
 #[tokio::test]
 async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
     let upstream = Upstream::agreeing().await;
@@ -35,7 +37,7 @@ async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
     rig.stop().await;
 }
 
-/// One rule for all rows on which a reference passes as it is, and for accounts without prefixes.
+/// One rule holds for all rows on which a reference passes unchanged, and for accounts without prefixes.
 #[tokio::test]
 async fn no_reference_passes_with_another_teams_prefix() {
     let upstream = Upstream::agreeing().await;
@@ -59,7 +61,7 @@ async fn no_reference_passes_with_another_teams_prefix() {
     }
 }
 
-/// Iluma judges the bodies of synchronous rows that the gateway cannot look through.
+/// Iluma judges the bodies of synchronous rows that the gateway can't scan.
 #[tokio::test]
 async fn a_synchronous_row_takes_bodies_that_cannot_be_looked_through() {
     let upstream = Upstream::agreeing().await;
@@ -90,7 +92,7 @@ async fn a_synchronous_row_takes_bodies_that_cannot_be_looked_through() {
     rig.stop().await;
 }
 
-/// A request that can be read in one way is taken, and the rest is refused before anything is sent.
+/// A request with one reading is accepted, and all others are refused before anything is sent.
 #[tokio::test]
 async fn a_question_has_one_reading_or_is_refused() {
     let upstream = Upstream::agreeing().await;
@@ -117,7 +119,7 @@ async fn a_question_has_one_reading_or_is_refused() {
     }
     assert_eq!(upstream.heard().len(), 2, "Iluma judges it, and nobody shares it");
 
-    // Read as UTF-8 by the gateway, a body is not read in another way by Iluma.
+    // A body that the gateway reads as UTF-8 must not be read in another charset by Iluma.
     let odd = "application/json; charset=utf-7";
     let ask = || rig.ask("lending", "POST", BANK).header("content-type", odd).body(r#"{"bank_code":"BCC"}"#);
     for _ in 0..2 {
@@ -140,7 +142,7 @@ async fn a_question_has_one_reading_or_is_refused() {
     rig.stop().await;
 }
 
-/// Iluma's answers show no secret of any account, however they spell it.
+/// Iluma's answers show no secret of any account, in any spelling.
 #[tokio::test]
 async fn no_answer_shows_a_key_or_a_token() {
     const KEY: &str = "iluma_development_KEYTESTONLY";

@@ -1,4 +1,4 @@
-//! Which paths reach upstream, and in which form, over the wire (design, section 3).
+//! The paths that reach upstream, and their form, over the wire (design, section 3).
 
 use crate::support::{Answer, Rig, RigBuilder, Upstream, Wire};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ const NAME: &str = "/v1/identity/ktp_name/validations";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// The same with records that no reference seals, and lists of them where lists are asked for.
+/// Starts the same upstream with records without a prefixed reference, and lists of them on list requests.
 async fn with_records() -> Upstream {
     Upstream::answering(|heard| {
         let list = heard.method == "GET" && heard.target.contains('?');
@@ -35,7 +35,7 @@ async fn before(upstream: &Upstream, change: impl FnOnce(RigBuilder) -> RigBuild
     change(Rig::builder().upstream(upstream.url())).start().await
 }
 
-/// Sends exactly this target, with more fields (each with its line's end), over a connection of its own.
+/// Sends exactly this target, with more fields (each with its line end), over a new connection.
 async fn sent(rig: &Rig, team: &str, method: &str, target: &str, fields: &str, body: &str) -> Answer {
     let mut wire = Wire::connect(rig.app.server_address()).await;
     let head = rig.head(team, method, target);
@@ -51,7 +51,7 @@ async fn asked(rig: &Rig, method: &str, target: &str) -> Answer {
     sent(rig, "lending", method, target, "", "").await
 }
 
-/// None of these may reach upstream, by no method.
+/// Checks that none of these targets reaches upstream, by any method.
 async fn are_refused(unknown_routes: &str, methods: &[&str], targets: &[&str]) {
     let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", &format!("unknown_routes = \"{unknown_routes}\""))).await;
@@ -213,7 +213,7 @@ async fn another_form_of_target_hides_no_forbidden_path() {
         "http://user:pass@api.iluma.ai/businesses",
     ];
     are_refused("forward", &["GET", "POST"], &targets).await;
-    // These aren't targets at all, and the shape of the refusal is the parser's.
+    // These are no valid targets, and the parser decides the shape of the refusal.
     let upstream = Upstream::agreeing().await;
     let rig = before(&upstream, |rig| rig.section("upstream", "unknown_routes = \"forward\"")).await;
     for line in [
@@ -268,7 +268,7 @@ async fn override_fields_change_no_route_and_are_not_passed_on() {
             assert!(!heard.headers.contains_key(name), "{name} reached upstream on {target}");
         }
     }
-    // Nor do they open what is closed.
+    // The headers do not open a forbidden path either.
     let refused = sent(&rig, "lending", "GET", "/businesses", "X-Original-URL: /health\r\n", "").await;
     refused.is_rejection(403, "REQUEST_FORBIDDEN_ERROR");
     rig.stop().await;
@@ -328,7 +328,7 @@ async fn unknown_routes_forward_passes_every_method() {
         let heard = upstream.heard().pop().expect("a call");
         assert_eq!((heard.method.as_str(), heard.target.as_str()), (method, "/v9/identity/new_things/1?q=1"));
     }
-    // Never cached.
+    // The answer is not cached.
     assert_eq!(asked(&rig, "GET", "/v9/identity/new_things/1?q=1").await.status, 200);
     assert_eq!(upstream.heard().len(), 6);
     rig.stop().await;
@@ -392,11 +392,11 @@ async fn every_documented_route_passes() {
         let answer = sent(&rig, "lending", method, target, "", body).await;
         assert_eq!(answer.status, 200, "{line}: {}", answer.text());
         let heard = upstream.heard().pop().expect("a call");
-        // References have the team's seal; the rest is as it was asked for.
+        // References have the team's prefix; the rest is the requested target.
         let sealed = line.replace("reference_id=", "reference_id=lending%3A");
         assert_eq!(format!("{} {}", heard.method, heard.target), sealed);
     }
-    // A GET of the record goes ahead of each recapture and of the file.
+    // A GET of the record precedes each recapture and the file.
     assert_eq!(upstream.heard().len(), targets.len() + 3);
     rig.stop().await;
 }
@@ -489,7 +489,7 @@ async fn health_needs_no_key_and_everything_else_does() {
     for (method, target) in [("POST", BANK), ("GET", CODES), ("POST", NAME), ("POST", "/v9/new"), ("OPTIONS", BANK)] {
         plain(method, target).await.is_rejection(401, "INVALID_API_KEY");
     }
-    // Kept for five seconds.
+    // The answer is kept for five seconds.
     for _ in 0..3 {
         assert_eq!(plain("GET", "/health").await.status, 200);
     }
@@ -534,11 +534,11 @@ async fn head_is_a_get_without_the_body() {
         let answer = asked(&rig, "HEAD", target).await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "HEAD {target}: {:?}", answer.headers);
     }
-    // What a POST row knows, HEAD does not.
+    // A row for POST does not serve HEAD.
     let answer = asked(&rig, "HEAD", BANK).await;
     assert_eq!((answer.status, answer.body.len()), (403, 0));
     assert!(upstream.heard().iter().all(|heard| matches!(heard.method.as_str(), "HEAD" | "GET")));
-    // A connection goes on after a HEAD.
+    // The connection stays usable after a HEAD.
     let mut wire = Wire::connect(rig.app.server_address()).await;
     wire.send(format!("{}\r\n", rig.head("lending", "HEAD", CODES))).await;
     assert_eq!(wire.head().await.expect("a head").status(), 200);

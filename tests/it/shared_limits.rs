@@ -1,4 +1,4 @@
-//! Limits that several nodes hold together by one Redis (design, section 6).
+//! Limits that several nodes enforce together through one Redis (design, section 6).
 
 #![allow(clippy::disallowed_methods, reason = "rates are about real time, and a test's tasks end with it")]
 
@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A node's limits, and what keeps them.
+/// A node's limits, and the tasks that keep them.
 struct Node {
     limits: Arc<Limits>,
     link: RedisClient,
@@ -64,8 +64,8 @@ async fn three(redis: &Redis, settings: &Settings) -> [Node; 3] {
     nodes
 }
 
-/// Calls of teams, each by its index: so many at once at a node, again and again, for as long as it takes. Gives the
-/// moments at which each team's were admitted.
+/// Makes calls of teams, each by its index: a fixed number of concurrent ones at a node, repeated until `time` has
+/// passed. Returns the moments at which each team's calls were admitted.
 async fn overload(load: &[(&Node, usize, usize)], time: Duration) -> BTreeMap<usize, Vec<Instant>> {
     let admitted: Arc<Mutex<BTreeMap<usize, Vec<Instant>>>> = Arc::default();
     let end = Instant::now() + time;
@@ -95,7 +95,7 @@ fn count(admitted: &BTreeMap<usize, Vec<Instant>>) -> usize {
     admitted.values().map(Vec::len).sum()
 }
 
-/// The most in any span.
+/// Returns the largest number of admissions within any span.
 fn most_in(admitted: &BTreeMap<usize, Vec<Instant>>, span: Duration) -> usize {
     let mut all: Vec<_> = admitted.values().flatten().copied().collect();
     all.sort();
@@ -107,16 +107,16 @@ async fn three_nodes_send_what_one_may(seconds: u64) {
     let redis = Redis::start().await;
     let settings = settings("requests_per_second = 50\nmax_wait = \"500ms\"", &[("lending", ""), ("payments", "")]);
     let nodes = three(&redis, &settings).await;
-    // Clocks of nodes do not matter.
+    // The clocks of nodes do not matter.
     nodes[1].clock.advance(Duration::from_secs(30));
     nodes[2].clock.advance(Duration::from_secs(60));
     let load = [(&nodes[0], 0, 30), (&nodes[1], 0, 20), (&nodes[1], 1, 20), (&nodes[2], 1, 30)];
     let admitted = overload(&load, Duration::from_secs(seconds)).await;
     let (sent, allowed) = (count(&admitted) as f64, 50.0 * seconds as f64);
     println!("{sent} of {allowed}; at most {} in a second", most_in(&admitted, Duration::from_secs(1)));
-    // What the bucket holds at the start comes on top.
+    // The initial content of the bucket is added.
     assert!(sent <= allowed * 1.02 + 5.0 && sent >= allowed * 0.98, "{sent} of {allowed}");
-    // A busy machine may hold a few back for a moment, and let them go together.
+    // A busy machine may delay a few calls for a moment, and admit them together.
     assert!(most_in(&admitted, Duration::from_secs(1)) <= 50 + 5 + 8);
     for team in [0, 1] {
         let share = admitted[&team].len() as f64 / sent;
@@ -151,7 +151,7 @@ async fn a_greedy_team_at_one_node_takes_nothing_of_anothers_share_at_another() 
         let got = admitted[&team].len() as f64 / sent;
         assert!((got - share).abs() <= 0.05, "{team} got {got}, not {share}");
     }
-    // When the others are idle, the greedy one has everything.
+    // If the other teams are idle, the greedy one gets everything.
     let admitted = overload(&[(&nodes[0], 0, 60)], Duration::from_secs(2)).await;
     assert!((70..=90).contains(&count(&admitted)), "{}", count(&admitted));
 }
@@ -163,7 +163,7 @@ async fn while_redis_is_out_each_node_takes_its_part_and_afterwards_none_more() 
     let nodes = three(&redis, &settings).await;
     let load = [(&nodes[0], 0, 30), (&nodes[1], 0, 30), (&nodes[2], 0, 30)];
     redis.pause();
-    // The first who asks finds out.
+    // The first request finds out.
     for node in &nodes {
         let _ = node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await;
         assert!(!node.link.is_up());
@@ -205,9 +205,9 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     };
     let (a, b, c) = tokio::join!(ask(&nodes[0], 20), ask(&nodes[1], 10), ask(&nodes[2], 10));
     assert_eq!((a, b, c), (20, 10, 10));
-    // What is admitted and never sent is given back, at every node.
+    // A slot that was granted and not used is returned, on every node.
     drop(nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("a permit"));
-    // A Redis that lost everything learns it again.
+    // A Redis that lost everything learns the figures again.
     redis.kill();
     redis.run().await;
     for node in &nodes {
@@ -223,7 +223,7 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     }
 }
 
-/// Polls `future` so many times and drops it. Returns what it gave, if that was enough.
+/// Polls `future` this number of times and drops it. Returns its output if it was ready before.
 async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
@@ -311,7 +311,7 @@ async fn a_teams_requests_are_shared_out_by_what_the_nodes_see() {
     let redis = Redis::start().await;
     let settings = settings("", &[("lending", "requests_per_second = 60\nburst = 6")]);
     let nodes = three(&redis, &settings).await;
-    // Time is moved by hand: two nodes are asked for much, one for little.
+    // The test moves the time: two nodes have a high demand, one a low demand.
     let mut passed = [0_u32; 3];
     for second in 0..10 {
         for _ in 0..100 {

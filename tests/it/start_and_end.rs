@@ -1,5 +1,5 @@
-//! The first and the last moment of a process: what it announces it keeps, and nothing idle holds it up (design,
-//! section 2).
+//! The start and the end of a process: it keeps its announcements, and no idle connection delays it (design, section
+//! 2).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// Nothing is in flight: a drain has nothing to wait for.
+/// The longest drain with nothing in flight.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn a_connection_that_said_nothing_does_not_hold_up_a_drain() {
     let rig = Rig::start().await;
     let silent = TcpStream::connect(rig.app.server_address()).await.expect("a connection");
-    // A second one that is served shows that the first was accepted.
+    // A second request that is served shows that the first was accepted.
     assert_eq!(rig.ask("lending", "GET", "/bank/available_bank_codes").send().await.status, 200);
     let began = Instant::now();
     let stopped = tokio::time::timeout(Duration::from_secs(10), rig.stop()).await;
@@ -39,7 +39,7 @@ async fn an_unfinished_handshake_does_not_hold_up_a_drain() {
     drop(silent);
 }
 
-/// A race that is lost now and then would be lost in one of so many.
+/// The number of repetitions, in which a rare race would show.
 const TIMES: usize = 15;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What every engine of state does, whichever it is: one suite, run against each.
+//! The behaviour of every engine of state: one suite, run against each of them.
 
 #![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
 
@@ -31,19 +31,19 @@ const LEASE: Duration = Duration::from_secs(30);
 const ROOM: OutboxBounds = OutboxBounds { deliveries: 1000, bytes: ByteSize::mib(64) };
 const DAY: Duration = Duration::from_secs(86400);
 
-/// An engine, and what it needs to run.
+/// An engine, and the parts that it needs.
 struct Engine {
     state: State,
     clock: Clock,
     restart: Restart,
 }
 
-/// How an engine is started again on what it stored.
+/// The way to restart an engine with its stored data.
 enum Restart {
     Sqlite(TempDir),
-    /// With what keeps the links of all nodes.
+    /// Restarts with the same Redis; the token stops the clients of all nodes.
     Redis(Box<Redis>, CancellationToken),
-    /// It is another engine's.
+    /// Another engine owns the data.
     Elsewhere,
 }
 
@@ -68,12 +68,12 @@ impl Engine {
         Self { state, clock, restart: Restart::Redis(Box::new(redis), stop) }
     }
 
-    /// The same, after the process was gone, and with Redis after that was killed.
+    /// Restarts the engine: its process ends, and Redis is killed and started again.
     async fn restarted(self) -> Self {
         self.restarted_with(&[1]).await
     }
 
-    /// The same, with these encryption keys.
+    /// Restarts the engine with these encryption keys.
     async fn restarted_with(self, keys: &[u8]) -> Self {
         self.state.close().await;
         let Self { clock, mut restart, .. } = self;
@@ -203,7 +203,7 @@ fn text(delivery: &Delivery) -> &str {
 }
 
 impl Engine {
-    /// Fans out all that waits, as the relay does: to every reference that waits.
+    /// Fans out all waiting callbacks to every waiting reference.
     async fn fan_out(&self) -> usize {
         let waiting = self.state.waiting(100, LEASE).await.unwrap();
         for one in &waiting {
@@ -228,7 +228,7 @@ impl Engine {
         self.state.claim(&[(tenant(team), 100)], LEASE).await.unwrap()
     }
 
-    /// Takes what is due for a team, and makes the deliveries.
+    /// Claims the due deliveries of a team, and concludes them as delivered.
     async fn deliver(&self, team: &str) -> Vec<String> {
         let mut bodies = Vec::new();
         for delivery in self.claim(team).await {
@@ -271,7 +271,7 @@ async fn a_repeat_is_the_same_id_and_the_same_bytes(engine: Engine) {
     assert_eq!(receive("2", "x").await, Receipt::New);
     let other = Callback { account: "development".parse().unwrap(), ..callback("1", "x") };
     assert_eq!(engine.state.receive(other).await.unwrap(), Receipt::New);
-    // Known for one as long as it may be repeated, fanned out or not.
+    // The callback is recognised as long as it may be repeated, fanned out or not.
     engine.state.own(owning("1", "lending", "a")).await.unwrap();
     engine.fan_out().await;
     engine.clock.advance(LATE + DAY);
@@ -309,7 +309,7 @@ async fn an_owner_who_comes_late_gets_its_own_and_nobody_else_a_second(engine: E
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
     assert_eq!(engine.deliver("lending").await.len(), 0);
-    // Nobody shares what was settled so long ago.
+    // A record that was settled this long ago is not shared any more.
     engine.clock.advance(LATE + Duration::from_secs(1));
     while state.sweep().await.unwrap() > 0 {}
     state.own(owning("1", "risk", "c")).await.unwrap();
@@ -384,7 +384,7 @@ async fn a_delivery_is_in_one_pair_of_hands(engine: Engine) {
     engine.state.conclude(&second[0], DeliveryOutcome::Untried).await.unwrap();
     let again = engine.claim("lending").await;
     assert_eq!((again.len(), again[0].id, again[0].attempts), (1, second[0].id, 0));
-    // Whoever does not come back in time loses them.
+    // A claimant that does not return in time loses its leases.
     engine.clock.advance(LEASE + Duration::from_secs(1));
     assert_eq!(engine.claim("lending").await.len(), 3);
 }
@@ -436,7 +436,7 @@ async fn unowned_ones_are_kept_apart_until_an_owner_comes(engine: Engine) {
     assert_eq!((listed.len(), listed[0].tenant.clone(), listed[0].upstream_id.as_deref()), (1, None, Some("1")));
     let rest = Page { after: Some(listed[0].cursor), ..page.clone() };
     assert_eq!(state.list(DeliveryStatus::Unowned, &rest).await.unwrap(), []);
-    // To replay it is to look once more for an owner.
+    // A replay searches for an owner once more.
     assert_eq!(state.replay(Replay::One(listed[0].cursor.id)).await, Ok(1));
     assert_eq!(engine.fan_out().await, 1);
     state.own(owning("1", "lending", "a")).await.unwrap();
@@ -522,7 +522,7 @@ fn person(seed: u8) -> Tag {
 async fn a_person_is_erased_everywhere(engine: Engine) {
     let state = &engine.state;
     let about = |id, team, reference| Owning { tags: vec![person(7), person(8)], ..owning(id, team, reference) };
-    // One queued, one dead, one delivered, one unowned, one that waits, one of somebody else.
+    // The entries are a queued, a dead, a delivered, an unowned and a waiting one, and one of another team.
     for id in ["queued", "dead", "delivered"] {
         state.own(about(id, "lending", "a")).await.unwrap();
         state.own(about(id, "lending", "b")).await.unwrap();
@@ -554,7 +554,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     let owners = state.owners(&live(), "queued").await.unwrap();
     assert_eq!((owners.len(), owners[0].reference.clone()), (1, None));
 
-    // What comes later is delivered, and leaves nothing.
+    // A later callback is delivered, and leaves nothing.
     assert_eq!(state.receive(callback("queued", "x")).await, Ok(Receipt::Repeat));
     state.receive(callback("queued", "later")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
@@ -566,7 +566,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     engine.fan_out().await;
     state.conclude(&engine.claim("lending").await[0], DeliveryOutcome::Dead).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
-    // Nor is it kept where nobody is known to own it.
+    // It is not kept either if it has no known owner.
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
     state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
@@ -584,7 +584,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, ["- x"]);
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 0);
-    // Whoever asks after it is a new customer.
+    // A later request makes the person a new customer.
     engine.clock.advance(Duration::from_secs(1));
     state.own(Owning { id: "2".into(), asked: engine.clock.wall(), ..about }).await.unwrap();
     assert_eq!(state.owners(&live(), "2").await.unwrap()[0].reference, quoted("a"));
@@ -592,7 +592,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     engine.fan_out().await;
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
-    // And is erased like one, where Iluma answered with the id of the first time; its callback waits for that owner too.
+    // The person is erased again, although Iluma answered with the first id; its callback waits for that owner too.
     let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
     state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
     assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, quoted("b"));
@@ -646,13 +646,13 @@ async fn urls_are_the_teams_own(engine: Engine) {
 async fn urls_outlive_the_key_that_they_were_stored_under(engine: Engine) {
     let (lending, url) = (tenant("lending"), "https://lending.internal/1".to_owned());
     engine.state.set_url(&lending, KIND, &url).await.unwrap();
-    // A new key behind the old one, in front of it, and alone.
+    // The new key stands behind the old one, then before it, then alone.
     let mut engine = engine;
     for keys in [&[1, 2][..], &[2, 1], &[2]] {
         engine = engine.restarted_with(keys).await;
         assert_eq!(engine.state.urls(&lending).await, Ok(vec![(KIND, url.clone())]), "{keys:?}");
     }
-    // One that nobody has looked at meanwhile is not "none", and is there again with its key.
+    // An entry that nobody read meanwhile is not absent: it is readable again with its key.
     let engine = engine.restarted_with(&[3]).await;
     assert_eq!(engine.state.urls(&lending).await, Err(StateError::Unavailable));
     assert_eq!(engine.state.unreadable(), 1);
@@ -672,7 +672,7 @@ async fn an_entry_that_cannot_be_opened_waits_for_its_key(engine: Engine) {
     let state = &engine.state;
     assert_eq!(state.owners(&live(), "pending").await, Err(StateError::Unavailable), "a reference is not none");
     assert_eq!(state.waiting(10, LEASE).await.unwrap().len(), 0);
-    // A replay turns nothing into a dead letter, neither the queued one nor the delivered one.
+    // A replay makes no dead letter, neither of the queued nor of the delivered one.
     assert_eq!(state.replay(Replay::One(delivered.id)).await, Ok(1));
     assert_eq!(engine.claim("lending").await.len(), 0);
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
@@ -697,7 +697,8 @@ async fn an_outbox_has_bounds(engine: Engine) {
         tags: Vec::new(),
     };
     let bounds = OutboxBounds { deliveries: 3, bytes: "2000B".parse().unwrap() };
-    // Callbacks of hits are dropped beyond the number, and beyond the bytes; another team's outbox is its own.
+    // Callbacks of cache hits are dropped beyond the number, and beyond the bytes; another team's outbox is
+    // independent.
     let four = (0..4).map(|_| made("lending", 10)).chain([made("risk", 10), made("risk", 2000)]).collect();
     assert_eq!(state.enqueue(four, &bounds).await, Ok(vec![tenant("lending"), tenant("risk")]));
     let size = async |team: &str| {
@@ -707,7 +708,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
     };
     let (queued, full, _) = size("lending").await;
     assert!(queued == 3 && full > 3 * 10 && full < 600, "{queued} {full}");
-    // A real callback is a dead letter at once, and is delivered once it is replayed.
+    // A real callback is a dead letter at once, and is delivered after a replay.
     state.own(owning("1", "lending", "a")).await.unwrap();
     state.own(owning("1", "risk", "a")).await.unwrap();
     state.receive(callback("1", "x")).await.unwrap();
@@ -721,7 +722,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
     assert_eq!(state.replay(Replay::AllDead).await, Ok(1));
     let (queued, bytes, dead) = size("lending").await;
     assert!((queued, dead) == (1, 0) && bytes > 0);
-    // Room that was made by a delivery, an erasure or a sweep is there again.
+    // Room from a delivery, an erasure or a sweep can be used again.
     state.enqueue(vec![Made { tags: vec![person(7)], ..made("lending", 10) }], &bounds).await.unwrap();
     assert_eq!(size("lending").await.0, 2);
     state.erase(&[person(7)]).await.unwrap();
@@ -734,7 +735,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
     assert_eq!(engine.state.enqueue(vec![made("lending", 10)], &bounds).await, Ok(vec![tenant("lending")]));
 }
 
-/// Polls a future so many times, as long as it is pending, and drops it. Returns its output if it ended before.
+/// Polls a future this number of times while it is pending, and drops it. Returns its output if it ended before.
 async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {
@@ -772,7 +773,7 @@ async fn a_hand_out_whose_caller_goes_away_is_given_back(engine: Engine) {
     let claimed = state.claim(&wanted, LEASE);
     let mut claimed = Box::pin(claimed);
     assert!(futures_util::poll!(&mut claimed).is_pending());
-    // The step ends, and its caller never looks.
+    // The step ends, and its caller never polls it again.
     state.queues().await.unwrap();
     drop(claimed);
     loop {
@@ -797,7 +798,7 @@ async fn everything_is_there_after_a_restart(engine: Engine) {
     assert_eq!(engine.state.urls(&tenant("lending")).await.unwrap().len(), 1);
     assert_eq!(engine.state.receive(callback("0", "x")).await, Ok(Receipt::Repeat));
     assert_eq!(engine.fan_out().await, 1);
-    // What somebody had in hand comes back: at once, or with the end of the lease.
+    // Claimed entries return: at once, or at the end of the lease.
     engine.clock.advance(LEASE + Duration::from_secs(1));
     let again = engine.claim("lending").await;
     assert_eq!(again.len(), 2);

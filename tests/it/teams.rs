@@ -1,5 +1,5 @@
-//! Two teams on one account, with the simulated Iluma's own callbacks: each has its own records, references and results,
-//! whatever they have in common.
+//! Two teams on one account, with the simulated Iluma's own callbacks: each has its own records, references and
+//! results, even for shared records.
 
 use crate::support::{Heard, PATIENCE, Part, Rig, RigBuilder, Upstream, ask, until};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ const TYPES: [&str; 5] = [
     "DOCUMENT_OCR_CAPTURE_REQUEST",
 ];
 
-/// A gateway at which Iluma's callbacks arrive, and each team's endpoint.
+/// A gateway that receives Iluma's callbacks, and each team's endpoint.
 struct Stage {
     rig: Rig,
     lending: Upstream,
@@ -65,7 +65,7 @@ impl Stage {
         if team == "lending" { &self.lending } else { &self.payments }
     }
 
-    /// A team's deliveries of a type, once there are so many.
+    /// Waits for a number of a team's deliveries of a type, and returns them.
     async fn hears(&self, team: &str, kind: &str, count: usize) -> Vec<Value> {
         let target = format!("/{kind}");
         let of = |heard: Vec<Heard>| heard.into_iter().filter(|heard| heard.target == target).collect::<Vec<_>>();
@@ -74,7 +74,7 @@ impl Stage {
         heard.iter().map(|heard| serde_json::from_slice(&heard.body).expect("JSON")).collect()
     }
 
-    /// Waits until Iluma has sent what it had to send, and every delivery was made.
+    /// Waits until Iluma has sent all its callbacks, and every delivery was made.
     async fn is_quiet(&self, callbacks: u64) {
         let sim = self.rig.sim();
         until("Iluma's callbacks", || sim.stats().callbacks.delivered >= callbacks).await;
@@ -90,7 +90,7 @@ impl Stage {
         tokio::time::timeout(PATIENCE, settled).await.expect("empty queues");
     }
 
-    /// What Iluma itself has, seen with the account's key.
+    /// Returns Iluma's own answer, for the account's key.
     async fn straight(&self, path: &str) -> Value {
         ask("GET", format!("{}{path}", self.rig.sim().url())).key(&self.rig.account_key).send().await.json()
     }
@@ -165,7 +165,7 @@ async fn equal_references_never_meet_on_any_asynchronous_row() {
             }
         }
     }
-    // A recapture and a file are the owner's, too.
+    // Only the owner may use a recapture and a file.
     let record = stage.hears("lending", TYPES[4], 1).await.remove(0);
     let id = record["id"].as_str().expect("an id");
     let link = record["result"]["selfie"]["link"].as_str().expect("a link");
@@ -181,7 +181,8 @@ async fn equal_references_never_meet_on_any_asynchronous_row() {
     stage.rig.stop().await;
 }
 
-/// Whoever asks while the question is under way or pending is told like the one who asked, and Iluma is asked once.
+/// Teams that send an identical request while one is in flight or pending get the same result, and Iluma is called
+/// once.
 #[tokio::test]
 async fn two_who_ask_at_once_pay_once_and_each_is_told_once() {
     let stage = Stage::set(Duration::from_millis(300), |rig| rig).await;
@@ -220,7 +221,7 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
     let rig = &stage.rig;
     rig.post("lending", BANK, account("1234567811", "loan-1")).send().await;
     stage.hears("lending", TYPES[0], 1).await;
-    // The callback has filled the cache: nobody has to ask for the result.
+    // The callback has filled the cache: the result needs no call.
     let hit = async {
         loop {
             let answer = rig.post("payments", BANK, account("1234567811", "pay-1")).send().await;
@@ -246,7 +247,7 @@ async fn a_hit_sends_a_callback_and_makes_an_owner() {
     stage.rig.stop().await;
 }
 
-/// An empty reference is none: it brings one callback, as any other.
+/// An empty reference counts as none: it causes one callback, like any other.
 #[tokio::test]
 async fn an_empty_reference_brings_one_callback() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
@@ -263,7 +264,7 @@ async fn an_empty_reference_brings_one_callback() {
     stage.rig.stop().await;
 }
 
-/// Records from before the gateway are one team's, by configuration, and no other's.
+/// Records from before the gateway belong to one configured team, and to no other.
 #[tokio::test]
 async fn what_was_there_before_is_read_by_its_heir_alone() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig.tenant("lending", "owns_unprefixed = true")).await;
@@ -277,7 +278,7 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
         assert_eq!((heir.status, &heir.json()["reference_id"]), (200, &json!(reference)), "{path}");
         rig.ask("payments", "GET", &path).send().await.is_rejection(404, "DATA_NOT_FOUND");
     }
-    // Looked at once, it is the heir's like any other: the final answer is kept.
+    // After the first GET the record is the fallback owner's like any other: the final answer is stored.
     let asked = || rig.sim().stats().routes["bank_get"].requests;
     let path = format!("{BANK}/{}", bank["id"].as_str().expect("an id"));
     let settled = async {
@@ -300,7 +301,7 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
     stage.rig.stop().await;
 }
 
-/// A reference that another team has sealed can't be smuggled in.
+/// A reference with another team's prefix can't be smuggled in.
 #[tokio::test]
 async fn nobody_signs_with_anothers_name() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
@@ -318,14 +319,14 @@ async fn nobody_signs_with_anothers_name() {
     stage.rig.stop().await;
 }
 
-/// With a seal it needs no waiting, without one it waits until somebody is known to own it.
+/// With a prefix a callback need not wait; without one it waits until an owner is known.
 #[tokio::test]
 async fn a_callback_that_overtakes_its_answer_finds_its_team() {
     for seals in [true, false] {
         let stage =
             Stage::set(Duration::from_millis(20), |rig| rig.account(&format!("prefix_references = {seals}"))).await;
         let rig = &stage.rig;
-        // By rule: a request with the fault's header would bypass the cache.
+        // The fault is set by a rule: a request with the fault's header would bypass the cache.
         let rule = json!({ "method": "POST", "path": "/v1.1/identity", "kind": "callback_first", "times": 1 });
         let rule = ask("POST", format!("{}/_sim/faults", rig.sim().url())).json(rule.to_string());
         assert!(rule.send().await.status < 300, "a rule");
@@ -337,7 +338,7 @@ async fn a_callback_that_overtakes_its_answer_finds_its_team() {
             (&json!("COMPLETED"), &asked["id"], &json!("loan-1")),
             "{seals}"
         );
-        // What is known by now is not shared as pending.
+        // A known result is not shared as pending.
         let answer = rig.post("payments", BANK, account("1234567811", "pay-1")).send().await;
         assert_eq!(answer.json()["status"], "COMPLETED", "{seals}: {:?}", answer.headers);
         stage.is_quiet(1).await;

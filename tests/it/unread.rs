@@ -1,5 +1,5 @@
-//! Requests that the parser refuses, and clients of HTTP/1.0: the contract's words hold for them too (design,
-//! section 3: errors; a truncated answer is never a short success).
+//! Requests that the parser refuses, and clients of HTTP/1.0: the contract holds for them too (design, section 3:
+//! errors; a truncated answer is never a short success).
 
 use crate::support::{PATIENCE, Rig, Upstream, Wire};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ async fn a_head_that_can_not_be_read_ends_the_connection() {
     for head in heads {
         let mut wire = Wire::connect(rig.app.server_address()).await;
         wire.send(&head).await;
-        // What HTTP itself can't read has no request to answer: a bare refusal at most, and the connection is over.
+        // Bytes that HTTP can't parse are no request: the answer is at most a bare refusal, and the connection ends.
         if let Some(answer) = wire.try_answer().await {
             assert!(
                 (400..500).contains(&answer.status) && answer.body.is_empty(),
@@ -34,7 +34,7 @@ async fn a_head_that_can_not_be_read_ends_the_connection() {
 
 #[tokio::test]
 async fn a_truncated_answer_is_no_short_success_for_http_1_0() {
-    // A client of HTTP/1.0 knows the end of such a body by the end of the connection alone.
+    // A client of HTTP/1.0 recognises the end of such a body only by the end of the connection.
     let seen = Arc::new(Notify::new());
     let shared = Arc::clone(&seen);
     let upstream = Upstream::on_connection(move |stream| {

@@ -1,5 +1,5 @@
-//! Everything that can go wrong behind the gateway: what the client sees, and how often upstream was asked (design,
-//! section 3: errors, money-safe).
+//! All faults behind the gateway: the client's answer, and the number of upstream calls (design, section 3: errors,
+//! money-safe).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -19,17 +19,17 @@ const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const CODES: &str = "/bank/available_bank_codes";
 const NAME: &str = "/v1/identity/ktp_name/validations";
-/// A look that is free, so that it may be made again.
+/// A GET that is free, so that it may be repeated.
 const LOOK: &str = "/v1/identity/id_card_images/1";
 const PHONE: &str = "/v1/fraud/phone_numbers/0811/age";
-/// A row that is not kept.
+/// A request whose answer is not stored here.
 const QUESTION: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 const FOUND: &str = r#"{"id":"1","status":"COMPLETED","result":{"is_found":true}}"#;
 
-/// What a configured 300 ms may take on a busy machine.
+/// The longest time that a configured 300 ms may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A number that tasks share.
+/// A counter that tasks share.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicUsize>);
 
@@ -43,7 +43,7 @@ impl Count {
     }
 }
 
-/// What an upstream saw.
+/// The events that an upstream saw.
 #[derive(Clone, Default)]
 struct Seen {
     connections: Count,
@@ -51,7 +51,7 @@ struct Seen {
     whole: Count,
 }
 
-/// An upstream that treats its connections, counted from one, as it is told to.
+/// Starts an upstream whose connections, counted from one, `serve` handles.
 async fn treating<F, T>(serve: F) -> (Upstream, Seen)
 where
     F: Fn(Wire, Seen, usize) -> T + Send + 'static,
@@ -99,7 +99,7 @@ async fn a_refused_connection_is_a_503() {
 
 #[tokio::test]
 async fn a_handshake_that_is_never_answered_is_a_503() {
-    // Takes connections, and never says a word.
+    // Upstream accepts connections, and never answers.
     let (upstream, seen) = treating(|mut wire, _, _| async move {
         wire.rest().await;
     })
@@ -124,7 +124,7 @@ async fn a_connection_that_is_never_taken_is_a_503() {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let listener = socket.listen(1).expect("a listener");
     let address = listener.local_addr().expect("an address");
-    // Fills the backlog: from then on the kernel drops what comes.
+    // The backlog fills: from then on the kernel drops connections.
     let mut waiting = Vec::new();
     while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
         waiting.push(stream);
@@ -241,7 +241,7 @@ async fn a_reset_while_the_body_is_sent_is_a_504_and_is_never_sent_twice() {
 
 #[tokio::test]
 async fn a_get_on_a_connection_that_upstream_gave_up_is_sent_again() {
-    // The first connection takes a second request and closes without a word.
+    // The first connection receives a second request and closes without an answer.
     let (upstream, seen) = treating(|mut wire, seen, number| async move {
         if number > 1 {
             return agree(wire, seen).await;
@@ -283,14 +283,14 @@ async fn a_post_on_a_connection_that_upstream_gave_up_is_not_sent_again() {
     assert_eq!(rig.ask("lending", "GET", PHONE).send().await.status, 200);
     rig.post("lending", NAME, "{}").send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
     assert_eq!(seen.heads.is(), 1, "the same payment twice");
-    // The next one is fine.
+    // The next request succeeds.
     assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 200);
     rig.stop().await;
 }
 
 #[tokio::test]
 async fn connections_that_upstream_closes_between_requests_cost_no_post_a_second_call() {
-    // Each connection closes right after its first answer.
+    // Each connection closes directly after its first answer.
     let (upstream, seen) = treating(|mut wire, seen, _| async move {
         if wire.request().await.is_some() {
             seen.whole.up();
@@ -320,7 +320,7 @@ async fn a_get_is_tried_only_so_often() {
     let rig = before(&upstream, "").await;
     rig.ask("lending", "GET", PHONE).send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
     assert!((1..=5).contains(&seen.heads.is()), "{} times", seen.heads.is());
-    // With a budget over time, and a breaker: a failing upstream is not asked several times by everyone.
+    // The budget and the circuit breaker protect a failing upstream from repeated GETs of every client.
     for _ in 0..50 {
         let answer = rig.ask("lending", "GET", PHONE).send().await;
         match answer.header("x-gateway-error") {
@@ -332,7 +332,7 @@ async fn a_get_is_tried_only_so_often() {
     rig.stop().await;
 }
 
-/// Answers with the start of a body, and then as it is told.
+/// Answers with the start of a body, then stalls or breaks off.
 async fn breaking_off(start: &'static str, stall: bool) -> (Upstream, Seen) {
     treating(move |mut wire, seen, _| async move {
         if wire.request().await.is_some() {
@@ -361,7 +361,7 @@ async fn a_truncated_answer_is_a_broken_connection_and_never_a_short_success() {
             let mut wire = Wire::connect(rig.app.server_address()).await;
             wire.send(format!("{}content-length: 0\r\n\r\n", rig.head("lending", method, path))).await;
             if let Some(whole) = wire.try_answer().await {
-                // JSON on a path that no row knows is read whole before it is passed on.
+                // JSON on an unknown path is read whole before it is passed on.
                 if path == "/v9/new" && whole.header("x-gateway-error") == "upstream_truncated" {
                     continue;
                 }
@@ -391,7 +391,7 @@ async fn a_truncated_answer_is_a_broken_stream_over_h2() {
             let body = response.into_body().collect().await;
             assert!(body.is_err(), "{path} of {start:?} ended well: {body:?}");
         }
-        // The connection itself goes on.
+        // The connection itself stays usable.
         let health = Request::get(rig.url("/businesses")).body(whole("")).expect("a request");
         assert!(sender.send_request(health).await.is_ok());
         drop(sender);
@@ -458,7 +458,7 @@ async fn an_answer_before_the_upload_is_done_reaches_the_client() {
     let (upstream, _) = treating(move |mut wire, _, _| async move {
         if wire.head().await.is_some() {
             wire.send(answer(413, body).replace("content-type", "connection: close\r\ncontent-type")).await;
-            // Takes nothing more, and does not close before the other side does.
+            // Upstream reads nothing more, and does not close before the gateway does.
             let _ = wire.stream.readable().await;
             std::future::pending::<()>().await;
         }
@@ -483,7 +483,7 @@ async fn a_client_that_hangs_up_while_it_uploads_aborts_the_call() {
         seen.heads.up();
         match wire.body(&head).await {
             Some(_) => seen.whole.up(),
-            // Counted as a second connection: the body broke off.
+            // A broken body is counted as a second connection.
             None => seen.connections.up(),
         };
     })
@@ -525,7 +525,7 @@ async fn a_client_that_hangs_up_after_its_request_does_not_stop_the_call() {
 async fn a_streamed_post_is_finished_for_a_client_that_hung_up() {
     let go = Arc::new(tokio::sync::Semaphore::new(0));
     let gate = Arc::clone(&go);
-    // Notes whether the connection is given up while the answer is awaited.
+    // Upstream records whether the connection is closed while the answer is awaited.
     let (upstream, seen) = treating(move |mut wire, seen, _| {
         let gate = Arc::clone(&gate);
         async move {
@@ -549,7 +549,7 @@ async fn a_streamed_post_is_finished_for_a_client_that_hung_up() {
     until("it is at upstream", || seen.heads.is() == 1).await;
     wire.reset();
     rig.logged_line(|line| line["status"] == 499).await;
-    // Its answer is taken; the connection may then serve the next one.
+    // The answer is read; the connection may then serve the next request.
     go.add_permits(1);
     until("it was answered", || seen.whole.is() == 1).await;
     let upstream_calls = r#"iluma_gateway_upstream_requests_total{account="live",route="ktp",status="200"}"#;
@@ -694,7 +694,7 @@ async fn an_early_answer_is_read_though_upstream_closed_with_the_upload_unread()
             if wire.head().await.is_some() {
                 seen.heads.up();
                 wire.send(format!("HTTP/1.1 {status} X\r\n{framing}\r\n\r\n{{}}")).await;
-                // What it has not read turns its end into a reset.
+                // Unread data turns its end into a reset.
             }
         })
         .await;
@@ -766,9 +766,9 @@ async fn an_answers_head_is_bound_by_bytes_and_not_by_fields() {
     let rig = before(&upstream, "forward_headers = [\"x-fields\"]").await;
     for path in [NAME, BANK] {
         for (count, status) in [(98, 200), (99, 200), (101, 200), (1000, 200), (2500, 200), (5000, 504)] {
-            // Another account each time: nothing comes from the cache.
+            // Each request has another bank account, so that no answer comes from the cache.
             let question = QUESTION.replace("1234567855", &format!("77{count}"));
-            // The usual client takes 100 fields at most.
+            // Common clients accept at most 100 fields.
             let mut wire = Wire::connect(rig.app.server_address()).await;
             let head = rig.head("lending", "POST", path);
             let fields = format!("content-type: application/json\r\nx-fields: {count}\r\n");
@@ -788,7 +788,7 @@ async fn a_connection_serves_no_longer_than_five_minutes() {
     let (upstream, seen) = treating(|wire, seen, _| agree(wire, seen)).await;
     let rig = before(&upstream, "").await;
     let mut opened = Vec::new();
-    // Each pause is shorter than what an idle connection is kept for.
+    // Each pause is shorter than the idle timeout of a connection.
     for _ in 0..32 {
         assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 200);
         opened.push(seen.connections.is());

@@ -4,7 +4,7 @@ local answers, limits, counts = ngx.shared.answers, ngx.shared.limits, ngx.share
 
 local team = {}
 
--- The team of this request, within its limit and counted; else the request ends here.
+-- Admits the team of this request if it is within its limit, and counts it; otherwise the request ends here.
 function team.admit()
   local name = ngx.var.team
   if name == "" then return ngx.exit(401) end
@@ -14,7 +14,7 @@ function team.admit()
   return name
 end
 
--- Every member but reference_id, in order of name, each with its type: what the answer depends on.
+-- Returns all members except reference_id, by name, each with its type: the parts that decide the answer.
 local function question(asked)
   local names = {}
   for name in pairs(asked) do
@@ -29,7 +29,7 @@ local function question(asked)
   return ngx.md5_bin(table.concat(parts, "\0"))
 end
 
--- A bank request: from memory with the caller's own reference_id put in, or from Iluma.
+-- Answers a bank request from memory with the caller's own reference_id, or from Iluma.
 function team.bank()
   team.admit()
   ngx.req.read_body()
@@ -44,7 +44,7 @@ function team.bank()
       ngx.status = reply.status
       return ngx.print(reply.body)
     end
-    -- A NUL marks where the reference stood: JSON never holds one.
+    -- A NUL marks the place of the reference: JSON never contains one.
     answer = ngx.re.sub(reply.body, [["reference_id":"[^"]*"]], [["reference_id":]] .. "\0")
     answers:set(key, answer, 3600)
   end

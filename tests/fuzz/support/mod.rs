@@ -1,4 +1,4 @@
-//! What more than one target needs.
+//! Helpers that several fuzz targets share.
 #![allow(dead_code, reason = "each target uses its part")]
 
 use iluma_gateway::config::Settings;
@@ -12,10 +12,10 @@ use std::path::Path;
 /// The key of the one team, which the seeds carry.
 pub const TEAM_KEY: &str = "igw_lending_fuzz";
 
-/// The account's key. With the colon behind it its base64 ends in padding, as most do.
+/// The account's key. With the colon after it, its base64 ends in padding, as for most keys.
 pub const API_KEY: &str = "iluma_development_TESTONLY0";
 
-/// Settings with one team and one path of the operator's own, and upstream at `base_url`.
+/// Returns settings with one team, one path that the operator added, and upstream at `base_url`.
 pub fn settings(base_url: &str) -> Settings {
     let hash: String = Sha256::digest(TEAM_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     let text = format!(
@@ -45,11 +45,11 @@ pub fn settings(base_url: &str) -> Settings {
     Settings::parse(&text, Path::new("/"), &env).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-/// The members of a JSON object as they stand, duplicates included: read apart from the gateway's own reader.
+/// The members of a JSON object in their order, including duplicates, read independently of the gateway's own reader.
 pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
 
 impl Pairs {
-    /// None if the text is not one JSON object.
+    /// Reads the members; `None` if the text is not one JSON object.
     pub fn read(text: &[u8]) -> Option<Vec<(String, Box<RawValue>)>> {
         serde_json::from_slice(text).ok().map(|Self(pairs)| pairs)
     }
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// Whether `whole` holds `part` somewhere.
+/// Returns true if `whole` contains `part`.
 pub fn contains(whole: &[u8], part: &[u8]) -> bool {
     whole.windows(part.len()).any(|window| window == part)
 }

@@ -1,4 +1,4 @@
-//! State that several nodes share in one Redis: what they do to each other, and what Redis does to them.
+//! State that several nodes share in one Redis: their effects on each other, and the effects of Redis' faults.
 
 use super::{
     DAY, Engine, KIND, LEASE, ROOM, Restart, callback, copy, live, owning, person, queued, quoted, settings, tenant,
@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The bound of one step, and what a busy machine adds.
+/// The bound of one step, with a margin for a busy machine.
 const BOUND: Duration = Duration::from_secs(5);
 
-/// One more node on a Redis, until `stop`.
+/// Starts another node on a Redis, until `stop`.
 pub(super) async fn node(redis: &Redis, clock: &Clock, stop: &CancellationToken) -> State {
     node_with(redis, clock, stop, &[1]).await
 }
@@ -43,13 +43,13 @@ impl Engine {
         redis
     }
 
-    /// Another node beside this one.
+    /// Starts another node beside this one.
     async fn another(&self) -> State {
         let Restart::Redis(redis, stop) = &self.restart else { panic!("it is in a Redis") };
         node(redis, &self.clock, stop).await
     }
 
-    /// Asks until it is answered.
+    /// Repeats a query until it is answered.
     async fn recovers(&self) {
         let back = async {
             while self.state.queues().await.is_err() {
@@ -116,13 +116,13 @@ async fn what_a_dead_node_held_comes_back_and_it_changes_nothing_if_it_was_only_
     other.conclude(&held, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     let again = engine.state.claim(&wanted, LEASE).await.unwrap().remove(0);
     assert_eq!(again.attempts, 1);
-    // What the team has it has, whoever brought it.
+    // A delivery that the team has received is delivered, whichever node sent it.
     other.conclude(&held, DeliveryOutcome::Delivered).await.unwrap();
     engine.state.conclude(&again, DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
     assert_eq!(engine.listed(DeliveryStatus::Queued).await, 0);
 
-    // A callback that was handed out to a node that is gone, too.
+    // A callback of a dead node is handed out again too.
     engine.state.own(owning("1", "lending", "a")).await.unwrap();
     engine.state.receive(callback("1", "y")).await.unwrap();
     let slow = engine.state.waiting(1, LEASE).await.unwrap().remove(0);
@@ -144,7 +144,7 @@ async fn owners_and_callbacks_that_meet_at_two_nodes_come_to_one_delivery_each()
         let (owning, receiving) = (async { other.state.own(owning(id, "lending", "a")).await.unwrap() }, async {
             engine.state.receive(callback(id, "x")).await.unwrap()
         });
-        // Both fan out meanwhile.
+        // Both nodes fan out meanwhile.
         tokio::join!(owning, receiving, engine.fan_out(), other.fan_out());
         tokio::join!(other.state.own(super::owning(id, "payments", "b")), engine.fan_out(), other.fan_out()).0.unwrap();
         tokio::join!(engine.fan_out(), other.fan_out());
@@ -200,7 +200,7 @@ async fn a_redis_that_hangs_or_is_gone_is_told_in_time_and_found_again() {
     assert_eq!(engine.state.owners(&live(), "0").await, Err(StateError::Unavailable));
     redis.resume();
     engine.recovers().await;
-    // Whether it was stored is not known; it is not stored twice.
+    // It is unknown whether it was stored; it is not stored twice.
     engine.state.receive(callback("1", "x")).await.unwrap();
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::Repeat));
     let mut engine = engine;
@@ -231,7 +231,7 @@ async fn what_was_acknowledged_is_there_after_redis_was_killed() {
     };
     let kill = async {
         until("callbacks stream in", || counted.load(Ordering::Relaxed) >= 50).await;
-        // While they do.
+        // The restart happens during their work.
         engine.restarted().await
     };
     let (engine, ()) = tokio::join!(kill, stream);
@@ -244,7 +244,7 @@ async fn what_was_acknowledged_is_there_after_redis_was_killed() {
             more => delivered += more,
         }
     }
-    // One more may have been under way.
+    // One more delivery may have been in progress.
     assert!((count..=count + 1).contains(&delivered), "{delivered} of {count}");
 }
 
@@ -279,7 +279,7 @@ async fn nothing_is_left_of_what_is_swept() {
 async fn what_takes_many_steps_is_done_to_the_end() {
     let engine = Engine::redis().await;
     let state = &engine.state;
-    // More of one record than a step touches.
+    // The record has more entries than a step touches.
     for number in 0..250 {
         let body = Bytes::from(format!("{number}"));
         state.receive(Callback { body, ..callback("1", "") }).await.unwrap();
@@ -308,7 +308,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250 }));
     assert_eq!(state.queues().await.unwrap().tenants, []);
 
-    // More bytes than a step carries: a callback for each of many references, and their deliveries.
+    // The deliveries have more bytes than a step carries: one for each of many references.
     for number in 0..12 {
         state.own(owning("2", "lending", &number.to_string())).await.unwrap();
     }
@@ -340,7 +340,7 @@ async fn what_may_lose_state_is_told() {
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));
     let told = engine.state.concerns().await.unwrap();
     assert!(told[0].to_string().contains("nothing over a restart"), "{told:?}");
-    // Whoever may not read the configuration can work all the same.
+    // A user who may not read the configuration can work all the same.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
     assert!(engine.state.concerns().await.unwrap()[0].to_string().contains("snapshot"));
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::New));

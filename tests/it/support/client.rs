@@ -1,4 +1,4 @@
-//! A client that shows everything of an answer, and one that sends any bytes at all.
+//! A client that shows everything of an answer, and one that sends any bytes.
 
 use super::PATIENCE;
 use super::multipart::{Part, multipart};
@@ -13,14 +13,14 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A request in the making: `ask("POST", url).key(&key).json("{}").send().await`.
+/// A request that is built: `ask("POST", url).key(&key).json("{}").send().await`.
 #[derive(Debug)]
 pub struct Ask {
     request: http::request::Builder,
     body: Bytes,
 }
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -28,13 +28,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// A request of `method` to an absolute URL.
+/// Makes a request of `method` to an absolute URL.
 pub fn ask(method: &str, url: impl AsRef<str>) -> Ask {
     Ask { request: Request::builder().method(method).uri(url.as_ref()), body: Bytes::new() }
 }
 
 impl Ask {
-    /// Basic authentication with the key as user and no password.
+    /// Adds Basic authentication with the key as user and no password.
     pub fn key(self, key: &str) -> Self {
         let basic = STANDARD.encode(format!("{key}:"));
         self.header("authorization", format!("Basic {basic}"))
@@ -53,7 +53,7 @@ impl Ask {
         self.header("content-type", "application/x-www-form-urlencoded").body(body.into())
     }
 
-    /// A multipart form.
+    /// Sets a multipart form as the body.
     pub fn multipart(self, parts: &[Part<'_>]) -> Self {
         self.header("content-type", "multipart/form-data; boundary=between").body(multipart(parts))
     }
@@ -63,15 +63,15 @@ impl Ask {
         self
     }
 
-    /// Sends it over a connection of its own.
+    /// Sends the request over a new connection.
     ///
     /// # Panics
-    /// If there is no whole answer in time.
+    /// Panics if there is no whole answer in time.
     pub async fn send(self) -> Answer {
         self.try_send().await.expect("an answer")
     }
 
-    /// Sends it; an error is a connection that broke or answered too late.
+    /// Sends the request; returns an error if the connection broke or the answer was late.
     pub async fn try_send(self) -> Result<Answer, String> {
         let request = self.request.body(Full::new(self.body)).map_err(|e| e.to_string())?;
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
@@ -85,26 +85,26 @@ impl Ask {
 }
 
 impl Answer {
-    /// A header as text; empty if absent.
+    /// Returns a header as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     ///
     /// # Panics
-    /// If it is not JSON.
+    /// Panics if the body is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
-/// Sends `bytes` over a fresh connection and reads until the peer closes it, or `PATIENCE` is over.
+/// Sends `bytes` over a new connection and reads until the peer closes it, or until `PATIENCE` is over.
 pub async fn raw(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     // The peer may close before it has read everything.

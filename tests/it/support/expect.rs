@@ -1,4 +1,4 @@
-//! What the tests of several files expect of an answer or of a gateway.
+//! Expectations on an answer or a gateway that several test files share.
 
 use super::{Answer, PATIENCE, Rig};
 use base64::Engine as _;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 impl Answer {
-    /// An error that the gateway made: the status, Iluma's shape and nothing else, the reason, the request's id.
+    /// Checks an error that the gateway made: the status, Iluma's shape and nothing else, the reason, the request's id.
     #[track_caller]
     pub fn is_rejection(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{:?} {}", self.headers, self.text());
@@ -27,12 +27,12 @@ impl Answer {
 }
 
 impl Rig {
-    /// The value of an authorization field for a team.
+    /// Returns the value of an authorization field for a team.
     pub fn basic(&self, team: &str) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:", self.key(team))))
     }
 
-    /// The start of an HTTP/1.1 request of a team, for more fields, an empty line and a body to follow.
+    /// Returns the start of an HTTP/1.1 request of a team; more fields, an empty line and a body follow.
     pub fn head(&self, team: &str, method: &str, target: &str) -> String {
         format!("{method} {target} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: {}\r\n", self.basic(team))
     }
@@ -42,10 +42,10 @@ impl Rig {
         self.metric_becomes("iluma_gateway_in_flight", |value| value == 0.0).await;
     }
 
-    /// Waits until a metric is so.
+    /// Waits until a metric fulfils `so`.
     ///
     /// # Panics
-    /// If it never is.
+    /// Panics if it never does.
     pub async fn metric_becomes(&self, series: &str, so: impl Fn(f64) -> bool) {
         let look = async {
             while !so(self.metric(series).await) {
@@ -56,10 +56,10 @@ impl Rig {
         assert!(seen.is_ok(), "waited in vain for {series}");
     }
 
-    /// Waits for a line of the access log that is so, and gives it back.
+    /// Waits for a line of the access log that fulfils `so`, and returns it.
     ///
     /// # Panics
-    /// If there is none.
+    /// Panics if there is none.
     pub async fn logged_line(&self, so: impl Fn(&Value) -> bool) -> Value {
         let look = async {
             loop {

@@ -1,4 +1,4 @@
-//! HTTP/2: a client, and frames by hand (RFC 9113) for what a well-behaved client can not send.
+//! HTTP/2: a client, and handmade frames (RFC 9113) that a well-behaved client can't send.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// One HTTP/2 frame.
+/// Returns one HTTP/2 frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).expect("a length").to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
@@ -20,9 +20,9 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A header block without compression: GET of a path with a key.
+/// Returns a header block without compression: GET of a path with a key.
 pub fn block(path: &str, authorization: &str) -> Vec<u8> {
-    // Indexed :method GET and :scheme http, then literals without indexing (RFC 7541, section 6.2.2).
+    // The block has indexed :method GET and :scheme http, then literals without indexing (RFC 7541, section 6.2.2).
     let mut block = vec![0x82, 0x86, 0x04];
     block.push(u8::try_from(path.len()).expect("a short path"));
     block.extend(path.as_bytes());
@@ -44,10 +44,10 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const CONTINUATION: u8 = 9;
 
-/// A body that a test makes as it goes along, or has whole.
+/// A body that a test makes piece by piece, or has whole.
 pub type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Speaks HTTP/2 over a stream, for as long as the sender lives.
+/// Speaks HTTP/2 over a stream, as long as the sender lives.
 pub async fn speak<S>(stream: S) -> http2::SendRequest<AnyBody>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -58,12 +58,12 @@ where
     sender
 }
 
-/// A whole body.
+/// Returns a whole body.
 pub fn whole(body: impl Into<Bytes>) -> AnyBody {
     Full::new(body.into()).boxed_unsync()
 }
 
-/// A body of these frames.
+/// Returns a body of these frames.
 pub fn frames(frames: Vec<Frame<Bytes>>) -> AnyBody {
     StreamBody::new(futures_util::stream::iter(frames.into_iter().map(Ok))).boxed_unsync()
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 server of which the test decides every frame (RFC 9113), over TLS as upstream has it.
+//! An HTTP/2 server whose every frame the test decides (RFC 9113), over TLS like upstream.
 
 use super::Wire;
 use super::h2::{HEADERS, PING, PREFACE, RST, SETTINGS, frame};
@@ -19,15 +19,15 @@ const REFUSED_STREAM: u32 = 7;
 /// One connection, after its preface.
 pub struct Peer {
     wire: Wire<TlsStream<TcpStream>>,
-    /// Which connection it is, counted from one.
+    /// The number of the connection, counted from one.
     pub number: usize,
 }
 
-/// What has to live as long as the gateway: its upstream, and the certificate's folder.
+/// The parts that must live as long as the gateway: its upstream, and the certificate's folder.
 pub type Held = (Upstream, TempDir);
 
-/// Makes a gateway before an upstream that treats its h2 connections as it is told to. `streams` is how many requests at
-/// once it announces that it takes.
+/// Makes a gateway before an upstream whose h2 connections `serve` handles. `streams` is the limit on concurrent
+/// requests that it announces.
 pub async fn before<F, T>(streams: u32, serve: F) -> (RigBuilder, Held)
 where
     F: Fn(Peer) -> T + Clone + Send + 'static,
@@ -45,7 +45,7 @@ where
             if wire.exactly(PREFACE.len()).await.is_none() {
                 return;
             }
-            // SETTINGS_MAX_CONCURRENT_STREAMS.
+            // The setting is SETTINGS_MAX_CONCURRENT_STREAMS.
             let settings = [&3_u16.to_be_bytes()[..], &streams.to_be_bytes()[..]].concat();
             wire.send(frame(SETTINGS, 0, 0, &settings)).await;
             serve(Peer { wire, number }).await;
@@ -58,8 +58,8 @@ where
 }
 
 impl Peer {
-    /// Reads frames until a request's head is there (`whole`: until its end), and gives the stream. Answers what HTTP/2
-    /// itself asks.
+    /// Reads frames until a request's head has arrived (`whole`: until its end), and returns the stream. It answers the
+    /// frames that HTTP/2 itself requires.
     async fn until(&mut self, whole: bool) -> Option<u32> {
         loop {
             let head = self.wire.exactly(9).await?;
@@ -89,7 +89,7 @@ impl Peer {
 
     /// Answers a request with 200.
     pub async fn answer(&mut self, stream: u32, body: &str) {
-        // Indexed :status 200 (RFC 7541, appendix A).
+        // The block is the indexed :status 200 (RFC 7541, appendix A).
         self.wire.send(frame(HEADERS, END_HEADERS, stream, &[0x88])).await;
         self.wire.send(frame(DATA, END_STREAM, stream, body.as_bytes())).await;
     }
@@ -99,7 +99,7 @@ impl Peer {
         self.wire.send(frame(RST, 0, stream, &REFUSED_STREAM.to_be_bytes())).await;
     }
 
-    /// Wants no more of a request's body.
+    /// Refuses the rest of a request's body.
     pub async fn stop_upload(&mut self, stream: u32) {
         self.wire.send(frame(RST, 0, stream, &0_u32.to_be_bytes())).await;
     }

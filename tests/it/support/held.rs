@@ -1,4 +1,4 @@
-//! Upstreams that keep others waiting: one answers when it is told to, one never comes to an end.
+//! Upstreams that hold their answers: one answers when the test says so, one never ends its answer.
 
 use super::{Upstream, Wire, answer, until};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
-/// Reads requests wholly and keeps them waiting.
+/// Reads whole requests and holds the answers.
 pub struct Held {
     pub upstream: Upstream,
     arrived: Arc<AtomicUsize>,
@@ -38,7 +38,7 @@ impl Held {
         self.upstream.url()
     }
 
-    /// Waits until so many requests in all have arrived.
+    /// Waits until `count` requests have arrived in all.
     pub async fn holds(&self, count: usize) {
         until(&format!("{count} requests at upstream"), || self.arrived() >= count).await;
     }
@@ -51,13 +51,13 @@ impl Held {
         self.answered.load(Ordering::SeqCst)
     }
 
-    /// Lets so many requests be answered, those that wait or those to come.
+    /// Answers `count` requests, waiting or future ones.
     pub fn release(&self, count: usize) {
         self.gate.add_permits(count);
     }
 }
 
-/// An upstream whose answers never end; it tells when the other side has gone.
+/// Starts an upstream whose answers never end; the flag shows that the client has left.
 pub async fn endless() -> (Upstream, Arc<AtomicBool>) {
     let gone = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&gone);

@@ -1,6 +1,6 @@
-//! Real parts for tests: the gateway, the simulator or an upstream of the test's own, and a plain client.
+//! Real parts for tests: the gateway, the simulator or an upstream that the test defines, and a plain client.
 //!
-//! Every part listens on a port that the machine chose and ends with the test; nothing is shared between tests.
+//! Every part listens on a port that the system chose and ends with the test; tests share nothing.
 
 mod client;
 mod expect;
@@ -31,19 +31,19 @@ pub use wire::{Head, Wire, answer};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long anything that must happen may take on a busy machine. Nothing waits for it where all is well.
+/// The longest time of anything that must happen, on a busy machine. A test without a fault never waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A folder for state. In memory where the machine has a place for that: the databases of all these tests commit
-/// thousands of times, and a process that is killed loses nothing of it either way.
+/// Returns a folder for state, in memory if the machine has a memory file system: the databases of all these tests
+/// commit thousands of times, and a killed process loses nothing of it either way.
 pub fn folder() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a folder")
 }
 
-/// Waits until `so` holds, looking again whenever the runtime has nothing else to do.
+/// Waits until `so` holds; it is checked whenever the runtime has nothing else to do.
 ///
 /// # Panics
-/// If it does not hold within [`PATIENCE`].
+/// Panics if it does not hold within [`PATIENCE`].
 pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let look = async {
         while !so() {

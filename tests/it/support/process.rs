@@ -1,4 +1,4 @@
-//! The built program as a process of its own: what an operator starts, signals and reads.
+//! The built program as a process of its own, as an operator starts, signals and reads it.
 
 use super::{folder, until};
 use std::collections::BTreeMap;
@@ -11,20 +11,20 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iluma-gateway");
 
-/// A folder with a configuration, and the environment that goes with it.
+/// A folder with a configuration, and its environment variables.
 pub struct Folder {
     dir: TempDir,
     env: BTreeMap<String, String>,
 }
 
-/// A program that runs; it ends with the test at the latest.
+/// A running program; it ends with the test at the latest.
 pub struct Program {
     child: Child,
     stdout: Lines,
     stderr: Lines,
 }
 
-/// What a program that ended has said.
+/// The output of a program that ended.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -35,8 +35,7 @@ pub struct Said {
 type Lines = Arc<Mutex<Vec<String>>>;
 
 impl Folder {
-    /// A configuration before `upstream` with secrets that are good, and the team `lending` with the key
-    /// [`Folder::KEY`].
+    /// Writes a configuration for `upstream` with valid secrets, and the team `lending` with the key [`Folder::KEY`].
     pub fn new(upstream: &str) -> Self {
         let folder = Self { dir: folder(), env: BTreeMap::new() };
         let folder = folder.env("ROOT", &"1a".repeat(32)).env("ENCRYPTION", &"2b".repeat(32));
@@ -47,7 +46,7 @@ impl Folder {
 
     pub const KEY: &str = "a-key-of-the-team-lending";
 
-    /// The configuration's text.
+    /// Returns the configuration's text.
     pub fn text(upstream: &str) -> String {
         let hash = Self::hash(Self::KEY);
         format!(
@@ -61,7 +60,7 @@ impl Folder {
         )
     }
 
-    /// The hash of a key, as the configuration wants it.
+    /// Returns the hash of a key in the form of the configuration.
     pub fn hash(key: &str) -> String {
         use sha2::Digest as _;
         sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -81,14 +80,14 @@ impl Folder {
         self.dir.path().join(name)
     }
 
-    /// Puts a file in place in one step, as deployments do.
+    /// Replaces a file in one step, as deployments do.
     pub fn write(&self, name: &str, text: &str) {
         let (new, path) = (self.path(&format!("{name}.new")), self.path(name));
         std::fs::write(&new, text).expect("a file");
         std::fs::rename(&new, &path).expect("a file in its place");
     }
 
-    /// The arguments of a command on this configuration.
+    /// Returns the arguments of a command on this configuration.
     fn command(&self, command: &str) -> Vec<String> {
         vec![command.into(), "--config".into(), self.path("config.toml").display().to_string()]
     }
@@ -107,7 +106,7 @@ impl Folder {
         Program::start_with(&args, &self.env, self.dir.path(), input.into()).said().await
     }
 
-    /// A command on this configuration, whose standard input, output and error the test decides about.
+    /// Returns a command on this configuration, whose standard input, output and error the test sets.
     pub fn prepared(&self, command: &str) -> Command {
         let mut prepared = Command::new(PROGRAM);
         prepared.args(self.command(command)).env_clear().envs(&self.env).current_dir(self.dir.path());
@@ -162,39 +161,39 @@ impl Program {
         Self { child, stdout, stderr }
     }
 
-    /// Where it listens: `server` and `admin`, as its log says.
+    /// Returns the addresses of `server` and `admin` in its log.
     pub async fn listening(&self) -> (SocketAddr, SocketAddr) {
         (self.address("server").await, self.address("admin").await)
     }
 
-    /// Where one of its listeners is.
+    /// Returns the address of one of its listeners.
     pub async fn address(&self, listener: &str) -> SocketAddr {
         let line = self.stderr_line(r#""message":"listening""#).await;
         let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
         line["fields"][listener].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
-    /// A line of the standard error with this text, once it is there.
+    /// Waits for a line of the standard error with this text, and returns it.
     pub async fn stderr_line(&self, with: &str) -> String {
         line(&self.stderr, with).await
     }
 
-    /// The lines of the standard error with this text so far.
+    /// Returns the lines of the standard error with this text so far.
     pub fn stderr_lines(&self, with: &str) -> Vec<String> {
         self.stderr.lock().expect("lines").iter().filter(|line| line.contains(with)).cloned().collect()
     }
 
-    /// The process's number.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// A line of the standard output with this text, once it is there.
+    /// Waits for a line of the standard output with this text, and returns it.
     pub async fn stdout_line(&self, with: &str) -> String {
         line(&self.stdout, with).await
     }
 
-    /// Sends a signal by its name, once the program listens for it.
+    /// Sends a signal by its name, once the program handles it.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id();
         let number = match name {
@@ -209,14 +208,14 @@ impl Program {
         self.signal_at_once(name);
     }
 
-    /// Sends a signal by its name, whether the program listens for it or not.
+    /// Sends a signal by its name, whether the program handles it or not.
     pub fn signal_at_once(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", "kill -$0 $1", name, &id]).status().expect("a shell");
         assert!(sent.success());
     }
 
-    /// How it ends.
+    /// Waits for the end, and returns the exit status.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         until("the process ends", || {
@@ -227,10 +226,10 @@ impl Program {
         status.expect("a status")
     }
 
-    /// What it has said once it has ended.
+    /// Waits for the end, and returns the output.
     pub async fn said(mut self) -> Said {
         let code = self.ended().await.code();
-        // A reader ends with its pipe: then nobody else holds the lines.
+        // A reader ends with its pipe: then no other task holds the lines.
         until("its last words", || Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1).await;
         let text = |lines: &Lines| lines.lock().expect("lines").join("\n");
         Said { code, stdout: text(&self.stdout), stderr: text(&self.stderr) }
@@ -244,7 +243,7 @@ impl Drop for Program {
     }
 }
 
-/// Whether a process has a handler for a signal, as the kernel says (proc(5), SigCgt).
+/// Returns true if a process handles a signal, as the kernel shows it (proc(5), SigCgt).
 fn catches(process: u32, signal: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask").trim();

@@ -1,18 +1,18 @@
-//! A proxy that knows CONNECT and nothing else.
+//! A proxy that serves CONNECT and nothing else.
 
 use super::{Head, Upstream, Wire};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpStream;
 
-/// It leads every tunnel to one address, whatever name it is asked for.
+/// A proxy whose tunnels all lead to one address, whatever the requested name.
 pub struct Proxy {
     listener: Upstream,
     asked: Arc<Mutex<Vec<Head>>>,
 }
 
 impl Proxy {
-    /// Answers with `status`, and opens the tunnel if that is 200.
+    /// Starts a proxy that answers with `status`, and opens the tunnel if that is 200.
     pub async fn to(target: SocketAddr, status: u16) -> Self {
         let asked: Arc<Mutex<Vec<Head>>> = Arc::default();
         let noted = Arc::clone(&asked);
@@ -40,7 +40,7 @@ impl Proxy {
         self.listener.url()
     }
 
-    /// The heads it was asked with.
+    /// Returns the heads of its requests.
     pub fn asked(&self) -> Vec<Head> {
         self.asked.lock().expect("a record").clone()
     }

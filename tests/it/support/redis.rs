@@ -1,4 +1,4 @@
-//! A real redis-server for one test, on a port that was free, and what can go wrong with it.
+//! A real redis-server for one test, on a free port, with its faults.
 
 use super::{folder, until};
 use redis::{Cmd, Connection, FromRedisValue, Value};
@@ -15,16 +15,16 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one that keeps nothing over a restart.
+    /// Starts a server that keeps nothing over a restart.
     pub async fn start() -> Self {
         Self::with(&["--save", "", "--appendonly", "no"]).await
     }
 
-    /// Starts one with these arguments.
+    /// Starts a server with these arguments.
     pub async fn with(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { folder: folder(), port: 0, arguments, child: None };
-        // Between finding a free port and its use somebody else may take it.
+        // Another process may take the free port before the server does.
         for _ in 0..20 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
             redis.port = free.local_addr().expect("an address").port();
@@ -44,7 +44,7 @@ impl Redis {
         format!("redis://{}/", self.addr())
     }
 
-    /// Runs it again at the same port, after [`Redis::kill`].
+    /// Starts the server again on the same port, after [`Redis::kill`].
     pub async fn run(&mut self) {
         assert!(self.try_run().await, "redis-server does not start again");
     }
@@ -78,27 +78,27 @@ impl Redis {
             && client.get_connection().is_ok_and(|mut c| redis::cmd("PING").exec(&mut c).is_ok())
     }
 
-    /// A plain connection of the test's own.
+    /// Returns a plain connection of the test's own.
     pub fn connection(&self) -> Connection {
         redis::Client::open(self.url()).expect("a URL").get_connection().expect("a connection")
     }
 
-    /// Asks it something.
+    /// Sends a command and returns the answer.
     pub fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
         command.query(&mut self.connection()).expect("an answer")
     }
 
-    /// Keeps it from doing anything; its sockets stay open.
+    /// Stops the process; its sockets stay open.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Continues the process.
     pub fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -106,7 +106,7 @@ impl Redis {
         }
     }
 
-    /// Every key and every value in it, as bytes one after the other.
+    /// Returns all keys and values, as bytes one after the other.
     pub fn everything(&self) -> Vec<u8> {
         let mut connection = self.connection();
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(&mut connection).expect("keys");

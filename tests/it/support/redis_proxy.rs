@@ -1,4 +1,4 @@
-//! Stands between a gateway and its Redis, spoils what Redis says, and keeps back what it is asked.
+//! A proxy between a gateway and its Redis: it spoils answers and holds commands.
 
 use super::{Upstream, until};
 use bytes::{Bytes, BytesMut};
@@ -11,20 +11,20 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// What becomes of an answer on its way.
+/// The treatment of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spoil {
-    /// Nothing.
+    /// Passes each answer unchanged.
     Pass,
-    /// It comes later, each by another time between nothing and twice this; in order.
+    /// Delays each answer by another time between zero and twice this; the order stays.
     Late(Duration),
-    /// Published messages are lost; answers pass.
+    /// Drops published messages; answers pass.
     DropPushes,
-    /// It never comes.
+    /// Drops each answer.
     Swallow,
-    /// Its first half comes, and the connection ends.
+    /// Sends the first half of an answer, and ends the connection.
     Cut,
-    /// These bytes come in its place.
+    /// Sends these bytes instead of an answer.
     Instead(&'static [u8]),
 }
 
@@ -45,13 +45,13 @@ impl RedisProxy {
         let listener = Upstream::on_connection(move |client| {
             let (spoil, spoiled, hold, held) = shared.clone();
             async move {
-                // Where there is no Redis the connection ends, as it would without us.
+                // If there is no Redis the connection ends, as it would without the proxy.
                 let Ok(server) = TcpStream::connect(redis).await else { return };
                 let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                // As many answers as can be on their way at a time.
+                // The channel holds as many answers as can be in flight at a time.
                 let (send, receive) = mpsc::channel(4096);
-                // Whichever ends first ends the others.
+                // The first direction that ends also ends the other.
                 tokio::select! {
                     () = ask(from_client, to_server, hold.subscribe(), &held) => {}
                     () = take(from_server, send, &spoil, &spoiled) => {}
@@ -67,33 +67,33 @@ impl RedisProxy {
         format!("redis://{}/", self.listener.addr())
     }
 
-    /// From now on, also on connections that are open.
+    /// Treats all answers in this way from now on, also on open connections.
     pub fn spoil(&self, spoil: Spoil) {
         *self.spoil.lock().expect("a fault") = spoil;
     }
 
-    /// From now on the first command in which this stands waits on its way, and with it all that follow on its connection.
+    /// Holds the first command that contains `part`, and all later ones on its connection.
     pub fn hold(&self, part: &'static [u8]) {
         self.hold.send_replace(Some(part));
     }
 
-    /// Waits until a command waits.
+    /// Waits until a command is held.
     pub async fn holds(&self) {
         until("a command is on its way to Redis", || self.held.load(Ordering::SeqCst) > 0).await;
     }
 
-    /// Lets go what waits, and whatever comes.
+    /// Releases the held commands, and passes all later ones.
     pub fn release(&self) {
         self.hold.send_replace(None);
     }
 
-    /// Answers and messages that did not pass as they were.
+    /// Returns the number of answers and messages that did not pass unchanged.
     pub fn spoiled(&self) -> usize {
         self.spoiled.load(Ordering::SeqCst)
     }
 }
 
-/// Passes commands on, unless one is to wait. The gateway writes each in one piece.
+/// Passes commands on, except a held one. The gateway writes each in one piece.
 async fn ask(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
@@ -115,7 +115,7 @@ async fn ask(
     }
 }
 
-/// Cuts what comes into answers, and decides what becomes of each.
+/// Splits the data into answers, and treats each.
 async fn take(
     mut from: impl tokio::io::AsyncRead + Unpin,
     to: mpsc::Sender<(Instant, Bytes)>,
@@ -132,7 +132,7 @@ async fn take(
             match spoil {
                 Spoil::Pass => {}
                 Spoil::Late(by) => {
-                    // 14/8, 12/8, 10/8 … of it: no two neighbours alike.
+                    // The factors are 14/8, 12/8, 10/8 …: neighbours always differ.
                     count = (count + 7) % 8;
                     due += by * 2 * count / 8;
                 }
@@ -153,7 +153,7 @@ async fn take(
                 return;
             }
             if spoil == Spoil::Cut {
-                // What was sent is to arrive before the end.
+                // The sent bytes must arrive before the end.
                 drop(to);
                 return std::future::pending().await;
             }
@@ -170,7 +170,7 @@ async fn deliver(mut from: mpsc::Receiver<(Instant, Bytes)>, mut to: impl tokio:
     }
 }
 
-/// The length of the first answer (RESP3), if it is there as a whole.
+/// Returns the length of the first answer (RESP3), if it is complete.
 fn whole(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(2).position(|window| window == b"\r\n")? + 2;
     let number = || std::str::from_utf8(&bytes[1..end - 2]).ok()?.parse::<i64>().ok();

@@ -13,23 +13,23 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-/// A running gateway, its simulator where it has one, and what it logs.
+/// A running gateway with its simulator, if it has one, and its logs.
 pub struct Rig {
     pub app: App,
     pub simulator: Option<Simulator>,
-    /// The gateway's own files, for as long as it runs.
+    /// The gateway's clock, which the test can move.
     pub clock: Clock,
     pub log: Lines,
     /// The account's key, which no tenant may ever see.
     pub account_key: String,
-    /// Where its state is.
+    /// The folder of its state.
     pub folder: Arc<TempDir>,
     keys: BTreeMap<String, String>,
     settings_text: String,
     secrets: BTreeMap<String, String>,
 }
 
-/// What a rig is made of. Without more it has the simulator as upstream and the teams `lending` and `payments` on one
+/// The parts of a rig. By default it has the simulator as upstream and the teams `lending` and `payments` on one
 /// account `live`, without limits.
 pub struct RigBuilder {
     options: simulator::Options,
@@ -66,48 +66,48 @@ impl Rig {
         Self::builder().start().await
     }
 
-    /// The URL of a path at the gateway.
+    /// Returns the URL of a path at the gateway.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.server_address())
     }
 
-    /// The URL of a path at the admin listener.
+    /// Returns the URL of a path at the admin listener.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.admin_address())
     }
 
-    /// The URL of a path at the listener for callbacks.
+    /// Returns the URL of a path at the listener for callbacks.
     pub fn callbacks_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.callbacks_address())
     }
 
-    /// A callback of Iluma's for the account `live`.
+    /// Returns a callback of Iluma's for the account `live`.
     pub fn callback(&self, kind: &str, body: impl Into<String>) -> Ask {
         let url = self.callbacks_url(&format!("/callbacks/live/{kind}"));
         ask("POST", url).header("x-callback-token", self.secret("CALLBACK")).json(body)
     }
 
-    /// A secret of its settings.
+    /// Returns a secret of its settings.
     pub fn secret(&self, name: &str) -> &str {
         &self.secrets[name]
     }
 
-    /// A request of an operator.
+    /// Returns a request of an operator.
     pub fn operator(&self, method: &str, path: &str) -> Ask {
         ask(method, self.admin_url(path)).header("authorization", format!("Bearer {}", self.secrets["ADMIN"]))
     }
 
-    /// The key of a team.
+    /// Returns the key of a team.
     pub fn key(&self, team: &str) -> &str {
         &self.keys[team]
     }
 
-    /// The same gateway, ended and started again over its files.
+    /// Ends the gateway and starts it again with its files.
     pub async fn restart(self) -> Self {
         self.restart_after(async |_| {}).await
     }
 
-    /// The same, with something done to its folder while it is down.
+    /// Restarts the gateway, with a change of its folder while it is down.
     pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
         self.app.shutdown().await;
         change(self.folder.path()).await;
@@ -117,49 +117,50 @@ impl Rig {
         Self { app, clock, log, ..self }
     }
 
-    /// A request of a team.
+    /// Returns a request of a team.
     pub fn ask(&self, team: &str, method: &str, path: &str) -> Ask {
         ask(method, self.url(path)).key(self.key(team))
     }
 
-    /// A JSON POST of a team.
+    /// Returns a JSON POST of a team.
     pub fn post(&self, team: &str, path: &str, body: impl Into<String>) -> Ask {
         self.ask(team, "POST", path).json(body)
     }
 
-    /// The simulator.
+    /// Returns the simulator.
     pub fn sim(&self) -> &Simulator {
         self.simulator.as_ref().expect("a rig with a simulator")
     }
 
-    /// The value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is not there.
+    /// Returns the value of a metric with exactly these labels, as `name{a="b"}`; 0 if it is absent.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = ask("GET", self.admin_url("/metrics")).send().await.text();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// The access log's lines, once there are `count` of them.
+    /// Returns the access log's lines, once there are `count` of them.
     pub async fn logged(&self, count: usize) -> Vec<serde_json::Value> {
         until(&format!("{count} log lines"), || self.log.lines().len() >= count).await;
         self.log.lines().iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
-    /// Settings as this rig's, with `change` made to their text.
+    /// Returns settings like this rig's, with `change` made to their text.
     ///
     /// # Errors
-    /// The faults of the changed text.
+    /// Returns the faults of the changed text.
     pub fn settings(&self, change: impl FnOnce(String) -> String) -> Result<Settings, Faults> {
         let text = change(self.settings_text.clone());
         Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned())
     }
 
-    /// Another node with the same configuration: same teams, same secrets, same upstream. Its clock and log are its own.
+    /// Starts another node with the same configuration: same teams, same secrets, same upstream. It has its own clock
+    /// and log.
     pub async fn another(&self) -> Self {
         self.another_with(|text| text).await
     }
 
-    /// Another node, with a change made to its configuration.
+    /// Starts another node, with a change of its configuration.
     pub async fn another_with(&self, change: impl FnOnce(String) -> String) -> Self {
         let text = change(self.settings_text.clone());
         // A database serves one process, and one gateway.
@@ -196,7 +197,7 @@ impl RigBuilder {
         self
     }
 
-    /// Puts the gateway before something else than the simulator.
+    /// Puts the gateway before another upstream than the simulator.
     pub fn upstream(mut self, base_url: impl Into<String>) -> Self {
         self.upstream = Some(base_url.into());
         self
@@ -211,7 +212,7 @@ impl RigBuilder {
         self
     }
 
-    /// Gives it the folder of a rig that ended, and so its state; the secrets that it was written with are to be the same.
+    /// Uses the folder of a rig that ended, and so its state; the secrets must be the same.
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> Self {
         self.folder = Some(Arc::clone(folder));
         self
@@ -234,18 +235,18 @@ impl RigBuilder {
         self
     }
 
-    /// Gives the account `live` this key, as one for development.
+    /// Gives the account `live` this development key.
     pub fn account_key(mut self, key: &str) -> Self {
         self.account_key = Some(key.into());
         self
     }
 
-    /// Lets the gateway share what it knows by this server. Its patience is a busy machine's.
+    /// Shares the gateway's state and cache in this Redis, with the timeouts of a busy machine.
     pub fn redis(self, redis: &super::Redis) -> Self {
         self.redis_at(&redis.url())
     }
 
-    /// The same by the way that a URL names.
+    /// Shares the gateway's state and cache in the Redis of a URL.
     pub fn redis_at(self, url: &str) -> Self {
         self.secret("REDIS", url).section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
@@ -318,7 +319,7 @@ async fn started(settings: &Settings) -> (App, Clock, Lines) {
     (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }
 
-/// Lines that were written so far.
+/// The lines that were written so far.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 

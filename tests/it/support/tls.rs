@@ -43,7 +43,7 @@ impl Authority {
         Self { pem: cert.pem(), der: cert.der().clone(), issuer: Issuer::new(params, key) }
     }
 
-    /// A certificate for a name or an address.
+    /// Makes a certificate for a name or an address.
     pub fn leaf(&self, name: &str) -> Leaf {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
@@ -65,7 +65,7 @@ impl Authority {
 }
 
 impl Leaf {
-    /// Writes `cert.pem` and `key.pem` into a folder, and gives the TOML of a listener with them.
+    /// Writes `cert.pem` and `key.pem` into a folder, and returns the TOML of a listener with them.
     pub fn write(&self, folder: &Path, client_ca: Option<&Path>) -> String {
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&cert, &self.cert_pem).expect("a file");
@@ -74,7 +74,7 @@ impl Leaf {
         format!("tls = {{ cert = {cert:?}, key = {key:?}{client_ca} }}")
     }
 
-    /// The server's side with this certificate.
+    /// Returns the server's side with this certificate.
     pub fn acceptor(&self, protocols: &[&str]) -> TlsAcceptor {
         let config = ServerConfig::builder().with_no_client_auth();
         let mut config = config.with_single_cert(self.chain.clone(), self.key.clone_key()).expect("a server's side");
@@ -83,7 +83,7 @@ impl Leaf {
     }
 }
 
-/// Connects to 127.0.0.1 with trust in one authority.
+/// Connects to 127.0.0.1, trusting one authority.
 pub async fn connect(
     to: SocketAddr,
     trusted: &Authority,
@@ -103,7 +103,8 @@ pub async fn connect(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// An upstream with a certificate. It answers with its path and body, and notes what it was spoken to in.
+/// Starts an upstream with a certificate. It answers with its path and body, and records the HTTP version of each
+/// request.
 pub async fn secure_upstream(leaf: &Leaf, protocols: &[&str]) -> (Upstream, Arc<Mutex<Vec<Version>>>) {
     let acceptor = leaf.acceptor(protocols);
     let versions: Arc<Mutex<Vec<Version>>> = Arc::default();

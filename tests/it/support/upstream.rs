@@ -1,4 +1,4 @@
-//! Upstreams of the test's own: one that answers as it is told, one connection after another.
+//! Upstreams that a test defines: by an answer for each request, or by the bytes of each connection.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -30,7 +30,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Says yes to everything, with an answer that a cache may keep.
+    /// Starts an upstream that answers every request with a success that a cache may store.
     pub async fn agreeing() -> Self {
         Self::answering(|_| {
             let body = Full::new(Bytes::from_static(br#"{"status":"COMPLETED","result":{"is_found":true}}"#));
@@ -39,7 +39,7 @@ impl Upstream {
         .await
     }
 
-    /// Answers every request with what `answer` makes of it.
+    /// Starts an upstream that answers every request by `answer`.
     pub async fn answering<F>(answer: F) -> Self
     where
         F: Fn(&Heard) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
@@ -67,7 +67,7 @@ impl Upstream {
         Self { heard, ..upstream }
     }
 
-    /// Hands every connection to `serve`.
+    /// Starts an upstream whose connections `serve` handles.
     pub async fn on_connection<F, T>(serve: F) -> Self
     where
         F: Fn(TcpStream) -> T + Send + 'static,
@@ -93,7 +93,7 @@ impl Upstream {
         format!("http://{}", self.addr)
     }
 
-    /// What arrived, in order; nothing for an upstream that serves connections by itself.
+    /// Returns the requests in order; none for an upstream that handles connections itself.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("a record").clone()
     }

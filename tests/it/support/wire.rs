@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection of which the test decides every byte; either side of it.
+//! One HTTP/1.1 connection whose every byte the test decides, on either side.
 
 use super::{Answer, Heard, PATIENCE};
 use bytes::{Bytes, BytesMut};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection and what was read from it too early.
+/// A connection, with bytes that were read too early.
 #[derive(Debug)]
 pub struct Wire<S = TcpStream> {
     pub stream: S,
@@ -23,15 +23,15 @@ pub struct Head {
 }
 
 impl Head {
-    /// A field as text; empty if absent.
+    /// Returns a field as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
 
-    /// The status of an answer.
+    /// Returns the status of an answer.
     ///
     /// # Panics
-    /// If it is not an answer.
+    /// Panics if the message is not an answer.
     pub fn status(&self) -> u16 {
         self.line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line")
     }
@@ -39,7 +39,7 @@ impl Head {
 
 impl Wire {
     /// # Panics
-    /// If nobody listens there.
+    /// Panics if nothing listens there.
     pub async fn connect(to: SocketAddr) -> Self {
         Self::over(TcpStream::connect(to).await.expect("a connection"))
     }
@@ -56,23 +56,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// Sends bytes; a peer that has closed meanwhile shows when its answer is read.
+    /// Sends bytes; a peer that has closed meanwhile is noticed when its answer is read.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
         assert!(sent.is_ok(), "the peer takes nothing");
         let _ = self.stream.flush().await;
     }
 
-    /// More bytes in the buffer; false at the end or a reset.
+    /// Reads more bytes into the buffer; returns false at the end or a reset.
     async fn more(&mut self) -> bool {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("the peer sends nothing"), Ok(count) if count > 0)
     }
 
-    /// The next head, or nothing if the peer closed before it was whole.
+    /// Reads the next head; `None` if the peer closed before it was complete.
     ///
     /// # Panics
-    /// If it is not HTTP, or does not come in time.
+    /// Panics if the bytes are not HTTP, or do not arrive in time.
     pub async fn head(&mut self) -> Option<Head> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The body that belongs to `head`, with its trailers, or nothing if the peer closed too early.
+    /// Reads the body that belongs to `head`, with its trailers; `None` if the peer closed too early.
     pub async fn body(&mut self, head: &Head) -> Option<(Bytes, HeaderMap)> {
         let mut body = BytesMut::new();
         if head.header("transfer-encoding").eq_ignore_ascii_case("chunked") {
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Exactly so many bytes, or nothing if there are less.
+    /// Reads exactly `count` bytes; `None` if there are fewer.
     pub async fn exactly(&mut self, count: usize) -> Option<BytesMut> {
         while self.buffer.len() < count {
             if !self.more().await {
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(self.buffer.split_to(count))
     }
 
-    /// The next final answer, or nothing if the connection ended before it was whole.
+    /// Reads the next final answer; `None` if the connection ended before it was complete.
     pub async fn try_answer(&mut self) -> Option<Answer> {
         let head = loop {
             let head = self.head().await?;
@@ -156,15 +156,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(Answer { status: head.status(), headers: head.headers, body })
     }
 
-    /// The next final answer.
+    /// Reads the next final answer.
     ///
     /// # Panics
-    /// If there is none.
+    /// Panics if there is none.
     pub async fn answer(&mut self) -> Answer {
         self.try_answer().await.expect("a whole answer")
     }
 
-    /// The next request with its body, or nothing if the peer closed before it was whole.
+    /// Reads the next request with its body; `None` if the peer closed before it was complete.
     pub async fn request(&mut self) -> Option<Heard> {
         let head = self.head().await?;
         let (body, _) = self.body(&head).await?;
@@ -173,17 +173,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(Heard { method, target, headers: head.headers, body })
     }
 
-    /// What comes until the peer closes.
+    /// Reads until the peer closes.
     ///
     /// # Panics
-    /// If it does not close.
+    /// Panics if it does not close.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         self.buffer.split().to_vec()
     }
 }
 
-/// A JSON answer with a length.
+/// Returns a JSON answer with a length.
 pub fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
