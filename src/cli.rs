@@ -1,4 +1,4 @@
-//! The command line: arguments, one command in a file each, an exit code.
+//! The command line: arguments, commands with one file each, an exit code.
 
 mod check;
 mod command;

@@ -1,6 +1,6 @@
-//! What the operator decided, as types that cannot be wrong.
+//! The configuration, as types that can't hold invalid values.
 //!
-//! Text becomes [`Settings`] in one place ([`Settings::load`]); everything after it takes values that need no checking.
+//! Text becomes [`Settings`] in one place ([`Settings::load`]); all later code gets checked values.
 
 mod describe;
 mod fault;

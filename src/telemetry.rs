@@ -1,7 +1,7 @@
-//! What the gateway tells about itself: the access log, diagnostics and metrics.
+//! The gateway's telemetry: the access log, diagnostics and metrics.
 //!
-//! Invariants: two walls keep personal data in. What is logged is listed field by field ([`logs::Record`]), and every
-//! line passes the scrubber ([`redact::Redactor`]) before it leaves the process; neither has a switch. Labels of
+//! Invariants: two barriers keep personal data inside. Log lines consist of listed fields ([`logs::Record`]), and every
+//! line passes the scrubber ([`redact::Redactor`]) before it leaves the process; neither can be switched off. Labels of
 //! metrics come from the configuration and from enums, never from input.
 
 pub mod logs;
@@ -10,27 +10,27 @@ pub mod redact;
 
 use crate::base::saved::Saved;
 
-/// What the cache did for a request, as logs and metrics name it.
+/// The cache's part in a request, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CacheOutcome {
-    /// The cache had no part in it: the route is not cached, or the request was refused before.
+    /// The cache was not used: the route is not cached, or the request was refused earlier.
     None,
-    /// Answered from a stored answer.
+    /// A stored answer was sent.
     Hit,
-    /// Asked upstream; the answer was not one to store.
+    /// Upstream was called; its answer was not stored.
     Miss,
-    /// Asked upstream; the answer was stored.
+    /// Upstream was called; its answer was stored.
     Stored,
-    /// Waited for an identical request that was already in flight.
+    /// The request waited for an identical one in flight.
     Collapsed,
-    /// Told that an identical request is pending upstream.
+    /// The request shares an identical one that is pending upstream.
     Shared,
-    /// Answered from a stored answer past its lifetime, because upstream failed.
+    /// A stored answer was sent after its lifetime, because upstream failed.
     Stale,
-    /// The request is of a kind that bypasses the cache.
+    /// The request bypasses the cache by its kind.
     Bypass,
-    /// The caller's `cache-control` kept the stored answer from being used.
+    /// The caller's `cache-control` excluded the stored answer.
     Request,
 }
 
@@ -48,7 +48,7 @@ impl CacheOutcome {
         Self::Request,
     ];
 
-    /// The name in logs and metrics.
+    /// Returns the name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl CacheOutcome {
         }
     }
 
-    /// Returns what spared the request an upstream call, if anything did.
+    /// Returns the reason why the request needed no upstream call, if it needed none.
     #[must_use]
     pub const fn saved(self) -> Option<Saved> {
         match self {

@@ -1,4 +1,4 @@
-//! `iluma-gateway check`: what `run` would say to a configuration, without serving.
+//! `iluma-gateway check`: reports the faults and warnings that `run` would report, without serving.
 
 use super::output::{self, OutputError};
 use crate::app::{self, StartError, preflight};
@@ -29,7 +29,7 @@ pub(super) enum CheckError {
 /// Prints the effective settings, warnings, and "ok" at the end.
 ///
 /// # Errors
-/// The configuration has faults, all of which the error names.
+/// Returns an error that lists all faults of the configuration.
 pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     let settings = Settings::load(&args.config)?;
     output::print(settings.describe())?;
@@ -39,7 +39,7 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     }
     findings.refuse()?;
     state::verify_file(&settings.state).map_err(StartError::from)?;
-    // One that can't be reached is named already.
+    // A Redis that can't be reached is reported already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
         for concern in app::concerns(&settings).await? {
             output::complain(format_args!("warning: {concern}"));

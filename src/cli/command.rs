@@ -1,4 +1,4 @@
-//! The commands, and how one of them is run.
+//! The commands, and the dispatch to one of them.
 
 use super::{check, demo, erase, keygen, output, purge, register, run, simulate, usage};
 use clap::{Parser, Subcommand};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The exit code of a usage error, as clap has it too.
+/// The exit code of a usage error, the same as clap's.
 const USAGE: u8 = 2;
 
 /// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
@@ -26,29 +26,31 @@ enum Command {
     Run(run::Args),
     /// Load a configuration, resolve its secrets, and print the effective settings without them.
     ///
-    /// Faults are what would not work: each is named with its key path, and the exit code is 1. Warnings are what hardly
-    /// anybody wants: they are named too, and the exit code is 0.
+    /// Faults keep the gateway from working: each is named with its key path, and the exit code is 1. Warnings are
+    /// about valid but probably unintended settings: they are named too, and the exit code is 0.
     Check(check::Args),
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
-    /// Purge stored answers from a running gateway, and from all that share with it.
+    /// Purge stored answers from a running gateway, and from all gateways that share its cache.
     ///
-    /// Prints what was removed; exits with 1 if a node was not reached.
+    /// Prints the removed entries; exits with 1 if a node was not reached.
     Purge(purge::Args),
-    /// Erase what a running gateway, and all that share with it, know about a person.
+    /// Erase a person's data from a running gateway, and from all gateways that share its state.
     ///
-    /// Prints what was removed; exits with 1 and what is left if a node was not reached.
+    /// Prints the removed entries; exits with 1 and the remaining nodes if a node was not reached.
     Erase(erase::Args),
-    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each before it takes it.
+    /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each URL before it
+    /// accepts it.
     ///
-    /// Prints what it changed, by account and type; exits with 1 if anything failed.
+    /// Prints the changes by account and type; exits with 1 if anything failed.
     RegisterCallbacks(register::Args),
-    /// A month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all nodes.
+    /// Print a month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all
+    /// nodes.
     Usage(usage::Args),
-    /// A simulated Iluma to develop and test against.
+    /// Run a simulated Iluma to develop and test against.
     Simulate(Box<simulate::Args>),
-    /// A guided tour: a simulated Iluma, a gateway and two teams on loopback, then it serves until Ctrl-C.
+    /// Run a guided tour: a simulated Iluma, a gateway and two teams on loopback; then serve until Ctrl-C.
     Demo(demo::Args),
 }
 
@@ -58,7 +60,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are answers, not errors.
+            // Help and version are results, not errors.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
@@ -88,12 +90,12 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Returns a runtime with as many workers as the process may use processors. From here on SIGUSR1 and SIGUSR2, which would
-/// end the process, do nothing; SIGPIPE does nothing in any Rust program.
+/// Returns a runtime with one worker for each processor that the process may use. From here on SIGUSR1 and SIGUSR2,
+/// which would end the process, do nothing; SIGPIPE does nothing in any Rust program.
 fn runtime() -> io::Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let entered = runtime.enter();
-    // The handler stays when its listener is gone.
+    // The handler stays after its listener is dropped.
     for harmless in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
         drop(signal(harmless)?);
     }

@@ -1,16 +1,16 @@
-//! `iluma-gateway erase`: makes running gateways forget a person.
+//! `iluma-gateway erase`: erases a person from running gateways.
 
 use super::operator::{OperatorError, Target};
 use http::Method;
 use std::io::{self, Read as _};
 
-/// A person has a handful of fields.
+/// The largest order; a person has a handful of fields.
 const LARGEST_ORDER: u64 = 64 << 10;
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "The person stands on standard input, so that no process list and no shell history has them:\n  \
+    after_help = "The person is read from standard input, so that no process list and no shell history has them:\n  \
                   {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\"} with or without surname, or {\"nik\":\"…\"}\n\n\
                   Example: iluma-gateway erase --config config.toml <person.json"
 )]
@@ -19,10 +19,10 @@ pub(super) struct Args {
     target: Target,
 }
 
-/// Erases the person who stands on standard input; returns what was removed.
+/// Erases the person who is named on standard input; returns the removed entries.
 ///
 /// # Errors
-/// The order was not carried out, or not everywhere.
+/// Returns an error if the order was not carried out, or not on every node.
 pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
     let mut person = Vec::new();
     io::stdin().lock().take(LARGEST_ORDER).read_to_end(&mut person)?;

@@ -1,7 +1,7 @@
 //! New keys: a team's, and secrets for the configuration.
 //!
-//! Invariants: every key has 256 bits from the operating system's generator; a team's key is printed once and its
-//! hash is all that is ever stored.
+//! Invariants: every key has 256 bits from the operating system's generator; a team's key is printed once and only its
+//! hash is ever stored.
 
 use crate::base::name::TenantName;
 use base64::Engine;
@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// What to make.
+/// The kind of the key to make.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Args {
@@ -22,17 +22,17 @@ pub struct Args {
     secret: bool,
 }
 
-/// A team's key and what the configuration holds of it.
+/// A team's key, and its hash for the configuration.
 #[derive(Debug)]
 pub struct TeamKey {
-    /// `igw_<tenant>_` and 43 characters of URL-safe base64.
+    /// The key: `igw_<tenant>_` and 43 characters of URL-safe base64.
     pub key: SecretString,
-    /// The SHA-256 of all of it.
+    /// The SHA-256 of the whole key.
     pub sha256: [u8; 32],
 }
 
-/// Makes what the arguments ask for, as the text to print: for a team its key and the line for the configuration,
-/// else 64 hex digits. It ends with a line end.
+/// Makes the requested key, as the text to print: for a team its key and the line for the configuration, else 64 hex
+/// digits. The text ends with a line end.
 #[must_use]
 pub fn run(args: &Args) -> String {
     match &args.tenant {
@@ -48,10 +48,10 @@ pub fn run(args: &Args) -> String {
     }
 }
 
-/// A new key for a team.
+/// Makes a new key for a team.
 ///
 /// # Panics
-/// If the operating system has no randomness to give; there is no safe way on.
+/// Panics if the operating system gives no random bytes, because no safe key can be made then.
 #[must_use]
 pub fn team_key(tenant: &TenantName) -> TeamKey {
     let key = format!("igw_{tenant}_{}", *Zeroizing::new(URL_SAFE_NO_PAD.encode(*random())));
@@ -59,10 +59,10 @@ pub fn team_key(tenant: &TenantName) -> TeamKey {
     TeamKey { key: key.into(), sha256 }
 }
 
-/// 64 hex digits for a root key or an encryption key.
+/// Makes 64 hex digits for a root key or an encryption key.
 ///
 /// # Panics
-/// As [`team_key`].
+/// Panics like [`team_key`].
 #[must_use]
 pub fn secret() -> SecretString {
     hex(&random()).into()

@@ -1,4 +1,4 @@
-//! The way of an operator's order to a running gateway: its admin listener.
+//! Sends an operator's order to a running gateway's admin listener.
 
 use crate::base::client_tls;
 use crate::config::Settings;
@@ -20,12 +20,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An order waits for every node, which takes seconds.
+/// The longest time of an order, which waits seconds for every node.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers are a few numbers; a listing of usage for a year has some megabytes.
+/// The largest answer: most are a few numbers; a year's usage has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
 
-/// Where the gateway is.
+/// The address of the gateway, and the credentials for it.
 #[derive(clap::Args, Debug)]
 pub(super) struct Target {
     /// The configuration of the running gateway: its admin listener and token.
@@ -45,54 +45,56 @@ pub(super) struct Target {
     key: Option<PathBuf>,
 }
 
-/// Why an order was not carried out.
+/// The reason why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
-    /// The configuration.
+    /// The configuration has faults.
     #[error(transparent)]
     Configuration(#[from] crate::config::Faults),
-    /// There is no token to show.
+    /// The configuration has no token.
     #[error("admin.token is not set, so the gateway takes no orders")]
     NoToken,
-    /// The order can't be read.
+    /// The order can't be read from standard input.
     #[error("the order can't be read from standard input: {0}")]
     Input(#[from] io::Error),
-    /// A file of certificates, or of a key.
+    /// A file of certificates, or of a key, can't be used.
     #[error("{0} can't be used: {1}")]
     Pem(PathBuf, &'static str),
-    /// A certificate and a key, or the machine's trust store.
+    /// The certificate does not fit its key, or the machine has no trust store.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// Nobody listens there.
-    #[error("nobody listens at {0}: is the gateway running, and is this its admin listener? --admin URL names another")]
+    /// Nothing listens at the address.
+    #[error(
+        "nothing listens at {0}: is the gateway running, and is this its admin listener? --admin URL names another"
+    )]
     NotRunning(Uri),
-    /// The listener's certificate.
+    /// The listener's certificate is not trusted.
     #[error(
         "the certificate of {0} is not trusted ({1}): give its CA with --ca FILE, and the name in it with --admin URL"
     )]
     NotTrusted(Uri, String),
-    /// The listener wants to know its client.
+    /// The listener requires a client certificate.
     #[error("{0} wants a client certificate of its client_ca: give one with --cert FILE and --key FILE")]
     NoCertificate(Uri),
-    /// One of both speaks TLS.
+    /// Only one side uses TLS.
     #[error("{0} does not speak {1}: give the listener's URL with --admin, with https:// if it has TLS")]
     OtherScheme(Uri, &'static str),
-    /// It takes too long.
+    /// The answer takes too long.
     #[error("{0} did not answer within {wait} s: is it overloaded, or is a firewall between?", wait = PATIENCE.as_secs())]
     Silent(Uri),
-    /// Anything else that the connection ends by.
-    #[error("the gateway can't be asked at {0}: {1}")]
+    /// The connection ended for another reason.
+    #[error("no answer from the gateway at {0}: {1}")]
     Unreachable(Uri, String),
-    /// It answered with an error.
+    /// The gateway answered with an error.
     #[error("{0}")]
     Refused(String),
 }
 
 impl Target {
-    /// Asks the admin API; gives back what it says.
+    /// Sends a request to the admin API; returns the body of its answer.
     ///
     /// # Errors
-    /// It can't be asked, or says no.
+    /// Returns an error if there is no answer, or if the answer is an error.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
         let settings = Settings::load(&self.config)?;
         let token = settings.admin.token.as_ref().ok_or(OperatorError::NoToken)?;
@@ -140,7 +142,7 @@ impl Target {
     }
 }
 
-/// Tells why a gateway gave no answer.
+/// Returns the reason why a gateway gave no answer.
 fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
     let mut next = Some(error);
     let mut last = String::new();
@@ -163,7 +165,7 @@ fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
     OperatorError::Unreachable(target.clone(), last)
 }
 
-/// Returns the TLS error inside an I/O error, which may wrap others; `source` does not lead there.
+/// Returns the TLS error inside an I/O error, which may wrap others and which `source` does not find.
 fn rustls_error(mut error: &io::Error) -> Option<&rustls::Error> {
     loop {
         let inside = error.get_ref()?;
@@ -188,14 +190,14 @@ fn tls_failure(target: &Uri, error: &rustls::Error) -> Option<OperatorError> {
     }
 }
 
-/// The certificates of a PEM file, one at least.
+/// Reads the certificates of a PEM file, at least one.
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorError> {
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| OperatorError::Pem(file.to_owned(), "it is not a list of PEM certificates"))
 }
 
-/// Where a listener is reached on its own machine: one that listens everywhere does so on loopback.
+/// Returns the address of a listener on its own machine: an unspecified address becomes the loopback one.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     match listen {

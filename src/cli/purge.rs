@@ -17,25 +17,25 @@ pub(super) struct Args {
     what: What,
 }
 
-/// What is purged: one of these.
+/// The scope of the purge.
 #[derive(clap::Args, Debug)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// The answers of a route: bank, cft or bank_codes.
+    /// Purge the answers of a route: bank, cft or bank_codes.
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-    /// The answers that serve one team alone (share_cache = false).
+    /// Purge the answers that only one team may use (share_cache = false).
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
-    /// Every answer.
+    /// Purge all answers.
     #[arg(long)]
     all: bool,
 }
 
-/// Purges stored answers; returns what was removed.
+/// Purges stored answers; returns the removed entries.
 ///
 /// # Errors
-/// The order was not carried out, or not everywhere.
+/// Returns an error if the order was not carried out, or not on every node.
 pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
     let what = match (args.what.route, args.what.tenant) {
         (Some(route), _) => json!({ "route": route }),

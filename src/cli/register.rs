@@ -1,7 +1,7 @@
 //! `register-callbacks`: points Iluma's callback URLs at this gateway.
 //!
-//! Invariants: only accounts that are configured are touched, with their own keys; a URL that is right already stays
-//! untouched; what failed is told for every account and type, not for the first alone.
+//! Invariants: only configured accounts are changed, with their own keys; a URL that is correct already is not set
+//! again; failures are reported for every account and type, not only for the first.
 
 use crate::base::clock::Clock;
 use crate::base::name::AccountName;
@@ -19,17 +19,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where Iluma keeps an account's URLs (see the field notes: neither this path nor its answers are in its API document).
+/// The path at which Iluma keeps an account's URLs (see the field notes: its API document shows neither this path nor
+/// its answers).
 const URLS: &str = "/v1/callback/urls";
 
-/// What Iluma may take: before it answers it posts to the gateway, and waits for that.
+/// The longest time of a request: before Iluma answers it posts to the gateway, and waits for that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: iluma-gateway register-callbacks --config /etc/iluma-gateway/config.toml")]
 pub(super) struct Args {
-    /// The configuration file; callbacks.public_url says how Iluma reaches the gateway.
+    /// The configuration file; callbacks.public_url is the URL at which Iluma reaches the gateway.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
@@ -37,33 +38,33 @@ pub(super) struct Args {
 /// The reason why URLs were not registered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RegisterError {
-    /// The configuration.
+    /// The configuration has faults.
     #[error(transparent)]
     Configuration(#[from] Faults),
-    /// Nothing says how Iluma reaches the gateway.
+    /// The public URL is not configured.
     #[error("callbacks.public_url: missing; give the URL at which Iluma reaches the callbacks listener")]
     NoPublicUrl,
-    /// An account's callbacks would be refused at the door.
+    /// A URL was not set, or an account has no callback token, so that its callbacks would be refused.
     #[error("{0}")]
     Failed(String),
-    /// The machine's trust store.
+    /// The machine has no usable trust store.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// Registers the URLs of the gateway that has this configuration file.
+/// Registers the URLs of the gateway with this configuration file.
 ///
 /// # Errors
-/// As [`register`], or the configuration is faulty.
+/// Returns the errors of [`register`], or the faults of the configuration.
 pub(super) async fn run(args: &Args) -> Result<String, RegisterError> {
     register(&Settings::load(&args.config)?).await
 }
 
-/// Sets every account's URLs where they differ, and gives back what was done, a line each. The gateway must be running: Iluma
-/// posts a test to each URL before it takes it.
+/// Sets every account's URLs that differ, and returns one line for each. The gateway must be running: Iluma posts a
+/// test to each URL before it accepts it.
 ///
 /// # Errors
-/// Something was not done; the text says all that was and was not.
+/// Returns an error if a URL was not set; its text lists all successes and failures.
 pub(super) async fn register(settings: &Settings) -> Result<String, RegisterError> {
     let public_url = settings.callbacks.public_url.as_ref().ok_or(RegisterError::NoPublicUrl)?;
     let (connections, clock) = (Tasks::new(), Clock::system());
@@ -101,24 +102,24 @@ pub(super) async fn register(settings: &Settings) -> Result<String, RegisterErro
     if failed { Err(RegisterError::Failed(told.trim_end().to_owned())) } else { Ok(told) }
 }
 
-/// `<public_url>/callbacks/<account>/<TYPE>`.
+/// Returns `<public_url>/callbacks/<account>/<TYPE>`.
 fn url_of(public_url: &http::Uri, account: &AccountName, kind: CallbackType) -> String {
     format!("{}/callbacks/{account}/{kind}", public_url.to_string().trim_end_matches('/'))
 }
 
-/// What stood there before may have been a team's, with a token in its query.
+/// Removes the query of a previous URL, which may have been a team's, with a token in it.
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Iluma, as one account sees it.
+/// The client of Iluma for one account.
 struct Iluma<'a> {
     upstream: &'a Upstream,
     credential: Arc<Credential>,
 }
 
 impl Iluma<'_> {
-    /// The URLs that are set, as far as the answer can be understood; its shape is documented nowhere.
+    /// Returns the current URLs, as far as the answer can be understood; its shape is not documented.
     async fn urls(&self) -> Vec<(CallbackType, String)> {
         let answer = self.ask(Method::GET, None).await;
         let shown = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
@@ -137,7 +138,7 @@ impl Iluma<'_> {
         list.iter().filter_map(one).collect()
     }
 
-    /// Sets a URL: POST, or PATCH where one is set and POST is refused for it.
+    /// Sets a URL by POST, or by PATCH if one is set and POST is refused for that reason.
     async fn set(&self, kind: CallbackType, url: &str) -> Result<(), String> {
         let mut why = String::new();
         for method in [Method::POST, Method::PATCH] {
@@ -146,7 +147,7 @@ impl Iluma<'_> {
             if answer.status.is_success() {
                 return Ok(());
             }
-            // The first reason is the one that counts, if PATCH fails only because nothing is there to change.
+            // The first reason counts if PATCH only fails because no URL was set before.
             if why.is_empty() {
                 why = format!("Iluma answered {}{}", answer.status, reason(&answer.body));
             }
@@ -165,7 +166,7 @@ impl Iluma<'_> {
     }
 }
 
-/// What Iluma says of an error, in its own shape.
+/// Returns the text of Iluma's error, if it has Iluma's shape.
 fn reason(body: &[u8]) -> String {
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let text = |name: &str| value.as_ref().and_then(|value| value[name].as_str());

@@ -15,7 +15,7 @@ pub(super) struct Args {
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// The configuration is faulty, or the machine refuses something at the start.
+/// Returns an error if the configuration has faults, or if the system refuses something at the start.
 pub(super) async fn run(args: Args) -> Result<(), StartError> {
     app::run(args.config).await
 }

@@ -1,7 +1,7 @@
-//! `iluma-gateway usage`: a month of the books as a table.
+//! `iluma-gateway usage`: prints a month of the ledger as a table.
 //!
-//! It reads the journal itself, whether or not a gateway runs over it, and Redis for what other nodes have published; so
-//! it needs no listener, no token, and nothing that is up.
+//! It reads the journal itself, whether or not a gateway uses it, and the other nodes' published figures from Redis; so
+//! it needs no listener, no token, and no running gateway.
 
 use crate::base::calendar::Month;
 use crate::base::tasks::Tasks;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long Redis is waited for.
+/// The longest wait for Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Options of the command.
@@ -30,30 +30,30 @@ pub(super) struct Args {
     month: Month,
 }
 
-/// Why there is no table.
+/// The reason why no table was printed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UsageError {
-    /// The configuration.
+    /// The configuration has faults.
     #[error(transparent)]
     Configuration(#[from] Faults),
-    /// There is no journal.
+    /// The journal does not exist.
     #[error(
         "state.path: there is no journal at {}: no gateway with this configuration has run here; give --config the file \
          of the gateway that runs, such as /etc/iluma-gateway/config.toml", .0.display()
     )]
     NoJournal(PathBuf),
-    /// The journal.
+    /// The journal can't be read.
     #[error("state.path: the journal can't be read: {0}")]
     Journal(#[from] rusqlite::Error),
-    /// Redis.
+    /// Redis can't be used.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
 }
 
-/// The month's table, ready to be printed.
+/// Returns the month's table, ready to be printed.
 ///
 /// # Errors
-/// The configuration is faulty, or the journal can't be read.
+/// Returns an error if the configuration has faults, or if the journal can't be read.
 pub(super) async fn run(args: Args) -> Result<String, UsageError> {
     let settings = Settings::load(&args.config)?;
     if !settings.state.path.exists() {
@@ -74,12 +74,14 @@ pub(super) async fn run(args: Args) -> Result<String, UsageError> {
     stop.cancel();
     let mut text = table(&rows);
     if !is_complete {
-        text.push_str("\nRedis does not answer: this is what this node's journal holds, without the other nodes.\n");
+        text.push_str(
+            "\nRedis does not answer: these are the figures of this node's journal, without the other nodes.\n",
+        );
     }
     Ok(text)
 }
 
-/// By team and route, with a sum for each team and for all; rupiah.
+/// Formats the rows by team and route, with a sum for each team and for all, in rupiah.
 fn table(rows: &[Row]) -> String {
     let mut teams = BTreeMap::<&str, BTreeMap<&str, Counts>>::new();
     for row in rows {
@@ -106,7 +108,7 @@ fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     for line in &lines {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            // Names to the left, numbers to the right.
+            // Names are aligned to the left, numbers to the right.
             let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
         }
         text.truncate(text.trim_end().len());

@@ -1,7 +1,7 @@
-//! The effective settings for people to read, as TOML and without secrets.
+//! Prints the effective settings as TOML, without secrets.
 //!
-//! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; what
-//! is left out is not set and has no limit.
+//! Invariants: a secret is shown as `"(set)"`, a key's hash by its first digits, a callback URL without its query; an
+//! omitted key is not set and has no limit.
 
 use super::settings::{
     Account, Admin, Cache, Callbacks, Listener, RedisAccess, RedisServers, RedisTarget, Server, ServerAddress,
@@ -12,7 +12,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 impl Settings {
-    /// The settings as readable TOML, without secrets.
+    /// Returns the settings as readable TOML, without secrets.
     #[must_use]
     pub fn describe(&self) -> Description<'_> {
         Description(self)
@@ -187,7 +187,7 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
         quoted(format!("{digits}…"))
     });
     writeln!(f, "key_sha256 = {}", list(hashes))?;
-    // TOML has no null: a limit that is not set is left out.
+    // TOML has no null: a limit that is not set is omitted.
     f.write_str(&toml::to_string(&tenant.limits).map_err(|_| fmt::Error)?)?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
@@ -209,12 +209,12 @@ fn optional(f: &mut Formatter<'_>, key: &str, value: Option<impl Display>) -> fm
     value.map_or(Ok(()), |value| writeln!(f, "{key} = {value}"))
 }
 
-/// Takes the secret to prove that there is one, and shows nothing of it.
+/// Returns the text for a secret. It takes the secret as a proof that there is one, and shows nothing of it.
 fn set<S: secrecy::zeroize::Zeroize + ?Sized>(_: &SecretBox<S>) -> String {
     quoted("(set)")
 }
 
-/// Whole days as days: `humantime` would make months of 30.44 of them.
+/// Formats whole days as days: `humantime` would make months of 30.44 days.
 fn time(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match duration.as_secs() {
@@ -229,7 +229,7 @@ fn list(members: impl Iterator<Item = String>) -> String {
     format!("[{}]", members.collect::<Vec<_>>().join(", "))
 }
 
-/// Teams put tokens into the query.
+/// Returns a URL without its query, which may contain a team's token.
 fn without_query(url: &http::Uri) -> String {
     let text = url.to_string();
     match text.split_once('?') {
@@ -242,7 +242,7 @@ fn quoted(text: impl Display) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 
-/// Returns the keys of one Redis as the configuration has them.
+/// Returns the keys of one Redis, in the form of the configuration.
 fn redis_target(target: &RedisTarget) -> String {
     let nodes = |nodes: &[ServerAddress]| list(nodes.iter().map(quoted));
     let credentials = |username: &Option<String>, password: &Option<SecretString>| {

@@ -1,10 +1,11 @@
-//! What is wrong with a configuration.
+//! Faults of a configuration.
 //!
-//! Invariant: a fault never carries a value that could be a secret, so values are not repeated except for short names.
+//! Invariant: a fault never contains a value that could be a secret, so values are not repeated, except for short
+//! names.
 
 use std::fmt;
 
-/// One thing that is wrong with a configuration.
+/// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     key: String,
@@ -12,19 +13,19 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Makes a fault; `key` is a key path, empty where the file as a whole is meant.
+    /// Makes a fault; `key` is a key path, empty for the file as a whole.
     #[must_use]
     pub fn new(key: &str, problem: impl Into<String>) -> Self {
         Self { key: key.chars().take(MAX_SHOWN_PATH).collect(), problem: problem.into() }
     }
 
-    /// The path of the key, such as `tenants.lending.account`; empty where the file as a whole is meant.
+    /// Returns the path of the key, such as `tenants.lending.account`; empty for the file as a whole.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What is wrong with it, and what would be right.
+    /// Returns the fault and its correction.
     #[must_use]
     pub fn problem(&self) -> &str {
         &self.problem
@@ -40,12 +41,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a configuration, sorted by key path; never empty. Displayed one to a line.
+/// All faults of a configuration, sorted by key path; never empty. They are displayed one to a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Sorts the faults. None at all would be a mistake of ours, and is said to be one.
+    /// Sorts the faults. An empty list would be a programming error, and becomes a fault.
     #[must_use]
     pub fn new(mut faults: Vec<Fault>) -> Self {
         if faults.is_empty() {
@@ -56,7 +57,7 @@ impl Faults {
         Self(faults)
     }
 
-    /// The faults, sorted by key path.
+    /// Returns the faults, sorted by key path.
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
         self.0.iter()
     }
@@ -82,5 +83,6 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// Of a key path; names are 32 characters and the deepest path has four keys, so real ones fit.
+/// The longest key path that is shown; names have at most 32 characters and the deepest path has four keys, so real
+/// paths fit.
 const MAX_SHOWN_PATH: usize = 200;

@@ -1,7 +1,7 @@
 //! The limits of a tenant, and their names.
 //!
-//! Invariants: [`Limit`] names a limit in refusals, headers and metrics, and nothing else does; [`TenantLimits`] is what
-//! `GET /v1/tenants`, `GET /_gateway/usage` and `check` show, so a new limit is one more field here.
+//! Invariants: only [`Limit`] names a limit in refusals, headers and metrics; `GET /v1/tenants`, `GET /_gateway/usage`
+//! and `check` show [`TenantLimits`], so a new limit is one more field here.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 pub enum Limit {
     /// Requests a second, with a burst.
     Requests,
-    /// Requests handled at once.
+    /// The requests handled concurrently.
     InFlight,
     /// Calls a second that the account may send to upstream.
     Account,
@@ -42,9 +42,9 @@ impl Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QuotaMode {
-    /// The call is refused.
+    /// The gateway refuses the call.
     Enforce,
-    /// The call is made, and counted as one that would have been refused.
+    /// The gateway makes the call, and counts it as one that would have been refused.
     Shadow,
 }
 
@@ -62,28 +62,28 @@ impl QuotaMode {
     }
 }
 
-/// The limits of one tenant, under the names of their configuration keys. None is no limit.
+/// The limits of one tenant, under the names of their configuration keys. `None` is no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TenantLimits {
-    /// Sustained rate of requests.
+    /// The sustained rate of requests.
     pub requests_per_second: Option<u32>,
-    /// Requests that may come at once; at least one where a rate is set.
+    /// The requests that may arrive at once; at least one if a rate is set.
     pub burst: Option<u32>,
-    /// Requests handled at once. Without a limit of its own a tenant has half of `server.max_in_flight`, so that no
-    /// tenant can take all places.
+    /// The requests handled concurrently. By default a tenant has half of `server.max_in_flight`, so that no tenant can
+    /// take all slots.
     pub max_in_flight: usize,
-    /// Part of the account's rate, relative to the other tenants' weights.
+    /// The share of the account's rate, relative to the other tenants' weights.
     pub weight: u32,
     /// Upstream calls a day.
     pub upstream_calls_per_day: Option<u64>,
     /// Upstream calls a month.
     pub upstream_calls_per_month: Option<u64>,
-    /// Treatment of a call beyond those.
+    /// The treatment of a call beyond a quota.
     pub quota_mode: QuotaMode,
 }
 
 impl TenantLimits {
-    /// Returns the places of a tenant that has no `max_in_flight` of its own, of the gateway's `all`.
+    /// Returns the slots of a tenant without `max_in_flight`, from the gateway's `all`.
     #[must_use]
     pub const fn default_in_flight(all: usize) -> usize {
         if all < 2 { 1 } else { all / 2 }

@@ -1,6 +1,6 @@
-//! Text to [`Settings`]: the operator's file laid over `config/default.toml`, which is compiled in.
+//! Converts text to [`Settings`]: the operator's file over `config/default.toml`, which is compiled in.
 //!
-//! Invariants: every fault of a file is found in one go; no default stands anywhere but in that file.
+//! Invariants: all faults of a file are found at once; defaults stand only in that file.
 
 use super::fault::{Fault, Faults};
 use super::reader;
@@ -25,10 +25,10 @@ use std::time::Duration;
 use toml::Table;
 
 impl Settings {
-    /// Reads a configuration file, and the secrets and certificates it names.
+    /// Reads a configuration file, with the secrets and certificates that it names.
     ///
     /// # Errors
-    /// Every fault of the file: what is not TOML, not known, not there or not right.
+    /// Returns all faults of the file: invalid TOML, unknown keys, missing keys and invalid values.
     pub fn load(path: &Path) -> Result<Self, Faults> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut text = String::new();
@@ -49,7 +49,7 @@ impl Settings {
     /// Reads a configuration from text. Relative file paths start at `base`; `env` looks up environment variables.
     ///
     /// # Errors
-    /// As [`Settings::load`].
+    /// Returns the faults of [`Settings::load`].
     pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let own = reader::parse(text)?;
         let (settings, Findings { faults, mut warnings, mut files, .. }) = read(&own, base, env)?;
@@ -68,40 +68,41 @@ impl Settings {
     }
 }
 
-/// Every key with its default, or as an example where it has none.
+/// All keys with their defaults, or with an example if they have none.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-// Bounds here and in the other files are far from what anyone needs and near enough to catch a wrong unit.
-/// A configuration for a thousand tenants has about 500 KiB.
+// The bounds here and in the other files are far from any real need and near enough to catch a wrong unit.
+/// The largest file; a configuration for a thousand tenants has about 500 KiB.
 const MAX_FILE: ByteSize = ByteSize::mib(4);
-/// One a year for longer than anything is kept.
+/// The largest number of encryption keys: one a year for longer than any retention.
 const MAX_ENCRYPTION_KEYS: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86400);
-/// Zero would end every request before it began.
+/// The bounds of a timeout; zero would end every request before it began.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
-/// A delivery is in one node's hands for a minute, in which its end is noted as well.
+/// The bounds of a delivery's timeout: its lease of a minute includes the storing of its outcome.
 const CALLBACK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30);
-/// An account can be closed or renamed; a month is what its answer is worth at most. Zero does not store at all.
+/// The bounds of a lifetime: an account can be closed or renamed, so an answer is useful for a month at most. Zero
+/// stores nothing.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
-/// Below a millisecond no network answers; a second is more than upstream takes at its best.
+/// The bounds of Redis' timeout: no network answers below a millisecond; a second is more than Iluma's best time.
 const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
-/// Nothing about persons is of use for longer than auditors ask for; a ledger has to outlive the month it counts and the
-/// one before.
+/// The longest retention: data about persons is useless beyond the time that auditors require; a ledger has to outlive
+/// the current and the previous month.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
-/// Longer than any channel's name or address.
+/// The longest contact: longer than any channel's name or address.
 const MAX_CONTACT: usize = 200;
-/// Each makes requests that the cache can't answer; nobody needs many.
+/// The largest number of forwarded headers: each makes requests bypass the cache, and nobody needs many.
 const MAX_FORWARD_HEADERS: usize = 16;
-/// Headers of every request whose answer may be shared.
+/// The headers of every request whose answer may be shared.
 const CANONICAL_HEADERS: [&str; 6] =
     ["accept", "accept-encoding", "content-length", "content-type", "user-agent", "x-magic-reply"];
-/// Rupiah. A billion calls of it are still a number.
+/// The highest price in rupiah. A billion calls at this price still fit into a number.
 const MAX_PRICE: u64 = 1_000_000_000;
-/// Watchlists change every day.
+/// The bounds of a watchlist answer's lifetime: watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
-/// Reads everything; `None` only with a fault in the findings.
+/// Reads all sections; `None` only if the findings have a fault.
 fn read(own: &Table, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Option<Settings>, Findings), Fault> {
     let defaults = reader::parse(DEFAULTS)?;
     let reader = Reader::new(base, env);
@@ -109,7 +110,7 @@ fn read(own: &Table, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Resul
     Ok((settings, reader.finish(own)))
 }
 
-// In these functions everything is read before the first `?`, so that a fault hides no other.
+// These functions read every key before the first `?`, so that a fault hides no other.
 
 fn settings(root: &Section<'_>) -> Option<Settings> {
     let server = server(&root.section("server"));
@@ -159,11 +160,11 @@ fn server(server: &Section<'_>) -> Option<Server> {
     let listener = listener(server);
     let max_connections = server.get("max_connections", Entry::count);
     let max_in_flight = server.get("max_in_flight", Entry::count);
-    // Half of it, which one tenant may have, is at least one body.
+    // A tenant may have half of it, which must fit at least one body.
     let max_buffered = server.get("max_buffered", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
     let header_timeout = server.get("header_timeout", |time| time.duration(TIMEOUT));
     let keep_alive_timeout = server.get("keep_alive_timeout", |time| time.duration(TIMEOUT));
-    // hyper refuses to buffer less than 8 KiB.
+    // hyper's smallest buffer is 8 KiB.
     let max_header_bytes = server.get("max_header_bytes", |size| size.size(ByteSize::kib(8)..=ByteSize::mib(1)));
     let max_headers = server.get("max_headers", |count| count.number(1..=1000_u32));
     let drain_timeout = server.get("drain_timeout", |time| time.duration(Duration::ZERO..=HOUR));
@@ -251,7 +252,7 @@ fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
     })
 }
 
-/// A line of text that a message can quote.
+/// Reads a line of text that a message can quote.
 fn contact(entry: &Entry<'_>) -> Option<String> {
     let text = entry.text()?.trim();
     if text.is_empty() || text.len() > MAX_CONTACT || text.chars().any(char::is_control) {
@@ -261,7 +262,7 @@ fn contact(entry: &Entry<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A header that is sent beside those that every shared request has.
+/// Reads a header that is sent beside those of every shared request.
 fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
     let text = entry.text()?;
     let name = http::HeaderName::from_bytes(text.as_bytes()).ok().filter(|name| !name.as_str().contains('_'));
@@ -379,7 +380,7 @@ fn quotas(quotas: &Section<'_>) -> Option<Quotas> {
     Some(Quotas { calendar: quotas.get("time_zone", Entry::parsed)? })
 }
 
-/// A row that can't be read leaves a fault behind.
+/// Reads the prices. An invalid row adds a fault.
 fn prices(prices: &Section<'_>) -> BTreeMap<RouteName, u64> {
     let mut read = BTreeMap::new();
     for (name, entry) in prices.named() {
@@ -398,7 +399,7 @@ mod tests {
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
-    /// Every secret that [`env`] gives has this in it, and no fault may.
+    /// Text in every secret that [`env`] returns, which no fault may contain.
     const MARK: &str = "5ec5e7";
 
     fn env(name: &str) -> Option<String> {
@@ -436,7 +437,7 @@ mod tests {
         Settings::parse(text, folder, &env)
     }
 
-    /// What has to be there, without `[state]`, one account, no tenant.
+    /// The required keys, except `[state]`: one account, no tenant.
     const ACCOUNT: &str = "[accounts.live]\napi_key = { env = \"TOKEN\" }\n";
     const STATE: &str =
         "[state]\nroot_key = { env = \"ROOT\" }\nencryption_keys = [{ id = \"a\", key = { env = \"KEY\" } }]\n";
@@ -472,7 +473,7 @@ mod tests {
         folder
     }
 
-    /// The defaults with the examples among them uncommented.
+    /// Returns the defaults with all their examples uncommented.
     fn every_key() -> String {
         let example = |rest: &str| {
             let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
@@ -482,7 +483,7 @@ mod tests {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Every key of a table as the reader notes them; a secret has no keys of its own.
+    /// Collects every key of a table in the reader's notation; a secret has no keys of its own.
     fn keys(path: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
         match value {
             toml::Value::Table(table) if !table.contains_key("env") => {
@@ -507,7 +508,7 @@ mod tests {
         let mut own = reader::parse(&every_key()).unwrap();
         let mut written = BTreeSet::new();
         keys("", &toml::Value::Table(own.clone()), &mut written);
-        // The operator's file has names where the defaults have "*".
+        // The operator's file has names in place of the defaults' "*".
         for named in ["accounts", "tenants"] {
             let defaults = own[named].as_table_mut().unwrap().remove("*").unwrap();
             for (_, member) in own[named].as_table_mut().unwrap() {
@@ -516,7 +517,7 @@ mod tests {
                 }
             }
         }
-        // Alternatives: each is good without the others, and together they have every key.
+        // The forms are alternatives: each is valid without the others, and together they have every key.
         let mut asked = BTreeSet::new();
         for form in ["url", "sentinel", "cluster"] {
             let mut own = own.clone();
@@ -534,7 +535,7 @@ mod tests {
         assert_eq!(Vec::from_iter(asked), Vec::from_iter(written));
     }
 
-    /// Leaves one form of a Redis in its table, and the keys that go with it.
+    /// Removes the other forms of a Redis from its table, with their keys.
     fn leave(redis: &mut Table, form: &str) {
         let others: &[&str] = match form {
             "url" => &["sentinel", "cluster", "username", "password", "tls", "database"],
@@ -598,7 +599,7 @@ mod tests {
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
     }
 
-    /// The example of the design.
+    /// The example of the design document.
     const EXAMPLE: &str = r#"
 [server]
 listen = "127.0.0.1:8080"
@@ -707,7 +708,7 @@ like = "bank"
         with(&format!("[[routes]]\nmethod = \"POST\"\npath = \"/v*/a/:id\"\nlike = \"bank\"\n{keys}"))
     }
 
-    /// Asserts that each text has its fault, told with its key path and without what stands there.
+    /// Asserts that each text has its fault, with its key path and without the invalid value.
     fn each_is_told<const N: usize>(cases: [(String, &str); N]) {
         for (text, fault) in cases {
             match parse(&text) {
@@ -715,7 +716,7 @@ like = "bank"
                 Err(faults) => {
                     let told = faults.to_string();
                     assert!(told.lines().any(|line| line == fault), "expected: {fault}\ntold:     {told}\n{text}");
-                    // One mistake is one fault; an account or a key that is not there is one more.
+                    // One mistake is one fault; a missing account or key is one more.
                     assert!(faults.iter().count() <= 2, "{told}\n{text}");
                     assert!(!told.contains(MARK), "{told}");
                 }
@@ -1392,13 +1393,13 @@ like = "bank"
         let url = table["tenants"]["lending"]["callback_urls"]["NAME_VALIDATOR_REQUEST"].as_str();
         assert_eq!(url, Some("https://lending.internal/kyc?(set)"));
         assert_eq!(table["tenants"]["lending"]["owns_unprefixed"].as_bool(), Some(false));
-        // No key is without effect, so nothing is left to be said in a comment.
+        // Every key has an effect, so the output needs no comment.
         assert!(!described.lines().any(|line| line.starts_with('#')), "{described}");
         assert_eq!(table["quotas"]["time_zone"].as_str(), Some("Asia/Jakarta"));
         assert_eq!(table["prices"]["bank"].as_integer(), Some(500));
     }
 
-    /// Any TOML value, with a preference for texts that mean something here.
+    /// Generates any TOML value, preferring texts with a meaning here.
     fn value() -> impl Strategy<Value = toml::Value> {
         let text = prop_oneof![
             Just("30s".to_owned()),
@@ -1480,7 +1481,7 @@ like = "bank"
                 text.replace_range(at..=at, &typed);
             }
             let faults = parse(&with(&text)).unwrap_err();
-            // As a key it would be no secret.
+            // A key is never a secret.
             prop_assume!(faults.iter().all(|fault| !fault.key().contains(MARK)));
             prop_assert!(!faults.to_string().contains(MARK), "{}", faults);
         }

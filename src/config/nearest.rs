@@ -1,8 +1,8 @@
-//! The word that somebody meant who made a typing mistake.
+//! Suggests the intended word for a typing mistake.
 
-/// The candidate that few typing mistakes lead to, if there is one.
+/// Returns the candidate with the fewest typing mistakes, if they are few.
 pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    // More than a third of the letters wrong is another word, not a mistake.
+    // A text with more than a third of wrong letters is another word, not a mistake.
     let most = (typed.chars().count() / 3).clamp(1, 3);
     if typed.len() > MAX_SHOWN_NAME {
         return None;
@@ -14,7 +14,7 @@ pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>
         .map(|(_, known)| known)
 }
 
-/// Letters to insert, remove or replace to get from one word to the other (Levenshtein).
+/// Returns the number of letters to insert, remove or replace to get from one word to the other (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -29,7 +29,7 @@ fn distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-/// Of a name that somebody typed.
+/// The longest typed name that is shown.
 pub(super) const MAX_SHOWN_NAME: usize = 64;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! A strict reader over a TOML table: it reads with types and collects every fault instead of stopping at the first.
+//! A strict reader of a TOML table: it reads with types and collects all faults instead of stopping at the first.
 //!
-//! Invariants: a getter that gives `None` for a key that stands in the file, or that has to, has noted a fault; a key
-//! that no getter asked for is a fault.
+//! Invariants: a getter that returns `None` for a present or required key has recorded a fault; a key that no getter
+//! requested is a fault.
 
 use super::fault::Fault;
 use super::nearest::nearest;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::{Table, Value};
 
-/// Parses TOML. A fault names line and column, and not the text there, which may be a secret.
+/// Parses TOML. A fault names line and column, but not the text there, which may be a secret.
 pub(super) fn parse(text: &str) -> Result<Table, Fault> {
     text.parse::<Table>().map_err(|error| {
         let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Table, Fault> {
     })
 }
 
-/// What all sections of one configuration share: where secrets come from, and what was found out so far.
+/// The shared state of one configuration's sections: the sources of secrets, and the findings so far.
 pub(super) struct Reader<'a> {
     base: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
@@ -38,33 +38,33 @@ struct Notes {
     warnings: Vec<Fault>,
     /// The keys that each opened table may hold, by the table's path.
     known: BTreeMap<String, BTreeSet<String>>,
-    /// Every key that was asked for, with `*` for a name and `[]` for a place in a list.
+    /// All requested keys, with `*` for a name and `[]` for an index in a list.
     asked: BTreeSet<String>,
     files: Vec<PathBuf>,
 }
 
-/// What reading left behind beside the values.
+/// The findings of reading, beside the values.
 pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) files: Vec<PathBuf>,
-    /// Every key that was asked for, with `*` for a name and `[]` for a place in a list.
+    /// All requested keys, with `*` for a name and `[]` for an index in a list.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]
     pub(super) asked: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
-    /// Relative file paths start at `base`; `env` looks up environment variables.
+    /// Makes a reader. Relative file paths start at `base`; `env` looks up environment variables.
     pub(super) fn new(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { base, env, notes: RefCell::default() }
     }
 
-    /// The outermost table: what the operator wrote, over the defaults.
+    /// Opens the outermost table: the operator's over the defaults.
     pub(super) fn root<'r>(&'r self, own: &'r Table, defaults: &'r Table) -> Section<'r> {
         Section::open(self, KeyPath::default(), Some(own), Some(defaults))
     }
 
-    /// Adds a fault for every key of `own` that nobody asked for, and hands over what was noted.
+    /// Adds a fault for every key of `own` that was not requested, and returns the findings.
     pub(super) fn finish(self, own: &Table) -> Findings {
         let mut notes = self.notes.into_inner();
         unknown_keys(&notes.known, &KeyPath::default(), own, &mut notes.faults);
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A table: the operator's laid over the one with the defaults.
+/// A table: the operator's over the one with the defaults.
 pub(super) struct Section<'r> {
     reader: &'r Reader<'r>,
     path: KeyPath,
@@ -90,12 +90,12 @@ impl<'r> Section<'r> {
         Self { reader, path, own, defaults }
     }
 
-    /// The value of a key that has a default.
+    /// Reads the value of a key that has a default.
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
         self.must(key, "missing", read)
     }
 
-    /// The value of a key that has a default, and had another name before, which works with a warning.
+    /// Reads the value of a key that has a default and an old name, which still works with a warning.
     pub(super) fn get_renamed<T>(
         &self,
         key: &str,
@@ -117,7 +117,7 @@ impl<'r> Section<'r> {
         read(&Entry { reader: self.reader, path, value })
     }
 
-    /// The value of a key that has none and has to be there; `missing` says what to give.
+    /// Reads the value of a required key; `missing` is the fault's text without it.
     pub(super) fn must<T>(&self, key: &str, missing: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
         let entry = self.entry(key);
         if entry.is_none() {
@@ -126,12 +126,12 @@ impl<'r> Section<'r> {
         entry.as_ref().and_then(read)
     }
 
-    /// The value of a key that may be left out.
+    /// Reads the value of an optional key.
     pub(super) fn maybe<T>(&self, key: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
         self.entry(key).as_ref().and_then(read)
     }
 
-    /// A key that may be left out, before it is read.
+    /// Returns an optional key before it is read.
     pub(super) fn entry(&self, key: &str) -> Option<Entry<'r>> {
         let path = self.path.join(key);
         self.knows(key);
@@ -140,7 +140,7 @@ impl<'r> Section<'r> {
         Some(Entry { reader: self.reader, path, value })
     }
 
-    /// A table in this one, its defaults merged key by key.
+    /// Opens a table in this one, with its defaults merged key by key.
     pub(super) fn section(&self, key: &str) -> Section<'r> {
         let path = self.path.join(key);
         self.knows(key);
@@ -156,7 +156,7 @@ impl<'r> Section<'r> {
         Section::open(self.reader, path, own, defaults)
     }
 
-    /// The tables in this one whose names the operator chose. The defaults' table `"*"` serves each of them.
+    /// Opens the tables in this one whose names the operator chose. The defaults' table `"*"` serves each of them.
     pub(super) fn members(&self) -> Vec<(String, Section<'r>)> {
         let defaults = self.defaults.and_then(|all| all.get("*")).and_then(Value::as_table);
         self.named()
@@ -171,7 +171,7 @@ impl<'r> Section<'r> {
             .collect()
     }
 
-    /// The values in this table whose names the operator chose.
+    /// Returns the values in this table whose names the operator chose.
     pub(super) fn named(&self) -> Vec<(String, Entry<'r>)> {
         let own = self.own.into_iter().flatten();
         own.map(|(name, value)| {
@@ -183,7 +183,7 @@ impl<'r> Section<'r> {
         .collect()
     }
 
-    /// A key that must not be there, for a reason the operator should know.
+    /// Refuses a key that must not be given, with the reason.
     pub(super) fn refuse(&self, key: &str, why: &str) {
         self.knows(key);
         if self.own.is_some_and(|own| own.contains_key(key)) {
@@ -191,12 +191,12 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Notes a fault of the table as a whole.
+    /// Records a fault of the table as a whole.
     pub(super) fn fault(&self, problem: impl Into<String>) {
         self.reader.fault(&self.path, problem);
     }
 
-    /// Notes a fault of one key in it.
+    /// Records a fault of one key of the table.
     pub(super) fn fault_at(&self, key: &str, problem: impl Into<String>) {
         self.reader.fault(&self.path.join(key), problem);
     }
@@ -207,7 +207,7 @@ impl<'r> Section<'r> {
     }
 }
 
-/// A value and where it stands.
+/// A value and its position.
 pub(super) struct Entry<'r> {
     reader: &'r Reader<'r>,
     path: KeyPath,
@@ -215,27 +215,27 @@ pub(super) struct Entry<'r> {
 }
 
 impl<'r> Entry<'r> {
-    /// Notes a fault of this value.
+    /// Records a fault of this value.
     pub(super) fn fault(&self, problem: impl Into<String>) {
         self.reader.fault(&self.path, problem);
     }
 
-    /// The path as faults show it.
+    /// Returns the path that faults show.
     pub(super) fn path(&self) -> &str {
         &self.path.shown
     }
 
-    /// A string.
+    /// Reads a string.
     pub(super) fn text(&self) -> Option<&'r str> {
         self.typed("a string", self.value.as_str())
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn flag(&self) -> Option<bool> {
         self.typed("true or false", self.value.as_bool())
     }
 
-    /// A whole number in a range, of the type that the range has.
+    /// Reads a whole number in a range, with the type of the range.
     pub(super) fn number<N>(&self, range: RangeInclusive<N>) -> Option<N>
     where
         N: TryFrom<i64> + PartialOrd + fmt::Display,
@@ -248,12 +248,12 @@ impl<'r> Entry<'r> {
         fits
     }
 
-    /// How many of something, or how many a second.
+    /// Reads a number of things, or a number per second.
     pub(super) fn count(&self) -> Option<u32> {
         self.number(1..=MAX_COUNT)
     }
 
-    /// What the text stands for; the type says what is wrong with other texts.
+    /// Reads a text as a type, whose error describes other texts.
     pub(super) fn parsed<T>(&self) -> Option<T>
     where
         T: FromStr,
@@ -262,7 +262,7 @@ impl<'r> Entry<'r> {
         self.text()?.parse().map_err(|error: T::Err| self.fault(error.to_string())).ok()
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
@@ -273,7 +273,7 @@ impl<'r> Entry<'r> {
         found
     }
 
-    /// A list with so many members, all of them read, so that a fault of one hides no other.
+    /// Reads a list with a bounded length. It reads all members, so that a fault of one hides no other.
     pub(super) fn each<T>(
         &self,
         length: RangeInclusive<usize>,
@@ -295,12 +295,12 @@ impl<'r> Entry<'r> {
         members
     }
 
-    /// Whether it is a list at all.
+    /// Returns true if the value is a list.
     pub(super) fn is_list(&self) -> bool {
         self.value.is_array()
     }
 
-    /// A table without defaults.
+    /// Opens a table without defaults.
     pub(super) fn table(&self) -> Option<Section<'r>> {
         let own = self.typed("a table", self.value.as_table())?;
         Some(Section::open(self.reader, self.path.clone(), Some(own), None))
@@ -313,25 +313,25 @@ impl<'r> Entry<'r> {
         value
     }
 
-    /// Returns the value as the file has it.
+    /// Returns the value as it is in the file.
     pub(super) fn value(&self) -> &'r Value {
         self.value
     }
 
-    /// Returns a key of this value, which is the shape of a value and no setting of its own.
+    /// Returns a key of this value, which is a part of the value and no setting of its own.
     pub(super) fn part(&self, key: &str) -> Option<Entry<'r>> {
         let table = self.value.as_table()?;
-        // Nothing is added to `asked`.
+        // The key is not added to `asked`.
         Section::open(self.reader, self.path.clone(), Some(table), None).knows(key);
         table.get(key).map(|value| Entry { reader: self.reader, path: self.path.join(key), value })
     }
 
-    /// Returns a path from the folder that relative ones start at.
+    /// Returns a path relative to the base folder.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.reader.base.join(path)
     }
 
-    /// Notes a file that the configuration depends on.
+    /// Records a file on which the configuration depends.
     pub(super) fn depends_on(&self, file: PathBuf) {
         self.reader.notes.borrow_mut().files.push(file);
     }
@@ -343,7 +343,7 @@ impl<'r> Entry<'r> {
 }
 
 fn unknown_keys(known: &BTreeMap<String, BTreeSet<String>>, path: &KeyPath, table: &Table, faults: &mut Vec<Fault>) {
-    // A table nobody opened stands where another type was wanted: its fault is noted.
+    // A table that was not opened replaces a value of another type, whose fault is recorded.
     let Some(keys) = known.get(&path.shown) else { return };
     for (key, value) in table {
         let path = path.join(key);
@@ -388,7 +388,7 @@ fn wrong_type(wanted: &str, value: &Value) -> String {
     format!("must be {wanted}, is {is}")
 }
 
-/// Where a value stands: as faults show it, and with what the operator named replaced by `*`.
+/// The position of a value: as faults show it, and with the operator's names replaced by `*`.
 #[derive(Clone, Default)]
 struct KeyPath {
     shown: String,
@@ -416,7 +416,7 @@ impl KeyPath {
     }
 }
 
-/// Beyond it something else is the limit: memory, the kernel's files.
+/// The largest count; beyond it other resources are the limit: memory, the kernel's files.
 const MAX_COUNT: u32 = 1_000_000;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! `[state.redis]`: where gateways share what they know.
+//! `[state.redis]`: the Redis that gateways share.
 
 use super::reader::{Entry, Section};
 use super::settings::{Redis, RedisAccess, RedisServers, RedisTarget, ServerAddress};
 use super::tls;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Members of a list of sentinels or nodes: more than any deployment has.
+/// The largest number of sentinels or nodes in a list: more than any deployment has.
 const MOST_SERVERS: usize = 16;
-/// Highest number of a database: far more than Redis' default of 16.
+/// The highest number of a database: far more than Redis' default of 16.
 const MOST_DATABASES: i64 = 65_535;
 
-/// Reads the Redis of the state, and that of the cache where it has its own.
+/// Reads the Redis of the state, and that of the cache if it has its own.
 pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
     let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
     let cache_url = redis.maybe("cache_url", url);
@@ -81,7 +81,7 @@ fn servers(list: &Entry<'_>) -> Option<Vec<ServerAddress>> {
 
 fn url(entry: &Entry<'_>) -> Option<SecretString> {
     let url = entry.secret()?;
-    // Its own words on what is wrong may quote the password.
+    // The library's own error may quote the password.
     if ::redis::parse_redis_url(url.expose_secret()).is_none() {
         entry.fault("the secret must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS");
         return None;

@@ -1,6 +1,6 @@
 //! Rows of the route table, as tenants name them and as operators add to them.
 //!
-//! Invariants: nobody gets the forbidden row, and no added path leads to where Iluma keeps the account's own keys.
+//! Invariants: no tenant gets the forbidden row, and no added path reaches Iluma's paths with the account's own keys.
 
 use super::nearest::nearest;
 use super::reader::Entry;
@@ -9,7 +9,7 @@ use crate::iluma::routes::{CollectionPlace, CustomRoute, Kind};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// The rows that a tenant's `routes` name, with those they include and those that are always allowed.
+/// Reads the rows that a tenant's `routes` name, with the rows that these include and the rows that are always allowed.
 pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     let named = list.each(0..=RouteName::COUNT, |entry| {
         let route = known_route(entry)?;
@@ -26,12 +26,12 @@ pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     Some(routes)
 }
 
-/// The rows of a tenant that names none.
+/// Returns the rows of a tenant without `routes`.
 pub(super) fn all_but_forbidden() -> BTreeSet<RouteName> {
     RouteName::ALL.into_iter().filter(|route| !is_closed(*route)).collect()
 }
 
-/// The `[[routes]]`.
+/// Reads `[[routes]]`.
 pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     let mut seen = BTreeSet::new();
     list.each(0..=MAX_ROUTES, |entry| {
@@ -40,7 +40,7 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
         let path = table.must("path", "missing; give a path, such as \"/v*/identity/bank_checks\"", route_path);
         let like = table.must("like", "missing; give the row whose treatment it gets, such as \"bank\"", like);
         let (method, path, like) = (method?, path?, like?);
-        // Paths are matched without regard to case.
+        // Paths are matched in any letter case.
         if !seen.insert((method, path.to_ascii_lowercase())) {
             entry.fault("method and path stand twice");
             return None;
@@ -58,7 +58,7 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     })
 }
 
-/// Returns the reason for which a path in a collection of records may not be like a row.
+/// Returns the reason why a path in a collection of records may not be like a row.
 fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     let fits = match CollectionPlace::of(path) {
         CollectionPlace::Outside => true,
@@ -75,7 +75,7 @@ fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     })
 }
 
-/// The row of a price. Rows that Iluma does not charge for, and those that never reach it, have none.
+/// Returns the row of a price. Rows that Iluma does not charge for, or that never reach it, have no price.
 pub(super) fn priced(name: &str) -> Result<RouteName, String> {
     let names = RouteName::charged().map(RouteName::as_str);
     RouteName::charged()
@@ -113,7 +113,7 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
     if matches!(segment, "." | "..") {
         return Some("must not have a dot segment");
     }
-    // They set where results go and hand out keys; no row may lead there.
+    // Such paths set the destinations of results and return keys; no row may reach them.
     if ["callback", "businesses", "api_keys"].iter().any(|closed| segment.eq_ignore_ascii_case(closed)) {
         return Some("must not have a segment callback, businesses or api_keys: they concern the account's own keys");
     }
@@ -146,5 +146,5 @@ fn known_route(entry: &Entry<'_>) -> Option<RouteName> {
     route
 }
 
-/// Iluma's whole table has about 40 rows.
+/// The largest number of added routes; Iluma's whole table has about 40 rows.
 const MAX_ROUTES: usize = 100;

@@ -1,6 +1,6 @@
-//! Secrets and files: what stands outside the configuration's file.
+//! Secrets and files outside of the configuration file.
 //!
-//! Invariant: no fault shows a secret, nor what stands where a secret should.
+//! Invariant: no fault shows a secret, nor a text in the place of a secret.
 
 use super::nearest::MAX_SHOWN_NAME;
 use super::reader::Entry;
@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 impl Entry<'_> {
-    /// A file's path; a relative one starts at the configuration file's folder.
+    /// Reads a file's path; a relative one starts at the configuration file's folder.
     pub(super) fn path_of_file(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() || text.contains('\0') {
@@ -21,7 +21,7 @@ impl Entry<'_> {
         Some(self.resolve(text))
     }
 
-    /// A file's content, which the fault does not show; it shows where the file was looked for.
+    /// Reads a file. A fault does not show its content; it shows the path that was tried.
     pub(super) fn content(&self, limit: ByteSize) -> Option<Vec<u8>> {
         let path = self.path_of_file()?;
         let place = path.display().to_string();
@@ -42,7 +42,7 @@ impl Entry<'_> {
         }
     }
 
-    /// A secret: `{ env = "NAME" }` or `{ file = "PATH" }`.
+    /// Reads a secret: `{ env = "NAME" }` or `{ file = "PATH" }`.
     pub(super) fn secret(&self) -> Option<SecretString> {
         if !self.value().is_table() {
             self.fault(if self.value().is_str() {
@@ -67,12 +67,12 @@ impl Entry<'_> {
         Some(secret)
     }
 
-    /// A secret whose text has a bounded length and nothing but printable ASCII that is not in `without`.
+    /// Reads a secret of bounded length that consists of printable ASCII without the characters in `without`.
     pub(super) fn token(&self, without: &str) -> Option<SecretString> {
         self.secret_of(TOKEN, without)
     }
 
-    /// A token that opens the admin API.
+    /// Reads a token for the admin API.
     pub(super) fn admin_token(&self) -> Option<SecretString> {
         self.secret_of(ADMIN_TOKEN, "")
     }
@@ -96,7 +96,7 @@ impl Entry<'_> {
         Some(secret)
     }
 
-    /// A secret of exactly 64 hex digits.
+    /// Reads a secret of exactly 64 hex digits.
     pub(super) fn key(&self) -> Option<SecretBox<[u8; 32]>> {
         let secret = self.secret()?;
         let key = hex32(secret.expose_secret());
@@ -108,7 +108,7 @@ impl Entry<'_> {
 
     fn secret_variable(&self) -> Option<SecretString> {
         let name = self.text()?;
-        // A secret put here by mistake must not be printed, so only what is plainly a variable's name is.
+        // A secret that was put here by mistake must not be printed, so only an obvious variable name is.
         let plain = !name.is_empty()
             && name.len() <= MAX_SHOWN_NAME
             && name.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
@@ -125,7 +125,7 @@ impl Entry<'_> {
 
     fn secret_file(&self) -> Option<SecretString> {
         let path = self.path_of_file()?;
-        // A secret that was put in the place of a path must not be printed: it has neither a slash nor a dot.
+        // A secret in the place of a path must not be printed: it has neither a slash nor a dot.
         let place = if self.text()?.contains(['/', '.']) {
             path.display().to_string()
         } else {
@@ -136,13 +136,13 @@ impl Entry<'_> {
             self.fault("the file is not UTF-8 text");
             return None;
         };
-        // Editors and `kubectl` leave a line end that is no part of the secret.
+        // Editors and `kubectl` add a line end that is no part of the secret.
         text.truncate(text.trim_end_matches(['\n', '\r']).len());
         Some(text.into())
     }
 }
 
-/// 32 bytes from 64 hex digits of either case.
+/// Returns the 32 bytes of 64 hex digits in either case.
 pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -155,7 +155,7 @@ pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// The content of a regular file of at most `limit` bytes. A FIFO would block, and a device might never end.
+/// Returns the content of a regular file of at most `limit` bytes. A FIFO would block, and a device might never end.
 fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, String> {
     let told = |error: io::Error| error.kind().to_string();
     if !path.metadata().map_err(told)?.is_file() {
@@ -170,12 +170,12 @@ fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, String> {
 }
 
 const SECRET: &str = "{ env = \"NAME\" } or { file = \"PATH\" }";
-/// Secrets are hundreds of bytes; a larger file is the wrong file.
+/// The largest file of a secret; secrets have hundreds of bytes, so a larger file is the wrong one.
 const MAX_SECRET_FILE: ByteSize = ByteSize::kib(16);
-/// Short tokens can be guessed, and cannot be told from other text when logs are scrubbed; long ones do not fit the
-/// headers they travel in.
+/// The length of a token: short ones can be guessed, and can't be distinguished from other text when logs are scrubbed;
+/// long ones do not fit into headers.
 const TOKEN: RangeInclusive<usize> = 8..=512;
-/// The gateway or Iluma makes the others; people choose this one, and it opens every team's data.
+/// The length of the admin token: people choose it, unlike the other secrets, and it gives access to every team's data.
 const ADMIN_TOKEN: RangeInclusive<usize> = 16..=512;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The settings, as types that cannot be wrong.
+//! The settings, as types that can't hold invalid values.
 //!
-//! Invariants: a `Settings` has resolved secrets, parsed certificates and tenants whose account exists, and no key hash
-//! stands in it twice.
+//! Invariants: a `Settings` has resolved secrets, parsed certificates and tenants with existing accounts, and no key
+//! hash appears twice.
 
 use super::fault::Fault;
 use super::limits::TenantLimits;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Everything the gateway was told, with defaults filled in.
+/// The whole configuration, with defaults filled in.
 #[derive(Debug)]
 pub struct Settings {
     /// The listener for tenants.
@@ -28,76 +28,76 @@ pub struct Settings {
     pub callbacks: Callbacks,
     /// The listener for platform operators.
     pub admin: Admin,
-    /// The contact that refusals name, for what a team can't mend itself.
+    /// The contact that refusals name, for problems that a team can't solve itself.
     pub contact: Option<String>,
-    /// What is logged.
+    /// The logs.
     pub log: Log,
-    /// How Iluma is reached.
+    /// The connection to Iluma.
     pub upstream: Upstream,
-    /// The node's name among others.
+    /// The node's name among the nodes.
     pub node: String,
     /// Durable state and key material.
     pub state: State,
-    /// What is remembered, and for how long.
+    /// The lifetimes of stored answers, and the bound of the cache.
     pub cache: Cache,
-    /// How quotas count.
+    /// The quotas' periods.
     pub quotas: Quotas,
-    /// What a charged call costs, in rupiah, by row; one that is left out costs nothing that we know of.
+    /// The price of a charged call in rupiah, by row; a missing row has no known price.
     pub prices: BTreeMap<RouteName, u64>,
     /// Iluma accounts by name; at least one.
     pub accounts: BTreeMap<AccountName, Account>,
     /// Teams by name.
     pub tenants: BTreeMap<TenantName, Tenant>,
-    /// Paths that the operator taught us.
+    /// Paths that the operator added.
     pub routes: Vec<CustomRoute>,
-    /// Files whose change means a reload: the configuration, secrets, certificates.
+    /// Files whose change causes a reload: the configuration, secrets, certificates.
     pub files: Vec<PathBuf>,
-    /// What works, and hardly anybody wants: each with its key.
+    /// The warnings about valid but probably unintended settings, each with its key.
     pub warnings: Vec<Fault>,
 }
 
 /// A socket to listen on.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// Address and port; port 0 lets the machine choose.
+    /// Address and port; with port 0 the system chooses the port.
     pub listen: SocketAddr,
-    /// TLS, and mutual TLS where a client CA was given; ALPN offers `h2` and `http/1.1`.
+    /// TLS, with mutual TLS if a client CA is configured; ALPN offers `h2` and `http/1.1`.
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// The listener for tenants, and its bounds.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// The socket.
     pub listener: Listener,
-    /// Connections held at once; one more waits in the kernel's backlog.
+    /// The largest number of connections; one more waits in the kernel's backlog.
     pub max_connections: usize,
-    /// Requests handled at once, over all tenants; one more is refused with 503.
+    /// The largest number of requests in flight, over all tenants; one more is refused with 503.
     pub max_in_flight: usize,
     /// The largest sum of request bodies that are held whole, over all tenants; one tenant has at most half of it.
     pub max_buffered: ByteSize,
     /// The time in which a client must send a request's head.
     pub header_timeout: Duration,
-    /// The time that a client's connection is kept without a request.
+    /// The time for which a client's connection is kept without a request.
     pub keep_alive_timeout: Duration,
     /// The largest head of a request.
     pub max_header_bytes: ByteSize,
-    /// The most header fields of a request.
+    /// The largest number of header fields of a request.
     pub max_headers: usize,
-    /// How long a shutdown waits for requests in flight.
+    /// The longest time that a shutdown waits for requests in flight.
     pub drain_timeout: Duration,
 }
 
 /// The callback listener and delivery.
 #[derive(Debug)]
 pub struct Callbacks {
-    /// Where Iluma's callbacks arrive.
+    /// The socket for Iluma's callbacks.
     pub listener: Listener,
-    /// How Iluma reaches that listener.
+    /// The URL at which Iluma reaches that listener.
     pub public_url: Option<http::Uri>,
-    /// Waits between attempts; after the last one a delivery is dead.
+    /// The waits between attempts; after the last one a delivery is a dead letter.
     pub retry: Vec<Duration>,
-    /// The time that an endpoint has for the head of its answer.
+    /// The time in which an endpoint must send the head of its answer.
     pub timeout: Duration,
     /// Bounds of each team's outbox.
     pub outbox: OutboxBounds,
@@ -108,29 +108,29 @@ pub struct Callbacks {
 /// Bounds of one team's outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxBounds {
-    /// Deliveries that may be queued.
+    /// The largest number of queued deliveries.
     pub deliveries: u64,
-    /// Size that they may have, as they are stored.
+    /// The largest sum of their bytes, as stored.
     pub bytes: ByteSize,
 }
 
 /// The admin listener.
 #[derive(Debug)]
 pub struct Admin {
-    /// Where it listens.
+    /// The socket.
     pub listener: Listener,
-    /// The bearer token of the API; without one the API is off, health and metrics are not.
+    /// The bearer token of the API; without it the API is off, and health and metrics still work.
     pub token: Option<SecretString>,
 }
 
-/// What is logged.
+/// The settings of logs.
 #[derive(Debug)]
 pub struct Log {
-    /// The least severe diagnostics that are written.
+    /// The least severe level of diagnostics that is written.
     pub level: tracing::Level,
 }
 
-/// How Iluma is reached.
+/// The settings of the connection to Iluma.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Scheme and authority; no path.
@@ -139,21 +139,21 @@ pub struct Upstream {
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// An HTTP proxy, used with CONNECT.
     pub proxy: Option<http::Uri>,
-    /// For the TCP and TLS handshakes, name look-up included.
+    /// The longest time for the TCP and TLS handshakes, including the name's lookup.
     pub connect_timeout: Duration,
-    /// From the request wholly sent to the answer's head.
+    /// The longest time from the end of the request to the answer's head.
     pub timeout: Duration,
-    /// Without a byte of body, either way.
+    /// The longest time without a byte of body, in either direction.
     pub idle_timeout: Duration,
-    /// How long an unused connection is kept.
+    /// The time for which an unused connection is kept.
     pub pool_idle_timeout: Duration,
-    /// What happens to a path that no row of the table knows.
+    /// The treatment of paths that match no row.
     pub unknown_routes: UnknownRoutes,
-    /// Further headers that are sent on rows whose answers are shared; a request with one bypasses the cache.
+    /// Further headers that are sent on rows with shared answers; a request with one of them bypasses the cache.
     pub forward_headers: Vec<http::HeaderName>,
 }
 
-/// What happens to a path that no row of the table knows.
+/// The treatment of paths that match no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownRoutes {
     /// POSTs are forwarded, the rest is refused.
@@ -171,73 +171,73 @@ pub struct State {
     pub path: PathBuf,
     /// The root of all derived keys; never rotated.
     pub root_key: SecretBox<[u8; 32]>,
-    /// Keys for data at rest; the first writes, all read. Never empty.
+    /// The keys for data at rest; the first one encrypts, all decrypt. Never empty.
     pub encryption_keys: Vec<EncryptionKey>,
-    /// Where gateways share what they know; none for a gateway that serves alone.
+    /// The Redis that gateways share; `None` for a single gateway.
     pub redis: Option<Redis>,
-    /// What all of Redis together may cost one request.
+    /// The longest time of all Redis commands of one request together.
     pub redis_timeout: Duration,
-    /// Free bytes of the disk below which only the ledger, the inbox and operators' orders are written.
+    /// The free bytes of the disk below which only the ledger, the inbox and operators' orders are written.
     pub disk_reserve: ByteSize,
-    /// How long what is stored is kept.
+    /// The retention of stored data.
     pub retention: Retention,
 }
 
-/// Where gateways share what they know.
+/// The Redis that gateways share.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// What must not be lost: callbacks, limits, quotas.
+    /// The Redis for data that must not be lost: callbacks, limits, quotas.
     pub main: RedisTarget,
-    /// What may be lost, if it has an instance of its own: the cache.
+    /// The Redis of the cache, which may be lost, if it has one of its own.
     pub cache: Option<RedisTarget>,
 }
 
 /// One Redis: a server, or several of which one holds the keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
-    /// Key of the configuration that names it.
+    /// The configuration key that names it.
     pub name: &'static str,
     /// The servers.
     pub servers: RedisServers,
-    /// PEM certificates that are trusted in place of the platform's.
+    /// PEM certificates that are trusted instead of the platform's.
     pub extra_ca: Option<Vec<u8>>,
 }
 
-/// Servers of a Redis, and how they are reached.
+/// The servers of a Redis, and the access to them.
 #[derive(Debug, Clone)]
 pub enum RedisServers {
-    /// One server: `redis://` or `rediss://`, with user, password and database where there are any.
+    /// One server: `redis://` or `rediss://`, with user, password and database if needed.
     Url(SecretString),
     /// The primary that sentinels name.
     Sentinel {
-        /// Name under which the sentinels watch the primary.
+        /// The name under which the sentinels monitor the primary.
         master: String,
         /// The sentinels.
         nodes: Vec<ServerAddress>,
-        /// User of the sentinels, where they want one.
+        /// The user of the sentinels, if they require one.
         username: Option<String>,
-        /// Password of the sentinels, where they want one.
+        /// The password of the sentinels, if they require one.
         password: Option<SecretString>,
         /// Access to the primary.
         access: RedisAccess,
     },
     /// The owner of the keys' slot in a cluster.
     Cluster {
-        /// Nodes that are asked for the owner; some of all are enough.
+        /// The nodes that are asked for the owner; some of all nodes are enough.
         nodes: Vec<ServerAddress>,
         /// Access to the nodes.
         access: RedisAccess,
     },
 }
 
-/// Access to servers that no URL names.
+/// The access to servers that no URL names.
 #[derive(Debug, Clone)]
 pub struct RedisAccess {
-    /// User, where there is one.
+    /// The user, if there is one.
     pub username: Option<String>,
-    /// Password, where there is one.
+    /// The password, if there is one.
     pub password: Option<SecretString>,
-    /// True for TLS.
+    /// True if TLS is used.
     pub tls: bool,
     /// Number of the database.
     pub database: i64,
@@ -259,7 +259,7 @@ impl RedisTarget {
         Self { name, servers: RedisServers::Url(url), extra_ca }
     }
 
-    /// Returns the places of its servers, without users and passwords.
+    /// Returns the addresses of its servers, without users and passwords.
     #[must_use]
     pub fn place(&self) -> String {
         let list = |nodes: &[ServerAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -274,7 +274,7 @@ impl RedisTarget {
         }
     }
 
-    /// Returns everything that makes it this Redis, secrets included, to be compared by digest.
+    /// Returns all parts that identify this Redis, including secrets, for a comparison by digest.
     #[must_use]
     pub fn parts(&self) -> Vec<Vec<u8>> {
         let secret = |secret: &Option<SecretString>| {
@@ -312,55 +312,55 @@ impl std::fmt::Display for ServerAddress {
     }
 }
 
-/// How long what is stored is kept.
+/// The retention of stored data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Who owns an id.
+    /// The retention of owners.
     pub owners: Duration,
-    /// Callbacks that were delivered.
+    /// The retention of delivered callbacks.
     pub delivered_callbacks: Duration,
-    /// Callbacks that nobody took, and those that nobody owns.
+    /// The retention of dead letters, and of callbacks without an owner.
     pub dead_letters: Duration,
-    /// The ledger's days.
+    /// The retention of the ledger's days.
     pub ledger: Duration,
 }
 
-/// What is remembered, and for how long.
+/// The lifetimes of stored answers, and the bound of the cache.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    /// The bound of the level in memory.
+    /// The bound of the cache in memory.
     pub memory: ByteSize,
-    /// A bank account that exists.
+    /// The lifetime of the answer for an existing bank account.
     pub bank_found: Duration,
-    /// A bank account that does not exist.
+    /// The lifetime of the answer for a bank account that does not exist.
     pub bank_not_found: Duration,
-    /// How much longer a bank answer may be served while Iluma fails.
+    /// The additional time in which a bank answer may be served while Iluma fails.
     pub bank_stale_if_error: Duration,
-    /// A watchlist question without a match.
+    /// The lifetime of a watchlist answer without a match.
     pub cft_clear: Duration,
-    /// A watchlist question with one.
+    /// The lifetime of a watchlist answer with a match.
     pub cft_match: Duration,
-    /// The list of bank codes.
+    /// The lifetime of the list of bank codes.
     pub bank_codes: Duration,
 }
 
-/// How quotas count.
+/// The quotas' periods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quotas {
-    /// Where a day and a month begin, for quotas and for the ledger.
+    /// The calendar of days and months, for quotas and for the ledger.
     pub calendar: Calendar,
 }
 
 /// An Iluma account.
 #[derive(Debug)]
 pub struct Account {
-    /// The secret that only the gateway knows.
+    /// The API key, which only the gateway knows.
     pub api_key: SecretString,
-    /// What Iluma's callbacks carry; several while it changes.
+    /// The tokens of Iluma's callbacks; several during a change.
     pub callback_tokens: Vec<SecretString>,
-    /// What the account may send to Iluma, per second.
+    /// The largest number of requests a second that the account may send to Iluma.
     pub requests_per_second: Option<u32>,
-    /// How long a request may queue for its turn.
+    /// The longest time that a request may wait in the fair queue.
     pub max_wait: Duration,
     /// True if references toward Iluma begin with the tenant's name.
     pub prefix_references: bool,
@@ -369,25 +369,25 @@ pub struct Account {
 /// A team.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Whose key its requests carry to Iluma.
+    /// The account whose key its requests carry to Iluma.
     pub account: AccountName,
     /// SHA-256 of each of its keys.
     pub key_sha256: Vec<[u8; 32]>,
-    /// Rates, places, weight and quotas.
+    /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,
-    /// Rows it may use, included and always allowed ones among them.
+    /// The rows that the team may use, including the included and the always allowed ones.
     pub routes: BTreeSet<RouteName>,
-    /// Whether its cache entries serve other teams of the account, and theirs serve it.
+    /// True if its cache entries serve other teams of the account, and theirs serve it.
     pub share_cache: bool,
-    /// True if records without a prefix that no team is known to own are this team's.
+    /// True if records without a prefix and without a known owner are this team's.
     pub owns_unprefixed: bool,
-    /// Where its callbacks may be sent.
+    /// The hosts to which its callbacks may be sent.
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
     pub callback_urls: BTreeMap<CallbackType, http::Uri>,
-    /// What its callbacks carry as `x-callback-token`; none is one derived from the root key.
+    /// The team's `x-callback-token`; `None` derives one from the root key.
     pub callback_token: Option<SecretString>,
-    /// What its callbacks are signed with, `whsec_` and base64 each: all of them, while it changes. None is one derived
-    /// from the root key.
+    /// The secrets that sign its callbacks, each as `whsec_` and base64; several during a change. Without any, one is
+    /// derived from the root key.
     pub webhook_secrets: Vec<SecretString>,
 }

@@ -1,7 +1,7 @@
 //! Iluma's accounts and the teams that share them.
 //!
-//! Invariants: a tenant's account exists; no key hash stands twice, whoever has it; at most one tenant of an account
-//! owns unprefixed records; a callback URL's host is one of the tenant's hosts.
+//! Invariants: a tenant's account exists; no two tenants have the same key hash; at most one tenant of an account owns
+//! unprefixed records; a callback URL's host is one of the tenant's hosts.
 
 use super::limits::{QuotaMode, TenantLimits};
 use super::reader::{Entry, Section};
@@ -21,7 +21,8 @@ use std::str::FromStr;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The names as well, those of faulty accounts among them: a tenant of one has no fault of its own.
+/// Reads the accounts. It returns all names too, also those of faulty accounts: a tenant of such an account has no
+/// fault of its own.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
     let members = accounts.members();
     if members.is_empty() {
@@ -46,7 +47,8 @@ pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeM
 
 fn account(account: &Section<'_>) -> Option<Account> {
     let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" } with the account's API key";
-    // What Basic authentication and JSON carry without a change, so that no way of writing it escapes the scrubber.
+    // The key has only characters that Basic authentication and JSON carry unchanged, so that the scrubber recognises
+    // it in every spelling.
     let api_key = account.must("api_key", missing, |key| {
         let secret = key.token(":\"'\\")?;
         if secret.expose_secret().starts_with("igw_") {
@@ -71,7 +73,7 @@ fn account(account: &Section<'_>) -> Option<Account> {
     })
 }
 
-/// Reads the tenants. `server` is none if it has a fault, which is reported already.
+/// Reads the tenants. `server` is `None` if it has a fault, which is reported already.
 pub(super) fn tenants(
     tenants: &Section<'_>,
     accounts: &BTreeSet<AccountName>,
@@ -93,7 +95,7 @@ pub(super) fn tenants(
     read
 }
 
-/// What no two tenants may have, and the key path of the one that has it.
+/// The values that no two tenants may share, with the key path of the tenant that has each.
 #[derive(Default)]
 struct Seen {
     hashes: BTreeMap<[u8; 32], String>,
@@ -166,7 +168,7 @@ fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits
     let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
     Some(TenantLimits {
         requests_per_second,
-        // Without a burst of its own a rate allows a second's worth at once.
+        // The default burst of a rate is one second's number.
         burst: burst.or(requests_per_second),
         max_in_flight: max_in_flight.map_or(default_in_flight, |count| count as usize),
         weight: weight?,
@@ -200,12 +202,12 @@ fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<
     Some(hash)
 }
 
-/// One, or a list of them.
+/// Reads a value, or a list of them.
 fn one_or_more<'r, T>(entry: &Entry<'r>, most: usize, mut read: impl FnMut(&Entry<'r>) -> Option<T>) -> Option<Vec<T>> {
     if entry.is_list() { entry.each(1..=most, read) } else { Some(vec![read(entry)?]) }
 }
 
-/// A secret as Standard Webhooks writes it.
+/// Reads a secret in the format of Standard Webhooks.
 fn webhook_secret(entry: &Entry<'_>) -> Option<SecretString> {
     let secret = entry.token("")?;
     let key = secret.expose_secret().strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
@@ -270,25 +272,26 @@ where
     name.parse().map_err(|error: N::Err| section.fault(error.to_string())).ok()
 }
 
-/// The addresses where cloud metadata services hand out credentials are among them.
+/// The text of the fault about a forbidden callback address; cloud metadata services return credentials at some of
+/// them.
 const NO_CALLBACKS: &str = "callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses";
-/// Label values of every metric.
+/// The largest number of tenants, which are label values of every metric.
 const MAX_TENANTS: usize = 1000;
-/// Each has its own limits and metrics.
+/// The largest number of accounts, each of which has its own limits and metrics.
 const MAX_ACCOUNTS: usize = 100;
-/// Two while a key is rotated; some teams have one key a service.
+/// The largest number of a team's keys: two during a rotation; some teams have one key for each service.
 const MAX_KEYS: usize = 32;
-/// Old and new, while the token changes.
+/// The largest number of callback tokens: the old and the new one, during a change.
 const MAX_CALLBACK_TOKENS: usize = 4;
-/// Likewise, while a team changes its secret.
+/// The largest number of webhook secrets: the old and the new one, during a change.
 const MAX_WEBHOOK_SECRETS: usize = 4;
-/// What the specification of Standard Webhooks allows.
+/// The length of a webhook secret that the specification of Standard Webhooks allows.
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
-/// Hosts of one team.
+/// The largest number of a team's hosts.
 const MAX_HOSTS: usize = 64;
-/// Per day or month; 0 lets a team live from the cache alone.
+/// The largest quota of a day or month; 0 lets a team use only the cache.
 const MAX_CALLS: u64 = 1_000_000_000_000;
-/// More would be a share of nearly everything.
+/// The largest weight; more would be a share of nearly everything.
 const MAX_WEIGHT: u32 = 1000;
-/// Longer than this no caller waits.
+/// The longest wait in the queue; no caller waits longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! Certificates and keys from PEM files.
 //!
-//! Invariants: a key belongs to its certificate; where a client CA is given, a client without a certificate of it
-//! gets no connection; what a file holds is never repeated in a fault.
+//! Invariants: a key belongs to its certificate; if a client CA is configured, a client without a certificate of it
+//! gets no connection; a fault never repeats the content of a file.
 
 use super::reader::{Entry, Section};
 use crate::base::byte_size::ByteSize;
@@ -11,14 +11,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::sync::Arc;
 
-/// The TLS of a listener: `{ cert, key, client_ca }`.
+/// Reads the TLS settings of a listener: `{ cert, key, client_ca }`.
 pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
     let cert = tls.must("cert", "missing; give the PEM file of the certificate chain", certificates);
     let key = tls.must("key", "missing; give the PEM file of the private key", private_key);
     let client_ca = tls.maybe("client_ca", roots);
     let mutual = tls.entry("client_ca").is_some();
 
-    // Given explicitly, so that no other crate's choice of a process-wide default matters.
+    // The provider is given explicitly, so that no other crate's choice of a process-wide default matters.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| tls.fault(error.to_string())).ok()?;
@@ -50,7 +50,7 @@ pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
     }
 }
 
-/// One or more certificates.
+/// Reads one or more certificates.
 pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let pem = file.content(MAX_PEM)?;
     let certificates: Option<Vec<_>> = CertificateDer::pem_slice_iter(&pem).map(Result::ok).collect();
@@ -61,14 +61,14 @@ pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'stati
     certificates
 }
 
-/// One or more certificates that are fit to be trusted.
+/// Reads one or more certificates that can be trusted.
 pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let certificates = certificates(file)?;
     store(file, &certificates)?;
     Some(certificates)
 }
 
-/// The same as PEM, for who reads that alone.
+/// Reads the same certificates as PEM, for libraries that accept only PEM.
 pub(super) fn trusted_pem(file: &Entry<'_>) -> Option<Vec<u8>> {
     trusted(file)?;
     file.content(MAX_PEM)
@@ -106,5 +106,5 @@ fn place(file: &Entry<'_>) -> String {
     file.path_of_file().map_or_else(|| "the file".to_owned(), |path| path.display().to_string())
 }
 
-/// Room for a bundle of every public CA, which has about 200 KiB.
+/// The largest PEM file: a bundle of every public CA has about 200 KiB.
 const MAX_PEM: ByteSize = ByteSize::mib(1);

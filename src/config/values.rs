@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 impl Entry<'_> {
-    /// A time span in a range, such as `"1h 30m"`.
+    /// Reads a time span in a range, such as `"1h 30m"`.
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let Ok(duration) = humantime::parse_duration(self.text()?) else {
             self.fault("must be a time span with units, such as \"500ms\", \"30s\" or \"1h 30m\"");
@@ -21,7 +21,7 @@ impl Entry<'_> {
         Some(duration)
     }
 
-    /// An amount of bytes in a range, such as `"256MiB"`.
+    /// Reads an amount of bytes in a range, such as `"256MiB"`.
     pub(super) fn size(&self, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
         let size = self.parsed::<ByteSize>()?;
         if !range.contains(&size) {
@@ -31,7 +31,7 @@ impl Entry<'_> {
         Some(size)
     }
 
-    /// An address and a port.
+    /// Reads an address and a port.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         let address = self.text()?.parse().ok();
         if address.is_none() {
@@ -40,7 +40,7 @@ impl Entry<'_> {
         address
     }
 
-    /// A URL of one of the schemes, with nothing secret in it.
+    /// Reads a URL of one of the schemes, without anything secret in it.
     pub(super) fn url(&self, schemes: &[&str], parts: UrlParts) -> Option<http::Uri> {
         let text = self.text()?;
         match url(text, schemes, parts) {
@@ -53,21 +53,21 @@ impl Entry<'_> {
     }
 }
 
-/// What a URL may have after its authority.
+/// The parts that a URL may have after its authority.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum UrlParts {
-    /// Nothing.
+    /// The URL ends after its authority.
     Authority,
-    /// A path.
+    /// The URL may have a path.
     Path,
-    /// A path and a query.
+    /// The URL may have a path and a query.
     Query,
 }
 
-/// The problem never repeats the text: user names, passwords and tokens stand in URLs.
+/// Parses a URL. The error never repeats the text: URLs contain user names, passwords and tokens.
 fn url(text: &str, schemes: &[&str], parts: UrlParts) -> Result<http::Uri, String> {
     let shape = || format!("must be a URL with a host, beginning with {}", schemes.join(":// or ") + "://");
-    // http::Uri drops a fragment silently.
+    // `http::Uri` silently drops a fragment.
     if text.len() > MAX_URL || text.contains('#') {
         return Err(format!("must be a URL of at most {MAX_URL} characters, without #"));
     }
@@ -91,7 +91,7 @@ fn url(text: &str, schemes: &[&str], parts: UrlParts) -> Result<http::Uri, Strin
     Ok(url)
 }
 
-/// What browsers and proxies agree to carry.
+/// The longest URL that browsers and proxies all accept.
 const MAX_URL: usize = 2048;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What works, and hardly anybody wants.
+//! Warnings about valid but probably unintended settings.
 
 use super::fault::Fault;
 use super::settings::Settings;
@@ -41,7 +41,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Fault> {
     warnings
 }
 
-/// Returns the host of a URL that leaves the machine without TLS.
+/// Returns the host of a URL that is reached without TLS on another machine.
 fn in_clear(url: &Uri) -> Option<&str> {
     let host = url.host().filter(|_| url.scheme_str() == Some("http"))?;
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -49,7 +49,7 @@ fn in_clear(url: &Uri) -> Option<&str> {
     (!own).then_some(host)
 }
 
-/// Says that a key is of the other kind than the account's name.
+/// Returns a warning if a key is of the other kind than the account's name.
 fn wrong_kind(name: &str, key: &str) -> Option<String> {
     let named = |words: &[&'static str]| words.iter().find(|word| name.contains(**word)).copied();
     if let (Some(word), true) = (named(&["live", "prod"]), key.starts_with("iluma_development_")) {

@@ -1,8 +1,8 @@
-//! Tells when the configuration, a secret or a certificate has changed on disk.
+//! Notices that the configuration, a secret or a certificate has changed on disk.
 //!
-//! A look twice a second at how the files look from outside: that costs microseconds, follows whatever links lead to
-//! them by now (Kubernetes swaps a link to a folder), works on every file system, and is not woken by a busy neighbour
-//! such as the database. Invariant: a change after [`Watch::changed`] has returned is noticed by the next call.
+//! The files' metadata is polled twice a second: that costs microseconds, follows the current links to the files
+//! (Kubernetes swaps a link to a folder), works on every file system, and is not woken by a busy neighbour such as the
+//! database. Invariant: a change after [`Watch::changed`] has returned is noticed by the next call.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub struct Watch {
     files: Looks,
 }
 
-/// How each file looked; none where there was no file.
+/// The fingerprint of each file; `None` for a missing file.
 type Looks = BTreeMap<PathBuf, Option<Look>>;
 
 impl Watch {
@@ -26,7 +26,7 @@ impl Watch {
         watch
     }
 
-    /// Waits until a file has changed, appeared or gone, and the writing has stopped. Cancel safe.
+    /// Waits until a file has changed, appeared or been removed, and the writing has stopped. Cancel safe.
     pub async fn changed(&mut self) {
         loop {
             let mut now = self.look().await;
@@ -45,8 +45,8 @@ impl Watch {
         }
     }
 
-    /// Watches these files instead. A file that was watched before is compared with how it looked when
-    /// [`Watch::changed`] last returned, so no change is lost in between.
+    /// Watches these files instead. A file that was watched before is compared with its fingerprint when
+    /// [`Watch::changed`] last returned, so no change between is lost.
     pub fn set_files(&mut self, files: &[PathBuf]) {
         let mut before = std::mem::take(&mut self.files);
         for file in files {
@@ -55,16 +55,16 @@ impl Watch {
         }
     }
 
-    /// A new look at each file, away from the threads that serve: a file system may hang.
+    /// Reads the fingerprint of each file in a blocking thread: a file system may hang.
     async fn look(&self) -> Looks {
         let files: Vec<PathBuf> = self.files.keys().cloned().collect();
         let look = || files.into_iter().map(|file| (file.clone(), Look::at(&file))).collect();
-        // It does not panic; should it, nothing is known to have changed.
+        // The task does not panic; if it did, nothing would count as changed.
         tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| self.files.clone())
     }
 }
 
-/// How a file looks from outside; another look means another content, or at least a reason to read it again.
+/// The fingerprint of a file; another fingerprint means another content, or at least a reason to read the file again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
     path: PathBuf,
@@ -91,11 +91,11 @@ fn inode(_: &std::fs::Metadata) -> u64 {
     0
 }
 
-/// Sooner than anyone looks whether a change has arrived.
+/// The polling interval: shorter than anyone waits before checking that a change has arrived.
 const EVERY: Duration = Duration::from_millis(500);
-/// Longer than a tool takes from one file to the next, shorter than anyone waits for.
+/// The time without changes: longer than a tool takes from one file to the next.
 const QUIET: Duration = Duration::from_millis(200);
-/// Two seconds: a file that is written to all the time is looked at all the same.
+/// The largest number of rounds, two seconds: a file that is written continuously is reported all the same.
 const MAX_ROUNDS: usize = 10;
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     use std::fs;
     use tokio::time::timeout;
 
-    /// Far longer than a notice takes.
+    /// The longest wait in tests, far longer than a notice takes.
     const SOON: Duration = Duration::from_secs(20);
 
     #[tokio::test]
@@ -157,7 +157,7 @@ mod tests {
         fs::write(folder.path().join("gateway.db"), "x").unwrap();
         fs::read(&file).unwrap();
         assert!(timeout(3 * EVERY, watch.changed()).await.is_err());
-        // The wait was given up in the middle; the change is noticed all the same.
+        // The wait was cancelled in the middle; the change is noticed all the same.
         fs::write(&file, "ab").unwrap();
         assert!(timeout(QUIET / 4, watch.changed()).await.is_err());
         timeout(SOON, watch.changed()).await.unwrap();

@@ -1,8 +1,8 @@
 //! The access log and the diagnostics.
 //!
-//! Invariants: nothing that serves ever waits for a log (a line that finds no room is dropped and counted); every line
-//! has passed the scrubber before it is written; what was logged before a [`LogWriter`] is dropped is written, if the
-//! sink takes it.
+//! Invariants: no serving task ever waits for a log (a line without room is dropped and counted); every line has passed
+//! the scrubber before it is written; lines that were logged before a [`LogWriter`] is dropped are written, if the sink
+//! accepts them.
 
 mod access;
 mod diagnostic;

@@ -1,7 +1,7 @@
-//! The gateway's metrics, in Prometheus' text format.
+//! The gateway's metrics, in the text format of Prometheus.
 //!
-//! Invariants: labels come from the configuration and from enums, so the number of series has a bound; on the path of
-//! a request a metric is an array look-up and an atomic addition, and no label is formatted.
+//! Invariants: labels come from the configuration and from enums, so the number of series is bounded; on the request
+//! path a metric is an array look-up and an atomic addition, without formatting labels.
 
 mod account;
 mod all;

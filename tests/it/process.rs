@@ -590,7 +590,7 @@ async fn orders_reach_a_private_admin_listener_that_asks_for_a_certificate() {
     assert_eq!(purge(&trusted[..4]).await.0, Some(2), "a certificate without its key");
     let clear = admin.replace("https://", "http://");
     let nobody = "http://127.0.0.1:1".to_owned();
-    for (target, why) in [(&clear, "does not speak HTTP in clear"), (&nobody, "nobody listens at")] {
+    for (target, why) in [(&clear, "does not speak HTTP in clear"), (&nobody, "nothing listens at")] {
         let said = folder.order("purge", &["--admin", target, "--all"], "").await;
         assert!(said.code == Some(1) && said.stderr.contains(why), "{target}: {said:?}");
     }

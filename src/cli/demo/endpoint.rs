@@ -1,4 +1,4 @@
-//! A team's endpoint for callbacks: notes what arrives, and is out of order when the tour wants it to be.
+//! A team's endpoint for callbacks: it records them, and fails when the tour needs a failure.
 
 use crate::base::tasks::Tasks;
 use bytes::Bytes;
@@ -18,16 +18,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The largest body that is taken: results have a few hundred bytes.
+/// The largest accepted body: results have a few hundred bytes.
 const LARGEST: usize = 1 << 20;
 
-/// What is kept: the tour looks at a handful, and the demo may serve for days.
+/// The number of callbacks that are kept: the tour reads a handful, and the demo may serve for days.
 const KEPT: usize = 100;
 
-/// How long its connections are waited for at the end.
+/// The longest time that the end waits for its connections.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Listens on loopback until it is stopped.
+/// A server on loopback that runs until it is stopped.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     address: SocketAddr,
@@ -36,21 +36,21 @@ pub(super) struct Endpoint {
     stop: CancellationToken,
 }
 
-/// What all of its connections share.
+/// The state that all connections share.
 #[derive(Debug, Default)]
 struct Desk {
     is_out: AtomicBool,
     taken: Mutex<Vec<Delivery>>,
 }
 
-/// A callback as it arrived.
+/// A callback that arrived.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
     /// The body.
     pub(super) body: String,
-    /// Standard Webhooks: the same at every attempt.
+    /// The `webhook-id` of Standard Webhooks: the same at every attempt.
     pub(super) id: String,
-    /// Standard Webhooks: what the team verifies.
+    /// The `webhook-signature` of Standard Webhooks, which the team verifies.
     pub(super) signature: String,
 }
 
@@ -67,7 +67,7 @@ impl Endpoint {
                     let service = service_fn(move |request| Arc::clone(&desk).answer(request));
                     let mut http = http1::Builder::new();
                     let connection = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-                    // How it ends is the other side's to say.
+                    // The end of a connection is the client's decision.
                     let _ = stop.run_until_cancelled(connection).await;
                 });
             }
@@ -79,12 +79,12 @@ impl Endpoint {
         format!("http://{}/kyc", self.address)
     }
 
-    /// From now on it answers 503, or 200 again.
+    /// Answers 503 from now on, or 200 again.
     pub(super) fn is_out(&self, out: bool) {
         self.desk.is_out.store(out, Ordering::Release);
     }
 
-    /// The callbacks that it took, in order; tests of the URL are none.
+    /// Returns the accepted callbacks in order, without tests of the URL.
     pub(super) fn taken(&self) -> Vec<Delivery> {
         self.desk.taken.lock().clone()
     }

@@ -10,33 +10,33 @@ use std::io;
 /// The reason why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub(in super::super) enum DemoError {
-    /// The compiled-in configuration.
+    /// The compiled-in configuration has faults.
     #[error("the demo's configuration is faulty:\n{0}")]
     Configuration(#[from] Faults),
-    /// The gateway.
+    /// The gateway did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Iluma's callback URLs.
+    /// Iluma's callback URLs could not be registered.
     #[error(transparent)]
     Register(#[from] RegisterError),
-    /// The gateway's own address.
+    /// The gateway's own address is invalid.
     #[error(transparent)]
     Address(#[from] InvalidUri),
-    /// A socket.
+    /// A socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The standard output.
+    /// The standard output failed.
     #[error("{0}")]
     Output(#[from] OutputError),
-    /// A request to the own gateway.
+    /// A request to the demo's gateway failed.
     #[error("a request failed: {0}")]
     Request(Box<dyn std::error::Error + Send + Sync>),
-    /// Something did not happen as the tour says it does.
-    #[error("not as it should be: {0}")]
+    /// A step did not have the result that the tour describes.
+    #[error("the demo found an unexpected result, expected: {0}")]
     Unexpected(String),
 }
 
-/// Returns an error that names `what` if it did not happen.
+/// Returns an error that names the expectation `what` if it does not hold.
 pub(super) fn expect(so: bool, what: &str) -> Result<(), DemoError> {
     if so { Ok(()) } else { Err(DemoError::Unexpected(what.to_owned())) }
 }

@@ -1,10 +1,10 @@
-//! The access log of the demo's gateway, which the tour reads back.
+//! The access log of the demo's gateway, which the tour reads.
 
 use parking_lot::Mutex;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// A log that the tour can read back.
+/// A log that the tour can read.
 #[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 

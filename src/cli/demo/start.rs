@@ -28,10 +28,10 @@ pub(in super::super) struct Args {
     exit: bool,
 }
 
-/// Shows what the gateway does, then serves it until Ctrl-C.
+/// Shows the gateway's functions, then serves until Ctrl-C.
 ///
 /// # Errors
-/// What the machine refuses, or a step that did not go as it should.
+/// Returns an error of the system, or a step with an unexpected result.
 pub(in super::super) async fn run(args: Args) -> Result<(), DemoError> {
     let token = keygen::secret();
     let options = simulator::Options {
@@ -47,7 +47,7 @@ pub(in super::super) async fn run(args: Args) -> Result<(), DemoError> {
     let log = Lines::default();
     let surroundings = Environment { access_log: Box::new(log.clone()), clock: Clock::system(), diagnostics: true };
     let app = App::start(&settings, surroundings).await?;
-    // Only now is the port known.
+    // The port is known only now.
     settings.callbacks.public_url = Some(format!("http://{}", app.callbacks_address()).parse()?);
 
     let tour = Tour::new(&app, &simulator, &settings);
@@ -77,7 +77,7 @@ fn settings(
         "ILUMA_DEMO_ROOT_KEY" | "ILUMA_DEMO_ENCRYPTION_KEY" | "ILUMA_DEMO_ADMIN_TOKEN" => {
             Some(keygen::secret().expose_secret().to_owned())
         }
-        // Live, so that calls are charged; the simulator takes any.
+        // The key is a live one, so that calls are charged; the simulator accepts any.
         "ILUMA_DEMO_API_KEY" => Some(format!("iluma_live_{}", &keygen::secret().expose_secret()[..24])),
         "ILUMA_DEMO_CALLBACK_TOKEN" => Some(token.expose_secret().to_owned()),
         _ => None,
@@ -114,7 +114,7 @@ fn farewell(
     output::line(format_args!("The simulator's own view: curl -s {}/_sim/stats", simulator.url()))
 }
 
-/// Where the demo's state is, for as long as it runs.
+/// The folder of the demo's state, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -127,7 +127,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left there is encrypted under keys that are gone.
+        // The remaining data is encrypted under keys that no longer exist.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The tour: what the gateway does, shown and checked.
+//! The tour: it shows the gateway's functions, and checks them.
 
 use super::endpoint;
 use super::error::{DemoError, expect};
@@ -28,25 +28,24 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 pub(super) const URLS: &str = "/v1/callback/urls";
 
-/// Identical questions asked at once: as many as a busy minute at a payout team brings.
+/// The number of identical concurrent requests: as many as in a busy minute of a payout team.
 const CROWD: u32 = 50;
 
-/// The longest time that anything of the tour takes: the log's writer wakes ten times a second, callbacks take some tenths of
-/// one.
+/// The longest step of the tour: the log's writer wakes ten times a second, callbacks take some tenths of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The gateway and what stands around it, as the tour uses them.
+/// The gateway and the other parts that the tour uses.
 pub(super) struct Tour<'a> {
     client: Client<HttpConnector, Full<Bytes>>,
     app: &'a App,
     simulator: &'a Simulator,
     settings: &'a Settings,
     clock: Clock,
-    /// Requests to the gateway so far: each leaves a line in the log.
+    /// The number of requests to the gateway so far: each writes a line to the log.
     asked: Cell<usize>,
 }
 
-/// An answer as the tour shows it.
+/// An answer, as the tour shows it.
 struct Answer {
     status: u16,
     cache_status: String,
@@ -60,7 +59,7 @@ impl<'a> Tour<'a> {
         Self { client, app, simulator, settings, clock: Clock::system(), asked: Cell::new(0) }
     }
 
-    /// Shows one thing after the other, and checks each.
+    /// Runs all steps, and checks each.
     pub(super) async fn go(&self, lending: &Team, payments: &Team, log: &Lines) -> Result<(), DemoError> {
         output::line(format_args!(
             "A simulated Iluma, one account, and two teams behind one gateway: {}\n",
@@ -124,7 +123,7 @@ impl<'a> Tour<'a> {
         self.bill().await
     }
 
-    /// Shows some lines of the log, and checks that none has what was asked about.
+    /// Shows some lines of the log, and checks that none contains the data of the requests.
     async fn log_is_clean(&self, log: &Lines) -> Result<(), DemoError> {
         let lines = self.logged(log, self.asked.get()).await?;
         for line in lines.iter().take(2).chain(lines.iter().rev().take(2).rev()) {
@@ -163,7 +162,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Iluma is told where the gateway is, the gateway where each team is; then one of them asks.
+    /// Registers the gateway at Iluma and each team's URL at the gateway; then a team sends a request.
     async fn callback(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
         let registered = register::register(self.settings).await?;
         output::line(format_args!("   What iluma-gateway register-callbacks says:"))?;
@@ -231,7 +230,7 @@ impl<'a> Tour<'a> {
 
         let arrived = self.arrived(CAPTURES).await?;
         output::line(format_args!("   What Iluma has: {}.\n", arrived.join(" and ")))?;
-        expect(arrived == ["lending:foo123", "payments:foo123"], "references are sealed toward Iluma")?;
+        expect(arrived == ["lending:foo123", "payments:foo123"], "references are prefixed toward Iluma")?;
 
         let listed =
             self.show(payments, Method::GET, &format!("{CAPTURES}?reference_id=foo123"), String::new()).await?;
@@ -244,7 +243,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// The references that the simulator was sent at a path.
+    /// Returns the references that the simulator received at a path.
     async fn arrived(&self, path: &str) -> Result<Vec<String>, DemoError> {
         let request = Request::get(format!("{}/_sim/requests?path={path}", self.simulator.url()));
         let journal: Value = serde_json::from_slice(&self.fetch(request, String::new()).await?).unwrap_or_default();
@@ -254,7 +253,7 @@ impl<'a> Tour<'a> {
         Ok(bodies.filter_map(|body| Some(body["reference_id"].as_str()?.to_owned())).collect())
     }
 
-    /// The books, once every call's outcome is known; they have to agree with who was called.
+    /// Shows the books once every call's outcome is known, and compares them with the simulator's count.
     async fn bill(&self) -> Result<(), DemoError> {
         let started = self.clock.now();
         let rows = loop {
@@ -293,7 +292,7 @@ impl<'a> Tour<'a> {
         )
     }
 
-    /// Asks, and prints what was asked and what came back.
+    /// Sends a request, and prints it with its answer.
     async fn show(&self, team: &Team, method: Method, path: &str, body: String) -> Result<Answer, DemoError> {
         output::line(format_args!("   {:<9} {method} {path}", team.name))?;
         if !body.is_empty() {
@@ -334,7 +333,7 @@ impl<'a> Tour<'a> {
         })
     }
 
-    /// Asks the admin listener.
+    /// Sends a request to the admin listener.
     async fn operate(&self, method: Method, path: &str, body: &Value) -> Result<Value, DemoError> {
         let token = self.settings.admin.token.as_ref().map_or("", |token| token.expose_secret());
         let request = Request::builder()
@@ -368,7 +367,7 @@ impl<'a> Tour<'a> {
         Ok(answers.len())
     }
 
-    /// The log's lines, once all that were logged are written.
+    /// Returns the log's lines once all of them are written.
     async fn logged(&self, log: &Lines, count: usize) -> Result<Vec<String>, DemoError> {
         let started = self.clock.now();
         loop {
@@ -380,7 +379,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// A team's callback, counted from 1, once it is there.
+    /// Returns a team's callback, counted from 1, once it has arrived.
     async fn delivered(&self, team: &Team, number: usize) -> Result<endpoint::Delivery, DemoError> {
         let started = self.clock.now();
         loop {
@@ -391,7 +390,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// A moment, unless what is waited for ought to be there by now.
+    /// Pauses for a moment; returns an error if the awaited event is overdue.
     async fn pause_since(&self, started: Instant, what: &str) -> Result<(), DemoError> {
         expect(self.clock.now() - started < PATIENCE, what)?;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -399,7 +398,7 @@ impl<'a> Tour<'a> {
     }
 }
 
-/// Returns a question about a bank account.
+/// Returns a request about a bank account.
 pub(super) fn question(account_number: &str, reference: &str) -> String {
     format!(r#"{{"bank_account_number":"{account_number}","bank_code":"BCA","reference_id":"{reference}"}}"#)
 }

@@ -17,42 +17,42 @@ use crate::telemetry::redact::Redactor;
 /// The longest line without its two texts (method and reason): the keys are 208 bytes, the values 355 at most.
 const LONGEST: usize = 608;
 
-/// The fields of a request's line. Nothing else gets in: no path, no header, no body.
+/// The fields of a request's line. It has no other data: no path, no header, no body.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The moment at which the request came.
+    /// The moment at which the request arrived.
     pub time: SystemTime,
     /// The request's id, as in the header `x-request-id`.
     pub request_id: Uuid,
-    /// The client's address; none where it is not known.
+    /// The client's address, if it is known.
     pub client: Option<IpAddr>,
-    /// The tenant that the key belongs to, if it is known.
+    /// The tenant that owns the key, if it is known.
     pub tenant: Option<&'a TenantName>,
     /// The row of the route table.
     pub route: RouteName,
-    /// The method, from the fixed list of those that routes know.
+    /// The method, from the fixed list of methods in routes.
     pub method: &'static str,
     /// The status of the answer; 499 if the caller hung up before.
     pub status: u16,
-    /// The cache's part in it.
+    /// The cache's part in the request.
     pub cache: CacheOutcome,
-    /// From the request's head to the last byte of the answer.
+    /// The time from the request's head to the last byte of the answer.
     pub duration: Duration,
-    /// The part of it that was spent waiting for upstream.
+    /// The part of the duration that waited for upstream.
     pub upstream_duration: Option<Duration>,
-    /// The part of it that was spent waiting for Redis.
+    /// The part of the duration that waited for Redis.
     pub redis_duration: Duration,
     /// Bytes of the request's body.
     pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub response_bytes: u64,
-    /// Upstream's status, if it was asked and answered.
+    /// Upstream's status, if it was called and answered.
     pub upstream_status: Option<u16>,
     /// The reason of the gateway's own refusal, as in the header `x-gateway-error`.
     pub reason: Option<&'static str>,
 }
 
-/// One JSON line per request. Cheap to clone, never blocks, never fails.
+/// The access log, with one JSON line per request. Clones are cheap; writing never blocks and never fails.
 #[derive(Clone, Debug)]
 pub struct AccessLog(Lines);
 
@@ -60,7 +60,7 @@ impl AccessLog {
     /// Starts the thread that writes to `out`.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// Returns an error if the system can't start a thread.
     pub fn start(out: Box<dyn Write + Send>, redactor: Redactor) -> io::Result<(Self, LogWriter)> {
         let (lines, writer) = Lines::start("access-log", out, redactor, PERIOD, None)?;
         Ok((Self(lines), writer))
@@ -74,14 +74,14 @@ impl AccessLog {
         self.0.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
     }
 
-    /// Returns the number of lines that were lost: they found no room, the log had ended, or the sink refused them.
+    /// Returns the number of lost lines: they found no room, the log had ended, or the sink refused them.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 }
 
-/// Returns the text of a second, which a thread makes once for all requests of that second.
+/// Returns the text of a second, which a thread formats once for all requests of that second.
 fn this_second(second: u64) -> [u8; STAMP] {
     thread_local! {
         static LAST: Cell<(u64, [u8; STAMP])> = const { Cell::new((u64::MAX, [0; STAMP])) };
@@ -107,7 +107,7 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
     out.extend_from_slice(record.request_id.hyphenated().encode_lower(&mut id).as_bytes());
     if let Some(client) = record.client {
         out.extend_from_slice(b"\",\"client\":\"");
-        // Writing to memory does not fail, and an address has nothing that JSON escapes.
+        // Writing to memory does not fail, and an address needs no JSON escapes.
         let _ = write!(out, "{client}");
     }
     match record.tenant {
@@ -151,7 +151,7 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
     out.extend_from_slice(b"}\n");
 }
 
-/// A text of the program's own that goes between quotes as it is.
+/// Writes a text of the program's own between quotes, unescaped if possible.
 fn word(out: &mut Vec<u8>, text: &'static str) {
     if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
         out.extend_from_slice(text.as_bytes());

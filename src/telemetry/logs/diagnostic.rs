@@ -1,4 +1,4 @@
-//! One diagnostic as a line of JSON, with the same names as the access log's for the same things.
+//! One diagnostic as a line of JSON, with the access log's names for the same things.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher};
@@ -10,13 +10,13 @@ use tracing::{Event, Level};
 
 use super::stamp::moment;
 
-/// The characters of a field that are kept.
+/// The largest number of characters of a field that are kept.
 const LONGEST_FIELD: usize = 8 * 1024;
 
-/// Fields that stand beside `time` and `level`, as in the access log, and make no difference between equal diagnostics.
+/// Fields beside `time` and `level`, as in the access log, which do not distinguish equal diagnostics.
 const SHARED: [&str; 2] = ["request_id", "trace_id"];
 
-/// What happened, without the time.
+/// A diagnostic without its time.
 #[derive(Clone, Debug)]
 pub(super) struct Diagnostic {
     level: Level,
@@ -42,12 +42,12 @@ impl Diagnostic {
         diagnostic
     }
 
-    /// Returns true for what is at least a warning.
+    /// Returns true for warnings and errors.
     pub(super) fn is_warning(&self) -> bool {
         self.level <= Level::WARN
     }
 
-    /// Hashes what makes two diagnostics equal.
+    /// Hashes the content by which diagnostics are compared.
     pub(super) fn hash_content(&self, hasher: &mut impl Hasher) {
         (self.level, &self.target).hash(hasher);
         for (name, value) in &self.fields {
@@ -55,7 +55,7 @@ impl Diagnostic {
         }
     }
 
-    /// Returns the line with its end; `left_out` is the number of equal ones that have none.
+    /// Returns the line with its end; `left_out` is the number of equal diagnostics without a line.
     pub(super) fn line(&self, time: SystemTime, left_out: Option<u64>) -> Vec<u8> {
         let mut line = Map::new();
         line.insert("time".into(), moment(time).into());
@@ -63,7 +63,7 @@ impl Diagnostic {
         line.insert("target".into(), self.target.as_str().into());
         let mut fields = self.fields.clone();
         match left_out {
-            // Each has its own; the sum has none.
+            // Each diagnostic has its own fields; the sum has none.
             Some(left_out) => drop(fields.insert("left_out".into(), left_out.into())),
             None => line.extend(self.shared.clone()),
         }

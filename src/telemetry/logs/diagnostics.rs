@@ -1,4 +1,4 @@
-//! Diagnostics on standard error: one JSON line each, equal warnings once a second, and never a wait for the reader.
+//! Diagnostics on standard error: JSON lines, equal warnings once a second, without ever waiting for the reader.
 
 use std::io::{self, Write};
 use std::panic;
@@ -14,12 +14,12 @@ use super::repeats::Repeats;
 use crate::base::clock::Clock;
 use crate::telemetry::redact::Redactor;
 
-/// Sends diagnostics to standard error as JSON lines, and panics with their place alone (their message may quote
-/// what a caller sent). The environment variable `RUST_LOG` overrides `level`; other crates than this one are capped
-/// at `warn` whatever it says. Returns `None` where a subscriber is set already: then everything stays as it is.
+/// Sends diagnostics to standard error as JSON lines. Of a panic only the position is logged: its message may quote
+/// input. The environment variable `RUST_LOG` overrides `level`; other crates than this one are capped at `warn` in any
+/// case. Returns `None` and changes nothing if a subscriber is set already.
 ///
 /// # Errors
-/// The system gives no thread.
+/// Returns an error if the system can't start a thread.
 pub fn diagnostics(level: tracing::Level, redactor: Redactor) -> io::Result<Option<LogWriter>> {
     let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let (written, writer) = Written::start(Box::new(io::stderr()), redactor)?;
@@ -45,7 +45,7 @@ fn panicked(place: Option<&panic::Location<'_>>) -> Diagnostic {
     Diagnostic::made("panic", &[("file", file.into()), ("line", place.map(panic::Location::line).into())])
 }
 
-/// Writes diagnostics to a log.
+/// A subscriber that writes diagnostics to a log.
 #[derive(Clone, Debug)]
 struct Written {
     lines: Lines,
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// Returns what of the events of `cause` reaches the log.
+    /// Returns the text that the events of `cause` write to the log.
     fn diagnosed(directives: Option<&str>, cause: impl FnOnce()) -> String {
         let sink = Sink::default();
         let (written, writer) = Written::start(Box::new(sink.clone()), Redactor::new(Vec::new())).unwrap();

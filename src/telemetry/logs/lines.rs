@@ -1,7 +1,7 @@
-//! Lines on their way to a sink that may be slow, stuck or gone.
+//! Passes lines to a sink that may be slow, stuck or closed.
 //!
-//! Invariants: adding a line never waits for the sink; each thread has a bounded page of lines that wait; what finds no
-//! room, and what the sink refuses, is counted; each line passes the scrubber.
+//! Invariants: adding a line never waits for the sink; each thread has a bounded page of waiting lines; lines without
+//! room, and lines that the sink refuses, are counted; each line passes the scrubber.
 
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -15,28 +15,28 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::telemetry::redact::Redactor;
 
-/// The bytes that one thread may have waiting: some 800 lines, a second's worth of a busy thread at ten wake-ups a second.
+/// The bytes that may wait for each thread: some 800 lines, a second's work of a busy thread at ten wake-ups a second.
 pub(super) const ROOM: usize = 256 * 1024;
 
 /// The longest time that a line waits before it is written.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
 
-/// The most that is collected before it is written; a write of this size costs next to nothing per line.
+/// The largest batch of one write; at this size a write costs next to nothing per line.
 const BATCH: usize = 1024 * 1024;
 
-/// The time that the end of a log waits for a sink that does not take what is left.
+/// The longest time that the end of a log waits for a sink that accepts nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Adds lines that the writer has of its own, now or (true) at the end of the log.
+/// A function that adds the writer's own lines, now or (true) at the end of the log.
 pub(super) type Tick = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
 
-/// A bounded, lossy, counted way to a sink. Clones share it.
+/// A bounded, lossy, counted channel to a sink. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
 }
 
-/// Writes the lines of one log. Dropping it writes what is left and ends the log.
+/// Writes the lines of one log. Dropping it writes the remaining lines and ends the log.
 #[derive(Debug)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -46,7 +46,7 @@ pub struct LogWriter {
 
 #[derive(Debug)]
 struct Shared {
-    /// Tells the logs of one process apart: it has two, and tests have more.
+    /// The number that distinguishes the logs of one process: it has two, and tests have more.
     id: u64,
     pages: Mutex<Pages>,
     dropped: AtomicU64,
@@ -60,7 +60,7 @@ struct Pages {
     closed: bool,
 }
 
-/// The lines of one thread that wait for the writer.
+/// The waiting lines of one thread.
 #[derive(Debug, Default)]
 struct Page {
     lines: Vec<u8>,
@@ -68,10 +68,10 @@ struct Page {
 }
 
 impl Lines {
-    /// Starts a thread of this name that writes to `out` at least once in each `period`.
+    /// Starts a thread with this name that writes to `out` at least once in each `period`.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// Returns an error if the system can't start a thread.
     pub(super) fn start(
         name: &str,
         out: Box<dyn Write + Send>,
@@ -90,19 +90,19 @@ impl Lines {
         let (end, done) = sync_channel(1);
         let batch = Batch { shared: shared.clone(), out, redactor, line: Vec::new(), bytes: Vec::new(), lines: 0 };
         let thread = thread::Builder::new().name(name.into()).spawn(move || batch.run(period, tick, &end))?;
-        // Only set here, so it is empty.
+        // It is set only here, so it is empty.
         let _ = shared.writer.set(thread.thread().clone());
         Ok((Self { shared: shared.clone() }, LogWriter { shared, thread: Some(thread), done }))
     }
 
-    /// Adds what `fill` appends: one line with its end, of `most` bytes at most. Without room it is dropped and counted.
+    /// Adds the line that `fill` appends with its end, `most` bytes at most. Without room it is dropped and counted.
     pub(super) fn push(&self, most: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let kept = OPEN.try_with(|open| {
             let mut open = open.try_borrow_mut().ok()?;
             let place = match open.iter().position(|page| page.log == self.shared.id) {
                 Some(place) => place,
                 None => {
-                    // A log that has ended takes no more lines of this thread.
+                    // A log that has ended accepts no more lines of this thread.
                     open.retain(|page| !page.page.lock().closed);
                     open.push(self.shared.page()?);
                     open.len() - 1
@@ -115,17 +115,17 @@ impl Lines {
         }
     }
 
-    /// Returns the number of lines that were lost: they found no room, the log had ended, or the sink refused them.
+    /// Returns the number of lost lines: they found no room, the log had ended, or the sink refused them.
     pub(super) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl LogWriter {
-    /// Writes everything that was logged before and ends the log, as dropping does. Waits five seconds at most.
+    /// Writes all logged lines and ends the log, as dropping does. Waits five seconds at most.
     pub fn finish(self) {}
 
-    /// Ends several logs. All of them together wait five seconds at most.
+    /// Ends several logs. Together they wait five seconds at most.
     pub fn finish_all(writers: impl IntoIterator<Item = Self>) {
         let mut writers: Vec<Self> = writers.into_iter().collect();
         writers.iter().for_each(Self::close);
@@ -136,7 +136,7 @@ impl LogWriter {
         }
     }
 
-    /// Returns a way to read how many lines this log has lost.
+    /// Returns a function that reads the number of lines that this log has lost.
     pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.dropped.load(Ordering::Relaxed)
@@ -149,7 +149,7 @@ impl LogWriter {
         }
     }
 
-    /// Waits for the writer's end. A sink that takes nothing must not keep the process from ending.
+    /// Waits for the writer's end. A stuck sink must not keep the process from ending.
     fn wait(&mut self, most: Duration) {
         let Some(thread) = self.thread.take() else { return };
         if self.done.recv_timeout(most) != Err(RecvTimeoutError::Timeout) {
@@ -178,11 +178,11 @@ impl Shared {
 }
 
 thread_local! {
-    /// This thread's page in each log that it has written to.
+    /// The thread's page in each log that it has written to.
     static OPEN: RefCell<Vec<OwnPage>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A thread's page in a log. When the thread ends, the page has one owner left, the writer, which gives it up.
+/// A thread's page in a log. When the thread ends, only the writer owns the page, and removes it.
 struct OwnPage {
     log: u64,
     page: Arc<Mutex<Page>>,
@@ -205,7 +205,7 @@ impl OwnPage {
     }
 }
 
-/// The lines that the writer's thread is about to write.
+/// The lines that the writer's thread writes next.
 struct Batch {
     shared: Arc<Shared>,
     out: Box<dyn Write + Send>,
@@ -241,12 +241,12 @@ impl Batch {
         }
     }
 
-    /// Takes every page's lines and leaves an empty buffer with the room of an earlier one.
+    /// Takes every page's lines, and leaves an empty buffer with the capacity of an earlier one.
     fn take(&self, last: bool, taken: &mut Vec<Vec<u8>>, free: &mut Vec<Vec<u8>>) {
         let mut pages = self.shared.pages.lock();
         pages.closed |= last;
         pages.open.retain(|shared| {
-            // Asked before the lines are taken: with one owner nobody is left who could add to them.
+            // This is checked before the lines are taken: a page with one owner gets no further lines.
             let ended = Arc::strong_count(shared) == 1;
             let mut page = shared.lock();
             page.closed |= last;
@@ -255,7 +255,7 @@ impl Batch {
             }
             !ended
         });
-        // Threads that ended leave their buffers; no more are kept than there are threads.
+        // Threads that ended leave their buffers; at most one for each live thread is kept.
         free.truncate(pages.open.len());
     }
 
@@ -358,7 +358,7 @@ pub(super) mod tests {
         let (log, writer) = start(&sink);
         push(&log);
         sink.wait_for(|state| state.writes > 0);
-        // The writer hangs in the sink; this thread's page takes what it has room for.
+        // The writer hangs in the sink; this thread's page fills up.
         for _ in 0..2000 {
             push(&log);
         }
@@ -421,7 +421,7 @@ pub(super) mod tests {
             thread.join().unwrap();
         }
         sink.wait_for(|state| memchr::memchr_iter(b'\n', &state.bytes).count() == 4000);
-        // Each thread is struck off with the wake-up after its end.
+        // Each thread is removed at the next wake-up after its end.
         while !log.shared.pages.lock().open.is_empty() {
             writer.thread.as_ref().unwrap().thread().unpark();
             thread::yield_now();

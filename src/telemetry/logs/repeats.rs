@@ -1,7 +1,7 @@
-//! Equal diagnostics within a second, of which one is written and the others are counted.
+//! Suppresses equal diagnostics within a second: one is written, the others are counted.
 //!
-//! Invariants: the first of equal ones is always written; the number of those left out is written later, at the latest
-//! when the log ends; the table has a bound, beyond which everything is written.
+//! Invariants: the first of equal diagnostics is always written; the number of the suppressed ones is written later, at
+//! the latest when the log ends; the table is bounded, and beyond its bound everything is written.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::diagnostic::Diagnostic;
 
-/// The time in which equal ones count as repeated.
+/// The time in which equal diagnostics count as repeated.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Different diagnostics that are watched at once: far more than a second of trouble has.
+/// The largest number of different diagnostics that are tracked: far more than a second of trouble has.
 const MOST: usize = 256;
 
 /// The diagnostics of the last second.
@@ -28,7 +28,7 @@ struct Repeat {
 }
 
 impl Repeats {
-    /// Returns true if this one is to be written; otherwise it is counted as left out.
+    /// Returns true if the diagnostic is written; otherwise it is counted as left out.
     pub(super) fn admit(&self, diagnostic: &Diagnostic, now: Instant) -> bool {
         let mut hasher = DefaultHasher::new();
         diagnostic.hash_content(&mut hasher);
@@ -44,7 +44,7 @@ impl Repeats {
         true
     }
 
-    /// Returns those of which some were left out in the second that is over (`last`: until now), with their number.
+    /// Returns the diagnostics with suppressed repeats in the past second (`last`: until now), with their number.
     pub(super) fn take(&self, now: Instant, last: bool) -> Vec<(Diagnostic, u64)> {
         let mut over = Vec::new();
         self.0.lock().retain(|_, repeat| {
@@ -80,11 +80,11 @@ mod tests {
         assert!(repeats.take(start + SPAN / 2, false).is_empty(), "the second is not over");
         let counted: Vec<u64> = repeats.take(start + SPAN, false).into_iter().map(|(_, left_out)| left_out).collect();
         assert_eq!(counted, [99]);
-        // It goes on: counted second by second.
+        // The series continues, and is counted second by second.
         assert!(!repeats.admit(&of("live", 0), start + SPAN));
         let counted: Vec<u64> = repeats.take(start + SPAN * 2, false).iter().map(|(_, left_out)| *left_out).collect();
         assert_eq!(counted, [1]);
-        // It is over: the next one is the first again.
+        // The series has ended: the next diagnostic is a first one again.
         assert!(repeats.take(start + SPAN * 3, false).is_empty());
         assert!(repeats.admit(&of("live", 0), start + SPAN * 3));
     }

@@ -8,10 +8,11 @@ use jiff::tz::TimeZone;
 /// The length of `2026-11-23T09:15:00`.
 pub(super) const STAMP: usize = 19;
 
-/// The second 0 of 1970.
+/// The first second of 1970.
 const EPOCH: [u8; STAMP] = *b"1970-01-01T00:00:00";
 
-/// Returns a second since 1970 as the beginning of a timestamp; one beyond the calendar as the calendar's last.
+/// Returns a second since 1970 as the beginning of a timestamp; a second beyond the calendar becomes the calendar's
+/// last.
 pub(super) fn stamp(second: u64) -> [u8; STAMP] {
     let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
     let last = Timestamp::from_second(Timestamp::MAX.as_second()).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -12,7 +12,7 @@ use crate::iluma::route_name::RouteName;
 pub struct AccountMetrics {
     shared: Arc<Shared>,
     account: String,
-    /// By route and status.
+    /// Requests, by route and status.
     requests: Cells<IntCounter>,
     circuit: IntGauge,
     withheld: IntCounter,
@@ -29,17 +29,17 @@ impl AccountMetrics {
         }
     }
 
-    /// Notes whether nothing is sent because upstream fails.
+    /// Shows whether the circuit is open.
     pub fn circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
     }
 
-    /// An answer on a row that nobody documented showed another team's record, and was withheld.
+    /// Counts an answer of an undocumented route that showed another team's record and was withheld.
     pub fn withheld(&self) {
         self.withheld.inc();
     }
 
-    /// A request was sent to Iluma, answered with this status (None: not answered), and took this long.
+    /// Counts a request to Iluma by its status (`None`: no answer), with its duration.
     pub fn request(&self, route: RouteName, status: Option<u16>, duration: Duration) {
         let place = status.map_or(NO_ANSWER, place);
         let shared = &*self.shared;

@@ -1,4 +1,4 @@
-//! All metrics, as the gateway counts in them and shows them.
+//! All metrics: their handles, and the output.
 
 use prometheus::TextEncoder;
 use std::sync::Arc;
@@ -22,50 +22,51 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes a registry with all metrics at zero; `version` is what `build_info` shows.
+    /// Makes a registry with all metrics at zero; `version` is the label of `build_info`.
     #[must_use]
     pub fn new(version: &str) -> Self {
         Self { shared: Arc::new(Shared::new(version)) }
     }
 
-    /// A tenant's counters, for as long as its configuration lasts; asked again they go on from where they are.
-    /// None, labelled `none`: requests without a known key.
+    /// Returns a tenant's counters, which live as long as its configuration; a second call continues them. `None`,
+    /// labelled `none`, is for requests without a known key.
     #[must_use]
     pub fn tenant(&self, name: Option<&TenantName>) -> Arc<TenantMetrics> {
         let tenant = name.map_or("none", TenantName::as_str).to_owned();
         Arc::new(TenantMetrics::new(&self.shared, tenant))
     }
 
-    /// An account's counters, likewise.
+    /// Returns an account's counters, in the same way.
     #[must_use]
     pub fn account(&self, name: &AccountName) -> Arc<AccountMetrics> {
         Arc::new(AccountMetrics::new(&self.shared, name.as_str().to_owned()))
     }
 
-    /// A request took this long.
+    /// Records the duration of a request.
     pub fn request_took(&self, route: RouteName, cache: CacheOutcome, duration: Duration) {
         let cell = &self.shared.duration[route as usize * OUTCOMES + cache as usize];
         cell.get_or_init(|| self.shared.durations.with_label_values(&[route.as_str(), cache.as_str()]))
             .observe(duration.as_secs_f64());
     }
 
-    /// A new configuration was read.
+    /// Counts a reload of the configuration.
     pub fn config_reload(&self, outcome: Reload) {
         self.shared.reloads[outcome as usize].inc();
     }
 
-    /// A callback came. Both labels are of the configuration, or none.
+    /// Counts a callback. Both labels are from the configuration, or `none`.
     pub fn callback_received(&self, account: Option<&AccountName>, kind: Option<CallbackType>, outcome: &'static str) {
         let labels = [account.map_or("none", AccountName::as_str), kind.map_or("none", CallbackType::as_str), outcome];
         self.shared.callbacks_received.with_label_values(&labels).inc();
     }
 
-    /// A callback was delivered to a tenant, or not.
+    /// Counts the outcome of a delivery to a tenant.
     pub fn callback_delivery(&self, tenant: &TenantName, outcome: &'static str) {
         self.shared.callback_deliveries.with_label_values(&[tenant.as_str(), outcome]).inc();
     }
 
-    /// Shows the callbacks that are kept: the outbox of each tenant, then those that wait for an owner and those without.
+    /// Sets the sizes of the queues: the outbox of each tenant, then the callbacks that wait for an owner and those
+    /// without one.
     pub fn callback_queues<'a>(
         &self,
         tenants: impl Iterator<Item = (&'a TenantName, OutboxSize)>,
@@ -76,7 +77,7 @@ impl Metrics {
             let gauge = self.shared.callback_queue.with_label_values(&[tenant, state]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         };
-        // A scrape between the two lines finds a tenant missing once; one whose queue is empty is missing for good.
+        // A scrape between the two lines misses a tenant once; a tenant with an empty queue stays absent.
         self.shared.callback_queue.reset();
         self.shared.outbox_bytes.reset();
         set("none", "waiting", waiting);
@@ -90,14 +91,14 @@ impl Metrics {
         self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Shows errors of each of these reasons from the start, at 0.
+    /// Shows errors with each of these reasons from the start, at 0.
     pub fn gateway_error_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.shared.gateway_errors.with_label_values(&[reason]).inc_by(0);
         }
     }
 
-    /// Counts a connection for as long as what it returns lives.
+    /// Counts a connection as long as the returned guard lives.
     #[must_use]
     pub fn connection(&self, listener: Listener) -> Counted {
         Counted::new(&self.shared.connections[listener as usize])
@@ -108,7 +109,7 @@ impl Metrics {
         self.shared.failed_handshakes[listener as usize].inc();
     }
 
-    /// Counts a request as in flight for as long as what it returns lives.
+    /// Counts a request as in flight as long as the returned guard lives.
     #[must_use]
     pub fn in_flight(&self) -> Counted {
         Counted::new(&self.shared.in_flight)
@@ -119,7 +120,7 @@ impl Metrics {
         self.shared.gateway_errors.with_label_values(&[reason]).inc();
     }
 
-    /// Shows each of a tenant's outcomes of deliveries from now on, also those that never happened.
+    /// Shows all of a tenant's delivery outcomes from now on, at 0.
     pub fn callback_outcomes<'a>(&self, tenants: impl Iterator<Item = &'a TenantName>, outcomes: &[&'static str]) {
         for tenant in tenants {
             for outcome in outcomes {
@@ -128,7 +129,7 @@ impl Metrics {
         }
     }
 
-    /// Shows a family whose numbers another part keeps. The source is called by [`Metrics::render`].
+    /// Shows a family whose numbers another part keeps. [`Metrics::render`] calls the source.
     #[allow(clippy::expect_used, reason = "names and labels are constants, and every test makes them")]
     pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
         let read = Read::new(family, Box::new(source)).expect("names are well-formed");

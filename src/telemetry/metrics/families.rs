@@ -1,6 +1,6 @@
 //! The metrics: one declaration each.
 
-/// What stands before every name.
+/// The prefix of every name.
 pub(super) const NAMESPACE: &str = "iluma_gateway";
 
 /// A metric: a family of series that differ in their labels.
@@ -12,21 +12,21 @@ pub struct Family {
     pub(super) labels: &'static [&'static str],
 }
 
-/// The ways in which a number goes.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Up.
+    /// A number that only grows.
     Counter,
-    /// Up and down.
+    /// A number that grows and shrinks.
     Gauge,
-    /// Counted by size.
+    /// A distribution by size.
     Histogram,
 }
 
 pub(super) const REQUESTS: Family = Family {
     kind: Kind::Counter,
     name: "requests_total",
-    help: "Requests answered, by tenant (none: no known key), route, status and what the cache did.",
+    help: "Requests answered, by tenant (none: no known key), route, status and the cache's part.",
     labels: &["tenant", "route", "status", "cache"],
 };
 
@@ -47,21 +47,21 @@ pub(super) const UPSTREAM_REQUESTS: Family = Family {
 pub(super) const UPSTREAM_DURATION: Family = Family {
     kind: Kind::Histogram,
     name: "upstream_duration_seconds",
-    help: "From sending a request to Iluma to its answer: its head where it streams, its last byte where it is read.",
+    help: "From sending a request to Iluma to its answer: its head if it streams, its last byte if it is read whole.",
     labels: &["route"],
 };
 
 pub(super) const SAVED: Family = Family {
     kind: Kind::Counter,
     name: "upstream_calls_saved_total",
-    help: "Requests that needed no call to Iluma, by what spared it.",
+    help: "Requests that needed no call to Iluma, by the reason.",
     labels: &["tenant", "route", "how"],
 };
 
 pub(super) const LIMITED: Family = Family {
     kind: Kind::Counter,
     name: "rate_limited_total",
-    help: "Requests refused for a limit.",
+    help: "Requests refused because of a limit.",
     labels: &["tenant", "limit"],
 };
 
@@ -72,11 +72,11 @@ pub(super) const GATEWAY_ERRORS: Family = Family {
     labels: &["reason"],
 };
 
-/// Entries of state that could not be opened.
+/// Entries of state that could not be decrypted.
 pub const STATE_UNREADABLE: Family = Family {
     kind: Kind::Counter,
     name: "state_unreadable_total",
-    help: "Entries of state that could not be opened, since their key is missing.",
+    help: "Entries of state that could not be decrypted, because their key is missing.",
     labels: &[],
 };
 
@@ -105,21 +105,21 @@ pub(super) const QUOTA_LIMIT: Family = Family {
 pub(super) const QUOTA_WARNING: Family = Family {
     kind: Kind::Gauge,
     name: "quota_warning",
-    help: "1 where so many percent of a quota are used.",
+    help: "1 once this percentage of a quota is used.",
     labels: &["tenant", "period", "percent"],
 };
 
 pub(super) const BEYOND_QUOTA: Family = Family {
     kind: Kind::Counter,
     name: "quota_beyond_total",
-    help: "Calls beyond a quota that is not in force (quota_mode = \"shadow\").",
+    help: "Calls beyond a quota in shadow mode (quota_mode = \"shadow\").",
     labels: &["tenant", "period"],
 };
 
 pub(super) const CIRCUIT_OPEN: Family = Family {
     kind: Kind::Gauge,
     name: "circuit_open",
-    help: "1 while nothing is sent to Iluma because it fails.",
+    help: "1 while the circuit is open: nothing is sent, because Iluma fails.",
     labels: &["account"],
 };
 
@@ -133,7 +133,7 @@ pub(super) const ANSWERS_WITHHELD: Family = Family {
 pub(super) const RELOADS: Family = Family {
     kind: Kind::Counter,
     name: "config_reloads_total",
-    help: "Configurations read again, by what became of them.",
+    help: "Reloads of the configuration, by outcome.",
     labels: &["outcome"],
 };
 
@@ -153,35 +153,35 @@ pub(super) const IN_FLIGHT: Family =
 pub(super) const CALLBACKS_RECEIVED: Family = Family {
     kind: Kind::Counter,
     name: "callbacks_received_total",
-    help: "Callbacks of Iluma's, by account and type (none: not known) and what became of them at the door.",
+    help: "Callbacks of Iluma's, by account and type (none: not known) and the inbox's answer.",
     labels: &["account", "type", "outcome"],
 };
 
 pub(super) const CALLBACK_DELIVERIES: Family = Family {
     kind: Kind::Counter,
     name: "callback_deliveries_total",
-    help: "Attempts to deliver a callback to a tenant, and deliveries that were not to be made.",
+    help: "Attempts to deliver a callback to a tenant, and deliveries that were skipped.",
     labels: &["tenant", "outcome"],
 };
 
 pub(super) const CALLBACK_QUEUE: Family = Family {
     kind: Kind::Gauge,
     name: "callback_queue",
-    help: "Callbacks that are kept: queued and dead by tenant; waiting for an owner, and unowned, by none.",
+    help: "Stored callbacks: queued and dead by tenant; waiting for an owner and unowned without a tenant.",
     labels: &["tenant", "state"],
 };
 
 pub(super) const OUTBOX_BYTES: Family = Family {
     kind: Kind::Gauge,
     name: "outbox_bytes",
-    help: "Bytes of queued deliveries, as they are stored.",
+    help: "Bytes of queued deliveries, as stored.",
     labels: &["tenant"],
 };
 
 pub(super) const CALLBACK_OLDEST: Family = Family {
     kind: Kind::Gauge,
     name: "callback_oldest_seconds",
-    help: "Since the oldest callback came that is still to be delivered.",
+    help: "Age of the oldest callback that is still to be delivered.",
     labels: &[],
 };
 
@@ -194,15 +194,15 @@ pub(super) const BUILD_INFO: Family =
 pub const CACHE_ENTRIES: Family =
     Family { kind: Kind::Gauge, name: "cache_entries", help: "Answers in memory.", labels: &[] };
 
-/// Bytes that the answers in memory take.
+/// The bytes of the answers in memory.
 pub const CACHE_BYTES: Family =
-    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes that the answers in memory take.", labels: &[] };
+    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes of the answers in memory.", labels: &[] };
 
-/// Texts that the scrubber took out of log lines.
+/// Texts that the scrubber removed from log lines.
 pub const REDACTIONS: Family = Family {
     kind: Kind::Counter,
     name: "redactions_total",
-    help: "Texts that the scrubber took out of log lines.",
+    help: "Texts that the scrubber removed from log lines.",
     labels: &[],
 };
 
@@ -214,18 +214,18 @@ pub const LOG_LINES_DROPPED: Family = Family {
     labels: &[],
 };
 
-/// 1 while Redis answers, and where none is configured.
+/// 1 while Redis answers, and if none is configured.
 pub const REDIS_UP: Family = Family {
     kind: Kind::Gauge,
     name: "redis_up",
-    help: "1 while Redis answers, and where none is configured.",
+    help: "1 while Redis answers, and if none is configured.",
     labels: &[],
 };
 
-/// Questions of the cache to Redis, by what it had.
+/// The cache's queries to Redis, by result.
 pub const REDIS_CACHE: Family = Family {
     kind: Kind::Counter,
     name: "redis_cache_total",
-    help: "Questions of the cache to Redis, by what it had.",
+    help: "The cache's queries to Redis, by result.",
     labels: &["outcome"],
 };

@@ -1,6 +1,6 @@
-//! The values of labels that stand in lists, and their names.
+//! The values of labels that come from lists, and their names.
 
-/// What a quota is for.
+/// The period of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Period {
@@ -11,16 +11,16 @@ pub enum Period {
 }
 
 pub(super) const PERIODS: [&str; 2] = ["day", "month"];
-/// Of a quota, in percent: time to talk about it, and the end.
+/// The percentages of a quota with a warning: time to talk about it, and the end.
 pub(super) const WARNINGS: [(u64, &str); 2] = [(80, "80"), (100, "100")];
 
 /// The outcome of reading a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reload {
-    /// It is in use.
+    /// The new configuration is active.
     Applied,
-    /// It has faults; the old one is in use.
+    /// The new configuration has faults; the old one stays active.
     Refused,
 }
 
@@ -40,13 +40,13 @@ pub enum Listener {
 
 pub(super) const LISTENERS: [&str; 3] = ["server", "admin", "callbacks"];
 
-/// Size of a tenant's outbox.
+/// The size of a tenant's outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxSize {
-    /// Deliveries that are queued.
+    /// The queued deliveries.
     pub queued: u64,
-    /// Their bytes, as they are stored.
+    /// The bytes of the queued deliveries, as stored.
     pub queued_bytes: u64,
-    /// Dead letters.
+    /// The dead letters.
     pub dead: u64,
 }

@@ -1,4 +1,4 @@
-//! Numbers that other parts of the gateway keep, read when metrics are asked for.
+//! Numbers that other parts of the gateway keep, read for each scrape.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -10,7 +10,7 @@ use super::families::{Family, Kind};
 /// The source of a family's numbers: each with the value of the family's label, if it has one. It must not block.
 pub(super) type Source = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
-/// A family whose numbers are read when they are asked for.
+/// A family whose numbers are read for each scrape.
 pub(super) struct Read {
     family: &'static Family,
     desc: Desc,
@@ -33,7 +33,7 @@ impl Read {
             pair
         };
         metric.set_label(self.family.labels.iter().map(pair).collect());
-        // Exact up to 2^53, which no counter here reaches.
+        // The number is exact up to 2^53, which no counter here reaches.
         let number = number as f64;
         match self.family.kind {
             Kind::Counter => {

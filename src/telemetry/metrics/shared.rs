@@ -1,4 +1,4 @@
-//! What all handles share: the registry, and the families in it.
+//! The shared state of all handles: the registry, and its families.
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -11,26 +11,26 @@ use super::labels::{LISTENERS, RELOADS};
 use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 
-/// Seconds. A hit takes microseconds, so the first bound, half a millisecond, says "did not leave the process"; up to
-/// 50 ms is what Redis and the gateway itself may cost; Iluma's own checks take from a tenth of a second to many;
-/// 30 s is upstream's deadline by default and 60 s more than any request should last. Three bounds a decade tell apart
-/// what an alert needs to; more would be more series for each route and outcome.
+/// The bounds of the histograms in seconds. A hit takes microseconds, so the first bound, half a millisecond, means
+/// "did not leave the process"; up to 50 ms is the cost of Redis and the gateway itself; Iluma's own checks take from a
+/// tenth of a second to many; 30 s is the default deadline of upstream, and 60 s more than any request should last.
+/// Three bounds a decade distinguish enough for alerts; more would be more series for each route and outcome.
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 pub(super) const ROUTES: usize = RouteName::COUNT;
 pub(super) const OUTCOMES: usize = CacheOutcome::ALL.len();
 
-/// The families that the gateway counts in.
+/// The families whose numbers the gateway counts here.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) requests: IntCounterVec,
     pub(super) durations: HistogramVec,
-    /// By route and outcome.
+    /// Durations, by route and outcome.
     pub(super) duration: Cells<Histogram>,
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_durations: HistogramVec,
-    /// By route.
+    /// Durations of upstream calls, by route.
     pub(super) upstream_duration: Cells<Histogram>,
     pub(super) saved: IntCounterVec,
     pub(super) limited: IntCounterVec,
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Makes a registry with all of them at zero.
+    /// Makes a registry with all families at zero.
     pub(super) fn new(version: &str) -> Self {
         let registry = Registry::new();
         let counters = |family| register(&registry, IntCounterVec::new(options(family), family.labels));
@@ -108,14 +108,15 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     metric
 }
 
-/// Handles by the numbers of their labels, each made when it is first needed, so that what never happened is no series.
+/// Handles by the indexes of their labels, each made on its first use, so that an event that never happened has no
+/// series.
 pub(super) type Cells<T> = Box<[OnceLock<T>]>;
 
 pub(super) fn cells<T>(count: usize) -> Cells<T> {
     std::iter::repeat_with(OnceLock::new).take(count).collect()
 }
 
-/// One in a gauge, until it is dropped.
+/// One unit of a gauge, until it is dropped.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 

@@ -1,6 +1,6 @@
-//! The labels of statuses: the usual ones by themselves, the others by their class.
+//! The labels of statuses: the usual ones exactly, the others by class.
 
-/// The statuses that have a label of their own; the others are told by their class.
+/// The statuses with a label of their own; all others have the label of their class.
 const STATUSES: [(u16, &str); 25] = [
     (200, "200"),
     (201, "201"),
@@ -31,12 +31,12 @@ const STATUSES: [(u16, &str); 25] = [
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Labels of a status: the exact ones, the classes, and the absence of an answer.
+/// The number of labels: the exact ones, the classes, and the absence of an answer.
 pub(super) const LABELS: usize = STATUSES.len() + CLASSES.len() + 1;
-/// The place of the label of no answer.
+/// The index of the label for no answer.
 pub(super) const NO_ANSWER: usize = LABELS - 1;
 
-/// The place of the label of each status from 0 to 599.
+/// The index of the label of each status from 0 to 599.
 static PLACES: [u8; 600] = {
     let mut places = [0; 600];
     let mut status = 0;
@@ -53,12 +53,12 @@ static PLACES: [u8; 600] = {
     places
 };
 
-/// Returns the place of a status's label. What is no status counts as 5xx: its sender is broken.
+/// Returns the index of a status's label. An invalid status counts as 5xx: its sender is broken.
 pub(super) fn place(status: u16) -> usize {
     PLACES.get(usize::from(status)).map_or(NO_ANSWER - 1, |place| usize::from(*place))
 }
 
-/// Returns the label at a place.
+/// Returns the label at an index.
 pub(super) fn label(place: usize) -> &'static str {
     match STATUSES.get(place) {
         Some((_, label)) => label,

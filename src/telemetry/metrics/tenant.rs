@@ -15,12 +15,13 @@ use crate::telemetry::CacheOutcome;
 pub struct TenantMetrics {
     shared: Arc<Shared>,
     tenant: String,
-    /// By route, then by status and outcome: a tenant uses few routes, and a route's cells are three kilobytes.
+    /// Requests by route, then by status and outcome: a tenant uses few routes, and a route's cells have three
+    /// kilobytes.
     requests: Cells<Cells<IntCounter>>,
-    /// By route and what saved it.
+    /// Saved calls, by route and reason.
     saved: Cells<IntCounter>,
     limited: [IntCounter; Limit::ALL.len()],
-    /// By period.
+    /// Quotas, by period.
     quotas: [OnceLock<QuotaGauges>; 2],
 }
 
@@ -42,7 +43,7 @@ impl TenantMetrics {
         }
     }
 
-    /// A request was answered.
+    /// Counts an answered request.
     pub fn request(&self, route: RouteName, status: u16, cache: CacheOutcome) {
         let place = place(status);
         let cells = self.requests[route as usize].get_or_init(|| cells(NO_ANSWER * OUTCOMES));
@@ -54,7 +55,7 @@ impl TenantMetrics {
             .inc();
     }
 
-    /// A request needed no call to Iluma.
+    /// Counts a request that needed no call to Iluma.
     pub fn saved(&self, route: RouteName, how: Saved) {
         self.saved[route as usize * Saved::ALL.len() + how as usize]
             .get_or_init(|| {
@@ -64,12 +65,12 @@ impl TenantMetrics {
             .inc();
     }
 
-    /// A request was refused for a limit.
+    /// Counts a request that was refused because of a limit.
     pub fn limited(&self, limit: Limit) {
         self.limited[limit as usize].inc();
     }
 
-    /// So much of a quota is used.
+    /// Shows the used part of a quota.
     pub fn quota(&self, period: Period, used: u64, quota: u64) {
         let gauges = self.quotas[period as usize].get_or_init(|| {
             let (shared, labels) = (&*self.shared, [self.tenant.as_str(), PERIODS[period as usize]]);
@@ -89,7 +90,7 @@ impl TenantMetrics {
         }
     }
 
-    /// A call was made beyond a quota that is not in force.
+    /// Counts a call beyond a quota in shadow mode.
     pub fn beyond_quota(&self, period: Period) {
         self.shared.beyond_quota.with_label_values(&[self.tenant.as_str(), PERIODS[period as usize]]).inc();
     }

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use super::secrets::Secrets;
 use super::spans::cut;
 
-/// Two passes are what a dirty line takes (the second finds nothing). What is not settled after this many was made to
-/// be so, and goes as a whole.
+/// The largest number of passes. A dirty line takes two (the second finds nothing). A line that changes even after this
+/// many was made for that purpose, and is removed as a whole.
 const PASSES: usize = 8;
 
 /// Scrubs lines. Clones share the secrets and the count.
@@ -26,30 +26,30 @@ struct Shared {
 }
 
 impl Redactor {
-    /// A scrubber that knows these secrets beside its rules. Secrets of fewer than four bytes are not looked for:
-    /// they would take ordinary text with them.
+    /// Makes a scrubber that knows these secrets beside its rules. Secrets of fewer than four bytes are not searched:
+    /// they would match ordinary text.
     #[must_use]
     pub fn new(secrets: Vec<SecretString>) -> Self {
         Self { shared: Arc::new(Shared { secrets: ArcSwap::from_pointee(Secrets::new(&secrets)), total: 0.into() }) }
     }
 
-    /// Looks for these secrets from now on, in every clone, instead of those known until now.
+    /// Replaces the known secrets, in every clone.
     pub fn replace(&self, secrets: Vec<SecretString>) {
         self.shared.secrets.store(Arc::new(Secrets::new(&secrets)));
     }
 
-    /// Returns how much all clones have taken out since the start.
+    /// Returns the number of texts that all clones have removed since the start.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.shared.total.load(Ordering::Relaxed)
     }
 
-    /// Takes personal data and secrets out of one line of JSON and says how often it had to. In a string what is
-    /// found becomes `[redacted]`; a number becomes the string `"[redacted]"`.
+    /// Removes personal data and secrets from one line of JSON and returns the number of removals. In a string each
+    /// find becomes `[redacted]`; a number becomes the string `"[redacted]"`.
     ///
-    /// Taken out: seven and more digits in a row; nine and more with single separators between them, fewer after
-    /// `+62`; e-mail addresses, percent-encoded ones too; Iluma's and the gateway's keys; `Basic` and `Bearer`
-    /// credentials; the known secrets, also as base64 of a Basic credential. Left alone: UUIDs, ids of deliveries, RFC 3339
+    /// It removes: seven and more digits in a row; nine and more with single separators between them, fewer after
+    /// `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic` and `Bearer` credentials;
+    /// the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of deliveries, RFC 3339
     /// timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();
@@ -132,7 +132,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// What becomes of a text inside of a JSON string.
+    /// Scrubs a text inside of a JSON string.
     fn text(redactor: &Redactor, text: &str) -> String {
         let line = serde_json::json!({ "message": text }).to_string();
         let clean: serde_json::Value = serde_json::from_str(&scrubbed(redactor, &line)).unwrap();
@@ -174,7 +174,7 @@ mod tests {
             ("Basic%20aWx1bWE6", "Basic%20[redacted]"),
             ("\"Bearer abc\"", "\"Bearer [redacted]\""),
             ("x-3f2504e0-4f89-41d3-9a0c-0305e82c33011234567", "x-3f2504e0-4f89-41d3-9a0c-0305e82c[redacted]"),
-            // No id of a delivery: no letter, too short, a part of something longer.
+            // These are no delivery ids: no letter, too short, a part of something longer.
             ("msg_12345678901234567890123456789012", "msg_[redacted]"),
             ("msg_123456789012345678901234567890a", "msg_[redacted]a"),
             ("msg_12345678901234567890123456789012a", "msg_[redacted]a"),
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Texts made of what the rules look for and what could confuse them.
+    /// Generates texts of patterns that the rules match, and patterns that could confuse them.
     fn nasty() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("\\"),
@@ -352,7 +352,7 @@ mod tests {
             let redactor = redactor(&["secret-number-one"]);
             let planted = format!("{before}{number}{after}");
             let line = if raw { planted } else { serde_json::json!({ "message": planted }).to_string() };
-            // Its place in a raw line may make it a counter of a line that is no log line of ours.
+            // Its position in a raw line may make it a counter of a line that is no log line of ours.
             prop_assume!(!(raw && before.ends_with("_us\":")));
             let out = scrubbed(&redactor, &line);
             prop_assert!(!out.contains(&number), "{}", out);

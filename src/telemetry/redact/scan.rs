@@ -2,16 +2,18 @@
 
 use super::spans::Find;
 
-/// This many digits in a row are personal: the shortest Indonesian account and phone numbers have seven or eight.
+/// The number of consecutive digits that count as personal: the shortest Indonesian account and phone numbers have
+/// seven or eight.
 const RUN: usize = 7;
 
-/// This many digits with single separators between them are personal. A date has eight.
+/// The number of digits with single separators that count as personal. A date has eight.
 const JOINED: usize = 9;
 
-/// How far an e-mail's local part reaches back: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded, and some.
+/// The longest local part of an e-mail address: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded, plus a
+/// margin.
 const LOCAL_PART: usize = 256;
 
-/// What a byte may begin or complete. Everything else is passed over.
+/// The classes of bytes that may begin or complete a find. All other bytes are skipped.
 const PLAIN: u8 = 0;
 const DIGIT: u8 = 1;
 const AT: u8 = 2;
@@ -33,11 +35,11 @@ static CLASS: [u8; 256] = {
     class
 };
 
-/// Finds what the rules find, in one pass from left to right. It reads the raw line, escapes and all: `\u0812345` is
-/// an escape and some digits to JSON, and a number to whoever reads the line.
+/// Collects the finds of all rules in one pass from left to right. It reads the raw line with its escapes: `\u0812345`
+/// is an escape and some digits to JSON, and a number to a human reader.
 pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
     let mut at = 0;
-    // The end of the last key or credential: there is no other inside.
+    // The end of the last key or credential, which contains no other.
     let mut taken = 0;
     while let Some(ahead) = line.get(at..).and_then(|rest| rest.iter().position(|b| CLASS[*b as usize] != PLAIN)) {
         at += ahead;
@@ -60,7 +62,7 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
                 continue;
             }
             UNDERSCORE => {
-                // Every line of the access log has a UUID here; passing over it at once saves its many short numbers.
+                // Every line of the access log has a UUID here; skipping it at once saves its many short numbers.
                 if line[at..].starts_with(b"_id\":\"") && uuid_at(line, at + 6) {
                     at += 6 + UUID;
                 } else if is_delivery(line, at) {
@@ -90,14 +92,14 @@ fn take(finds: &mut Vec<Find>, found: Option<Find>) -> usize {
     found.map_or(0, |(_, end)| end)
 }
 
-/// How many digits these bytes begin with.
+/// Returns the number of digits at the start.
 fn digits(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_digit()).count()
 }
 
-/// The length of what may separate two groups of one number: a space, a dash, a dot or a plus (a space in a form),
-/// their percent-encoded forms (`%` before the digits of `%20` or `%31` counts as one), and their typographic
-/// cousins. 0: none.
+/// Returns the length of a separator between two groups of one number: a space, a dash, a dot or a plus (a space in a
+/// form), their percent-encoded forms (`%` before the digits of `%20` or `%31` counts as one), and their typographic
+/// variants; 0 for none.
 fn separator(line: &[u8], at: usize) -> usize {
     match line.get(at) {
         Some(b'%') => match line.get(at + 1..at + 3) {
@@ -114,7 +116,7 @@ fn separator(line: &[u8], at: usize) -> usize {
     }
 }
 
-/// Whether the group of digits that ends at `end` goes on behind a separator.
+/// Returns true if the group of digits that ends at `end` continues after a separator.
 #[inline]
 fn joined(line: &[u8], end: usize) -> bool {
     let separator = separator(line, end);
@@ -156,7 +158,7 @@ impl Digits {
     }
 }
 
-/// The length of the plus before a `62` that begins at `at`; 0 if there is none.
+/// Returns the length of the plus before a `62` that begins at `at`; 0 if there is none.
 fn country_code(line: &[u8], at: usize) -> usize {
     let (before, after) = line.split_at(at);
     if !after.starts_with(b"62") {
@@ -172,7 +174,7 @@ fn country_code(line: &[u8], at: usize) -> usize {
 
 const UUID: usize = 36;
 
-/// Whether a UUID (8-4-4-4-12) stands at `start`, by itself and not as a part of something longer.
+/// Returns true if `start` begins a UUID (8-4-4-4-12) that is not a part of something longer.
 fn uuid_at(line: &[u8], start: usize) -> bool {
     let Some(token) = line.get(start..start + UUID) else { return false };
     let shape = token.iter().enumerate().all(|(place, b)| match place {
@@ -187,11 +189,11 @@ fn uuid_at(line: &[u8], start: usize) -> bool {
     shape && begins && !line.get(start + UUID).is_some_and(u8::is_ascii_alphanumeric)
 }
 
-/// The hexadecimal digits of a delivery's id, behind its `msg_`.
+/// The number of hexadecimal digits of a delivery's id after its `msg_`.
 const DELIVERY: usize = 32;
 
-/// Whether the id of a delivery has its underscore at `at`, and stands by itself. It is a keyed hash; what has no letter in
-/// all of it is none, but digits that somebody put there.
+/// Returns true if the id of a delivery has its underscore at `at`, and is not a part of something longer. It is a
+/// keyed hash; digits without a single letter are no such id, but digits that someone put there.
 fn is_delivery(line: &[u8], at: usize) -> bool {
     let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
     let Some((digits, behind)) = line[at + 1..].split_at_checked(DELIVERY) else { return false };
@@ -210,7 +212,7 @@ static HEX: [bool; 256] = {
     hex
 };
 
-/// The end of the UUID of which the byte at `at` is a part.
+/// Returns the end of the UUID that contains the byte at `at`.
 fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
     let hex = |b: &&u8| b.is_ascii_hexdigit();
     let before = line[..at].iter().rev().take(12).take_while(hex).count();
@@ -226,7 +228,7 @@ fn uuid_around(line: &[u8], at: usize) -> Option<usize> {
     Some(start + UUID)
 }
 
-/// The end of the RFC 3339 timestamp that begins at `start`.
+/// Returns the end of the RFC 3339 timestamp that begins at `start`.
 fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     let parts = line.get(start..start + 19)?;
     let shape = parts.iter().zip(b"0000-00-00T00:00:00").all(|(b, shape)| match shape {
@@ -244,7 +246,7 @@ fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     let mut end = start + 19;
     if line.get(end) == Some(&b'.') {
         let fraction = digits(&line[end + 1..]);
-        // Microseconds at most: no account number fits in.
+        // At most microseconds are accepted, so that no account number fits.
         if !(1..=6).contains(&fraction) {
             return None;
         }
@@ -261,8 +263,8 @@ fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The end of the number at `start`, if its key says that it counts something. The quote ends a key and not a text
-/// inside of a string: there it would have a backslash before it.
+/// Returns the end of the number at `start`, if its key says that it counts something. The quote ends a key and not a
+/// text inside of a string, where a backslash would precede it.
 fn counter(line: &[u8], start: usize) -> Option<usize> {
     let key = line[..start].strip_suffix(b"\":")?;
     if ![&b"_us"[..], b"_ms", b"_bytes"].into_iter().any(|unit| key.ends_with(unit)) {
@@ -273,7 +275,7 @@ fn counter(line: &[u8], start: usize) -> Option<usize> {
     matches!(line.get(end), Some(b',' | b'}')).then_some(end)
 }
 
-/// The e-mail address whose `@`, `length` bytes long, stands at `at`.
+/// Returns the e-mail address whose `@`, `length` bytes long, is at `at`.
 fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     let local = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || b"!#$%'*+-.^_~".contains(*b);
     let domain = |b: &&u8| b.is_ascii_alphanumeric() || !b.is_ascii() || matches!(b, b'.' | b'-');
@@ -282,13 +284,13 @@ fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     if before == 0 || after == 0 {
         return None;
     }
-    // Where the bound cut into a character, its other bytes stay whole.
+    // If the bound cut into a character, its other bytes stay whole.
     let start = at - before;
     let start = start + line[start..at].iter().take_while(|b| **b & 0xC0 == 0x80).count();
     Some((start, at + length + after))
 }
 
-/// The credential behind `Basic` or `Bearer` and the space, `length` bytes long, at `at` (RFC 9110, 11.4).
+/// Returns the credential after `Basic` or `Bearer` and the space, `length` bytes long, at `at` (RFC 9110, 11.4).
 fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
     let before = &line[..at];
     let scheme = [&b"basic"[..], b"bearer"].into_iter().any(|scheme| {
@@ -303,11 +305,11 @@ fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
     (end > start).then_some((start, end))
 }
 
-/// The key of Iluma's or the gateway's whose first underscore stands at `at`.
+/// Returns the key of Iluma's or the gateway's whose first underscore is at `at`.
 fn key(line: &[u8], at: usize) -> Option<Find> {
     let (before, after) = (&line[..at], &line[at + 1..]);
     let (prefix, skip) = if before.ends_with(b"iluma") {
-        // Case matters: the names of environment variables (ILUMA_LIVE_API_KEY) are no secrets.
+        // The case matters: the names of environment variables (ILUMA_LIVE_API_KEY) are no secrets.
         let kinds = [&b"development_"[..], b"live_", b"production_"];
         (5, kinds.into_iter().find(|kind| after.starts_with(kind))?.len())
     } else if before.ends_with(b"igw") {
@@ -319,7 +321,7 @@ fn key(line: &[u8], at: usize) -> Option<Find> {
     (length > 0).then_some((at - prefix, at + 1 + skip + length))
 }
 
-/// The length of the `token68` (RFC 9110, 11.2) at the beginning; underscores and the like are part of it.
+/// Returns the length of the `token68` (RFC 9110, 11.2) at the beginning, including underscores and the like.
 fn token(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-._~+/=%".contains(*b)).count()
 }

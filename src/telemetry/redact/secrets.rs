@@ -1,4 +1,4 @@
-//! The secrets that are known, looked for all at once.
+//! The search for all known secrets at once.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -9,14 +9,14 @@ use zeroize::Zeroizing;
 use super::scan::scan;
 use super::spans::{Find, MARK, Span, frame};
 
-/// The configured secrets, indexed for looking for all of them at once.
+/// The configured secrets, with an index for a search of all of them at once.
 ///
 /// Any occurrence of a pattern of at least `stride + 3` bytes covers four whole bytes at a multiple of `stride`. So it
-/// is enough to look at every stride-th place of a line, whatever the number of secrets, and to know the four bytes
-/// at each of the first `stride` offsets of each pattern.
+/// is enough to read every stride-th position of a line, whatever the number of secrets, and to know the four bytes at
+/// each of the first `stride` offsets of each pattern.
 pub(super) struct Secrets {
     patterns: Vec<Pattern>,
-    /// Patterns too short for the index, searched for one by one.
+    /// Patterns that are too short for the index, searched one by one.
     short: Vec<Pattern>,
     stride: usize,
     /// (four bytes, pattern, offset), sorted.
@@ -27,15 +27,16 @@ pub(super) struct Secrets {
 
 struct Pattern {
     bytes: Zeroizing<Vec<u8>>,
-    /// What follows in this alphabet belongs to it: the pattern is the certain part of an encoding.
+    /// True if following characters of this alphabet belong to the find: the pattern is the certain part of an
+    /// encoding.
     encoded: bool,
 }
 
-/// Shorter secrets are not looked for, and the index is made of pieces of this length.
+/// The length of the pieces in the index; shorter secrets are not searched.
 const WINDOW: usize = 4;
-/// Patterns from this length on are indexed.
+/// The shortest pattern that is indexed.
 const INDEXED: usize = 12;
-/// 2^16 bits, 8 KiB: stays in the nearest cache and is sparse for hundreds of secrets.
+/// The size of the filter, 2^16 bits, 8 KiB: it stays in the first-level cache and is sparse for hundreds of secrets.
 const FILTER_BITS: u32 = 16;
 
 impl Secrets {
@@ -44,7 +45,7 @@ impl Secrets {
         let mut add = |bytes: Vec<u8>, encoded| {
             let pattern = Pattern { bytes: Zeroizing::new(bytes), encoded };
             let known = all.iter().any(|other| other.bytes == pattern.bytes);
-            // What is part of the mark would be found in every mark.
+            // A part of the mark would be found in every mark.
             if pattern.bytes.len() >= WINDOW && !known && memmem::find(MARK, &pattern.bytes).is_none() {
                 all.push(pattern);
             }
@@ -54,12 +55,12 @@ impl Secrets {
             if secret.len() < WINDOW {
                 continue;
             }
-            // As it stands in a JSON string; without the quotes around it.
+            // The secret's spelling in a JSON string, without the quotes around it.
             if let Ok(quoted) = serde_json::to_vec(secret) {
                 let quoted = Zeroizing::new(quoted);
                 add(quoted[1..quoted.len() - 1].to_vec(), false);
             }
-            // The part of base64("secret:") that does not depend on what follows the secret.
+            // The part of base64("secret:") that does not depend on the text after the secret.
             let whole = &secret.as_bytes()[..secret.len() / 3 * 3];
             add(STANDARD_NO_PAD.encode(whole).into_bytes(), true);
             add(URL_SAFE_NO_PAD.encode(whole).into_bytes(), true);
@@ -80,9 +81,9 @@ impl Secrets {
         Self { patterns, short, stride, windows, filter }
     }
 
-    /// Returns what is to be taken out of the line.
+    /// Returns the spans to remove from the line.
     pub(super) fn spans(&self, line: &[u8]) -> Vec<Span> {
-        // Allocates with the first find only.
+        // It allocates only for the first find.
         let mut finds = Vec::new();
         self.find(line, &mut finds);
         scan(line, &mut finds);
@@ -102,7 +103,7 @@ impl Secrets {
         while let Some(bytes) = line.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
             let window = u32::from_le_bytes(*bytes);
             let (word, bit) = filter_place(window);
-            // Empty if there is nothing to look for.
+            // The filter is empty if there are no patterns.
             let Some(bits) = self.filter.get(word) else { break };
             if bits & bit != 0 {
                 let from = self.windows.partition_point(|(known, ..)| *known < window);
@@ -122,7 +123,7 @@ impl Secrets {
 }
 
 impl Pattern {
-    /// An occurrence at `start`; what lies within the find before is that find again.
+    /// Returns the occurrence at `start`; if it lies within the previous find, it is that find.
     fn find(&self, line: &[u8], start: usize, last: Find) -> Find {
         let end = start + self.bytes.len();
         if last.0 <= start && end <= last.1 {
@@ -135,7 +136,7 @@ impl Pattern {
 
 #[inline]
 fn filter_place(window: u32) -> (usize, u64) {
-    // Fibonacci hashing: the upper bits of a product with 2^32 / golden ratio are well spread.
+    // Fibonacci hashing: the upper bits of a product with 2^32 / golden ratio are well distributed.
     let hash = window.wrapping_mul(0x9E37_79B1) >> (32 - FILTER_BITS);
     ((hash >> 6) as usize, 1 << (hash & 63))
 }

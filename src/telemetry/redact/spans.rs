@@ -1,31 +1,31 @@
-//! The pieces to take out of a line, aligned with what JSON is made of.
+//! The spans to remove from a line, aligned with the tokens of JSON.
 
 use memchr::memmem;
 
-/// The text that stands where something was taken out. Its brackets belong to no token that the rules know, so it never
-/// becomes part of a new find.
+/// The text that replaces a removed one. Its brackets belong to no token of the rules, so it never becomes part of a
+/// new find.
 pub(super) const MARK: &[u8] = b"[redacted]";
 
-/// Something to take out.
+/// A span to remove.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// It stands outside of strings, so its mark needs quotes to be JSON.
+    /// True if the span is outside of strings, so that its mark needs quotes to be JSON.
     pub(super) bare: bool,
 }
 
-/// The place where something was found; not yet aligned with what JSON is made of.
+/// The position of a find, not yet aligned with the tokens of JSON.
 pub(super) type Find = (usize, usize);
 
-/// Turns finds into what to take out: no half escapes, no half marks, and outside of strings whole literals (half a
-/// number and a string are no JSON). A find across the quotes of a string is left out: no rule makes one, and a
-/// secret's own quotes would be escaped.
+/// Turns finds into spans: no half escapes, no half marks, and outside of strings whole literals (half a number and a
+/// string are no JSON). A find across the quotes of a string is ignored: no rule makes one, and a secret's own quotes
+/// would be escaped.
 pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
     finds.sort_unstable();
-    // One walk over the line for all finds. `unit` is the beginning of the last escape or byte before `at`.
+    // One walk over the line serves all finds. `unit` is the beginning of the last escape or byte before `at`.
     let (mut unit, mut at) = (0, 0);
-    // Whether `at` is inside of a string, and how many quotes there were.
+    // True if `at` is inside of a string; then the number of quotes so far.
     let (mut text, mut quotes) = (false, 0);
     let mut walk = |until: usize| {
         while at < until {
@@ -101,7 +101,8 @@ pub(super) fn cut(line: &mut Vec<u8>, spans: &[Span]) {
     *line = clean;
 }
 
-/// How long the escape at `at` is. A backslash that begins none counts alone, so that it hides nothing behind it.
+/// Returns the length of the escape at `at`. A backslash that begins no escape counts alone, so that it hides nothing
+/// after it.
 fn escape(line: &[u8], at: usize) -> usize {
     match line.get(at + 1) {
         Some(b'u') if line.get(at + 2..at + 6).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit)) => 6,
