@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def api(path, **parameters):
     return answer["data"]
 
 
-def has_data(expression):
+def has_data(expression, at):
     for variable, value in VARIABLES.items():
         expression = expression.replace(variable, value)
-    return any(not math.isnan(float(series["value"][1])) for series in api("query", query=expression)["result"])
+    return any(not math.isnan(float(series["value"][1])) for series in api("query", query=expression, time=at)["result"])
 
 
 def queries():
@@ -105,8 +106,8 @@ def main(binary):
         gateways = ["--gateway", "http://gateway:8080", "--gateway", "http://gateway:8180"]
         load = processes.start(sys.executable, TEAMS, *gateways, "--seconds", LOAD_SECONDS, "--listen", "127.0.0.1:8088", name="teams")
         assert load.wait(LOAD_SECONDS + PATIENCE) == 0, processes.log("teams")
-        asked = list(queries())
-        empty = [f"{board}: {title}: {expression}" for board, title, expression in asked if not has_data(expression)]
+        asked, ended = list(queries()), time.time()
+        empty = [f"{board}: {title}: {expression}" for board, title, expression in asked if not has_data(expression, ended)]
         assert not empty, "panels without data:\n" + "\n".join(empty)
         check_rules(set(api("label/__name__/values")))
     print(f"dashboards: each of {len(asked)} queries has data, every rule evaluates")

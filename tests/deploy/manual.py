@@ -37,7 +37,7 @@ until asked 1234567755 | grep -q '"is_found":true'; do sleep 0.2; done
 """
 STATE = "/var/lib/private/iluma-gateway"
 WALK = "/srv/walk"
-PATIENCE = 150
+PATIENCE = 240
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": WALK,

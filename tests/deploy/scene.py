@@ -13,7 +13,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DEMO = ROOT / "deploy" / "compose" / "demo"
 NAMES = "127.0.0.1 localhost gateway simulator redis teams prometheus\n"
-PATIENCE = 20
+# Long enough for a machine that does much else; waiting ends with what is waited for.
+PATIENCE = 60
 NEW_MOUNTS, NEW_NETWORK = 0x00020000, 0x40000000
 SET_FLAGS, UP = 0x8914, 1
 
