@@ -1,7 +1,7 @@
-//! Remembered answers of Iluma's, in this process and in Redis.
+//! Stored answers of Iluma, in this process and in Redis.
 //!
-//! [`Cache`] is the way in: memory (L1), Redis (L2), the lease of a call over all nodes, purges. [`SingleFlight`] collapses
-//! identical requests in this process.
+//! [`Cache`] is the entry point: memory (L1), Redis (L2), the lease of a call over all nodes, purges. [`SingleFlight`]
+//! collapses identical requests in this process.
 
 mod change_log;
 mod entry;

@@ -1,9 +1,9 @@
 //! The request path: from a request's head to its answer, on one screen.
 //!
-//! `Gateway::handle` leaves one log line of each request, `serve` is its stages, and each kind of route has a handler in a
-//! file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma for a request that was
-//! not authenticated and admitted (health excepted, which carries no credential); a call that was wholly sent is finished
-//! even if nobody waits for it any more.
+//! `Gateway::handle` writes one log line for each request, `serve` is its stages, and each kind of route has a handler
+//! in a file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma for a
+//! request that was not authenticated and admitted (except health, which carries no credential); a call whose request
+//! was sent completely is finished even if no request waits for it any more.
 
 mod allowance;
 mod cached_question;
@@ -55,10 +55,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 impl Gateway {
-    /// Answers one request, whatever it is.
+    /// Answers any request.
     ///
     /// # Errors
-    /// None.
+    /// It never fails.
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -74,7 +74,7 @@ impl Gateway {
         );
         log.client = Some(client);
         let head = request.method() == Method::HEAD;
-        // A panic is a bug, and must stay one request's.
+        // A panic is a bug, and must affect one request only.
         let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind().await;
         let mut response = served.unwrap_or(Err(Rejection::Internal)).unwrap_or_else(|rejection| {
             log.rejected(&rejection);
@@ -110,7 +110,7 @@ async fn serve(
 
     let exchange = Exchange { gateway, config, tenant, route, log };
     match exchange.route.kind {
-        // The path of a hit: the one handler that is not on the heap.
+        // This is the path of a hit: the only handler that is not on the heap.
         Kind::CachedQuestion(subject) => cached_question::serve(exchange, request, subject).await,
         Kind::CachedRecord(subject) => Box::pin(cached_record::serve(exchange, request, subject)).await,
         Kind::PublicList(subject) => Box::pin(public_list::serve(exchange, request, subject)).await,
@@ -122,7 +122,7 @@ async fn serve(
         Kind::CallbackSetting => Box::pin(callback_setting::serve(exchange, request)).await,
         Kind::OwnApi => Box::pin(own_api::serve(exchange)).await,
         Kind::Options => Ok(options::serve(config, &exchange.route)),
-        // Health was answered above, and the others were not permitted.
+        // Health was answered above, and the other kinds were not permitted.
         Kind::Health(_) | Kind::Forbidden | Kind::Closed | Kind::Absent => Err(Rejection::Forbidden),
     }
 }

@@ -1,4 +1,4 @@
-//! Changes and epochs as they stand in Redis. Pure functions.
+//! Changes and epochs in their Redis form. All functions are pure.
 
 use super::epoch::{Change, Table};
 use crate::base::name::TenantName;
@@ -6,17 +6,17 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use std::collections::BTreeMap;
 
-/// Beginning of a tenant's field among the epochs; no subject has a colon.
+/// The prefix of a tenant's field among the epochs; no subject has a colon.
 pub(super) const TENANT: &str = "tenant:";
-/// Field that is new whenever Redis has lost everything.
+/// The field that gets a new value whenever Redis has lost everything.
 pub(super) const ERA: &str = "era";
 
-/// Returns the number from which on a list up to `number` has every change: what is before may be lost.
+/// Returns the number after which a list up to `number` has every change: earlier ones may be lost.
 pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
     changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
 }
 
-/// Reads the epochs; none if one is missing or damaged.
+/// Reads the epochs; `None` if one is missing or damaged.
 pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     let mut table = Table::random();
     table.era = fields.get(ERA)?.as_slice().try_into().ok()?;
@@ -31,7 +31,7 @@ pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     Some(table)
 }
 
-/// Writes a change as the list has it, behind its number.
+/// Writes a change for the list, after its number.
 pub(super) fn write(change: &Change) -> Vec<u8> {
     match change {
         Change::Subject(subject) => format!("s{}", subject.as_str()).into_bytes(),
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_a_list_does_not_hold_is_not_known() {
         let list = |numbers: &[u64]| numbers.iter().map(|number| (Vec::new(), *number)).collect::<Vec<_>>();
-        // Nothing has changed since the number began, or the list is lost: what began with it is good.
+        // Nothing has changed since the first number, or the list is lost: entries from that number on are valid.
         assert_eq!(unknown_to(9, &list(&[])), 9);
         assert_eq!(unknown_to(9, &list(&[7, 8, 9])), 6);
         assert_eq!(unknown_to(9, &list(&[3, 4, 8, 9])), 7, "a gap");

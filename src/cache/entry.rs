@@ -1,4 +1,4 @@
-//! Answers as they are stored, and results as they are shared.
+//! Stored answers, and results that nodes share.
 
 use crate::base::json_template::JsonTemplate;
 use crate::base::name::TenantName;
@@ -7,40 +7,40 @@ use crate::iluma::subject::Subject;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
-/// A stored answer. Nothing else of Iluma's answer is kept.
+/// A stored answer. No other part of Iluma's answer is kept.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Iluma's status.
     pub status: StatusCode,
     /// Iluma's content type.
     pub content_type: Option<HeaderValue>,
-    /// Iluma's body, ready for any caller's reference.
+    /// Iluma's body, as a template for any caller's reference.
     pub body: JsonTemplate,
-    /// Time at which it was stored.
+    /// The time at which the entry was stored.
     pub stored_at: Instant,
-    /// Time for which it may be served after that.
+    /// The time for which the entry may be served.
     pub lifetime: Duration,
-    /// Time for which it may be served longer, while Iluma fails.
+    /// The additional time for which it may be served while Iluma fails.
     pub grace: Duration,
-    /// Iluma's id, where the answer has one that matters.
+    /// Iluma's id, if the answer has a relevant one.
     pub id: Option<Box<str>>,
-    /// True if it says only that there is no result yet: identical requests meanwhile get it.
+    /// True if there is no result yet: identical requests get this answer meanwhile.
     pub pending: bool,
-    /// Kind of the answer.
+    /// The kind of the answer.
     pub subject: Subject,
-    /// The tenant that it serves alone, if it does.
+    /// The tenant of a private entry.
     pub private: Option<TenantName>,
-    /// The persons whom it names.
+    /// The persons that the answer names.
     pub tags: Box<[Tag]>,
-    /// Number of the last change when its call began: a person who was erased after that must not be in it.
+    /// The number of the last change when its call began: the entry must not name a person who was erased later.
     pub began: u64,
 }
 
-/// Result of a call that is not cached, for waiters on other nodes.
+/// The result of a call that is not cached, for waiters on other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SharedResult {
-    /// An answer: status, content type, and the body, which is none if only the first caller may see it.
+    /// An answer: status, content type, and the body, which is `None` if only the first caller may see it.
     Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
-    /// No answer, for a reason whose number the caller knows.
+    /// No answer, with the number of the error.
     Failed(u8),
 }

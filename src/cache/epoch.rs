@@ -1,7 +1,7 @@
-//! Epochs that end and persons who are erased: both make older entries unfindable.
+//! Epochs and erasures, both of which make older entries unfindable.
 //!
-//! Invariants: epochs are random, so one that ended, or was lost, never comes back; the answer to what was
-//! erased since a call began may hold false positives, where it is not known any more, never false negatives.
+//! Invariants: epochs are random, so one that ended, or was lost, never returns; the check for erased persons may
+//! report false positives for forgotten erasures, never false negatives.
 
 use crate::base::keyring;
 use crate::base::name::TenantName;
@@ -13,28 +13,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Random, and so never the same again.
+/// A random number, which is never drawn again.
 pub(super) type Epoch = [u8; 16];
 
-/// Erased tags that are remembered, for calls under way and for entries that an erasure did not find. What began before the
-/// last that was forgotten counts as erased.
+/// The number of erased tags that are remembered, for calls in flight and for entries that an erasure did not find.
+/// Everything from before the last forgotten erasure counts as erased.
 const MOST_ERASED: usize = 10_000;
 
-/// A change that ends entries before their time.
+/// A change that removes entries before the end of their lifetime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Every entry of a subject.
+    /// Removes all entries of a subject.
     Subject(Subject),
-    /// The entries that serve one tenant alone.
+    /// Removes the private entries of a tenant.
     Tenant(TenantName),
-    /// Every entry.
+    /// Removes all entries.
     All,
-    /// Every entry that names one of these persons.
+    /// Removes all entries that name one of these persons.
     Erased(BTreeSet<Tag>),
 }
 
 impl Change {
-    /// Returns true if an entry has to go.
+    /// Returns true if the change removes an entry.
     pub(super) fn hits(&self, subject: Subject, private: Option<&TenantName>, tags: &[Tag]) -> bool {
         match self {
             Self::Subject(changed) => *changed == subject,
@@ -45,13 +45,13 @@ impl Change {
     }
 }
 
-/// The epochs of this moment.
+/// The current epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Names the sequence of changes: new when Redis has lost what it knew.
+    /// The id of the sequence of changes: new if Redis has lost its data.
     pub(super) era: Epoch,
     pub(super) subjects: [Epoch; Subject::ALL.len()],
-    /// Epochs of tenants whose own entries were purged.
+    /// The epochs of tenants whose private entries were purged.
     pub(super) tenants: BTreeMap<TenantName, Epoch>,
 }
 
@@ -86,11 +86,11 @@ pub(super) struct Epochs {
 
 #[derive(Debug, Default)]
 struct Erased {
-    /// Number of the last erasure of each person.
+    /// The number of the last erasure of each person.
     last: HashMap<Tag, u64>,
     /// Erasures by number, the oldest first.
     order: VecDeque<(u64, Tag)>,
-    /// Number up to which erasures are not known any more.
+    /// The number up to which erasures are forgotten.
     forgotten: u64,
 }
 
@@ -114,12 +114,12 @@ impl Epochs {
         self.last.load(Ordering::Acquire)
     }
 
-    /// Notes that every change up to this number is known.
+    /// Records that every change up to this number is known.
     pub(super) fn know(&self, number: u64) {
         self.last.store(number, Ordering::Release);
     }
 
-    /// Applies a change that no other node has to know.
+    /// Applies a change that no other node needs.
     pub(super) fn change(&self, change: &Change) {
         if let Change::Erased(tags) = change {
             self.erase(self.last() + 1, tags);
@@ -143,7 +143,7 @@ impl Epochs {
         }
     }
 
-    /// Forgets what was erased up to this number.
+    /// Forgets the erasures up to this number.
     pub(super) fn forget(&self, number: u64) {
         *self.erased.lock() = Erased { forgotten: number, ..Erased::default() };
     }

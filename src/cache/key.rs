@@ -1,7 +1,7 @@
 //! Keys of cache entries.
 //!
-//! Invariants: two requests have the same key exactly if they may have the same answer; without the root
-//! key nobody can tell from a key what the request was.
+//! Invariants: two requests have the same key exactly if they may have the same answer; without the root key a key does
+//! not reveal its request.
 
 use super::epoch::Table;
 use crate::base::keyring::Pseudonymizer;
@@ -27,7 +27,7 @@ impl Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // The bytes are uniform already.
+        // The bytes are uniformly distributed already.
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
     }
@@ -47,31 +47,31 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Returns the scope of all tenants of the account that share.
+    /// Returns the scope of all tenants of the account that share entries.
     #[must_use]
     pub const fn shared(account: &'a AccountName) -> Self {
         Self { account, tenant: None }
     }
 
-    /// Returns the tenant that is served alone, if one is.
+    /// Returns the tenant of a private scope.
     pub(super) fn private_to(&self) -> Option<TenantName> {
         self.tenant.cloned()
     }
 
-    /// Returns the scope of one tenant alone.
+    /// Returns the private scope of one tenant.
     #[must_use]
     pub const fn private(account: &'a AccountName, tenant: &'a TenantName) -> Self {
         Self { account, tenant: Some(tenant) }
     }
 }
 
-/// Question that an entry answers.
+/// The request that an entry answers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) subject: Subject,
     /// Path with version and query.
     pub(super) target: &'a str,
-    /// The parameters in their one canonical encoding.
+    /// The parameters in their canonical encoding.
     pub(super) parameters: &'a [u8],
 }
 
@@ -79,23 +79,23 @@ pub(super) struct Question<'a> {
 #[derive(Debug)]
 pub struct Keys {
     namer: Pseudonymizer,
-    /// Origin of the upstream whose answers are looked for.
+    /// The origin of the upstream that gives the answers.
     origin: ArcSwap<String>,
 }
 
 impl Keys {
-    /// Returns keys that derive from `root`, for answers of the upstream at `origin`.
+    /// Makes keys that derive from `root`, for answers of the upstream at `origin`.
     pub(super) fn new(root: &[u8; 32], origin: &http::Uri) -> Self {
         Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// Goes over to the upstream at `origin`. Returns true if it is another than before.
+    /// Changes to the upstream at `origin`. Returns true if it differs from the previous one.
     pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// Returns the key of a question. Entries of an epoch that ended are never found again.
+    /// Returns the key of a request. Entries of an epoch that ended are never found again.
     pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, question: &Question<'_>) -> Key {
         let Question { subject, target, parameters } = *question;
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));

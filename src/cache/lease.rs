@@ -1,7 +1,7 @@
-//! The lease of a call: which node makes it while the others wait.
+//! The lease of a call: it decides which node makes the call while the others wait.
 //!
-//! Invariants: a [`Lease`] exists before Redis is asked for it, so whatever is dropped at whatever await gives it back;
-//! it is given back by its holder alone, or expires; a result that is not cached is shared before the lease ends.
+//! Invariants: a [`Lease`] exists before Redis is asked for it, so a drop at any await gives it back; only its holder
+//! gives it back, or it expires; a result that is not cached is shared before the lease ends.
 
 use super::entry::{Entry, SharedResult};
 use super::key::Key;
@@ -16,48 +16,48 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-/// Time for which a lease holds without renewal. It is renewed while its call is under way, so this is what a node's death
-/// costs the others, and three times what a busy node may be late.
+/// The time for which a lease holds without renewal. It is renewed while its call runs, so this is the delay that a
+/// node's death causes on others, and three times the delay of a busy node.
 const LEASE: Duration = Duration::from_secs(3);
-/// Time between renewals of a lease.
+/// The interval of a lease's renewals.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
-/// Time for which a result that is not cached lies there for waiters on other nodes; they are told at once.
+/// The time for which a result that is not cached is kept for waiters on other nodes, which are notified at once.
 const RESULT: Duration = Duration::from_secs(5);
-/// Leases that wait to be given back, more than one node's calls under way. What finds no place expires.
+/// The largest number of leases that wait to be given back: more than one node's calls in flight. Further ones expire.
 const MOST_RETURNED: usize = 4096;
 
-/// Secret of a lease's holder.
+/// The secret of a lease's holder.
 type Token = [u8; 16];
 
-/// Answer of Redis to a claim.
+/// The answer of Redis to a claim.
 #[derive(Debug)]
 pub(super) enum ClaimAnswer {
-    /// The entry is there.
+    /// The entry exists.
     Entry(Entry),
-    /// Another node's call brought a result that is not cached.
+    /// Another node's call had a result that is not cached.
     Shared(SharedResult),
     /// This node makes the call.
     Lead(Lease),
-    /// Another node makes the call; its lease lasts so long unless it is renewed.
+    /// Another node makes the call; its lease lasts this long unless it is renewed.
     Wait(Duration),
-    /// A value of no use was there, and is out of the way now.
+    /// There was an unusable value, which has been removed.
     Nothing,
     /// Redis did not answer.
     Out,
 }
 
-/// The right and the duty to make a call for all nodes. Dropped, it is given back, and the next waiter leads.
+/// The right and the duty to make a call for all nodes. Dropping it gives it back, and the next waiter leads.
 #[derive(Debug)]
 pub struct Lease {
     level2: Arc<RedisCache>,
     key: Key,
     token: Token,
     returned: Returns,
-    /// False once it ended with a result, or was never given.
+    /// False once the lease ended with a result, or was not granted.
     held: bool,
 }
 
-/// Leases on their way back to Redis. Clones share the queue.
+/// Leases that are being given back to Redis. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Returns(mpsc::Sender<Returned>);
 
@@ -66,19 +66,19 @@ pub(super) struct Returns(mpsc::Sender<Returned>);
 pub(super) struct Returned {
     key: Key,
     token: Token,
-    /// Later than that it has expired.
+    /// The time at which the lease expires by itself.
     until: Instant,
 }
 
 impl Returns {
-    /// Returns the queue, and its end for [`give_back`].
+    /// Returns the queue, and its receiver for [`give_back`].
     pub(super) fn new() -> (Self, mpsc::Receiver<Returned>) {
         let (send, receive) = mpsc::channel(MOST_RETURNED);
         (Self(send), receive)
     }
 }
 
-/// Gives dropped leases back, as soon as Redis answers. Ends with the queue.
+/// Gives dropped leases back, as soon as Redis answers. It ends with the queue.
 pub(super) async fn give_back(level2: Arc<RedisCache>, mut returned: mpsc::Receiver<Returned>) {
     let mut up = level2.link.watch();
     while let Some(Returned { key, token, until }) = returned.recv().await {
@@ -93,7 +93,7 @@ pub(super) async fn give_back(level2: Arc<RedisCache>, mut returned: mpsc::Recei
     }
 }
 
-/// Returns the entry of a slot alone.
+/// Returns the entry of a slot without claiming it.
 pub(super) async fn look_up(level2: &Arc<RedisCache>, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
     let answer = ask(level2, slot, (&[], false), budget).await.ok()?;
     match (answer.0.as_str(), answer.1, answer.2) {
@@ -105,8 +105,8 @@ pub(super) async fn look_up(level2: &Arc<RedisCache>, slot: &CacheSlot, budget: 
     }
 }
 
-/// Returns the entry of a slot, or decides which node makes the call. `waited` is true if the caller has waited for the call
-/// of another node, whose result will do.
+/// Returns the entry of a slot, or decides which node makes the call. `waited` is true if the caller has waited for
+/// another node's call, whose result it accepts.
 pub(super) async fn claim(
     level2: &Arc<RedisCache>,
     returns: &Returns,
@@ -119,7 +119,7 @@ pub(super) async fn claim(
         key: slot.key.clone(),
         token: keyring::random(),
         returned: returns.clone(),
-        // Redis may give it without our hearing of it.
+        // Redis may grant it although its answer is lost.
         held: true,
     };
     let Ok((decision, value, left)) = ask(level2, slot, (&lease.token, waited), budget).await else {
@@ -167,7 +167,7 @@ impl Lease {
         &self.token
     }
 
-    /// Extends the lease while the call runs. A Redis that is out changes nothing for the call.
+    /// Extends the lease while the call runs. A Redis that is out does not affect the call.
     pub async fn renew(&self) {
         let level2 = &self.level2;
         let mut script = scripts::RENEW.key(level2.link.keys().cache_lease(self.key.bytes()));
@@ -175,7 +175,7 @@ impl Lease {
         let _: Result<i64, RedisFailure> = level2.tell(&script).await;
     }
 
-    /// Leaves a result that is not cached to waiters on other nodes, and ends the lease.
+    /// Shares a result that is not cached with waiters on other nodes, and ends the lease.
     pub async fn land(mut self, result: &SharedResult) {
         let (level2, keys) = (&self.level2, self.level2.link.keys());
         let name = keys.cache_result(self.key.bytes());
@@ -188,7 +188,7 @@ impl Lease {
         self.held = landed.is_err();
     }
 
-    /// Notes that storing the entry has ended the lease.
+    /// Records that the script that stored the entry has ended the lease.
     pub(super) fn ended(mut self) {
         self.held = false;
     }
@@ -198,7 +198,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.held {
             let returned = Returned { key: self.key.clone(), token: self.token, until: Instant::now() + LEASE };
-            // Full, or nobody gives leases back any more: it expires.
+            // If the queue is full or closed, the lease expires.
             let _ = self.returned.0.try_send(returned);
         }
     }

@@ -1,8 +1,8 @@
-//! The cache: entries in this process, and in Redis where nodes share.
+//! The cache: entries in this process, and in Redis if nodes share them.
 //!
-//! Invariants: a [`CacheSlot`] can't be had without the tenant's [`Scope`]; an entry is never served past its lifetime (a
-//! bank answer while Iluma fails aside, and then the answer says so); over all nodes at most one call per key is under way
-//! while Redis is there ([`Lease`]); stored bytes are never written anew, only the caller's reference is put in its place.
+//! Invariants: a [`CacheSlot`] can't be made without the tenant's [`Scope`]; an entry is never served past its lifetime
+//! (except a bank answer while Iluma fails, which says so); over all nodes at most one call per key is in flight while
+//! Redis answers ([`Lease`]); stored bytes are never rewritten, only the caller's reference is inserted.
 
 use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
@@ -31,52 +31,52 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Time for which memory may say that a request is pending without asking Redis, where the message that it ended may be
-/// lost.
+/// The time for which memory may answer "pending" without asking Redis, because the message that it ended may be lost.
 const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 
-/// Pending requests whose slot is known here. At 50 calls a second, all of which are pending for their 10 minutes.
+/// The largest number of pending requests whose slot is known here: 50 calls a second that all stay pending for 10
+/// minutes.
 const MOST_PENDING: u64 = 30_000;
 
-/// Remembered answers.
+/// The stored answers.
 #[derive(Debug)]
 pub struct Cache {
     keys: Keys,
     epochs: Arc<Epochs>,
     memory: Arc<Memory>,
-    /// Places of the answers to pending requests, by Iluma's id.
+    /// The slots of pending requests, by Iluma's id.
     pending: moka::sync::Cache<Key, Arc<Awaited>>,
     shared: Option<Shared>,
     lifetimes: ArcSwap<config::Cache>,
     clock: Clock,
 }
 
-/// Parts that a cache has where nodes share.
+/// The additional parts of a cache that nodes share.
 #[derive(Debug)]
 struct Shared {
     level2: Arc<RedisCache>,
     membership: Arc<Membership>,
     returns: Returns,
-    /// Leases to give back, until [`Cache::keep`] takes care of them.
+    /// The leases to give back, until [`Cache::keep`] takes the receiver.
     returned: Mutex<Option<mpsc::Receiver<Returned>>>,
 }
 
-/// The node that makes a call.
+/// The decision which node makes a call.
 #[derive(Debug)]
 pub enum LeaseDecision {
-    /// None: the answer is there.
+    /// No node: the answer is stored.
     Hit(Hit),
-    /// None: another node has made it, and its result is not one to cache.
+    /// No node: another one has made the call, and its result is not cached.
     Shared(SharedResult),
     /// This node, and the others wait for it.
     Lead(Lease),
-    /// This node, without regard to others: Redis is out, or there is none.
+    /// This node, without agreement with others: Redis is out, or not configured.
     Alone,
 }
 
 impl Cache {
-    /// Returns an empty cache whose keys derive from `root`, for answers of the upstream at `origin`. With a client of Redis
-    /// it shares what it has with other nodes.
+    /// Makes an empty cache whose keys derive from `root`, for answers of the upstream at `origin`. With a Redis client
+    /// it shares its entries with other nodes.
     #[must_use]
     pub fn new(
         settings: &config::Cache,
@@ -108,13 +108,13 @@ impl Cache {
         }
     }
 
-    /// Returns the channels of Redis that the cache listens to.
+    /// Returns the Redis channels to which the cache listens.
     #[must_use]
     pub fn channels(keys: &KeySpace) -> Vec<Channel> {
         vec![keys.results_channel(), keys.changes_channel()]
     }
 
-    /// Keeps up with the other nodes until `stop`.
+    /// Exchanges changes with the other nodes until `stop`.
     pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let Some(shared) = &self.shared else { return };
         let returned = shared.returned.lock().take();
@@ -125,8 +125,8 @@ impl Cache {
         shared.membership.keep(tasks, stop);
     }
 
-    /// Takes over other lifetimes, for what is stored from now on, and another upstream, of whom nothing is stored yet. The
-    /// bound of memory stays as it was at the start.
+    /// Applies other lifetimes to answers that are stored from now on, and changes to another upstream, which has no
+    /// entries yet. The bound of memory does not change.
     pub fn reload(&self, settings: &config::Cache, origin: &http::Uri) {
         self.lifetimes.store(Arc::new(settings.clone()));
         if self.keys.answer_for(origin) {
@@ -134,22 +134,24 @@ impl Cache {
         }
     }
 
-    /// Returns where the answer to a request belongs.
+    /// Returns the slot of a request's answer.
     #[must_use]
     pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> CacheSlot {
-        // The number first: a change in between makes the key one that is never found, and not an answer one that is kept.
+        // The number is read first: a change between the two lines then makes an unfindable key, and never a wrongly
+        // kept answer.
         let began = self.epochs.last();
         let key = self.keys.key(&self.epochs.table(), scope, &Question { subject, target, parameters });
         CacheSlot { key, subject, private: scope.private_to(), began }
     }
 
-    /// Returns true if [`Cache::confirm`] is due before memory is asked: this node may have missed a change, and can find out.
+    /// Returns true if [`Cache::confirm`] is due before memory is read: this node may have missed a change, and can
+    /// find out.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current() && shared.level2.link.is_up())
     }
 
-    /// Catches up with changes that were made on other nodes.
+    /// Applies the changes that other nodes made.
     pub async fn confirm(&self, budget: &Budget) {
         if let Some(shared) = &self.shared {
             shared.membership.confirm(budget).await;
@@ -159,7 +161,7 @@ impl Cache {
     /// Returns the entry in memory, if it may still be served and is no older than `max_age`.
     #[must_use]
     pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
-        // A purge may have passed a node by that has not looked for so long, and watchlists are what purges are for.
+        // A node without a recent heartbeat may have missed a purge, and purges mostly concern watchlists.
         let is_blind = || self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current());
         if place.subject == Subject::Cft && is_blind() {
             return None;
@@ -167,7 +169,7 @@ impl Cache {
         self.fresh(self.memory.look_up(&place.key)?, max_age)
     }
 
-    /// Returns the entry in Redis, likewise; it is in memory from then on.
+    /// Returns the entry in Redis under the same conditions, and copies it to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let shared = self.shares(place)?;
         let entry = lease::look_up(&shared.level2, place, budget).await?;
@@ -175,7 +177,7 @@ impl Cache {
         self.remember(place, &hit.entry).then_some(hit)
     }
 
-    /// Returns a bank answer that is past its lifetime, for when Iluma fails.
+    /// Returns a stale bank answer, for use while Iluma fails.
     pub async fn look_up_stale(&self, place: &CacheSlot, budget: &Budget) -> Option<Hit> {
         let served = |entry: Arc<Entry>| {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
@@ -197,8 +199,8 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Decides with the other nodes which of them makes a call, or waits for its result, at most for `patience`. Redis itself
-    /// is waited for within `budget`.
+    /// Decides with the other nodes which of them makes a call, or waits for its result, for at most `patience`. Redis
+    /// itself must answer within `budget`.
     pub async fn claim(&self, place: &CacheSlot, budget: &Budget, patience: Duration) -> LeaseDecision {
         let Some(shared) = self.shares(place) else { return LeaseDecision::Alone };
         let (mut waited, mut cleared) = (false, false);
@@ -212,7 +214,7 @@ impl Cache {
                 }
                 ClaimAnswer::Shared(result) => return LeaseDecision::Shared(result),
                 ClaimAnswer::Lead(lease) => return LeaseDecision::Lead(lease),
-                // What was of no use, damaged or past its lifetime, is out of the way now.
+                // The unusable value, damaged or past its lifetime, has been removed.
                 ClaimAnswer::Nothing if !cleared => {
                     cleared = true;
                     continue;
@@ -233,7 +235,7 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer in memory if it is worth keeping, and returns what is kept.
+    /// Stores an answer in memory if it should be cached, and returns the entry.
     #[must_use]
     pub fn offer(&self, place: &CacheSlot, offer: CacheCandidate<'_>) -> Option<Arc<Entry>> {
         let kept = policy::kept(place.subject, offer.status, offer.answer, &self.lifetimes.load())?;
@@ -241,7 +243,7 @@ impl Cache {
         if self.epochs.erased_since(place.began, &tags) {
             return None;
         }
-        // Copied, as the body was: see `JsonTemplate::whole`.
+        // The value is copied, for the reason in `JsonTemplate::whole`.
         let content_type = offer.content_type.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         let entry = Arc::new(Entry {
             status: offer.status,
@@ -260,9 +262,9 @@ impl Cache {
         self.remember(place, &entry).then_some(entry)
     }
 
-    /// Shares with other nodes what is kept, and ends the lease.
+    /// Shares a stored entry with other nodes, and ends the lease.
     pub async fn publish(&self, place: &CacheSlot, entry: &Entry, account: Option<&AccountName>, lease: Option<Lease>) {
-        // Dropped, a lease is given back.
+        // Dropping a lease gives it back.
         let Some(shared) = self.shares(place) else { return };
         let stored = shared.level2.store(place, entry, lease.as_ref().map_or(&[], Lease::token)).await;
         if let (Ok(_), Some(lease)) = (stored, lease) {
@@ -279,7 +281,7 @@ impl Cache {
         }
     }
 
-    /// Notes where the answer to a pending request will belong.
+    /// Records the slot for the final answer to a pending request.
     pub fn await_result(&self, account: &AccountName, place: &CacheSlot, path: &str, entry: &Entry) {
         let Some(id) = &entry.id else { return };
         let tags = entry.tags.iter().copied().collect();
@@ -287,7 +289,7 @@ impl Cache {
         self.pending.insert(self.keys.pending(account, id), Arc::new(awaited));
     }
 
-    /// Returns where the answer to a pending request belongs; none if nobody waits for it.
+    /// Returns the slot for the answer to a pending request; `None` if no request is pending with this id.
     pub async fn awaited(&self, account: &AccountName, id: &str, budget: &Budget) -> Option<Awaited> {
         let name = self.keys.pending(account, id);
         if let Some(known) = self.pending.get(&name) {
@@ -296,8 +298,8 @@ impl Cache {
         wire::read_awaited(&self.shared.as_ref()?.level2.noted(&name, budget).await?)
     }
 
-    /// Ends entries before their time, on every node and in Redis. An answer that is under way is not kept if
-    /// the change concerns it.
+    /// Removes entries on every node and in Redis. The answer of a call in flight is not stored if the change concerns
+    /// it.
     pub async fn change(&self, change: &Change) -> Removed {
         let Some(shared) = &self.shared else {
             self.epochs.change(change);
@@ -305,7 +307,7 @@ impl Cache {
         };
         match purge::carry_out(&shared.membership, change).await {
             Ok(removed) => removed,
-            // What can be done is done; the rest has to be ordered again.
+            // The possible part is done; the rest has to be ordered again.
             Err(_) => {
                 let left = vec!["redis".to_owned(), "the memory of the other nodes".to_owned()];
                 Removed { memory: self.memory.remove(change), redis: 0, left }
@@ -313,24 +315,24 @@ impl Cache {
         }
     }
 
-    /// Returns the number of entries in memory and of their bytes, for metrics.
+    /// Returns the number of entries in memory and their bytes, for metrics.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
         self.memory.size()
     }
 
-    /// Returns how Redis served the cache.
+    /// Returns the counts of Redis' answers to the cache.
     #[must_use]
     pub fn counts(&self) -> Option<Arc<Counts>> {
         self.shared.as_ref().map(|shared| Arc::clone(&shared.level2.counts))
     }
 
-    /// Returns the shared parts, except for Iluma's health: that is each node's own, and gone in seconds.
+    /// Returns the shared parts, except for Iluma's health, which each node caches alone for seconds.
     fn shares(&self, place: &CacheSlot) -> Option<&Shared> {
         self.shared.as_ref().filter(|_| place.subject != Subject::Health)
     }
 
-    /// Keeps an entry in memory. Returns false if it is not kept, because a person in it was erased since its call began.
+    /// Stores an entry in memory. Returns false if a person in it was erased since its call began.
     fn remember(&self, place: &CacheSlot, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
         if self.shared.is_some() && entry.pending {
@@ -339,7 +341,7 @@ impl Cache {
             entry = Arc::new(Entry { lifetime, ..(*entry).clone() });
         }
         self.memory.insert(place.key.clone(), Arc::clone(&entry));
-        // An erasure that begins from here on finds the entry, and one that came before is found here.
+        // A later erasure finds the entry, and an earlier one is found here.
         let kept = !self.epochs.erased_since(entry.began, &entry.tags);
         if !kept {
             self.memory.forget(&place.key);
@@ -441,7 +443,7 @@ mod tests {
         assert!(offer(&cache, &after, FOUND).is_some(), "somebody else was erased");
     }
 
-    /// As an entry that was read from Redis before its person was erased, and comes to memory after.
+    /// The entry was read from Redis before its person was erased, and reaches memory afterwards.
     #[tokio::test]
     async fn what_is_remembered_after_its_person_was_erased_is_forgotten_at_once() {
         let (cache, before) = cache(&Clock::adjustable());

@@ -1,17 +1,17 @@
-//! The nodes that share the cache, and which changes each of them has applied.
+//! The nodes that share the cache, and the changes that each of them has applied.
 //!
-//! A change gets a number and a place in a list in Redis. Nodes hear of it at once, and read the list every second, so a lost
-//! message costs nothing but that second. With each heartbeat a node notes the changes that it has applied, and has a lease
-//! of 5 s from then on. When that is over by Redis' clock, the node's own has ended too, and by then it serves no watchlist
-//! answer from memory until it has caught up.
+//! A change gets a number and an entry in a list in Redis. Nodes receive it at once by a message, and read the list
+//! every second, so a lost message costs only that second. With each heartbeat a node records the changes that it has
+//! applied, and gets a lease of 5 s. When the lease ends by Redis' clock, it has ended by the node's own clock too, and
+//! from then on the node serves no watchlist answer from memory until it has caught up.
 //!
-//! Numbers only grow, even if Redis loses what it holds, or a part of it: they begin with its clock. So a node that sees
+//! Numbers only grow, even if Redis loses its data, or a part of it: they begin with its clock. So a node that sees
 //! fewer changes than numbers knows that it has missed some.
 //!
-//! Nothing of that expires, and all of it is used every second: it is the last that a Redis evicts.
+//! None of these keys expires, and all of them are used every second: a Redis evicts them last.
 //!
-//! Invariants: a node's own lease ends before the one in the membership does; a node that missed what the list does not hold
-//! empties its memory.
+//! Invariants: a node's own lease ends before the one in the membership does; a node that missed changes that are not
+//! in the list empties its memory.
 
 use super::change_log;
 use super::epoch::{Change, Epochs};
@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// Time for which a node may go on without a heartbeat (section 4 of the design).
+/// The time for which a node may continue without a heartbeat (section 4 of the design).
 const LEASE: Duration = Duration::from_secs(5);
-/// Time between heartbeats: several may fail within a lease.
+/// The interval of heartbeats: several may fail within a lease.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Time without a heartbeat after which a node is taken to be gone for good.
+/// The time without a heartbeat after which a node counts as gone for ever.
 const GONE: Duration = Duration::from_secs(600);
 
 /// This node among the others.
@@ -44,40 +44,40 @@ pub(super) struct Membership {
     pub(super) memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
-    /// The node's name and identity. It is the same after a restart, so nobody waits for a process that was killed.
+    /// The node's name and identity. It stays the same after a restart, so no node waits for a killed process.
     id: String,
-    /// Nanoseconds from `origin` to the last heartbeat; 0 for none.
+    /// The nanoseconds from `origin` to the last heartbeat; 0 for none.
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
 }
 
-/// This node, as the others know it.
+/// The identity of this node for the others.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeIdentity<'a> {
     /// The name that operators read.
     pub name: &'a str,
-    /// The identity, which stands in the node's own database. It has no colon.
+    /// The identity, which is stored in the node's own database. It has no colon.
     pub id: &'a str,
 }
 
 impl NodeIdentity<'_> {
-    /// Returns the node as a member.
+    /// Returns the node's member name.
     pub(super) fn member(&self) -> String {
         format!("{}:{}", self.name, self.id)
     }
 }
 
-/// Returns the name of the node that a member is.
+/// Returns the node's name in a member name.
 fn name_of(member: &str) -> &str {
     member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
 
-/// The number of the last change, all epochs, the changes since the last that was known.
+/// The number of the last change, all epochs, and the changes after the last known one.
 type News = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
 impl Membership {
-    /// Returns the membership of the node `id`, which has applied nothing yet.
+    /// Makes the membership of the node `id`, which has applied nothing yet.
     pub(super) fn new(
         level2: Arc<RedisCache>,
         memory: Arc<Memory>,
@@ -96,7 +96,8 @@ impl Membership {
         confirmed != 0 && now.saturating_sub(Duration::from_nanos(confirmed)) < LEASE
     }
 
-    /// Sends a heartbeat every second, at every message, and as soon as Redis is back; wakes waiters for other nodes' calls.
+    /// Sends a heartbeat every second, at every message, and as soon as Redis is back; wakes the waiters for other
+    /// nodes' calls.
     pub(super) fn keep(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
         let (node, ending) = (Arc::clone(self), stop.clone());
         let mut changed = self.link().listen(&self.keys().changes_channel());
@@ -105,7 +106,7 @@ impl Membership {
         tasks.spawn(async move {
             let work = async {
                 loop {
-                    // Without Redis there is no news, and its return is told.
+                    // Without Redis there is no news, and its return is notified.
                     if node.link().is_up() {
                         let _: Result<(), RedisFailure> = node.heartbeat(&Budget::of(HEARTBEAT)).await;
                     }
@@ -123,19 +124,19 @@ impl Membership {
         tasks.spawn_until(&stop, async move { node.hear_results(results).await });
     }
 
-    /// Catches up, before an answer from memory is given by a node whose lease has ended.
+    /// Catches up, before a node whose lease has ended answers from memory.
     pub(super) async fn confirm(&self, budget: &Budget) {
         if !self.is_current() {
             let _: Result<(), RedisFailure> = self.heartbeat(budget).await;
         }
     }
 
-    /// Applies every change that this node does not know yet, and notes in Redis that it has.
+    /// Applies every change that this node does not know yet, and records that in Redis.
     ///
     /// # Errors
-    /// Redis is out, or holds something else there.
+    /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub(super) async fn heartbeat(&self, budget: &Budget) -> Result<(), RedisFailure> {
-        // Another heartbeat may be under way, and take longer than this one has.
+        // Another heartbeat may be running, and take longer than this one may.
         let Some(_turn) = budget.wait(self.catching_up.lock()).await else { return Err(RedisFailure::Out) };
         let began = self.clock.now().saturating_duration_since(self.origin);
         let known = self.epochs.last();
@@ -154,18 +155,18 @@ impl Membership {
             script.key(self.keys().cache_removed(number)).arg(count);
         }
         let _: i64 = self.link().script(budget, &script).await?;
-        // From before the question was sent: our lease ends before the one in Redis.
+        // The time is from before the query: our lease ends before the one in Redis.
         self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
         Ok(())
     }
 
-    /// Applies what Redis told; returns how many entries went from memory for each change.
+    /// Applies the news from Redis; returns the number of entries that were removed from memory for each change.
     fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
         let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
         let mut removed = Vec::new();
         let era = self.epochs.table().era;
         if table.era != era || number.checked_sub(known) != Some(changes.len() as u64) {
-            // The first news; or Redis has lost some of what it knew; or we have missed more than it keeps.
+            // These are the first news; or Redis has lost some data; or this node missed more than the list contains.
             self.memory.clear();
             self.epochs.forget(change_log::unknown_to(number, &changes));
         }
@@ -184,13 +185,13 @@ impl Membership {
         Ok(removed)
     }
 
-    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes of which a strict caller can't
-    /// be sure then.
+    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes whose memory a strict
+    /// caller can't trust then.
     ///
     /// # Errors
-    /// Redis is out.
+    /// Returns an error if Redis is out.
     pub(super) async fn applied_by_all(&self, change: u64, strictly: bool) -> Result<Vec<String>, RedisFailure> {
-        // What a node has confirmed without the change was confirmed before it began: by then its lease has ended.
+        // A node that confirmed without the change did so before the change began: by then its lease has ended.
         let end = tokio::time::Instant::now() + LEASE;
         loop {
             let mut script = scripts::MEMBERSHIP.key(self.keys().cache_membership());
@@ -199,12 +200,12 @@ impl Membership {
             let behind = nodes.into_iter().filter(|(_, applied, _)| *applied < change);
             let (leased, ended): (Vec<_>, Vec<_>) = behind.partition(|(_, _, ago)| *ago < wire::millis(LEASE));
             if leased.is_empty() || tokio::time::Instant::now() >= end {
-                // A lease that has ended keeps watchlist answers back, but a node that is only cut off from Redis still has
-                // the rest in its memory.
+                // A node whose lease has ended serves no watchlist answers, but a node that is only cut off from Redis
+                // still has the other entries in its memory.
                 let left = if strictly { [leased, ended].concat() } else { leased };
                 return Ok(left.iter().map(|(member, ..)| format!("node {}", name_of(member))).collect());
             }
-            // An operator's order, a few times a year: asking again is good enough.
+            // Operators' orders are rare, a few times a year, so polling is good enough.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -217,7 +218,7 @@ impl Membership {
         self.level2.link.keys()
     }
 
-    /// Wakes waiters whose call has ended on another node. Ends with the process.
+    /// Wakes waiters whose call has ended on another node. It ends with the process.
     async fn hear_results(&self, mut results: broadcast::Receiver<Vec<u8>>) {
         loop {
             match results.recv().await {
@@ -232,7 +233,7 @@ impl Membership {
         }
     }
 
-    /// Leaves: no other node has to wait for this one any more.
+    /// Leaves the group, so that no other node waits for this one any more.
     async fn leave(&self) {
         let mut command = redis::cmd("HDEL");
         let command = command.arg(self.keys().cache_membership()).arg(&self.id);
@@ -247,7 +248,7 @@ mod tests {
     use crate::base::keyring::Keyring;
     use crate::config::RedisTarget;
 
-    /// Another heartbeat may take its time; a request that needs one has its own.
+    /// Another heartbeat may be slow; a request that needs one has its own budget.
     #[tokio::test]
     async fn a_request_waits_for_another_heartbeat_within_its_budget() {
         let target = RedisTarget::of_url("state.redis.url", "redis://127.0.0.1:1/".into(), None);

@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes that an entry costs beside its body: key, content type, and moka's own records of it.
+/// The bytes of an entry beside its body: key, content type, and moka's own records of it.
 const OVERHEAD: usize = 320;
 
 #[derive(Debug)]
@@ -28,10 +28,10 @@ impl Memory {
         let entries = Cache::builder()
             .max_capacity(most.bytes())
             .weigher(weight)
-            // Each answer was paid for and is asked for a few times at most, soon after: the newest is always worth its
-            // place, which a policy by frequency would deny it once memory is full.
+            // Each answer was paid for and is requested a few times at most, soon afterwards: the newest entry is
+            // always worth its space, which a policy by frequency would refuse once memory is full.
             .eviction_policy(EvictionPolicy::lru())
-            // Gives memory back; that nothing is served too late is the cache's own check, on its own clock.
+            // This frees memory; the cache itself checks lifetimes, on its own clock.
             .expire_after(Lifetime)
             .build_with_hasher(BuildHasherDefault::default());
         Self { entries }
@@ -45,7 +45,7 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// Removes what a change ends; returns how many entries that were.
+    /// Removes the entries that a change ends; returns their number.
     pub(super) fn remove(&self, change: &Change) -> u64 {
         let gone =
             self.entries.iter().filter(|(_, entry)| change.hits(entry.subject, entry.private.as_ref(), &entry.tags));
@@ -62,7 +62,7 @@ impl Memory {
         self.entries.invalidate_all();
     }
 
-    /// Removes an entry that says that a request is pending: its call has ended, on this node or another.
+    /// Removes a "pending" entry: its call has ended, on this node or another.
     pub(super) fn end_pending(&self, key: &Key) {
         if self.entries.get(key).is_some_and(|entry| entry.pending) {
             self.entries.invalidate(key);
@@ -88,7 +88,7 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
     }
 }
 
-/// Passes on the hash of a [`Key`], which is uniform already.
+/// Passes the hash of a [`Key`] through, because it is uniformly distributed already.
 #[derive(Default)]
 struct Uniform(u64);
 
@@ -98,7 +98,7 @@ impl Hasher for Uniform {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Keys write one u64; anything else still hashes, only worse.
+        // Keys write one u64; other input is hashed too, only worse.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

@@ -1,4 +1,4 @@
-//! Which answers are kept, and for how long: pure functions of what upstream said.
+//! Decides which answers are stored, and for how long: pure functions of upstream's answer.
 
 use crate::config;
 use crate::iluma::answer::{Answer, Failure, Found, Status};
@@ -6,33 +6,33 @@ use crate::iluma::subject::Subject;
 use http::StatusCode;
 use std::time::Duration;
 
-/// How long upstream's health is believed: long enough to shield upstream from every team's probes, short enough
-/// that nobody's alarm waits for it.
+/// The lifetime of upstream's health: long enough to protect upstream from every team's probes, short enough that no
+/// alarm is late because of it.
 const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 
-/// How long a request may be pending for others to share it (section 4 of the design).
+/// The time for which others may share a pending request (section 4 of the design).
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
-/// How often upstream is asked what became of one request (section 3 of the design).
+/// The interval at which a pending request is polled (section 3 of the design).
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How an answer is kept.
+/// The storing of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// How long it is served.
+    /// The time for which the answer is served.
     pub(super) lifetime: Duration,
-    /// How much longer, while upstream fails.
+    /// The additional time while upstream fails.
     pub(super) grace: Duration,
     /// Upstream's id of a bank request.
     pub(super) id: Option<Box<str>>,
-    /// Whether the answer says only that there is none yet.
+    /// True if there is no result yet.
     pub(super) pending: bool,
 }
 
-/// How an answer is kept; none if it is not.
+/// Returns how an answer is stored; `None` if it is not.
 ///
-/// Kept is what is final and says something about the account or person (`iluma-api.txt`, the response schemas of the
-/// bank and CFT routes): never an error status, never what failed for a reason of upstream's own, never what we don't
-/// understand. That a bank request is pending is remembered for those who ask the same meanwhile, and is no result.
+/// Stored are final answers that say something about the account or person (`iluma-api.txt`, the response schemas of
+/// the bank and CFT routes): never an error status, a failure of upstream's own, or an unknown answer. A pending bank
+/// request is stored for identical requests meanwhile, and is no result.
 pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
     let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
@@ -48,7 +48,7 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
             let kept = match bank(answer)? {
                 Bank::Found => Kept { grace, ..result(lifetimes.bank_found) },
                 Bank::NotFound => Kept { grace, ..result(lifetimes.bank_not_found) },
-                // Without an id nobody could ask what became of it.
+                // Without an id the result could not be fetched.
                 Bank::Pending => {
                     id.as_ref()?;
                     let lifetime = if subject == Subject::Bank { PENDING_LIFETIME } else { POLL_INTERVAL };
@@ -81,8 +81,8 @@ fn bank(answer: &Answer) -> Option<Bank> {
     match status {
         Status::Pending | Status::InProgress | Status::WaitingOnBank => Some(Bank::Pending),
         Status::Failed => (answer.failure()? == Failure::BankAccountNotFound).then_some(Bank::NotFound),
-        // v1.1 and later say it in the result; a result that does not say it is not understood. In v1 SUCCESS itself means that
-        // the account exists.
+        // v1.1 and later have it in the result; a result without it is unknown. In v1 SUCCESS itself means that the
+        // account exists.
         Status::Success | Status::Completed => match answer.found()? {
             Found::Yes => Some(Bank::Found),
             Found::No => Some(Bank::NotFound),
@@ -99,7 +99,7 @@ enum Cft {
 }
 
 fn cft(answer: &Answer) -> Option<Cft> {
-    // Not documented for this route, but where there is a status it must be a final one.
+    // This route has no documented status, but if there is one it must be final.
     match answer.status() {
         None | Some(Status::Success | Status::Completed) => {}
         Some(
@@ -132,7 +132,7 @@ mod tests {
         bank_codes: Duration::from_secs(63),
     };
 
-    /// Seconds for which a result is kept.
+    /// Returns the seconds for which a result is stored.
     fn kept(subject: Subject, status: u16, body: &str) -> Option<u64> {
         let kept = verdict(subject, status, body).filter(|kept| !kept.pending);
         kept.map(|kept| kept.lifetime.as_secs())
@@ -177,17 +177,17 @@ mod tests {
             (found, r#"{"status":"SUCCESS","result":{"is_found":true}}"#),
             (not_found, r#"{"status":"COMPLETED","result":{"is_found":false}}"#),
             (not_found, r#"{"status":"Completed","result":{"is_found":"False"}}"#),
-            // Not final.
+            // These answers are not final.
             (None, r#"{"status":"PENDING","id":"1"}"#),
             (None, r#"{"status":"pending"}"#),
             (None, r#"{"status":"IN_PROGRESS"}"#),
             (None, r#"{"status":"WAITING_ON_BANK"}"#),
             (None, r#"{"status":"RECAPTURE_PENDING"}"#),
-            // Says nothing about the account.
+            // These answers say nothing about the account.
             (None, r#"{"status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#),
             (None, r#"{"status":"FAILED","failure_reason":"SOMETHING_NEW"}"#),
             (None, r#"{"status":"FAILED"}"#),
-            // Not understood.
+            // These answers are unknown.
             (None, r#"{"status":"ARCHIVED"}"#),
             (None, r#"{"status":"COMPLETED_REVIEW_REQUIRED","result":{"is_found":true}}"#),
             (None, r#"{"status":"COMPLETED"}"#),

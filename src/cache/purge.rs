@@ -1,6 +1,6 @@
 //! Purges and erasures on every node and in Redis.
 //!
-//! Invariant: a change that was answered as done was applied by every node, or by the end of its lease.
+//! Invariant: every node has applied a change that was answered as done, at the latest by the end of its lease.
 
 use super::change_log::{self, TENANT};
 use super::epoch::{Change, Epoch};
@@ -13,21 +13,22 @@ use crate::redis::{Budget, RedisFailure, scripts::cache as scripts};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Changes in the list. Purges and erasures are rare; a node that was away for more of them starts anew.
+/// The largest number of changes in the list. Purges and erasures are rare; a node that missed more of them starts with
+/// an empty memory.
 const MOST_CHANGES: usize = 10_000;
-/// Time for which a tombstone keeps answers of calls that began before from being stored: no call lasts as long.
+/// The time for which a tombstone keeps the answers of earlier calls from being stored: no call lasts as long.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
-/// Time that one question of an operator's order may take.
+/// The longest time of one command of an operator's order.
 const ORDER: Duration = Duration::from_secs(2);
 
-/// Outcome of an order.
+/// The outcome of a purge or an erasure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Entries in the memory of nodes.
+    /// The number of entries that nodes removed from memory.
     pub memory: u64,
-    /// Entries in Redis.
+    /// The number of entries that were removed from Redis.
     pub redis: u64,
-    /// Names of what could not be reached, and is left to do; empty if the order is done.
+    /// The names of the nodes or stores that could not be reached; empty if the order is done.
     pub left: Vec<String>,
 }
 
@@ -44,10 +45,10 @@ impl Removed {
     }
 }
 
-/// Carries a change out on every node and in Redis.
+/// Applies a change on every node and in Redis.
 ///
 /// # Errors
-/// Redis is out: the change was not begun, or it is not known whether it was.
+/// Returns an error if Redis is out: the change was not begun, or its beginning is uncertain.
 pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = begin(node, change).await?;
     node.heartbeat(&Budget::of(ORDER)).await?;
@@ -88,7 +89,7 @@ async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> 
     node.link().script(&Budget::of(ORDER), &script).await
 }
 
-/// Removes the entries that are filed under a tag.
+/// Removes the entries that are indexed by a tag.
 async fn erase(node: &Membership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFailure> {
     let mut removed = 0;
     let mut script = scripts::ERASE_TAGGED.prepare_invoke();
@@ -100,15 +101,15 @@ async fn erase(node: &Membership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFail
         removed += unlinked;
         match filed {
             0 => return Ok(removed),
-            // Another program's value stood in the place of the list. What was filed there is not known any more, and it may
-            // name a person who is to be forgotten: everything goes.
+            // Another program's value replaced the index. The indexed entries are unknown then, and may name a person
+            // who is to be erased: all entries are removed.
             ..0 => removed += sweep(node, "*", "*").await?,
             _ => {}
         }
     }
 }
 
-/// Removes the entries whose names fit. They are unfindable already: their epoch has ended.
+/// Removes the entries whose names match. They are unfindable already, because their epoch has ended.
 async fn sweep(node: &Membership, subject: &str, private: &str) -> Result<u64, RedisFailure> {
     let pattern = node.keys().cache_entries(subject, private);
     let (mut cursor, mut removed) = (0_u64, 0_u64);

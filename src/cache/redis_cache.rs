@@ -1,8 +1,8 @@
 //! Level 2: entries in Redis, shared by nodes.
 //!
-//! Invariants: a key shows nothing of a request, a value is encrypted and opens under its own key alone; no entry outlives
-//! its lifetime, which stands in the value as well as in Redis; whatever Redis does, a caller gets an answer within its
-//! budget, if only "out".
+//! Invariants: a key reveals nothing of a request; a value is encrypted and can be decrypted only under its own key; no
+//! entry outlives its lifetime, which is in the value as well as in Redis; whatever Redis does, a caller gets an answer
+//! within its budget, even if that is only "out".
 
 use super::entry::{Entry, SharedResult};
 use super::epoch::Epochs;
@@ -20,26 +20,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Time that a message to other nodes may take, for which no request waits.
+/// The longest time of a message to other nodes; no request waits for it.
 const TELLING: Duration = Duration::from_secs(1);
-/// Messages under way at a time, more than a Redis that is well lets wait. What finds no place is not sent: other nodes make
-/// their own calls.
+/// The largest number of concurrent messages, more than a healthy Redis lets wait. Further ones are not sent: other
+/// nodes make their own calls.
 const MOST_TOLD: usize = 1024;
 
-/// Counts of what Redis did for the cache since the start.
+/// Counts of Redis' answers to the cache since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Entries that were there.
+    /// Entries that were found.
     pub hits: AtomicU64,
-    /// Entries that were not.
+    /// Entries that were not found.
     pub misses: AtomicU64,
-    /// Values that did not open: damaged, moved to another key, or of a key that is gone.
+    /// Values that could not be decrypted: damaged, moved to another key, or encrypted with an unknown key.
     pub damaged: AtomicU64,
-    /// Questions that Redis did not answer.
+    /// Queries that Redis did not answer.
     pub out: AtomicU64,
 }
 
-/// Entries in Redis.
+/// The entries in Redis.
 #[derive(Debug)]
 pub(super) struct RedisCache {
     pub(super) link: RedisClient,
@@ -52,7 +52,7 @@ pub(super) struct RedisCache {
 }
 
 impl RedisCache {
-    /// Returns the entries of the Redis that `link` leads to.
+    /// Makes the cache in the Redis of `link`.
     pub(super) fn new(link: RedisClient, keyring: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
         Self {
             link,
@@ -65,7 +65,7 @@ impl RedisCache {
         }
     }
 
-    /// Wakes the waiter for the key that a message names, and returns the key.
+    /// Wakes the waiter for the key in a message, and returns the key.
     pub(super) fn landed(&self, message: &[u8]) -> Option<Key> {
         let key = Key::from_bytes(message)?;
         self.waiters.wake(&key);
@@ -81,8 +81,8 @@ impl RedisCache {
         self.entry(slot, &name, &value?, left).filter(|entry| !self.is_erased(entry))
     }
 
-    /// Returns the entry that `value` is, if it may be served; removes the value otherwise: it would be in everybody's way,
-    /// since no node leads while an answer seems to be there.
+    /// Returns the entry in `value`, if it may be served; otherwise removes the value: it would block all nodes,
+    /// because no node leads while an answer seems to exist.
     pub(super) async fn usable(&self, slot: &CacheSlot, value: &[u8], left: i64, budget: &Budget) -> Option<Entry> {
         let over = |entry: &Entry| {
             self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime || self.is_erased(entry)
@@ -92,7 +92,7 @@ impl RedisCache {
                 self.counts.hits.fetch_add(1, Ordering::Relaxed);
                 return Some(entry);
             }
-            // Redis' clock is behind ours, or an erasure did not find it.
+            // Redis' clock is behind ours, or an erasure did not find the entry.
             Some(_) => &self.counts.misses,
             None => &self.counts.damaged,
         };
@@ -108,17 +108,17 @@ impl RedisCache {
         wire::read_result(&self.keyring.decrypt(name.as_bytes(), value).ok()?)
     }
 
-    /// Stores an entry for all nodes, and ends the lease with this token. Returns true if the entry is stored: it is not if
-    /// Redis is out, or if a person in it was erased.
+    /// Stores an entry for all nodes, and ends the lease with this token. Returns true if the entry is stored: it is
+    /// not if a person in it was erased.
     ///
     /// # Errors
-    /// Redis is out.
+    /// Returns an error if Redis is out.
     pub(super) async fn store(&self, slot: &CacheSlot, entry: &Entry, token: &[u8]) -> Result<bool, RedisFailure> {
         let stored = self.clock.wall() - self.clock.now().saturating_duration_since(entry.stored_at);
         let plain = wire::write_entry(entry, stored);
         let (name, copy, keys) = (self.entry_key(slot), self.copy_key(slot), self.link.keys());
         let value = self.encrypted(&name, &plain);
-        // A copy under a name of its own: whether the entry is still good, Redis tells by its being there.
+        // The copy has a name of its own: its entry is fresh as long as Redis still has it.
         let spare = if entry.grace.is_zero() { Vec::new() } else { self.encrypted(&copy, &plain) };
         let mut script = scripts::STORE.key(name);
         script.key(keys.cache_lease(slot.key.bytes())).key(keys.cache_wanted(slot.key.bytes())).key(copy);
@@ -137,7 +137,7 @@ impl RedisCache {
         self.link.script(&Budget::of(TELLING), script).await
     }
 
-    /// Notes where the answer to a pending request will belong, by the keyed hash of its id.
+    /// Records the slot for the answer to a pending request, by the keyed hash of its id.
     pub(super) async fn note(&self, id: &Key, value: &[u8], lifetime: Duration) {
         let name = self.link.keys().cache_pending(id.bytes());
         let value = self.encrypted(&name, value);
@@ -146,7 +146,7 @@ impl RedisCache {
         let _: Result<(), RedisFailure> = self.link.command(&Budget::of(TELLING), command).await;
     }
 
-    /// Returns what was noted by that id.
+    /// Returns the recorded slot of that id.
     pub(super) async fn noted(&self, id: &Key, budget: &Budget) -> Option<Vec<u8>> {
         let name = self.link.keys().cache_pending(id.bytes());
         let mut command = redis::cmd("GET");
@@ -154,7 +154,7 @@ impl RedisCache {
         self.keyring.decrypt(name.as_bytes(), &value?).ok()
     }
 
-    /// Encrypts a value for the key that it will be stored at.
+    /// Encrypts a value for the key under which it will be stored.
     pub(super) fn encrypted(&self, name: &RedisKey, plain: &[u8]) -> Vec<u8> {
         self.keyring.encrypt(name.as_bytes(), plain)
     }
@@ -168,17 +168,17 @@ impl RedisCache {
         self.link.keys().cache_copy(scope(slot), slot.key.bytes())
     }
 
-    /// Returns true if an erasure concerns the entry. Redis may have evicted the sets by which erasures find entries, and
-    /// the entries not.
+    /// Returns true if an erasure concerns the entry. Redis may have evicted the sets that erasures use to find
+    /// entries, but not the entries.
     fn is_erased(&self, entry: &Entry) -> bool {
         self.epochs.erased_since(entry.began, &entry.tags)
     }
 
-    /// Reads a value as an entry; `left` is what Redis says of its time, -1 if it says nothing.
+    /// Reads a value as an entry; `left` is its remaining time in Redis, -1 if there is none.
     fn entry(&self, slot: &CacheSlot, name: &RedisKey, value: &[u8], left: i64) -> Option<Entry> {
         let plain = self.keyring.decrypt(name.as_bytes(), value).ok()?;
         let (mut entry, stored) = wire::read_entry(&plain, slot, self.clock.now())?;
-        // Two clocks that may differ, and a lifetime that has to hold by both.
+        // Two clocks may differ, and the lifetime must hold by both.
         let whole = if *name == self.entry_key(slot) { entry.lifetime } else { entry.lifetime + entry.grace };
         let by_clock = self.clock.wall().duration_since(stored).unwrap_or_default();
         let by_redis =

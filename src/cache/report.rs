@@ -1,39 +1,39 @@
-//! What the cache did for a request, as the header `cache-status` tells it (RFC 9211).
+//! The cache's part in a request, for the header `cache-status` (RFC 9211).
 
 use bytes::Bytes;
 use http::HeaderValue;
 use std::time::Duration;
 
-/// Part that the cache had in the answer to a request.
+/// The cache's part in the answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// Served from the cache.
+    /// The cache answered.
     Hit {
-        /// Time for which the entry may still be served.
+        /// The time for which the entry may still be served.
         ttl: Duration,
     },
-    /// Asked Iluma, because nothing was there.
+    /// Iluma was called, because there was no entry.
     Miss {
-        /// True if the answer was kept.
+        /// True if the answer was stored.
         stored: bool,
     },
-    /// Served from the cache past its lifetime, because Iluma failed.
+    /// The cache answered after the entry's lifetime, because Iluma failed.
     Stale {
-        /// Time since its lifetime ended.
+        /// The time since its lifetime ended.
         by: Duration,
     },
-    /// Waited for a call that another request had begun.
+    /// The request waited for a call of another request.
     Collapsed,
-    /// Answered that an identical request is still pending at Iluma.
+    /// The answer says that an identical request is still pending at Iluma.
     Pending,
-    /// Asked Iluma, because the request's directives wanted it.
+    /// Iluma was called, because the request's directives required it.
     Directed {
-        /// True if the answer was kept.
+        /// True if the answer was stored.
         stored: bool,
     },
-    /// Went past the cache.
+    /// The request bypassed the cache.
     Bypass {
-        /// Reason.
+        /// The reason.
         detail: &'static str,
     },
 }
@@ -50,7 +50,7 @@ impl Report {
                 HeaderValue::from_maybe_shared(Bytes::from(value))
                     .unwrap_or(HeaderValue::from_static("iluma-gateway; hit"))
             }
-            // RFC 9211, section 2.4: what is stale has a ttl below nothing.
+            // A stale entry has a negative ttl (RFC 9211, section 2.4).
             Self::Stale { by } => HeaderValue::try_from(format!("iluma-gateway; hit; ttl=-{}", by.as_secs().max(1)))
                 .unwrap_or(HeaderValue::from_static("iluma-gateway; hit")),
             Self::Pending => HeaderValue::from_static("iluma-gateway; fwd=uri-miss; collapsed; detail=pending"),
@@ -65,7 +65,7 @@ impl Report {
     }
 }
 
-/// Returns whole seconds, rounded up: with `age`, which is rounded down, they make the lifetime.
+/// Returns whole seconds, rounded up: together with `age`, which is rounded down, they make the lifetime.
 fn begun(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

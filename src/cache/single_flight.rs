@@ -1,7 +1,7 @@
 //! Collapsing: identical requests in flight share one call.
 //!
-//! Invariants: at most one leader per key; a leader that is dropped without an answer wakes its followers, of whom
-//! the next one leads; nothing is left in the map once nobody leads.
+//! Invariants: there is at most one leader per key; a leader that is dropped without an answer wakes its followers, one
+//! of which becomes the leader; the map is empty once there is no leader.
 
 use super::key::Key;
 use parking_lot::Mutex;
@@ -10,20 +10,20 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Calls under way, by key.
+/// The calls in flight, by key.
 #[derive(Debug)]
 pub struct SingleFlight<T>(Arc<Mutex<HashMap<Key, watch::Receiver<Option<T>>>>>);
 
-/// Part of a request that joins a call.
+/// The role of a request that joins a call.
 #[derive(Debug)]
 pub enum Role<T> {
-    /// It makes the call.
+    /// The request makes the call.
     Leader(Leader<T>),
-    /// It waits for the leader's answer.
+    /// The request waits for the leader's answer.
     Follower(Follower<T>),
 }
 
-/// The duty to answer. Dropping it without [`Leader::land`] hands the duty to the next request that joins.
+/// The duty to answer. Dropping it without [`Leader::land`] passes the duty to the next request that joins.
 #[derive(Debug)]
 pub struct Leader<T> {
     flights: SingleFlight<T>,
@@ -36,13 +36,13 @@ pub struct Leader<T> {
 pub struct Follower<T>(watch::Receiver<Option<T>>);
 
 impl<T: Clone> SingleFlight<T> {
-    /// Returns a map without calls.
+    /// Makes a map without calls.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::default())
     }
 
-    /// Leads the call for `key`, or follows the one that is under way.
+    /// Leads the call for `key`, or follows the one in flight.
     #[must_use]
     pub fn join(&self, key: &Key) -> Role<T> {
         match self.0.lock().entry(key.clone()) {
@@ -63,7 +63,7 @@ impl<T: Clone> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// Returns a follower of this leader, for the task that asked while another makes the call.
+    /// Returns a follower of this leader, for its own request while a task makes the call.
     #[must_use]
     pub fn waiter(&self) -> Follower<T> {
         Follower(self.answer.subscribe())
@@ -82,7 +82,7 @@ impl<T> Drop for Leader<T> {
 }
 
 impl<T: Clone> Follower<T> {
-    /// Returns the leader's answer; none if it gave up without one.
+    /// Returns the leader's answer; `None` if the leader was dropped without one.
     pub async fn landed(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
     }

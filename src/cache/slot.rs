@@ -1,4 +1,4 @@
-//! Places of answers, candidates for them, and hits.
+//! Cache slots, candidates for them, and hits.
 
 use super::entry::Entry;
 use super::key::Key;
@@ -12,42 +12,42 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The place of the answer to a request.
+/// The slot of a request's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSlot {
-    /// Names the entry, and the call under way for it.
+    /// The name of the entry, and of the call in flight for it.
     pub key: Key,
-    /// Kind of the answer.
+    /// The kind of the answer.
     pub subject: Subject,
-    /// The tenant that it serves alone, if it does.
+    /// The tenant of a private entry.
     pub(super) private: Option<TenantName>,
-    /// Number of the last change that was known when the request came: a later change may forbid to keep the answer.
+    /// The number of the last known change when the request arrived: a later change may forbid storing the answer.
     pub(super) began: u64,
 }
 
-/// The place of the answer to a pending request.
+/// The slot of a pending request's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// The slot of the request.
     pub place: CacheSlot,
-    /// The path of the request; its answer stands below, by the id.
+    /// The path of the request; its answer is below it, by the id.
     pub path: String,
-    /// The persons whom the request and its first answer named.
+    /// The persons that the request and its first answer named.
     pub tags: BTreeSet<Tag>,
 }
 
-/// An answer of Iluma's that may be worth keeping.
+/// An answer of Iluma's that may be cached.
 #[derive(Debug)]
 pub struct CacheCandidate<'a> {
     /// Iluma's status.
     pub status: StatusCode,
     /// Iluma's content type.
     pub content_type: Option<&'a HeaderValue>,
-    /// Iluma's answer, read.
+    /// Iluma's answer, parsed.
     pub answer: &'a Answer,
-    /// The body, ready for other callers.
+    /// The body as a template for other callers.
     pub spliced: &'a JsonTemplate,
-    /// The persons whom request and answer name.
+    /// The persons that request and answer name.
     pub tags: BTreeSet<Tag>,
 }
 
@@ -56,8 +56,8 @@ pub struct CacheCandidate<'a> {
 pub struct Hit {
     /// The entry.
     pub entry: Arc<Entry>,
-    /// Time since it was stored.
+    /// The time since the entry was stored.
     pub age: Duration,
-    /// Time for which it may still be served.
+    /// The time for which the entry may still be served.
     pub ttl: Duration,
 }

@@ -1,4 +1,4 @@
-//! Waiters of this process for calls that other nodes make.
+//! Tasks of this process that wait for other nodes' calls.
 
 use super::key::Key;
 use parking_lot::Mutex;
@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Waiters by key: at most one each, the leader of the single flight here.
+/// The waiters by key: at most one each, the leader of the single flight here.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<Key, Arc<Notify>>>);
 
-/// A waiter, until it is dropped.
+/// A registered waiter, until it is dropped.
 pub(super) struct Waiter<'a> {
     waiters: &'a Waiters,
     key: Key,
@@ -18,13 +18,13 @@ pub(super) struct Waiter<'a> {
 }
 
 impl Waiters {
-    /// Registers a waiter for a key before the key is claimed, so that no message in between is missed.
+    /// Registers a waiter before the key is claimed, so that no message between the two is missed.
     pub(super) fn register(&self, key: &Key) -> Waiter<'_> {
         let notify = Arc::clone(self.0.lock().entry(key.clone()).or_default());
         Waiter { waiters: self, key: key.clone(), notify }
     }
 
-    /// Wakes the waiter for a key, or the next that is about to wait.
+    /// Wakes the waiter for a key, or the next one that is about to wait.
     pub(super) fn wake(&self, key: &Key) {
         if let Some(notify) = self.0.lock().get(key) {
             notify.notify_one();
@@ -38,7 +38,7 @@ impl Waiters {
 }
 
 impl Waiter<'_> {
-    /// Ends when the waiter is woken.
+    /// Returns when the waiter is woken.
     pub(super) async fn woken(&self) {
         self.notify.notified().await;
     }

@@ -1,6 +1,7 @@
 //! Entries as bytes, before they are encrypted.
 //!
-//! Invariants: what is written is read again the same; what is read is whole and consistent, whatever the bytes were.
+//! Invariants: a written entry is read back equal; every entry that is read is complete and consistent, whatever the
+//! bytes were.
 
 use super::entry::{Entry, SharedResult};
 use super::key::Key;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// First byte of a value, by which a later layout is told apart. A node that does not know it asks Iluma.
+/// The first byte of a value, which distinguishes later layouts. A node that does not know it calls Iluma.
 const VERSION: u8 = 2;
 
 pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
@@ -31,7 +32,7 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.0
 }
 
-/// Returns the entry, and the time at which it was stored; the caller works out its `stored_at`.
+/// Returns the entry, and the time at which it was stored; the caller computes its `stored_at`.
 pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;
@@ -139,7 +140,7 @@ impl Writer {
         self
     }
 
-    /// Writes bytes that may be missing: a length of all ones is none.
+    /// Writes optional bytes: a length of all ones means none.
     fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
         match bytes {
             Some(bytes) => self.bytes(bytes),
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns whole milliseconds, as Redis counts time.
+/// Returns whole milliseconds, Redis' unit of time.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,16 +1,16 @@
-//! The limits of a team, as it sees them itself.
+//! The limits of a team, for the team itself.
 
 use crate::config::{self, Settings};
 use serde::Serialize;
 
-/// The limits of a team; a member that is left out has no limit.
+/// The limits of a team; a missing member has no limit.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Allowance(serde_json::Value);
 
 impl Allowance {
     pub(super) fn new(tenant: &config::Tenant, settings: &Settings) -> Self {
         let mut limits = serde_json::json!(tenant.limits);
-        // The rate of the account, which all of its teams share by weight.
+        // The account's rate is shared by all of its teams, by weight.
         let account = settings.accounts.get(&tenant.account).and_then(|account| account.requests_per_second);
         limits["account_requests_per_second"] = account.into();
         if let Some(members) = limits.as_object_mut() {

@@ -1,4 +1,4 @@
-//! Bank and watchlist questions: read, and answered from the cache, from a call in flight, or from Iluma.
+//! Bank and watchlist requests: read whole, and answered from the cache, from a call in flight, or from Iluma.
 
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 
 const NO_STORE: &str = "no-store";
 
-/// Answers a bank or watchlist question.
+/// Answers a bank or watchlist request.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -33,7 +33,7 @@ pub(super) async fn serve(
     let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
     let mut question = match Question::parse(&parts.headers, &body) {
         Ok(question) => question,
-        // Malformed or unreadable: on a row without references that is for Iluma to judge.
+        // The body is malformed or unreadable: on a row without references Iluma judges it.
         Err(_) if !is_prefixed => Question::unreadable(),
         Err(error) => return Err(error.into()),
     };
@@ -49,7 +49,7 @@ pub(super) async fn serve(
     let scope = scope_of(exchange.tenant);
     let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &question.parameters);
     let asker = is_prefixed.then(|| exchange.asker());
-    // A hit needs no more. The rest is large and waits for a call: on the heap it does not weigh on every request.
+    // A hit needs no more. The rest is large and waits for a call: on the heap it costs nothing on other requests.
     if bypass.is_none()
         && !directives.no_cache
         && let Some(hit) = gateway.cache.look_up(&slot, directives.max_age)
@@ -91,12 +91,12 @@ pub(super) async fn serve(
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
 }
 
-/// Takes the reference of the query as the question's own if its body has none. Returns the target for Iluma: its reference
-/// has the tenant's prefix. Where references have no prefixes, none may begin with another team's.
+/// Takes the reference of the query as the request's own if its body has none. Returns the target for Iluma, with the
+/// tenant's prefix on its reference. If references have no prefixes, none may begin with another team's.
 fn prefixed_target(exchange: &Exchange<'_>, question: &mut Question) -> Result<PathAndQuery, Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
-    // Most questions have no query.
+    // Most requests have no query.
     let (prefixed, in_query) = match target.query() {
         Some(_) => own.target(target, Absent::Leave)?,
         None => (target.clone(), None),
@@ -130,7 +130,7 @@ pub(super) async fn bypassed(
     Ok(response)
 }
 
-/// Returns the persons that a question names.
+/// Returns the persons that a request names.
 fn persons_in(persons: &Persons, headers: &HeaderMap, body: &Bytes) -> BTreeSet<Tag> {
     let is_form = |kind: &HeaderValue| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form");
     if headers.get(CONTENT_TYPE).is_some_and(is_form) {
@@ -140,12 +140,12 @@ fn persons_in(persons: &Persons, headers: &HeaderMap, body: &Bytes) -> BTreeSet<
     persons.in_json(body)
 }
 
-/// Returns the teams that the entries of a tenant's questions may serve.
+/// Returns the teams that the entries of a tenant's requests may serve.
 fn scope_of(tenant: &Tenant) -> Scope<'_> {
     if tenant.share_cache { Scope::shared(&tenant.account) } else { Scope::private(&tenant.account, &tenant.name) }
 }
 
-/// Returns the reason for which the cache is bypassed, if it is.
+/// Returns the reason for a bypass of the cache, if any.
 fn bypass(question: &Question, directives: Directives) -> Option<&'static str> {
     match question.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),

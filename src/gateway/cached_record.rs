@@ -1,5 +1,5 @@
-//! One bank request by its id. A final answer is cached, and ends the sharing of the request; while it is pending, Iluma is
-//! asked once a second.
+//! One bank request by its id. A final answer is cached, and ends the sharing of the request; while it is pending,
+//! Iluma is polled at most once a second.
 
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
@@ -17,7 +17,7 @@ use crate::upstream::Collected;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-/// Answers with the record, if it is the team's.
+/// Answers with the record, if the team owns it.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -67,8 +67,8 @@ pub(super) async fn serve(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Asks Iluma for a record that is not known to be the team's. Nothing comes from memory: the time that the answer takes
-/// would tell that somebody else knows the id.
+/// Asks Iluma for a record that the team is not known to own. The answer never comes from memory, because its time
+/// would reveal that another team knows the id.
 async fn unknown(
     mut exchange: Exchange<'_>,
     request: FetchRequest,
@@ -87,7 +87,7 @@ async fn unknown(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Puts into `response`, which a call brought, what the team may see.
+/// Puts the team's view of the record into `response`, the answer of a call.
 fn shown(
     exchange: &mut Exchange<'_>,
     (fetched, known): (&FetchResult, &Known),

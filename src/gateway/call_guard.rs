@@ -1,8 +1,9 @@
 //! Admission and accounting of one upstream call.
 //!
-//! Invariants: a call that may be charged leaves only with its intent in the ledger; a call that was never sent leaves no
-//! trace in limits or ledger; whatever happens to the caller, a call ends with one outcome, which is unknown if nobody saw
-//! its answer. The guard exists before anything is taken, so a caller that is dropped at any point gives everything back.
+//! Invariants: a call that may be charged is sent only with its intent in the ledger; a call that was never sent leaves
+//! no trace in limits or ledger; whatever happens to the caller, a call ends with one outcome, which is unknown if its
+//! answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any point gives
+//! everything back.
 
 use super::received::Received;
 use super::runtime::RuntimeConfig;
@@ -20,21 +21,22 @@ use http::{HeaderMap, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Wait before a GET is repeated: a restarting host takes about as long to be there.
+/// The wait before a GET is repeated: a restarting host needs about this time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Pause after an answer that says "too many requests" without saying for how long.
+/// The pause after a "too many requests" answer without a `retry-after`.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// One call to be made.
+/// A call that is to be made.
 #[derive(Clone, Copy)]
 pub(super) struct PlannedCall<'a> {
     pub(super) tenant: &'a Tenant,
     pub(super) route: RouteName,
-    /// Iluma may charge for it.
+    /// True if Iluma may charge for the call.
     pub(super) charged: bool,
 }
 
-/// Owns what one upstream call has taken, from before the first of it is taken until its outcome is in the ledger.
+/// Owns the slots and the intent of one upstream call, from before the first is taken until its outcome is in the
+/// ledger.
 pub(super) struct CallGuard {
     config: Arc<RuntimeConfig>,
     ledger: Ledger,
@@ -44,11 +46,11 @@ pub(super) struct CallGuard {
     pub(super) charged: bool,
     breaker: BreakerPermit,
     limits: Option<CallPermit>,
-    /// None: Iluma does not charge for it, or it is settled.
+    /// The intent; `None` if Iluma does not charge for the call, or if it is settled.
     booking: Option<Booking>,
-    /// From here on it may have reached upstream.
+    /// True once the call may have reached upstream.
     started: bool,
-    /// The body that has to be sent wholly before Iluma can act.
+    /// The progress of a body that must be sent completely before Iluma can act.
     upload: Option<Arc<Progress>>,
 }
 
@@ -83,7 +85,7 @@ impl CallGuard {
         Ok(guard)
     }
 
-    /// Marks the call as made now.
+    /// Marks the call as sent now.
     pub(super) fn start(&mut self, upload: Option<Arc<Progress>>) {
         (self.started, self.upload) = (true, upload);
     }
@@ -100,7 +102,8 @@ impl CallGuard {
         }
         let [jitter] = crate::base::keyring::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
-        // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no other node's count.
+        // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no count
+        // from other nodes.
         let budget = Budget::of(Duration::ZERO);
         let Ok(mut permit) = self.config.limits.admit_call(self.tenant, false, &budget).await else { return sent };
         drop(sent);
@@ -112,12 +115,12 @@ impl CallGuard {
         sent
     }
 
-    /// Takes note that there is no answer.
+    /// Records that there is no answer.
     pub(super) fn failed(mut self, error: CallError) {
         self.breaker.failed(error);
         self.tell_circuit();
         match error {
-            // Nothing was processed: what was taken is given back.
+            // Nothing was processed, so everything is given back.
             CallError::Unreachable | CallError::NotProcessed => self.started = false,
             CallError::ClientTooSlow | CallError::ClientCutOff => {
                 self.settle(&Verdict { outcome: Outcome::NotBillable, id: None });
@@ -130,14 +133,14 @@ impl CallGuard {
         }
     }
 
-    /// Takes note of an answer that was read whole.
+    /// Records an answer that was read whole.
     pub(super) fn answered(mut self, received: &Received) {
         let (status, headers) = (received.collected.status, &received.collected.headers);
         self.head(status, headers);
         self.whole(status, Some(&received.answer));
     }
 
-    /// Takes note of an answer's head.
+    /// Records the head of an answer.
     pub(super) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.breaker.answered(status);
         self.tell_circuit();
@@ -146,7 +149,7 @@ impl CallGuard {
         }
     }
 
-    /// Takes note of an answer's body; none if it could not be read.
+    /// Records the body of an answer; `None` if it could not be read.
     pub(super) fn whole(&mut self, status: StatusCode, answer: Option<&Answer>) {
         let account = self.account_name();
         if self.charged {
@@ -156,7 +159,7 @@ impl CallGuard {
         {
             self.ledger.settle(&account, id, outcome);
         }
-        // KTP says it with a status that has no header for it.
+        // KTP reports the rate limit with a status that does not show it.
         if status == StatusCode::BAD_REQUEST && answer.is_some_and(Answer::is_rate_limited) {
             self.pause(&HeaderMap::new());
         }
@@ -169,12 +172,12 @@ impl CallGuard {
         }
     }
 
-    /// Returns false for an account with a development key, which pays for nothing.
+    /// Returns false for an account with a development key, which pays nothing.
     fn charges(&self) -> bool {
         self.config.accounts[self.account].charges
     }
 
-    /// Returns the ledger that the call is booked in.
+    /// Returns the ledger that books the call.
     pub(super) const fn ledger(&self) -> &Ledger {
         &self.ledger
     }

@@ -1,6 +1,6 @@
-//! Callback settings, which are the team's own: nothing of them reaches Iluma.
+//! Callback settings, which belong to the team: none of them reaches Iluma.
 //!
-//! Invariant: the account's callback token leaves for no team.
+//! Invariant: no team ever receives the account's callback token.
 
 use super::exchange::Exchange;
 use super::send;
@@ -37,15 +37,15 @@ pub(super) async fn serve(
     Ok(json(shown.unwrap_or_default().into()))
 }
 
-/// Returns Iluma's answer, whose shape is documented nowhere; none for an error, or without an answer.
+/// Returns Iluma's answer, whose shape is not documented; `None` for an error, or without an answer.
 async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
-    // Nothing of the team's goes along.
+    // The request contains nothing from the team.
     let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;
     let answer = exchange.get(exchange.route.name, target, send::own_head()).await.ok()?;
     (answer.collected.status == StatusCode::OK).then_some(answer.collected.body)
 }
 
-/// Builds an answer that no cache between here and the team may keep.
+/// Builds an answer that no cache may store.
 fn secret(body: Bytes) -> Response<ReplyBody> {
     let mut response = json(body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,4 +1,4 @@
-//! The gateway: the parts that requests share, and their life.
+//! The gateway: the shared parts of all requests, and their lifetime.
 
 use super::fetch_result::{self, Fetched, OvertakingCallbacks};
 use super::owners::Owners;
@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
-/// The parts of the process that a request meets on its way.
+/// The parts of the process that serve requests.
 #[derive(Debug)]
 pub struct Gateway {
     pub(super) config: ArcSwap<RuntimeConfig>,
@@ -33,9 +33,9 @@ pub struct Gateway {
     pub(super) ledger: Ledger,
     nodes: Option<Nodes>,
     pub(super) clock: Clock,
-    /// Calls that may outlive the requests that made them.
+    /// The tasks of calls that may outlive their requests.
     pub(super) tasks: Tasks,
-    /// Upstream connections that serve several requests.
+    /// The tasks of upstream connections that serve several requests.
     connections: Tasks,
 }
 
@@ -46,21 +46,21 @@ pub struct Parts {
     pub link: Option<RedisClient>,
     /// Makes person tags.
     pub persons: Persons,
-    /// Everything about callbacks.
+    /// The callback feature.
     pub callbacks: Arc<Callbacks>,
     /// Durable state.
     pub state: State,
     /// The ledger.
     pub ledger: Ledger,
-    /// The nodes that share limits.
+    /// The nodes that share limits, if there are several.
     pub nodes: Option<Nodes>,
 }
 
 impl Gateway {
-    /// Builds a gateway from settings. `tasks` finishes calls whose client went away.
+    /// Builds a gateway from settings. `tasks` finishes the calls of cancelled requests.
     ///
     /// # Errors
-    /// The machine has no usable trust store for upstream's certificate.
+    /// Returns an error if the machine has no usable trust store for upstream's certificate.
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
         let identity = NodeIdentity { name: &settings.node, id: parts.ledger.node() };
@@ -92,10 +92,10 @@ impl Gateway {
         })
     }
 
-    /// Takes over other settings. Requests in flight end under the old ones; cache, counters and limits go on.
+    /// Applies other settings. Requests in flight finish under the old ones; cache, counters and limits continue.
     ///
     /// # Errors
-    /// As [`Gateway::new`]; then everything stays as it is.
+    /// Returns the errors of [`Gateway::new`]; then everything is unchanged.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let previous = self.config.load_full();
         let environment = Environment {
@@ -117,26 +117,26 @@ impl Gateway {
         self.config.load().upstream.close();
     }
 
-    /// Closes idle upstream connections, and reports to metrics what changes with the time. Called from time to time.
+    /// Closes idle upstream connections, and reports time-dependent numbers to metrics. It is called from time to time.
     pub fn sweep(&self) {
         let config = self.config.load();
         config.upstream.sweep();
         config.report();
     }
 
-    /// Exchanges limits with other nodes, if there are any. Called once a second.
+    /// Exchanges limits with other nodes, if there are any. It is called once a second.
     pub async fn beat(&self) {
         let config = self.config.load_full();
         config.limits.beat().await;
     }
 
-    /// Leaves the other nodes, so that they take over this one's part at once.
+    /// Leaves the group of nodes, so that the others take over this one's part at once.
     pub async fn leave(&self) {
         let config = self.config.load_full();
         config.limits.leave().await;
     }
 
-    /// Writes owners that wait to be written, until it is stopped.
+    /// Writes waiting owners until the future is dropped.
     pub async fn keep_owners(&self) {
         self.owners.keep().await;
     }

@@ -1,4 +1,4 @@
-//! The context of one request of a tenant's: handlers take it, and nothing else that it has.
+//! The context of one tenant's request: handlers take it, and nothing else that it contains.
 
 use super::core::Gateway;
 use super::owners::Asker;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use std::sync::Arc;
 
-/// One request of a tenant's that was authenticated and admitted.
+/// One tenant's request that was authenticated and admitted.
 pub(super) struct Exchange<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) config: &'a Arc<RuntimeConfig>,
@@ -32,13 +32,13 @@ impl<'a> Exchange<'a> {
         self.config.prefix(self.tenant)
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account: no reference that passes without a
-    /// prefix may begin with another team's.
+    /// Returns the tenant's reference prefix and those of all teams of its account: an unprefixed reference may not
+    /// begin with another team's prefix.
     pub(super) fn prefixes(&self) -> (ReferencePrefix, &'a ReferencePrefixes) {
         self.config.prefixes(self.tenant)
     }
 
-    /// Returns the tenant as one that asks about a record.
+    /// Returns the tenant as the requester of a record.
     pub(super) fn asker(&self) -> Asker {
         Asker {
             tenant: self.tenant.name.clone(),

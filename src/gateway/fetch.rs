@@ -1,7 +1,7 @@
 //! Answers from memory, from Redis, from a call in flight here or on another node, or from Iluma.
 //!
-//! At most one call per cache key is in flight. Exceptions: the request bypasses the cache; it asks for an answer that is
-//! newer than any call in flight; Redis is out, and other nodes lead too; the answer is for its own caller alone.
+//! At most one call per cache key is in flight. Exceptions: the request bypasses the cache; it requires an answer that
+//! is newer than any call in flight; Redis is out, so other nodes lead too; the answer is only for its own caller.
 
 use super::call_guard::{CallGuard, PlannedCall};
 use super::core::Gateway;
@@ -23,16 +23,16 @@ use http::uri::PathAndQuery;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Age of a stored "pending" from which on Iluma is asked again.
+/// The age of a stored "pending" from which on Iluma is polled again.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The next step of a request that leads.
 enum Leading {
-    /// The answer is stored now.
+    /// The answer has been stored meanwhile.
     Hit(Hit),
-    /// Another node's call has brought the answer, with the body for any caller.
+    /// Another node's call has given the answer, with the body for any caller.
     Shared(Arc<FetchResult>, JsonTemplate),
-    /// Another node's answer is for its own caller alone.
+    /// Another node's answer is only for its own caller.
     Again,
     /// This node makes the call.
     Call(Lead, Option<CallGuard>),
@@ -41,14 +41,14 @@ enum Leading {
 /// The caller of a request, as the owner of the record in its answer.
 #[derive(Clone, Copy)]
 struct Caller<'a> {
-    /// None where the answer is no record.
+    /// The requester of the record; `None` if the answer is no record.
     asker: Option<&'a Asker>,
     /// The caller's own reference, as JSON text.
     reference: Option<&'a [u8]>,
 }
 
 impl Gateway {
-    /// Answers from the cache, from a call that is under way, or makes the call.
+    /// Answers from the cache, from a call in flight, or by a new call.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -69,7 +69,7 @@ impl Gateway {
         }
         if !directives.no_cache
             && let Some(hit) = self.known(config, &request, directives.max_age, log).await
-            // "Pending" is no answer that is stored.
+            // "Pending" is no stored answer.
             && !(directives.only_if_cached && hit.entry.pending)
         {
             return Ok(self.reply_from(&hit, caller, route, log).await);
@@ -77,7 +77,7 @@ impl Gateway {
         if directives.only_if_cached {
             return Err(Rejection::OnlyIfCached);
         }
-        // The caller wants an answer that is newer than any call which began before.
+        // The caller requires an answer that is newer than any call that began earlier.
         let newer = directives.no_cache
             || directives.no_store
             || directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
@@ -95,10 +95,10 @@ impl Gateway {
                 let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
                 Ok(brought(&fetched, Report::Miss { stored }, outcome, log))
             }
-            // A limit is no fault of Iluma's.
+            // A limit is not Iluma's fault.
             Err(refused @ Rejection::Refused(_)) => Err(refused),
             failed => {
-                // Nothing new, and that is Iluma's fault: an old answer may do.
+                // There is no new answer, and that is Iluma's fault: a stale answer may be served.
                 if let Some(hit) = self.cache.look_up_stale(&slot, &log.redis).await {
                     if let Some(asker) = &asker {
                         self.own_hit(asker, &hit, reference, &log.redis).await;
@@ -119,7 +119,7 @@ impl Gateway {
         }
     }
 
-    /// Replies from a cache entry, whose owner the caller is from then on.
+    /// Replies from a cache entry, and makes the caller an owner of its record.
     async fn reply_from(
         &self,
         hit: &Hit,
@@ -151,7 +151,7 @@ impl Gateway {
         self.call_detached(config, request, (None, guard), log).await
     }
 
-    /// Looks up the stored answer, here or in Redis. If it says "pending" and is not new, Iluma is asked again.
+    /// Returns the stored answer, from memory or Redis. If it is an old "pending", Iluma is polled first.
     pub(super) async fn known(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -161,7 +161,7 @@ impl Gateway {
     ) -> Option<Hit> {
         let hit = match self.cache.look_up(&request.slot, max_age) {
             Some(hit) => hit,
-            // Without a directive the call that follows asks Redis anyway, with one question less.
+            // Without a directive the following call asks Redis anyway, in one command less.
             None if max_age.is_some() || request.directives.only_if_cached => {
                 self.cache.look_further(&request.slot, max_age, &log.redis).await?
             }
@@ -177,7 +177,7 @@ impl Gateway {
         Some(hit)
     }
 
-    /// Asks Iluma for a pending request by its id, as a GET of the caller's would; a final answer replaces "pending".
+    /// Polls a pending request by its id, like a GET of the caller's; a final answer replaces "pending".
     async fn poll(self: &Arc<Self>, config: &Arc<RuntimeConfig>, request: &FetchRequest, id: &str, log: &RequestLog) {
         let Some(account) = request.account else { return };
         let target = format!("{}/{}", request.outgoing.target.path(), percent_encoding::utf8_percent_encode(id, PATH));
@@ -190,11 +190,11 @@ impl Gateway {
         let route = RouteName::BankGet;
         let tenant = request.tenant.and_then(|index| config.tenants.at(index));
         let poll = FetchRequest::get(slot, route, tenant, request.directives, (target, send::own_head()));
-        // The answer is in the cache now, or Iluma could not be asked: then the request is still pending, as far as we know.
+        // The answer is in the cache now, or Iluma could not be asked: then the request counts as still pending.
         let _: Result<Joined, Rejection> = Box::pin(self.join(config, poll, log)).await;
     }
 
-    /// Joins the call that is under way for a question, or makes it.
+    /// Joins the call that is in flight for a request, or makes it.
     pub(super) async fn join(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -202,7 +202,7 @@ impl Gateway {
         log: &RequestLog,
     ) -> Result<Joined, Rejection> {
         loop {
-            // A call may have landed in the meantime.
+            // A call may have ended meanwhile.
             if let Some(hit) = self.cache.look_up(&request.slot, None) {
                 return Ok(Joined::Hit(hit));
             }
@@ -213,12 +213,12 @@ impl Gateway {
                     let fetched = fetched?;
                     match fetched.shared.clone() {
                         Some(body) => return Ok(Joined::Shared(fetched, body)),
-                        // The answer is for its own caller alone.
+                        // The answer is only for its own caller.
                         None => continue,
                     }
                 }
             };
-            // The answer may have landed between the look-up and here.
+            // The answer may have been stored between the look-up and here.
             if let Some(hit) = self.cache.look_up(&request.slot, None) {
                 return Ok(Joined::Hit(hit));
             }
@@ -233,7 +233,7 @@ impl Gateway {
         }
     }
 
-    /// Settles with other nodes that this one makes the call, and admits it.
+    /// Agrees with other nodes that this one makes the call, and admits it.
     async fn lead(
         &self,
         config: &Arc<RuntimeConfig>,
@@ -246,7 +246,7 @@ impl Gateway {
             LeaseDecision::Hit(hit) => return Ok(Leading::Hit(hit)),
             LeaseDecision::Shared(result) => {
                 let outcome = from_other_node(result);
-                // A failure, too: no herd follows.
+                // A failure is shared too, so that it causes no wave of calls.
                 leader.land(outcome.clone());
                 let fetched = outcome?;
                 return Ok(match fetched.shared.clone() {
@@ -257,7 +257,7 @@ impl Gateway {
             LeaseDecision::Lead(lease) => Some(lease),
             LeaseDecision::Alone => None,
         };
-        // If it is refused, the next request leads, and is admitted for itself.
+        // If the call is refused, the next request leads, with its own admission.
         let guard = renewing(self.admit(config, request, &log.redis), lease.as_ref()).await?;
         Ok(Leading::Call(Lead { leader, lease }, guard))
     }
@@ -279,6 +279,6 @@ impl Gateway {
     }
 }
 
-/// What a path segment can't hold (RFC 3986, section 3.3).
+/// The characters that a path segment can't contain (RFC 3986, section 3.3).
 const PATH: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -22,7 +22,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 impl Gateway {
-    /// Makes the call in a task of its own, which ends whether or not a request still waits for it.
+    /// Makes the call in a task of its own, which ends even if no request waits for it any more.
     pub(super) async fn call_detached(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -37,16 +37,16 @@ impl Gateway {
         self.tasks.spawn(async move {
             let (leader, lease) = lead.map_or((None, None), |Lead { leader, lease }| (Some(leader), lease));
             let (slot, account) = (request.slot.clone(), request.account);
-            // A panic is a bug; it must not make every waiter send the same again.
+            // A panic is a bug; it must not make every follower repeat the call.
             let call = AssertUnwindSafe(gateway.call(&config, request, guard, &redis)).catch_unwind();
             let called = renewing(call, lease.as_ref()).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
-            // The rest is for other nodes: a request that has its answer takes nobody's place, however long Redis takes.
+            // The rest is for other nodes: a request that has its answer occupies no slot, however long Redis takes.
             drop(permit);
             if let Some(leader) = leader {
                 leader.land(answer.clone());
             }
-            // The client may have gone away.
+            // The client may have left.
             let _ = done.send(answer.clone());
             let fetched = answer.as_ref().ok();
             let account = account.and_then(|index| config.accounts.get(index)).map(|account| &account.name);
@@ -104,8 +104,8 @@ impl Gateway {
                 Ok(received) => guard.answered(received),
                 Err(error) => guard.failed(*error),
             }
-            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after. An
-            // outcome that can't be written now is kept, and the answer is worth no less.
+            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after.
+            // An outcome that can't be written now is kept, and the answer is sent all the same.
             let _ = self.ledger.settled().await;
         }
         let Received { collected: mut shown, answer } = received?;
@@ -125,7 +125,7 @@ impl Gateway {
         Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id, tags, settled, took })
     }
 
-    /// Connects a bank request that is pending with its result, whichever of them is stored now.
+    /// Connects a pending bank request with its result, whichever of the two is stored now.
     async fn settle_pending(
         &self,
         account: &Account,
@@ -136,7 +136,8 @@ impl Gateway {
         match (entry.pending, &entry.id, slot.subject) {
             (true, Some(id), Subject::Bank) => {
                 self.cache.await_result(&account.name, slot, path, entry);
-                // In this order, and the other way round in `learn`: whichever is second finds the other's.
+                // The order here is the reverse of that in `learn`, so the second of the two finds the first one's
+                // data.
                 let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
                 let result = Received::new(from_callback(overtaking), &self.persons);
                 self.settle(&account.name, (None, id), (&result.collected, &result.answer), redis).await
@@ -150,18 +151,18 @@ impl Gateway {
     }
 }
 
-/// An answer, read for its caller and for all others.
+/// An answer, split for its caller and for all others.
 struct Read {
-    /// The body with a place for any caller's reference.
+    /// The body as a template for any caller's reference.
     template: JsonTemplate,
-    /// False if the answer quotes what is the caller's alone.
+    /// False if the answer quotes data of its own caller.
     is_shared: bool,
     /// Iluma's id, if the answer is a record.
     id: Option<String>,
 }
 
 impl Read {
-    /// Reads an answer, and leaves in it what the caller sees: its own reference without the prefix.
+    /// Reads an answer, and changes it to the caller's view: its own reference without the prefix.
     fn of(
         shown: &mut Collected,
         answer: &Answer,
@@ -170,8 +171,8 @@ impl Read {
     ) -> Self {
         let success = shown.status.is_success();
         let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
-        // If a reference was given, an answer without one is meant so. A bank answer echoes what was given; with prefixes
-        // something always is.
+        // If a reference was sent, its absence in the answer is intended. A bank answer echoes the sent reference; with
+        // prefixes there always is one.
         let given = reference.is_some() || prefix.is_some();
         let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
         let split = answer.template(absent).filter(|_| success);
@@ -180,7 +181,7 @@ impl Read {
             shown.body = for_caller((&mut shown.headers, answer), split.as_ref(), reference, prefix);
         }
         let template = split.unwrap_or_else(|| JsonTemplate::whole(&shown.body));
-        // An error's text may quote the reference elsewhere than in its member, or the team's prefix.
+        // An error's text may quote the reference outside of its member, or the team's prefix.
         let quoted = |text: &[u8]| memchr::memmem::find(&shown.body, text).is_some();
         let is_own = is_whole
             && (reference.is_some_and(|reference| quotes(&template, reference))
@@ -191,7 +192,7 @@ impl Read {
 }
 
 impl Read {
-    /// Returns true if a record has the id that was asked for; other answers have none.
+    /// Returns true if a record has the requested id; other answers have none.
     fn is_what_was_asked(&self, subject: Subject, path: &str) -> bool {
         match subject {
             Subject::BankGet => {
@@ -203,7 +204,7 @@ impl Read {
     }
 }
 
-/// Returns the body that the caller sees, and takes the prefix from the head.
+/// Returns the body for the caller, and removes the prefix from the head.
 fn for_caller(
     (headers, answer): (&mut HeaderMap, &Answer),
     split: Option<&JsonTemplate>,
@@ -215,7 +216,7 @@ fn for_caller(
     reference::forget_body(headers);
     stripper.head(headers);
     let Some(split) = split else { return stripper.error(answer.body()) };
-    // As Iluma spells it, without the prefix.
+    // The body has Iluma's spelling, without the prefix.
     let own = Record::of_answer(answer, &ReferencePrefixes::of([prefix.tenant().clone()]));
     match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
         Some(own) => own.made_with(reference),
@@ -223,8 +224,8 @@ fn for_caller(
     }
 }
 
-/// Returns true if a body has a reference (JSON text with its quotes) anywhere in it. A reference of one or two letters could
-/// be any letters, and tells nothing.
+/// Returns true if a body contains a reference (JSON text with its quotes). A reference of one or two letters matches
+/// by chance, and proves nothing.
 fn quotes(body: &JsonTemplate, reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
@@ -246,7 +247,7 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         let Received { collected: mut shown, answer } = Received::new(collected, &Persons::new(&[4; 32]));
-        // The ledger takes its part from the same reading.
+        // The ledger uses the same parsed answer.
         let _ = ledger::verdict(RouteName::Bank, status, Some(&answer));
         let prefix = prefix.map(|team| ReferencePrefix::of(&team.parse().unwrap()));
         let read = Read::of(&mut shown, &answer, Subject::Bank, (reference.map(str::as_bytes), prefix.as_ref()));

@@ -1,4 +1,4 @@
-//! A question that the cache may answer, with the call that answers it otherwise.
+//! A request that the cache may answer, with the call that answers it otherwise.
 
 use super::owners::Asker;
 use super::send;
@@ -13,30 +13,30 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 use std::collections::BTreeSet;
 
-/// A question that the cache may answer.
+/// A request that the cache may answer.
 pub(super) struct FetchRequest {
     pub(super) slot: CacheSlot,
     pub(super) route: RouteName,
     pub(super) directives: Directives,
     /// The caller's reference, as JSON text.
     pub(super) reference: Option<Bytes>,
-    /// The tenant of the call, by index; none for health.
+    /// The index of the call's tenant; `None` for health.
     pub(super) tenant: Option<usize>,
-    /// The account whose credential the call carries, by index; none for health.
+    /// The index of the account whose credential the call carries; `None` for health.
     pub(super) account: Option<usize>,
     pub(super) outgoing: Outgoing,
-    /// The persons that the question names.
+    /// The persons that the request names.
     pub(super) tags: BTreeSet<Tag>,
-    /// The team that comes to own the record in the answer, if the answer has one.
+    /// The team that becomes an owner of the record in the answer, if there is one.
     pub(super) asker: Option<Asker>,
-    /// The prefix of its reference toward Iluma.
+    /// The prefix of its reference at Iluma.
     pub(super) prefix: Option<ReferencePrefix>,
-    /// The reason for which the cache is bypassed, if it is.
+    /// The reason for a bypass of the cache, if any.
     pub(super) bypass: Option<&'static str>,
 }
 
 impl FetchRequest {
-    /// Builds a GET whose answer is the same for everybody in the scope of `slot`.
+    /// Builds a GET whose answer is the same for all tenants in the scope of `slot`.
     pub(super) fn get(
         slot: CacheSlot,
         route: RouteName,

@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that a callback waits for the answer that it has overtaken, and the bytes of all that do.
+/// The time that a callback waits for the answer that it has overtaken, and the largest number of bytes of such
+/// callbacks.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
@@ -20,47 +21,47 @@ const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct FetchResult {
     pub(super) answer: Collected,
-    /// The answer as it was read; none if another node read it.
+    /// The parsed answer; `None` if another node read it.
     pub(super) read: Option<Answer>,
-    /// The body for requests with another reference; none if it quotes the first one's.
+    /// The body for requests with another reference; `None` if it quotes the first one's reference.
     pub(super) shared: Option<JsonTemplate>,
-    /// The cache entry that was made of it.
+    /// The cache entry of the result.
     pub(super) entry: Option<Arc<Entry>>,
-    /// Iluma's id, if it is a record.
+    /// Iluma's id, if the answer is a record.
     pub(super) id: Option<String>,
-    /// The persons that it names.
+    /// The persons that the answer names.
     pub(super) tags: Vec<Tag>,
-    /// The slot of a pending request whose result this is, and the entry that was made there.
+    /// The slot of the pending request with this result, and its new entry.
     pub(super) settled: Option<(CacheSlot, Arc<Entry>)>,
     pub(super) took: Duration,
 }
 
-/// The end of one call, for every request that waits for it.
+/// The outcome of one call, for every request that waits for it.
 pub(super) type Fetched = Result<Arc<FetchResult>, CallError>;
 
 /// The answer to a request that joined a call.
 pub(super) enum Joined {
     Hit(Hit),
-    /// The own call's answer.
+    /// The answer to the request's own call.
     Led(Arc<FetchResult>),
-    /// Another call's answer, with the body for anybody.
+    /// The answer to another request's call, with the body for any caller.
     Shared(Arc<FetchResult>, JsonTemplate),
 }
 
 impl FetchResult {
-    /// Returns true if it is stored as a result.
+    /// Returns true if the answer is stored as a result.
     pub(super) fn is_stored(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| !entry.pending)
     }
 
-    /// Returns true if Iluma says that the failure is its own.
+    /// Returns true if Iluma reports a failure of its own.
     pub(super) fn is_failure(&self) -> bool {
         self.answer.status.is_server_error()
     }
 }
 
-/// Results that came by callback before their POST was answered, by account and id. They hold personal data, so not for
-/// longer than an erasure may take.
+/// Results that arrived by callback before their POST was answered, by account and id. They are personal data, so they
+/// are kept no longer than an erasure may take.
 pub(super) type OvertakingCallbacks = moka::sync::Cache<(AccountName, String), Bytes>;
 
 /// Builds the empty store.
@@ -73,13 +74,13 @@ pub(super) fn no_overtaking_callbacks() -> OvertakingCallbacks {
         .build()
 }
 
-/// Returns a callback's body as if it were the answer to a GET.
+/// Returns a callback's body as an answer to a GET.
 pub(super) fn from_callback(body: Bytes) -> Collected {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     Collected { status: StatusCode::OK, headers, body }
 }
 
-/// Returns the result of another node's call as if it were of a call here.
+/// Returns the result of another node's call as a result of this node's.
 pub(super) fn from_other_node(result: SharedResult) -> Fetched {
     match result {
         SharedResult::Failed(reason) => Err(CallError::from_number(reason)),
@@ -121,11 +122,11 @@ pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
 /// The duties of the request that makes the call for all others.
 pub(super) struct Lead {
     pub(super) leader: Leader<Fetched>,
-    /// The lead over all nodes.
+    /// The lease over all nodes.
     pub(super) lease: Option<Lease>,
 }
 
-/// Runs a call, and extends the lease meanwhile.
+/// Runs a call, and extends its lease meanwhile.
 pub(super) async fn renewing<T>(call: impl Future<Output = T>, lease: Option<&Lease>) -> T {
     let Some(lease) = lease else { return call.await };
     let renew = async {

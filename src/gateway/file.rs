@@ -6,7 +6,7 @@ use crate::reply::{Rejection, ReplyBody};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-/// Streams a file of a record that is the team's.
+/// Streams a file of a record that the team owns.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -15,6 +15,6 @@ pub(super) async fn serve(
         return Ok(failure);
     }
     let response = streamed::forward(&mut exchange, request).await?;
-    // No such file: the same as no such record.
+    // A missing file is answered like a missing record.
     if response.status() == StatusCode::NOT_FOUND { Err(Rejection::NotFound) } else { Ok(response) }
 }

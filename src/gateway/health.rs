@@ -11,16 +11,16 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Response};
 use std::sync::Arc;
 
-/// Answers with Iluma's health, which is kept for some seconds.
+/// Answers with Iluma's health, which is cached for some seconds.
 pub(super) async fn serve(
     gateway: &Arc<Gateway>,
     config: &Arc<RuntimeConfig>,
     subject: Subject,
     log: &mut RequestLog,
 ) -> Result<Response<ReplyBody>, Rejection> {
-    // A client without a key has no say in what is sent, nor in how often: no query, no header, no directive counts.
+    // A client without a key does not influence the call: its query, headers and directives are ignored.
     let target = PathAndQuery::from_static("/health");
-    // Any account names the one upstream that all of them share.
+    // Any account will do: all of them share the one upstream.
     let account = config.accounts.first().ok_or(Rejection::Internal)?;
     let slot = gateway.cache.place(&Scope::shared(&account.name), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, log.route, None, Directives::default(), (target, HeaderMap::new()));

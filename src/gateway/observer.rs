@@ -1,4 +1,4 @@
-//! Accounting of an answer that is streamed: its call is settled by what goes by.
+//! The accounting of a streamed answer: its bytes settle the call.
 
 use super::call_guard::CallGuard;
 use crate::base::tasks::Tasks;
@@ -11,10 +11,10 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use std::pin::Pin;
 
-/// Bytes of a streamed answer that are read to know its charge; Iluma's have a few kilobytes.
+/// The largest beginning of a streamed answer that is read for its charge; Iluma's answers have a few kilobytes.
 const LARGEST_LOOK: usize = 256 << 10;
 
-/// Reads along while an answer is streamed, and settles its call at the end.
+/// Reads an answer while it is streamed, and settles its call at the end.
 pub(super) struct ResponseObserver {
     guard: CallGuard,
     status: StatusCode,
@@ -25,7 +25,7 @@ pub(super) struct ResponseObserver {
 }
 
 impl ResponseObserver {
-    /// Reads the head. None if the body makes no difference: then the call is settled.
+    /// Reads the head. Returns `None` if the body is not needed: then the call is settled.
     pub(super) fn new(mut guard: CallGuard, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
         let (status, headers) = (response.status(), response.headers());
         guard.head(status, headers);
@@ -51,8 +51,8 @@ impl ResponseObserver {
         }
     }
 
-    /// Ends with the body, `whole` or not. The returned future ends once the outcome is in the ledger; an outcome that can't be
-    /// written now is kept, and the answer is worth no less.
+    /// Ends with the body, `whole` or not. The returned future ends once the outcome is in the ledger; an outcome that
+    /// can't be written now is kept, and the answer is sent all the same.
     pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
@@ -62,15 +62,15 @@ impl ResponseObserver {
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Ends with an answer that was read whole elsewhere; none if it could not be read. The returned future ends once the outcome
-    /// is in the ledger.
+    /// Ends with an answer that was read whole elsewhere; `None` if it could not be read. The returned future ends once
+    /// the outcome is in the ledger.
     pub(super) fn read_whole(mut self: Box<Self>, answer: Option<&Answer>) -> Booked {
         self.guard.whole(self.status, answer);
         let ledger = self.guard.ledger().clone();
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Goes on without the client, which left before the end of the body: a charged answer is read all the same.
+    /// Continues without the client, which left before the end of the body: a charged answer is still read.
     pub(super) fn outlive(self: Box<Self>, body: ReplyBody) {
         match body {
             ReplyBody::Upstream(body) if self.guard.charged && self.status.is_success() => {
@@ -95,7 +95,7 @@ impl ResponseObserver {
     }
 }
 
-/// Ends once a call's outcome is in the ledger.
+/// A future that ends once a call's outcome is in the ledger.
 pub(super) type Booked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl std::fmt::Debug for ResponseObserver {

@@ -1,4 +1,4 @@
-//! OPTIONS: the methods of a path that rows know. Nothing is sent.
+//! OPTIONS: answers with the methods of the rows for a path, and sends nothing.
 
 use super::runtime::RuntimeConfig;
 use crate::iluma::routes::Route;

@@ -1,4 +1,4 @@
-//! The team's own API: `GET /_gateway/usage`, its limits and what it has used.
+//! The team's own API: `GET /_gateway/usage`, its limits and their use.
 
 use super::allowance::Allowance;
 use super::exchange::Exchange;
@@ -39,7 +39,7 @@ struct Span {
     routes: BTreeMap<String, Counts>,
 }
 
-/// Answers with the team's own limits and books, today's and this month's.
+/// Answers with the team's own limits and books, of today and of this month.
 pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, .. } = exchange;
     let today = gateway.ledger.today();

@@ -1,8 +1,8 @@
-//! Owners of records: written before an answer leaves, asked before a record is shown.
+//! Owners of records: written before an answer is sent, read before a record is shown.
 //!
-//! Invariants: a team that was answered with an id owns it, durably, before it has the answer, or as soon as state can be
-//! written again; a record's newest reference is written soon after, for a hit must not wait for a disk each time; nothing
-//! that is held here for long tells a reference or an id.
+//! Invariants: a team that receives an id owns it durably before it receives the answer, or as soon as state can be
+//! written again; a record's newest reference is written shortly afterwards, because a hit must not wait for a disk
+//! each time; no data that is kept here for long reveals a reference or an id.
 
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
@@ -18,35 +18,36 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
-/// Records whose owners need not be written again: a day's worth for a busy account, at some 100 bytes.
+/// The number of records whose owners need not be written again: a day's number of a busy account, at some 100 bytes
+/// each.
 const MOST_KNOWN: u64 = 500_000;
-/// Owners and newer references that wait to be written.
+/// The largest number of owners and newer references that wait to be written.
 const MOST_LATE: usize = 4096;
-/// Of those, the most that share one transaction.
+/// The largest number of them in one transaction.
 const MOST_TOGETHER: usize = 256;
-/// The wait before state is written again after a failure.
+/// The pause before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
-/// The time that a GET waits for references that are being written.
+/// The longest time that a GET waits for references that are being written.
 const LATE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A team that asks about a record.
+/// A team that requests a record.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
     pub(super) tenant: TenantName,
     pub(super) account: AccountName,
-    /// What Iluma's callbacks about the record are.
+    /// The type of Iluma's callbacks about the record.
     pub(super) kind: Option<CallbackType>,
-    /// When it asked.
+    /// The time of its request.
     pub(super) asked: SystemTime,
 }
 
-/// A record that a team comes to own.
+/// A record of which a team becomes an owner.
 #[derive(Clone, Copy)]
 pub(super) struct Owned<'a> {
     pub(super) id: &'a str,
     /// The team's own reference, as JSON text.
     pub(super) reference: Option<&'a [u8]>,
-    /// The team is to get the record's callback.
+    /// True if the team gets the record's callback.
     pub(super) awaits: bool,
     pub(super) tags: &'a [Tag],
 }
@@ -55,24 +56,24 @@ pub(super) struct Owned<'a> {
 #[derive(Debug)]
 pub(super) struct Owners {
     state: State,
-    /// By team and id: the hash of the newest reference.
+    /// The hash of the newest reference, by team and id.
     known: moka::sync::Cache<[u64; 2], Arc<AtomicU64>>,
     hashes: [RandomState; 2],
     late: mpsc::Sender<Owning>,
     waiting: Mutex<mpsc::Receiver<Owning>>,
     sent: AtomicU64,
     written: watch::Sender<u64>,
-    /// What waits can't be written now: nobody waits for it.
+    /// True while waiting owners can't be written, so that no request waits for them.
     stalled: AtomicBool,
 }
 
 impl Owners {
-    /// Owners in `state`, which forgets them after `retention`.
+    /// Makes the owners in `state`, which forgets them after `retention`.
     pub(super) fn new(state: State, retention: Duration) -> Self {
         let (late, waiting) = mpsc::channel(MOST_LATE);
         Self {
             state,
-            // Who goes on asking is written down again in good time.
+            // The owner of a record that is still requested is written again in time.
             known: moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(retention / 2).build(),
             hashes: [RandomState::new(), RandomState::new()],
             late,
@@ -83,7 +84,7 @@ impl Owners {
         }
     }
 
-    /// Writes what waits as it comes, and what can't be written again until it is.
+    /// Writes waiting owners as they arrive, and retries those that can't be written.
     pub(super) async fn keep(&self) {
         let mut waiting = self.waiting.lock().await;
         let mut group = Vec::new();
@@ -103,11 +104,11 @@ impl Owners {
         }
     }
 
-    /// Makes the team an owner. Where that can't be written now the answer is worth no less, and it is written as soon as it
-    /// can be.
+    /// Makes the team an owner. If that can't be written now the answer is sent all the same, and the owner is written
+    /// as soon as possible.
     pub(super) async fn own(&self, asker: &Asker, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
-        // An empty reference is none: one form, so that an owner has one callback.
+        // An empty reference counts as none, so that an owner gets one callback.
         let reference = reference.filter(|reference| *reference != br#""""#);
         let name =
             self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
@@ -129,13 +130,15 @@ impl Owners {
         if known.is_some() && self.write_late(&owning) {
             return;
         }
-        // Most hits need none of this: on the heap it does not weigh on every request.
+        // Most hits skip this: on the heap it costs nothing on other requests.
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
             Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
-            Some(Err(error @ StateError::Refused)) => tracing::warn!(%error, "an owner was not written"),
-            // It may have been done: to do it again changes nothing.
+            Some(Err(error @ StateError::Refused)) => {
+                tracing::warn!(%error, "state refused to store a record owner")
+            }
+            // The owner may have been written; writing it again changes nothing.
             Some(Err(StateError::Unavailable)) | None => {
-                // Not known any more, so that the next answer writes it.
+                // The name is removed, so that the next answer writes the owner.
                 if !self.write_late(&owning) {
                     self.known.invalidate(&name);
                     tracing::warn!(
@@ -146,7 +149,7 @@ impl Owners {
         }
     }
 
-    /// Leaves an owner to be written soon. Returns false if there is no room.
+    /// Queues an owner to be written soon. Returns false if there is no room.
     fn write_late(&self, owning: &Owning) -> bool {
         let has_room = self.late.try_send(owning.clone()).is_ok();
         if has_room {
@@ -155,7 +158,7 @@ impl Owners {
         has_room
     }
 
-    /// Waits for state no longer than a request may wait for Redis, if that is where state is.
+    /// Waits for state no longer than a request may wait for Redis, if state is in Redis.
     async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
         match self.state {
             State::Sqlite(_) => Some(work.await),
@@ -163,7 +166,7 @@ impl Owners {
         }
     }
 
-    /// As [`of`](Self::of), within what a request may wait for Redis.
+    /// Runs [`of`](Self::of) within the request's time for Redis.
     pub(super) async fn told(
         &self,
         tenant: &TenantName,
@@ -174,7 +177,7 @@ impl Owners {
         self.within(redis, self.of(tenant, account, id)).await.unwrap_or(Err(StateError::Unavailable))
     }
 
-    /// The team's part in a record, and whether anybody else is known to own it.
+    /// Returns the team's ownership of a record, and whether another team is known to own it.
     pub(super) async fn of(
         &self,
         tenant: &TenantName,

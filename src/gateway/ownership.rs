@@ -1,7 +1,7 @@
-//! The owner of a record, and what a team may see of Iluma's answer about it.
+//! The ownership of a record, and a team's view of Iluma's answer about it.
 //!
-//! Invariants: an id that is not the team's is answered like one that does not exist, after the same call to Iluma, with the
-//! same bytes.
+//! Invariants: a record of another team is answered like one that does not exist, after the same call to Iluma, with
+//! the same bytes.
 
 use super::core::Gateway;
 use super::exchange::Exchange;
@@ -20,13 +20,13 @@ use crate::upstream::Collected;
 use bytes::Bytes;
 use http::Response;
 
-/// The owner of a record, as far as state knows it before Iluma is asked.
+/// The owner of a record, as far as state knows it before Iluma is called.
 pub(super) enum Known {
-    /// The team.
+    /// The team is an owner.
     Own(Owner),
-    /// Not known to be the team; `taken` if it is another.
+    /// The team is not known as an owner; `taken` is true if another team is.
     Unknown { taken: bool },
-    /// State can't be asked.
+    /// State can't be read.
     Unavailable,
 }
 
@@ -40,15 +40,15 @@ impl Known {
     }
 }
 
-/// The part of Iluma's answer about a record that a team may see.
+/// The team's view of Iluma's answer about a record.
 pub(super) enum Seen {
-    /// All of it: the record is the team's.
+    /// The whole record: the team owns it.
     Own(Bytes),
-    /// Nothing: the record is not the team's, or is not there.
+    /// Nothing: the team does not own the record, or it does not exist.
     Nothing,
 }
 
-/// Decides whether a team sees a record. The prefix in the record's reference says more than state does.
+/// Decides whether a team sees a record. The prefix in the record's reference takes precedence over state.
 pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool) -> Result<bool, Rejection> {
     match (ownership, known) {
         (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),
@@ -59,18 +59,18 @@ pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool
 }
 
 impl Exchange<'_> {
-    /// Asks state for the owner of a record.
+    /// Reads the owner of a record from state.
     pub(super) async fn known_owner(&self, id: &str) -> Known {
         let (tenant, owners) = (self.tenant, &self.gateway.owners);
         Known::of(owners.told(&tenant.name, &tenant.account, id, &self.log.redis).await)
     }
 
-    /// Makes sure that the record which the path names is the team's, by a GET of it if need be. Returns Iluma's answer if
-    /// that is a failure, by which the owner can't be told.
+    /// Verifies that the team owns the record in the path, by a GET of it if necessary. Returns Iluma's answer if that
+    /// is a failure, which does not show the owner.
     pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = self.route.record.clone().ok_or(Rejection::Internal)?;
-        // Even if state knows the team as owner: the answer of a file or a recapture has no id by which it could be told that
-        // it belongs to this record.
+        // The GET is needed even if state knows the team as an owner: the answer of a file or a recapture has no id
+        // that proves that it belongs to this record.
         let known = self.known_owner(&id).await;
         let target = self.route.capture().ok_or(Rejection::NotFound)?;
         let received = self.get(RouteName::CaptureGet, target, send::own_head()).await?;
@@ -81,8 +81,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Returns the part of Iluma's answer about a record that the team may see. A record that is the team's though state does
-    /// not know it, by its prefix or because nobody else owns it, makes the team an owner.
+    /// Returns the team's view of Iluma's answer about a record. If the team owns it although state does not know that,
+    /// by its prefix or because no other team owns it, the team becomes an owner in state.
     pub(super) async fn see(&self, id: &str, known: &Known, received: &Received) -> Result<Seen, Rejection> {
         if !received.is_success() {
             return Ok(Seen::Nothing);
@@ -101,14 +101,15 @@ impl Exchange<'_> {
         if !may_see(ownership, known, self.tenant.owns_unsealed)? {
             return Ok(Seen::Nothing);
         }
-        // From now on state knows it, and the next answer may come from memory.
+        // From now on state knows the owner, and the next answer may come from memory.
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         let owned = Owned { id, reference: record.reference.as_deref(), awaits: true, tags: &tags };
         self.gateway.owners.own(&self.asker(), owned, &self.log.redis).await;
         Ok(Seen::Own(record.own()))
     }
 
-    /// Builds the answer for Iluma's own failure, which says nothing about a record. Its text is for the record's owner alone.
+    /// Builds the answer for Iluma's own failure, which reveals nothing about a record. Only the record's owner sees
+    /// its text.
     pub(super) fn failed(&self, known: &Known, mut answer: Collected) -> Response<ReplyBody> {
         if !matches!(known, Known::Own(_)) {
             return reply::withheld_failure(answer.status);
@@ -116,7 +117,7 @@ impl Exchange<'_> {
         let Some((prefix, prefixes)) = self.prefix() else {
             return of_parts(answer.status, answer.headers, ReplyBody::full(answer.body));
         };
-        // It may name the record's reference all the same, whoever made it.
+        // The failure may still contain the record's reference, whichever team made it.
         if let Some(record) = Record::read(&answer.body, prefixes) {
             answer.body = record.seen_by(&prefix);
         }
@@ -125,8 +126,8 @@ impl Exchange<'_> {
 }
 
 impl Gateway {
-    /// Makes the team an owner of the record in an answer from the cache; the callback that a call would have caused is made
-    /// here.
+    /// Makes the team an owner of the record in an answer from the cache, and makes the callback that a call would have
+    /// caused.
     pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
         let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
         self.owners.own(asker, Owned { id, reference, awaits: *pending, tags }, redis).await;
@@ -167,7 +168,7 @@ mod tests {
             (Ownership::Own, unavailable(), false, yes),
             (Ownership::Foreign, free(), true, no),
             (Ownership::Foreign, unavailable(), true, no),
-            // Given to the team by a hit or a shared call.
+            // The team received the record by a hit or a shared call.
             (Ownership::Foreign, own(), false, yes),
             (Ownership::Unprefixed, own(), false, yes),
             (Ownership::Unprefixed, free(), false, no),

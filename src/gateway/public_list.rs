@@ -1,4 +1,4 @@
-//! A public list, the same for every tenant of an account.
+//! A public list, which is the same for every tenant of an account.
 
 use super::cached_question::bypassed;
 use super::exchange::Exchange;
@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-/// Answers with the list, from the cache if it is there.
+/// Answers with the list, from the cache if possible.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -20,7 +20,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let sent = request.into_parts().0.headers;
     let directives = Directives::of(&sent);
-    // A GET has no body, and no content type that would mean anything.
+    // A GET has no body, so its content type has no meaning.
     let mut head = SharedHead::of(&sent, &exchange.config.forward_headers);
     head.headers.remove(CONTENT_TYPE);
     let (tenant, target) = (exchange.tenant, exchange.route.target.clone());

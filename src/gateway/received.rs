@@ -4,7 +4,7 @@ use crate::iluma::answer::Answer;
 use crate::iluma::person::Persons;
 use crate::upstream::Collected;
 
-/// An answer that was read whole: head and body as they came, and what they say.
+/// An answer that was read whole: its original head and body, and the parsed content.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) collected: Collected,

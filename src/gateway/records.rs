@@ -1,4 +1,4 @@
-//! Records by their id, or a list with the team's own records.
+//! Records by id, or a list of the team's own records.
 
 use super::exchange::Exchange;
 use super::ownership::{Known, Seen, may_see};
@@ -50,11 +50,11 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     if any || text.is_none() || !exchange.tenant.owns_unsealed || !own.status().is_success() {
         return Ok(own);
     }
-    // Without our prefix a reference may not have another team's.
+    // A reference without our prefix may not have another team's.
     if text.as_deref().is_some_and(|text| prefixes.is_foreign(&own_prefix, text)) {
         return Ok(own);
     }
-    // From before references had prefixes.
+    // The records may be from before references had prefixes.
     let answer = exchange.get(name, target, headers).await?.collected;
     page(exchange, answer, text.as_deref()).await.map(|(page, _)| page)
 }
@@ -73,7 +73,7 @@ async fn page(
     }
     let list = match Answer::read(&answer.body, prefixes) {
         Answer::List(list) => list,
-        // No list, and nothing of which the owner could be told.
+        // The answer is no list, and its owner can't be determined.
         Answer::Record(_) | Answer::Other => return Err(CallError::Garbled.into()),
     };
     let kept = own_among(exchange, &prefix, &list).await?;
@@ -85,7 +85,7 @@ async fn page(
     Ok((with_body(answer, page), !kept.is_empty()))
 }
 
-/// Returns the places of the team's own records in a list.
+/// Returns the positions of the team's own records in a list.
 async fn own_among(
     exchange: &Exchange<'_>,
     prefix: &ReferencePrefix,
@@ -94,7 +94,7 @@ async fn own_among(
     let (tenant, owners) = (exchange.tenant, &exchange.gateway.owners);
     let is_own = async |record: &Record| {
         let ownership = record.ownership(prefix);
-        // Without state there is no answer, so it is waited for longer than a request may wait for Redis otherwise.
+        // Without state there is no answer, so this waits longer for Redis than a request usually may.
         let known = match (&record.id, ownership) {
             (Some(id), reference::Ownership::Unprefixed) => {
                 Known::of(owners.of(&tenant.name, &tenant.account, id).await)

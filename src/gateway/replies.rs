@@ -1,4 +1,4 @@
-//! Replies, by where they come from.
+//! Replies, by their source.
 
 use super::fetch_result::FetchResult;
 use super::request_log::RequestLog;
@@ -27,7 +27,7 @@ pub(super) async fn passed_on(
     reference::forwardable_response(response.headers_mut());
     let failure = response.status().is_client_error() || response.status().is_server_error();
     if failure && response.body().is_encoded() {
-        // An error may quote the account's key, and in an encoding it could not be found.
+        // An error may quote the account's key, which can't be found in an encoded body.
         let status = response.status();
         return match upstream::collect(response, Some(credential), total).await {
             Ok(answer) => Ok(of_parts(answer.status, answer.headers, ReplyBody::full(answer.body))),
@@ -46,7 +46,7 @@ pub(super) fn of_parts(status: StatusCode, headers: http::HeaderMap, body: Reply
     response
 }
 
-/// Removes the body, for the answer to HEAD, whose head is the one that GET would have.
+/// Removes the body, for the answer to HEAD, whose head is that of GET.
 pub(super) fn remove_body(response: &mut Response<ReplyBody>) {
     if !response.headers().contains_key(CONTENT_LENGTH)
         && let Some(length) = response.body().size_hint().exact()
@@ -64,7 +64,7 @@ pub(super) fn from_entry(
     route: RouteName,
     log: &mut RequestLog,
 ) -> Response<ReplyBody> {
-    // "Pending" is no stored result: another's call goes on.
+    // "Pending" is no stored result: another request's call goes on.
     let pending = hit.entry.pending && route == RouteName::Bank;
     let (outcome, saved, report) = if pending {
         (CacheOutcome::Shared, Saved::Shared, Report::Pending)
@@ -80,7 +80,7 @@ pub(super) fn from_entry(
     response
 }
 
-/// Builds the reply from a cache entry that is past its lifetime.
+/// Builds the reply from a stale cache entry.
 pub(super) fn from_stale(
     hit: &Hit,
     reference: Option<&[u8]>,
@@ -101,7 +101,7 @@ fn stored(hit: &Hit, reference: Option<&[u8]>, report: Report) -> Response<Reply
     response
 }
 
-/// Builds the reply to the request that made the call: Iluma's answer as it came.
+/// Builds the reply to the request that made the call: Iluma's original answer.
 pub(super) fn brought(
     fetched: &FetchResult,
     report: Report,
@@ -117,7 +117,7 @@ pub(super) fn brought(
     response
 }
 
-/// Builds the reply to a request that waited for another's call, with nothing in it of the other's.
+/// Builds the reply to a request that waited for another's call, without any data of that request.
 pub(super) fn collapsed(
     answer: &Collected,
     body: Bytes,
@@ -151,14 +151,14 @@ pub(super) fn with_body(answer: Collected, body: Bytes) -> Response<ReplyBody> {
     of_parts(answer.status, headers, ReplyBody::full(body))
 }
 
-/// Builds Iluma's error, or another text that is no record, with the caller's own reference.
+/// Builds a reply with Iluma's error, or another text that is no record, with the caller's own reference.
 pub(super) fn stripped(mut answer: Collected, stripper: &PrefixStripper) -> Response<ReplyBody> {
     stripper.head(&mut answer.headers);
     let body = stripper.error(&answer.body);
     with_body(answer, body)
 }
 
-/// Takes from a request's head what would make the answer one for this caller alone, or one that can't be read.
+/// Removes headers that would make the answer specific to this caller, or unreadable.
 pub(super) fn readable(headers: &mut HeaderMap) {
     reference::forwardable_request(headers);
     for name in [
@@ -170,7 +170,7 @@ pub(super) fn readable(headers: &mut HeaderMap) {
         header::RANGE,
         header::TE,
         header::TRAILER,
-        // The body has been read, and is sent in one piece.
+        // The body was read, and is sent in one piece.
         header::CONTENT_LENGTH,
     ] {
         headers.remove(name);

@@ -1,7 +1,7 @@
-//! The log line and the counts of one request, however it ends.
+//! The log line and the counts of one request, whatever its end is.
 //!
-//! Invariant: every request leaves exactly one line and one count. A request log begins as 499, "the client went away", and
-//! stays that unless the whole answer was handed to the client's connection.
+//! Invariant: every request leaves exactly one line and one count. A request log begins as 499, "the client hung up",
+//! and keeps that unless the whole answer was passed to the client's connection.
 
 use super::observer::{Booked, ResponseObserver};
 use crate::base::name::TenantName;
@@ -26,17 +26,17 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
-/// nginx's code for a client that went away, which common dashboards know.
+/// nginx's status for a client that hung up, which common dashboards know.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The sinks of request logs.
+/// The destinations of request logs.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     /// The access log.
     pub access: AccessLog,
     /// Metrics.
     pub metrics: Metrics,
-    /// The time.
+    /// The clock.
     pub clock: crate::base::clock::Clock,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct RequestLog {
     upload: Option<Arc<Progress>>,
     response_bytes: u64,
     permit: Option<Arc<Permit>>,
-    /// Of a streamed answer whose body tells what its call cost.
+    /// The observer of a streamed answer whose body decides the call's charge.
     pub(super) observer: Option<Box<ResponseObserver>>,
     _in_flight: Counted,
     pub(super) route: RouteName,
@@ -68,13 +68,13 @@ pub(super) struct RequestLog {
     pub(super) upstream_took: Option<Duration>,
     pub(super) upstream_status: Option<u16>,
     pub(super) reason: Option<Reason>,
-    /// What the request may still wait for Redis.
+    /// The time for which the request may still wait for Redis.
     pub(super) redis: Budget,
 }
 
 impl RequestLog {
-    /// Opens the log of a request; `metrics` are those of no tenant, until the tenant is known. `redis` is what the request may
-    /// wait for Redis.
+    /// Opens the log of a request; `metrics` are those of no tenant, until the tenant is known. `redis` is the time for
+    /// which the request may wait for Redis.
     pub(super) fn open(
         telemetry: &Arc<Telemetry>,
         metrics: &Arc<TenantMetrics>,
@@ -83,7 +83,7 @@ impl RequestLog {
         redis: Duration,
     ) -> Box<Self> {
         let (id, id_header) = request_id::of(headers);
-        // It goes from hand to hand until the answer is out.
+        // The log is on the heap, because it is moved until the answer is sent.
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
@@ -112,39 +112,39 @@ impl RequestLog {
         })
     }
 
-    /// Names the tenant.
+    /// Sets the tenant.
     pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>, tally: &Arc<Tally>) {
         self.tenant = Some(tenant.clone());
         self.tally = Some(Arc::clone(tally));
         self.metrics = Arc::clone(metrics);
     }
 
-    /// Holds the request's place in flight until its answer is out, and until a call that outlives it has ended.
+    /// Holds the request's slot in flight until its answer is sent, and until a call that outlives it has ended.
     pub(super) fn hold(&mut self, permit: Permit) {
         self.permit = Some(Arc::new(permit));
     }
 
-    /// Takes memory for further bytes of the request's body, until its answer is out. Returns false if there is none.
+    /// Holds memory for further bytes of the request's body, until its answer is sent. Returns false if there is none.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.permit.as_ref().is_some_and(|permit| permit.hold(bytes))
     }
 
-    /// Returns a share of the request's place in flight.
+    /// Returns a share of the request's slot in flight.
     pub(super) fn permit(&self) -> Option<Arc<Permit>> {
         self.permit.clone()
     }
 
-    /// Names the body that is streamed.
+    /// Sets the progress of the streamed body.
     pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
         self.upload = progress;
     }
 
-    /// Returns the time at which the request came.
+    /// Returns the time at which the request arrived.
     pub(super) const fn asked(&self) -> SystemTime {
         self.time
     }
 
-    /// Takes note of the reason for which the gateway refused the request.
+    /// Records the reason of the gateway's refusal.
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
         if let Rejection::Refused(Refusal::Exceeded { limit, .. }) = rejection {
@@ -156,7 +156,7 @@ impl RequestLog {
         &self.metrics
     }
 
-    /// Takes note of a piece of the answer. Returns true if it is the last, or if `ended` says so.
+    /// Records a piece of the answer. Returns true if it is the last, or if `ended` is true.
     fn sees(&mut self, piece: &mut Piece, ended: bool) -> bool {
         match piece {
             Some(Ok(frame)) => {
@@ -170,7 +170,7 @@ impl RequestLog {
                 ended
             }
             Some(Err(error)) => {
-                // The client's connection breaks, as upstream's did: that is no client who went away.
+                // The client's connection breaks because upstream's did: this is no client that hung up.
                 self.reason = Some(match error {
                     AnswerError::Truncated => Reason::UpstreamTruncated,
                     AnswerError::Stalled => Reason::UpstreamStalled,
@@ -181,12 +181,12 @@ impl RequestLog {
         }
     }
 
-    /// Returns the answer, which from here on carries the log.
+    /// Returns the answer, which carries the log from here on.
     pub(super) fn reply(mut self: Box<Self>, response: Response<ReplyBody>) -> Response<LoggedBody> {
         let (mut parts, body) = response.into_parts();
         parts.headers.insert(request_id::HEADER, self.id_header.clone());
         self.status = parts.status.as_u16();
-        // hyper does not ask a body for frames that it knows to have none.
+        // hyper does not poll a body that has no frames.
         self.handed_over = body.is_end_stream();
         if self.handed_over
             && let Some(observer) = self.observer.take()
@@ -194,7 +194,7 @@ impl RequestLog {
             drop(observer.close(true));
         }
         if matches!(body, ReplyBody::Full(_)) {
-            // The work is done; a client that takes its time to read takes nobody's place.
+            // The work is done; a client that reads slowly occupies no slot.
             self.permit = None;
         }
         Response::from_parts(parts, LoggedBody { body, log: self, last: None })
@@ -233,8 +233,8 @@ impl Drop for RequestLog {
     }
 }
 
-/// A reply's body, with the log of its request. Its end waits until the call's outcome is in the ledger: a client that has
-/// seen an answer finds the outcome there, even if the process is killed right after.
+/// A reply's body, with the log of its request. Its end waits until the call's outcome is in the ledger: a client that
+/// has seen an answer finds the outcome there, even if the process is killed right after.
 #[derive(Debug)]
 pub struct LoggedBody {
     body: ReplyBody,
@@ -242,7 +242,7 @@ pub struct LoggedBody {
     last: Option<Last>,
 }
 
-/// The end of an answer, and what it waits for.
+/// The last piece of an answer, and the future for which it waits.
 struct Last {
     piece: Piece,
     booked: Booked,
@@ -305,7 +305,7 @@ impl Drop for LoggedBody {
     }
 }
 
-/// A method as the log names it; what we don't know could be anything.
+/// Returns a method's name for the log; an unknown method could be any text.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! The request path's part of the configuration, ready to be used: replaced whole when the configuration changes.
+//! The request path's part of the configuration in its ready form, replaced as a whole when the configuration changes.
 
 use super::allowance::Allowance;
 use crate::base::clock::Clock;
@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The beginning of keys whose calls hit dummy data.
+/// The prefix of keys whose calls use dummy data.
 const DEVELOPMENT_KEY: &str = "iluma_development_";
 
 #[derive(Debug)]
@@ -29,23 +29,23 @@ pub(super) struct RuntimeConfig {
     pub(super) accounts: Vec<Account>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) clock: Clock,
-    /// By the index of a tenant, like the next two.
+    /// The metrics by a tenant's index, like the next two fields.
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
     pub(super) tallies: Vec<Arc<Tally>>,
     pub(super) allowances: Vec<Allowance>,
     /// The metrics of requests without a tenant.
     pub(super) nobody: Arc<TenantMetrics>,
-    /// The time that a request may wait for Redis.
+    /// The time for which a request may wait for Redis.
     pub(super) redis_timeout: Duration,
     /// The contact that refusals name.
     pub(super) contact: Option<String>,
-    /// Headers that are sent beside the canonical ones on rows whose answers are shared.
+    /// Headers that are sent beside the canonical ones on rows with shared answers.
     pub(super) forward_headers: Vec<HeaderName>,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,
 }
 
-/// An Iluma account, as requests need it.
+/// An Iluma account, for the request path.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) name: AccountName,
@@ -61,7 +61,7 @@ pub(super) struct Account {
     pub(super) charges: bool,
 }
 
-/// The parts of the process that every runtime configuration shares.
+/// The parts of the process that all runtime configurations share.
 #[derive(Clone, Copy)]
 pub(super) struct Environment<'a> {
     pub(super) metrics: &'a Metrics,
@@ -72,8 +72,8 @@ pub(super) struct Environment<'a> {
 }
 
 impl RuntimeConfig {
-    /// Builds the runtime configuration from settings. Counters, limits and connections of `previous` go on if nothing
-    /// about them changed.
+    /// Builds the runtime configuration from settings. It takes over counters, limits and connections of `previous`
+    /// that did not change.
     pub(super) fn new(
         settings: &Settings,
         previous: Option<&Self>,
@@ -83,7 +83,7 @@ impl RuntimeConfig {
         let known = |name: &AccountName| {
             previous.and_then(|config| config.accounts.iter().find(|account| account.name == *name))
         };
-        // An answer must show no account's secrets, whichever account it came to.
+        // An answer must show no account's secrets, whichever account received it.
         let secrets = Arc::new(Secrets::new(
             settings.accounts.values().map(|account| &account.api_key),
             settings.accounts.values().flat_map(|account| &account.callback_tokens),
@@ -145,7 +145,7 @@ impl RuntimeConfig {
         }
     }
 
-    /// Reports to metrics what changes with the time alone.
+    /// Reports time-dependent numbers to metrics.
     pub(super) fn report(&self) {
         (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
         self.accounts.iter().for_each(|account| account.metrics.circuit(account.breaker.is_open()));
@@ -156,8 +156,8 @@ impl RuntimeConfig {
         self.accounts[tenant.account_index].prefixes_references.then(|| self.prefixes(tenant))
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account: no reference that passes without a
-    /// prefix may begin with another team's.
+    /// Returns the tenant's reference prefix and those of all teams of its account: an unprefixed reference may not
+    /// begin with another team's prefix.
     pub(super) fn prefixes(&self, tenant: &Tenant) -> (ReferencePrefix, &ReferencePrefixes) {
         (ReferencePrefix::of(&tenant.name), &self.accounts[tenant.account_index].prefixes)
     }
@@ -167,7 +167,7 @@ impl RuntimeConfig {
         match route.kind {
             Kind::Forbidden => Err(Rejection::Forbidden),
             _ if !tenant.may_use(route.name) => Err(Rejection::RouteNotAllowed),
-            // TRACE would bring the account's credential back, CONNECT is for proxies.
+            // TRACE would return the account's credential, and CONNECT is for proxies.
             _ if matches!(*method, Method::TRACE | Method::CONNECT) => Err(Rejection::UnknownRoute),
             Kind::Absent => Err(Rejection::UnknownOwnPath),
             Kind::Closed => Err(Rejection::UnknownRoute),

@@ -1,4 +1,4 @@
-//! One upstream call of a request: admitted, sent, accounted.
+//! One upstream call of a request: admitted, sent, accounted for.
 
 use super::call_guard::{CallGuard, PlannedCall};
 use super::exchange::Exchange;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Builds a GET without a body, which is free and may be repeated. HEAD is answered from its answer.
+/// Builds a GET without a body, which is free and may be repeated. HEAD uses its answer.
 pub(super) fn get(target: PathAndQuery, headers: HeaderMap) -> Outgoing {
     Outgoing { method: Method::GET, target, headers, body: OutgoingBody::Empty, repeatable: true }
 }
@@ -28,8 +28,8 @@ pub(super) fn own_head() -> HeaderMap {
 }
 
 impl Exchange<'_> {
-    /// Makes one upstream call on the row `route`, and notes it in the request's log. Once a request that may change or cost
-    /// something was wholly sent, the call ends even if this future is dropped.
+    /// Makes one upstream call on the row `route`, and records it in the request's log. Once a request that may change
+    /// or cost something was sent completely, the call ends even if this future is dropped.
     pub(super) async fn send(
         &mut self,
         route: RouteName,
@@ -60,8 +60,8 @@ impl Exchange<'_> {
         Ok(called.sent?)
     }
 
-    /// Makes one upstream call whose answer is read whole, whether or not anybody still waits for it. Its outcome is in the
-    /// ledger when this returns.
+    /// Makes one upstream call and reads its answer whole, even if this future is dropped. Its outcome is in the ledger
+    /// when this returns.
     pub(super) async fn send_whole(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
         let (config, index, gateway) = (Arc::clone(self.config), self.tenant.account_index, Arc::clone(self.gateway));
         let call = move |mut guard: CallGuard, outgoing: Outgoing| async move {
@@ -83,7 +83,7 @@ impl Exchange<'_> {
                 Ok(received) => guard.answered(received),
                 Err(error) => guard.failed(*error),
             }
-            // An outcome that can't be written now is kept, and the answer is worth no less.
+            // An outcome that can't be written now is kept, and the answer is sent all the same.
             let _ = gateway.ledger.settled().await;
             Whole { received, took }
         };
@@ -95,7 +95,7 @@ impl Exchange<'_> {
         Ok(received)
     }
 
-    /// Admits a call and makes it. A call that outlives its client keeps the client's place in flight.
+    /// Admits a call and makes it. A call that outlives its client keeps the client's slot in flight.
     async fn make<T, F>(
         &mut self,
         route: RouteName,
@@ -130,7 +130,7 @@ impl Exchange<'_> {
         self.send_whole(route, get(target, headers)).await
     }
 
-    /// Reads an answer whole that was to be streamed. Its outcome is in the ledger when this returns.
+    /// Reads whole an answer that was to be streamed. Its outcome is in the ledger when this returns.
     pub(super) async fn collect(&mut self, response: Response<AnswerBody>) -> Result<Received, Rejection> {
         let (credential, total) = (&self.account().credential, self.config.upstream.timeouts().answer);
         let collected = upstream::collect(response, Some(credential), total).await;
@@ -144,7 +144,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The result of a call, which may have to be finished without the request that made it.
+/// The result of a call that may have to be finished without its request.
 trait Outlive: Send + 'static {
     fn outlive(self) -> impl Future<Output = ()> + Send;
 }
@@ -157,7 +157,7 @@ struct Streamed {
 }
 
 impl Outlive for Streamed {
-    /// Accounts for the call though nobody waits for its answer any more.
+    /// Accounts for the call although no request waits for its answer any more.
     async fn outlive(self) {
         if let (Ok(response), Some(observer)) = (self.sent, self.observer) {
             observer.read(response.into_body()).await;
@@ -175,10 +175,10 @@ impl Outlive for Whole {
     async fn outlive(self) {}
 }
 
-/// A call that outlives its caller: dropped after its body was wholly sent, it goes on as a task.
+/// A call that outlives its caller: dropped after its body was sent completely, it continues as a task.
 struct CompleteOnDrop<T: Outlive> {
     call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// None: there is no body to wait for.
+    /// The progress of the body; `None` if there is none to wait for.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
 }

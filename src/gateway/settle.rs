@@ -1,4 +1,4 @@
-//! Results of pending requests: by callback or by a GET, they replace "pending" in the cache and settle the ledger.
+//! Results of pending requests, from a callback or a GET: they replace "pending" in the cache and settle the ledger.
 
 use super::core::Gateway;
 use super::fetch_result::from_callback;
@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Time for finding where a callback's answer belongs; no request waits for it.
+/// The longest search for the slot of a callback's answer; no request waits for it.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// Stores an answer if it is worth keeping.
+    /// Stores an answer if it should be cached.
     pub(super) fn store(
         &self,
         slot: &CacheSlot,
@@ -35,10 +35,10 @@ impl Gateway {
             .offer(slot, CacheCandidate { status: collected.status, content_type, answer, spliced: template, tags })
     }
 
-    /// Learns from callbacks as they come: a final answer replaces "pending".
+    /// Learns from callbacks as they arrive: a final answer replaces "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
-            // The callback tells whether the call that it is about was charged.
+            // The callback shows whether its call was charged.
             let received = Received::new(from_callback(body.clone()), &self.persons);
             if let Some((named, outcome)) = ledger::told(&received.answer)
                 && named == id
@@ -57,8 +57,8 @@ impl Gateway {
         }
     }
 
-    /// Stores the final answer to a pending request in the slot of its question. `path` is the one at which the answer was
-    /// asked for, if it was.
+    /// Stores the final answer to a pending request in the slot of that request. `path` is the one of a GET, if the
+    /// answer came from a GET.
     pub(super) async fn settle(
         &self,
         account: &AccountName,
@@ -67,7 +67,7 @@ impl Gateway {
         redis: &Budget,
     ) -> Option<(CacheSlot, Arc<Entry>)> {
         let awaited = self.cache.awaited(account, id, redis).await?;
-        // Another version of the API says the same in another shape.
+        // Another version of the API returns the same content in another shape.
         if path.is_some_and(|path| awaited.path != path) {
             return None;
         }

@@ -1,4 +1,5 @@
-//! The head of a request whose answer other teams may get: canonical, so that no team's headers shape another team's answer.
+//! The head of a request whose answer other teams may get: canonical, so that one team's headers can't influence
+//! another team's answer.
 
 use crate::reference;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -13,16 +14,16 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", en
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The head toward Iluma.
+/// The head for Iluma.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SharedHead {
     pub(super) headers: HeaderMap,
-    /// The reason for which the answer must be neither cached nor shared, if it must not.
+    /// The reason why the answer must be neither cached nor shared, if any.
     pub(super) bypass: Option<&'static str>,
 }
 
 impl SharedHead {
-    /// Builds the head from what the client sent. `forwarded` are the headers that the operator lets pass.
+    /// Builds the head from the client's. `forwarded` are the headers that the operator allows.
     pub(super) fn of(sent: &HeaderMap, forwarded: &[HeaderName]) -> Self {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(ACCEPT, JSON);
@@ -32,7 +33,7 @@ impl SharedHead {
         match content_type(sent) {
             ContentType::None => {}
             ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value)),
-            // Iluma judges it, for this caller alone.
+            // Iluma judges the body, for this caller only.
             ContentType::Unclear => {
                 copy(sent, &CONTENT_TYPE, &mut headers);
                 bypass = Some(CONTENT_TYPE_UNCLEAR);
@@ -46,7 +47,7 @@ impl SharedHead {
             copy(sent, name, &mut headers);
             bypass = Some(FORWARDED_HEADER);
         }
-        // Last: it is the reason that teams look for.
+        // This comes last: it is the reason that teams look for.
         if reference::is_magic(sent) {
             copy(sent, &MAGIC, &mut headers);
             bypass = Some(MAGIC_REPLY);
@@ -55,7 +56,7 @@ impl SharedHead {
         Self { headers, bypass }
     }
 
-    /// Returns the head of a body whose reference got a prefix. It was read as UTF-8, so Iluma must read it in the same way,
+    /// Returns the head of a body whose reference got a prefix. The gateway read it as UTF-8, so Iluma must do so too,
     /// whatever charset the client named.
     pub(super) fn read_as_utf8(mut self) -> Self {
         if let Some(value) = self.headers.get(CONTENT_TYPE) {
@@ -75,7 +76,7 @@ fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {
 
 enum ContentType {
     None,
-    /// Every server reads the body in the same way.
+    /// All servers read the body in the same way.
     Canonical(HeaderValue),
     /// Servers may read the body in different ways.
     Unclear,
@@ -103,7 +104,7 @@ fn content_type(sent: &HeaderMap) -> ContentType {
     if is_plain { ContentType::Canonical(canonical) } else { ContentType::Unclear }
 }
 
-/// Returns true for `charset=utf-8` and for ASCII, which is a part of it.
+/// Returns true for `charset=utf-8` and for ASCII, which is a subset of it.
 fn is_utf8(parameter: &[u8]) -> bool {
     let Some((name, value)) =
         parameter.iter().position(|b| *b == b'=').map(|at| (&parameter[..at], &parameter[at + 1..]))
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!((magic.bypass, magic.headers.len()), (Some(MAGIC_REPLY), 5));
         let forwarded = head(&[("x-feature", "1")], &["x-feature"]);
         assert_eq!((forwarded.bypass, forwarded.headers["x-feature"].to_str().unwrap()), (Some(FORWARDED_HEADER), "1"));
-        // Even if somebody lets it pass.
+        // The header is never forwarded, even if the operator allows it.
         let credential = head(&[("authorization", "x"), ("x_real_ip", "1")], &["authorization"]);
         assert!(!credential.headers.contains_key("authorization"));
     }

@@ -26,10 +26,10 @@ pub(super) async fn forward(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (mut parts, body) = request.into_parts();
     let (name, target, repeatable) = (exchange.route.name, exchange.route.target.clone(), exchange.route.repeatable);
-    // A reference passes as it is: with another team's prefix it would be that team's.
+    // A reference passes unchanged: with another team's prefix it would belong to that team.
     let (prefix, prefixes) = exchange.prefixes();
     reference::scan_query(&target, &prefix, prefixes)?;
-    // A row that is not known could take references in a body of any kind.
+    // An unknown row could take references in a body of any kind.
     let is_strict = name == RouteName::Other && exchange.prefix().is_some();
     let unreadable = if is_strict { Unreadable::Refused } else { Unreadable::Passes };
     let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), unreadable)?;
@@ -37,14 +37,14 @@ pub(super) async fn forward(
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
     let sent = exchange.send(name, outgoing).await;
-    // A body that was refused also breaks the call off: the refusal is the reason.
+    // A refused body also breaks the call: the refusal is the reason.
     if let Some(Err(error)) = outcome.and_then(|outcome| outcome.result()) {
         return Err(error.into());
     }
     passed_on(sent?, &exchange.account().credential, exchange.config.upstream.timeouts().answer).await
 }
 
-/// Returns a body that breaks off at a reference with another team's prefix, and what becomes of it.
+/// Returns a body that is cut off at a reference with another team's prefix, and its result.
 pub(super) fn scanned(
     headers: &HeaderMap,
     body: Incoming,

@@ -1,4 +1,5 @@
-//! A record is made, or made anew: its reference gets the prefix, and the team comes to own the record that Iluma names.
+//! Submissions: they make a record, or repeat one; its reference gets the prefix, and the team becomes an owner of
+//! Iluma's record.
 
 use super::exchange::Exchange;
 use super::owners::Owned;
@@ -48,7 +49,7 @@ pub(super) async fn serve(
     exchange.log.upload(outgoing.body.progress());
     let sent = exchange.send_whole(exchange.route.name, outgoing).await;
     let received = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
-        // A body that was refused also breaks the call off: the refusal is the reason.
+        // A refused body also breaks the call: the refusal is the reason.
         (_, Some(Err(error))) => return Err(error.into()),
         (sent, given) => {
             reference = given.and_then(Result::ok).flatten().or(reference);
@@ -61,17 +62,17 @@ pub(super) async fn serve(
     }
 }
 
-/// A submission, ready to be sent.
+/// A submission that is ready to be sent.
 struct Prepared {
     target: PathAndQuery,
     body: OutgoingBody,
     /// The caller's reference, as JSON text.
     reference: Option<Bytes>,
-    /// The end of a body that is rewritten while it is streamed.
+    /// The result of a body that is rewritten while it is streamed.
     outcome: Option<Arc<Outcome>>,
 }
 
-/// Puts the prefix into the reference, wherever it stands.
+/// Adds the prefix to the reference, in the body or the query.
 async fn prepare(
     exchange: &mut Exchange<'_>,
     prefix: ReferencePrefix,
@@ -80,7 +81,7 @@ async fn prepare(
 ) -> Result<Prepared, Rejection> {
     let is_anew = exchange.route.record.is_some();
     if body.is_end_stream() {
-        // Without a body there is no place for the prefix: a record that is to be made would be nobody's.
+        // A body is needed for the prefix: without it a new record would have no owner.
         if !is_anew {
             return Err(BodyError::Malformed.into());
         }
@@ -88,7 +89,7 @@ async fn prepare(
         let body = OutgoingBody::stream(body, reference::forwardable_trailers);
         return Ok(Prepared { target, body, reference: None, outcome: None });
     }
-    // Made anew, a record keeps the reference that it has.
+    // A repeated record keeps its reference.
     let absent = if is_anew { Absent::Leave } else { Absent::Insert };
     let (target, in_query) = prefix.target(&exchange.route.target, Absent::Leave)?;
     let prepared = match Kind::of(headers)? {
@@ -110,7 +111,7 @@ async fn prepare(
     Ok(prepared)
 }
 
-/// Answers where references have prefixes.
+/// Answers if references have prefixes.
 async fn answered(
     exchange: &Exchange<'_>,
     received: Received,
@@ -123,7 +124,7 @@ async fn answered(
     let Some(made) = made else { return Ok(stripped(received.collected, &stripper)) };
     if let Some(id) = &made.id {
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
-        // A recapture's record has the reference that it was made with.
+        // A recapture's record has the reference of its first submission.
         let known = made.reference.clone().filter(|_| made.prefixed_by.is_some()).or(reference.clone());
         let owned = Owned { id, reference: known.as_deref(), awaits: true, tags: &tags };
         exchange.gateway.owners.own(&exchange.asker(), owned, &exchange.log.redis).await;
@@ -132,7 +133,7 @@ async fn answered(
     Ok(with_body(received.collected, body))
 }
 
-/// Answers where references have no prefixes: state alone knows the owner of the record.
+/// Answers if references have no prefixes: only state knows the owner of the record.
 async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Result<Response<ReplyBody>, Rejection> {
     let none = ReferencePrefixes::of([]);
     if let Some(Record { id: Some(id), reference, .. }) =

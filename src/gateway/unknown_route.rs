@@ -1,4 +1,4 @@
-//! Paths that no row knows, if `upstream.unknown_routes` lets them pass: streamed, and the answer looked through.
+//! Paths that match no row, if `upstream.unknown_routes` allows them: streamed, with a scan of the answer.
 //!
 //! Invariant: a JSON answer that shows another team's record, by its reference or by its id, is withheld.
 
@@ -21,7 +21,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let headers = request.headers_mut();
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    // A part of an answer could not be read.
+    // A part of an answer could not be parsed.
     headers.remove(RANGE);
     headers.remove(IF_RANGE);
     let response = streamed::forward(&mut exchange, request).await?;
@@ -38,8 +38,8 @@ pub(super) async fn serve(
     Ok(of_parts(answer.status, answer.headers, ReplyBody::full(answer.body)))
 }
 
-/// Returns true if an answer mentions a reference with another team's prefix, or an id that another team is known to own
-/// and this one is not.
+/// Returns true if an answer contains a reference with another team's prefix, or an id that only another team is known
+/// to own.
 async fn shows_anothers(exchange: &Exchange<'_>, body: &[u8]) -> Result<bool, Rejection> {
     let Some(mentions) = Mentions::of(body) else { return Ok(false) };
     if let Some((own, teams)) = exchange.prefix()
@@ -62,7 +62,7 @@ fn is_anothers(reference: &str, own: &ReferencePrefix, teams: &ReferencePrefixes
     team.is_some_and(|team| team != own.tenant())
 }
 
-/// Returns true for a content type of JSON, or for none, which many clients read as JSON.
+/// Returns true for a JSON content type, or for none, which many clients read as JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
     let essence = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
