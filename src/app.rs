@@ -22,3 +22,4 @@ pub use error::StartError;
 pub use links::concerns;
 pub use node::App;
 pub use process::run;
+pub use reload::fixed;

@@ -49,7 +49,8 @@ impl App {
 }
 
 /// Returns the settings that are read at the start alone, by key.
-pub(super) fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
+#[must_use]
+pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);
     let targets = state.redis.iter().flat_map(|redis| [Some(&redis.main), redis.cache.as_ref()]).flatten();
     vec![
@@ -69,7 +70,9 @@ pub(super) fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
             digest(state.encryption_keys.iter().flat_map(|key| [key.id.as_bytes(), &key.key.expose_secret()[..]])),
         ),
         ("state.redis", digest(targets.flat_map(RedisTarget::parts).collect::<Vec<_>>().iter().map(Vec::as_slice))),
-        ("state.retention", format!("{:?}", [kept.owners, kept.delivered_callbacks, kept.dead_letters])),
+        ("state.retention.owners", format!("{:?}", kept.owners)),
+        ("state.retention.delivered_callbacks", format!("{:?}", kept.delivered_callbacks)),
+        ("state.retention.dead_letters", format!("{:?}", kept.dead_letters)),
         ("node.name", settings.node.clone()),
         ("state.disk_reserve", state.disk_reserve.to_string()),
         ("log.level", settings.log.level.to_string()),

@@ -1,11 +1,13 @@
 //! The metrics, and the bound on their number for any input.
 
+use crate::documents::generated::{is_up_to_date, table};
 use crate::support::{PATIENCE, Rig, RigBuilder, Upstream, ask};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,22 +18,24 @@ const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KTP: &str = "/v1/identity/ktp_name/validations";
 const FOUND: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
-/// The README's description of a metric.
+/// The page's description of a metric.
 struct Documented {
     labels: BTreeSet<&'static str>,
-    notes: &'static str,
+    kind: &'static str,
 }
 
-/// Returns the README's table, by name.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    std::fs::read_to_string(path).expect("the page of the metrics")
+});
+
+/// Returns the page's table, by name.
 fn documented() -> BTreeMap<String, Documented> {
-    let (_, section) = include_str!("../../README.md").split_once("\n## Metrics\n").expect("a section");
-    let (section, _) = section.split_once("\n## ").expect("another section");
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
-    let metrics = rows.flat_map(|row| {
-        let [_, names, labels, notes, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("not a row: {row}") };
-        let labels: BTreeSet<_> = labels.split(',').map(str::trim).filter(|label| !label.is_empty()).collect();
-        let names = names.split(',').map(|name| format!("iluma_gateway_{}", name.trim().trim_matches('`')));
-        names.map(move |name| (name, Documented { labels: labels.clone(), notes }))
+    let rows = PAGE.lines().filter(|line| line.starts_with("| `iluma_gateway_"));
+    let metrics = rows.map(|row| {
+        let [_, name, kind, labels, _, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("not a row: {row}") };
+        let labels = labels.split(',').map(str::trim).filter(|label| !label.is_empty()).collect();
+        (name.trim().trim_matches('`').to_owned(), Documented { labels, kind: kind.trim() })
     });
     metrics.collect()
 }
@@ -87,8 +91,8 @@ async fn used_with(change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
     rig
 }
 
-#[tokio::test]
-async fn the_readme_has_every_metric_and_its_labels() {
+/// A rig of which every metric has a series.
+async fn used_up() -> Rig {
     let watched = "upstream_calls_per_day = 1\nquota_mode = \"shadow\"\ncallback_hosts = [\"127.0.0.1\"]\n\
                    callback_urls = { NAME_VALIDATOR_REQUEST = \"http://127.0.0.1:9/\" }";
     let rig = used_with(|rig| rig.tenant("watched", watched)).await;
@@ -98,6 +102,32 @@ async fn the_readme_has_every_metric_and_its_labels() {
         rig.post("watched", KTP, "{}").send().await;
     }
     rig.app.reload(&rig.settings(|text| text).expect("settings")).expect("a reload");
+    rig
+}
+
+#[tokio::test]
+async fn the_page_of_the_metrics_is_what_is_served() {
+    let rig = used_up().await;
+    let text = metrics(&rig).await;
+    rig.stop().await;
+    let all = series(&text);
+    let types: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let rows = helps.map(|(name, help)| {
+        let kind = types[name];
+        let base = if kind == "histogram" { format!("{name}_count") } else { name.to_owned() };
+        let one = all.keys().find(|series| series.split('{').next() == Some(base.as_str()));
+        let labels = one.map(|series| labels(series)).unwrap_or_default().into_iter().collect::<Vec<_>>().join(", ");
+        [format!("`{name}`"), kind.to_owned(), labels, help.to_owned()]
+    });
+    let table = table(["series", "type", "labels", "meaning"], rows);
+    is_up_to_date("docs/metrics.md", "the families as served", &format!("\n{table}\n"));
+}
+
+#[tokio::test]
+async fn the_page_has_every_metric_and_its_labels() {
+    let rig = used_up().await;
     let answer = ask("GET", rig.admin_url("/metrics")).send().await;
     assert_eq!(answer.status, 200, "open to all");
     assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"), "{:?}", answer.headers);
@@ -107,16 +137,22 @@ async fn the_readme_has_every_metric_and_its_labels() {
     let types: BTreeMap<_, _> = types.map(|(name, kind)| (name.to_owned(), kind)).collect();
     let documented = documented();
     let undocumented: Vec<_> = types.keys().filter(|name| !documented.contains_key(*name)).collect();
-    assert!(undocumented.is_empty(), "not in the README's table: {undocumented:?}");
+    assert!(undocumented.is_empty(), "not on the page: {undocumented:?}");
     let missing: Vec<_> = documented.keys().filter(|name| !types.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "in the README's table alone: {missing:?}");
-    for (name, Documented { labels: wanted, notes }) in documented {
+    assert!(missing.is_empty(), "on the page alone: {missing:?}");
+    // A family that no request of this test counts would be on no page.
+    let source = include_str!("../../src/telemetry/metrics/families.rs");
+    let declared = source.split("name: \"").skip(1).filter_map(|rest| rest.split_once('"'));
+    for (name, _) in declared {
+        assert!(documented.contains_key(&format!("iluma_gateway_{name}")), "{name} is declared and not on the page");
+    }
+    for (name, Documented { labels: wanted, kind: shown }) in documented {
         let kind = match () {
             () if name.ends_with("_total") => "counter",
-            () if notes.contains("histogram") => "histogram",
+            () if name.ends_with("_duration_seconds") => "histogram",
             () => "gauge",
         };
-        assert_eq!(types[&name], kind, "{name}");
+        assert_eq!((types[&name], shown), (kind, kind), "{name}");
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");
         let base = if kind == "histogram" { format!("{name}_count") } else { name.clone() };
         let mine: Vec<_> = all.keys().filter(|series| series.split('{').next() == Some(base.as_str())).collect();

@@ -26,7 +26,7 @@ pub(super) enum Kind {
 pub(super) const REQUESTS: Family = Family {
     kind: Kind::Counter,
     name: "requests_total",
-    help: "Requests answered, by tenant (none: no known key), route, status and the cache's part.",
+    help: "Requests answered, by tenant (none: no known key), route, status and the cache's part: hit, stored, miss, collapsed, shared (a pending request), stale, bypass, request (by cache-control), - (no part in it).",
     labels: &["tenant", "route", "status", "cache"],
 };
 
@@ -40,7 +40,7 @@ pub(super) const DURATION: Family = Family {
 pub(super) const UPSTREAM_REQUESTS: Family = Family {
     kind: Kind::Counter,
     name: "upstream_requests_total",
-    help: "Requests sent to Iluma, by account, route and status (error: no answer).",
+    help: "Requests sent to Iluma, by account, route and status (error: no answer); health, which has no account, is not among them.",
     labels: &["account", "route", "status"],
 };
 
@@ -54,14 +54,14 @@ pub(super) const UPSTREAM_DURATION: Family = Family {
 pub(super) const SAVED: Family = Family {
     kind: Kind::Counter,
     name: "upstream_calls_saved_total",
-    help: "Requests that needed no call to Iluma, by the reason.",
+    help: "Requests that needed no call to Iluma, by the reason: hit (stale ones too), collapsed, shared (a pending request).",
     labels: &["tenant", "route", "how"],
 };
 
 pub(super) const LIMITED: Family = Family {
     kind: Kind::Counter,
     name: "rate_limited_total",
-    help: "Requests refused because of a limit.",
+    help: "Requests refused because of a limit: requests, in_flight, account, quota_day, quota_month.",
     labels: &["tenant", "limit"],
 };
 
@@ -76,7 +76,7 @@ pub(super) const GATEWAY_ERRORS: Family = Family {
 pub const STATE_UNREADABLE: Family = Family {
     kind: Kind::Counter,
     name: "state_unreadable_total",
-    help: "Entries of state that could not be decrypted, because their key is missing.",
+    help: "Entries of state that could not be decrypted, because their key is missing from state.encryption_keys.",
     labels: &[],
 };
 
@@ -84,61 +84,61 @@ pub const STATE_UNREADABLE: Family = Family {
 pub const DISK_FREE: Family = Family {
     kind: Kind::Gauge,
     name: "disk_free_bytes",
-    help: "Free bytes of the disk with the database.",
+    help: "Free bytes of the disk with the database; below state.disk_reserve only what must not be lost is written.",
     labels: &[],
 };
 
 pub(super) const QUOTA_USED: Family = Family {
     kind: Kind::Gauge,
     name: "quota_used",
-    help: "Upstream calls of this day or month.",
+    help: "Calls of this day or month that a quota counts, of teams with a quota.",
     labels: &["tenant", "period"],
 };
 
 pub(super) const QUOTA_LIMIT: Family = Family {
     kind: Kind::Gauge,
     name: "quota_limit",
-    help: "Upstream calls that a day or month may have.",
+    help: "Calls that a day or month may have, of teams with a quota.",
     labels: &["tenant", "period"],
 };
 
 pub(super) const QUOTA_WARNING: Family = Family {
     kind: Kind::Gauge,
     name: "quota_warning",
-    help: "1 once this percentage of a quota is used.",
+    help: "1 once this percentage (80, 100) of a quota is used.",
     labels: &["tenant", "period", "percent"],
 };
 
 pub(super) const BEYOND_QUOTA: Family = Family {
     kind: Kind::Counter,
     name: "quota_beyond_total",
-    help: "Calls beyond a quota in shadow mode (quota_mode = \"shadow\").",
+    help: "Calls beyond a quota in shadow mode, which the quota would have refused.",
     labels: &["tenant", "period"],
 };
 
 pub(super) const CIRCUIT_OPEN: Family = Family {
     kind: Kind::Gauge,
     name: "circuit_open",
-    help: "1 while the circuit is open: nothing is sent, because Iluma fails.",
+    help: "1 while the account's circuit is open: Iluma fails, and nothing but a probe is sent.",
     labels: &["account"],
 };
 
 pub(super) const ANSWERS_WITHHELD: Family = Family {
     kind: Kind::Counter,
     name: "answers_withheld_total",
-    help: "Answers on undocumented routes that showed another team's record and were withheld.",
+    help: "Answers on the route other that showed another team's record: the team got 404.",
     labels: &["account"],
 };
 
 pub(super) const RELOADS: Family = Family {
     kind: Kind::Counter,
     name: "config_reloads_total",
-    help: "Reloads of the configuration, by outcome.",
+    help: "Reloads of the configuration: applied, or refused (the old one stays in effect).",
     labels: &["outcome"],
 };
 
 pub(super) const CONNECTIONS: Family =
-    Family { kind: Kind::Gauge, name: "connections", help: "Open connections.", labels: &["listener"] };
+    Family { kind: Kind::Gauge, name: "connections", help: "Open connections of a listener: server, callbacks, admin.", labels: &["listener"] };
 
 pub(super) const TLS_HANDSHAKE_FAILURES: Family = Family {
     kind: Kind::Counter,
@@ -153,21 +153,21 @@ pub(super) const IN_FLIGHT: Family =
 pub(super) const CALLBACKS_RECEIVED: Family = Family {
     kind: Kind::Counter,
     name: "callbacks_received_total",
-    help: "Callbacks of Iluma's, by account and type (none: not known) and the inbox's answer.",
+    help: "Callbacks of Iluma's, by account and type (none: not known) and the inbox's answer: stored, repeat, test, or the reason of the refusal.",
     labels: &["account", "type", "outcome"],
 };
 
 pub(super) const CALLBACK_DELIVERIES: Family = Family {
     kind: Kind::Counter,
     name: "callback_deliveries_total",
-    help: "Attempts to deliver a callback to a tenant, and deliveries that were skipped.",
+    help: "Attempts to deliver: delivered, failed (to be tried again), dead; and deliveries that were skipped: no_url, lost (after a hit: too many at once, or not stored), dropped (after a hit: the outbox is full).",
     labels: &["tenant", "outcome"],
 };
 
 pub(super) const CALLBACK_QUEUE: Family = Family {
     kind: Kind::Gauge,
     name: "callback_queue",
-    help: "Stored callbacks: queued and dead by tenant; waiting for an owner and unowned without a tenant.",
+    help: "Stored callbacks: queued and dead by tenant; waiting for an owner, and unowned, with tenant none.",
     labels: &["tenant", "state"],
 };
 
@@ -196,13 +196,13 @@ pub const CACHE_ENTRIES: Family =
 
 /// The bytes of the answers in memory.
 pub const CACHE_BYTES: Family =
-    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes of the answers in memory.", labels: &[] };
+    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes of the answers in memory; the bound is cache.memory.", labels: &[] };
 
 /// Texts that the scrubber removed from log lines.
 pub const REDACTIONS: Family = Family {
     kind: Kind::Counter,
     name: "redactions_total",
-    help: "Texts that the scrubber removed from log lines.",
+    help: "Texts that the scrubber removed from log lines: something personal or secret nearly reached a log.",
     labels: &[],
 };
 
@@ -218,7 +218,7 @@ pub const LOG_LINES_DROPPED: Family = Family {
 pub const REDIS_UP: Family = Family {
     kind: Kind::Gauge,
     name: "redis_up",
-    help: "1 while Redis answers, and if none is configured.",
+    help: "1 while every Redis answers, and if none is configured.",
     labels: &[],
 };
 
@@ -226,6 +226,6 @@ pub const REDIS_UP: Family = Family {
 pub const REDIS_CACHE: Family = Family {
     kind: Kind::Counter,
     name: "redis_cache_total",
-    help: "The cache's queries to Redis, by result.",
+    help: "The cache's queries to Redis: hit, miss, damaged (decryption failed: key removed, or value tampered with), out (no answer).",
     labels: &["outcome"],
 };

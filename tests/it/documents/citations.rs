@@ -1,0 +1,146 @@
+//! Links, cited files, and the size of pages.
+
+use super::pages::{Page, files, pages, root};
+use std::path::Path;
+
+/// Folders from whose root a path may be written: pages and comments leave `src/` out.
+const BASES: [&str; 5] = ["", "src", "tests/it", "simulator", "simulator/src"];
+
+/// Endings of files that are cited by their path in the repository. Examples have others: `gateway.toml`, `cert.pem`.
+const CITED: [&str; 4] = [".rs", ".md", ".lua", ".txt"];
+
+/// Names that look like a file of the repository and are an example, or a file of somebody else's.
+const EXAMPLES: [&str; 0] = [];
+
+/// Words of a comment that send the reader to a text that is not in the repository.
+const ELSEWHERE: [&str; 6] = ["the design", "(design", "by design,", "DESIGN", "of the contract", "the contract's"];
+
+#[test]
+fn every_link_leads_somewhere() {
+    let pages = pages();
+    let mut faults = Vec::new();
+    for page in &pages {
+        for (line, target) in links(page) {
+            if target.starts_with("https://") || target.starts_with("http://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let folder = Path::new(&page.name).parent().unwrap_or(Path::new(""));
+            let name = if file.is_empty() { page.name.clone() } else { normal(&folder.join(file)) };
+            if !root().join(&name).exists() {
+                faults.push(format!("{}:{line}: there is no {name}", page.name));
+            }
+            let linked = pages.iter().find(|page| page.name == name);
+            if !anchor.is_empty() && linked.is_none_or(|page| !page.anchors().iter().any(|one| one == anchor)) {
+                faults.push(format!("{}:{line}: {name} has no heading #{anchor}", page.name));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the targets of a page's links, each with its line.
+fn links(page: &Page) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (line, text) in page.prose() {
+        for part in text.split("](").skip(1) {
+            found.extend(part.split_once(')').map(|(target, _)| (line, target.to_owned())));
+        }
+    }
+    found
+}
+
+/// Returns a relative path without `.` and `..`.
+fn normal(path: &Path) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.to_str().expect("text").split('/') {
+        match part {
+            "." | "" => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[test]
+fn every_file_that_a_page_cites_is_there() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        for (line, text) in page.prose() {
+            let code = text.split('`').skip(1).step_by(2);
+            for word in code.flat_map(|code| code.split([' ', ',', '(', ')'])) {
+                let fault = missing(&page.name, word);
+                faults.extend(fault.map(|word| format!("{}:{line}: there is no {word}", page.name)));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn every_file_that_a_comment_cites_is_there_and_no_comment_cites_a_text_that_is_not() {
+    let mut faults = Vec::new();
+    let folders = ["src", "simulator", "tests", "config", "deploy"];
+    let endings = [".rs", ".lua", ".toml", ".sh", ".service", ".yml", ".yaml"];
+    for (name, text) in folders.iter().flat_map(|folder| files(folder, &endings)) {
+        // This file spells what it looks for.
+        if name.ends_with("documents/citations.rs") {
+            continue;
+        }
+        for (at, line) in text.lines().enumerate() {
+            let Some(comment) = comment(&name, line) else { continue };
+            let at = format!("{name}:{}", at + 1);
+            let elsewhere = ELSEWHERE.iter().filter(|words| comment.contains(**words));
+            faults.extend(elsewhere.map(|words| format!("{at}: \"{words}\" is not in the repository")));
+            let words = comment.split(|c: char| c.is_whitespace() || "`\"',;:()[]<>".contains(c));
+            let missing = words.filter_map(|word| missing(&name, word.trim_end_matches('.')));
+            faults.extend(missing.map(|word| format!("{at}: there is no {word}")));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the comment of a line, if it has one.
+fn comment<'a>(file: &str, line: &'a str) -> Option<&'a str> {
+    let mark = match file.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("rs") => "//",
+        Some("lua") => "--",
+        _ => "#",
+    };
+    let (before, comment) = line.split_once(mark)?;
+    // Not within an address or a text.
+    let is_comment = before.trim().is_empty() || before.ends_with(' ') && before.matches('"').count() % 2 == 0;
+    is_comment.then_some(comment)
+}
+
+/// Returns the word if it is the path of a file that is not in the repository.
+fn missing<'a>(cited_in: &str, word: &'a str) -> Option<&'a str> {
+    let is_path = CITED.iter().any(|ending| word.ends_with(ending))
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b))
+        && !word.starts_with('.');
+    let own = Path::new(cited_in).parent().unwrap_or(Path::new(""));
+    let is_there =
+        BASES.iter().any(|base| root().join(base).join(word).exists()) || root().join(own).join(word).exists();
+    (is_path && !is_there && !EXAMPLES.contains(&word)).then_some(word)
+}
+
+#[test]
+fn the_first_pages_are_short() {
+    for (page, kib) in [("README.md", 8), ("ARCHITECTURE.md", 14)] {
+        let bytes = std::fs::metadata(root().join(page)).expect("a page").len();
+        assert!(bytes <= kib << 10, "{page} has {bytes} bytes, more than {kib} KiB");
+    }
+}
+
+#[test]
+fn the_index_of_the_documents_has_every_page_once() {
+    let pages = pages();
+    let index = pages.iter().find(|page| page.name == "docs/README.md").expect("an index");
+    let linked: Vec<String> = links(index).into_iter().map(|(_, target)| target).collect();
+    for (name, _) in files("docs", &[".md"]) {
+        let name = name.strip_prefix("docs/").expect("inside");
+        let times = linked.iter().filter(|target| *target == name).count();
+        assert!(name == "README.md" || times == 1, "docs/README.md links {name} {times} times");
+    }
+}
