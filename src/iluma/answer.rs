@@ -96,7 +96,7 @@ pub enum Failure {
     Other,
 }
 
-/// The answer to the question whether something was found, given as a boolean or as text (`iluma-field-notes.md`).
+/// The answer to the question whether something was found, given as a boolean or as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// The answer has no member `result`.

@@ -1,5 +1,5 @@
 //! Callbacks over real sockets: Iluma's posts, their owners, each team's deliveries, and the effects of failures
-//! (design, section 5).
+//!.
 
 use crate::support::{Answer, Heard, PATIENCE, Rig, RigBuilder, Upstream, ask, raw, until};
 use base64::Engine as _;

@@ -1,5 +1,5 @@
 //! The ledger stays true through crashes: processes are killed and restarted, connections reset, clients hang up
-//! (design, section 6).
+//!.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

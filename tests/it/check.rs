@@ -1,4 +1,4 @@
-//! `check` finds the same faults and warnings as `run`, and prints "ok" (design, sections 2 and 9).
+//! `check` finds the same faults and warnings as `run`, and prints "ok".
 
 use crate::support::Redis;
 use crate::support::process::{Folder, Said};

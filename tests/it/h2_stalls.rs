@@ -1,4 +1,4 @@
-//! HTTP/2 peers that stall: they hold a connection or a slot no longer than HTTP/1.1 peers (design, section 2).
+//! HTTP/2 peers that stall: they hold a connection or a slot no longer than HTTP/1.1 peers.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

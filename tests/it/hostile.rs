@@ -1,5 +1,5 @@
 //! Malformed, oversized, ambiguous, truncated and slow clients: nothing of them is forwarded, and nothing of them is
-//! kept (design, sections 2 and 3).
+//! kept.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

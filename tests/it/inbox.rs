@@ -1,4 +1,4 @@
-//! The callbacks listener and deliveries, with misbehaving peers (design, section 5).
+//! The callbacks listener and deliveries, with misbehaving peers.
 
 use crate::support::{Answer, Rig, Upstream, ask, raw, until};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! No team sees another team's record or influences its answer, however it spells a request (design, section 3).
+//! No team sees another team's record or influences its answer, however it spells a request.
 
 use crate::support::{Rig, RigBuilder, Upstream, ask};
 use bytes::Bytes;

@@ -1,5 +1,4 @@
-//! `kill -9` at random moments while callbacks arrive: every callback that was answered 200 is delivered (design,
-//! section 5).
+//! `kill -9` at random moments while callbacks arrive: every callback that was answered 200 is delivered.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Redis, Upstream, ask, until};

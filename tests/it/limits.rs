@@ -1,4 +1,4 @@
-//! The limits of a team, and of all teams together (design, section 6, the local part).
+//! The limits of a team, and of all teams together.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

@@ -1,4 +1,4 @@
-//! The admin listener: the shape of answers, and orders that outlive their client (design, section 8).
+//! The admin listener: the shape of answers, and orders that outlive their client.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Rig, Upstream, ask};

@@ -1,4 +1,4 @@
-//! Output to a pipe that nobody reads, to a closed pipe, and to a full disk (design, section 2).
+//! Output to a pipe that nobody reads, to a closed pipe, and to a full disk.
 
 use crate::support::process::Folder;
 use crate::support::{PATIENCE, ask, until};

@@ -1,4 +1,4 @@
-//! Access to records: only an owner sees one; for all others it does not exist (design, section 3, "Owner only").
+//! Access to records: only an owner sees one; for all others it does not exist.
 
 use crate::support::{Answer, Ask, PATIENCE, Part, Redis, Rig, RigBuilder, Upstream};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! The built program from an operator's view: exit codes, messages, signals, files (design, section 2).
+//! The built program from an operator's view: exit codes, messages, signals, files.
 
 use crate::support::process::{Folder, once, started};
 use crate::support::tls::Authority;

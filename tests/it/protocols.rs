@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2, TLS, proxies and streams, on both sides of the gateway (design, sections 2 and 3).
+//! HTTP/1.1 and HTTP/2, TLS, proxies and streams, on both sides of the gateway.
 
 use crate::support::h2::{AnyBody, frames, speak, whole};
 use crate::support::tls::{Authority, connect, secure_upstream};

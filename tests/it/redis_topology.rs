@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The time in which the gateway must use a new primary (section 9 of the design).
+/// The time in which the gateway must use a new primary.
 const BACK: Duration = Duration::from_secs(5);
 
 /// A client that is kept until the test ends.

@@ -1,4 +1,4 @@
-//! The paths that reach upstream, and their form, over the wire (design, section 3).
+//! The paths that reach upstream, and their form, over the wire.
 
 use crate::support::{Answer, Rig, RigBuilder, Upstream, Wire};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Limits that several nodes enforce together through one Redis (design, section 6).
+//! Limits that several nodes enforce together through one Redis.
 
 #![allow(clippy::disallowed_methods, reason = "rates are about real time, and a test's tasks end with it")]
 

@@ -1,5 +1,4 @@
-//! Requests that the parser refuses, and clients of HTTP/1.0: the contract holds for them too (design, section 3:
-//! errors; a truncated answer is never a short success).
+//! Requests that the parser refuses, and clients of HTTP/1.0: the contract holds for them too.
 
 use crate::support::{PATIENCE, Rig, Upstream, Wire};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! All faults behind the gateway: the client's answer, and the number of upstream calls (design, section 3: errors,
-//! money-safe).
+//! All faults behind the gateway: the client's answer, and the number of upstream calls.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

@@ -1,4 +1,4 @@
-//! The account's rate, the quotas and the ledger for calls to Iluma (design, section 6).
+//! The account's rate, the quotas and the ledger for calls to Iluma.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

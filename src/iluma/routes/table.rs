@@ -28,7 +28,7 @@ pub struct RouteSpec {
     pub references: References,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// The types of Iluma's callbacks about records of the row (`iluma-field-notes.md`): the first type whose text is
+    /// The types of Iluma's callbacks about records of the row: the first type whose text is
     /// in the path.
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.

@@ -10,7 +10,7 @@ const BASES: [&str; 5] = ["", "src", "tests/it", "simulator", "simulator/src"];
 const CITED: [&str; 4] = [".rs", ".md", ".lua", ".txt"];
 
 /// Names that look like a file of the repository and are an example, or a file of somebody else's.
-const EXAMPLES: [&str; 0] = [];
+const EXAMPLES: [&str; 1] = ["NAME.rs"];
 
 /// Words of a comment that send the reader to a text that is not in the repository.
 const ELSEWHERE: [&str; 6] = ["the design", "(design", "by design,", "DESIGN", "of the contract", "the contract's"];
