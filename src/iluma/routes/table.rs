@@ -1,7 +1,7 @@
 //! THE route table: one row says everything about a route, and no other list of routes exists.
 //!
 //! Configuration names, metric labels, prices, cache subjects, callback types and handlers derive from it. A new route
-//! of Iluma's is a name in `route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the
+//! of Iluma's is a name in `iluma/route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the
 //! compiler checks.
 
 use crate::iluma::callback_type::CallbackType;
