@@ -133,7 +133,7 @@ fn free_addresses() -> Vec<String> {
 fn run(script: &std::path::Path) -> String {
     let whole = format!("exec 2>&1; trap 'kill $(jobs -p) 2>/dev/null' EXIT; . {}", script.display());
     let child = Command::new("timeout")
-        .args([&format!("--kill-after=5"), &(PATIENCE * 3).as_secs().to_string(), "bash", "-c", &whole])
+        .args(["--kill-after=5", &(PATIENCE * 3).as_secs().to_string(), "bash", "-c", &whole])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
