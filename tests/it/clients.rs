@@ -1,5 +1,5 @@
-//! Client connections by the rules of HTTP: half-closed, idle, slow to begin, without a host, too many (design, section
-//! 2; RFC 9112, sections 3.2 and 9).
+//! Client connections by the rules of HTTP: half-closed, idle, slow to begin, without a host, too many (RFC 9112,
+//! sections 3.2 and 9).
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

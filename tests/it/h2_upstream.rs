@@ -1,5 +1,5 @@
-//! An upstream that speaks HTTP/2: refusals without processing, and its limit on concurrent requests (design, section
-//! 3, money-safe; RFC 9113, sections 5.1.2, 6.8 and 8.7).
+//! An upstream that speaks HTTP/2: refusals without processing, and its limit on concurrent requests (RFC 9113,
+//! sections 5.1.2, 6.8 and 8.7).
 
 use crate::support::h2_peer::{Peer, before};
 use crate::support::{Answer, Rig};

@@ -578,7 +578,7 @@ async fn a_teams_key_never_reaches_iluma() {
     rig.stop().await;
 }
 
-/// The headers that DESIGN names: cookies, trace context, hop-by-hop headers, those that `connection` names, and
+/// The headers that never leave: cookies, trace context, hop-by-hop headers, those that `connection` names, and
 /// overrides.
 const STRIPPED: [(&str, &str); 25] = [
     ("cookie", "session=zkanari"),

@@ -1,5 +1,4 @@
-//! The start and the end of a process: it keeps its announcements, and no idle connection delays it (design, section
-//! 2).
+//! The start and the end of a process: it keeps its announcements, and no idle connection delays it.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
