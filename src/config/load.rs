@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_what_the_design_says() {
+    fn defaults_are_what_operators_rely_on() {
         let settings = parse(&lending("requests_per_second = 20")).unwrap();
         assert_eq!(settings.server.listener.listen, "127.0.0.1:8080".parse().unwrap());
         assert!(settings.server.listener.tls.is_none());
@@ -599,7 +599,7 @@ mod tests {
         assert!(!tenant.routes.contains(&RouteName::Forbidden));
     }
 
-    /// The example of the design document.
+    /// A whole configuration.
     const EXAMPLE: &str = r#"
 [server]
 listen = "127.0.0.1:8080"
@@ -655,7 +655,7 @@ like = "bank"
 "#;
 
     #[test]
-    fn the_example_of_the_design_loads() {
+    fn a_whole_configuration_loads() {
         let settings = parse(EXAMPLE).unwrap();
         assert_eq!(settings.upstream.proxy.unwrap(), "http://egress.internal:3128/");
         let tenant = &settings.tenants[&"lending".parse().unwrap()];

@@ -57,7 +57,7 @@ pub(super) struct Account {
     pub(super) metrics: Arc<AccountMetrics>,
     pub(super) breaker: Arc<CircuitBreaker>,
     pub(super) retries: Arc<RetryBudget>,
-    /// False for a development key, whose calls cost nothing (section "Authentication" of the API document).
+    /// False for a development key, whose calls cost nothing.
     pub(super) charges: bool,
 }
 

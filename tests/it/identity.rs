@@ -1,4 +1,4 @@
-//! Identity, keys and restored state, and cancelled callers (sections 3 and 6).
+//! Identity, keys and restored state, and cancelled callers.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 

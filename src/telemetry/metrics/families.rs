@@ -137,8 +137,12 @@ pub(super) const RELOADS: Family = Family {
     labels: &["outcome"],
 };
 
-pub(super) const CONNECTIONS: Family =
-    Family { kind: Kind::Gauge, name: "connections", help: "Open connections of a listener: server, callbacks, admin.", labels: &["listener"] };
+pub(super) const CONNECTIONS: Family = Family {
+    kind: Kind::Gauge,
+    name: "connections",
+    help: "Open connections of a listener: server, callbacks, admin.",
+    labels: &["listener"],
+};
 
 pub(super) const TLS_HANDSHAKE_FAILURES: Family = Family {
     kind: Kind::Counter,
@@ -195,8 +199,12 @@ pub const CACHE_ENTRIES: Family =
     Family { kind: Kind::Gauge, name: "cache_entries", help: "Answers in memory.", labels: &[] };
 
 /// The bytes of the answers in memory.
-pub const CACHE_BYTES: Family =
-    Family { kind: Kind::Gauge, name: "cache_bytes", help: "Bytes of the answers in memory; the bound is cache.memory.", labels: &[] };
+pub const CACHE_BYTES: Family = Family {
+    kind: Kind::Gauge,
+    name: "cache_bytes",
+    help: "Bytes of the answers in memory; the bound is cache.memory.",
+    labels: &[],
+};
 
 /// Texts that the scrubber removed from log lines.
 pub const REDACTIONS: Family = Family {
