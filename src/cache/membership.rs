@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// The time for which a node may continue without a heartbeat (section 4 of the design).
+/// The time for which a node may continue without a heartbeat.
 const LEASE: Duration = Duration::from_secs(5);
 /// The interval of heartbeats: several may fail within a lease.
 const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -10,9 +10,9 @@ use std::time::Duration;
 /// alarm is late because of it.
 const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 
-/// The time for which others may share a pending request (section 4 of the design).
+/// The time for which others may share a pending request.
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
-/// The interval at which a pending request is polled (section 3 of the design).
+/// The interval at which a pending request is polled.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The storing of an answer.
@@ -30,7 +30,7 @@ pub(super) struct Kept {
 
 /// Returns how an answer is stored; `None` if it is not.
 ///
-/// Stored are final answers that say something about the account or person (`iluma-api.txt`, the response schemas of
+/// Stored are final answers that say something about the account or person (the response schemas of
 /// the bank and CFT routes): never an error status, a failure of upstream's own, or an unknown answer. A pending bank
 /// request is stored for identical requests meanwhile, and is no result.
 pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
