@@ -1,11 +1,12 @@
-//! The API of platform operators: health, readiness, metrics, who the tenants are, what became of callbacks; purges,
-//! erasures and replays.
+//! The API of platform operators: health, readiness, metrics, tenants, usage and callbacks; purges, erasures and
+//! replays.
 //!
-//! Invariants: whatever names a team needs the admin token, compared in constant time; metrics hold nothing personal and
-//! are open; an order that was begun runs to its end, and is in the audit log before it begins and after it has ended.
+//! Invariants: every path that names a team needs the admin token, compared in constant time; metrics contain nothing
+//! personal and are open; an order that was begun runs to its end, and is in the audit log before it begins and after
+//! it has ended.
 //!
-//! `router` says which path leads where, `context` holds what handlers need, `answer` is the shape of every answer.
-//! `callbacks`, `order_routes` and `usage` handle the paths, `audit` runs orders, `orders` is what they change.
+//! `router` maps the paths, `context` holds the shared parts of handlers, `answer` is the shape of every answer.
+//! `callbacks`, `order_routes` and `usage` handle the paths, `audit` runs orders, `orders` is the data that they change.
 
 mod answer;
 mod audit;

@@ -1,7 +1,7 @@
-//! The composition root: the only place that wires parts together.
+//! The composition root: the only part that wires other parts together.
 //!
-//! [`run`] is a process that serves; [`App::start`] puts a gateway together stage by stage, and [`App::shutdown`] drains it
-//! in the order of its stages.
+//! [`run`] is a process that serves; [`App::start`] starts a gateway stage by stage, and [`App::shutdown`] drains it in
+//! the order of its stages.
 
 mod environment;
 mod error;
@@ -19,7 +19,7 @@ mod storage;
 
 pub use environment::Environment;
 pub use error::StartError;
-pub use links::concerns;
+pub use links::durability_warnings;
 pub use node::App;
 pub use process::run;
 pub use reload::fixed;

@@ -1,15 +1,15 @@
 //! The ledger: calls to Iluma, their charges, and the calls that the gateway saved.
 //!
-//! Invariants: no call that may be charged leaves before its intent is on disk; until its outcome is, it counts as
-//! unknown, so at any moment, after any crash, `billable <= what Iluma counted <= billable + unknown`; a caller that goes
-//! away at any point leaves no intent behind for a call that was not sent; no id and nothing of a person is stored, only
-//! keyed hashes; a hit pays one addition in memory.
-//!
+//! Invariants: no call that may be charged is sent before its intent is on disk; until its outcome is on disk, it
+//! counts as unknown, so at any moment, after any crash, `billable <= Iluma's count <= billable + unknown`; a caller
+//! that is cancelled at any point leaves no intent for a call that was not sent; no id and no data of a person is
+//! stored, only keyed hashes; a hit costs one addition in memory.
 //! | file | content |
 //! |---|---|
 //! | `books` | [`Ledger`], its calls and statements |
-//! | `booking` | [`Booking`], the guard of one call's intent |
-//! | `batch` | the writer: outcomes and counts on their way to the disk |
+//! | `books`
+//! [`Ledger`], its calls and statements |
+//! | `batch` | the writer, which writes outcomes and counts to the disk |
 //! | `inner` | the state that they share |
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |
 //! | `published` | the ledgers of other nodes in Redis |

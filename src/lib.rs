@@ -1,18 +1,18 @@
 //! The gateway in front of Iluma, the Indonesian KYC API.
 //!
-//! `README.md` says what it does, `ARCHITECTURE.md` how it is built. The map, from the top down:
+//! `README.md` says what the gateway does, `ARCHITECTURE.md` how it is built. The parts, from the top down:
 //!
 //! - [`cli`] has one file for each command; [`app`] wires the parts together and serves.
 //! - [`server`] knows sockets, TLS and drain, and nothing about requests. [`admin`] answers operators.
-//! - [`gateway`] is the path of a request: `Gateway::handle` leaves one log record of each, `Gateway::serve` is its stages.
-//! - [`iluma`] is the one home of what Iluma is: the route table, answers, persons.
+//! - [`gateway`] is the path of a request: `Gateway::handle` writes one log record for each, and its stages follow.
+//! - [`iluma`] has everything about Iluma: the route table, answers, persons.
 //! - The features, which never import each other: [`tenant`] (key to team), [`limit`] (rates, quotas, fair queue),
-//!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results on their way to teams),
+//!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results for teams),
 //!   [`cache`] (keys, entries, single-flight, what nodes share of them), [`ledger`] (calls, what they cost and saved),
 //!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber).
-//! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes up an error.
-//! - [`config`] turns text into valid settings; [`state`] is durable state; [`redis`] is the way to Redis; [`base`] holds
-//!   tools with no opinion about Iluma.
+//! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes an error.
+//! - [`config`] turns text into valid settings; [`state`] is durable state; [`redis`] is the access to Redis; [`base`]
+//!   has tools with no opinion about Iluma.
 
 pub mod admin;
 pub mod app;

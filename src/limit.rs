@@ -1,10 +1,11 @@
-//! Bounds on what a team, and all teams together, may ask for: of the gateway, and of Iluma.
+//! The limits of a team, and of all teams together, for requests to the gateway and for calls to Iluma.
 //!
-//! [`Limits`] is the way in. A request passes `admit` (places, rate of requests) and holds a [`Permit`]; a call passes
-//! `admit_call` (quotas, the account's fair queue) and holds a [`CallPermit`].
+//! [`Limits`] is the entry point. A request passes `admit` (concurrency, rate of requests) and holds a [`Permit`]; a
+//! call passes `admit_call` (quotas, the account's fair queue) and holds a [`CallPermit`].
 //!
-//! Invariants: a guard owns what was taken from before the first wait, and gives it back however the request ends; a
-//! call that was not sent leaves no trace; what is refused later is not charged earlier.
+//! Invariants: a guard owns everything that is taken from before the first wait, and gives it back in whatever way the
+//! request ends; a call that was not sent leaves no trace; a request that is refused by a later limit is not counted by
+//! an earlier one.
 
 mod fair_queue;
 mod gcra;

@@ -1,7 +1,7 @@
-//! What goes back to the tenant: the only place where a fault becomes a status, an error code and a reason.
+//! Replies to tenants: the only place where a fault becomes a status, an error code and a reason.
 //!
-//! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and says in
-//! `x-gateway-error` what it is; a message never quotes what was sent.
+//! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and its reason in
+//! `x-gateway-error`; a message never quotes the request.
 
 mod reason;
 
@@ -27,22 +27,22 @@ use std::time::Duration;
 
 pub use crate::base::web::GATEWAY_ERROR;
 
-/// How a client authenticates (RFC 7617): the key is the user, the password is empty.
+/// The challenge of a 401 (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Why a request gets no answer of upstream's.
+/// The reason why a request gets no answer from upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The path has no normal form.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The request names no host, or not one.
+    /// The request names no host, or more than one.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// Nobody we know asks.
+    /// The request has no valid key.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The path is never forwarded.
@@ -54,46 +54,46 @@ pub enum Rejection {
     /// The team's own API has no such path.
     #[error("the gateway's own API has no such method and path, there are {}", documented("_gateway"))]
     UnknownOwnPath,
-    /// The tenant's `routes` leave the row out.
+    /// The tenant's `routes` do not include the row.
     #[error("this API key may not use this route, platform operations can add it to the routes of the team")]
     RouteNotAllowed,
-    /// No row knows the path.
+    /// No row matches the path.
     #[error(
         "the gateway does not know this method and path, platform operations can allow it by upstream.unknown_routes \
          or by an entry in routes"
     )]
     UnknownRoute,
-    /// A callback setting.
+    /// A callback setting was refused.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// A limit.
+    /// A limit was reached.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The request body.
+    /// The request body can't be used.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// Upstream.
+    /// The call to upstream failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Upstream only fails: it is left alone for so long.
-    #[error("Iluma fails and is left alone for a moment, nothing was sent")]
+    /// The circuit is open because upstream fails: nothing is sent for this time.
+    #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", whole_seconds(*.0))]
     CircuitOpen(Duration),
-    /// The intent could not be written: a call that is in no book is not made.
-    #[error("the gateway can't book calls just now, nothing was sent")]
+    /// The intent could not be written: a call without an intent is not sent.
+    #[error("the call journal is not writable; nothing was sent, try again later")]
     Unbooked,
-    /// The books can't be read.
-    #[error("the gateway can't read its books just now, try again later")]
+    /// The ledger can't be read.
+    #[error("the usage ledger can't be read right now, try again later")]
     BooksClosed,
-    /// No such record, or another team's: nobody can tell which.
+    /// The record does not exist, or belongs to another team: the answer does not reveal which.
     #[error("there is no such record")]
     NotFound,
-    /// Whose a record is can't be told now.
-    #[error("whose this record is can't be told now, try again later")]
+    /// State can't be read, so the owner of a record can't be verified.
+    #[error("ownership of this record can't be verified right now, try again later")]
     OwnerUnknown,
-    /// The client wanted no answer but a stored one.
-    #[error("no stored answer, and only-if-cached asked for no other: nothing was sent")]
+    /// The request accepts only a stored answer, and there is none.
+    #[error("there is no stored answer, and only-if-cached accepts no other; nothing was sent")]
     OnlyIfCached,
-    /// Our own fault.
+    /// The gateway itself failed.
     #[error("the gateway failed to handle the request")]
     Internal,
 }
@@ -126,14 +126,14 @@ impl Shape {
         Self(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", reason)
     }
 
-    /// Nobody knows the outcome of the call.
+    /// Makes the shape of a call with an unknown outcome.
     const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
     }
 }
 
 impl Rejection {
-    /// Returns the reason, as header, log and metrics name it.
+    /// Returns the reason for header, log and metrics.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         self.shape().2
@@ -205,7 +205,7 @@ impl Rejection {
         }
     }
 
-    /// Returns the rejection as the tenant sees it. `contact` helps with what the tenant can't mend itself.
+    /// Returns the response for the tenant. `contact` is named for problems that the tenant can't solve itself.
     #[must_use]
     pub fn into_response(self, contact: Option<&str>) -> Response<ReplyBody> {
         let Shape(status, code, reason) = self.shape();
@@ -229,7 +229,7 @@ impl Rejection {
                     Some(window) => format!("\"{name}\";q={quota};w={}", whole_seconds(window)),
                     None => format!("\"{name}\";q={quota}"),
                 };
-                // draft-ietf-httpapi-ratelimit-headers: structured fields, seconds.
+                // The fields follow draft-ietf-httpapi-ratelimit-headers: structured fields, seconds.
                 for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}"))]
                 {
                     if let Ok(value) = HeaderValue::try_from(value) {
@@ -264,16 +264,16 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
-/// Stands for an error of Iluma's in an encoding that can't be undone, and so not be looked through for secrets: the
-/// status is Iluma's.
+/// Replaces an error of Iluma's in an encoding that can't be decoded, and so can't be searched for secrets: the status
+/// is Iluma's.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";
     instead_of_upstreams(status, message, Reason::UnreadableError)
 }
 
-/// Stands for an error of Iluma's on a record that is not known to be the team's: the status is Iluma's, its text may be about
-/// another team's record.
+/// Replaces an error of Iluma's about a record that the team is not known to own: the status is Iluma's, but its text
+/// may be about another team's record.
 #[must_use]
 pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
     let message =
@@ -297,7 +297,7 @@ fn instead_of_upstreams(status: StatusCode, message: &str, reason: Reason) -> Re
     response
 }
 
-/// Rounded up: who comes back earlier is refused again.
+/// Rounds up: a client that comes back earlier is refused again.
 fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
@@ -305,20 +305,20 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// The body of a reply.
 #[derive(Debug)]
 pub enum ReplyBody {
-    /// Known whole; none once it was handed on.
+    /// A body that is known whole; `None` once it was passed on.
     Full(Option<Bytes>),
-    /// Upstream's, as it arrives.
+    /// Upstream's body, as it arrives.
     Upstream(Box<AnswerBody>),
 }
 
 impl ReplyBody {
-    /// A body that is known whole.
+    /// Makes a body that is known whole.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
         Self::Full((!bytes.is_empty()).then_some(bytes))
     }
 
-    /// No body.
+    /// Makes an empty body.
     #[must_use]
     pub const fn empty() -> Self {
         Self::Full(None)

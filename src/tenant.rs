@@ -1,7 +1,7 @@
-//! Who is asking: a key → [`Tenant`].
+//! Authentication: it maps a key to its [`Tenant`].
 //!
-//! Invariants: a key is only ever compared as its SHA-256, with every known hash and in constant time; what is
-//! handed out is a tenant that exists, so later stages need no look-up by name.
+//! Invariants: a key is only ever compared by its SHA-256, with every known hash and in constant time; the result is an
+//! existing tenant, so later stages need no look-up by name.
 
 use crate::base::name::{AccountName, TenantName};
 use crate::config::Settings;
@@ -14,42 +14,42 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The longest `Authorization` value that is looked at; keys are far shorter.
+/// The longest `Authorization` value that is read; keys are far shorter.
 const LONGEST_CREDENTIAL: usize = 512;
 
-/// A team, as the request path needs it.
+/// A team, for the request path.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Its place among [`Tenants`], by which other parts keep what they know of it.
+    /// The team's index in [`Tenants`], by which other parts keep their data about it.
     pub index: usize,
-    /// Its name.
+    /// The team's name.
     pub name: TenantName,
-    /// Its account.
+    /// The team's account.
     pub account: AccountName,
-    /// The account's place in the configuration, by which upstream's credential is found.
+    /// The account's index in the configuration, by which upstream's credential is found.
     pub account_index: usize,
-    /// Whether it shares cache entries with the other teams of its account.
+    /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
-    /// Whether unsealed records that no team is known to own are this team's.
-    pub owns_unsealed: bool,
+    /// True if unprefixed records without a known owner are this team's.
+    pub owns_unprefixed: bool,
     routes: BTreeSet<RouteName>,
 }
 
 impl Tenant {
-    /// Whether the team may use a row.
+    /// Returns true if the team may use a row.
     #[must_use]
     pub fn may_use(&self, route: RouteName) -> bool {
         self.routes.contains(&route)
     }
 }
 
-/// Why a request has no tenant. Each is a 401.
+/// The reason why a request has no tenant. Each is answered with a 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// No `Authorization`.
+    /// The request has no `Authorization`.
     #[error("an API key is required: Basic authentication with the key as user and no password, or Bearer")]
     Missing,
-    /// Not Basic with an empty password, not Bearer, or more than one `Authorization`.
+    /// The header is not Basic with an empty password, not Bearer, or given more than once.
     #[error("the authorization header is malformed: send the API key as Basic user with no password, or as Bearer")]
     Malformed,
     /// No tenant has this key.
@@ -57,7 +57,7 @@ pub enum Unauthenticated {
     Unknown,
 }
 
-/// A SHA-256 as words: as many comparisons as a processor needs, and no more.
+/// A SHA-256 as words, for a comparison with the fewest processor instructions.
 type Hash = [u64; 4];
 
 /// Every team and its keys.
@@ -68,7 +68,7 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// The teams of a configuration, in its order.
+    /// Makes the teams of a configuration, in its order.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let (mut tenants, mut keys) = (Vec::new(), Vec::new());
@@ -78,26 +78,26 @@ impl Tenants {
                 index,
                 name: name.clone(),
                 account: tenant.account.clone(),
-                // Settings hold no tenant without its account.
+                // Settings have no tenant without an account.
                 account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
                 share_cache: tenant.share_cache,
-                owns_unsealed: tenant.owns_unprefixed,
+                owns_unprefixed: tenant.owns_unprefixed,
                 routes: tenant.routes.clone(),
             });
         }
         Self { tenants, keys }
     }
 
-    /// The team at a place.
+    /// Returns the team at an index.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<&Tenant> {
         self.tenants.get(index)
     }
 
-    /// The team whose key the request carries.
+    /// Returns the team whose key the request carries.
     ///
     /// # Errors
-    /// The request carries no key, carries it in a way we don't know, or nobody has it.
+    /// Returns an error if the request carries no key, carries it in an unknown way, or if no team has the key.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<&Tenant, Unauthenticated> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(Unauthenticated::Missing)?;
@@ -110,7 +110,7 @@ impl Tenants {
         usize::try_from(index).ok().and_then(|index| self.tenants.get(index)).ok_or(Unauthenticated::Unknown)
     }
 
-    /// Compares with every key, so that the time taken tells nothing.
+    /// Compares with every key, so that the time reveals nothing.
     fn look_up(&self, hash: &Hash) -> u32 {
         self.keys.iter().fold(u32::MAX, |found, (known, index)| {
             let difference = known.iter().zip(hash).fold(0, |bits, (a, b)| bits | (a ^ b));
@@ -128,7 +128,7 @@ fn words(hash: &[u8; 32]) -> Hash {
     words
 }
 
-/// The key in an `Authorization` value; `buffer` holds it where it comes encoded.
+/// Returns the key in an `Authorization` value; `buffer` holds it if it is encoded.
 fn key_in<'a>(value: &'a [u8], buffer: &'a mut [u8; LONGEST_CREDENTIAL]) -> Option<&'a [u8]> {
     let at = value.iter().position(|b| *b == b' ')?;
     let (scheme, rest) = (&value[..at], value[at..].trim_ascii());
@@ -155,7 +155,7 @@ mod tests {
             account: "live".parse().unwrap(),
             account_index: 0,
             share_cache: true,
-            owns_unsealed: false,
+            owns_unprefixed: false,
             routes: BTreeSet::from([RouteName::Bank]),
         };
         let hash = |(index, (_, key)): (u32, &(&str, &str))| (words(&Sha256::digest(key).into()), index);

@@ -288,7 +288,7 @@ fn status_problem(status: StatusCode, retry_after: Option<u64>) -> Problem {
         429 => ("RATE_LIMIT_EXCEEDED", "API rate limit exceeded. Wait for a short while and try again"),
         503 => ("SERVICE_UNAVAILABLE", "All upstream data suppliers are unavailable"),
         500 => ("SERVER_ERROR", "The service is down or other errors"),
-        _ => ("SIMULATED_ERROR", "A fault asked for this status"),
+        _ => ("SIMULATED_ERROR", "A fault requested this status"),
     };
     Problem { retry_after, ..Problem::new(status, code, message) }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// The largest number of rules at a time.
 const MAX_RULES: usize = 100;
-/// The longest latency that can be asked for.
+/// The longest latency that can be requested.
 const MAX_LATENCY: Duration = Duration::from_secs(3600);
 
 /// The kinds of faults, as `GET /_sim/faults` lists them.

@@ -21,7 +21,7 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(&answer).charged(true))
 }
 
-/// `POST /v2/identity/ktp_data_requests`: the same question; its answer's shape is not documented.
+/// `POST /v2/identity/ktp_data_requests`: the same request; its answer's shape is not documented.
 pub(super) async fn data(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let (nik, name_match) = asked(call).await?;
     let id = format!("ktpd_{}", Uuid::new_v4());

@@ -5,7 +5,7 @@
 //! other.
 //!
 //! ## The data
-//! Everything is invented from the input: the same question always has the same answer, and no name is a real person's.
+//! Everything is invented from the input: the same request always has the same answer, and no name is a real person's.
 //! The last two digits of a bank account number decide what the bank says:
 //!
 //! | ends in | answer |

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The largest number of keys with a bucket of their own; at one more, all buckets start anew.
+/// The largest number of keys with a bucket of their own; at one more, all buckets start again.
 const MAX_KEYS: usize = 10_000;
 
 /// The token buckets, by key.

@@ -39,7 +39,7 @@ pub struct Args {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
-    /// Accept this API key alone (repeat for more); without it any key that begins with iluma_development_, iluma_live_ or
+    /// Accept only this API key (repeat it for more); without it any key that begins with iluma_development_, iluma_live_ or
     /// iluma_production_ is accepted
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,

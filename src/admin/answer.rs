@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
-/// The reason why an operator gets no answer.
+/// The reason why an operator's request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// No admin token is configured.
@@ -28,10 +28,10 @@ pub(super) enum Refusal {
     TooSlow,
     #[error("the body was cut off")]
     CutOff,
-    /// A query or a body that does not say what is wanted.
+    /// The query or the body is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// Something that is needed can't be reached; the same request may succeed later.
+    /// A necessary part can't be reached; the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
     #[error("no answer in time; an order that was begun runs to its end, and the audit log says how")]
@@ -41,12 +41,12 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// Returns a request's refusal for a reason in plain English.
+    /// Returns the refusal of an invalid request, with a reason in plain English.
     pub(super) fn invalid(why: impl Into<String>) -> Self {
         Self::Invalid(why.into())
     }
 
-    /// Returns the refusal that stands for a status which axum or a layer chose.
+    /// Returns the refusal for a status that axum or a layer chose.
     pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::UnknownPath,
@@ -59,7 +59,7 @@ impl Refusal {
         }
     }
 
-    /// Returns status, Iluma's error code, and the reason.
+    /// Returns the status, Iluma's error code, and the reason.
     const fn shape(&self) -> (StatusCode, &'static str, &'static str) {
         const INVALID: &str = "API_VALIDATION_ERROR";
         match self {

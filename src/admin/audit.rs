@@ -1,7 +1,7 @@
-//! Operators' orders: each runs in a task of its own to its end, whatever becomes of its client.
+//! Operators' orders: each runs in a task of its own to its end, even if its client leaves.
 //!
-//! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended, with
-//! counts and without a word about the persons that it concerned.
+//! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended,
+//! with counts and without any data of the persons concerned.
 
 use super::answer::{Refusal, json};
 use crate::base::tasks::Tasks;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::oneshot;
 
-/// The token that gives orders; there is one.
+/// The name of the token that gives orders; there is one.
 const TOKEN: &str = "admin";
 
 /// A kind of order.
@@ -37,16 +37,16 @@ impl Order {
 /// The result of an order.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// What was changed, as numbers by name.
+    /// The changes, as numbers by name.
     pub(super) counts: Value,
-    /// The names of what could not be reached; the order is to be given again.
+    /// The names of the nodes or stores that could not be reached; the order has to be repeated.
     pub(super) left: Vec<String>,
     /// The answer.
     pub(super) answer: Result<Response, Refusal>,
 }
 
 impl Outcome {
-    /// Returns the outcome of an order that removes: 200, or 503 with what is left to do.
+    /// Returns the outcome of an order that removes data: 200, or 503 with the remaining parts.
     pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
         let answer = if left.is_empty() {
             json(StatusCode::OK, &serde_json::json!({ "removed": counts }))
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
+/// Runs an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
 pub(super) async fn carry_out<F>(tasks: &Tasks, order: Order, work: F) -> Result<Response, Refusal>
 where
     F: Future<Output = Outcome> + Send + 'static,
@@ -72,7 +72,7 @@ where
     tasks.spawn(async move {
         let name = order.as_str();
         tracing::info!(audit = name, token = TOKEN, phase = "intent", "an operator's order begins");
-        // A panic is a result as well.
+        // A panic is a result too.
         let Ok(outcome) = AssertUnwindSafe(work).catch_unwind().await else {
             tracing::error!(audit = name, token = TOKEN, phase = "result", done = false, "an operator's order failed");
             return;
@@ -80,7 +80,7 @@ where
         let Outcome { counts, left, answer } = outcome;
         let done = left.is_empty() && answer.is_ok();
         tracing::info!(audit = name, token = TOKEN, phase = "result", removed = %counts, done, "an operator's order ended");
-        // The client may be gone.
+        // The client may have left.
         let _ = told.send(answer);
     });
     answer.await.unwrap_or(Err(Refusal::Internal))

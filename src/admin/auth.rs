@@ -1,4 +1,4 @@
-//! The admin token, before anything that names a team.
+//! The check of the admin token, before all paths that name a team.
 
 use super::answer::Refusal;
 use super::context::Context;
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
-/// Lets a request pass that bears the admin token.
+/// Passes requests that carry the admin token on.
 pub(super) async fn needs_token(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
     let refusal = match context.token() {
         None => Refusal::Off,
@@ -22,7 +22,8 @@ pub(super) async fn needs_token(State(context): State<Arc<Context>>, request: Re
     refusal.into_response()
 }
 
-/// Returns true if the request bears the token, once. Hashes are compared, so that not even the token's length shows.
+/// Returns true if the request carries the token, once. Hashes are compared, so that not even the token's length is
+/// revealed.
 fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };

@@ -1,6 +1,6 @@
-//! Callbacks as operators see them: lists by state, and what an order to replay names.
+//! Callbacks for operators: lists by state, and the selection of an order to replay.
 //!
-//! Invariant: an entry shows names, times and Iluma's ids; nothing of a person.
+//! Invariant: an entry shows names, times and Iluma's ids, and no data of a person.
 
 use super::answer::{Refusal, json};
 use super::context::Context;
@@ -12,10 +12,11 @@ use http::StatusCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The entries of a page, unless `limit` says another number.
+/// The entries of a page, unless `limit` gives another number.
 const PAGE: usize = 100;
 
-/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `limit` and `after` (the `next` of the page before).
+/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `limit` and `after` (the `next` of the
+/// previous page).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let (standing, page) = asked(query.as_deref().unwrap_or_default()).ok_or_else(|| {
         Refusal::invalid("state must be queued, dead, unowned or delivered; tenant, limit and after may be given")
@@ -86,7 +87,7 @@ struct Wanted {
     all: Option<bool>,
 }
 
-/// Reads what is to be replayed; none if the order does not name exactly one thing.
+/// Reads the selection of a replay; `None` unless the order names exactly one thing.
 pub(super) fn wanted(body: &[u8]) -> Option<Replay> {
     match serde_json::from_slice(body).ok()? {
         Wanted { id: Some(id), tenant: None, since: None, all: None } => {

@@ -1,4 +1,4 @@
-//! What the handlers of the API share.
+//! The shared parts of the API's handlers.
 
 use super::orders::Orders;
 use super::tenants::ShownTenant;
@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The parts that answer operators, and the configuration in effect.
+/// The parts that handlers use, and the active configuration.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) metrics: Metrics,
@@ -19,17 +19,17 @@ pub(super) struct Context {
     pub(super) ledger: Ledger,
     /// This node's name.
     pub(super) node: String,
-    /// The orders that run now, whatever became of their clients.
+    /// The running orders, also those whose clients left.
     pub(super) running: Tasks,
     config: ArcSwap<AdminConfig>,
     draining: AtomicBool,
 }
 
-/// What the configuration says to the API.
+/// The API's part of the configuration.
 #[derive(Debug)]
 pub(super) struct AdminConfig {
     token: Option<SecretString>,
-    /// The tenants by name, as they are shown.
+    /// The tenants by name, in the form that is shown.
     pub(super) tenants: Vec<ShownTenant>,
 }
 

@@ -1,4 +1,4 @@
-//! The paths by which orders are given: each is read whole before it begins.
+//! The paths of orders: each body is read whole before its order begins.
 
 use super::answer::Refusal;
 use super::audit::{Order, carry_out};
@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
-/// `POST /v1/cache/purge`: ends stored answers by route, by team (those that serve it alone), or all.
+/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all.
 pub(super) async fn purge(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
     let body = whole_body(request).await?;
     let config = context.config();
@@ -21,7 +21,7 @@ pub(super) async fn purge(State(context): State<Arc<Context>>, request: Request)
     carry_out(&context.running, Order::Purge, async move { orders.purge(&changes).await }).await
 }
 
-/// `POST /v1/erase`: removes what is known about a person.
+/// `POST /v1/erase`: erases a person.
 pub(super) async fn erase(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
     let body = whole_body(request).await?;
     let tags = context.orders.persons.named(&body).map_err(|error| Refusal::invalid(error.to_string()))?;
@@ -41,7 +41,7 @@ pub(super) async fn replay(State(context): State<Arc<Context>>, request: Request
     carry_out(&context.running, Order::Replay, async move { orders.replay(what).await }).await
 }
 
-/// A purge as it is ordered: it names one thing.
+/// The body of a purge, which names one thing.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Purge {
@@ -50,7 +50,7 @@ struct Purge {
     all: Option<bool>,
 }
 
-/// Reads what is to be purged.
+/// Reads the changes of a purge.
 fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<Change>, Refusal> {
     let unclear = || {
         Refusal::invalid(
@@ -72,8 +72,8 @@ fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<Change>,
     }
 }
 
-/// Returns the changes that purge a row, and the rows that it includes, which are about the same; none if nothing of the row
-/// is stored.
+/// Returns the changes that purge a row, and the rows that it includes, which have the same subject; `None` if no
+/// answer of the row is stored.
 fn of_route(name: RouteName) -> Option<Vec<Change>> {
     let own = name.spec().kind.subject()?;
     let included = name.spec().includes.iter().filter_map(|name| name.spec().kind.subject());

@@ -1,4 +1,4 @@
-//! What operators' orders change: stored answers end before their time, persons are forgotten, callbacks are sent once more.
+//! The data that operators' orders change: stored answers are purged, persons are erased, callbacks are replayed.
 
 use super::answer::{Refusal, json};
 use super::audit::Outcome;
@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// The parts that orders change.
 #[derive(Debug)]
 pub struct Orders {
-    /// Stored answers.
+    /// The stored answers.
     pub cache: Arc<Cache>,
-    /// Owners, callbacks and deliveries.
+    /// Durable state: owners, callbacks and deliveries.
     pub state: State,
     /// Finds the person that an order names.
     pub persons: Persons,

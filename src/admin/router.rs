@@ -1,4 +1,4 @@
-//! Which path of the `admin` listener leads where.
+//! The paths of the `admin` listener, and their handlers.
 
 use super::answer::{Refusal, json, text, typed};
 use super::auth::needs_token;
@@ -23,26 +23,26 @@ use tower_http::compression::CompressionLayer;
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
-    // A person has a handful of fields, an order to replay fewer.
+    // A person has a handful of fields, and a replay order has fewer.
     body: 64 << 10,
-    // An operator's machine sends so much at once.
+    // An operator's machine sends this much at once.
     body_deadline: Duration::from_secs(10),
-    // The slowest order is an erasure: nodes have seconds to take it, and the database is rewritten without it.
+    // The slowest order is an erasure: nodes have seconds to apply it, and the database is rewritten without the data.
     answer_deadline: Duration::from_secs(60),
 };
 
-/// The `admin` listener's service.
+/// The service of the `admin` listener.
 #[derive(Debug)]
 pub struct Admin(Arc<Context>);
 
 impl Admin {
-    /// Answers for what `settings` say, and has `orders` carried out.
+    /// Makes the API for `settings`, whose orders change `orders`.
     #[must_use]
     pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
         Self(Arc::new(Context::new(settings, metrics, orders, ledger)))
     }
 
-    /// Returns the paths of the listener, with everything around them.
+    /// Returns the router of the listener, with all its layers.
     pub fn router(&self) -> Router {
         let metrics = get(metrics).layer(CompressionLayer::new().gzip(true));
         let open = Router::new()
@@ -57,7 +57,7 @@ impl Admin {
             .route("/v1/usage/unknown", get(usage::unknown))
             .route("/v1/cache/purge", post(purge))
             .route("/v1/erase", post(erase))
-            // Without a token nobody learns which paths exist.
+            // Without a token no client learns which paths exist.
             .fallback(async || Refusal::UnknownPath)
             .layer(from_fn_with_state(Arc::clone(&self.0), needs_token));
         let router = open.merge(api).with_state(Arc::clone(&self.0));
@@ -69,17 +69,17 @@ impl Admin {
         )
     }
 
-    /// Goes over to other settings.
+    /// Applies other settings.
     pub fn reload(&self, settings: &Settings) {
         self.0.reload(settings);
     }
 
-    /// Makes `/readyz` send load balancers away from now on.
+    /// Makes `/readyz` report from now on that load balancers should use other nodes.
     pub fn drain(&self) {
         self.0.drain();
     }
 
-    /// Waits until every order that was begun has ended, `most` at the longest.
+    /// Waits until every order that was begun has ended, for `most` at the longest.
     pub async fn finish(&self, most: Duration) {
         if !self.0.running.drain(most).await {
             tracing::warn!("an operator's order did not end in time: give it again after the restart");

@@ -1,4 +1,4 @@
-//! A tenant as operators see it.
+//! Tenants for operators.
 
 use crate::base::name::TenantName;
 use crate::config::{Tenant, TenantLimits};

@@ -1,4 +1,4 @@
-//! The ledger as operators see it: calls, cost and savings of each team.
+//! The ledger for operators: calls, cost and savings of each team.
 
 use super::answer::{Refusal, json, typed};
 use super::context::Context;
@@ -11,11 +11,12 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 
-/// The entries of a page of calls, unless `limit` says another number, and at most.
+/// The default and the largest number of calls on a page.
 const PAGE: usize = 100;
 const MOST: usize = 1000;
 
-/// `GET /v1/usage`: the ledger, `from` a day `to` a day, both included; left out, from the first of this month to today.
+/// `GET /v1/usage`: the ledger `from` a day `to` a day, both included; the default is from the first of this month to
+/// today.
 pub(super) async fn usage(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -52,8 +53,8 @@ pub(super) async fn usage(
     Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows, "restored": restored }))))
 }
 
-/// `GET /v1/usage/unknown`: this node's calls whose outcome is not known, the oldest first, with `tenant`, `limit` and
-/// `after` (the `next` of the page before).
+/// `GET /v1/usage/unknown`: this node's calls with an unknown outcome, the oldest first, with `tenant`, `limit` and
+/// `after` (the `next` of the previous page).
 pub(super) async fn unknown(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -90,7 +91,7 @@ fn unreadable() -> Refusal {
     Refusal::Unavailable("the ledger can't be read now; try again".to_owned())
 }
 
-/// RFC 4180. Names need no quotes.
+/// Formats lines as CSV (RFC 4180). Names need no quotes.
 fn csv(rows: &[Row]) -> String {
     let mut text = format!("day,tenant,route,{}\r\n", Counts::NAMES.join(","));
     for Row { day, tenant, route, counts } in rows {

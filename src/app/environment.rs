@@ -1,20 +1,20 @@
-//! The surroundings of an app: what a process has and a test replaces.
+//! The environment of an app: the parts of a process that a test replaces.
 
 use crate::base::clock::Clock;
 use std::io::{self, Write};
 
-/// The surroundings of an app, beside its settings.
+/// The environment of an app, beside its settings.
 pub struct Environment {
-    /// Sink of the access log's lines.
+    /// The sink of the access log's lines.
     pub access_log: Box<dyn Write + Send>,
-    /// Clock of all parts.
+    /// The clock of all parts.
     pub clock: Clock,
-    /// True if the process is the app's own: then its diagnostics and panics are written as the app's are.
+    /// True if the process belongs to the app: then its diagnostics and panics are written in the app's format.
     pub diagnostics: bool,
 }
 
 impl Environment {
-    /// Returns the surroundings of a process that serves: standard output and the machine's time.
+    /// Returns the environment of a process that serves: standard output and the machine's time.
     #[must_use]
     pub fn of_process() -> Self {
         Self { access_log: Box::new(io::stdout()), clock: Clock::system(), diagnostics: true }

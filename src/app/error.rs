@@ -14,7 +14,7 @@ pub enum StartError {
     /// An address can't be bound.
     #[error("{key}: can't listen on {address}: {source}")]
     Bind {
-        /// The key that names the address.
+        /// The configuration key of the address.
         key: &'static str,
         /// The address.
         address: SocketAddr,
@@ -33,10 +33,10 @@ pub enum StartError {
     /// The address of a Redis, or its certificates, can't be used.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// A Redis that cannot be used.
+    /// A Redis can't be used.
     #[error("{key}: {cause}")]
     UnusableRedis {
-        /// Key of the configuration that names it.
+        /// The configuration key of the Redis.
         key: &'static str,
         /// The cause.
         cause: Cause,
@@ -49,13 +49,13 @@ pub enum StartError {
         /// The reason.
         source: OpenError,
     },
-    /// A key is not the one that state was written with.
+    /// A key is not the one of the stored state.
     #[error(transparent)]
     Keys(#[from] state::KeyError),
     /// Another process runs with this node's identity.
     #[error("state.path: {0}")]
     Identity(#[from] state::IdentityTaken),
-    /// Anything else that the machine refuses.
+    /// The system refuses something else.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

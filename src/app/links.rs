@@ -11,20 +11,21 @@ use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that a start waits for Redis: where all is well it is there at once, and where it is not the gateway serves without.
+/// The longest wait of a start for Redis: a healthy Redis answers at once, and without one the gateway serves all the
+/// same.
 pub(super) const REDIS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The clients of Redis: none where a gateway serves alone.
+/// The clients of Redis; there are none for a single gateway.
 #[derive(Debug)]
 pub(super) struct Links {
-    /// The one of state, limits and books.
+    /// The client of state, limits and books.
     pub(super) main: Option<RedisClient>,
-    /// The cache's, which may be an instance of its own.
+    /// The client of the cache, which may have a Redis of its own.
     pub(super) cache: Option<RedisClient>,
 }
 
 impl Links {
-    /// Returns clients of every Redis that the settings name. They connect once they are kept.
+    /// Makes clients of every configured Redis. They connect once they are kept.
     pub(super) fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let keys = KeySpace::new(settings.state.root_key.expose_secret());
@@ -36,33 +37,33 @@ impl Links {
 
     /// Returns each client once.
     pub(super) fn all(&self) -> impl Iterator<Item = &RedisClient> {
-        // One that serves for both is one.
+        // A client that serves for both is returned once.
         let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
         main.chain(&self.cache)
     }
 
-    /// Keeps connections until the stage ends.
+    /// Keeps the connections until the stage ends.
     pub(super) fn keep(&self, stage: &Stage) {
         self.all().for_each(|link| link.keep(stage.tasks(), stage.stop()));
     }
 
     /// Returns the reasons why state may be lost, each with the key of its Redis.
-    pub(super) async fn concerns(&self, state: &State) -> Vec<String> {
+    pub(super) async fn durability_warnings(&self, state: &State) -> Vec<String> {
         let out = self.all().filter(|link| !link.is_up());
-        let mut concerns: Vec<String> = out
+        let mut all: Vec<String> = out
             .map(|link| match link.cause() {
                 Some(cause) => format!("{}: {cause}", link.name()),
                 None => format!("{}: Redis does not answer yet", link.name()),
             })
             .collect();
         if let Some(main) = self.main.as_ref().filter(|main| main.is_up()) {
-            let warnings = state.concerns().await.unwrap_or_default();
-            concerns.extend(warnings.iter().map(|cause| format!("{}: {cause}", main.name())));
+            let warnings = state.durability_warnings().await.unwrap_or_default();
+            all.extend(warnings.iter().map(|cause| format!("{}: {cause}", main.name())));
         }
-        concerns
+        all
     }
 
-    /// Waits until they answer. One that is out for now is tried again by its client.
+    /// Waits until all clients have an answer. A client whose Redis is out now keeps trying.
     pub(super) async fn await_them(&self) -> Result<(), StartError> {
         for link in self.all() {
             let ready = link.ready(REDIS_PATIENCE).await;
@@ -72,12 +73,12 @@ impl Links {
     }
 }
 
-/// Returns the reasons why the Redis that `settings` name may lose state: persistence that is off, a policy that evicts, or no
-/// answer. There are none where a gateway serves alone.
+/// Returns the reasons why the configured Redis may lose state: persistence is off, the policy evicts, or there is no
+/// answer. There are none for a single gateway.
 ///
 /// # Errors
-/// A Redis cannot work: its address or certificates, or what it answers.
-pub async fn concerns(settings: &Settings) -> Result<Vec<String>, StartError> {
+/// Returns an error if a Redis can't work: its address or certificates are wrong, or its answer.
+pub async fn durability_warnings(settings: &Settings) -> Result<Vec<String>, StartError> {
     state::verify_file(&settings.state)?;
     let links = Links::new(settings)?;
     let Some(main) = links.main.clone() else { return Ok(Vec::new()) };
@@ -90,7 +91,7 @@ pub async fn concerns(settings: &Settings) -> Result<Vec<String>, StartError> {
         Err(state::KeyError::State(_)) | Ok(()) => {}
     }
     let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
-    let concerns = links.concerns(&state).await;
+    let warnings = links.durability_warnings(&state).await;
     stage.end(LAST_MOMENT).await;
-    ready.map(|()| concerns)
+    ready.map(|()| warnings)
 }

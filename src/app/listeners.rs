@@ -12,10 +12,10 @@ use hyper::service::service_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time between two sweeps of idle upstream connections.
+/// The interval between sweeps of idle upstream connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The listeners, bound and not served yet.
+/// The listeners, bound but not served yet.
 pub(super) struct Listeners {
     server: Server,
     admin: Server,
@@ -23,7 +23,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every listener of the settings.
+    /// Binds all listeners of the settings.
     pub(super) async fn bind(settings: &Settings) -> Result<Self, StartError> {
         let bounds = Bounds::new(&settings.server, &settings.upstream);
         Ok(Self {
@@ -81,7 +81,7 @@ impl App {
     }
 }
 
-/// Counts what happens to a listener's connections.
+/// Counts the events of a listener's connections.
 #[derive(Clone)]
 struct Noted(Metrics, Listener);
 

@@ -1,4 +1,4 @@
-//! A gateway that serves, and its parts.
+//! A serving gateway, and its parts.
 
 use super::stage::Stage;
 use super::storage::Storage;
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A gateway that serves.
+/// A serving gateway.
 #[derive(Debug)]
 pub struct App {
     pub(super) gateway: Arc<Gateway>,
@@ -24,11 +24,11 @@ pub struct App {
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) metrics: Metrics,
     pub(super) redactor: Redactor,
-    /// The secrets of the settings in effect.
+    /// The secrets of the active settings.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
     pub(super) drain_timeout: Duration,
-    /// The settings that only a restart changes, as they were at the start.
+    /// The settings that only a restart changes, with their values at the start.
     pub(super) fixed: Vec<(&'static str, String)>,
     pub(super) storage: Storage,
     pub(super) stages: Stages,
@@ -53,34 +53,34 @@ pub(super) struct Sockets {
 /// The tasks of a gateway, in the order in which a shutdown ends them.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
-    /// Listeners of teams and callbacks.
+    /// The listeners of teams and callbacks.
     pub(super) servers: Stage,
-    /// Calls that outlive their requests.
+    /// The calls that outlive their requests.
     pub(super) leftovers: Tasks,
-    /// Fan-out and delivery of callbacks. They stop with the servers.
+    /// The fan-out and delivery of callbacks. They stop with the servers.
     pub(super) relay: Tasks,
-    /// Work beside requests, for as long as there may be any.
+    /// The background work, which lasts as long as there may be requests.
     pub(super) background: Stage,
-    /// Connections to Redis, which the others say goodbye by.
+    /// The connections to Redis, through which the other stages deregister.
     pub(super) links: Stage,
-    /// The listener of operators: readiness and metrics can be asked until the end.
+    /// The listener of operators: readiness and metrics are served until the end.
     pub(super) admin: Stage,
 }
 
 impl App {
-    /// Returns the address where tenants are served.
+    /// Returns the address of the tenants' listener.
     #[must_use]
     pub const fn server_address(&self) -> SocketAddr {
         self.sockets.server.address
     }
 
-    /// Returns the address where operators are served.
+    /// Returns the address of the operators' listener.
     #[must_use]
     pub const fn admin_address(&self) -> SocketAddr {
         self.sockets.admin.address
     }
 
-    /// Returns the address where Iluma's callbacks arrive.
+    /// Returns the address of the listener for Iluma's callbacks.
     #[must_use]
     pub const fn callbacks_address(&self) -> SocketAddr {
         self.sockets.callbacks.address

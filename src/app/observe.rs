@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The outcomes of deliveries, each of which metrics show from the start.
+/// The outcomes of deliveries, which metrics all show from the start.
 pub(super) const DELIVERIES: [&str; 6] = [
     Attempt::Delivered.as_str(),
     Attempt::Failed.as_str(),
@@ -45,7 +45,7 @@ pub(super) fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
     Hooks { persons: persons.clone(), note: Box::new(note) }
 }
 
-/// Lets metrics read the numbers that other parts keep.
+/// Connects metrics to the numbers that other parts keep.
 pub(super) fn observe(
     metrics: &Metrics,
     gateway: &Arc<Gateway>,
@@ -78,7 +78,7 @@ pub(super) fn observe(
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
 }
 
-/// Lets metrics read the numbers of durable state.
+/// Connects metrics to the numbers of durable state.
 pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config::State) {
     let state = state.clone();
     metrics.read_one(&families::STATE_UNREADABLE, move || state.unreadable());
@@ -86,7 +86,7 @@ pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config:
     metrics.read_one(&families::DISK_FREE, move || disk.free().unwrap_or(0));
 }
 
-/// Returns every secret of the settings: none may be in a line, whatever else happens.
+/// Returns every secret of the settings: no line may contain one.
 pub(super) fn secrets(settings: &Settings) -> Vec<SecretString> {
     let accounts = settings.accounts.values();
     let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();

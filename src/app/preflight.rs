@@ -1,4 +1,4 @@
-//! A look at what the gateway needs, before it serves: what `check` tells, and what `run` refuses to start with.
+//! The checks before serving: `check` reports their findings, and `run` refuses to start with faults.
 
 use crate::config::{Fault, Faults, Settings};
 use crate::redis::diagnosis::Grade;
@@ -9,26 +9,26 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// What was found. Neither is a secret.
+/// The findings of the checks. They contain no secret.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What cannot work.
+    /// The faults, with which the gateway can't work.
     pub faults: Vec<Fault>,
-    /// What works, and hardly anybody wants; and what does not work now and may later.
+    /// The warnings: valid but probably unintended settings, and faults that may end by themselves.
     pub warnings: Vec<Fault>,
 }
 
 impl Findings {
-    /// Returns an error that has all faults, if there are any.
+    /// Returns an error with all faults, if there are any.
     ///
     /// # Errors
-    /// There are faults.
+    /// Returns the faults, if there are any.
     pub fn refuse(&self) -> Result<(), Faults> {
         if self.faults.is_empty() { Ok(()) } else { Err(Faults::new(self.faults.clone())) }
     }
 }
 
-/// Looks at the state's folder and at each Redis. Claims a Redis that has no layout yet.
+/// Checks the state's folder and each Redis. It writes the layout version to a Redis that has none.
 pub async fn look(settings: &Settings) -> Findings {
     let mut findings = Findings { faults: Vec::new(), warnings: settings.warnings.clone() };
     findings.faults.extend(state_file(&settings.state.path));
@@ -46,25 +46,25 @@ pub async fn look(settings: &Settings) -> Findings {
     findings
 }
 
-/// Tells why there can't be a database at a path.
+/// Returns the reason why a path can't hold a database.
 fn state_file(path: &Path) -> Option<Fault> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fault = |problem: String| Some(Fault::new("state.path", problem));
     let (shown, place) = (path.display(), folder.display());
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => {}
-        Ok(_) => return fault(format!("{place} is no folder; give a file in a folder, such as {EXAMPLE}")),
+        Ok(_) => return fault(format!("{place} is not a folder; give a file in a folder, such as {EXAMPLE}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return fault(format!(
                 "the folder {place} does not exist; make it (mkdir -p {place}), or give a file in another, such as {EXAMPLE}"
             ));
         }
-        Err(error) => return fault(format!("the folder {place} can't be looked at: {error}")),
+        Err(error) => return fault(format!("the folder {place} can't be read: {error}")),
     }
     if path.is_dir() {
         return fault(format!("{shown} is a folder; give a file, such as {EXAMPLE}"));
     }
-    // SQLite keeps files beside the database, so the folder has to take new ones.
+    // SQLite keeps files beside the database, so the folder must accept new ones.
     let probe = folder.join(format!(".iluma-gateway-{}", uuid::Uuid::new_v4()));
     if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe) {
         return fault(format!("the folder {place} can't be written: {error}; let the gateway's user write it"));
@@ -92,7 +92,7 @@ mod tests {
         fs::create_dir(at("folder")).unwrap();
         for (path, expected) in [
             (at("none/x.db"), "does not exist; make it (mkdir -p "),
-            (at("file/x.db"), "is no folder; give a file in a folder"),
+            (at("file/x.db"), "is not a folder; give a file in a folder"),
             (at("folder"), "is a folder; give a file"),
         ] {
             let told = state_file(&path).map(|fault| fault.to_string()).unwrap_or_default();

@@ -11,10 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
 ///
 /// # Errors
-/// What the machine or the configuration refuses at the start.
+/// Returns an error if the system or the configuration refuses something at the start.
 pub async fn run(path: PathBuf) -> Result<(), StartError> {
-    // Signals and changes are watched for before anybody can know that the gateway is there to get them; what changed
-    // before the watch began is read by the second load.
+    // Signals and changes are watched before any client can know that the gateway serves; changes before the watch
+    // began are read by the second load.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -50,7 +50,7 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Returns the faults in one line.
+/// Joins the faults into one line.
 fn one_line(faults: &Faults) -> String {
     faults.to_string().trim().replace('\n', "; ")
 }

@@ -1,4 +1,4 @@
-//! Changed settings, put into effect while serving.
+//! Applies changed settings while serving.
 
 use super::node::App;
 use super::observe::{DELIVERIES, secrets};
@@ -8,12 +8,12 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 impl App {
-    /// Puts other settings into effect. If they are refused, everything stays as it is.
+    /// Applies other settings. If they are refused, everything is unchanged.
     ///
     /// # Errors
-    /// The machine has no usable trust store for upstream's certificate.
+    /// Returns an error if the machine has no usable trust store for upstream's certificate.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
-        // The new secrets are hidden before anything can use them, and the ones before as long as something may.
+        // The new secrets are hidden before any part can use them, and the old ones as long as any part may.
         let new = secrets(settings);
         let mut known = self.known_secrets.lock();
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
@@ -48,7 +48,7 @@ impl App {
     }
 }
 
-/// Returns the settings that are read at the start alone, by key.
+/// Returns the settings that are read only at the start, by key.
 #[must_use]
 pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);

@@ -1,22 +1,22 @@
-//! The drain of a gateway, in order.
+//! The drain of a gateway, stage by stage.
 
 use super::node::{App, Stages};
 use super::stage::LAST_MOMENT;
 use crate::telemetry::logs::LogWriter;
 
 impl App {
-    /// Drains: no new connections, requests in flight finish, within the time that the settings give.
+    /// Drains the gateway: no new connections, requests in flight finish, within the configured time.
     pub async fn shutdown(self) {
         tracing::info!("draining");
         self.admin.drain();
         let Stages { servers, leftovers, relay, background, links, admin } = &self.stages;
-        // One span of time for all of it: the process manager counts it, too.
+        // One deadline covers everything: the process manager has one too.
         let end = tokio::time::Instant::now() + self.drain_timeout;
         servers.end(self.drain_timeout + LAST_MOMENT).await;
         self.gateway.close();
         let left = || end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
         leftovers.drain(left()).await;
-        // A delivery that does not end in time is made again at the next start.
+        // A delivery that does not end in time is sent again at the next start.
         relay.drain(left()).await;
         self.gateway.leave().await;
         background.end(LAST_MOMENT).await;

@@ -1,10 +1,10 @@
-//! Tasks that end together.
+//! Groups of tasks that end together.
 
 use crate::base::tasks::Tasks;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Time that an end takes where all is well, beside the time that requests in flight are given.
+/// The time of a normal end, in addition to the time for requests in flight.
 pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Tasks that are asked to stop at one time, and then waited for. Clones share them.
@@ -40,7 +40,7 @@ impl Stage {
         self.stop.cancel();
     }
 
-    /// Asks the tasks to stop, and waits for them, `patience` at most.
+    /// Asks the tasks to stop, and waits for them, for `patience` at most.
     pub(super) async fn end(&self, patience: Duration) {
         self.ask_to_stop();
         self.tasks.drain(patience).await;

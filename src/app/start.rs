@@ -30,7 +30,7 @@ use std::time::Duration;
 use strum::VariantArray as _;
 use tokio::sync::mpsc;
 
-/// Time between two messages of a node about what it sees.
+/// The interval of a node's heartbeats about limits.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Logs, metrics and clock, which every other part gets.
@@ -60,7 +60,7 @@ impl App {
     /// Binds the listeners and serves in the background.
     ///
     /// # Errors
-    /// The machine, the state, or a Redis refuses what the settings say; then nothing of the start is left.
+    /// Returns an error if the system, the state, or a Redis refuses the settings; nothing of the start remains then.
     pub async fn start(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
         let instruments = Instruments::new(settings, environment)?;
         let links = Links::new(settings)?;
@@ -78,7 +78,7 @@ impl App {
     }
 }
 
-/// Puts the parts together, waits until they know what they must, and serves.
+/// Wires the parts together, waits until they have the data that they need, and serves.
 async fn wire(
     settings: &Settings,
     instruments: Instruments,
@@ -106,10 +106,10 @@ async fn wire(
     links.await_them().await?;
     storage.take_place().await?;
     storage.keep(&stages.background);
-    // An entry that is stored before this node knows what the others know is found by nobody.
+    // An entry that is stored before this node knows the others' epochs could not be found by any node.
     gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
-    for concern in links.concerns(&storage.state).await {
-        tracing::warn!(concern, "Redis: state may be lost");
+    for warning in links.durability_warnings(&storage.state).await {
+        tracing::warn!(warning, "Redis: state may be lost");
     }
     renew_callback_urls(settings, &storage.state, &stages);
     keep_beating(&gateway, &stages).await;
@@ -143,7 +143,7 @@ async fn wire(
     Ok(app)
 }
 
-/// Keeps the cache, the owners of records, and the answers that callbacks bring.
+/// Runs the background work of the cache, the owners of records, and the answers from callbacks.
 fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
     let background = &stages.background;
     gateway.cache().keep(background.tasks(), background.stop());
@@ -152,18 +152,18 @@ fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arri
     background.spawn_until_end(async move { learner.learn(arrivals).await });
 }
 
-/// Reads every team's callback URLs, which puts them under the newest encryption key before an old one is retired.
+/// Reads every team's callback URLs, which encrypts them with the newest key before an old one is removed.
 fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
     let (teams, state) = (settings.tenants.keys().cloned().collect::<Vec<_>>(), state.clone());
     stages.background.spawn_until_end(async move {
         for team in teams {
-            // URLs that can't be read now are read when a callback comes for that team.
+            // URLs that can't be read now are read when a callback arrives for that team.
             let _ = state.urls(&team).await;
         }
     });
 }
 
-/// Tells the other nodes what this one sees, now and from then on.
+/// Exchanges limits with the other nodes, now and once a second.
 async fn keep_beating(gateway: &Arc<Gateway>, stages: &Stages) {
     gateway.beat().await;
     let gateway = Arc::clone(gateway);
@@ -175,9 +175,10 @@ async fn keep_beating(gateway: &Arc<Gateway>, stages: &Stages) {
     });
 }
 
-/// Raises the number of files and sockets that the process may have open, and reports it.
+/// Raises the limit of open files and sockets of the process, and reports it.
 fn raise_file_descriptors(settings: &Settings) {
-    // Every client's connection, one to Iluma for each request in flight, and some for files, Redis and endpoints.
+    // The need is every client's connection, one to Iluma for each request in flight, and some for files, Redis and
+    // endpoints.
     let needed = (settings.server.max_connections + settings.server.max_in_flight + 256) as u64;
     match file_descriptors::raise() {
         Ok(file_descriptors::Limit { before, now }) if now < needed => tracing::warn!(

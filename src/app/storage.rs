@@ -18,12 +18,12 @@ pub(super) struct Storage {
     pub(super) database: Database,
     pub(super) ledger: Ledger,
     pub(super) state: State,
-    /// The node's place among the nodes of a Redis.
+    /// The node's membership among the nodes of a Redis.
     pub(super) membership: Option<Membership>,
 }
 
 impl Storage {
-    /// Opens the database and what is in it. A start that is refused closes the file, so the next one can take its lock.
+    /// Opens the database and its contents. A refused start closes the file, so that the next one can lock it.
     pub(super) async fn open(settings: &Settings, clock: &Clock, links: &Links) -> Result<Self, StartError> {
         let database = open(&settings.state.path)?;
         let ledger = match open_ledger(&database, settings, clock, links.main.clone()).await {
@@ -44,8 +44,8 @@ impl Storage {
         Ok(Self { database, ledger, state, membership })
     }
 
-    /// Verifies the keys against shared state, and takes the node's place among the others. With Redis out both are done
-    /// once it is back.
+    /// Verifies the keys against shared state, and takes the node's identity. With Redis out both are done once it is
+    /// back.
     pub(super) async fn take_place(&self) -> Result<(), StartError> {
         match self.state.verify_keys().await {
             Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
@@ -57,7 +57,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Keeps the node's place and its books until the stage ends.
+    /// Runs the heartbeats and the ledger's background work until the stage ends.
     pub(super) fn keep(&self, stage: &Stage) {
         if let Some(membership) = self.membership.clone() {
             stage.spawn_until_end(async move { membership.keep().await });
@@ -67,7 +67,7 @@ impl Storage {
     }
 }
 
-/// Opens the ledger of a database that holds the sentinels of this configuration's keys.
+/// Opens the ledger of a database that has the sentinels of this configuration's keys.
 async fn open_ledger(
     database: &Database,
     settings: &Settings,
@@ -78,7 +78,7 @@ async fn open_ledger(
     Ok(Ledger::open(database.clone(), settings, clock.clone(), redis).await?)
 }
 
-/// Opens the embedded database: all of state where a gateway serves alone, and every node's own books.
+/// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
 fn open(path: &Path) -> Result<Database, StartError> {
     let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
     Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })

@@ -440,7 +440,7 @@ mod tests {
         assert!(offer(&cache, &before, FOUND).is_none());
         let after = place(&cache);
         assert_eq!(cache.change(&Change::Erased(tags(2))).await.memory, 0);
-        assert!(offer(&cache, &after, FOUND).is_some(), "somebody else was erased");
+        assert!(offer(&cache, &after, FOUND).is_some(), "another person was erased");
     }
 
     /// The entry was read from Redis before its person was erased, and reaches memory afterwards.

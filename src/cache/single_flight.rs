@@ -107,13 +107,13 @@ mod tests {
     fn leader(flights: &SingleFlight<u32>, key: &Key) -> Leader<u32> {
         match flights.join(key) {
             Role::Leader(leader) => leader,
-            Role::Follower(_) => panic!("somebody leads already"),
+            Role::Follower(_) => panic!("the call has a leader already"),
         }
     }
 
     fn waiter(flights: &SingleFlight<u32>, key: &Key) -> Follower<u32> {
         match flights.join(key) {
-            Role::Leader(_) => panic!("nobody leads"),
+            Role::Leader(_) => panic!("the call has no leader"),
             Role::Follower(waiter) => waiter,
         }
     }

@@ -177,13 +177,13 @@ mod tests {
 
     #[test]
     fn the_fallback_owner_gets_what_nobody_owns() {
-        let live_sealed = live("", "owns_unprefixed = true");
-        assert_eq!(found(&live_sealed, r#""a""#, &[], 0), recipients(&[("lending", "a")]), "it was not asked here");
-        assert_eq!(found(&live_sealed, r#""payments:a""#, &[], 0), recipients(&[("payments", "a")]));
-        assert_eq!(found(&live_sealed, r#""a""#, &[("payments", "b")], 0), recipients(&[("payments", "b")]));
-        let live_unsealed = live("prefix_references = false", "owns_unprefixed = true");
-        assert_eq!(found(&live_unsealed, r#""a""#, &[], 59), overtaking(60), "somebody may be asking just now");
-        assert_eq!(found(&live_unsealed, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
+        let prefixed = live("", "owns_unprefixed = true");
+        assert_eq!(found(&prefixed, r#""a""#, &[], 0), recipients(&[("lending", "a")]), "it was not asked here");
+        assert_eq!(found(&prefixed, r#""payments:a""#, &[], 0), recipients(&[("payments", "a")]));
+        assert_eq!(found(&prefixed, r#""a""#, &[("payments", "b")], 0), recipients(&[("payments", "b")]));
+        let unprefixed = live("prefix_references = false", "owns_unprefixed = true");
+        assert_eq!(found(&unprefixed, r#""a""#, &[], 59), overtaking(60), "a request may be in flight");
+        assert_eq!(found(&unprefixed, r#""a""#, &[], 60), recipients(&[("lending", "a")]));
     }
 
     #[test]

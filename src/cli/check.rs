@@ -41,8 +41,8 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     state::verify_file(&settings.state).map_err(StartError::from)?;
     // A Redis that can't be reached is reported already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
-        for concern in app::concerns(&settings).await? {
-            output::complain(format_args!("warning: {concern}"));
+        for warning in app::durability_warnings(&settings).await? {
+            output::complain(format_args!("warning: {warning}"));
         }
     }
     output::line("\nok")?;

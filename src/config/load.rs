@@ -344,7 +344,7 @@ fn encryption_keys(list: &Entry<'_>) -> Option<Vec<EncryptionKey>> {
                 return None;
             }
             if !ids.insert(text) {
-                id.fault("stands twice; an id names one key");
+                id.fault("is given twice; an id names one key");
                 return None;
             }
             Some(text.to_owned())
@@ -926,7 +926,7 @@ like = "bank"
                 state(&format!(
                     "{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY\" }} }}, {{ id = \"a\", key = {{ env = \"KEY\" }} }}]"
                 )),
-                "state.encryption_keys[1].id: stands twice; an id names one key",
+                "state.encryption_keys[1].id: is given twice; an id names one key",
             ),
             (
                 state(&format!("{root}\nencryption_keys = [{{ id = \"a\", key = {{ env = \"KEY63\" }} }}]")),
@@ -1039,13 +1039,13 @@ like = "bank"
             ),
             (
                 with_tenant(&format!("account = \"live\"\nkey_sha256 = [\"{HASH}\", \"{}\"]", HASH.to_uppercase())),
-                "tenants.lending.key_sha256[1]: stands twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team",
+                "tenants.lending.key_sha256[1]: is given twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team",
             ),
             (
                 lending(&format!(
                     "[tenants.payments]\naccount = \"live\"\nkey_sha256 = [\"{OTHER_HASH}\", \"{HASH}\"]"
                 )),
-                "tenants.payments.key_sha256[1]: stands twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team",
+                "tenants.payments.key_sha256[1]: is given twice; tenants.lending.key_sha256[0] is the same key, and a key belongs to one team",
             ),
             (
                 lending("burst = 5"),
@@ -1183,7 +1183,7 @@ like = "bank"
             ),
             (
                 with_route("[[routes]]\nmethod = \"POST\"\npath = \"/V*/A/:id\"\nlike = \"cft\"").replace("/V*", "/v*"),
-                "routes[1]: method and path stand twice",
+                "routes[1]: method and path are given twice",
             ),
             (path("v3/checks"), "routes[0].path: must begin with /"),
             (path("/v3//checks"), "routes[0].path: must not have an empty segment or end with /"),

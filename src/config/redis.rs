@@ -42,7 +42,7 @@ fn target(section: &Section<'_>, names: [&'static str; 3], extra_ca: Option<Vec<
         }
     }
     if given[2] && database.is_some_and(|database| database != 0) {
-        section.fault_at("database", "a cluster has database 0 alone");
+        section.fault_at("database", "a cluster has only database 0");
     }
     let access = RedisAccess { username, password, tls: tls.unwrap_or(false), database: database.unwrap_or(0) };
     let sentinel = section.maybe("sentinel", |sentinel| sentinels(&sentinel.table()?, &access));
@@ -136,7 +136,7 @@ mod tests {
             ("tls = true", "state.redis.url: missing"),
             ("url = { env = \"URL\" }\ncluster = [\"a:1\"]", "state.redis: give one of url, sentinel and cluster"),
             ("url = { env = \"URL\" }\ndatabase = 1", "state.redis.database: is part of the URL"),
-            ("cluster = [\"a:1\"]\ndatabase = 1", "state.redis.database: a cluster has database 0 alone"),
+            ("cluster = [\"a:1\"]\ndatabase = 1", "state.redis.database: a cluster has only database 0"),
             ("cluster = [\"a\"]", "state.redis.cluster[0]: must be a host and a port"),
             ("cluster = []", "state.redis.cluster: must have 1 to 16 members"),
             ("sentinel = { nodes = [\"a:1\"] }", "state.redis.sentinel.master: missing"),

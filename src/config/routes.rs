@@ -42,12 +42,12 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
         let (method, path, like) = (method?, path?, like?);
         // Paths are matched in any letter case.
         if !seen.insert((method, path.to_ascii_lowercase())) {
-            entry.fault("method and path stand twice");
+            entry.fault("method and path are given twice");
             return None;
         }
         let method = http::Method::from_str(method).ok()?;
         if let Some(right) = like.spec().kind.only_method().filter(|right| *right != method) {
-            entry.fault(format!("the row {like} takes {right} alone"));
+            entry.fault(format!("the row {like} takes only {right}"));
             return None;
         }
         if let Some(problem) = collection_problem(&path, like) {

@@ -195,7 +195,7 @@ fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<
         return None;
     };
     if let Some(other) = seen.get(&hash) {
-        entry.fault(format!("stands twice; {other} is the same key, and a key belongs to one team"));
+        entry.fault(format!("is given twice; {other} is the same key, and a key belongs to one team"));
         return None;
     }
     seen.insert(hash, entry.path().to_owned());

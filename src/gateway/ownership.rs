@@ -98,7 +98,7 @@ impl Exchange<'_> {
             return Ok(Seen::Own(record.with(owner.reference.as_deref())));
         }
         let ownership = prefixes.as_ref().map_or(Ownership::Unprefixed, |(prefix, _)| record.ownership(prefix));
-        if !may_see(ownership, known, self.tenant.owns_unsealed)? {
+        if !may_see(ownership, known, self.tenant.owns_unprefixed)? {
             return Ok(Seen::Nothing);
         }
         // From now on state knows the owner, and the next answer may come from memory.

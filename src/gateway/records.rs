@@ -47,7 +47,7 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     let answer = exchange.get(name, prefixed, headers.clone()).await?.collected;
     let text = reference.as_deref().and_then(reference::reference_text);
     let (own, any) = page(exchange, answer, text.as_deref()).await?;
-    if any || text.is_none() || !exchange.tenant.owns_unsealed || !own.status().is_success() {
+    if any || text.is_none() || !exchange.tenant.owns_unprefixed || !own.status().is_success() {
         return Ok(own);
     }
     // A reference without our prefix may not have another team's.
@@ -102,7 +102,7 @@ async fn own_among(
             (None, reference::Ownership::Unprefixed) => return Ok(false),
             (_, reference::Ownership::Own | reference::Ownership::Foreign) => Known::Unknown { taken: false },
         };
-        may_see(ownership, &known, tenant.owns_unsealed)
+        may_see(ownership, &known, tenant.owns_unprefixed)
     };
     let own = try_join_all(list.records().map(is_own)).await?;
     Ok(own.into_iter().enumerate().filter_map(|(place, own)| own.then_some(place)).collect())

@@ -31,7 +31,7 @@ pub(super) async fn serve(
     let (head, body) = response.into_parts();
     let ReplyBody::Upstream(body) = body else { return Ok(Response::from_parts(head, body)) };
     let answer = exchange.collect(Response::from_parts(head, *body)).await?.collected;
-    if shows_anothers(&exchange, &answer.body).await? {
+    if shows_another_teams(&exchange, &answer.body).await? {
         exchange.account().metrics.withheld();
         return Err(Rejection::NotFound);
     }
@@ -40,10 +40,10 @@ pub(super) async fn serve(
 
 /// Returns true if an answer contains a reference with another team's prefix, or an id that only another team is known
 /// to own.
-async fn shows_anothers(exchange: &Exchange<'_>, body: &[u8]) -> Result<bool, Rejection> {
+async fn shows_another_teams(exchange: &Exchange<'_>, body: &[u8]) -> Result<bool, Rejection> {
     let Some(mentions) = Mentions::of(body) else { return Ok(false) };
     if let Some((own, teams)) = exchange.prefix()
-        && mentions.references.iter().any(|reference| is_anothers(reference, &own, teams))
+        && mentions.references.iter().any(|reference| is_another_teams(reference, &own, teams))
     {
         return Ok(true);
     }
@@ -57,7 +57,7 @@ async fn shows_anothers(exchange: &Exchange<'_>, body: &[u8]) -> Result<bool, Re
 }
 
 /// Returns true if a reference begins with the prefix of another team of the account.
-fn is_anothers(reference: &str, own: &ReferencePrefix, teams: &ReferencePrefixes) -> bool {
+fn is_another_teams(reference: &str, own: &ReferencePrefix, teams: &ReferencePrefixes) -> bool {
     let team = reference.split_once(':').and_then(|(name, _)| teams.tenant(name));
     team.is_some_and(|team| team != own.tenant())
 }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_is_anothers_by_its_prefix_alone() {
+    fn a_reference_belongs_to_another_team_by_its_prefix() {
         let names = ["lending", "payments"].map(|name| name.parse().unwrap());
         let (own, teams) = (ReferencePrefix::of(&names[0]), ReferencePrefixes::of(names.clone()));
         for (reference, expected) in [
@@ -85,7 +85,7 @@ mod tests {
             ("visa:1", false),
             ("", false),
         ] {
-            assert_eq!(is_anothers(reference, &own, &teams), expected, "{reference}");
+            assert_eq!(is_another_teams(reference, &own, &teams), expected, "{reference}");
         }
     }
 

@@ -96,7 +96,7 @@ pub enum Failure {
     Other,
 }
 
-/// The answer to the question whether something was found, given as a boolean or as text.
+/// The result of a search, given as a boolean or as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// The answer has no member `result`.

@@ -58,7 +58,7 @@ const FIELDS: &[(&str, &[&str])] = &[
 /// Two fields that identify a person only together.
 const ACCOUNT: [&str; 2] = ["bank_code", "bank_account_number"];
 
-/// The two fields of a name; many people share the first alone.
+/// The two fields of a name; many people share the first one.
 const NAME: [&str; 2] = ["given_name", "surname"];
 
 /// The entries of a business document, `{"name":"director_names","values":[{"value":"…"}]}`, whose values are names.
@@ -472,7 +472,7 @@ mod tests {
     /// The fields and entries that are no means of identification, each group with its reason.
     const EXCEPTIONS: &[(&str, &[&str])] = &[
         (
-            "It tells where or when somebody was born or lives; many people share it.",
+            "It is a place or date of birth, or an address; many people share it.",
             &[
                 "address",
                 "birthPlaceBirthday",
@@ -540,7 +540,7 @@ mod tests {
             &["capture_link", "href", "image", "image_one", "image_two", "ktp_image", "link", "links", "selfie"],
         ),
         (
-            "It holds other fields, which are looked at.",
+            "It contains other fields, which are read.",
             &["business_registration_ocr", "data", "id_card_ocr", "result", "results", "value", "values"],
         ),
         (

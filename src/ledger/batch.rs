@@ -1,4 +1,4 @@
-//! The writer: outcomes and counts on their way to the disk.
+//! The writer: it writes outcomes and counts to the disk.
 
 use super::inner::Inner;
 use super::journal;
@@ -11,20 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
-/// Closings and counts that were taken out of memory. Dropped before they are committed, they go back, whoever drops
-/// them: the caller, the database's queue, or a transaction that failed.
+/// Closings and counts that were taken from memory. If they are dropped before they are committed, they are put back,
+/// whether the caller, the database's queue or a failed transaction drops them.
 #[derive(Debug)]
 struct Batch {
     ledger: Arc<Inner>,
     closings: Vec<Closing>,
     counted: Vec<Counted>,
-    /// Number of closings that had come when it was taken.
+    /// The number of closings that had arrived when the batch was taken.
     came: u64,
-    /// Keeps later batches waiting until this one is committed or put back.
+    /// The lock that makes later batches wait until this one is committed or put back.
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Returns once every outcome that came so far is on disk. Of callers that wait together one writes for all.
+/// Returns once every outcome so far is on disk. Of several waiting callers one writes for all.
 pub(super) async fn settled(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
     let came = ledger.closings.lock().came;
     let turn = Arc::clone(&ledger.writer).lock_owned().await;
@@ -58,13 +58,13 @@ impl Batch {
             let mut closings = ledger.closings.lock();
             (std::mem::take(&mut closings.waiting), closings.came)
         };
-        // A settlement may have come before the answer to its call, in this round or in an earlier one.
+        // A settlement may have arrived before the answer to its call, in this round or in an earlier one.
         closings.sort_by_key(|closing| !matches!(closing.call, Call::Booked(_)));
         closings.iter_mut().for_each(|closing| ledger.apply_early(closing));
         Self { ledger: Arc::clone(ledger), closings, counted, came, _turn: turn }
     }
 
-    /// Returns the closings that matched no call, and the days that changed.
+    /// Applies the batch; returns the closings that matched no call, and adds to the changed days.
     fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, BTreeSet<String>)> {
         let (mut early, mut days) = (Vec::new(), BTreeSet::new());
         for closing in &self.closings {

@@ -10,8 +10,9 @@ use crate::iluma::route_name::RouteName;
 use rusqlite::Connection;
 use std::sync::Arc;
 
-/// A call whose intent is on disk. Dropped without an outcome, the intent is withdrawn, as if it had never been booked:
-/// the database makes this guard when it commits, so a caller that goes away while it waits leaves nothing behind.
+/// A call whose intent is on disk. Dropping it without an outcome withdraws the intent, as if the call had never been
+/// booked. The database makes this guard when it commits, so a caller that is cancelled while it waits leaves nothing
+/// behind.
 #[derive(Debug)]
 pub struct Booking {
     ledger: Arc<Inner>,
@@ -46,7 +47,7 @@ impl Booking {
     /// Withdraws the intent: the call was never sent.
     pub fn withdraw(self) {}
 
-    /// Notes the outcome of the call.
+    /// Records the outcome of the call.
     pub fn settle(mut self, account: &AccountName, verdict: &Verdict) {
         let name = verdict.id.as_deref().map(|id| self.ledger.name(account, id));
         self.end(verdict.outcome, name);

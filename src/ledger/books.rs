@@ -1,4 +1,4 @@
-//! The ledger as the rest of the gateway sees it.
+//! The public interface of the ledger.
 
 use super::booking::Booking;
 use super::charge::Outcome;
@@ -30,11 +30,11 @@ use tokio::sync::Notify;
 pub struct Ledger(Arc<Inner>);
 
 impl Ledger {
-    /// Opens the ledger in `database`, whose migrations were run; `link` leads to the ledgers of other nodes. Calls that
-    /// a crash left open stay unknown.
+    /// Opens the ledger in `database`, whose migrations have run; `link` gives access to the ledgers of other nodes.
+    /// Calls that a crash left open stay unknown.
     ///
     /// # Errors
-    /// The database can't be used.
+    /// Returns an error if the database can't be used.
     pub async fn open(
         database: Database,
         settings: &Settings,
@@ -79,25 +79,25 @@ impl Ledger {
         })))
     }
 
-    /// Changes to other prices, days and times. Calls that are booked keep theirs.
+    /// Applies other prices, days and times. Calls that are booked already keep theirs.
     pub fn reload(&self, settings: &Settings) {
         self.0.live.store(Arc::new(LedgerConfig::new(settings)));
     }
 
-    /// Returns the charged calls of each team, as they were when the ledger was opened.
+    /// Returns the charged calls of each team at the opening of the ledger.
     #[must_use]
     pub fn spent(&self) -> &[Spent] {
         &self.0.spent
     }
 
-    /// Returns this node's identity among others: as long as its database lives, it is the same.
+    /// Returns this node's identity, which stays the same as long as its database lives.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.0.node
     }
 
-    /// Returns the reason why this node should get no requests: the database, which holds the ledger and, without Redis, the
-    /// inbox, could not be written for 10 s, or another process holds this node's identity.
+    /// Returns the reason why this node should get no requests: the database, which holds the ledger and, without
+    /// Redis, the inbox, could not be written for 10 s, or another process holds this node's identity.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         self.0.unready.lock().clone()
@@ -109,25 +109,25 @@ impl Ledger {
         Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
     }
 
-    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; if the future
-    /// is dropped before, or the booking without an outcome, the intent is withdrawn.
+    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; dropping the
+    /// future earlier, or the booking without an outcome, withdraws the intent.
     ///
     /// # Errors
-    /// It could not be written; the call must not be made.
+    /// Returns an error if the intent was not written; the call must not be made then.
     pub async fn book(&self, tenant: &TenantName, route: RouteName) -> Result<Booking, DatabaseError> {
         Booking::take(&self.0, tenant, route).await
     }
 
-    /// Settles a pending call by Iluma's id, with the outcome that a callback or a GET told.
+    /// Settles a pending call by Iluma's id, with the outcome in a callback or a GET.
     pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
         let name = self.0.name(account, id);
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
     }
 
-    /// Returns once every outcome that was told so far is on disk.
+    /// Returns once every recorded outcome is on disk.
     ///
     /// # Errors
-    /// It can't be written now; it is kept, and tried again.
+    /// Returns an error if the outcomes can't be written now; they are kept, and tried again.
     pub async fn settled(&self) -> Result<(), DatabaseError> {
         batch::settled(&self.0).await
     }
@@ -135,26 +135,27 @@ impl Ledger {
     /// Writes all counts and outcomes so far; returns once they are on disk.
     ///
     /// # Errors
-    /// They can't be written now; they are kept, and tried again.
+    /// Returns an error if they can't be written now; they are kept, and tried again.
     pub async fn flush(&self) -> Result<(), DatabaseError> {
         batch::flush(&self.0).await
     }
 
-    /// Writes what is left at the end of the process: intents too that were withdrawn while they were being written.
+    /// Writes the remaining data at the end of the process, including intents that were withdrawn while they were being
+    /// written.
     ///
     /// # Errors
-    /// Something could not be written and is lost.
+    /// Returns an error if something could not be written and is lost.
     pub async fn finish(&self) -> Result<(), DatabaseError> {
-        // Behind every intent that waits for the writer: those of callers that went away are withdrawn then.
+        // This write follows every intent in the writer's queue: those of cancelled callers are withdrawn afterwards.
         self.0.database.write(|_| Ok(())).await?;
         self.flush().await
     }
 
-    /// Returns the lines of these days, both included, of one team or of all; of all nodes, where there are several and
+    /// Returns the lines of these days, both included, of one team or of all; of all nodes, if there are several and
     /// Redis answers.
     ///
     /// # Errors
-    /// The ledger can't be read.
+    /// Returns an error if the ledger can't be read.
     pub async fn statement(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Statement, DatabaseError> {
         let own = self.own_rows(from, to, tenant).await?;
         let restored = restore::restored(&self.0, from, to);
@@ -168,10 +169,10 @@ impl Ledger {
         Ok(Statement { rows: summed(own.into_iter().chain(others)), is_complete, restored })
     }
 
-    /// Returns calls in this node's journal whose outcome is not known, the oldest first, after the number `after`.
+    /// Returns calls in this node's journal with an unknown outcome, the oldest first, after the number `after`.
     ///
     /// # Errors
-    /// The ledger can't be read.
+    /// Returns an error if the ledger can't be read.
     pub async fn open_calls(
         &self,
         tenant: Option<&TenantName>,
@@ -196,17 +197,18 @@ impl Ledger {
         self.0.today()
     }
 
-    /// Keeps the ledger until it is dropped: writes, exchanges with other nodes, and deletes old days. Nothing is published
-    /// while another process holds the identity of `membership`.
+    /// Runs the ledger's background work until the future is dropped: it writes, exchanges with other nodes, and
+    /// deletes old days. Nothing is published while another process holds the identity of `membership`.
     pub async fn keep(&self, membership: Option<Membership>) {
         keeper::keep(Arc::clone(&self.0), membership).await;
     }
 }
 
-/// Returns a month of the journal, read beside the process that writes it, with the lines that other nodes have published.
+/// Returns a month of the journal, read beside the process that writes it, with the lines that other nodes have
+/// published.
 ///
 /// # Errors
-/// The journal is not one, or damaged. A journal that is not there yet is empty.
+/// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.
 pub async fn report(
     settings: &Settings,
     month: Month,
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(bank(&ledger).await, expected);
     }
 
-    /// Polls a future so many times, as long as it is pending, and drops it. Returns true if it ended before.
+    /// Polls a future this number of times while it is pending, and drops it. Returns true if it ended before.
     async fn dropped_after<F: Future>(polls: usize, future: F) -> bool {
         let mut future = Box::pin(future);
         for _ in 0..polls {
@@ -338,14 +340,14 @@ mod tests {
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let (mut polls, mut ended) = (0, false);
         while !ended {
-            // Both while it waits for the writer, and once the writer may have committed it.
+            // The drop comes while it waits for the writer, or when the writer may have committed it.
             let gate = (polls % 2 == 0).then(|| busy(&ledger));
             ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank)).await && gate.is_none();
             drop(gate);
             polls += 1;
             assert!(polls < 100_000, "it never ends");
         }
-        // Committed, and dropped before the caller looked.
+        // The intent is committed, and its caller is dropped before it polls again.
         let tenant = name();
         let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank));
         assert!(futures_util::poll!(&mut unseen).is_pending());
@@ -405,7 +407,7 @@ mod tests {
             ledger.settle(&account(), "later", Outcome::Billable);
         }
         assert_eq!(bank(&ledger).await, Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() });
-        // The callback comes first, in an earlier round and in the same one.
+        // The callback comes before the answer, in an earlier round and in the same one.
         ledger.settle(&account(), "early", Outcome::NotBillable);
         ledger.flush().await.unwrap();
         ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("early"));
@@ -427,7 +429,7 @@ mod tests {
         before.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
         before.tally(&name()).call(RouteName::BankGet);
         before.flush().await.unwrap();
-        // What was settled last did not reach the disk.
+        // The last settlement did not reach the disk.
         kept.settle(&account(), &billable());
         before.0.database.close().await;
         let after = ledger(folder.path(), &clock).await;

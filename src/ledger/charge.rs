@@ -1,50 +1,53 @@
-//! What Iluma charges for: pure functions of a row, an answer's status and its body.
+//! The rules of Iluma's charges: pure functions of a row, an answer's status and its body.
 //!
-//! From the API document and the field notes: an error is not charged; `FAILED` with `TEMPORARY_NETWORK_ERROR` is not
-//! charged; what is still being processed is charged or not once it is done; everything else that was answered is.
+//! The API document and the field notes say: an error is not charged; `FAILED` with `TEMPORARY_NETWORK_ERROR` is not
+//! charged; a request that is still being processed is charged or not once it is done; every other answer is charged.
 //!
 //! | answer | outcome |
 //! |---|---|
 //! | 2xx, `FAILED` with `TEMPORARY_NETWORK_ERROR` | not billable |
-//! | 2xx, `PENDING` and the like | unknown, until a callback or a GET tells |
+//! | 2xx, `PENDING` and the like
+//! unknown, until a callback or a GET settles it |
 //! | 2xx, any other JSON object | billable |
-//! | 2xx, anything else, or on a row that we don't know | unknown |
+//! | 2xx, anything else, or on an unknown row
+//! unknown |
 //! | 3xx, 4xx, 503 | not billable |
-//! | other 5xx: it failed, and nobody says how far it came | unknown |
+//! | other 5xx: it failed at an unknown point
+//! unknown |
 //! | none: timed out, broken, cut off | unknown |
 //!
-//! Invariant: when in doubt, unknown: what is billable was charged, and what is not billable was not.
+//! Invariant: a doubtful call is unknown: every billable call was charged, and no call that is not billable was.
 
 use crate::iluma::answer::{Answer, Failure, Status};
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::Charge;
 
-/// Whether Iluma charges for a call.
+/// Iluma's charge for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It does.
+    /// Iluma charges for the call.
     Billable,
-    /// It does not.
+    /// Iluma does not charge for the call.
     NotBillable,
-    /// It may have.
+    /// Iluma may have charged for the call.
     Unknown,
 }
 
-/// What an answer says of its charge.
+/// The charge that follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// As far as it is known.
+    /// The outcome, as far as it is known.
     pub outcome: Outcome,
-    /// Upstream's id of what was made, by which a later callback or GET can tell.
+    /// Upstream's id of the record, by which a later callback or GET can settle the call.
     pub id: Option<String>,
 }
 
 impl Verdict {
-    /// Nobody knows, and nothing will tell.
+    /// The outcome is unknown, and nothing will settle it.
     pub const UNKNOWN: Self = Self { outcome: Outcome::Unknown, id: None };
 }
 
-/// Returns Iluma's charge for a call on a row that was answered so; `answer` is none if its body could not be read.
+/// Returns Iluma's charge for a call on a row with this answer; `answer` is `None` if its body could not be read.
 #[must_use]
 pub fn verdict(route: RouteName, status: u16, answer: Option<&Answer>) -> Verdict {
     match status {
@@ -53,19 +56,19 @@ pub fn verdict(route: RouteName, status: u16, answer: Option<&Answer>) -> Verdic
                 Verdict { outcome: Outcome::Unknown, id: answer.and_then(Answer::id).map(str::to_owned) }
             }
             Some(State::Free) => Verdict { outcome: Outcome::NotBillable, id: None },
-            // Nobody documented the charge of a row that nobody documented.
+            // The charge on an undocumented row is not documented either.
             Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => Verdict::UNKNOWN,
             Some(State::Done | State::None) => Verdict { outcome: Outcome::Billable, id: None },
             None => Verdict::UNKNOWN,
         },
-        // "All upstream data suppliers are unavailable": there was nobody to ask.
+        // 503 means "All upstream data suppliers are unavailable": no source was asked.
         300..=499 | 503 => Verdict { outcome: Outcome::NotBillable, id: None },
         _ => Verdict::UNKNOWN,
     }
 }
 
-/// Returns what a callback, or the answer to a GET, says of the charge of the call that made its record: the record's id and the
-/// outcome. None if it does not say.
+/// Returns the outcome in a callback, or in the answer to a GET, for the call that made its record: the record's id and
+/// the outcome. `None` if it shows no outcome.
 #[must_use]
 pub fn told(answer: &Answer) -> Option<(&str, Outcome)> {
     let id = answer.id()?;
@@ -77,18 +80,18 @@ pub fn told(answer: &Answer) -> Option<(&str, Outcome)> {
 }
 
 enum State {
-    /// Iluma is at it.
+    /// Iluma still processes the request.
     Pending,
-    /// It failed in a way that is not charged.
+    /// The request failed in a way that is not charged.
     Free,
-    /// It ended otherwise.
+    /// The request ended in any other way.
     Done,
-    /// It has no state: it is the answer itself.
+    /// The answer has no state: it is the result itself.
     None,
 }
 
 impl State {
-    /// Returns the state of a record; none if the answer is no record.
+    /// Returns the state of a record; `None` if the answer is no record.
     fn of(answer: &Answer) -> Option<Self> {
         if !answer.is_record() {
             return None;

@@ -1,4 +1,4 @@
-//! The numbers of the ledger, and lines and statements made of them.
+//! The numbers of the ledger, with their lines and statements.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +16,31 @@ pub struct Row {
     pub counts: Counts,
 }
 
-/// Numbers of a team on a route on a day.
+/// The numbers of a team on a route on a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Requests of the team, however they ended.
+    /// Requests of the team, whatever their end was.
     pub requests: u64,
     /// Calls to Iluma.
     pub upstream_calls: u64,
     /// Calls that Iluma charges for.
     pub billable: u64,
-    /// Calls that it may have charged for: under way, pending, or without an answer.
+    /// Calls for which it may have charged: in flight, pending, or without an answer.
     pub unknown: u64,
     /// Requests answered from the cache.
     pub hits: u64,
-    /// Requests answered by another request's call that was under way.
+    /// Requests answered by another request's call in flight.
     pub collapsed: u64,
     /// Requests answered by another request's call that is pending at Iluma.
     pub shared: u64,
-    /// Cost of the billable calls in rupiah, at the price of their time.
+    /// The cost of the billable calls in rupiah, at the price of their time.
     pub cost: u64,
-    /// Cost that hits, collapsed and shared requests would have had.
+    /// The cost that hits, collapsed and shared requests would have had.
     pub saved: u64,
 }
 
 impl Counts {
-    /// Names of the numbers, in the order of [`Counts::numbers`].
+    /// The names of the numbers, in the order of [`Counts::numbers`].
     pub const NAMES: [&'static str; 9] =
         ["requests", "upstream_calls", "billable", "unknown", "hits", "collapsed", "shared", "cost", "saved"];
 
@@ -81,18 +81,18 @@ impl std::ops::AddAssign for Counts {
 pub struct Statement {
     /// The lines, by day, team and route.
     pub rows: Vec<Row>,
-    /// True if the lines of all nodes are in it: not while Redis is out.
+    /// True if the lines of all nodes are included, which is not the case while Redis is out.
     pub is_complete: bool,
-    /// Days of this node's journal that were raised to what it had published, since the journal is a restored copy.
+    /// Days of this node's journal that were raised to its published figures, because the journal is a restored copy.
     pub restored: Vec<String>,
 }
 
 impl Statement {
-    /// Text for readers of a statement that is not complete.
-    pub const PARTIAL: &'static str = "Redis is out: these are the books of this node alone";
+    /// The text for readers of an incomplete statement.
+    pub const PARTIAL: &'static str = "Redis is out: these are the figures of this node only";
 }
 
-/// Adds up lines of the same day, team and route.
+/// Adds up lines with the same day, team and route.
 pub(super) fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
     let mut sums = BTreeMap::<_, Counts>::new();
     for Row { day, tenant, route, counts } in rows {

@@ -1,4 +1,4 @@
-//! State that the parts of the ledger share.
+//! The shared state of the ledger's parts.
 
 use super::charge::Outcome;
 use super::published::PublishedLedgers;
@@ -19,8 +19,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Settlements of calls that are not in this journal, kept in memory: as many as may come while their POSTs are still
-/// unanswered.
+/// The largest number of settlements without a call in this journal that are kept in memory: as many as may arrive
+/// while their POSTs are still unanswered.
 const MOST_EARLY: usize = 4096;
 
 #[derive(Debug)]
@@ -31,25 +31,25 @@ pub(super) struct Inner {
     pub(super) live: ArcSwap<LedgerConfig>,
     pub(super) tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
     pub(super) closings: Mutex<Closings>,
-    /// Closings that are on disk, of all that came.
+    /// The number of closings that are on disk.
     pub(super) written: AtomicU64,
-    /// Settlements that came before the answer to their call.
+    /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
     /// Settlements of calls that are not in this journal, for other nodes.
     pub(super) untold: Mutex<Vec<Settlement>>,
-    /// Days whose lines other nodes do not know as they stand here.
+    /// Days whose current lines other nodes do not know.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
-    /// Held by the batch that is on its way to the disk: there is one at a time.
+    /// The lock of the batch that is being written: there is one at a time.
     pub(super) writer: Arc<tokio::sync::Mutex<()>>,
-    /// Tells the keeper that a closing came.
+    /// Notifies the keeper of a new closing.
     pub(super) closed: Notify,
-    /// Reason why the node can't do its work, if there is one; kept by the keeper.
+    /// The reason why the node can't do its work, if any; the keeper sets it.
     pub(super) unready: Mutex<Option<String>>,
     pub(super) spent: Vec<Spent>,
-    /// Number of the first call that this process may book.
+    /// The number of the first call that this process may book.
     pub(super) first_new: i64,
-    /// Days whose lines were raised to what was published, since the journal is a restored copy.
+    /// Days whose lines were raised to the published ones, because the journal is a restored copy.
     pub(super) restored: Mutex<BTreeSet<String>>,
     pub(super) node: String,
 }
@@ -88,7 +88,7 @@ impl Inner {
         self.closed.notify_one();
     }
 
-    /// Notes days that have to be published again.
+    /// Records days that have to be published again.
     pub(super) fn changed(&self, days: impl IntoIterator<Item = String>) {
         if self.published.is_some() {
             self.unpublished.lock().extend(days);
@@ -118,7 +118,7 @@ impl Inner {
         untold.drain(..surplus);
     }
 
-    /// Replaces an unknown outcome by a settlement that came earlier.
+    /// Replaces an unknown outcome by a settlement that arrived earlier.
     pub(super) fn apply_early(&self, closing: &mut Closing) {
         let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
         let mut early = self.early.lock();

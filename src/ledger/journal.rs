@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The ledger's tables. `unknown` counts calls under way too, so that a reader in the middle, or after a crash, sees the
+/// The ledger's tables. `unknown` includes calls in flight, so that a reader at any moment, or after a crash, sees the
 /// truth.
 pub const MIGRATIONS: &[&str] = &[
     "
@@ -75,7 +75,7 @@ pub(super) fn book(
     Ok(id)
 }
 
-/// Ends the calls that a closing is about; returns false if there are none.
+/// Ends the calls of a closing; returns false if there are none.
 pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
     let (number, name) = match closing.call {
         Call::Booked(number) => (number, None),
@@ -147,7 +147,7 @@ pub(super) fn rows(connection: &Connection, from: &str, to: &str, tenant: Option
     rows.collect()
 }
 
-/// Returns calls whose outcome is not known, the oldest first.
+/// Returns calls with an unknown outcome, the oldest first.
 pub(super) fn open_calls(
     connection: &Connection,
     tenant: Option<&str>,
@@ -207,7 +207,7 @@ pub(super) fn days(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     days.collect()
 }
 
-/// Returns the number that the next call gets at the least.
+/// Returns the smallest number that the next call can get.
 pub(super) fn first_new(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT ifnull(max(id), 0) + 1 FROM ledger_calls", [], |row| row.get(0))
 }
@@ -238,10 +238,10 @@ pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<Str
     days.collect()
 }
 
-/// Raises a line to a published one; returns false if it is there as published, or larger. The published line knows how
-/// many of its calls are open, but not which: those that the journal has open, but for calls of this process (from
-/// `first_new` on), give way to as many that nothing will settle by itself. Otherwise one that was settled before the
-/// copy was restored could be settled, and charged, a second time.
+/// Raises a line to a published one; returns false if it is equal or larger already. The published line has the number
+/// of its open calls, but not which ones. The journal's open calls, except those of this process (from `first_new` on),
+/// are therefore replaced by the same number of calls that nothing settles. Otherwise a call that was settled before
+/// the copy was restored could be settled, and charged, a second time.
 pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
     let Row { day, tenant, route, counts } = row;
     let at = params![day, tenant, route];
@@ -288,7 +288,7 @@ pub(super) fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<(
     Ok(())
 }
 
-/// SQLite's integers have a sign.
+/// Converts a count to SQLite's signed integers.
 pub(super) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The background task of the ledger: writes to disk, exchanges with other nodes, and deletes old days.
+//! The background task of the ledger: it writes to disk, exchanges with other nodes, and deletes old days.
 
 use super::batch;
 use super::inner::Inner;
@@ -12,30 +12,31 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest time that counts in memory wait for the disk.
+/// The longest time that counts in memory wait for the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// Time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
+/// The time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
 const UNWRITABLE: Duration = Duration::from_secs(10);
-/// Time between two deletions of old days.
+/// The interval between deletions of old days.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// The keeper's place in its work.
+/// The state of the keeper.
 #[derive(Debug)]
 struct Keeper {
     ledger: Arc<Inner>,
     pruned: Option<Instant>,
     exchanged: Instant,
     was_up: bool,
-    /// Time since which the database can't be written.
+    /// The time since which the database can't be written.
     unwritable: Option<Instant>,
-    /// True once the journal was compared with what this node has published.
+    /// True once the journal was compared with this node's published lines.
     compared: bool,
     membership: Option<Membership>,
     /// The last settlement of other nodes that was read.
     last: String,
 }
 
-/// Keeps the ledger until it is dropped. Nothing is published while another process holds the identity of `membership`.
+/// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
+/// identity of `membership`.
 pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     let exchanged = ledger.clock.now();
     let last = "0-0".to_owned();
@@ -44,7 +45,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
         if batch::flush(&keeper.ledger).await.is_err() {
-            // The database has logged the reason; trying faster does not empty a full disk.
+            // The database has logged the reason; faster attempts do not empty a full disk.
             tokio::time::sleep(FLUSH_INTERVAL).await;
         }
         keeper.note_readiness().await;
@@ -76,7 +77,7 @@ impl Keeper {
     async fn note_readiness(&mut self) {
         let ledger = &self.ledger;
         if ledger.database.write_fault().is_some() {
-            // Tells when it can be written again, though nobody writes.
+            // The write finds out that the database can be written again, although there is nothing to write.
             let _ = ledger.database.write(|connection| connection.execute("UPDATE ledger_node SET id = id", [])).await;
         }
         let (fault, now) = (ledger.database.write_fault(), ledger.clock.now());
@@ -106,12 +107,13 @@ impl Keeper {
         }
         self.pruned = Some(now);
         let oldest = self.ledger.today().before(self.ledger.live.load().retention).to_string();
-        // A failure is tried again in an hour.
+        // A failed deletion is tried again in an hour.
         let _ = self.ledger.database.write(move |connection| journal::prune(connection, &oldest)).await;
     }
 }
 
-/// Changed days and settlements that were taken out of memory for Redis. Dropped before Redis has them, they go back.
+/// Changed days and settlements that were taken from memory for Redis. If they are dropped before Redis has them, they
+/// are put back.
 struct Outgoing<'a> {
     ledger: &'a Inner,
     days: BTreeSet<String>,
@@ -125,7 +127,7 @@ impl Drop for Outgoing<'_> {
     }
 }
 
-/// Publishes changed days, tells settlements to the other nodes and hears theirs.
+/// Publishes changed days, sends settlements to the other nodes and receives theirs.
 async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut String) {
     let mut outgoing = Outgoing {
         ledger,
@@ -146,19 +148,19 @@ async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut 
     }
 }
 
-/// Publishes the lines of these days; none if they could not be read or published.
+/// Publishes the lines of these days; `None` if they could not be read or published.
 async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<String>) -> Option<()> {
     let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) else { return Some(()) };
     let read = move |connection: &Connection| journal::rows(connection, &first, &last, None);
     let mut rows = ledger.database.read(read).await.ok()?;
     rows.retain(|row| days.contains(&row.day));
     let retention = ledger.live.load().retention;
-    // The journal knows of the publication before Redis does: the other way round it would look like an older copy.
+    // The journal records the publication before Redis does: in the other order it would look like an older copy.
     let generation = ledger.database.write(journal::next_generation).await.ok()?;
     published.publish(&rows, retention, generation).await.ok()
 }
 
-/// Has every day published again: Redis may have lost them.
+/// Schedules every day to be published again, because Redis may have lost them.
 async fn publish_anew(ledger: &Inner) {
     if let Ok(days) = ledger.database.read(journal::days).await {
         ledger.changed(days);

@@ -1,7 +1,7 @@
 //! The ledgers of all nodes, published in Redis.
 //!
-//! Invariants: a node publishes the lines of its journal as they stand there, never a difference, so a line that is
-//! published twice counts once and a line that Redis lost comes back; only names and numbers are published, nothing of a
+//! Invariants: a node publishes the current lines of its journal, never a difference, so a line that is published twice
+//! counts once and a line that Redis lost is published again; only names and numbers are published, no data of a
 //! person.
 
 use super::charge::Outcome;
@@ -11,15 +11,15 @@ use crate::base::calendar::Day;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 use std::time::Duration;
 
-/// Time for publishing and summing; no tenant's request waits for it.
+/// The longest time for publishing and summing; no tenant's request waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Rows in one round trip.
+/// The number of rows in one round trip.
 const TOGETHER: usize = 500;
-/// Settlements that are kept for other nodes, so that a node that was away hears of them: a night's worth, at a thousand
-/// calls an hour that are settled by another node than the one that made them.
+/// The largest number of settlements that are kept for other nodes, so that a node that was away receives them: a
+/// night's number, if a thousand calls an hour are settled by another node than their own.
 const MOST_SETTLEMENTS: usize = 10_000;
 
-/// Access to the published ledgers.
+/// The access to the published ledgers.
 #[derive(Clone, Debug)]
 pub(super) struct PublishedLedgers {
     link: RedisClient,
@@ -62,12 +62,12 @@ impl PublishedLedgers {
         Ok(generation.unwrap_or(0))
     }
 
-    /// Returns the lines that this node has published of these days.
+    /// Returns the lines of these days that this node has published.
     pub(super) async fn own(&self, from: Day, to: Day) -> Result<Vec<Row>, RedisFailure> {
         self.rows(from, to, |node| node == self.node).await
     }
 
-    /// Returns the lines that the other nodes have published of these days.
+    /// Returns the lines of these days that the other nodes have published.
     pub(super) async fn others(&self, from: Day, to: Day) -> Result<Vec<Row>, RedisFailure> {
         self.rows(from, to, |node| node != self.node).await
     }
@@ -86,7 +86,7 @@ impl PublishedLedgers {
         Ok(rows)
     }
 
-    /// Tells the other nodes the outcomes of calls that are not this node's.
+    /// Sends the outcomes of calls of other nodes to them.
     pub(super) async fn tell(&self, settlements: &[Settlement]) -> Result<(), RedisFailure> {
         if settlements.is_empty() {
             return Ok(());
@@ -106,7 +106,7 @@ impl PublishedLedgers {
         self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
     }
 
-    /// Returns the settlements that the others told since `last`, which moves on.
+    /// Returns the settlements of other nodes after `last`, which is moved to the end.
     pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Settlement>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
@@ -127,10 +127,10 @@ impl PublishedLedgers {
     }
 }
 
-/// Lines that a summary may hold in memory: a thousand teams for a month, and then some.
+/// The largest number of lines in a summary: a thousand teams for a month, with a margin.
 const MOST_ROWS: usize = 1_000_000;
 
-/// Reads a published line; none if it is not of such a node, or malformed.
+/// Reads a published line; `None` if it belongs to another node than `of` selects, or is malformed.
 fn row(day: &str, field: &str, numbers: &str, of: impl Fn(&str) -> bool) -> Option<Row> {
     let mut names = field.split('|');
     let (node, tenant, route) = (names.next()?, names.next()?, names.next()?);

@@ -1,8 +1,8 @@
-//! Recovery of a journal that is older than what this node has published: a restored copy.
+//! Recovery of a journal that is older than this node's published lines: a restored copy.
 //!
-//! Invariants: published numbers never fall; `billable <= what Iluma counted <= billable + unknown` holds for the lines
-//! that are raised too. Every publication has a generation, which the journal notes before Redis has it, so a journal
-//! whose generation is below the published one is an older copy, and no other journal is. A single node can't know.
+//! Invariants: published numbers never fall; `billable <= Iluma's count <= billable + unknown` also holds for raised
+//! lines. Every publication has a generation, which the journal records before Redis has it, so exactly the journals
+//! whose generation is below the published one are older copies. A single node without Redis can't know it.
 
 use super::counts::Row;
 use super::inner::Inner;
@@ -12,8 +12,8 @@ use crate::base::calendar::Day;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// Compares the journal with what this node has published, and raises its lines if it is an older copy. Returns true once
-/// the journal may be published.
+/// Compares the journal with this node's published lines, and raises its lines if it is an older copy. Returns true
+/// once the journal may be published.
 pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> bool {
     let Ok(own) = ledger.database.read(journal::generation).await else { return false };
     let Ok(there) = published.generation().await else { return false };
@@ -39,7 +39,7 @@ pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> boo
     true
 }
 
-/// Raises the lines of the journal to the published ones; returns the days that it changed.
+/// Raises the lines of the journal to the published ones; returns the changed days.
 fn raise(connection: &Connection, rows: &[Row], first_new: i64, generation: i64) -> rusqlite::Result<BTreeSet<String>> {
     let mut days = BTreeSet::new();
     for row in rows {

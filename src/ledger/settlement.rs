@@ -1,17 +1,17 @@
-//! Ends of booked calls: known at once, or settled later by a callback, a GET or another node.
+//! The ends of booked calls: known at once, or settled later by a callback, a GET or another node.
 
 use super::charge::Outcome;
 use crate::base::calendar::Day;
 use crate::base::name::TenantName;
 use std::time::SystemTime;
 
-/// Keyed hash of an account and one of Iluma's ids.
+/// The keyed hash of an account and one of Iluma's ids.
 pub(super) type CallName = [u8; 32];
 
-/// Outcome of a call that is known by its name: it may be booked here or on another node.
+/// The outcome of a call by its name: it may be booked here or on another node.
 pub(super) type Settlement = (CallName, Outcome);
 
-/// Charged calls of a team, as the ledger had them at the start.
+/// The charged calls of a team, from the ledger at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spent {
     /// The team.
@@ -27,9 +27,9 @@ pub struct Spent {
 /// A call whose outcome is not known, or not yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCall {
-    /// Its number in this journal; later calls have larger ones.
+    /// The call's number in this journal; later calls have larger numbers.
     pub id: i64,
-    /// Time of its booking; 1970 if an earlier version booked it.
+    /// The time of its booking; 1970 if an earlier version booked it.
     pub booked: SystemTime,
     /// The day under which it is booked.
     pub day: String,
@@ -37,23 +37,23 @@ pub struct OpenCall {
     pub tenant: String,
     /// The route's name in the route table.
     pub route: String,
-    /// Reason why its outcome is not known.
+    /// The reason why its outcome is unknown.
     pub why: Why,
 }
 
-/// Reason why the outcome of a call is not known.
+/// The reason why the outcome of a call is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// Iluma was still processing it: a callback or a GET will settle it.
     Pending,
-    /// No answer came, or none that says it: nothing will settle it by itself.
+    /// There was no answer, or one that does not show the outcome: nothing will settle the call by itself.
     Lost,
-    /// It is under way, or the process ended meanwhile.
+    /// The call is in flight, or the process ended during it.
     Open,
 }
 
 impl Why {
-    /// Returns its name in the API.
+    /// Returns the name in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,37 +64,37 @@ impl Why {
     }
 }
 
-/// End of a booked call, on its way to the disk.
+/// The end of a booked call, before it is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Closing {
     pub(super) call: Call,
     pub(super) end: End,
 }
 
-/// The call that a closing is about.
+/// The call of a closing.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Call {
-    /// By its number in this journal.
+    /// A call by its number in this journal.
     Booked(i64),
-    /// By its name, from a callback or GET at this node.
+    /// A call by its name, from a callback or GET at this node.
     Named(CallName),
-    /// By its name, from another node.
+    /// A call by its name, from another node.
     NamedElsewhere(CallName),
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// It was never sent.
+    /// The call was never sent.
     Withdrawn,
-    /// It was sent. The name is kept with an unknown outcome, so that it can be settled later.
+    /// The call was sent. An unknown outcome keeps the name, so that it can be settled later.
     Outcome(Outcome, Option<CallName>),
 }
 
-/// Closings that wait for the disk.
+/// The closings that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct Closings {
     pub(super) waiting: Vec<Closing>,
-    /// Number of closings so far.
+    /// The number of closings so far.
     pub(super) came: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Counters of the teams in memory, which the writer empties into the database.
+//! The teams' counters in memory, which the writer moves to the database.
 
 use super::counts::Counts;
 use crate::base::name::TenantName;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) const ROUTES: usize = RouteName::COUNT;
 
-/// Counts of a team on a route since they were written last.
+/// The counts of a team on a route since the last write.
 pub(super) type Counted = (TenantName, RouteName, Counts);
 
 /// Counters of one team, by route.
@@ -38,7 +38,7 @@ impl Tally {
         self.calls[route as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes out the counts of a route.
+    /// Takes the counts of a route out.
     pub(super) fn take(&self, route: RouteName, price: u64) -> Counts {
         let take = |counts: &[AtomicU64; ROUTES]| counts[route as usize].swap(0, Ordering::Relaxed);
         let [hits, collapsed, shared] = [take(&self.saved[0]), take(&self.saved[1]), take(&self.saved[2])];
@@ -53,7 +53,7 @@ impl Tally {
         }
     }
 
-    /// Puts back counts that could not be written.
+    /// Puts counts back that could not be written.
     pub(super) fn put_back(&self, route: RouteName, counts: &Counts) {
         let add = |to: &[AtomicU64; ROUTES], count| to[route as usize].fetch_add(count, Ordering::Relaxed);
         add(&self.requests, counts.requests);

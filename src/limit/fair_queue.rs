@@ -1,7 +1,7 @@
-//! The fair queue of an account: one rate, and a lane for every tenant.
+//! The fair queue of an account: one rate, and a lane for each tenant.
 //!
-//! Invariants: no request waits longer than `max_wait`; a slot that was given is used, or comes back when its guard is
-//! dropped, wherever the request is abandoned.
+//! Invariants: no request waits longer than `max_wait`; a granted slot is used, or returned when its guard is dropped,
+//! wherever the request is cancelled.
 
 use super::queue::{Pace, Queue, Ticket};
 use super::shared::{Given, Nodes};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// A longer pause is more likely a mistake of upstream's.
+/// The longest pause; a longer one is more likely a mistake of upstream's.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The slots of one account. Clones share them.
@@ -24,29 +24,29 @@ pub(super) struct FairQueue(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Wakes the serving task for a reason other than the time.
+    /// Wakes the serving task for any reason other than time.
     moved: Notify,
     clock: Clock,
     tasks: Tasks,
-    /// The other nodes, where several share the account.
+    /// The other nodes, if several share the account.
     far: Option<Far>,
 }
 
-/// The account's slots at all nodes.
+/// The account's slots over all nodes.
 #[derive(Debug)]
 struct Far {
     nodes: Nodes,
     account: AccountName,
-    /// True if the last slots were given without the other nodes.
+    /// True if the last slots were granted without the other nodes.
     alone: AtomicBool,
 }
 
-/// A slot that was given. Dropped before it was [used](Self::used), it goes to the next entry.
+/// A granted slot. If it is dropped before it was [used](Self::used), the next entry gets it.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Arc<Shared>>);
 
 impl FairQueue {
-    /// Makes the queue of an account. `nodes` share it, where there are several.
+    /// Makes the queue of an account. `nodes` share it, if there are several.
     pub(super) fn new(account: &AccountName, pace: Pace, nodes: Option<&Nodes>, clock: &Clock, tasks: &Tasks) -> Self {
         let far = |nodes: &Nodes| Far { nodes: nodes.clone(), account: account.clone(), alone: AtomicBool::new(false) };
         let far = nodes.map(far);
@@ -56,7 +56,7 @@ impl FairQueue {
         Self(Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new(), clock, tasks, far }))
     }
 
-    /// Goes over to another rate and patience. Requests that wait go on waiting.
+    /// Applies another rate and longest wait. Waiting requests go on waiting.
     pub(super) fn reshape(&self, pace: Pace) {
         let mut queue = self.0.queue.lock();
         queue.reshape(pace, self.0.clock.now());
@@ -67,7 +67,7 @@ impl FairQueue {
 
     /// Waits for a slot.
     ///
-    /// # Errors
+    /// Returns an error if the slot would not come in time, or did not: the time after which to try again.
     /// It would not come in time, or did not: the time after which to come back.
     pub(super) async fn slot(&self, tenant: &TenantName, weight: u32) -> Result<Slot, Duration> {
         let (entry, max_wait) = {
@@ -86,19 +86,19 @@ impl FairQueue {
         entry.wait(max_wait).await
     }
 
-    /// Holds every tenant back for `time`, a minute at most: upstream said that the account asks too much.
+    /// Delays every tenant for `time`, a minute at most, because upstream reported too many requests.
     pub(super) fn pause(&self, time: Duration) {
         let time = time.min(LONGEST_PAUSE);
         self.0.queue.lock().pause(self.0.clock.now() + time);
         self.0.correct(0, time);
     }
 
-    /// Returns the rate, and what may leave at once.
+    /// Returns the rate and the burst.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.0.queue.lock().shape()
     }
 
-    /// Returns the requests that wait.
+    /// Returns the number of waiting requests.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.0.queue.lock().waiting
@@ -106,7 +106,7 @@ impl FairQueue {
 }
 
 impl Slot {
-    /// Uses the slot: its call is on the way.
+    /// Uses the slot: its call is being sent.
     pub(super) fn used(mut self) {
         self.0 = None;
     }
@@ -120,7 +120,7 @@ impl Drop for Slot {
     }
 }
 
-/// A request's entry in the queue, which leaves it when dropped.
+/// A request's entry in the queue, which it leaves when dropped.
 struct QueueEntry<'a> {
     shared: &'a Arc<Shared>,
     tenant: &'a TenantName,
@@ -139,7 +139,7 @@ impl QueueEntry<'_> {
 impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         self.shared.queue.lock().leave(self.tenant, self.ticket.number);
-        // A slot was given in the very moment in which the request was abandoned.
+        // The slot was granted at the moment of the cancellation.
         if self.ticket.slot.try_recv().is_ok() {
             self.shared.give_back();
         }
@@ -157,14 +157,14 @@ impl Shared {
         self.moved.notify_one();
     }
 
-    /// Tells the other nodes of slots that were not used, or of a pause.
+    /// Reports unused slots, or a pause, to the other nodes.
     fn correct(&self, back: u32, pause: Duration) {
         let (Some(far), Some(shape)) = (&self.far, self.queue.lock().shape()) else { return };
         let (nodes, account) = (far.nodes.clone(), far.account.clone());
         self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back, pause).await });
     }
 
-    /// Gives slots until no request waits.
+    /// Grants slots until no request waits.
     async fn serve(&self) {
         loop {
             let wait = match &self.far {
@@ -172,12 +172,12 @@ impl Shared {
                 None => self.queue.lock().serve(self.clock.now()),
             };
             let Some(wait) = wait else { return };
-            // Not before its time: a timer's millisecond is rounded up.
+            // The wake-up is never early: a timer's millisecond is rounded up.
             let _ = tokio::time::timeout(wait, self.moved.notified()).await;
         }
     }
 
-    /// Gives the slots that all nodes share. Returns the time until the next, or none if no request waits.
+    /// Grants the slots that all nodes share. Returns the time until the next one, or `None` if no request waits.
     async fn serve_far(&self, far: &Far) -> Option<Duration> {
         let (shape, wants) = {
             let mut queue = self.queue.lock();
@@ -199,7 +199,7 @@ impl Shared {
         far.alone.store(false, Ordering::Relaxed);
         let (mut unused, mut queue) = (0, self.queue.lock());
         for (tenant, count) in turns {
-            // Some requests may have gone while Redis was asked.
+            // Some requests may have been cancelled during the query to Redis.
             unused += (0..count).map(|_| u32::from(!queue.give_to(&tenant))).sum::<u32>();
         }
         (queue.crowd, queue.next_far) = (crowd, Some(now + wait));
@@ -268,8 +268,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_dropped_at_any_await_point_takes_no_slot() {
         let lending = name("lending");
-        // Dropped after `polls` polls, `steps` of 10 ms apart: before its entry, while it waits, and in the very moment in
-        // which it is given the slot.
+        // The future is dropped after `polls` polls, `steps` of 10 ms apart: before its entry, while it waits, and at
+        // the moment of its slot.
         for (polls, steps) in (0..4).flat_map(|polls| (0..15).map(move |steps| (polls, steps))) {
             let (queue, _tasks) = queue(10, 1000);
             queue.slot(&lending, 1).await.unwrap().used();
@@ -286,7 +286,7 @@ mod tests {
             let sooner = Clock::system().now() - started;
             queue.slot(&lending, 1).await.unwrap().used();
             let took = Clock::system().now() - started;
-            // The slot of the abandoned request is this one's: it comes at 100 ms, or at once if that is over.
+            // This request gets the cancelled request's slot: at 100 ms, or at once if that is over.
             let expected = sooner.max(Duration::from_millis(100));
             assert!(took <= expected + Duration::from_millis(2), "{case}: {took:?}, expected {expected:?}");
         }

@@ -1,9 +1,9 @@
-//! The rate of a fair queue, as a pure function of the time: the generic cell rate algorithm (GCRA).
+//! The rate of a fair queue as a pure function of time: the generic cell rate algorithm (GCRA).
 //!
-//! Tenants' rates are governor's. A fair queue needs what governor has not: giving a slot back, the wait for the next slot
-//! without taking one, a pause, another rate while it runs.
+//! Tenants' rates use governor. A fair queue needs operations that governor lacks: returning a slot, the wait for the
+//! next slot without taking it, a pause, another rate at run time.
 //!
-//! Invariant: in any span of time no more is taken than the burst and what the rate allows for that span.
+//! Invariant: no span of time takes more than the burst plus the rate's number for that span.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl Gcra {
         }
     }
 
-    /// Gives back a token that was not used.
+    /// Returns a token that was not used.
     pub(super) fn give_back(&mut self) {
         self.full_at = self.full_at.checked_sub(self.interval()).unwrap_or(self.full_at);
     }
@@ -44,12 +44,12 @@ impl Gcra {
         self.full_at.saturating_duration_since(now).saturating_sub(spare)
     }
 
-    /// Leaves one token at `until`, and none before.
+    /// Empties the bucket so that one token is there at `until`, and none before.
     pub(super) fn empty_until(&mut self, until: Instant) {
         self.full_at = self.full_at.max(until + self.interval() * (self.burst - 1));
     }
 
-    /// Goes over to another rate and burst; what was taken stays taken.
+    /// Applies another rate and burst; taken tokens stay taken.
     pub(super) fn reshape(&mut self, per_second: u32, burst: u32, now: Instant) {
         let taken = self.full_at.saturating_duration_since(now).as_secs_f64() * f64::from(self.per_second);
         (self.per_second, self.burst) = (per_second.max(1), burst.max(1));
@@ -96,8 +96,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever a request comes: no window holds more than the burst and the rate's part of it, and a request that
-        /// comes back when it is told to is served.
+        /// At all times no window contains more than the burst and the rate's part of it, and a request that comes back
+        /// after the returned time is served.
         #[test]
         fn no_window_holds_more_than_burst_and_rate(
             per_second in 1_u32..200,
@@ -119,7 +119,7 @@ mod tests {
             }
             for (from, first) in taken.iter().enumerate() {
                 for (to, last) in taken.iter().enumerate().skip(from) {
-                    // Intervals are whole nanoseconds: a thousandth covers what they lose.
+                    // Intervals are whole nanoseconds: a thousandth covers their rounding.
                     let most = f64::from(burst) + (*last - *first).as_secs_f64() * f64::from(per_second) + 0.001;
                     prop_assert!((to - from + 1) as f64 <= most);
                 }

@@ -1,6 +1,7 @@
-//! Bounds on what is held at once: requests in flight, and the bytes of their bodies.
+//! Bounds on concurrent use: requests in flight, and the bytes of their bodies.
 //!
-//! Invariant: what was taken comes back when its guard is dropped, however the request ends; a refused one leaves no trace.
+//! Invariant: a guard gives everything back when it is dropped, in whatever way the request ends; a refused one leaves
+//! no trace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ impl InFlight {
         Arc::new(Self { inside: AtomicUsize::new(0), most: AtomicUsize::new(most) })
     }
 
-    /// Sets the bound; requests that are in flight already stay so.
+    /// Sets the bound; requests in flight are not affected.
     pub(super) fn set(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
@@ -29,7 +30,7 @@ impl InFlight {
     pub(super) fn enter(self: &Arc<Self>) -> Option<InFlightSlot> {
         let before = self.inside.fetch_add(1, Ordering::Relaxed);
         let slot = InFlightSlot(Some(Arc::clone(self)));
-        // Dropping the slot takes back what was added.
+        // Dropping the slot reverts the addition.
         (before < self.most.load(Ordering::Relaxed)).then_some(slot)
     }
 
@@ -44,7 +45,7 @@ impl InFlight {
 }
 
 impl InFlightSlot {
-    /// Makes a slot that nobody counts.
+    /// Makes a slot that is not counted.
     pub(super) const fn free() -> Self {
         Self(None)
     }
@@ -66,7 +67,7 @@ pub(super) struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// Sets the bound; what is held already stays held.
+    /// Sets the bound; held bytes are not affected.
     pub(super) fn set(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
@@ -99,10 +100,10 @@ impl HeldBytes {
         Self { budgets: [gateway, tenant].map(Arc::clone), bytes: AtomicUsize::new(0) }
     }
 
-    /// Holds further bytes, or returns false and holds no more than before.
+    /// Holds further bytes; returns false and changes nothing if there is no room.
     pub(super) fn add(&self, bytes: usize) -> bool {
         let [gateway, tenant] = &self.budgets;
-        // The tenant's first: a tenant that is beyond its part takes nothing of the others'.
+        // The tenant's budget is first: a tenant beyond its part takes nothing from others.
         if !tenant.add(bytes) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Every limit of this process, and the way of a request and of a call past them.
+//! All limits of this process, and the checks of requests and calls.
 
 use super::fair_queue::FairQueue;
 use super::in_flight::{ByteBudget, HeldBytes, InFlight, InFlightSlot};
@@ -18,27 +18,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Requests without a key at once. They have places of their own, so that no request without a key takes a team's.
+/// The largest number of concurrent requests without a key. They have slots of their own, so that they take none of a
+/// team's.
 const MOST_ANONYMOUS: usize = 64;
 
-/// Every limit of this process.
+/// All limits of this process.
 #[derive(Debug)]
 pub struct Limits {
     gateway: Arc<InFlight>,
     anonymous: Arc<InFlight>,
     buffered: Arc<ByteBudget>,
-    /// By the index of a tenant.
+    /// The tenants' states, by index.
     tenants: Vec<TenantState>,
     accounts: Vec<(AccountName, FairQueue)>,
-    /// Of teams that are gone, too: they may come back within the month.
+    /// The quota counters, also of removed teams, which may return within the month.
     counters: BTreeMap<TenantName, Arc<Counter>>,
     calendar: Calendar,
     clock: Clock,
-    /// The nodes that hold the limits together, where there are several.
+    /// The nodes that enforce the limits together, if there are several.
     nodes: Option<Nodes>,
 }
 
-/// What one tenant has used of its limits.
+/// The used part of one tenant's limits.
 #[derive(Debug)]
 struct TenantState {
     name: TenantName,
@@ -57,16 +58,16 @@ struct TenantState {
 pub struct QuotaState {
     /// The quota.
     pub limit: Limit,
-    /// Calls that were used.
+    /// The number of used calls.
     pub used: u64,
-    /// Calls that there are; none is no limit.
+    /// The number of allowed calls; `None` is no limit.
     pub quota: Option<u64>,
-    /// The time until it begins anew.
+    /// The time until the quota is reset.
     pub resets_in: Duration,
 }
 
 impl Limits {
-    /// Makes the limits that `settings` asks for. What `previous` ones counted goes on counting.
+    /// Makes the limits of `settings`. The counts of `previous` continue.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -109,7 +110,7 @@ impl Limits {
         limits
     }
 
-    /// Makes the state of a tenant; what is `known` of it is kept where the limit did not change.
+    /// Makes the state of a tenant; the parts of `known` whose limit did not change are kept.
     fn tenant(&mut self, name: &TenantName, tenant: &config::Tenant, known: Option<&TenantState>) -> TenantState {
         let limits = &tenant.limits;
         let rate = known.and_then(|known| known.rate.as_ref());
@@ -128,12 +129,12 @@ impl Limits {
             weight: limits.weight,
             quota: Quota::new(limits),
             counter: Arc::clone(self.counters.entry(name.clone()).or_insert_with(nothing)),
-            // Settings hold no tenant without its account.
+            // Settings have no tenant without an account.
             account: self.accounts.iter().position(|(account, _)| *account == tenant.account).unwrap_or_default(),
         }
     }
 
-    /// Takes over what was spent before this process began.
+    /// Adds the calls that were spent before this process began.
     pub fn remember(&mut self, spent: impl IntoIterator<Item = (TenantName, Spent)>) {
         for (name, spent) in spent {
             let counter = Counter::new(spent, version(&self.clock));
@@ -144,19 +145,19 @@ impl Limits {
         }
     }
 
-    /// Takes what one request of the tenant at `index` costs, or nothing.
+    /// Admits one request of the tenant at `index`: it takes all that the request needs, or nothing.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Returns the limit that is reached.
     pub fn admit(&self, index: usize) -> Result<Permit, Refusal> {
         let gateway = self.gateway.enter().ok_or(Refusal::Overloaded)?;
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
-        // Places come back by themselves, a request of the rate does not: it is taken last.
+        // Slots are returned, but a request of the rate is not: it is taken last.
         let slot = tenant.in_flight.enter().ok_or_else(|| Refusal::Exceeded {
             limit: Limit::InFlight,
             quota: tenant.in_flight.most(),
             window: None,
-            // It is not known when a place comes free; a second is the least that the header can say.
+            // The time until a slot is free is unknown; a second is the smallest value of the header.
             retry_after: Duration::from_secs(1),
         })?;
         if let Some(rate) = &tenant.rate {
@@ -170,26 +171,27 @@ impl Limits {
         Ok(Permit::new(slot, gateway, Some(HeldBytes::none(&self.buffered, &tenant.buffered))))
     }
 
-    /// Takes a place for a request without a tenant, such as upstream's health.
+    /// Admits a request without a tenant, such as one for upstream's health.
     ///
     /// # Errors
-    /// There are as many of them as there may be.
+    /// Returns an error if too many of them are in flight.
     pub fn admit_anonymous(&self) -> Result<Permit, Refusal> {
         let anonymous = self.anonymous.enter().ok_or(Refusal::Overloaded)?;
         Ok(Permit::new(InFlightSlot::free(), anonymous, None))
     }
 
-    /// Admits one upstream call of the tenant at `index`: counts it toward the quotas if upstream may charge for it, and
-    /// waits for its slot. `redis` is what it may wait for the other nodes' count.
+    /// Admits one upstream call of the tenant at `index`: counts it toward the quotas if upstream may charge for it,
+    /// and waits for its slot. `redis` is its time for the other nodes' count.
     ///
     /// # Errors
-    /// A quota has nothing left, or the slot would not come in time. Nothing was taken.
+    /// Returns an error if a quota is used up, or if the slot would not come in time. Nothing was taken then.
     pub async fn admit_call(&self, index: usize, charged: bool, redis: &Budget) -> Result<CallPermit, Refusal> {
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
         let (_, queue) = self.accounts.get(tenant.account).ok_or(Refusal::Overloaded)?;
-        // Owns what is taken from here on, so that a call that is abandoned while it waits gives it back.
+        // The permit owns everything from here on, so that a call that is cancelled while it waits gives it back.
         let mut permit = CallPermit::default();
-        // First what needs no waiting: a tenant that has nothing left would only take others' places in the queue.
+        // The quotas come first, because they need no wait: a tenant without calls left would only delay others in the
+        // queue.
         if charged {
             permit.reservation = Some(self.reserve(tenant, redis).await?);
         }
@@ -220,15 +222,16 @@ impl Limits {
         })
     }
 
-    /// Sends nothing for the account at `index` for so long, a minute at most: upstream said that it asks too much.
+    /// Sends nothing for the account at `index` for this time, a minute at most, because upstream reported too many
+    /// requests.
     pub fn pause(&self, index: usize, time: Duration) {
         if let Some((_, queue)) = self.accounts.get(index) {
             queue.pause(time);
         }
     }
 
-    /// Tells the other nodes what this one sees, hears what they see, and takes its part of the tenants' rates. Called
-    /// once a second where there are others.
+    /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. It is called once a
+    /// second if there are other nodes.
     pub async fn beat(&self) {
         let Some(nodes) = &self.nodes else { return };
         let rated = || self.tenants.iter().filter_map(|tenant| Some((&tenant.name, tenant.rate.as_ref()?)));
@@ -249,7 +252,7 @@ impl Limits {
         }
     }
 
-    /// Leaves the other nodes.
+    /// Leaves the group of nodes.
     pub async fn leave(&self) {
         if let Some(nodes) = &self.nodes {
             nodes.leave().await;
@@ -279,14 +282,14 @@ impl Limits {
         ])
     }
 
-    /// Returns what the tenant at `index` may ask for now, if it has a rate. Reading it takes nothing.
+    /// Returns the current rate of the tenant at `index`, if it has one. Reading it takes nothing.
     #[must_use]
     pub fn rate(&self, index: usize) -> Option<RateState> {
         self.tenants.get(index)?.rate.as_ref().map(|rate| rate.state())
     }
 }
 
-/// Returns microseconds since 1970: beyond what a process before this one has counted to.
+/// Returns microseconds since 1970: a larger version than any of an earlier process.
 fn version(clock: &Clock) -> u64 {
     let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(0)

@@ -1,18 +1,18 @@
-//! What an admitted request and an admitted call hold.
+//! The guards of an admitted request and an admitted call.
 //!
-//! Invariant: a guard gives back what it holds when it is dropped, unless that was used.
+//! Invariant: a dropped guard gives back everything that it holds, unless it was used.
 
 use super::fair_queue::Slot;
 use super::in_flight::{HeldBytes, InFlightSlot};
 use super::quota::Reservation;
 use crate::config::Limit;
 
-/// A request in flight: its places, and the bytes of its body.
+/// A request in flight, with its slots and the bytes of its body.
 #[derive(Debug)]
 pub struct Permit {
     _tenant: InFlightSlot,
     _gateway: InFlightSlot,
-    /// None for a request without a tenant, which has no body.
+    /// The held bytes; `None` for a request without a tenant, which has no body.
     held: Option<HeldBytes>,
 }
 
@@ -21,15 +21,15 @@ impl Permit {
         Self { _tenant: tenant, _gateway: gateway, held }
     }
 
-    /// Takes memory for further bytes of the request's body, until the permit is dropped. Returns false if the gateway or
-    /// the tenant holds as many as it may (`server.max_buffered`).
+    /// Holds memory for further bytes of the request's body, until the permit is dropped. Returns false if the gateway
+    /// or the tenant holds as many bytes as allowed (`server.max_buffered`).
     #[must_use]
     pub fn hold(&self, bytes: usize) -> bool {
         self.held.as_ref().is_none_or(|held| held.add(bytes))
     }
 }
 
-/// One upstream call. Dropped before it was [`sent`](Self::sent), it gives back what it took.
+/// The permit of one upstream call. If it is dropped before it was [`sent`](Self::sent), it gives everything back.
 #[derive(Debug, Default)]
 pub struct CallPermit {
     pub(super) slot: Option<Slot>,
@@ -37,7 +37,7 @@ pub struct CallPermit {
 }
 
 impl CallPermit {
-    /// Counts the call from here on.
+    /// Marks the call as sent: it counts from here on.
     pub fn sent(&mut self) {
         if let Some(slot) = self.slot.take() {
             slot.used();
@@ -47,7 +47,7 @@ impl CallPermit {
         }
     }
 
-    /// Returns the quota that would have refused the call if it were in force.
+    /// Returns the exceeded quota in shadow mode, which would have refused the call.
     #[must_use]
     pub fn beyond(&self) -> Option<Limit> {
         self.reservation.as_ref().and_then(Reservation::beyond)

@@ -1,7 +1,8 @@
-//! The fair queue of an account as plain data: it knows no time except what it is told, and wakes nobody by itself.
+//! The fair queue of an account as plain data: its caller passes the time, and wakes the waiters.
 //!
-//! Invariants: while several tenants wait, each gets its share of the rate by weight, and what one does not use goes to the
-//! others by theirs (self-clocked fair queueing); an entry that would wait longer than `max_wait` is refused at once.
+//! Invariants: while several tenants wait, each gets its share of the rate by weight, and unused shares go to the
+//! others by their weights (self-clocked fair queueing); an entry that would wait longer than `max_wait` is refused at
+//! once.
 
 use super::gcra::Gcra;
 use super::shared::Want;
@@ -10,23 +11,24 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// What leaves at once after a quiet time is this part of a second's worth: enough to even out the jitter of timers and
-/// networks, and too little to look like a burst to upstream.
+/// The burst after an idle time, as a divisor of a second's slots: enough to even out the jitter of timers and
+/// networks, and too few to look like a burst to upstream.
 const BURST_PART: u32 = 10;
-/// Bounds a tenant's lane where rate or patience are large; each entry is a request that holds memory.
+/// The longest lane of a tenant, which matters if rate or longest wait are large; each entry is a request that holds
+/// memory.
 const MOST_WAITING: usize = 1024;
-/// The cost of a slot to a tenant of weight 1, in units that every weight up to 1000 divides finely.
+/// The cost of a slot for a tenant of weight 1, in units that every weight up to 1000 divides with little rounding.
 const COST: u128 = 1 << 32;
 
-/// The rate of an account, and how long a request may wait for a slot of it.
+/// The rate of an account, and the longest wait for one of its slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Slots a second; none is no limit.
+    /// The slots a second; `None` is no limit.
     pub(super) per_second: Option<u32>,
     pub(super) max_wait: Duration,
 }
 
-/// An entry that waits.
+/// A waiting entry.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) number: u64,
@@ -39,27 +41,27 @@ pub(super) struct Queue {
     pub(super) rate: Option<Gcra>,
     not_before: Option<Instant>,
     pub(super) max_wait: Duration,
-    /// Lanes in which an entry waits.
+    /// The lanes with a waiting entry.
     lanes: BTreeMap<TenantName, Lane>,
     pub(super) waiting: usize,
-    /// The tag of the entry that was served last.
+    /// The tag of the last served entry.
     virtual_time: u128,
     last_ticket: u64,
-    /// True while a task gives slots.
+    /// True while a task grants slots.
     pub(super) is_served: bool,
-    /// True if all nodes give slots together.
+    /// True if all nodes grant slots together.
     pub(super) is_far: bool,
-    /// With other nodes: when the next slot may come, as far as is known, and how many times as much as this node all want.
+    /// With other nodes: the estimated time of the next slot, and the demand of all nodes relative to this one's.
     pub(super) next_far: Option<Instant>,
     pub(super) crowd: f64,
-    /// This node's part of the rate, while the other nodes cannot be asked.
+    /// This node's part of the rate, while the other nodes can't be reached.
     alone: Option<Gcra>,
 }
 
 #[derive(Debug)]
 struct Lane {
     weight: u32,
-    /// The virtual time at which its first entry is through: the smallest goes first.
+    /// The virtual finish time of its first entry: the smallest one is served first.
     tag: u128,
     waiters: VecDeque<(u64, oneshot::Sender<()>)>,
 }
@@ -88,12 +90,12 @@ impl Queue {
         }
     }
 
-    /// Returns the rate, and what may leave at once.
+    /// Returns the rate and the burst.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.rate.as_ref().map(Gcra::shape)
     }
 
-    /// Goes over to another rate and patience. Entries that wait go on waiting.
+    /// Applies another rate and longest wait. Waiting entries go on waiting.
     pub(super) fn reshape(&mut self, pace: Pace, now: Instant) {
         self.max_wait = pace.max_wait;
         match (&mut self.rate, pace.per_second) {
@@ -103,7 +105,7 @@ impl Queue {
         }
     }
 
-    /// Gives no slot before `until`, and then no burst.
+    /// Grants no slot before `until`, and then no burst.
     pub(super) fn pause(&mut self, until: Instant) {
         self.not_before = self.not_before.max(Some(until));
         if let Some(rate) = &mut self.rate {
@@ -132,7 +134,7 @@ impl Queue {
         self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)).max(pause)
     }
 
-    /// Enters the tenant's lane, or returns when to come back if the slot would come too late.
+    /// Enters the tenant's lane, or returns the time after which to try again if the slot would come too late.
     pub(super) fn enter(&mut self, now: Instant, tenant: &TenantName, weight: u32) -> Result<Ticket, Duration> {
         let wait = self.estimate(now, tenant, weight);
         let ahead = self.lanes.get(tenant).map_or(0, |lane| lane.waiters.len());
@@ -153,7 +155,7 @@ impl Queue {
         Ok(Ticket { number: self.last_ticket, slot })
     }
 
-    /// Estimates the wait of one more entry in the tenant's lane, if every tenant that waits now goes on asking.
+    /// Estimates the wait of one more entry in the tenant's lane, if every waiting tenant goes on sending requests.
     pub(super) fn estimate(&self, now: Instant, tenant: &TenantName, weight: u32) -> Duration {
         let first = self.next(now);
         let Some(rate) = &self.rate else { return first };
@@ -164,7 +166,7 @@ impl Queue {
         first + (rate.interval() * u32::try_from(slots - 1).unwrap_or(u32::MAX)).mul_f64(self.crowd)
     }
 
-    /// Gives the slots whose time has come. Returns the time until the next, or none if no entry waits.
+    /// Grants the slots that are due. Returns the time until the next one, or `None` if no entry waits.
     pub(super) fn serve(&mut self, now: Instant) -> Option<Duration> {
         while self.waiting > 0 {
             let wait = self.next(now);
@@ -180,7 +182,7 @@ impl Queue {
         None
     }
 
-    /// Gives this node's part of the slots, where `nodes` share them and cannot be asked.
+    /// Grants this node's part of the slots, if `nodes` share them and can't be reached.
     pub(super) fn serve_alone(&mut self, now: Instant, nodes: u32, was_alone: bool) -> Option<Duration> {
         let (rate, _) = self.shape()?;
         let part = (rate / nodes).max(1);
@@ -189,7 +191,7 @@ impl Queue {
             alone.reshape(part, burst(part), now);
         }
         if !was_alone {
-            // Slots that all nodes gave together just now are not given again.
+            // Slots that all nodes granted together just before are not granted again.
             alone.empty_until(now + alone.interval());
         }
         self.crowd = f64::from(rate) / f64::from(part);
@@ -212,7 +214,7 @@ impl Queue {
         self.crowd = 1.0;
     }
 
-    /// Returns what the tenants of this node want of the slots that all nodes share.
+    /// Returns the demand of this node's tenants for the shared slots.
     pub(super) fn wants(&self) -> Vec<Want> {
         let want = |(tenant, lane): (&TenantName, &Lane)| Want {
             tenant: tenant.clone(),
@@ -222,7 +224,7 @@ impl Queue {
         self.lanes.iter().map(want).collect()
     }
 
-    /// Gives a slot to the first entry of the lane that is due.
+    /// Grants a slot to the first entry of the next lane.
     fn give(&mut self) {
         let due = self.lanes.iter().min_by_key(|(_, lane)| lane.tag).map(|(name, _)| name.clone());
         if let Some(due) = due {
@@ -230,7 +232,7 @@ impl Queue {
         }
     }
 
-    /// Gives a slot to the first entry of the tenant's lane. Returns false if none waited for it.
+    /// Grants a slot to the first entry of the tenant's lane. Returns false if the lane is empty.
     pub(super) fn give_to(&mut self, tenant: &TenantName) -> bool {
         let Some(lane) = self.lanes.get_mut(tenant) else { return false };
         self.virtual_time = lane.tag;
@@ -240,7 +242,7 @@ impl Queue {
             self.lanes.remove(tenant);
         }
         self.waiting -= usize::from(first.is_some());
-        // An entry leaves under the queue's lock, so each that is in the queue still waits.
+        // An entry leaves under the queue's lock, so each entry in the queue still waits.
         first.is_some_and(|(_, give)| give.send(()).is_ok())
     }
 
@@ -274,7 +276,7 @@ mod tests {
         Pace { per_second: Some(per_second), max_wait: Duration::from_secs(max_wait) }
     }
 
-    /// A team that asks so often a second, in virtual time.
+    /// A team that sends requests at this rate, in virtual time.
     struct Team {
         name: TenantName,
         weight: u32,
@@ -290,7 +292,8 @@ mod tests {
         Team { name: name(text), weight, every, next: start, waiting: VecDeque::new(), waits: Vec::new(), refused: 0 }
     }
 
-    /// Lets every team ask for `seconds`, a millisecond a step; returns the moments at which slots were given.
+    /// Lets every team send requests for `seconds`, in steps of a millisecond; returns the moments at which slots were
+    /// granted.
     fn run(queue: &mut Queue, teams: &mut [Team], start: Instant, seconds: u64) -> Vec<Instant> {
         let mut given = Vec::new();
         for millisecond in 0..seconds * 1000 {
@@ -337,7 +340,7 @@ mod tests {
         waits[waits.len() * 99 / 100]
     }
 
-    /// The figure of the documentation: a round of everybody's weights and one slot.
+    /// The bound in the documentation: one round of all weights and one slot.
     fn bound(rate: u32, weight: u32, weights: u32) -> Duration {
         Duration::from_secs(1) * (weights / weight + 2) / rate
     }
@@ -350,7 +353,7 @@ mod tests {
         let given = run(&mut queue, &mut teams, start, 60);
         assert!((2940..=3060).contains(&given.len()), "{}", given.len());
         for window in given.windows(11) {
-            // Eleven slots are at least six intervals apart: five came at once.
+            // Eleven slots take at least six intervals: five came at once.
             assert!(*window.last().unwrap() - window[0] >= Duration::from_millis(6 * 20 - 1));
         }
         assert!(teams.iter().all(|team| team.refused > 1000));
@@ -360,7 +363,7 @@ mod tests {
     fn a_greedy_team_takes_nothing_of_the_others_shares_and_all_that_they_leave() {
         let start = Clock::system().now();
         let mut queue = Queue::new(pace(50, 2), start);
-        // Nine ask for exactly their fifth of a hundred, the tenth for fifty times its own.
+        // Nine teams need exactly their fifth of a hundred, the tenth fifty times its own.
         let mut teams: Vec<_> = (0..9).map(|n| team(&format!("t{n}"), 1, 5.0, start)).collect();
         teams.push(team("greedy", 1, 250.0, start));
         run(&mut queue, &mut teams, start, 60);
@@ -370,7 +373,7 @@ mod tests {
             assert!(p99(&team.waits) <= bound(50, 1, 10), "{:?}", p99(&team.waits));
         }
         assert!((285..=320).contains(&teams[9].waits.len()), "{}", teams[9].waits.len());
-        // Alone it gets everything, and nobody's share is kept for them.
+        // A team that waits alone gets everything, and no share is reserved for others.
         let mut queue = Queue::new(pace(50, 2), start);
         let mut alone = [team("greedy", 1, 250.0, start)];
         run(&mut queue, &mut alone, start, 60);
@@ -390,7 +393,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the weights: who always waits gets its share.
+        /// A team that always waits gets its share, whatever the weights.
         #[test]
         fn shares_are_as_the_weights(weights in prop::collection::vec(1_u32..20, 2..8)) {
             let start = Clock::system().now();
@@ -411,7 +414,7 @@ mod tests {
                     served[*n] += 1;
                 }
             }
-            // Two lanes are never further apart than a slot of each.
+            // Two lanes never differ by more than a slot of each.
             let lanes: Vec<_> = served.iter().map(|n| f64::from(*n)).zip(weights.iter().map(|n| f64::from(*n))).collect();
             for (one, weight) in &lanes {
                 for (other, others) in &lanes {

@@ -1,7 +1,7 @@
-//! Upstream calls a day and a month.
+//! Quotas of upstream calls for a day and a month.
 //!
-//! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
-//! at once no more are admitted than the quota has left; a new day and a new month begin at zero.
+//! Invariants: a call is reserved before it is made, and returned if it was never sent; no number of concurrent calls
+//! exceeds the rest of a quota; a new day and a new month begin at zero.
 
 use super::shared::{self, Ask, Mine, Nodes, Others};
 use crate::base::calendar::{Calendar, Day, Month};
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The quotas of a tenant, as the configuration says.
+/// The configured quotas of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     per_day: Option<u64>,
@@ -20,18 +20,18 @@ pub(super) struct Quota {
     mode: QuotaMode,
 }
 
-/// The calls that a tenant has spent, however often the configuration changes.
+/// The calls that a tenant has spent, over all changes of the configuration.
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
-/// The moment of a reservation, and the calendar that says in which day it is.
+/// The time of a reservation, and the calendar that assigns its day.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment<'a> {
     pub(super) calendar: &'a Calendar,
     pub(super) now: SystemTime,
 }
 
-/// The nodes that count a tenant's calls together; `redis` is what a call may wait for them.
+/// The nodes that count a tenant's calls together; `redis` is a call's time for that.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Together<'a> {
     pub(super) tenant: &'a TenantName,
@@ -41,39 +41,39 @@ pub(super) struct Together<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Inner {
-    /// Calls of this node.
+    /// The calls of this node.
     spent: Spent,
-    /// Calls of the other nodes, as far as is known.
+    /// The calls of the other nodes, as far as they are known.
     others: Others,
-    /// Calls of this node when it last heard of the others: what it spends without them is counted from there.
+    /// The calls of this node at the last exchange: its spending without the others is counted from there.
     known: Spent,
-    /// Grows with every change.
+    /// A number that grows with every change.
     version: u64,
-    /// The version that the other nodes know of.
+    /// The version that the other nodes know.
     told: u64,
 }
 
-/// Calls that were made or are under way.
+/// The calls that were made or are in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
     /// The day that is counted.
     pub day: Day,
-    /// Calls on it.
+    /// The calls on this day.
     pub today: u64,
-    /// Calls in the month that it is in, itself included.
+    /// The calls in the month of the day, including that day's.
     pub this_month: u64,
 }
 
-/// A quota that has nothing left.
+/// A quota that is used up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The time until it begins anew.
+    /// The time until the quota is reset.
     pub(super) retry_after: Duration,
 }
 
-/// A call that is counted. Dropped before it is [kept](Self::keep), it is not counted any more.
+/// A counted call. If it is dropped before it is [kept](Self::keep), it is not counted any more.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
@@ -90,12 +90,12 @@ impl Quota {
         }
     }
 
-    /// Returns the calls a day and a month.
+    /// Returns the quotas of a day and a month.
     pub(super) const fn bounds(&self) -> (Option<u64>, Option<u64>) {
         (self.per_day, self.per_month)
     }
 
-    /// Returns true if there is a quota at all.
+    /// Returns true if there is any quota.
     pub(super) fn is_any(&self) -> bool {
         self.per_day.is_some() || self.per_month.is_some()
     }
@@ -114,7 +114,7 @@ impl Quota {
         Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(period, _)| period.limit()) })
     }
 
-    /// Counts one call where several nodes count together.
+    /// Counts one call, if several nodes count together.
     pub(super) async fn reserve_together(
         &self,
         counter: &Arc<Counter>,
@@ -125,7 +125,7 @@ impl Quota {
             let mut inner = counter.on_day(moment.day());
             (inner.add(), inner.mine())
         };
-        // Owns what was counted from before the wait: it is given back if the call is refused, or abandoned.
+        // The reservation owns the count from before the wait: it is returned if the call is refused or cancelled.
         let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, beyond: None };
         let enforced = self.mode == QuotaMode::Enforce;
         let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
@@ -165,7 +165,7 @@ impl Quota {
         }
     }
 
-    /// Returns what this node may spend if each takes its part of what was left when they last heard of each other.
+    /// Returns the number that this node may spend if each node takes its part of the rest at their last exchange.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
         let part = |quota: Option<u64>, known: u64, others: u64| {
             quota.map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
@@ -177,7 +177,7 @@ impl Quota {
         }
     }
 
-    /// Returns the quota that has nothing left; of two the one that lasts longer.
+    /// Returns the quota that is used up; of two the one with the longer period.
     fn beyond(&self, spent: &Spent) -> Option<(Period, u64)> {
         let reached = |quota: Option<u64>, count: u64| quota.filter(|quota| count >= *quota);
         let month = reached(self.per_month, spent.this_month).map(|quota| (Period::Month, quota));
@@ -185,7 +185,7 @@ impl Quota {
     }
 }
 
-/// The time for which a quota is.
+/// The period of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Period {
     Day,
@@ -216,18 +216,18 @@ impl Moment<'_> {
 }
 
 impl Counter {
-    /// Makes a counter. `version` is beyond any that a process before this one told other nodes.
+    /// Makes a counter. `version` is larger than any that an earlier process sent to other nodes.
     pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
         let known = Spent { today: 0, this_month: 0, ..spent };
         Arc::new(Self(Mutex::new(Inner { spent, others: Others::default(), known, version, told: 0 })))
     }
 
-    /// Returns what was spent on that day and in its month, by all nodes as far as is known.
+    /// Returns the calls on that day and in its month, by all nodes as far as they are known.
     pub(super) fn on(&self, day: Day) -> Spent {
         self.on_day(day).total()
     }
 
-    /// Tells the other nodes what they don't know yet.
+    /// Sends the changes that the other nodes do not know yet.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: (None, None) };
@@ -238,7 +238,7 @@ impl Counter {
 
     fn hear(&self, day: Day, others: Others, mine: Mine) {
         let mut inner = self.on_day(day);
-        // An answer that was overtaken by a later one, or by midnight, says nothing.
+        // An answer that was overtaken by a later one, or by midnight, is ignored.
         if inner.spent.day == day && inner.told <= mine.version {
             inner.told = mine.version;
             inner.others = others;
@@ -246,7 +246,7 @@ impl Counter {
         }
     }
 
-    /// Locks the numbers, turned over to that day. A clock that went back a little changes nothing.
+    /// Locks the numbers, and changes them to that day. A clock that went back a little changes nothing.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.lock();
         if day > inner.spent.day {
@@ -281,13 +281,13 @@ impl Inner {
 }
 
 impl Spent {
-    /// Returns the spending of a day that begins with nothing.
+    /// Returns the counts of a day that begins at zero.
     #[must_use]
     pub const fn nothing(day: Day) -> Self {
         Self { day, today: 0, this_month: 0 }
     }
 
-    /// Returns the month that is counted.
+    /// Returns the counted month.
     #[must_use]
     pub fn month(&self) -> Month {
         self.day.month()
@@ -300,7 +300,7 @@ impl Reservation {
         self.counter = None;
     }
 
-    /// Returns the quota that would have refused the call if it were in force.
+    /// Returns the exceeded quota in shadow mode, which would have refused the call.
     pub(super) const fn beyond(&self) -> Option<Limit> {
         self.beyond
     }

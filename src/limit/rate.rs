@@ -1,7 +1,7 @@
-//! The rate of one tenant's requests, with a burst, held by governor.
+//! The rate of one tenant's requests with a burst, using governor.
 //!
-//! Invariants: a node admits no more than its part of burst and rate allow; where the part changes, what the node holds of
-//! the burst stays what it is, as far as there is room, so no node has a burst twice; reading the rate consumes nothing.
+//! Invariants: a node admits no more than its part of burst and rate; when the part changes, the node keeps its held
+//! part of the burst as far as there is room, so no node gets a burst twice; reading the rate takes nothing.
 
 use crate::base::clock::Clock;
 use arc_swap::ArcSwap;
@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: f64 = 1e9;
-/// What a node keeps of the rate for tenants that asked it for nothing: far below what the limit may be off by.
+/// The part of the rate that a node keeps for tenants that sent it no requests: far below the tolerance of the limit.
 const LEAST_PART: f64 = 0.03;
-/// Below this a part is one request in eleven days or more, at one a second.
+/// The smallest part: below it one request takes eleven days or more, at one a second.
 const SMALLEST_PART: f64 = 1e-6;
 
 /// A rate of requests with a burst, of which this node has a part.
@@ -27,21 +27,21 @@ pub(super) struct Rate {
     burst: NonZeroU32,
     arrival: Arc<AtomicU64>,
     part: ArcSwap<Part>,
-    /// Requests that came, admitted or not.
+    /// The number of requests, admitted or not.
     asked: AtomicU64,
 }
 
-/// What a tenant may ask for at this moment.
+/// The state of a tenant's rate at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateState {
     /// Requests that would be admitted now.
     pub remaining: u32,
-    /// The time until the whole burst is there again.
+    /// The time until the whole burst is available again.
     pub full_in: Duration,
 }
 
 impl Rate {
-    /// Makes a rate with a full burst. Returns none if either number is 0, which the configuration does not let through.
+    /// Makes a rate with a full burst. Returns `None` if either number is 0, which the configuration excludes.
     pub(super) fn new(per_second: u32, burst: u32, clock: &Clock) -> Option<Self> {
         let (per_second, burst) = (NonZeroU32::new(per_second)?, NonZeroU32::new(burst)?);
         let clock = RateClock { clock: clock.clone(), origin: clock.now() };
@@ -50,13 +50,13 @@ impl Rate {
         Some(Self { clock, per_second, burst, arrival, part, asked: AtomicU64::new(0) })
     }
 
-    /// Takes one request, or returns the time until there is one to take.
+    /// Takes one request, or returns the time until there is one.
     pub(super) fn take(&self) -> Result<(), Duration> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.part.load().limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.nanos()))
     }
 
-    /// Reads the rate and takes nothing.
+    /// Reads the rate without taking a request.
     pub(super) fn state(&self) -> RateState {
         let part = self.part.load();
         let missing = self.arrival.load(Ordering::Relaxed).saturating_sub(self.clock.now_nanos());
@@ -64,7 +64,7 @@ impl Rate {
         RateState { remaining: u32::try_from(remaining).unwrap_or(u32::MAX), full_in: Duration::from_nanos(missing) }
     }
 
-    /// Gives this node another part of the rate.
+    /// Applies another part of the rate to this node.
     pub(super) fn take_part(&self, part: f64) {
         let before = self.part.load_full();
         let next = Part::new(self.per_second, self.burst, part, &self.arrival, &self.clock);
@@ -77,7 +77,7 @@ impl Rate {
         self.part.store(Arc::new(next));
     }
 
-    /// Returns the requests that came since the last call.
+    /// Returns the number of requests since the last call.
     pub(super) fn asked(&self) -> u64 {
         self.asked.swap(0, Ordering::Relaxed)
     }
@@ -100,12 +100,12 @@ impl Rate {
     }
 }
 
-/// This node's part of a rate. A governor limiter has one quota for its life, so another part is another limiter over the
-/// same arrival time.
+/// This node's part of a rate. A governor limiter has one quota for its life, so another part is another limiter with
+/// the same arrival time.
 #[derive(Debug)]
 struct Part {
     limiter: RateLimiter<NotKeyed, ArrivalTime, RateClock, NoOpMiddleware<Nanos>>,
-    /// Nanoseconds from one request to the next.
+    /// The nanoseconds between two requests.
     interval: u64,
     burst: u32,
 }
@@ -114,7 +114,7 @@ impl Part {
     fn new(per_second: NonZeroU32, burst: NonZeroU32, part: f64, arrival: &Arc<AtomicU64>, clock: &RateClock) -> Self {
         let (interval, burst) = shape(per_second.get(), burst, part);
         let quota = governor::Quota::with_period(Duration::from_nanos(interval))
-            // An interval is at least a nanosecond: no rate is above a million a second.
+            // An interval is at least a nanosecond: no rate exceeds a million a second.
             .unwrap_or(governor::Quota::per_second(per_second))
             .allow_burst(burst);
         // The limiter counts its own time from here on.
@@ -122,14 +122,14 @@ impl Part {
         Self { limiter: RateLimiter::new(quota, state, clock.clone()), interval, burst: burst.get() }
     }
 
-    /// Nanoseconds in which an empty bucket fills.
+    /// Returns the nanoseconds in which an empty bucket fills.
     fn window(&self) -> u64 {
         self.interval.saturating_mul(self.burst.into())
     }
 }
 
-/// The arrival time of GCRA: when the bucket will be full again, in nanoseconds since the rate was made. It outlives
-/// the limiters that read it, each of which counts from its own `start`.
+/// The arrival time of GCRA: the moment at which the bucket will be full again, in nanoseconds since the rate was made.
+/// It outlives the limiters that read it, each of which counts from its own `start`.
 #[derive(Debug)]
 struct ArrivalTime {
     at: Arc<AtomicU64>,
@@ -145,7 +145,7 @@ impl StateStore for ArrivalTime {
     {
         let mut at = self.at.load(Ordering::Relaxed);
         loop {
-            // A time before the start is a full bucket, as none is.
+            // A time before the start means a full bucket, like no time.
             let (outcome, next) = decide(at.checked_sub(self.start).map(Nanos::from))?;
             let next = self.start.saturating_add(next.into());
             match self.at.compare_exchange_weak(at, next, Ordering::Relaxed, Ordering::Relaxed) {
@@ -181,8 +181,8 @@ impl governor::clock::Clock for RateClock {
     }
 }
 
-/// Returns the nanoseconds from one request to the next and the burst of a part of a rate. Both are rounded so that all
-/// parts together are not more than the whole, except that every node can admit one.
+/// Returns the nanoseconds between two requests and the burst of a part of a rate. Both are rounded so that all parts
+/// together do not exceed the whole, except that every node can admit one request.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -191,20 +191,20 @@ impl governor::clock::Clock for RateClock {
 fn shape(per_second: u32, burst: NonZeroU32, part: f64) -> (u64, NonZeroU32) {
     let part = part.clamp(SMALLEST_PART, 1.0);
     let interval = (SECOND / (f64::from(per_second) * part)).ceil() as u64;
-    // A third of nine is three, whatever floating point makes of it.
+    // A third of nine must be three, despite floating point.
     let burst = (f64::from(burst.get()) * part + 1e-6).floor() as u32;
     (interval.max(1), NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
 }
 
-/// Returns the arrival time in the measure of another part: the requests that the bucket holds stay in it, if it has room.
+/// Converts the arrival time to another part: the requests in the bucket stay there, if they fit.
 fn rescaled(arrival: u64, now: u64, before: &Part, next: &Part) -> u64 {
     let held = before.window().saturating_sub(arrival.saturating_sub(now));
     let held = u128::from(held) * u128::from(next.interval) / u128::from(before.interval.max(1));
     now + next.window().saturating_sub(u64::try_from(held).unwrap_or(u64::MAX))
 }
 
-/// Returns the part of a rate that a node takes: by what it was asked for of what all nodes were, and of what nobody wants
-/// as much as any other. A node that was asked for nothing has a little, for the request that comes next.
+/// Returns a node's part of a rate: of the requested rate its share of the requests, and of the unrequested rate an
+/// equal share. A node without requests gets a small part, for its next request.
 #[allow(clippy::cast_precision_loss, reason = "requests in a second are far below 2^52")]
 pub(super) fn part(per_second: u32, mine: u64, all: u64, nodes: u32) -> f64 {
     let (rate, nodes) = (f64::from(per_second), f64::from(nodes.max(1)));
@@ -286,7 +286,7 @@ mod tests {
         assert!(part(50, 1000, 1000, 3) >= 0.97);
     }
 
-    /// Nodes that share one rate: each second they hear what all were asked for, and take their parts.
+    /// Nodes that share one rate: each second they exchange their requests, and take their parts.
     struct Nodes {
         clock: Clock,
         rates: [Rate; 3],
@@ -307,7 +307,7 @@ mod tests {
             }
         }
 
-        /// Lets a second pass in which node `n` is asked `demand[n]` times; returns how many are admitted.
+        /// Simulates a second in which node `n` gets `demand[n]` requests; returns the number of admitted ones.
         fn second(&self, demand: [u32; 3]) -> usize {
             let mut admitted = 0;
             for step in 0..100 {
@@ -325,7 +325,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Three nodes that are all asked all the time, in whatever proportion, admit what one node would.
+        /// Three nodes with a constant demand, in any proportion, admit as many requests as one node would.
         #[test]
         fn one_a_second_shared_by_three_nodes_admits_sixty_a_minute(
             demand in prop::collection::vec(prop::array::uniform3(20_u32..100), 60),
@@ -335,7 +335,7 @@ mod tests {
             prop_assert!((57..=63).contains(&admitted), "{admitted} in a minute");
         }
 
-        /// However the demand goes round, and however often parts change, all nodes together admit the burst once (and one
+        /// In any sequence of demands, and however often parts change, all nodes together admit the burst once (and one
         /// request a node), and from then on the rate.
         #[test]
         fn a_burst_is_never_had_twice(

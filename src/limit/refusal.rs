@@ -3,22 +3,22 @@
 use crate::config::Limit;
 use std::time::Duration;
 
-/// The reason why a request is not admitted.
+/// The reason why a request or a call is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A limit of the tenant, or of the account that it shares. A 429.
+    /// A limit of the tenant, or of the account that it shares. The answer is a 429.
     #[error("{}", what_is_exceeded(*limit))]
     Exceeded {
         /// The limit.
         limit: Limit,
         /// The number that it allows.
         quota: u64,
-        /// The time for which it allows them, where it is a rate.
+        /// The period of the number, if it is a rate.
         window: Option<Duration>,
-        /// The time after which to come back.
+        /// The time after which to try again.
         retry_after: Duration,
     },
-    /// The gateway has as many requests in hand as it may. A 503: nothing was sent.
+    /// The gateway has as many requests in flight as allowed. The answer is a 503: nothing was sent.
     #[error("the gateway is at its limit of requests in flight, try again later")]
     Overloaded,
 }

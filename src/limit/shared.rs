@@ -1,9 +1,9 @@
-//! Limits that several nodes hold together, in Redis.
+//! Limits that several nodes enforce together, in Redis.
 //!
-//! Invariants: each decision is one script, on Redis' own time, so clocks of nodes do not matter; what a node wants or
-//! has counted expires or is replaced by what it says next, so a node that died holds nothing for long and a message
-//! that came twice counts once; while Redis is out a node takes its part of what there is, by the number of nodes that
-//! it knew last, and says so afterwards.
+//! Invariants: each decision is one script, on Redis' own time, so the nodes' clocks do not matter; a node's demand and
+//! counts expire or are replaced by its next message, so a dead node holds nothing for long and a repeated message
+//! counts once; while Redis is out a node takes its part of each limit, by the last known number of nodes, and reports
+//! it afterwards.
 
 use crate::base::calendar::Day;
 use crate::base::name::{AccountName, TenantName};
@@ -12,25 +12,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// What asking for turns may take: those who wait for theirs wait for it together.
+/// The longest query for slots: all waiting requests wait for it together.
 const ASKING: Duration = Duration::from_millis(50);
-/// What telling may take, for which nobody waits.
+/// The longest report to other nodes; no request waits for it.
 pub(super) const TELLING: Duration = Duration::from_millis(500);
 
-/// The other nodes, as one of them sees them. Clones share it.
+/// The other nodes. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Nodes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     link: RedisClient,
-    /// This node, for as long as its database lives.
+    /// The identity of this node, for as long as its database lives.
     node: String,
-    /// Nodes that were alive at the last beat, this one among them.
+    /// The nodes that were alive at the last heartbeat, including this one.
     alive: AtomicU32,
 }
 
-/// What a team wants of an account's turns.
+/// A team's demand for an account's slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Want {
     pub(super) tenant: TenantName,
@@ -38,36 +38,36 @@ pub(super) struct Want {
     pub(super) count: usize,
 }
 
-/// What Redis said to that.
+/// The answer of Redis to a demand.
 #[derive(Debug)]
 pub(super) struct Given {
-    /// Turns to be taken now.
+    /// The slots to be used now.
     pub(super) turns: Vec<(TenantName, u32)>,
-    /// When to ask again.
+    /// The time after which to ask again.
     pub(super) wait: Duration,
-    /// How many times as much as this node all nodes want.
+    /// The demand of all nodes relative to this one's.
     pub(super) crowd: f64,
 }
 
-/// What a node has counted of a quota's period.
+/// A node's counts in a quota's periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mine {
-    /// Grows with every change, so that a message that was overtaken changes nothing.
+    /// A number that grows with every change, so that a message that was overtaken changes nothing.
     pub(super) version: u64,
     pub(super) today: u64,
     pub(super) this_month: u64,
 }
 
-/// A reservation of one call: what this node has counted with it, and what all nodes together may.
+/// A reservation of one call: this node's counts with it, and the quotas of all nodes together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
     pub(super) day: Day,
     pub(super) mine: Mine,
-    /// Calls a day and a month; none is no limit.
+    /// The quotas of a day and a month; `None` is no limit.
     pub(super) bounds: (Option<u64>, Option<u64>),
 }
 
-/// What the other nodes have counted.
+/// The counts of the other nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Others {
     pub(super) today: u64,
@@ -75,18 +75,19 @@ pub(super) struct Others {
 }
 
 impl Nodes {
-    /// Nodes that share `link`; `node` is this one's name among them.
+    /// Makes the nodes that share `link`; `node` is this one's identity.
     #[must_use]
     pub fn new(link: RedisClient, node: &str) -> Self {
         Self(Arc::new(Shared { link, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
-    /// How many there are, this one among them, as far as is known.
+    /// Returns the number of live nodes, including this one, as far as it is known.
     pub(super) fn alive(&self) -> u32 {
         self.0.alive.load(Ordering::Relaxed).max(1)
     }
 
-    /// Asks for turns of an account. None while Redis is out. `resumed`: the last ones were given without it.
+    /// Asks for slots of an account. Returns `None` while Redis is out. `resumed` means that the last slots were
+    /// granted without Redis.
     pub(super) async fn turns(
         &self,
         account: &AccountName,
@@ -107,12 +108,12 @@ impl Nodes {
         Some(Given { turns: turns.collect(), wait: Duration::from_micros(wait), crowd: crowd.max(1.0) })
     }
 
-    /// Whether they can be asked.
+    /// Returns true if Redis answers.
     pub(super) fn is_up(&self) -> bool {
         self.0.link.is_up()
     }
 
-    /// Gives back turns that were not used, or holds everybody back for `pause`.
+    /// Returns unused slots, or delays all nodes for `pause`.
     pub(super) async fn correct_turns(
         &self,
         account: &AccountName,
@@ -123,12 +124,12 @@ impl Nodes {
         let mut script = scripts::CORRECT.key(self.turns_key(account));
         let pause = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         script.arg(per_second).arg(burst).arg(back).arg(pause);
-        // While Redis is out there is nothing there to correct.
+        // While Redis is out there is nothing to correct.
         let _ = self.0.link.script::<i64>(&Budget::of(TELLING), &script).await;
     }
 
-    /// Counts a call toward a team's quotas, unless all nodes together have reached one: then `Err(true)` for the month's
-    /// and `Err(false)` for the day's. None while Redis is out.
+    /// Counts a call toward a team's quotas, unless all nodes together have reached one: then it returns `Err(true)`
+    /// for the month's and `Err(false)` for the day's. Returns `None` while Redis is out.
     pub(super) async fn reserve(&self, tenant: &TenantName, ask: Ask, redis: &Budget) -> Option<Result<Others, bool>> {
         let Ask { day, mine, bounds: (per_day, per_month) } = ask;
         let keys = [day.to_string(), day.month().to_string()].map(|period| self.quota_key(tenant, &period));
@@ -144,8 +145,8 @@ impl Nodes {
         })
     }
 
-    /// Tells that this node is alive, and what its teams asked for since the last beat. Gives for each the same of all
-    /// nodes together; none while Redis is out.
+    /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
+    /// nodes; `None` while Redis is out.
     pub(super) async fn beat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
         let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
         script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);
@@ -157,7 +158,7 @@ impl Nodes {
         (totals.len() == asked.len()).then_some(totals)
     }
 
-    /// This node is leaving.
+    /// Reports that this node leaves.
     pub(super) async fn leave(&self) {
         let mut command = redis::cmd("ZREM");
         command.arg(self.0.link.keys().limit_nodes()).arg(&self.0.node);

@@ -52,7 +52,7 @@ pub enum Cause {
     NoSuchDatabase,
     /// Redis holds keys of a layout that this version does not know.
     #[error(
-        "this Redis holds the gateway's layout {0}, and this version knows layout {known} alone: \
+        "this Redis holds the gateway's layout {0}, and this version knows only layout {known}: \
          run the version that wrote it, or name another Redis or database",
         known = super::keys::LAYOUT_VERSION
     )]
@@ -85,7 +85,7 @@ pub enum Cause {
     #[error("the cluster does not serve the slot of the gateway's keys now ({0})")]
     SlotNotServed(String),
     /// The primary is changing.
-    #[error("the primary of Redis is changing: the new one is looked for")]
+    #[error("the primary of Redis is changing: locating the new one")]
     Failover,
     /// The sentinels know no primary of that name.
     #[error("the sentinels know no primary {0:?}: correct sentinel.master, or let them watch it")]

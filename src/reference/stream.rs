@@ -354,7 +354,7 @@ mod tests {
                 assert!(!passed.contains("bar") && !passed.contains("--b--"), "{passed}");
                 assert!(
                     size < 1000 || text == cut || passed.is_empty(),
-                    "nothing of a piece passes before all of it was looked at"
+                    "no byte of a piece passes before the whole piece was scanned"
                 );
             }
         }

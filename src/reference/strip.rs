@@ -257,7 +257,7 @@ impl PrefixStripper {
 
     /// Returns an error, or another text, without the prefix. The prefix is removed before the caller's reference (in
     /// clear, escaped as in JSON, percent-encoded), in a parameter `reference_id`, and where it stands alone between
-    /// quotes or the like. In a record a member with nothing but the prefix is removed as well.
+    /// quotes or the like. In a record a member with only the prefix is removed as well.
     #[must_use]
     pub fn error(&self, body: &Bytes) -> Bytes {
         let own = ReferencePrefixes::of([self.prefix.tenant().clone()]);

@@ -200,7 +200,7 @@ mod tests {
         let mut body = body;
         use http_body_util::BodyExt as _;
         assert!(body.frame().await.is_some());
-        assert!(!streams.has_untaken_for(seconds(5)), "the next piece waits anew");
+        assert!(!streams.has_untaken_for(seconds(5)), "the wait for the next piece begins again");
         drop(body);
         assert!(!streams.has_untaken_for(seconds(0)) && streams.is_idle_for(seconds(11), seconds(0)));
     }

@@ -211,10 +211,10 @@ impl State {
     ///
     /// # Errors
     /// Returns an error if state can't be read.
-    pub async fn concerns(&self) -> Result<Vec<Cause>, StateError> {
+    pub async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
         match self {
             Self::Sqlite(_) => Ok(Vec::new()),
-            Self::Redis(engine) => engine.concerns().await,
+            Self::Redis(engine) => engine.durability_warnings().await,
         }
     }
 

@@ -18,7 +18,7 @@
 //! Nodes: a hand-out has a fencing token, and the holder of an older token can store only "the team has received it".
 //! Events of a node wake its own waiting tasks; other nodes find them at their next poll.
 //!
-//! Durability is that of the Redis: [`concerns`](super::State::concerns) reports its weaknesses. Replicas get an
+//! Durability is that of the Redis: [`durability_warnings`](super::State::durability_warnings) reports its weaknesses. Replicas get an
 //! acknowledged change a moment later: a failover in that moment loses it. The append-only file contains erased data,
 //! encrypted, until Redis rewrites it.
 

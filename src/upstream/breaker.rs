@@ -214,7 +214,7 @@ mod tests {
         assert!(enter(&breaker).unwrap_err() > COOL_OFF, "the next look comes later");
         clock.advance(2 * COOL_OFF);
         drop(enter(&breaker).unwrap());
-        assert!(breaker.is_open(), "a probe that was not made says nothing");
+        assert!(breaker.is_open(), "a probe that was not made does not count");
         assert!(call(&breaker, 200));
         assert!(!breaker.is_open());
         assert_eq!((0..50).filter(|_| call(&breaker, 200)).count(), 50);

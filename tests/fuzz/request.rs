@@ -122,7 +122,7 @@ async fn connection(data: &[u8]) {
     let take = tokio::io::copy(&mut answers, &mut rest);
     let all = async { tokio::join!(served, send, take) };
     assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "everybody waits");
-    assert!(begin.elapsed() <= 2 * STAY, "somebody waited for a timeout");
+    assert!(begin.elapsed() <= 2 * STAY, "a task waited for a timeout");
 }
 
 async fn handle(request: Request<Incoming>) -> Response<Empty<Bytes>> {

@@ -249,7 +249,7 @@ async fn a_hit_has_its_own_reference_and_nothing_else_changes() {
             let rig = Rig::builder().upstream(upstream.url()).account(&format!("prefix_references = {sealed}"));
             let rig = rig.section("cache", LIFETIMES).start().await;
             let first = rig.post("lending", BANK, filler.map_or(none.clone(), with)).send().await;
-            assert_eq!(first.text(), body, "the first answer is upstream's to the byte, but for the seal");
+            assert_eq!(first.text(), body, "the first answer is upstream's byte for byte, except for the prefix");
             let without: Value = serde_json::from_str(&body).expect("json");
             let without: Value =
                 without.as_object().expect("an object").clone().into_iter().filter(|m| m.0 != "reference_id").collect();
@@ -521,7 +521,7 @@ async fn duplicate_members_bypass_the_cache() {
             Some(open) => format!("{open},\"reference_id\":\"lending:\"}}"),
             None => format!("{body}&reference_id=lending%3A"),
         };
-        assert_eq!(upstream.heard()[0].body, sealed, "forwarded as it came, but for the seal");
+        assert_eq!(upstream.heard()[0].body, sealed, "forwarded unchanged, except for the prefix");
         is_fresh(&rig.post("lending", BANK, ACCOUNT).send().await);
         rig.stop().await;
     }

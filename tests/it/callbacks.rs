@@ -559,7 +559,7 @@ async fn a_dead_endpoint_delays_nobody_else() {
 }
 
 #[tokio::test]
-async fn tls_is_verified_with_the_companys_own_authority_too() {
+async fn tls_is_verified_with_the_own_authority_of_the_company_too() {
     use crate::support::tls::{Authority, secure_upstream};
     let (folder, ours, others) = (tempfile::TempDir::new().expect("a folder"), Authority::new(), Authority::new());
     let (good, _) = secure_upstream(&ours.leaf("localhost"), &["h2", "http/1.1"]).await;

@@ -80,7 +80,7 @@ async fn a_redis_that_is_not_there_is_a_warning_with_its_place() {
 #[tokio::test]
 async fn a_place_where_no_database_can_be_is_a_fault_of_both() {
     for (path, why) in
-        [("none/state.db", "does not exist"), ("config.toml/state.db", "is no folder"), (".", "is a folder")]
+        [("none/state.db", "does not exist"), ("config.toml/state.db", "is not a folder"), (".", "is a folder")]
     {
         let folder = Folder::new(NOWHERE);
         folder.write("config.toml", &Folder::text(NOWHERE).replace("\"state.db\"", &format!("{path:?}")));

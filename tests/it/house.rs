@@ -1,6 +1,6 @@
-//! The architecture: which part may import which, file by file.
+//! The house rules: the imports that each part may have, and the language of comments and messages.
 //!
-//! Read from the source: every `crate::`, `super::` and child path of a file, outside its tests.
+//! Imports are read from the source: every `crate::`, `super::` and child path of a file, outside its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 10] = [
     // Tools with no opinion about Iluma.
     &["base"],
-    // What Iluma is.
+    // Everything about Iluma.
     &["iluma"],
     &["config"],
     &["redis"],
     &["state"],
-    // The features, which never know each other; `gateway` hands each its slice.
+    // The features, which never import each other; `gateway` passes each its data.
     &["cache", "callback", "ledger", "limit", "reference", "server", "telemetry", "tenant", "upstream"],
     // Every feature's refusal, as HTTP.
     &["reply"],
@@ -55,9 +55,9 @@ fn modules(source: &Path) -> BTreeMap<String, String> {
     modules
 }
 
-/// Returns a file's code without its comments and without what stands behind `#[cfg(test)]`, where tests are by the style.
+/// Returns a file's code without its comments and without everything after `#[cfg(test)]`, where tests are by the style.
 fn code(text: &str) -> String {
-    // Not an indented one: that is a method for tests in the midst of the code.
+    // An indented one does not count: it is a method for tests in the middle of the code.
     let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
     lines.map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
@@ -100,7 +100,7 @@ fn expand<'a>(prefix: &str, rest: &'a str, found: &mut BTreeSet<String>) -> &'a 
     }
 }
 
-/// Returns what each module of a crate imports, as modules.
+/// Returns the modules that each module of a crate imports.
 fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules(source);
     let mut imports = BTreeMap::new();
@@ -265,7 +265,123 @@ fn the_binary_is_thin() {
     let main = fs::read_to_string(source().join("main.rs")).expect("main.rs");
     assert!(main.lines().count() < 200, "arguments, one command, an exit code");
     let lib = code(&fs::read_to_string(source().join("lib.rs")).expect("lib.rs"));
-    assert!(lib.lines().all(|line| line.trim().is_empty() || line.starts_with("pub mod ")), "lib.rs is the map alone");
+    assert!(
+        lib.lines().all(|line| line.trim().is_empty() || line.starts_with("pub mod ")),
+        "lib.rs has nothing but modules"
+    );
+}
+
+/// Words that ask instead of saying what a thing is, at the beginning of a doc comment or of a paragraph in one.
+const INTERROGATIVES: [&str; 15] =
+    ["What", "Who", "Whom", "Whose", "Why", "How", "Which", "Where", "When", "Whether", "As", "Of", "By", "If", "That"];
+
+/// Turns of phrase that readers have to decode, in lower case. Say who does what, in the field's terms.
+const BANNED_TURNS: [&str; 39] = [
+    "left alone",
+    "can't be told",
+    "cannot be told",
+    "of before",
+    "whose hands",
+    "in the hands of",
+    "somebody's hands",
+    "looks at results",
+    "is told at least",
+    "goes on leading",
+    "just now",
+    "anew",
+    "once more",
+    "asks too much",
+    "comes to own",
+    "goes over to",
+    "takes note",
+    "looked for",
+    "looked through",
+    "tells nothing",
+    "says nothing of",
+    "so long as",
+    "whoever",
+    "somebody",
+    "but for",
+    "all but",
+    "under way",
+    "wholly",
+    "stands twice",
+    "stand twice",
+    "gives way",
+    "one of ours",
+    "what becomes of",
+    "what became of",
+    "what is to be",
+    "no matter here",
+    "in its place by now",
+    "sealed reference",
+    "seal ",
+];
+
+/// Returns every comment line and string of the project's code by file and line, in the order of the files.
+fn written(extensions: &[&str]) -> Vec<(String, usize, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = ["src", "simulator/src", "simulator/tests", "tests"].map(|name| root.join(name)).to_vec();
+    let mut lines = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known)) {
+                let name = path.strip_prefix(root).expect("inside").to_str().expect("text").to_owned();
+                let text = fs::read_to_string(&path).expect("a file");
+                lines.extend(text.lines().enumerate().map(|(at, line)| (name.clone(), at + 1, line.to_owned())));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Returns the text of a doc comment's line, if the line is one.
+fn doc(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim)
+}
+
+#[test]
+fn a_doc_comment_says_what_the_thing_is() {
+    let mut faults = Vec::new();
+    let mut before = String::new();
+    for (file, at, line) in written(&["rs"]) {
+        let begins = doc(&before).is_none_or(str::is_empty);
+        let first = doc(&line).and_then(|text| text.split_whitespace().next());
+        if let Some(word) = first.filter(|word| begins && INTERROGATIVES.contains(word)) {
+            faults.push(format!("{file}:{at} begins with {word:?}: begin with a verb or a noun, such as \"Returns\""));
+        }
+        before = line;
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn comments_and_messages_are_plain() {
+    let mut faults = Vec::new();
+    for (file, at, line) in written(&["rs", "lua"]) {
+        if file == "tests/it/house.rs" {
+            continue;
+        }
+        let text = prose(&line).to_lowercase();
+        let found = BANNED_TURNS.iter().filter(|turn| text.contains(**turn));
+        faults.extend(found.map(|turn| format!("{file}:{at} has {turn:?}: say it in the field's terms")));
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the comment and the strings of a line, or all of it if it continues a string.
+fn prose(line: &str) -> String {
+    let comment =
+        line.find("// ").or_else(|| line.find("/// ")).or_else(|| line.find("//! ")).or_else(|| line.find("-- "));
+    let (code, comment) = line.split_at(comment.unwrap_or(line.len()));
+    let strings: String = code.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(" ");
+    let continues = line.trim_end().ends_with('\\') || !code.contains(['(', ')', '{', '}', ';', '=']);
+    if continues { line.to_owned() } else { format!("{strings} {comment}") }
 }
 
 #[test]

@@ -148,7 +148,7 @@ async fn a_wrong_key_is_refused_with_its_id_by_check_and_by_the_start() {
         .restart_after(async |_| {
             let error = refused(&root).await.to_string();
             assert!(error.contains("state.root_key") && error.contains("put the former root key back"), "{error}");
-            let checked = iluma_gateway::app::concerns(&root).await.expect_err("a wrong key").to_string();
+            let checked = iluma_gateway::app::durability_warnings(&root).await.expect_err("a wrong key").to_string();
             assert_eq!(checked, error);
             let error = refused(&key).await.to_string();
             assert!(error.contains("state.encryption_keys: the key \""), "{error}");
@@ -218,7 +218,7 @@ async fn link(redis: &Redis, stop: &CancellationToken) -> RedisClient {
 }
 
 #[tokio::test]
-async fn an_identity_is_one_processs_until_it_leaves_or_its_lease_ends() {
+async fn one_process_holds_an_identity_until_it_leaves_or_its_lease_ends() {
     let (redis, stop, clock) = (Redis::start().await, CancellationToken::new(), Clock::adjustable());
     let link = link(&redis, &stop).await;
     let process = |name: &str| Membership::new(link.clone(), ("id", name), keyring(&[1]), clock.clone());

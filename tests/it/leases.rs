@@ -63,7 +63,7 @@ impl Node {
     async fn lead(&self, slot: &CacheSlot) -> Lease {
         match self.claim(slot).await {
             LeaseDecision::Lead(lease) => lease,
-            other => panic!("somebody else leads: {other:?}"),
+            other => panic!("another node leads: {other:?}"),
         }
     }
 }

@@ -267,7 +267,7 @@ fn number(answer: &crate::support::Answer, question: usize, reference: &Value) -
     let body = answer.json();
     prop_assert_eq!(&body["reference_id"], reference, "{}", body);
     let strange = TEAMS.iter().any(|team| answer.text().contains(&format!("{team}:")));
-    prop_assert!(!strange, "a seal in {}", body);
+    prop_assert!(!strange, "a prefix in {}", body);
     let (path, name) = QUESTIONS[question];
     let about = if path == BANK { &body["bank_account_number"] } else { &body["request_name"] };
     prop_assert!(*about == name || *about == format!("\"Contoh\" \"{name}\""), "{}", body);

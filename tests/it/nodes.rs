@@ -121,7 +121,7 @@ async fn a_node_that_dies_while_it_leads_is_followed_by_the_next() {
     asked.spawn(a.post("lending", BANK, account("12", "a")).send());
     held.holds(1).await;
     let leases: Vec<Vec<u8>> = redis.ask(cmd("KEYS").arg("*:lease:*"));
-    redis.ask::<()>(cmd("SET").arg(&leases[0]).arg("somebody else").arg("PX").arg(500));
+    redis.ask::<()>(cmd("SET").arg(&leases[0]).arg("another node").arg("PX").arg(500));
     asked.spawn(b.post("payments", BANK, account("12", "b")).send());
     held.holds(2).await;
     held.release(2);
@@ -222,8 +222,8 @@ async fn a_person_is_erased_everywhere_whatever_is_under_way() {
     };
     for node in [&a, &b, &c] {
         assert_eq!(only_stored(node, BANK, "12").await.status, 504);
-        assert_eq!(only_stored(node, other, "12").await.status, 504, "what was under way is not kept");
-        assert_eq!(only_stored(node, BANK, "123").await.status, 200, "somebody else");
+        assert_eq!(only_stored(node, other, "12").await.status, 504, "an answer in flight is not stored");
+        assert_eq!(only_stored(node, BANK, "123").await.status, 200, "another person");
     }
     let again = a.operator("POST", "/v1/erase").json(order).send().await;
     assert_eq!((&again.json()["removed"]["memory"], &again.json()["removed"]["redis"]), (&json!(0), &json!(0)));
@@ -257,7 +257,7 @@ async fn what_an_erasure_did_not_find_is_served_by_nobody() {
     let c = a.another().await;
     for node in [&b, &c, &a] {
         assert!(!is_stored(node, "12").await);
-        assert!(is_stored(node, "123").await, "somebody else");
+        assert!(is_stored(node, "123").await, "another person");
     }
     // A new answer may be stored again: the person is a customer again.
     held.release(1);
@@ -324,9 +324,9 @@ async fn a_node_that_missed_the_word_of_an_erasure_looks_for_itself_and_is_waite
         assert_eq!(under_way.join_next().await.expect("a call").expect("an answer").status, 200);
         for node in [&a, &b, &c] {
             assert!(!is_stored(node, "12").await);
-            assert!(is_stored(node, "123").await, "somebody else");
+            assert!(is_stored(node, "123").await, "another person");
             let other = node.post("lending", BANK_2, account("12", "z")).header("cache-control", "only-if-cached");
-            assert_eq!(other.send().await.status, 504, "what was under way is not kept");
+            assert_eq!(other.send().await.status, 504, "an answer in flight is not stored");
         }
         proxy.spoil(Spoil::Pass);
         let purged = a.operator("POST", "/v1/cache/purge").json(r#"{"all":true}"#).send().await;

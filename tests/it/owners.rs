@@ -137,7 +137,7 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
                         look.ask(&rig, "lending", id).send().await
                     };
                     let calls = rig.sim().stats().requests - before;
-                    assert_eq!(calls, 1, "{what} {id}: how long it takes tells nothing either");
+                    assert_eq!(calls, 1, "{what} {id}: the time reveals nothing either");
                     if !head {
                         answer.is_rejection(404, "DATA_NOT_FOUND");
                         assert_eq!(answer.header("x-gateway-error"), "not_found", "{what} {id}");

@@ -136,7 +136,7 @@ async fn three_nodes_send_what_one_may_for_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_greedy_team_at_one_node_takes_nothing_of_anothers_share_at_another() {
+async fn a_greedy_team_at_one_node_takes_nothing_of_another_teams_share_at_another_node() {
     let redis = Redis::start().await;
     let settings = settings(
         "requests_per_second = 40\nmax_wait = \"2s\"",

@@ -436,7 +436,7 @@ async fn unowned_ones_are_kept_apart_until_an_owner_comes(engine: Engine) {
     assert_eq!((listed.len(), listed[0].tenant.clone(), listed[0].upstream_id.as_deref()), (1, None, Some("1")));
     let rest = Page { after: Some(listed[0].cursor), ..page.clone() };
     assert_eq!(state.list(DeliveryStatus::Unowned, &rest).await.unwrap(), []);
-    // A replay searches for an owner once more.
+    // A replay searches for an owner again.
     assert_eq!(state.replay(Replay::One(listed[0].cursor.id)).await, Ok(1));
     assert_eq!(engine.fan_out().await, 1);
     state.own(owning("1", "lending", "a")).await.unwrap();
@@ -561,7 +561,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     assert_eq!(waiting.awaiting, [Awaiting { tenant: tenant("lending"), reference: None, erased: true }]);
     state.settle(&waiting, engine.verdict(&waiting), &ROOM).await.unwrap();
     assert_eq!(engine.deliver("lending").await, ["- later"]);
-    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1, "somebody else's");
+    assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1, "another team's");
     state.receive(callback("dead", "later")).await.unwrap();
     engine.fan_out().await;
     state.conclude(&engine.claim("lending").await[0], DeliveryOutcome::Dead).await.unwrap();

@@ -303,7 +303,7 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
 
 /// A reference with another team's prefix can't be smuggled in.
 #[tokio::test]
-async fn nobody_signs_with_anothers_name() {
+async fn no_team_prefixes_with_the_name_of_another() {
     let stage = Stage::set(Duration::from_millis(20), |rig| rig).await;
     let rig = &stage.rig;
     let made = rig.post("lending", BANK, account("1234567811", "payments:x")).send().await;

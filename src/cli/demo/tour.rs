@@ -69,16 +69,14 @@ impl<'a> Tour<'a> {
         output::line(format_args!("1. Both teams ask about the same bank account.\n"))?;
         self.same_account(lending, payments).await?;
 
-        output::line(format_args!(
-            "2. {CROWD} identical questions at the same time, about an account that nobody asked about yet.\n"
-        ))?;
+        output::line(format_args!("2. {CROWD} identical requests at the same time, about a new account.\n"))?;
         let calls = self.simulator.stats().requests;
         let crowd = self.crowd(lending, payments).await?;
         let calls = self.simulator.stats().requests - calls;
         output::line(format_args!("   {crowd} answers, {calls} call to Iluma: the others waited for it.\n"))?;
-        expect(calls == 1, "identical questions in flight make one call")?;
+        expect(calls == 1, "identical requests in flight make one call")?;
 
-        output::line(format_args!("3. A watchlist question, then the same from the other team.\n"))?;
+        output::line(format_args!("3. A watchlist request, then the same from the other team.\n"))?;
         let person = r#"{"given_name":"Contoh","surname":"Demo"}"#.to_owned();
         self.show(payments, Method::POST, CFT, person.clone()).await?;
         let again = self.show(lending, Method::POST, CFT, person).await?;
@@ -112,7 +110,7 @@ impl<'a> Tour<'a> {
         ))?;
         expect(erased["removed"]["memory"] == 1, "what is remembered of the person is removed")?;
         let after = self.show(payments, Method::POST, BANK, question("1234567855", "payout-10")).await?;
-        expect(after.cache_status.contains("fwd=uri-miss"), "what was erased is asked for anew")?;
+        expect(after.cache_status.contains("fwd=uri-miss"), "an erased answer is requested from Iluma again")?;
 
         output::line(format_args!(
             "9. What the log says of all this: no account number, no name, no reference, no key.\n"
@@ -142,7 +140,10 @@ impl<'a> Tour<'a> {
             "crowd-",
             "foo123",
         ];
-        expect(!lines.iter().any(|line| telling.iter().any(|word| line.contains(word))), "the log tells nothing")
+        expect(
+            !lines.iter().any(|line| telling.iter().any(|word| line.contains(word))),
+            "the log contains no data of the requests",
+        )
     }
 
     async fn same_account(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
@@ -155,7 +156,7 @@ impl<'a> Tour<'a> {
             "each team sees its own reference",
         )?;
         let calls = self.simulator.stats().requests;
-        expect(calls == 1, "two questions make one call")?;
+        expect(calls == 1, "two requests make one call")?;
         output::line(format_args!(
             "   Two teams, two answers, each with its own reference_id: {calls} upstream call.\n"
         ))?;
@@ -184,7 +185,7 @@ impl<'a> Tour<'a> {
         expect(delivery.body.contains(r#""reference_id":"loan-18""#), "a callback has the team's own reference")?;
         expect(delivery.signature.starts_with("v1,"), "a callback is signed")?;
         let others = payments.endpoint.taken().len();
-        expect(others == 0, "nobody else gets a team's callback")?;
+        expect(others == 0, "no other team gets a team's callback")?;
         output::line(format_args!("   payments, on the same account at Iluma, received {others}.\n"))?;
         Ok(())
     }
@@ -215,7 +216,7 @@ impl<'a> Tour<'a> {
             delivery.body.contains(r#""reference_id":"loan-19""#),
             "the replayed callback is the one that was lost",
         )?;
-        expect(payments.endpoint.taken().is_empty(), "a replay is for nobody else either")
+        expect(payments.endpoint.taken().is_empty(), "a replay goes to no other team either")
     }
 
     async fn same_reference(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
@@ -265,7 +266,7 @@ impl<'a> Tour<'a> {
             if sum(&rows, "unknown") == 0 {
                 break rows;
             }
-            self.pause_since(started, "callbacks tell what became of pending calls").await?;
+            self.pause_since(started, "callbacks settle pending calls").await?;
         };
         const SHOWN: [&str; 8] =
             ["requests", "upstream_calls", "billable", "hits", "collapsed", "shared", "cost", "saved"];

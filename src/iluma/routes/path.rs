@@ -29,7 +29,7 @@ pub enum PathError {
     EncodedSlash,
     /// The path has a broken percent-encoding, a control character, a character that a path can't hold or that is
     /// outside ASCII, or no leading slash.
-    #[error("the path is malformed: it must begin with a slash and hold ASCII characters alone, also after decoding")]
+    #[error("the path is malformed: it must begin with a slash and contain only ASCII characters, also after decoding")]
     Malformed,
 }
 

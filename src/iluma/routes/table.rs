@@ -24,7 +24,7 @@ pub struct RouteSpec {
     pub kind: Kind,
     /// Iluma's charge for a call. A GET on a row that is not charged is free, and may be repeated.
     pub charge: Charge,
-    /// Treatment of references on the way to Iluma.
+    /// The treatment of references before they are sent to Iluma.
     pub references: References,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
@@ -151,7 +151,7 @@ pub enum Charge {
     Unknown,
 }
 
-/// Treatment of references on the way to Iluma.
+/// The treatment of references before they are sent to Iluma.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum References {
     /// A reference gets the tenant's prefix.

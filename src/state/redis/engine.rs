@@ -125,7 +125,7 @@ impl Redis {
         Ok(answer)
     }
 
-    pub(in super::super) async fn concerns(&self) -> Result<Vec<Cause>, StateError> {
+    pub(in super::super) async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
         Ok(self.link.durability_warnings().await?)
     }
 

@@ -9,7 +9,7 @@ const BASES: [&str; 5] = ["", "src", "tests/it", "simulator", "simulator/src"];
 /// Endings of files that are cited by their path in the repository. Examples have others: `gateway.toml`, `cert.pem`.
 const CITED: [&str; 4] = [".rs", ".md", ".lua", ".txt"];
 
-/// Names that look like a file of the repository and are an example, or a file of somebody else's.
+/// Names that look like a file of the repository and are an example, or a file of another project.
 const EXAMPLES: [&str; 1] = ["NAME.rs"];
 
 /// Words of a comment that send the reader to a text that is not in the repository.

@@ -19,7 +19,7 @@ const RUN_BY_DEPLOY: (&str, [&str; 2]) = ("docs/operate.md", ["sh", "promql"]);
 /// Addresses on the pages. The test puts free ports of its own in their place.
 const ADDRESSES: [&str; 5] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:9090", "127.0.0.1:8090", "127.0.0.1:9000"];
 
-/// What the shell prints behind each command, with its number.
+/// The line that the shell prints after each command, with the command's number.
 const MARK: &str = "=====8<=====";
 
 /// A command with the lines that the page shows of its output.

@@ -333,15 +333,15 @@ fn made(team: &str) -> Made {
 #[tokio::test]
 async fn what_may_lose_state_is_told() {
     let engine = Engine::redis().await;
-    assert_eq!(engine.state.concerns().await, Ok(vec![]));
+    assert_eq!(engine.state.durability_warnings().await, Ok(vec![]));
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendfsync").arg("no"));
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("allkeys-lru"));
-    assert_eq!(engine.state.concerns().await.unwrap().len(), 2);
+    assert_eq!(engine.state.durability_warnings().await.unwrap().len(), 2);
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));
-    let told = engine.state.concerns().await.unwrap();
+    let told = engine.state.durability_warnings().await.unwrap();
     assert!(told[0].to_string().contains("nothing over a restart"), "{told:?}");
     // A user who may not read the configuration can work all the same.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
-    assert!(engine.state.concerns().await.unwrap()[0].to_string().contains("snapshot"));
+    assert!(engine.state.durability_warnings().await.unwrap()[0].to_string().contains("snapshot"));
     assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::New));
 }
