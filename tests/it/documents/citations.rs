@@ -82,7 +82,7 @@ fn every_file_that_a_page_cites_is_there() {
 fn every_file_that_a_comment_cites_is_there_and_no_comment_cites_a_text_that_is_not() {
     let mut faults = Vec::new();
     let folders = ["src", "simulator", "tests", "config", "deploy"];
-    let endings = [".rs", ".lua", ".py", ".toml", ".service", ".yaml"];
+    let endings = [".rs", ".lua", ".py", ".toml", ".service", ".yaml", ".yml"];
     for (name, text) in folders.iter().flat_map(|folder| files(folder, &endings)) {
         // This file spells what it looks for.
         if name.ends_with("documents/citations.rs") {
