@@ -19,6 +19,7 @@ pub mod name;
 pub mod request_id;
 pub mod retry_after;
 pub mod saved;
+pub mod steady_clock;
 pub mod tasks;
 pub mod unescape;
 pub mod web;

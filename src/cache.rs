@@ -1,9 +1,13 @@
-//! Stored answers of Iluma, in this process and in Redis.
+//! Stored answers of Iluma: in this process, on disk, and in Redis.
 //!
-//! [`Cache`] is the entry point: memory (L1), Redis (L2), the lease of a call over all nodes, purges. [`SingleFlight`]
-//! collapses identical requests in this process.
+//! [`Cache`] is the entry point: memory (L1), a file or Redis (L2), the lease of a call over all nodes, purges.
+//! [`SingleFlight`] collapses identical requests in this process.
 
 mod change_log;
+mod disk_cache;
+mod disk_file;
+mod disk_level;
+mod durable_epochs;
 mod entry;
 mod epoch;
 mod key;
@@ -21,11 +25,13 @@ mod waiters;
 mod wire;
 
 pub use crate::iluma::subject::Subject;
+pub use disk_level::DiskLevel;
+pub use durable_epochs::MIGRATIONS;
 pub use entry::{Entry, SharedResult};
 pub use epoch::Change;
 pub use key::{Key, Keys, Scope};
 pub use lease::{LEASE_RENEWAL, Lease};
-pub use levels::{Cache, LeaseDecision};
+pub use levels::{Cache, LeaseDecision, Level2Choice};
 pub use membership::NodeIdentity;
 pub use purge::Removed;
 pub use redis_cache::Counts;

@@ -22,6 +22,6 @@ pub use describe::Description;
 pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use settings::{
-    Account, Admin, Cache, Callbacks, Listener, Log, OutboxBounds, Quotas, Redis, RedisAccess, RedisServers,
+    Account, Admin, Cache, Callbacks, Listener, Log, MaxAge, OutboxBounds, Quotas, Redis, RedisAccess, RedisServers,
     RedisTarget, Retention, Server, ServerAddress, Settings, State, Tenant, UnknownRoutes, Upstream,
 };

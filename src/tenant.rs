@@ -4,7 +4,7 @@
 //! existing tenant, so later stages need no look-up by name.
 
 use crate::base::name::{AccountName, TenantName};
-use crate::config::Settings;
+use crate::config::{MaxAge, Settings};
 use crate::iluma::route_name::RouteName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +30,8 @@ pub struct Tenant {
     pub account_index: usize,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
+    /// The greatest age of stored answers that it takes.
+    pub max_age: MaxAge,
     /// True if unprefixed records without a known owner are this team's.
     pub owns_unprefixed: bool,
     routes: BTreeSet<RouteName>,
@@ -81,6 +83,7 @@ impl Tenants {
                 // Settings have no tenant without an account.
                 account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
                 share_cache: tenant.share_cache,
+                max_age: tenant.max_age,
                 owns_unprefixed: tenant.owns_unprefixed,
                 routes: tenant.routes.clone(),
             });
@@ -155,6 +158,7 @@ mod tests {
             account: "live".parse().unwrap(),
             account_index: 0,
             share_cache: true,
+            max_age: MaxAge::default(),
             owns_unprefixed: false,
             routes: BTreeSet::from([RouteName::Bank]),
         };

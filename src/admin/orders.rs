@@ -26,20 +26,20 @@ impl Orders {
         for change in changes {
             removed = removed.and(self.cache.change(change).await);
         }
-        let Removed { memory, redis, left } = removed;
-        Outcome::removed(serde_json::json!({ "memory": memory, "redis": redis }), left)
+        let Removed { memory, disk, redis, left } = removed;
+        Outcome::removed(serde_json::json!({ "memory": memory, "disk": disk, "redis": redis }), left)
     }
 
     pub(super) async fn erase(&self, tags: BTreeSet<Tag>) -> Outcome {
         let all: Vec<_> = tags.iter().copied().collect();
-        let Removed { memory, redis, mut left } = self.cache.change(&Change::Erased(tags)).await;
+        let Removed { memory, disk, redis, mut left } = self.cache.change(&Change::Erased(tags)).await;
         let erased = self.state.erase(&all).await.unwrap_or_else(|_| {
             left.push("state".to_owned());
             Erased::default()
         });
         let Erased { owners, callbacks, deliveries } = erased;
         let counts = serde_json::json!({
-            "memory": memory, "redis": redis, "owners": owners, "callbacks": callbacks, "deliveries": deliveries,
+            "memory": memory, "disk": disk, "redis": redis, "owners": owners, "callbacks": callbacks, "deliveries": deliveries,
         });
         Outcome::removed(counts, left)
     }

@@ -60,22 +60,26 @@ pub(super) fn observe(
     metrics.read_one(&families::CACHE_BYTES, move || cache.upgrade().map_or(0, |cache| cache.size().1));
     let all: Vec<RedisClient> = links.all().cloned().collect();
     metrics.read_one(&families::REDIS_UP, move || all.iter().all(RedisClient::is_up).into());
-    let counts = gateway.cache().counts();
-    metrics.read(&families::REDIS_CACHE, move || {
-        let read = |count: fn(&Counts) -> &AtomicU64| {
-            counts.as_ref().map_or(0, |counts| count(counts).load(Ordering::Relaxed))
-        };
-        vec![
-            ("hit", read(|counts| &counts.hits)),
-            ("miss", read(|counts| &counts.misses)),
-            ("damaged", read(|counts| &counts.damaged)),
-            ("out", read(|counts| &counts.out)),
-        ]
-    });
+    let (redis, disk) = (gateway.cache().redis_counts(), gateway.cache().disk_counts());
+    metrics.read(&families::REDIS_CACHE, move || outcomes(redis.as_deref()));
+    metrics.read(&families::CACHE_DISK, move || outcomes(disk.as_deref()));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.read_one(&families::CACHE_DISK_UP, move || cache.upgrade().is_some_and(|cache| cache.is_disk_up()).into());
     let dropped: Vec<_> = logs.iter().map(LogWriter::dropped).collect();
     metrics.read_one(&families::LOG_LINES_DROPPED, move || dropped.iter().map(|dropped| dropped()).sum());
     let redactor = redactor.clone();
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
+}
+
+/// Returns what a level of the cache below memory has answered.
+fn outcomes(counts: Option<&Counts>) -> Vec<(&'static str, u64)> {
+    let read = |count: fn(&Counts) -> &AtomicU64| counts.map_or(0, |counts| count(counts).load(Ordering::Relaxed));
+    vec![
+        ("hit", read(|counts| &counts.hits)),
+        ("miss", read(|counts| &counts.misses)),
+        ("damaged", read(|counts| &counts.damaged)),
+        ("out", read(|counts| &counts.out)),
+    ]
 }
 
 /// Connects metrics to the numbers of durable state.

@@ -77,6 +77,7 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("state.disk_reserve", state.disk_reserve.to_string()),
         ("log.level", settings.log.level.to_string()),
         ("cache.memory", settings.cache.memory.to_string()),
+        ("cache.disk", settings.cache.disk.to_string()),
     ]
 }
 

@@ -11,6 +11,7 @@ use super::stage::LAST_MOMENT;
 use super::storage::Storage;
 use crate::admin::{Admin, Orders};
 use crate::base::clock::Clock;
+use crate::cache::DiskLevel;
 use crate::callback::{Arrived, Callbacks};
 use crate::config::Settings;
 use crate::gateway::{Gateway, Parts, Telemetry};
@@ -92,6 +93,7 @@ async fn wire(
         Callbacks::new(settings, storage.state.clone(), hooks(&metrics, &persons), clock.clone())?;
     let parts = Parts {
         link: links.cache.clone(),
+        disk: DiskLevel::open(&storage.database, settings, &clock).await?,
         persons: persons.clone(),
         callbacks: Arc::clone(&callbacks),
         state: storage.state.clone(),

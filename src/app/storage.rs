@@ -5,6 +5,7 @@ use super::links::Links;
 use super::stage::Stage;
 use crate::base::clock::Clock;
 use crate::base::database::Database;
+use crate::cache;
 use crate::config::Settings;
 use crate::ledger::{self, Ledger};
 use crate::redis::RedisClient;
@@ -80,6 +81,6 @@ async fn open_ledger(
 
 /// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
 fn open(path: &Path) -> Result<Database, StartError> {
-    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS)];
+    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
     Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
 }

@@ -46,9 +46,12 @@ pub enum DatabaseError {
     /// The disk is full or fails, or another program holds the file.
     #[error("the database can't be written")]
     Unwritable,
-    /// The work can't be done: a constraint, a damaged row, or a programming error.
+    /// The work can't be done: a constraint, or a programming error.
     #[error("the database refused the work")]
     Refused,
+    /// The file is damaged, or no database.
+    #[error("the database file is damaged")]
+    Damaged,
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
@@ -71,6 +74,55 @@ pub enum WriteFault {
     Io,
 }
 
+/// What a database may lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing, even if the machine loses its power: a commit waits for the disk.
+    Power,
+    /// What was written last, and only if the machine loses its power. Space that is free can be given back to the disk.
+    Process {
+        /// Bytes of the write-ahead log from which on it is written back into the file.
+        log: u32,
+    },
+}
+
+impl Durability {
+    /// Bytes of a page of SQLite's.
+    const PAGE: u32 = 4096;
+
+    /// Returns the statements that prepare the writer, before there are tables.
+    fn pragmas(self) -> String {
+        match self {
+            // Names are random, so every row is on a page of its own: 16 MiB of pages are remembered, and as many go back at
+            // once.
+            Self::Power => {
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;".to_owned()
+            }
+            Self::Process { log } => format!(
+                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+                 PRAGMA wal_autocheckpoint = {}; PRAGMA journal_size_limit = {log};",
+                (log / Self::PAGE).max(1)
+            ),
+        }
+    }
+}
+
+impl OpenError {
+    /// Returns true if the file itself is the reason, and not its disk or another process: another file may be better.
+    #[must_use]
+    pub fn is_about_the_file(&self) -> bool {
+        match self {
+            Self::InUse => false,
+            Self::Later => true,
+            Self::Io(error) => !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem),
+            Self::Sqlite(error) => match write_fault(error) {
+                Some(WriteFault::DiskFull | WriteFault::Locked | WriteFault::Io) => false,
+                Some(WriteFault::ReadOnly) | None => true,
+            },
+        }
+    }
+}
+
 /// An open database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database(Arc<Shared>);
@@ -87,6 +139,7 @@ struct Shared {
 #[derive(Debug)]
 struct Health {
     path: PathBuf,
+    durability: Durability,
     fault: Mutex<Option<WriteFault>>,
 }
 
@@ -95,12 +148,15 @@ impl Health {
     fn note(&self, fault: Option<WriteFault>) {
         let before = std::mem::replace(&mut *self.fault.lock(), fault);
         let path = self.path.display();
-        match fault {
-            Some(fault) if before != Some(fault) => {
+        match (fault, self.durability) {
+            (Some(fault), Durability::Power) if before != Some(fault) => {
                 tracing::error!(%path, %fault, "the database can't be written: free space or repair the disk; will retry");
             }
-            None if before.is_some() => tracing::info!(%path, "the database can be written again"),
-            Some(_) | None => {}
+            (Some(fault), Durability::Process { .. }) if before != Some(fault) => {
+                tracing::warn!(%path, %fault, "this file can't be written: free or mend the disk; writes are retried");
+            }
+            (None, _) if before.is_some() => tracing::info!(%path, "the file can be written again"),
+            (Some(_) | None, Durability::Power | Durability::Process { .. }) => {}
         }
     }
 }
@@ -128,12 +184,20 @@ impl Database {
     /// # Errors
     /// Returns an error if another process has the file, or if it can't be opened or migrated.
     pub fn open(path: &Path, migrations: &[(&str, &[&str])]) -> Result<Self, OpenError> {
+        Self::open_with(path, migrations, Durability::Power)
+    }
+
+    /// Opens the file at `path` likewise, with another durability.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_with(path: &Path, migrations: &[(&str, &[&str])], durability: Durability) -> Result<Self, OpenError> {
         let lock = lock(path)?;
         // The file is created here, because SQLite would let other users read it. Its side files get the file's mode.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         make_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Self::start(|| Connection::open_with_flags(path, flags), Some(lock), path, migrations)
+        Self::start(|| Connection::open_with_flags(path, flags), Some(lock), (path, durability), migrations)
     }
 
     /// Opens a database in memory, which ends with the process.
@@ -144,13 +208,14 @@ impl Database {
         let name = uuid::Uuid::new_v4();
         let uri = format!("file:{name}?mode=memory&cache=shared");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Self::start(|| Connection::open_with_flags(&uri, flags), None, Path::new("memory"), migrations)
+        let place = (Path::new("memory"), Durability::Power);
+        Self::start(|| Connection::open_with_flags(&uri, flags), None, place, migrations)
     }
 
     fn start(
         open: impl Fn() -> rusqlite::Result<Connection>,
         lock: Option<File>,
-        path: &Path,
+        (path, durability): (&Path, Durability),
         migrations: &[(&str, &[&str])],
     ) -> Result<Self, OpenError> {
         let open = || {
@@ -159,17 +224,13 @@ impl Database {
             Ok(connection)
         };
         let mut writer = open()?;
-        // Deleted rows are overwritten, because they may be about persons; a checkpoint does the same to the log. Keys
-        // are random, so nearly every row is on a page of its own: the cache holds 16 MiB of pages, and a checkpoint
-        // writes as many back.
-        writer.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON;
-             PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096;",
-        )?;
+        // Deleted rows are overwritten, since they may be about persons; a checkpoint then does the same to the log.
+        writer.execute_batch(&durability.pragmas())?;
+        writer.execute_batch("PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384;")?;
         migrate(&mut writer, migrations)?;
         let readers = (0..READERS).map(|_| open()).collect::<rusqlite::Result<Vec<_>>>()?;
         let (work, jobs) = mpsc::channel(MOST_WAITING);
-        let health = Arc::new(Health { path: path.to_owned(), fault: Mutex::new(None) });
+        let health = Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::new(None) });
         let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
             let closed = serve(&mut writer, jobs, &noted);
@@ -297,6 +358,18 @@ impl Database {
     }
 }
 
+/// Returns a number as SQLite stores it.
+#[must_use]
+pub fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Returns a number that was stored as [`integer`] has it.
+#[must_use]
+pub fn number(integer: i64) -> u64 {
+    u64::try_from(integer).unwrap_or(0)
+}
+
 /// Runs the writer until the database is closed or every clone is dropped.
 fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
     let mut next = jobs.blocking_recv();
@@ -356,7 +429,12 @@ fn apart<T>(
 
 /// Returns the public error; SQLite's own text may quote the data that was to be stored.
 fn told(error: &rusqlite::Error) -> DatabaseError {
-    if write_fault(error).is_some() { DatabaseError::Unwritable } else { DatabaseError::Refused }
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,
+        Some(_) | None if write_fault(error).is_some() => DatabaseError::Unwritable,
+        Some(_) | None => DatabaseError::Refused,
+    }
 }
 
 /// Returns the disk's part in an error, if it has one.

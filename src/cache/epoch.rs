@@ -99,6 +99,11 @@ impl Epochs {
         Self { table: ArcSwap::from_pointee(Table::random()), last: AtomicU64::new(0), erased: Mutex::default() }
     }
 
+    /// Returns the epochs of an earlier run, whose last change had this number.
+    pub(super) fn restored(table: Table, last: u64) -> Self {
+        Self { table: ArcSwap::from_pointee(table), last: AtomicU64::new(last), erased: Mutex::default() }
+    }
+
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }

@@ -1,9 +1,10 @@
-//! The cache: entries in this process, and in Redis if nodes share them.
+//! The cache: entries in this process, and below it on disk, or in Redis if nodes share them.
 //!
 //! Invariants: a [`CacheSlot`] can't be made without the tenant's [`Scope`]; an entry is never served past its lifetime
 //! (except a bank answer while Iluma fails, which says so); over all nodes at most one call per key is in flight while
 //! Redis answers ([`Lease`]); stored bytes are never rewritten, only the caller's reference is inserted.
 
+use super::disk_level::DiskLevel;
 use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
 use super::key::{Key, Keys, Question, Scope};
@@ -46,9 +47,28 @@ pub struct Cache {
     memory: Arc<Memory>,
     /// The slots of pending requests, by Iluma's id.
     pending: moka::sync::Cache<Key, Arc<Awaited>>,
-    shared: Option<Shared>,
+    level2: Level2,
     lifetimes: ArcSwap<config::Cache>,
     clock: Clock,
+}
+
+/// The level below memory, which outlives the process.
+#[derive(Debug)]
+enum Level2 {
+    None,
+    Disk(DiskLevel),
+    Redis(Shared),
+}
+
+/// Choice of the level below memory.
+#[derive(Debug)]
+pub enum Level2Choice<'a> {
+    /// Memory alone.
+    None,
+    /// A file, for a gateway that serves alone.
+    Disk(DiskLevel),
+    /// Redis, for nodes that share.
+    Redis(RedisClient, Keyring, NodeIdentity<'a>),
 }
 
 /// The additional parts of a cache that nodes share.
@@ -75,25 +95,29 @@ pub enum LeaseDecision {
 }
 
 impl Cache {
-    /// Makes an empty cache whose keys derive from `root`, for answers of the upstream at `origin`. With a Redis client
-    /// it shares its entries with other nodes.
+    /// Returns a cache with an empty memory whose keys derive from `root`, for answers of the upstream at `origin`.
     #[must_use]
     pub fn new(
         settings: &config::Cache,
         origin: &http::Uri,
         root: &[u8; 32],
-        shared: Option<(RedisClient, Keyring, NodeIdentity<'_>)>,
+        level2: Level2Choice<'_>,
         clock: Clock,
     ) -> Self {
-        let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(settings.memory)));
-        let shared = shared.map(|(link, keyring, node)| {
-            let level2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
-            let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
-            let membership =
-                Arc::new(Membership::new(Arc::clone(&level2), first, second, node.member(), clock.clone()));
-            let (returns, returned) = Returns::new();
-            Shared { level2, membership, returns, returned: Mutex::new(Some(returned)) }
-        });
+        let memory = Arc::new(Memory::new(settings.memory));
+        let (epochs, level2) = match level2 {
+            Level2Choice::None => (Arc::new(Epochs::new()), Level2::None),
+            Level2Choice::Disk(disk) => (Arc::clone(&disk.epochs), Level2::Disk(disk)),
+            Level2Choice::Redis(link, keyring, node) => {
+                let epochs = Arc::new(Epochs::new());
+                let level2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
+                let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
+                let membership =
+                    Arc::new(Membership::new(Arc::clone(&level2), first, second, node.member(), clock.clone()));
+                let (returns, returned) = Returns::new();
+                (epochs, Level2::Redis(Shared { level2, membership, returns, returned: Mutex::new(Some(returned)) }))
+            }
+        };
         Self {
             keys: Keys::new(root, origin),
             epochs,
@@ -102,7 +126,7 @@ impl Cache {
                 .max_capacity(MOST_PENDING)
                 .time_to_live(policy::PENDING_LIFETIME)
                 .build(),
-            shared,
+            level2,
             lifetimes: ArcSwap::from_pointee(settings.clone()),
             clock,
         }
@@ -114,9 +138,13 @@ impl Cache {
         vec![keys.results_channel(), keys.changes_channel()]
     }
 
-    /// Exchanges changes with the other nodes until `stop`.
+    /// Keeps the level below memory, and keeps up with the other nodes, until `stop`.
     pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
-        let Some(shared) = &self.shared else { return };
+        let shared = match &self.level2 {
+            Level2::None => return,
+            Level2::Disk(disk) => return disk.keep(tasks, stop),
+            Level2::Redis(shared) => shared,
+        };
         let returned = shared.returned.lock().take();
         if let Some(returned) = returned {
             let level2 = Arc::clone(&shared.level2);
@@ -148,12 +176,12 @@ impl Cache {
     /// find out.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current() && shared.level2.link.is_up())
+        self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.level2.link.is_up())
     }
 
     /// Applies the changes that other nodes made.
     pub async fn confirm(&self, budget: &Budget) {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = self.nodes() {
             shared.membership.confirm(budget).await;
         }
     }
@@ -162,27 +190,30 @@ impl Cache {
     #[must_use]
     pub fn look_up(&self, place: &CacheSlot, max_age: Option<Duration>) -> Option<Hit> {
         // A node without a recent heartbeat may have missed a purge, and purges mostly concern watchlists.
-        let is_blind = || self.shared.as_ref().is_some_and(|shared| !shared.membership.is_current());
+        let is_blind = || self.nodes().is_some_and(|shared| !shared.membership.is_current());
         if place.subject == Subject::Cft && is_blind() {
             return None;
         }
         self.fresh(self.memory.look_up(&place.key)?, max_age)
     }
 
-    /// Returns the entry in Redis under the same conditions, and copies it to memory.
+    /// Returns the entry of the level below under the same conditions, and copies it to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
-        let shared = self.shares(place)?;
-        let entry = lease::look_up(&shared.level2, place, budget).await?;
-        let hit = self.fresh(Arc::new(entry), max_age)?;
-        self.remember(place, &hit.entry).then_some(hit)
+        let entry = match self.below(place) {
+            Level2::None => return None,
+            Level2::Disk(level) => level.disk.look_up(place).await?,
+            Level2::Redis(shared) => lease::look_up(&shared.level2, place, budget).await?,
+        };
+        self.taken(place, entry, max_age)
     }
 
-    /// Returns a stale bank answer, for use while Iluma fails.
-    pub async fn look_up_stale(&self, place: &CacheSlot, budget: &Budget) -> Option<Hit> {
+    /// Returns a stale bank answer, for use while Iluma fails. It is no older than `max_age`.
+    pub async fn look_up_stale(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let served = |entry: Arc<Entry>| {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
             let spare = (entry.lifetime + entry.grace).checked_sub(age).filter(|spare| !spare.is_zero())?;
-            (!entry.grace.is_zero()).then_some(Hit { entry, age, ttl: spare })
+            let may_be = !entry.grace.is_zero() && max_age.is_none_or(|most| age <= most);
+            may_be.then_some(Hit { entry, age, ttl: spare })
         };
         if let Some(hit) = self.memory.look_up(&place.key).and_then(served) {
             return Some(hit);
@@ -190,7 +221,18 @@ impl Cache {
         if self.lifetimes.load().bank_stale_if_error.is_zero() {
             return None;
         }
-        served(Arc::new(self.shares(place)?.level2.look_up_stale(place, budget).await?))
+        let entry = match self.below(place) {
+            Level2::None => return None,
+            Level2::Disk(level) => level.disk.look_up(place).await?,
+            Level2::Redis(shared) => shared.level2.look_up_stale(place, budget).await?,
+        };
+        served(Arc::new(entry))
+    }
+
+    /// Takes an entry of the level below into memory, if it may be served.
+    fn taken(&self, place: &CacheSlot, entry: Entry, max_age: Option<Duration>) -> Option<Hit> {
+        let hit = self.fresh(Arc::new(entry), max_age)?;
+        self.remember(place, &hit.entry).then_some(hit)
     }
 
     fn fresh(&self, entry: Arc<Entry>, max_age: Option<Duration>) -> Option<Hit> {
@@ -199,17 +241,31 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Decides with the other nodes which of them makes a call, or waits for its result, for at most `patience`. Redis
-    /// itself must answer within `budget`.
-    pub async fn claim(&self, place: &CacheSlot, budget: &Budget, patience: Duration) -> LeaseDecision {
-        let Some(shared) = self.shares(place) else { return LeaseDecision::Alone };
+    /// Looks for the answer on the level below, if it is no older than `max_age`. Decides with the other nodes which of them
+    /// makes a call, or waits for its result, for at most `patience`. Redis itself must answer within `budget`.
+    pub async fn claim(
+        &self,
+        place: &CacheSlot,
+        max_age: Option<Duration>,
+        budget: &Budget,
+        patience: Duration,
+    ) -> LeaseDecision {
+        let shared = match self.below(place) {
+            Level2::None => return LeaseDecision::Alone,
+            Level2::Disk(level) => {
+                let found = level.disk.look_up(place).await;
+                let hit = found.and_then(|entry| self.taken(place, entry, max_age));
+                return hit.map_or(LeaseDecision::Alone, LeaseDecision::Hit);
+            }
+            Level2::Redis(shared) => shared,
+        };
         let (mut waited, mut cleared) = (false, false);
         let end = tokio::time::Instant::now() + patience;
         loop {
             let waiter = shared.level2.waiters.register(&place.key);
             let left = match lease::claim(&shared.level2, &shared.returns, place, waited, budget).await {
                 ClaimAnswer::Entry(entry) => {
-                    let hit = self.fresh(Arc::new(entry), None).filter(|hit| self.remember(place, &hit.entry));
+                    let hit = self.taken(place, entry, max_age);
                     return hit.map_or(LeaseDecision::Alone, LeaseDecision::Hit);
                 }
                 ClaimAnswer::Shared(result) => return LeaseDecision::Shared(result),
@@ -262,10 +318,33 @@ impl Cache {
         self.remember(place, &entry).then_some(entry)
     }
 
-    /// Shares a stored entry with other nodes, and ends the lease.
-    pub async fn publish(&self, place: &CacheSlot, entry: &Entry, account: Option<&AccountName>, lease: Option<Lease>) {
-        // Dropping a lease gives it back.
-        let Some(shared) = self.shares(place) else { return };
+    /// Stores an entry on the level below, for other nodes or later starts, and ends the lease.
+    pub async fn publish(
+        &self,
+        place: &CacheSlot,
+        entry: &Arc<Entry>,
+        account: Option<&AccountName>,
+        lease: Option<Lease>,
+    ) {
+        let note = match (entry.pending, &entry.id, account) {
+            (true, Some(id), Some(account)) => {
+                let name = self.keys.pending(account, id);
+                self.pending.get(&name).map(|awaited| (name, wire::write_awaited(&awaited)))
+            }
+            (true, _, _) | (false, _, _) => None,
+        };
+        let shared = match self.below(place) {
+            // Dropping a lease gives it back.
+            Level2::None => return,
+            Level2::Disk(level) => {
+                level.disk.store(place, entry);
+                if let Some((name, value)) = note {
+                    level.disk.note(&name, value, entry.lifetime).await;
+                }
+                return;
+            }
+            Level2::Redis(shared) => shared,
+        };
         let stored = shared.level2.store(place, entry, lease.as_ref().map_or(&[], Lease::token)).await;
         if let (Ok(_), Some(lease)) = (stored, lease) {
             lease.ended();
@@ -273,11 +352,8 @@ impl Cache {
         if stored != Ok(true) && self.epochs.erased_since(entry.began, &entry.tags) {
             self.memory.forget(&place.key);
         }
-        if let (true, Some(id), Some(account)) = (entry.pending, &entry.id, account) {
-            let name = self.keys.pending(account, id);
-            if let Some(awaited) = self.pending.get(&name) {
-                shared.level2.note(&name, &wire::write_awaited(&awaited), entry.lifetime).await;
-            }
+        if let Some((name, value)) = note {
+            shared.level2.note(&name, &value, entry.lifetime).await;
         }
     }
 
@@ -295,22 +371,31 @@ impl Cache {
         if let Some(known) = self.pending.get(&name) {
             return Some((*known).clone());
         }
-        wire::read_awaited(&self.shared.as_ref()?.level2.noted(&name, budget).await?)
+        let noted = match &self.level2 {
+            Level2::None => None,
+            Level2::Disk(level) => level.disk.noted(&name).await,
+            Level2::Redis(shared) => shared.level2.noted(&name, budget).await,
+        };
+        wire::read_awaited(&noted?)
     }
 
-    /// Removes entries on every node and in Redis. The answer of a call in flight is not stored if the change concerns
-    /// it.
+    /// Removes entries on every node, on disk and in Redis. The answer of a call in flight is not stored if the change
+    /// concerns it.
     pub async fn change(&self, change: &Change) -> Removed {
-        let Some(shared) = &self.shared else {
-            self.epochs.change(change);
-            return Removed { memory: self.memory.remove(change), redis: 0, left: Vec::new() };
+        let shared = match &self.level2 {
+            Level2::None => {
+                self.epochs.change(change);
+                return Removed { memory: self.memory.remove(change), ..Removed::default() };
+            }
+            Level2::Disk(level) => return level.change(change, &self.memory).await,
+            Level2::Redis(shared) => shared,
         };
         match purge::carry_out(&shared.membership, change).await {
             Ok(removed) => removed,
             // The possible part is done; the rest has to be ordered again.
             Err(_) => {
                 let left = vec!["redis".to_owned(), "the memory of the other nodes".to_owned()];
-                Removed { memory: self.memory.remove(change), redis: 0, left }
+                Removed { memory: self.memory.remove(change), left, ..Removed::default() }
             }
         }
     }
@@ -323,19 +408,45 @@ impl Cache {
 
     /// Returns the counts of Redis' answers to the cache.
     #[must_use]
-    pub fn counts(&self) -> Option<Arc<Counts>> {
-        self.shared.as_ref().map(|shared| Arc::clone(&shared.level2.counts))
+    pub fn redis_counts(&self) -> Option<Arc<Counts>> {
+        self.nodes().map(|shared| Arc::clone(&shared.level2.counts))
     }
 
-    /// Returns the shared parts, except for Iluma's health, which each node caches alone for seconds.
-    fn shares(&self, place: &CacheSlot) -> Option<&Shared> {
-        self.shared.as_ref().filter(|_| place.subject != Subject::Health)
+    /// Returns how the disk served the cache.
+    #[must_use]
+    pub fn disk_counts(&self) -> Option<Arc<Counts>> {
+        match &self.level2 {
+            Level2::Disk(level) => Some(Arc::clone(&level.disk.counts)),
+            Level2::None | Level2::Redis(_) => None,
+        }
+    }
+
+    /// Returns false while the settings want a disk cache, and it can't be used.
+    #[must_use]
+    pub fn is_disk_up(&self) -> bool {
+        match &self.level2 {
+            Level2::Disk(level) => level.disk.is_up(),
+            Level2::None | Level2::Redis(_) => true,
+        }
+    }
+
+    /// Returns the parts that nodes share.
+    const fn nodes(&self) -> Option<&Shared> {
+        match &self.level2 {
+            Level2::Redis(shared) => Some(shared),
+            Level2::None | Level2::Disk(_) => None,
+        }
+    }
+
+    /// Returns the level below for a slot: none for Iluma's health, which each node caches alone for seconds.
+    fn below(&self, place: &CacheSlot) -> &Level2 {
+        if place.subject == Subject::Health { &Level2::None } else { &self.level2 }
     }
 
     /// Stores an entry in memory. Returns false if a person in it was erased since its call began.
     fn remember(&self, place: &CacheSlot, entry: &Arc<Entry>) -> bool {
         let mut entry = Arc::clone(entry);
-        if self.shared.is_some() && entry.pending {
+        if self.nodes().is_some() && entry.pending {
             let age = self.clock.now().saturating_duration_since(entry.stored_at);
             let lifetime = entry.lifetime.min(age + PENDING_IN_MEMORY);
             entry = Arc::new(Entry { lifetime, ..(*entry).clone() });
@@ -367,6 +478,8 @@ mod tests {
         let settings = config::Cache {
             memory: crate::base::byte_size::ByteSize::mib(1),
             bank_found: minutes(10),
+            disk: crate::base::byte_size::ByteSize::kib(0),
+            bank_need_review: minutes(10),
             bank_not_found: minutes(5),
             bank_stale_if_error: minutes(1),
             cft_clear: minutes(1),
@@ -374,7 +487,7 @@ mod tests {
             bank_codes: minutes(1),
         };
         let origin = http::Uri::from_static("https://api.iluma.ai");
-        let cache = Cache::new(&settings, &origin, &[7; 32], None, clock.clone());
+        let cache = Cache::new(&settings, &origin, &[7; 32], Level2Choice::None, clock.clone());
         let place = place(&cache);
         (cache, place)
     }
@@ -417,9 +530,9 @@ mod tests {
         let _ = offer(&cache, &place, FOUND);
         clock.advance(Duration::from_secs(600 + 59));
         assert!(cache.look_up(&place, None).is_none());
-        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_some());
+        assert!(cache.look_up_stale(&place, None, &Budget::of(Duration::ZERO)).await.is_some());
         clock.advance(Duration::from_secs(1));
-        assert!(cache.look_up_stale(&place, &Budget::of(Duration::ZERO)).await.is_none());
+        assert!(cache.look_up_stale(&place, None, &Budget::of(Duration::ZERO)).await.is_none());
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
             let id: Option<Box<str>> = answer.id().map(Into::into);
             let grace = lifetimes.bank_stale_if_error;
             let kept = match bank(answer)? {
-                Bank::Found => Kept { grace, ..result(lifetimes.bank_found) },
-                Bank::NotFound => Kept { grace, ..result(lifetimes.bank_not_found) },
+                Bank::Found => Kept { grace, ..result(review(answer, lifetimes.bank_found, lifetimes)) },
+                Bank::NotFound => Kept { grace, ..result(review(answer, lifetimes.bank_not_found, lifetimes)) },
                 // Without an id the result could not be fetched.
                 Bank::Pending => {
                     id.as_ref()?;
@@ -65,6 +65,11 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
         Subject::Health => result(HEALTH_LIFETIME),
     };
     (!kept.lifetime.is_zero()).then_some(kept)
+}
+
+/// Returns the lifetime of a bank answer, which is shorter if Iluma marked it: such signals age faster.
+fn review(answer: &Answer, lifetime: Duration, lifetimes: &config::Cache) -> Duration {
+    if answer.needs_review() { lifetime.min(lifetimes.bank_need_review) } else { lifetime }
 }
 
 enum Bank {
@@ -124,7 +129,9 @@ mod tests {
 
     const LIFETIMES: config::Cache = config::Cache {
         memory: ByteSize::mib(1),
+        disk: ByteSize::kib(0),
         bank_found: Duration::from_secs(700),
+        bank_need_review: Duration::from_secs(240),
         bank_not_found: Duration::from_secs(60),
         bank_stale_if_error: Duration::from_secs(9),
         cft_clear: Duration::from_secs(61),
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn bank_answers_that_are_final_are_kept_by_what_they_say() {
-        let (found, not_found) = (Some(700), Some(60));
+        let (found, marked, not_found) = (Some(700), Some(240), Some(60));
         for (expected, body) in [
             // v1
             (found, r#"{"status":"SUCCESS","bank_account_holder_name":"X","is_normal_account":true,"id":"1"}"#),
@@ -173,7 +180,9 @@ mod tests {
             (not_found, r#"{"status":"FAILED","failure_reason":"BANK_ACCOUNT_NOT_FOUND_ERROR","id":"1"}"#),
             // v1.1 and later
             (found, r#"{"status":"COMPLETED","result":{"is_found":true,"account_holder_name":"X"}}"#),
-            (found, r#"{"status":"COMPLETED","result":{"is_found":"true","need_review":true}}"#),
+            (marked, r#"{"status":"COMPLETED","result":{"is_found":"true","need_review":true}}"#),
+            (marked, r#"{"status":"COMPLETED","result":{"is_found":true,"need_review":"false"}}"#),
+            (not_found, r#"{"status":"COMPLETED","result":{"is_found":false,"need_review":true}}"#),
             (found, r#"{"status":"SUCCESS","result":{"is_found":true}}"#),
             (not_found, r#"{"status":"COMPLETED","result":{"is_found":false}}"#),
             (not_found, r#"{"status":"Completed","result":{"is_found":"False"}}"#),

@@ -26,6 +26,8 @@ const ORDER: Duration = Duration::from_secs(2);
 pub struct Removed {
     /// The number of entries that nodes removed from memory.
     pub memory: u64,
+    /// The number of entries that were removed from disk.
+    pub disk: u64,
     /// The number of entries that were removed from Redis.
     pub redis: u64,
     /// The names of the nodes or stores that could not be reached; empty if the order is done.
@@ -37,6 +39,7 @@ impl Removed {
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.memory += other.memory;
+        self.disk += other.disk;
         self.redis += other.redis;
         self.left.extend(other.left);
         self.left.sort_unstable();
@@ -62,7 +65,7 @@ pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Remo
     let mut command = redis::cmd("GET");
     let command = command.arg(node.keys().cache_removed(number));
     let memory: Option<u64> = node.link().command(&Budget::of(ORDER), command).await?;
-    Ok(Removed { memory: memory.unwrap_or(0), redis, left })
+    Ok(Removed { memory: memory.unwrap_or(0), redis, left, ..Removed::default() })
 }
 
 async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> {

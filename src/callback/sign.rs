@@ -78,6 +78,7 @@ mod tests {
             },
             routes: Default::default(),
             share_cache: true,
+            max_age: config::MaxAge::default(),
             owns_unprefixed: false,
             callback_hosts: Default::default(),
             callback_urls: Default::default(),

@@ -4,7 +4,7 @@
 //! omitted key is not set and has no limit.
 
 use super::settings::{
-    Account, Admin, Cache, Callbacks, Listener, RedisAccess, RedisServers, RedisTarget, Server, ServerAddress,
+    Account, Admin, Cache, Callbacks, Listener, MaxAge, RedisAccess, RedisServers, RedisTarget, Server, ServerAddress,
     Settings, State, Tenant, UnknownRoutes, Upstream,
 };
 use secrecy::{SecretBox, SecretString};
@@ -152,11 +152,12 @@ fn state(f: &mut Formatter<'_>, state: &State) -> fmt::Result {
 }
 
 fn cache(f: &mut Formatter<'_>, cache: &Cache) -> fmt::Result {
-    writeln!(f, "\n[cache]\nmemory = \"{}\"", cache.memory)?;
+    writeln!(f, "\n[cache]\nmemory = \"{}\"\ndisk = \"{}\"", cache.memory, cache.disk)?;
     writeln!(
         f,
-        "bank = {{ found = {}, not_found = {}, stale_if_error = {} }}",
+        "bank = {{ found = {}, need_review = {}, not_found = {}, stale_if_error = {} }}",
         time(cache.bank_found),
+        time(cache.bank_need_review),
         time(cache.bank_not_found),
         time(cache.bank_stale_if_error)
     )?;
@@ -191,6 +192,12 @@ fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
     f.write_str(&toml::to_string(&tenant.limits).map_err(|_| fmt::Error)?)?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;
     writeln!(f, "share_cache = {}", tenant.share_cache)?;
+    let MaxAge { bank, cft } = tenant.max_age;
+    let ages = [("bank", bank), ("cft", cft)].into_iter().filter_map(|(name, age)| Some((name, age?)));
+    let ages: Vec<String> = ages.map(|(name, age)| format!("{name} = {}", time(age))).collect();
+    if !ages.is_empty() {
+        writeln!(f, "max_age = {{ {} }}", ages.join(", "))?;
+    }
     writeln!(f, "owns_unprefixed = {}", tenant.owns_unprefixed)?;
     writeln!(f, "callback_hosts = {}", list(tenant.callback_hosts.iter().map(quoted)))?;
     let urls: Vec<String> =

@@ -356,8 +356,10 @@ fn encryption_keys(list: &Entry<'_>) -> Option<Vec<EncryptionKey>> {
 
 fn cache(cache: &Section<'_>) -> Option<Cache> {
     let memory = cache.get("memory", |size| size.size(ByteSize::kib(0)..=ByteSize::mib(1 << 20)));
+    let disk = cache.get("disk", |size| size.size(ByteSize::kib(0)..=ByteSize::mib(1 << 20)));
     let bank = cache.section("bank");
     let bank_found = bank.get("found", |time| time.duration(LIFETIME));
+    let bank_need_review = bank.get("need_review", |time| time.duration(LIFETIME));
     let bank_not_found = bank.get("not_found", |time| time.duration(LIFETIME));
     let bank_stale_if_error = bank.get("stale_if_error", |time| time.duration(LIFETIME));
     let cft = cache.section("cft");
@@ -367,7 +369,10 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
     let bank_codes = cache.get("bank_codes", |time| time.duration(LIFETIME));
     Some(Cache {
         memory: memory?,
+        disk: disk?,
         bank_found: bank_found?,
+        // A shorter lifetime of all answers holds for these as well.
+        bank_need_review: bank_need_review?.min(bank_found?),
         bank_not_found: bank_not_found?,
         bank_stale_if_error: bank_stale_if_error?,
         cft_clear: cft_clear?,

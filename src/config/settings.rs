@@ -12,6 +12,7 @@ use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::CustomRoute;
+use crate::iluma::subject::Subject;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -330,8 +331,12 @@ pub struct Retention {
 pub struct Cache {
     /// The bound of the cache in memory.
     pub memory: ByteSize,
+    /// The bound of the level on disk, for a gateway without Redis; 0 is no such level.
+    pub disk: ByteSize,
     /// The lifetime of the answer for an existing bank account.
     pub bank_found: Duration,
+    /// The lifetime of a bank answer that Iluma marked for review.
+    pub bank_need_review: Duration,
     /// The lifetime of the answer for a bank account that does not exist.
     pub bank_not_found: Duration,
     /// The additional time in which a bank answer may be served while Iluma fails.
@@ -349,6 +354,27 @@ pub struct Cache {
 pub struct Quotas {
     /// The calendar of days and months, for quotas and for the ledger.
     pub calendar: Calendar,
+}
+
+/// The greatest age of stored answers that a team takes; none is their lifetime.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MaxAge {
+    /// Of answers about bank accounts, and of bank requests by id.
+    pub bank: Option<Duration>,
+    /// Of watchlist answers.
+    pub cft: Option<Duration>,
+}
+
+impl MaxAge {
+    /// Returns the greatest age of an answer about a subject.
+    #[must_use]
+    pub const fn of(&self, subject: Subject) -> Option<Duration> {
+        match subject {
+            Subject::Bank | Subject::BankGet => self.bank,
+            Subject::Cft => self.cft,
+            Subject::BankCodes | Subject::Health => None,
+        }
+    }
 }
 
 /// An Iluma account.
@@ -379,6 +405,8 @@ pub struct Tenant {
     pub routes: BTreeSet<RouteName>,
     /// True if its cache entries serve other teams of the account, and theirs serve it.
     pub share_cache: bool,
+    /// The greatest age of stored answers that it takes.
+    pub max_age: MaxAge,
     /// True if records without a prefix and without a known owner are this team's.
     pub owns_unprefixed: bool,
     /// The hosts to which its callbacks may be sent.

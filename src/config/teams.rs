@@ -7,7 +7,7 @@ use super::limits::{QuotaMode, TenantLimits};
 use super::reader::{Entry, Section};
 use super::routes;
 use super::secrets::hex32;
-use super::settings::{Account, Server, Tenant};
+use super::settings::{Account, MaxAge, Server, Tenant};
 use super::values::UrlParts;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
@@ -118,6 +118,9 @@ fn tenant(
         None => Some(routes::all_but_forbidden()),
     };
     let share_cache = tenant.get("share_cache", Entry::flag);
+    let ages = tenant.section("max_age");
+    let age = |name| ages.maybe(name, |age| age.duration(MAX_AGE));
+    let max_age = MaxAge { bank: age("bank"), cft: age("cft") };
     let owns_unprefixed = tenant.get_renamed("owns_unprefixed", "owns_unsealed", |flag| {
         let owns = flag.flag()?;
         if let (true, Some(account)) = (owns, &account) {
@@ -144,6 +147,7 @@ fn tenant(
         limits: limits?,
         routes: routes?,
         share_cache: share_cache?,
+        max_age,
         owns_unprefixed: owns_unprefixed?,
         callback_hosts,
         callback_urls: urls,
@@ -289,6 +293,8 @@ const MAX_WEBHOOK_SECRETS: usize = 4;
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
 /// The largest number of a team's hosts.
 const MAX_HOSTS: usize = 64;
+/// The longest `max_age`: as long as the longest lifetime of a stored answer.
+const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 /// The largest quota of a day or month; 0 lets a team use only the cache.
 const MAX_CALLS: u64 = 1_000_000_000_000;
 /// The largest weight; more would be a share of nearly everything.

@@ -38,7 +38,7 @@ pub(super) async fn serve(
         Err(error) => return Err(error.into()),
     };
     let target = if is_prefixed { prefixed_target(&exchange, &mut question)? } else { exchange.route.target.clone() };
-    let directives = Directives::of(&parts.headers);
+    let directives = Directives::of(&parts.headers).at_most(exchange.tenant.max_age.of(subject));
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
     let head = if is_prefixed { head.read_as_utf8() } else { head };
     let bypass = head.bypass.or_else(|| bypass(&question, directives));

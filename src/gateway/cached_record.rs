@@ -28,7 +28,7 @@ pub(super) async fn serve(
         gateway.cache.confirm(&exchange.log.redis).await;
     }
     let mut headers = request.into_parts().0.headers;
-    let directives = Directives::of(&headers);
+    let directives = Directives::of(&headers).at_most(exchange.tenant.max_age.of(subject));
     let is_skipped = reference::is_magic(&headers) || directives.no_cache || directives.no_store;
     readable(&mut headers);
     let id = exchange.route.record.clone().ok_or(Rejection::Internal)?;

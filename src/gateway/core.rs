@@ -7,7 +7,7 @@ use super::runtime::{Environment, RuntimeConfig};
 use crate::base::clock::Clock;
 use crate::base::keyring::Keyring;
 use crate::base::tasks::Tasks;
-use crate::cache::{Cache, NodeIdentity, SingleFlight};
+use crate::cache::{Cache, DiskLevel, Level2Choice, NodeIdentity, SingleFlight};
 use crate::callback::Callbacks;
 use crate::config::Settings;
 use crate::iluma::person::Persons;
@@ -44,6 +44,8 @@ pub struct Gateway {
 pub struct Parts {
     /// The Redis in which nodes share the cache.
     pub link: Option<RedisClient>,
+    /// The level of the cache on disk, where it has one.
+    pub disk: Option<DiskLevel>,
     /// Makes person tags.
     pub persons: Persons,
     /// The callback feature.
@@ -64,7 +66,12 @@ impl Gateway {
     pub fn new(settings: &Settings, telemetry: Telemetry, tasks: Tasks, parts: Parts) -> Result<Self, rustls::Error> {
         let root = settings.state.root_key.expose_secret();
         let identity = NodeIdentity { name: &settings.node, id: parts.ledger.node() };
-        let shared = parts.link.map(|link| (link, Keyring::new(&settings.state.encryption_keys), identity));
+        let keyring = Keyring::new(&settings.state.encryption_keys);
+        let level2 = match (parts.link, parts.disk) {
+            (Some(link), _) => Level2Choice::Redis(link, keyring, identity),
+            (None, Some(disk)) => Level2Choice::Disk(disk),
+            (None, None) => Level2Choice::None,
+        };
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
         let environment = Environment {
@@ -77,7 +84,7 @@ impl Gateway {
         let config = RuntimeConfig::new(settings, None, environment)?;
         Ok(Self {
             config: ArcSwap::from_pointee(config),
-            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, shared, clock.clone())),
+            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, level2, clock.clone())),
             callbacks: parts.callbacks,
             owners: Owners::new(parts.state, settings.state.retention.owners),
             flights: SingleFlight::new(),

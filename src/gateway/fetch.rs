@@ -16,6 +16,7 @@ use crate::base::json_template::JsonTemplate;
 use crate::cache::{Hit, Leader, LeaseDecision, Report, Role, Scope, Subject};
 use crate::iluma::route_name::RouteName;
 use crate::redis::Budget;
+use crate::reference::Directives;
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use http::Response;
@@ -78,28 +79,31 @@ impl Gateway {
             return Err(Rejection::OnlyIfCached);
         }
         // The caller requires an answer that is newer than any call that began earlier.
-        let newer = directives.no_cache
-            || directives.no_store
-            || directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
-        if newer {
+        let is_newest = directives.no_cache || directives.no_store || directives.max_age == Some(Duration::ZERO);
+        if is_newest {
             let fetched = self.alone(config, request, log).await?;
             self.own_fetched(caller, &fetched, &log.redis).await;
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
+        // There is an answer, and it is too old for this caller. A call that is under way brings one that is not.
+        let is_directed = directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
         match self.join(config, request, log).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),
             Ok(Joined::Led(fetched)) if !fetched.is_failure() => {
                 self.own_fetched(caller, &fetched, &log.redis).await;
                 let stored = fetched.is_stored();
-                let outcome = if stored { CacheOutcome::Stored } else { CacheOutcome::Miss };
-                Ok(brought(&fetched, Report::Miss { stored }, outcome, log))
+                Ok(match (is_directed, stored) {
+                    (true, _) => brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log),
+                    (false, true) => brought(&fetched, Report::Miss { stored }, CacheOutcome::Stored, log),
+                    (false, false) => brought(&fetched, Report::Miss { stored }, CacheOutcome::Miss, log),
+                })
             }
             // A limit is not Iluma's fault.
             Err(refused @ Rejection::Refused(_)) => Err(refused),
             failed => {
                 // There is no new answer, and that is Iluma's fault: a stale answer may be served.
-                if let Some(hit) = self.cache.look_up_stale(&slot, &log.redis).await {
+                if let Some(hit) = self.cache.look_up_stale(&slot, directives.max_age, &log.redis).await {
                     if let Some(asker) = &asker {
                         self.own_hit(asker, &hit, reference, &log.redis).await;
                     }
@@ -184,12 +188,14 @@ impl Gateway {
         let Ok(target) = PathAndQuery::try_from(target) else { return };
         let Some(name) = config.accounts.get(account).map(|account| &account.name) else { return };
         let slot = self.cache.place(&Scope::shared(name), Subject::BankGet, target.as_str(), &[]);
+        // How old an answer the caller takes is about the question's, not about this look.
+        let directives = Directives { max_age: None, ..request.directives };
         if self.cache.look_up(&slot, None).is_some() {
             return;
         }
         let route = RouteName::BankGet;
         let tenant = request.tenant.and_then(|index| config.tenants.at(index));
-        let poll = FetchRequest::get(slot, route, tenant, request.directives, (target, send::own_head()));
+        let poll = FetchRequest::get(slot, route, tenant, directives, (target, send::own_head()));
         // The answer is in the cache now, or Iluma could not be asked: then the request counts as still pending.
         let _: Result<Joined, Rejection> = Box::pin(self.join(config, poll, log)).await;
     }
@@ -203,7 +209,8 @@ impl Gateway {
     ) -> Result<Joined, Rejection> {
         loop {
             // A call may have ended meanwhile.
-            if let Some(hit) = self.cache.look_up(&request.slot, None) {
+            let max_age = request.directives.max_age;
+            if let Some(hit) = self.cache.look_up(&request.slot, max_age) {
                 return Ok(Joined::Hit(hit));
             }
             let leader = match self.flights.join(&request.slot.key) {
@@ -219,7 +226,7 @@ impl Gateway {
                 }
             };
             // The answer may have been stored between the look-up and here.
-            if let Some(hit) = self.cache.look_up(&request.slot, None) {
+            if let Some(hit) = self.cache.look_up(&request.slot, max_age) {
                 return Ok(Joined::Hit(hit));
             }
             match self.lead(config, &request, leader, log).await? {
@@ -242,7 +249,7 @@ impl Gateway {
         log: &RequestLog,
     ) -> Result<Leading, Rejection> {
         let patience = config.upstream.timeouts().answer * 2;
-        let lease = match self.cache.claim(&request.slot, &log.redis, patience).await {
+        let lease = match self.cache.claim(&request.slot, request.directives.max_age, &log.redis, patience).await {
             LeaseDecision::Hit(hit) => return Ok(Leading::Hit(hit)),
             LeaseDecision::Shared(result) => {
                 let outcome = from_other_node(result);

@@ -19,7 +19,7 @@ pub(super) async fn serve(
     subject: Subject,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let sent = request.into_parts().0.headers;
-    let directives = Directives::of(&sent);
+    let directives = Directives::of(&sent).at_most(exchange.tenant.max_age.of(subject));
     // A GET has no body, so its content type has no meaning.
     let mut head = SharedHead::of(&sent, &exchange.config.forward_headers);
     head.headers.remove(CONTENT_TYPE);

@@ -133,6 +133,8 @@ struct Object {
     status: Option<Status>,
     failure: Option<Failure>,
     found: Found,
+    /// `result` or the answer itself has a member `need_review`.
+    needs_review: bool,
     /// True if the list `results` is empty, `None` if there is no such list.
     results: Option<bool>,
     /// True if `error_code` means that the rate limit is exceeded.
@@ -250,6 +252,12 @@ impl Answer {
         Some(self.unambiguous()?.found)
     }
 
+    /// Returns true if Iluma wants a person to look at the answer: its account is on a blacklist, or known not to be.
+    #[must_use]
+    pub fn needs_review(&self) -> bool {
+        self.object().is_some_and(|object| object.needs_review)
+    }
+
     /// Returns true if the list `results` is empty, false if it has items, `None` if there is no such list.
     #[must_use]
     pub fn has_no_results(&self) -> Option<bool> {
@@ -300,6 +308,7 @@ impl Object {
             status: value("status").map(Status::of),
             failure: value("failure_reason").map(failure),
             found: value("result").map_or(Found::NoResult, found),
+            needs_review: value("need_review").is_some() || value("result").is_some_and(needs_review),
             results: value("results")
                 .and_then(|value| serde_json::from_str::<Items<'_>>(value.get()).ok())
                 .map(|Items(items)| items.is_empty()),
@@ -351,6 +360,12 @@ fn found(result: &RawValue) -> Found {
         Some(word) if word.eq_ignore_ascii_case("false") => Found::No,
         Some(_) | None => Found::Unclear,
     }
+}
+
+/// Returns true if a result has the member by which Iluma marks it, whatever its value.
+fn needs_review(result: &RawValue) -> bool {
+    let members = serde_json::from_str::<Members<'_>>(result.get());
+    members.is_ok_and(|members| members.0.iter().any(|(name, _)| name == "need_review"))
 }
 
 #[cfg(test)]
@@ -414,6 +429,22 @@ mod tests {
             ("[]", None),
         ] {
             assert_eq!(parse(text).found(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mark_for_review_is_seen_whatever_its_value() {
+        for (text, expected) in [
+            (r#"{"result":{"is_found":true,"need_review":true}}"#, true),
+            (r#"{"result":{"need_review":"false"}}"#, true),
+            (r#"{"result":{"need_review":null}}"#, true),
+            (r#"{"need_review":true}"#, true),
+            (r#"{"result":{"is_found":true}}"#, false),
+            (r#"{"result":{"more":{"need_review":true}}}"#, false),
+            (r#"[{"need_review":true}]"#, false),
+            ("need_review", false),
+        ] {
+            assert_eq!(parse(text).needs_review(), expected, "{text}");
         }
     }
 

@@ -170,6 +170,12 @@ impl Directives {
         }
         directives
     }
+
+    /// Returns the directives of a caller that takes no answer older than `most`, whatever its request says.
+    #[must_use]
+    pub fn at_most(self, most: Option<Duration>) -> Self {
+        Self { max_age: self.max_age.into_iter().chain(most).min(), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +297,22 @@ mod tests {
         ]);
         forwardable_response(&mut got);
         assert_eq!(got.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+    }
+
+    #[test]
+    fn a_request_may_only_shorten_what_its_team_takes() {
+        let seconds = |age: Option<u64>| age.map(Duration::from_secs);
+        for (asked, team, expected) in [
+            (None, None, None),
+            (Some(60), None, Some(60)),
+            (None, Some(600), Some(600)),
+            (Some(60), Some(600), Some(60)),
+            (Some(6000), Some(600), Some(600)),
+            (Some(0), Some(600), Some(0)),
+        ] {
+            let directives = Directives { max_age: seconds(asked), ..Directives::default() };
+            assert_eq!(directives.at_most(seconds(team)).max_age, seconds(expected), "{asked:?} {team:?}");
+        }
     }
 
     #[test]

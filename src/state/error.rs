@@ -17,7 +17,7 @@ impl From<DatabaseError> for StateError {
     fn from(error: DatabaseError) -> Self {
         match error {
             DatabaseError::Unwritable | DatabaseError::Closed => Self::Unavailable,
-            DatabaseError::Refused => Self::Refused,
+            DatabaseError::Refused | DatabaseError::Damaged => Self::Refused,
         }
     }
 }

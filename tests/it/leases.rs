@@ -5,7 +5,9 @@ use iluma_gateway::base::byte_size::ByteSize;
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::keyring::{EncryptionKey, Keyring};
 use iluma_gateway::base::tasks::Tasks;
-use iluma_gateway::cache::{Cache, CacheSlot, Lease, LeaseDecision, NodeIdentity, Scope, SharedResult, Subject};
+use iluma_gateway::cache::{
+    Cache, CacheSlot, Lease, LeaseDecision, Level2Choice, NodeIdentity, Scope, SharedResult, Subject,
+};
 use iluma_gateway::config;
 use iluma_gateway::redis::{Budget, KeySpace, RedisClient};
 use redis::cmd;
@@ -29,7 +31,9 @@ impl Node {
         let hour = Duration::from_secs(3600);
         let settings = config::Cache {
             memory: ByteSize::mib(1),
+            disk: ByteSize::kib(0),
             bank_found: hour,
+            bank_need_review: hour,
             bank_not_found: hour,
             bank_stale_if_error: Duration::ZERO,
             cft_clear: hour,
@@ -41,7 +45,7 @@ impl Node {
         let link = RedisClient::new(&target, keys.clone(), &Cache::channels(&keys)).expect("a URL");
         let key = EncryptionKey { id: "a".to_owned(), key: SecretBox::new(Box::new([2; 32])) };
         let origin = http::Uri::from_static("http://127.0.0.1:9");
-        let shared = Some((link.clone(), Keyring::new(&[key]), NodeIdentity { name, id: name }));
+        let shared = Level2Choice::Redis(link.clone(), Keyring::new(&[key]), NodeIdentity { name, id: name });
         let cache = Cache::new(&settings, &origin, &ROOT, shared, Clock::system());
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         link.keep(&tasks, stop.clone());
@@ -57,7 +61,7 @@ impl Node {
     }
 
     async fn claim(&self, slot: &CacheSlot) -> LeaseDecision {
-        self.cache.claim(slot, &Budget::of(PATIENCE), PATIENCE).await
+        self.cache.claim(slot, None, &Budget::of(PATIENCE), PATIENCE).await
     }
 
     async fn lead(&self, slot: &CacheSlot) -> Lease {

@@ -13,6 +13,7 @@ mod clients;
 mod collapsing;
 mod contract;
 mod dependencies;
+mod disk_cache;
 mod documents;
 mod h2_stalls;
 mod h2_upstream;

@@ -534,7 +534,7 @@ async fn operators_purge_and_erase_by_command() {
     let purged = folder.order("purge", &["--admin", &admin, "--route", "bank"], "").await;
     assert_eq!(
         (purged.code, purged.stdout.as_str()),
-        (Some(0), r#"{"removed":{"memory":1,"redis":0}}"#),
+        (Some(0), r#"{"removed":{"disk":1,"memory":1,"redis":0}}"#),
         "{}",
         purged.stderr
     );

@@ -237,3 +237,20 @@ pub const REDIS_CACHE: Family = Family {
     help: "The cache's queries to Redis: hit, miss, damaged (decryption failed: key removed, or value tampered with), out (no answer).",
     labels: &["outcome"],
 };
+
+/// 1 while the disk cache can be read and written, and where none is configured.
+pub const CACHE_DISK_UP: Family = Family {
+    kind: Kind::Gauge,
+    name: "cache_disk_up",
+    help: "1 while the disk cache can be read and written, and if none is configured.",
+    labels: &[],
+};
+
+/// Questions of the cache to its file on disk, by what it had.
+pub const CACHE_DISK: Family = Family {
+    kind: Kind::Counter,
+    name: "cache_disk_total",
+    help: "The cache's queries to its file on disk: hit, miss, damaged (decryption failed: key removed, or value tampered \
+           with), out (no answer).",
+    labels: &["outcome"],
+};

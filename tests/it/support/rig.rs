@@ -109,12 +109,29 @@ impl Rig {
 
     /// Restarts the gateway, with a change of its folder while it is down.
     pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
+        self.restarted(change, Clock::adjustable()).await
+    }
+
+    /// The same, so much later than the machine's clock says.
+    pub async fn restart_at(self, ahead: std::time::Duration) -> Self {
+        let clock = Clock::adjustable();
+        clock.advance(ahead);
+        self.restarted(async |_| {}, clock).await
+    }
+
+    async fn restarted(self, change: impl AsyncFnOnce(&std::path::Path), clock: Clock) -> Self {
         self.app.shutdown().await;
         change(self.folder.path()).await;
         let text = self.settings_text.clone();
         let settings = Settings::parse(&text, self.folder.path(), &|name| self.secrets.get(name).cloned());
-        let (app, clock, log) = started(&settings.expect("settings")).await;
+        let (app, clock, log) = started_at(&settings.expect("settings"), clock).await;
         Self { app, clock, log, ..self }
+    }
+
+    /// Returns the same gateway with a change made to its configuration, for its next start.
+    pub fn changed(self, change: impl FnOnce(String) -> String) -> Self {
+        let settings_text = change(self.settings_text.clone());
+        Self { settings_text, ..self }
     }
 
     /// Returns a request of a team.
@@ -314,7 +331,11 @@ impl RigBuilder {
 }
 
 async fn started(settings: &Settings) -> (App, Clock, Lines) {
-    let (clock, log) = (Clock::adjustable(), Lines::default());
+    started_at(settings, Clock::adjustable()).await
+}
+
+async fn started_at(settings: &Settings, clock: Clock) -> (App, Clock, Lines) {
+    let log = Lines::default();
     let surroundings = Environment { access_log: Box::new(log.clone()), clock: clock.clone(), diagnostics: false };
     (App::start(settings, surroundings).await.expect("a gateway"), clock, log)
 }

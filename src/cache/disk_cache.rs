@@ -1,0 +1,409 @@
+//! Level 2 of a gateway that serves alone: entries in a file beside the database.
+//!
+//! Invariants: whatever the file and its disk do, the gateway starts, and a request gets an answer; an entry's age goes on
+//! over a restart; what was stored is in the file within a second; what an erasure names is served by nobody from then on, and
+//! not written any more.
+
+use super::disk_file::{self, DiskFile, Fact, ReadError, Row};
+use super::entry::Entry;
+use super::epoch::{Change, Epochs};
+use super::key::Key;
+use super::redis_cache::Counts;
+use super::slot::CacheSlot;
+use super::wire;
+use crate::base::byte_size::ByteSize;
+use crate::base::clock::Clock;
+use crate::base::database::DatabaseError;
+use crate::base::disk::Disk;
+use crate::base::keyring::Keyring;
+use crate::base::steady_clock::{SteadyClock, millis};
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// Time that a request waits for the file: longer than a disk that is well ever takes, and little beside a call.
+const READING: Duration = Duration::from_millis(250);
+/// Time for which the file is not asked after it took longer than that.
+const REST: Duration = Duration::from_secs(1);
+/// Bytes of entries that wait to be written. What finds no place is in memory alone.
+const MOST_WAITING: usize = 32 << 20;
+/// Bytes of entries in one transaction.
+const TOGETHER: usize = 1 << 20;
+/// Bytes of an entry beside its body: more than head, tags and key take.
+const OVERHEAD: usize = 512;
+
+/// Entries in a file.
+#[derive(Debug)]
+pub(super) struct DiskCache {
+    path: PathBuf,
+    bound: ByteSize,
+    disk: Disk,
+    /// None while there is no file that can be used.
+    file: ArcSwapOption<DiskFile>,
+    keyring: Keyring,
+    epochs: Arc<Epochs>,
+    clock: Clock,
+    time: Arc<SteadyClock>,
+    waiting: Mutex<Waiting>,
+    /// One flush at a time: an older batch must not come to the file after a purge.
+    flushing: tokio::sync::Mutex<()>,
+    pub(super) arrived: Notify,
+    /// True once the file turned out to be damaged.
+    is_damaged: AtomicBool,
+    /// True while the last batch could not be written.
+    is_stuck: AtomicBool,
+    slow_until: Mutex<Option<Instant>>,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// Entries that wait to be written.
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: HashMap<Key, Row>,
+    bytes: usize,
+}
+
+/// Settings of the disk cache.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Bytes that it may take.
+    pub(super) bound: ByteSize,
+    /// Free bytes of the disk below which nothing is stored.
+    pub(super) reserve: ByteSize,
+    /// Encrypts what is stored.
+    pub(super) keyring: Keyring,
+}
+
+impl DiskCache {
+    /// Opens the file, as well as that goes.
+    pub(super) fn open(place: Place, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
+        let Place { path, bound, reserve, keyring } = place;
+        let cache = Self {
+            disk: Disk::of(&path, reserve.bytes()),
+            path,
+            bound,
+            file: ArcSwapOption::empty(),
+            keyring,
+            epochs,
+            clock,
+            time,
+            waiting: Mutex::default(),
+            flushing: tokio::sync::Mutex::default(),
+            arrived: Notify::new(),
+            is_damaged: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
+            slow_until: Mutex::new(None),
+            counts: Arc::default(),
+        };
+        cache.reopen(true);
+        cache
+    }
+
+    /// Returns true while entries are found and stored.
+    pub(super) fn is_up(&self) -> bool {
+        !self.is_stuck.load(Ordering::Relaxed) && self.file.load().as_ref().is_some_and(|file| file.is_writable())
+    }
+
+    /// Returns the entry of a slot; it may be past its lifetime.
+    pub(super) async fn look_up(&self, slot: &CacheSlot) -> Option<Entry> {
+        let waiting = self.waiting.lock().rows.get(&slot.key).map(|row| Arc::clone(&row.entry));
+        let (count, entry) = match waiting {
+            Some(entry) => (&self.counts.hits, Some((*entry).clone())),
+            None => match self.read(slot).await {
+                Ok(Some(entry)) if self.is_over(&entry) => (&self.counts.misses, Some(entry)),
+                Ok(Some(entry)) => (&self.counts.hits, Some(entry)),
+                Ok(None) => (&self.counts.misses, None),
+                Err(ReadError::Unopened(_)) => (&self.counts.damaged, None),
+                Err(ReadError::Database(_)) => (&self.counts.out, None),
+            },
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        entry.filter(|entry| !self.epochs.erased_since(entry.began, &entry.tags))
+    }
+
+    async fn read(&self, slot: &CacheSlot) -> Result<Option<Entry>, ReadError> {
+        let file = self.usable()?;
+        let value = self.in_time(file.entry(&slot.key, self.keyring.clone())).await?;
+        Ok(value.and_then(|plain| {
+            let now = self.clock.now();
+            let (mut entry, stored) = wire::read_entry(&plain, slot, now)?;
+            // One from the future has no age that could be told.
+            let age = self.time.now().checked_sub(millis(stored.duration_since(UNIX_EPOCH).ok()?))?;
+            entry.stored_at = now.checked_sub(Duration::from_millis(age))?;
+            Some(entry)
+        }))
+    }
+
+    fn is_over(&self, entry: &Entry) -> bool {
+        self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime
+    }
+
+    /// Takes an entry to be written soon.
+    pub(super) fn store(&self, slot: &CacheSlot, entry: &Arc<Entry>) {
+        if self.file.load().is_none() {
+            return;
+        }
+        let age = self.clock.now().saturating_duration_since(entry.stored_at);
+        let stored = self.time.now().saturating_sub(millis(age));
+        let row = Row { slot: slot.clone(), entry: Arc::clone(entry), stored };
+        let mut waiting = self.waiting.lock();
+        let bytes = waiting.bytes + bytes_of(&row);
+        if bytes <= MOST_WAITING {
+            waiting.bytes = bytes;
+            if let Some(former) = waiting.rows.insert(slot.key.clone(), row) {
+                waiting.bytes -= bytes_of(&former);
+            }
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Notes where the answer to a pending request will belong.
+    pub(super) async fn note(&self, id: &Key, value: Vec<u8>, lifetime: Duration) {
+        let expires = self.time.now().saturating_add(millis(lifetime));
+        if let Ok(file) = self.usable()
+            && !self.disk.is_low()
+        {
+            let noted = file.note(id.clone(), value, self.keyring.clone(), expires).await;
+            self.judge(&noted);
+        }
+    }
+
+    /// Returns what was noted by that id.
+    pub(super) async fn noted(&self, id: &Key) -> Option<Vec<u8>> {
+        self.in_time(self.usable().ok()?.noted(id, self.keyring.clone())).await.ok()?
+    }
+
+    /// Deletes what a change ends; returns how many entries that were.
+    ///
+    /// # Errors
+    /// The file can't be used, and what it holds is still there.
+    pub(super) async fn remove(&self, change: &Change) -> Result<u64, DatabaseError> {
+        let is_over = {
+            let change = change.clone();
+            move |fact: &Fact| match fact.subject {
+                Some(subject) => change.hits(subject, fact.private.as_ref(), &fact.tags),
+                // A later version's: nobody here can tell.
+                None => true,
+            }
+        };
+        // What waits is counted in the file, or can't be written and is dropped.
+        self.flush().await;
+        {
+            let mut waiting = self.waiting.lock();
+            waiting
+                .rows
+                .retain(|_, Row { slot, entry, .. }| !change.hits(slot.subject, slot.private.as_ref(), &entry.tags));
+            waiting.bytes = waiting.rows.values().map(bytes_of).sum();
+        }
+        let removed = match self.file.load_full() {
+            Some(file) => {
+                let removed = file.remove(is_over).await;
+                self.judge(&removed);
+                let removed = removed?;
+                match change {
+                    Change::Erased(_) => file.scrub().await?,
+                    Change::Subject(_) | Change::Tenant(_) | Change::All => {}
+                }
+                removed
+            }
+            None if self.path.exists() => return Err(DatabaseError::Unwritable),
+            None => 0,
+        };
+        if let Change::Erased(_) = change {
+            // Nobody can tell what is in a file that was set aside.
+            self.discard_aside().map_err(|_| DatabaseError::Unwritable)?;
+        }
+        Ok(removed)
+    }
+
+    /// Writes what waits. Returns true if everything is written.
+    pub(super) async fn flush(&self) -> bool {
+        let _turn = self.flushing.lock().await;
+        let Ok(file) = self.usable() else { return self.waiting.lock().rows.is_empty() };
+        if self.waiting.lock().rows.is_empty() {
+            return true;
+        }
+        if self.disk.is_low() {
+            if !self.is_stuck.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "less than state.disk_reserve of the disk is free: answers are not stored on disk; free some space"
+                );
+            }
+            return false;
+        }
+        loop {
+            let rows = self.waiting.lock().batch();
+            if rows.is_empty() {
+                self.is_stuck.store(false, Ordering::Relaxed);
+                return true;
+            }
+            let written = file.put(rows.clone(), self.keyring.clone(), Arc::clone(&self.epochs)).await;
+            self.judge(&written);
+            self.is_stuck.store(written.is_err(), Ordering::Relaxed);
+            if written.is_err() {
+                return false;
+            }
+            self.waiting.lock().written(&rows);
+        }
+    }
+
+    /// Deletes some of what is past its lifetime; opens the file again if there is none. Returns true if there is more to do.
+    pub(super) async fn tidy(&self) -> bool {
+        if self.is_damaged.load(Ordering::Relaxed) {
+            self.set_aside().await;
+        }
+        if self.file.load().is_none() {
+            self.reopen(false);
+        }
+        let Some(file) = self.file.load_full() else { return false };
+        let tidied = file.tidy(self.time.now()).await;
+        self.judge(&tidied);
+        tidied == Ok(true)
+    }
+
+    /// Deletes what names a person who was erased: a copy of the file may have come back.
+    pub(super) async fn forget_erased(&self) {
+        if let Some(file) = self.file.load_full() {
+            let epochs = Arc::clone(&self.epochs);
+            let removed = file.remove(move |fact| epochs.erased_since(fact.began, &fact.tags)).await;
+            self.judge(&removed);
+        }
+    }
+
+    /// Closes the file.
+    pub(super) async fn close(&self) {
+        if let Some(file) = self.file.swap(None) {
+            file.close().await;
+        }
+    }
+
+    /// Returns the file, unless it is better left alone.
+    fn usable(&self) -> Result<Arc<DiskFile>, DatabaseError> {
+        let is_slow = self.slow_until.lock().is_some_and(|until| self.clock.now() < until);
+        let file = self.file.load_full().filter(|_| !is_slow && !self.is_damaged.load(Ordering::Relaxed));
+        file.ok_or(DatabaseError::Closed)
+    }
+
+    async fn in_time<T>(&self, reading: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+        let Ok(read) = tokio::time::timeout(READING, reading).await else {
+            *self.slow_until.lock() = Some(self.clock.now() + REST);
+            return Err(DatabaseError::Closed.into());
+        };
+        if let Err(ReadError::Database(error)) = &read {
+            self.judge::<()>(&Err(*error));
+        }
+        read
+    }
+
+    fn judge<T>(&self, outcome: &Result<T, DatabaseError>) {
+        if matches!(outcome, Err(DatabaseError::Damaged)) && !self.is_damaged.swap(true, Ordering::Relaxed) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Opens the file. One that can't be opened is set aside, and a new one made.
+    fn reopen(&self, is_start: bool) {
+        let mut opened = DiskFile::open(&self.path, self.bound);
+        if let Err(error) = &opened
+            && error.is_about_the_file()
+            && self.path.exists()
+            && self.move_aside().is_ok()
+        {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "the disk cache can't be opened: it is set aside, and a new one is made");
+            opened = DiskFile::open(&self.path, self.bound);
+        }
+        match opened {
+            Ok(file) => self.file.store(Some(Arc::new(file))),
+            // Said once; `cache_disk_up` says it for as long as it lasts.
+            Err(error) if is_start => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "no disk cache: answers are kept in memory alone until the file can be opened");
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn set_aside(&self) {
+        let path = self.path.display();
+        tracing::warn!(%path, "the disk cache is damaged: it is set aside, and a new one is made");
+        self.close().await;
+        if self.move_aside().is_ok() {
+            self.is_damaged.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn move_aside(&self) -> io::Result<()> {
+        std::fs::rename(&self.path, self.aside())?;
+        remove_side_files(&self.path)
+    }
+
+    fn discard_aside(&self) -> io::Result<()> {
+        discard(&self.aside())
+    }
+
+    fn aside(&self) -> PathBuf {
+        disk_file::with_suffix(&self.path, ".damaged")
+    }
+}
+
+/// Deletes the file of a disk cache that is not used any more, with all that stands beside it.
+///
+/// # Errors
+/// Something of it is still there.
+pub(super) fn delete(path: &std::path::Path) -> io::Result<()> {
+    for suffix in ["", ".damaged", ".lock"] {
+        discard(&disk_file::with_suffix(path, suffix))?;
+    }
+    remove_side_files(path)
+}
+
+fn remove_side_files(path: &std::path::Path) -> io::Result<()> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        discard(&disk_file::with_suffix(path, suffix))?;
+    }
+    Ok(())
+}
+
+fn discard(path: &std::path::Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl Waiting {
+    /// Returns some of what waits; it is kept until it is written.
+    fn batch(&self) -> Vec<Row> {
+        let mut bytes = 0;
+        let within = |row: &&Row| {
+            let before = bytes;
+            bytes += bytes_of(row);
+            before < TOGETHER
+        };
+        self.rows.values().take_while(within).cloned().collect()
+    }
+
+    fn written(&mut self, rows: &[Row]) {
+        for row in rows {
+            let is_same = |waiting: &Row| Arc::ptr_eq(&waiting.entry, &row.entry);
+            if self.rows.get(&row.slot.key).is_some_and(is_same) {
+                self.rows.remove(&row.slot.key);
+                self.bytes = self.bytes.saturating_sub(bytes_of(row));
+            }
+        }
+    }
+}
+
+fn bytes_of(row: &Row) -> usize {
+    row.entry.body.len() + OVERHEAD
+}

@@ -1,0 +1,414 @@
+//! The file of the disk cache: its tables, its bound, and what is deleted from it.
+//!
+//! Invariants: a value is an envelope that opens for its key alone; rows are in the order in which they were stored, and the
+//! oldest go first; the file stays within its bound, of which its write-ahead log has an eighth.
+
+use super::epoch::Epochs;
+use super::key::Key;
+use super::slot::CacheSlot;
+use super::{entry::Entry, wire};
+use crate::base::byte_size::ByteSize;
+use crate::base::database::{Database, DatabaseError, Durability, OpenError, integer, number};
+use crate::base::keyring::{Keyring, Unopened};
+use crate::base::name::TenantName;
+use crate::base::steady_clock::{Millis, millis};
+use crate::iluma::person::Tag;
+use crate::iluma::subject::Subject;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Tables of the file. `facts` is narrow and in the order of `entries`: what is to be deleted is found there.
+const MIGRATIONS: &[(&str, &[&str])] = &[(
+    "disk cache",
+    &["
+    CREATE TABLE entries (number INTEGER PRIMARY KEY, key BLOB NOT NULL, value BLOB NOT NULL);
+    CREATE UNIQUE INDEX entries_key ON entries (key);
+    CREATE TABLE facts (number INTEGER PRIMARY KEY, subject TEXT NOT NULL, tenant TEXT, began INTEGER NOT NULL,
+        expires INTEGER NOT NULL, tags BLOB NOT NULL);
+    CREATE INDEX facts_expires ON facts (expires);
+    CREATE TABLE notes (name BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID;
+    "],
+)];
+
+/// Bytes of a page of SQLite's.
+const PAGE: u64 = 4096;
+/// Rows that one transaction looks at or deletes, so that it holds up what waits for some milliseconds alone.
+const STEP: u32 = 2_000;
+/// Bytes of a tag.
+const TAG: usize = 16;
+
+/// The open file.
+#[derive(Debug, Clone)]
+pub(super) struct DiskFile {
+    database: Database,
+    /// Pages that the file may have.
+    pages: u64,
+}
+
+/// What is known of an entry without opening it.
+#[derive(Debug)]
+pub(super) struct Fact {
+    pub(super) subject: Option<Subject>,
+    pub(super) private: Option<TenantName>,
+    pub(super) tags: Vec<Tag>,
+    /// Number of the last change when its call began.
+    pub(super) began: u64,
+}
+
+/// An entry on its way to the file.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) slot: CacheSlot,
+    pub(super) entry: Arc<Entry>,
+    pub(super) stored: Millis,
+}
+
+impl DiskFile {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub(super) fn open(path: &Path, bound: ByteSize) -> Result<Self, OpenError> {
+        let log = (bound.bytes() / 16).clamp(64 << 10, 4 << 20);
+        let durability = Durability::Process { log: u32::try_from(log).unwrap_or(u32::MAX) };
+        let database = Database::open_with(path, MIGRATIONS, durability)?;
+        let pages = bound.bytes().saturating_sub(2 * log).max(bound.bytes() / 2) / PAGE;
+        Ok(Self { database, pages })
+    }
+
+    /// Returns true while the file can be written.
+    pub(super) fn is_writable(&self) -> bool {
+        self.database.write_fault().is_none()
+    }
+
+    /// Closes the file.
+    pub(super) async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// Returns the entry's bytes, if there is one and it opens.
+    pub(super) async fn entry(&self, key: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value("SELECT value FROM entries WHERE key = ?1", place("entry", key), (key.clone(), keyring)).await
+    }
+
+    /// Returns a note's bytes.
+    pub(super) async fn noted(&self, name: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value("SELECT value FROM notes WHERE name = ?1", place("note", name), (name.clone(), keyring)).await
+    }
+
+    async fn value(
+        &self,
+        select: &'static str,
+        place: Vec<u8>,
+        (key, keyring): (Key, Keyring),
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(select)?;
+            let value = select.query_row([&key.bytes()[..]], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+            Ok(value.map(|value| keyring.decrypt(&place, &value)).transpose())
+        };
+        Ok(self.database.read(look).await??)
+    }
+
+    /// Writes entries, and deletes the oldest ones to make room. An entry whose person was erased meanwhile is left out.
+    pub(super) async fn put(&self, rows: Vec<Row>, keyring: Keyring, epochs: Arc<Epochs>) -> Result<(), DatabaseError> {
+        let pages = self.pages;
+        let put = move |connection: &Connection| {
+            let values = rows.iter().filter(|row| !epochs.erased_since(row.entry.began, &row.entry.tags));
+            let values: Vec<_> = values.map(|row| (row, row.value(&keyring))).collect();
+            let bytes: usize = values.iter().map(|(_, value)| value.len() + 256).sum();
+            make_room(connection, pages.saturating_sub(bytes as u64 / PAGE * 5 / 4 + 8), usize::MAX)?;
+            for (row, value) in values {
+                row.write(connection, &value)?;
+            }
+            Ok(())
+        };
+        self.database.write(put).await
+    }
+
+    /// Writes a note.
+    pub(super) async fn note(
+        &self,
+        name: Key,
+        value: Vec<u8>,
+        keyring: Keyring,
+        expires: Millis,
+    ) -> Result<(), DatabaseError> {
+        let put = move |connection: &Connection| {
+            let value = keyring.encrypt(&place("note", &name), &value);
+            let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO notes VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![name.bytes(), value, integer(expires)]).map(drop)
+        };
+        self.database.write(put).await
+    }
+
+    /// Deletes some of what is past its lifetime, or beyond the bound where that was lowered, and gives back the space. Returns
+    /// true if there is more to do.
+    pub(super) async fn tidy(&self, now: Millis) -> Result<bool, DatabaseError> {
+        let (pages, now) = (self.pages, integer(now));
+        let tidy = move |connection: &Connection| {
+            connection.execute("DELETE FROM notes WHERE expires <= ?1", [now])?;
+            let mut select = connection.prepare_cached("SELECT number FROM facts WHERE expires <= ?1 LIMIT ?2")?;
+            let over: Vec<i64> =
+                select.query_map(params![now, STEP], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            for row in &over {
+                remove(connection, *row)?;
+            }
+            let is_full = make_room(connection, pages, STEP as usize)?;
+            let spare = count(connection, "page_count")?.saturating_sub(pages).min(STEP.into());
+            if spare > 0 {
+                let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
+                let mut rows = vacuum.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            Ok(over.len() == STEP as usize || is_full || spare == u64::from(STEP))
+        };
+        self.database.write(tidy).await
+    }
+
+    /// Deletes every entry for which `is_over` is true; returns how many those were.
+    pub(super) async fn remove(
+        &self,
+        is_over: impl Fn(&Fact) -> bool + Send + Sync + 'static,
+    ) -> Result<u64, DatabaseError> {
+        let is_over = Arc::new(is_over);
+        let (mut after, mut removed) = (i64::MIN, 0);
+        loop {
+            let is_over = Arc::clone(&is_over);
+            let step = move |connection: &Connection| {
+                let mut select = connection.prepare_cached(
+                    "SELECT number, subject, tenant, began, tags FROM facts WHERE number > ?1 ORDER BY number LIMIT ?2",
+                )?;
+                let mut rows = select.query(params![after, STEP])?;
+                let (mut over, mut last, mut seen) = (Vec::new(), after, 0);
+                while let Some(row) = rows.next()? {
+                    (last, seen) = (row.get(0)?, seen + 1);
+                    if is_over(&Fact::read(row)?) {
+                        over.push(last);
+                    }
+                }
+                for row in &over {
+                    remove(connection, *row)?;
+                }
+                Ok((over.len() as u64, last, seen == STEP))
+            };
+            let (gone, last, is_more) = self.database.write(step).await?;
+            removed += gone;
+            after = last;
+            if !is_more {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Empties the write-ahead log, so that nothing that was deleted is left in it.
+    pub(super) async fn scrub(&self) -> Result<(), DatabaseError> {
+        self.database.scrub().await
+    }
+}
+
+/// Reason why a value can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReadError {
+    /// The file.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The value.
+    #[error(transparent)]
+    Unopened(#[from] Unopened),
+}
+
+impl Row {
+    fn value(&self, keyring: &Keyring) -> Vec<u8> {
+        let stored = UNIX_EPOCH + Duration::from_millis(self.stored);
+        keyring.encrypt(&place("entry", &self.slot.key), &wire::write_entry(&self.entry, stored))
+    }
+
+    fn write(&self, connection: &Connection, value: &[u8]) -> rusqlite::Result<()> {
+        let (slot, entry) = (&self.slot, &self.entry);
+        let mut former = connection.prepare_cached("SELECT number FROM entries WHERE key = ?1")?;
+        if let Some(former) = former.query_row([&slot.key.bytes()[..]], |row| row.get(0)).optional()? {
+            remove(connection, former)?;
+        }
+        let mut insert = connection.prepare_cached("INSERT INTO entries (key, value) VALUES (?1, ?2)")?;
+        insert.execute(params![slot.key.bytes(), value])?;
+        let tags: Vec<u8> = entry.tags.iter().flat_map(|tag| *tag.bytes()).collect();
+        let expires = self.stored.saturating_add(millis(entry.lifetime)).saturating_add(millis(entry.grace));
+        let mut insert = connection.prepare_cached("INSERT INTO facts VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let tenant = slot.private.as_ref().map(TenantName::as_str);
+        let (row, began, expires) = (connection.last_insert_rowid(), integer(entry.began), integer(expires));
+        insert.execute(params![row, slot.subject.as_str(), tenant, began, expires, tags]).map(drop)
+    }
+}
+
+impl Fact {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (subject, tenant): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+        let tags: Vec<u8> = row.get(4)?;
+        Ok(Self {
+            subject: Subject::ALL.into_iter().find(|known| known.as_str() == subject),
+            private: tenant.and_then(|name| name.parse().ok()),
+            began: number(row.get(3)?),
+            tags: tags.chunks(TAG).filter_map(Tag::from_bytes).collect(),
+        })
+    }
+}
+
+/// Deletes the oldest entries until at most so many pages are used, at most `most` entries. Returns true if there is more to
+/// do.
+fn make_room(connection: &Connection, pages: u64, most: usize) -> rusqlite::Result<bool> {
+    let mut removed = 0;
+    while used(connection)? > pages {
+        if removed >= most {
+            return Ok(true);
+        }
+        let mut select = connection.prepare_cached("SELECT number FROM entries ORDER BY number LIMIT 64")?;
+        let oldest: Vec<i64> = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        if oldest.is_empty() {
+            return Ok(false);
+        }
+        for row in &oldest {
+            remove(connection, *row)?;
+        }
+        removed += oldest.len();
+    }
+    Ok(false)
+}
+
+fn remove(connection: &Connection, row: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM entries WHERE number = ?1")?.execute([row])?;
+    connection.prepare_cached("DELETE FROM facts WHERE number = ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// Returns the pages that hold something.
+fn used(connection: &Connection) -> rusqlite::Result<u64> {
+    Ok(count(connection, "page_count")?.saturating_sub(count(connection, "freelist_count")?))
+}
+
+fn count(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
+    connection.prepare_cached(&format!("PRAGMA {pragma}"))?.query_row([], |row| row.get(0)).map(number)
+}
+
+/// Returns the place of an envelope.
+fn place(kind: &str, key: &Key) -> Vec<u8> {
+    [b"disk cache ", kind.as_bytes(), b" ", key.bytes()].concat()
+}
+
+/// Returns the path of the file beside a database.
+pub(super) fn beside(database: &Path) -> PathBuf {
+    with_suffix(database, ".cache")
+}
+
+/// Returns a path with something at its end.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::base::json_template::JsonTemplate;
+    use http::StatusCode;
+
+    fn row(n: u64, tenant: Option<&str>, tag: u8, stored: Millis) -> Row {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        let private: Option<TenantName> = tenant.map(|name| name.parse().unwrap());
+        let slot = CacheSlot { key: Key::from_bytes(&key).unwrap(), subject: Subject::Bank, private, began: 1 };
+        let entry = Entry {
+            status: StatusCode::OK,
+            content_type: None,
+            body: JsonTemplate::whole(&[b'x'; 700]),
+            stored_at: Clock::system().now(),
+            lifetime: Duration::from_secs(60),
+            grace: Duration::ZERO,
+            id: None,
+            pending: false,
+            subject: slot.subject,
+            private: slot.private.clone(),
+            tags: [Tag::from_bytes(&[tag; 16]).unwrap()].into(),
+            began: slot.began,
+        };
+        Row { slot, entry: Arc::new(entry), stored }
+    }
+
+    fn keyring() -> Keyring {
+        Keyring::of_bytes(&[("a", 1)])
+    }
+
+    async fn put(file: &DiskFile, rows: Vec<Row>) {
+        file.put(rows, keyring(), Arc::new(Epochs::new())).await.unwrap();
+    }
+
+    async fn is_there(file: &DiskFile, row: &Row) -> bool {
+        file.entry(&row.slot.key, keyring()).await.unwrap().is_some()
+    }
+
+    fn bytes(path: &Path) -> u64 {
+        let of = |suffix| std::fs::metadata(with_suffix(path, suffix)).map_or(0, |file| file.len());
+        of("") + of("-wal")
+    }
+
+    #[tokio::test]
+    async fn the_file_stays_within_its_bound_and_the_oldest_entries_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, bound) = (folder.path().join("x"), ByteSize::mib(2));
+        let file = DiskFile::open(&path, bound).unwrap();
+        for batch in 0..60 {
+            put(&file, (0..100).map(|n| row(batch * 100 + n, None, 1, 0)).collect()).await;
+            assert!(bytes(&path) <= bound.bytes(), "{batch}: {}", bytes(&path));
+        }
+        let mut kept = 0;
+        for n in 0..6000 {
+            let is_kept = is_there(&file, &row(n, None, 1, 0)).await;
+            assert!(is_kept || kept == 0, "{n} is newer than one that is there");
+            kept += u64::from(is_kept);
+        }
+        assert!(kept > 1000, "{kept}");
+        file.close().await;
+
+        let bound = ByteSize::kib(1024);
+        let file = DiskFile::open(&path, bound).unwrap();
+        while file.tidy(0).await.unwrap() {}
+        file.scrub().await.unwrap();
+        assert!(bytes(&path) <= bound.bytes() && is_there(&file, &row(5999, None, 1, 0)).await, "{}", bytes(&path));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DiskFile::open(&folder.path().join("x"), ByteSize::mib(1)).unwrap();
+        let (old, new, own) = (row(1, None, 1, 0), row(2, None, 2, 5_000), row(3, Some("lending"), 3, 5_000));
+        put(&file, vec![old.clone(), new.clone(), own.clone()]).await;
+        file.note(new.slot.key.clone(), b"note".to_vec(), keyring(), 60_000).await.unwrap();
+        assert_eq!(file.noted(&new.slot.key, keyring()).await.unwrap().as_deref(), Some(&b"note"[..]));
+        assert!(!file.tidy(60_000).await.unwrap());
+        assert_eq!(file.noted(&new.slot.key, keyring()).await.unwrap(), None);
+        assert_eq!((is_there(&file, &old).await, is_there(&file, &new).await), (false, true));
+        let tag = new.entry.tags[0];
+        assert_eq!(file.remove(move |fact| fact.tags.contains(&tag)).await.unwrap(), 1);
+        assert_eq!((is_there(&file, &new).await, is_there(&file, &own).await), (false, true));
+        assert_eq!(file.remove(|fact| fact.private.is_some()).await.unwrap(), 1);
+        assert!(!is_there(&file, &own).await);
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_another_key_does_not_open_and_one_of_an_erased_person_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DiskFile::open(&folder.path().join("x"), ByteSize::mib(1)).unwrap();
+        let (row, epochs) = (row(1, None, 1, 0), Arc::new(Epochs::new()));
+        put(&file, vec![row.clone()]).await;
+        let other = file.entry(&row.slot.key, Keyring::of_bytes(&[("b", 2)])).await;
+        assert_eq!(other, Err(ReadError::Unopened(Unopened::UnknownKey)));
+        file.remove(|_| true).await.unwrap();
+        epochs.erase(2, &row.entry.tags.iter().copied().collect());
+        file.put(vec![row.clone()], keyring(), epochs).await.unwrap();
+        assert!(!is_there(&file, &row).await);
+    }
+}

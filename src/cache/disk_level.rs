@@ -1,0 +1,103 @@
+//! The disk level: the file, its epochs, and the work beside requests.
+
+use super::disk_cache::{self, DiskCache, Place};
+use super::disk_file;
+use super::durable_epochs::{self, DurableEpochs};
+use super::epoch::{Change, Epochs};
+use super::memory::Memory;
+use super::purge::Removed;
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring::Keyring;
+use crate::base::tasks::Tasks;
+use crate::config::Settings;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// Time that entries wait for others to share their transaction: what was stored has to be in the file within a second.
+const GATHERING: Duration = Duration::from_millis(100);
+/// Time between looks for what is past its lifetime, and between attempts to have a file.
+const TIDYING: Duration = Duration::from_secs(5);
+
+/// The disk level of a gateway that serves alone.
+#[derive(Debug)]
+pub struct DiskLevel {
+    pub(super) disk: Arc<DiskCache>,
+    pub(super) epochs: Arc<Epochs>,
+    pub(super) durable: Arc<DurableEpochs>,
+}
+
+impl DiskLevel {
+    /// Opens the disk level where the settings want one. Where they do not, what an earlier run has stored is deleted: purges
+    /// and erasures would not reach it.
+    ///
+    /// # Errors
+    /// The state database can't be used. A file that can't be used is no error.
+    pub async fn open(database: &Database, settings: &Settings, clock: &Clock) -> Result<Option<Self>, DatabaseError> {
+        let path = disk_file::beside(&settings.state.path);
+        if settings.state.redis.is_some() || settings.cache.disk.bytes() == 0 {
+            durable_epochs::forget(database).await?;
+            if let Err(error) = disk_cache::delete(&path) {
+                let path = path.display();
+                tracing::warn!(%path, %error, "the disk cache of an earlier run is of no use and can't be deleted: delete it");
+            }
+            return Ok(None);
+        }
+        let (durable, epochs, time) = DurableEpochs::load(database.clone(), clock).await?;
+        let (epochs, durable) = (Arc::new(epochs), Arc::new(durable));
+        let place = Place {
+            path,
+            bound: settings.cache.disk,
+            reserve: settings.state.disk_reserve,
+            keyring: Keyring::new(&settings.state.encryption_keys),
+        };
+        let disk = Arc::new(DiskCache::open(place, Arc::clone(&epochs), time, clock.clone()));
+        Ok(Some(Self { disk, epochs, durable }))
+    }
+
+    /// Ends entries before their time: durably, in memory and on disk. Names what is left to do.
+    pub(super) async fn change(&self, change: &Change, memory: &Memory) -> Removed {
+        let mut left = Vec::new();
+        if self.durable.change(&self.epochs, change).await.is_err() {
+            // It holds for as long as the process lives.
+            left.push("state".to_owned());
+        }
+        let memory = memory.remove(change);
+        let disk = self.disk.remove(change).await.unwrap_or_else(|_| {
+            left.push("the disk cache".to_owned());
+            0
+        });
+        Removed { memory, disk, left, ..Removed::default() }
+    }
+
+    /// Writes what is stored, and deletes what is over, until `stop`.
+    pub(super) fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
+        let disk = Arc::clone(&self.disk);
+        tasks.spawn_until(&stop, async move { disk.forget_erased().await });
+        let (disk, durable) = (Arc::clone(&self.disk), Arc::clone(&self.durable));
+        tasks.spawn(async move {
+            let work = async {
+                let mut tidying = tokio::time::interval(TIDYING);
+                tidying.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        () = disk.arrived.notified() => tokio::time::sleep(GATHERING).await,
+                        _ = tidying.tick() => {
+                            while disk.tidy().await {
+                                disk.flush().await;
+                            }
+                            durable.note_time().await;
+                        }
+                    }
+                    disk.flush().await;
+                }
+            };
+            let _: Option<()> = stop.run_until_cancelled(work).await;
+            disk.flush().await;
+            durable.note_time().await;
+            disk.close().await;
+        });
+    }
+}
