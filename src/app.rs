@@ -3,6 +3,7 @@
 //! [`run`] is a process that serves; [`App::start`] starts a gateway stage by stage, and [`App::shutdown`] drains it in
 //! the order of its stages.
 
+pub mod backup;
 mod environment;
 mod error;
 mod links;

@@ -25,8 +25,10 @@ mod waiters;
 mod wire;
 
 pub use crate::iluma::subject::Subject;
+pub use disk_cache::delete as delete_disk_cache;
+pub use disk_file::beside as disk_cache_of;
 pub use disk_level::DiskLevel;
-pub use durable_epochs::MIGRATIONS;
+pub use durable_epochs::{MIGRATIONS, erased, forget as forget_epochs, note_erased};
 pub use entry::{Entry, SharedResult};
 pub use epoch::Change;
 pub use key::{Key, Keys, Scope};

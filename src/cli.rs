@@ -1,5 +1,6 @@
 //! The command line: arguments, commands with one file each, an exit code.
 
+mod backup;
 mod check;
 mod command;
 mod demo;

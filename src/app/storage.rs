@@ -80,7 +80,7 @@ async fn open_ledger(
 }
 
 /// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
-fn open(path: &Path) -> Result<Database, StartError> {
+pub(super) fn open(path: &Path) -> Result<Database, StartError> {
     let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
     Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
 }

@@ -74,12 +74,12 @@ pub enum WriteFault {
     Io,
 }
 
-/// What a database may lose.
+/// Writes that a database may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing, even if the machine loses its power: a commit waits for the disk.
+    /// None, even if the machine loses power: a commit waits for the disk.
     Power,
-    /// What was written last, and only if the machine loses its power. Space that is free can be given back to the disk.
+    /// The newest writes, and only if the machine loses power. Space that is free can be given back to the disk.
     Process {
         /// Bytes of the write-ahead log from which on it is written back into the file.
         log: u32,
@@ -153,7 +153,7 @@ impl Health {
                 tracing::error!(%path, %fault, "the database can't be written: free space or repair the disk; will retry");
             }
             (Some(fault), Durability::Process { .. }) if before != Some(fault) => {
-                tracing::warn!(%path, %fault, "this file can't be written: free or mend the disk; writes are retried");
+                tracing::warn!(%path, %fault, "this file can't be written: free space or repair the disk; will retry");
             }
             (None, _) if before.is_some() => tracing::info!(%path, "the file can be written again"),
             (Some(_) | None, Durability::Power | Durability::Process { .. }) => {}
@@ -477,6 +477,14 @@ fn make_private(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reserves a database file that is not open for as long as the result lives, so that the file can be replaced.
+///
+/// # Errors
+/// Returns an error if another process has the file, or if its folder can't be written.
+pub fn reserve(path: &Path) -> Result<File, OpenError> {
+    lock(path)
 }
 
 /// Locks the file against other processes, whichever link they open it by, as long as the returned file is open. The

@@ -286,7 +286,7 @@ impl DiskCache {
         }
     }
 
-    /// Returns the file, unless it is better left alone.
+    /// Returns the file, unless it is damaged or too slow.
     fn usable(&self) -> Result<Arc<DiskFile>, DatabaseError> {
         let is_slow = self.slow_until.lock().is_some_and(|until| self.clock.now() < until);
         let file = self.file.load_full().filter(|_| !is_slow && !self.is_damaged.load(Ordering::Relaxed));
@@ -360,7 +360,7 @@ impl DiskCache {
 ///
 /// # Errors
 /// Something of it is still there.
-pub(super) fn delete(path: &std::path::Path) -> io::Result<()> {
+pub fn delete(path: &std::path::Path) -> io::Result<()> {
     for suffix in ["", ".damaged", ".lock"] {
         discard(&disk_file::with_suffix(path, suffix))?;
     }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Tables of the file. `facts` is narrow and in the order of `entries`: what is to be deleted is found there.
+/// Tables of the file. `facts` is narrow and in the order of `entries`: deletions find their rows there.
 const MIGRATIONS: &[(&str, &[&str])] = &[(
     "disk cache",
     &["
@@ -47,7 +47,7 @@ pub(super) struct DiskFile {
     pages: u64,
 }
 
-/// What is known of an entry without opening it.
+/// Facts about an entry that are known without decryption.
 #[derive(Debug)]
 pub(super) struct Fact {
     pub(super) subject: Option<Subject>,
@@ -298,7 +298,8 @@ fn place(kind: &str, key: &Key) -> Vec<u8> {
 }
 
 /// Returns the path of the file beside a database.
-pub(super) fn beside(database: &Path) -> PathBuf {
+#[must_use]
+pub fn beside(database: &Path) -> PathBuf {
     with_suffix(database, ".cache")
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: what a purge or an erasure has ended stays ended, whatever copy of the disk cache comes back; numbers of
 //! changes only grow, also over changes that could not be written; a clock that was set back ends every stored answer,
-//! whose age can't be told then.
+//! whose age is unknown then.
 
 use super::change_log::{self, ERA, TENANT};
 use super::epoch::{Change, Epochs, Table};
@@ -28,8 +28,8 @@ pub const MIGRATIONS: &[&str] = &["
 
 /// Distance between the numbers of two starts: more changes than a process makes, written or not.
 const START: u64 = 1 << 20;
-/// Time for which an erasure is remembered: the longest lifetime and the longest grace, 30 days each, and some.
-const REMEMBERED: Millis = 61 * 86_400_000;
+/// Time for which an erasure is remembered: no entry lives as long, and no older backup should be restored.
+const REMEMBERED: Millis = 400 * 86_400_000;
 /// Difference that two readings of one clock may have, between its milliseconds and ours.
 const TOLERANCE: Millis = 1_000;
 
@@ -42,7 +42,7 @@ pub(super) struct DurableEpochs {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// What the database knew at the start.
+/// Contents of the database at the start.
 struct Known {
     table: Table,
     last: u64,
@@ -65,7 +65,7 @@ impl DurableEpochs {
         let known = database.write(move |connection| load(connection, wall)).await?;
         if known.was_set_back {
             tracing::warn!(
-                "the machine's clock was set back since the gateway last ran: how old stored answers are can't be told, so \
+                "the machine's clock was set back since the gateway last ran: the age of stored answers is unknown, so \
                  none of them is used"
             );
         }
@@ -115,12 +115,13 @@ impl DurableEpochs {
     }
 }
 
-/// Forgets every epoch, for a gateway that does not use the disk: what it stored before is found by nobody any more.
+/// Forgets every epoch, for a gateway that does not use the disk, and for state that was restored: no earlier entry is found
+/// any more. Erasures stay known.
 ///
 /// # Errors
 /// The database can't be used.
-pub(super) async fn forget(database: &Database) -> Result<(), DatabaseError> {
-    database.write(|connection| connection.execute_batch("DELETE FROM cache_epochs; DELETE FROM cache_erased;")).await
+pub async fn forget(database: &Database) -> Result<(), DatabaseError> {
+    database.write(|connection| connection.execute("DELETE FROM cache_epochs", []).map(drop)).await
 }
 
 fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
@@ -147,6 +148,34 @@ fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
     let erased = erased.map(|row| row.map(|(at, tag)| Some((at, Tag::from_bytes(&tag)?))));
     let erased = erased.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
     Ok(Known { table, last, erased, seen, was_set_back })
+}
+
+/// Returns the persons that a database knows as erased.
+///
+/// # Errors
+/// The database can't be read, or is of a version that had no such table.
+pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
+    let mut select = connection.prepare("SELECT person FROM cache_erased")?;
+    let tags = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+    tags.filter_map(|tag| tag.map(|tag| Tag::from_bytes(&tag)).transpose()).collect()
+}
+
+/// Notes persons as erased, in a database that was restored.
+///
+/// # Errors
+/// The database can't be written.
+pub async fn note_erased(database: &Database, tags: BTreeSet<Tag>, now: Millis) -> Result<(), DatabaseError> {
+    database
+        .write(move |connection| {
+            // Below the numbers of every start to come, and above those of earlier entries.
+            let last: i64 = connection.query_row("SELECT last FROM cache_changes", [], |row| row.get(0))?;
+            let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO cache_erased VALUES (?1, ?2, ?3)")?;
+            for tag in &tags {
+                insert.execute(params![tag.bytes(), last.saturating_add(1), integer(now)])?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 fn write_table(connection: &Connection, table: &Table) -> rusqlite::Result<()> {

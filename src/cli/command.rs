@@ -1,6 +1,6 @@
 //! The commands, and the dispatch to one of them.
 
-use super::{check, demo, erase, keygen, output, purge, register, run, simulate, usage};
+use super::{backup, check, demo, erase, keygen, output, purge, register, run, simulate, usage};
 use clap::{Parser, Subcommand};
 use std::io;
 use std::process::ExitCode;
@@ -48,6 +48,12 @@ enum Command {
     /// Print a month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all
     /// nodes.
     Usage(usage::Args),
+    /// Copy the state of a gateway to a new file, also while it serves; the cache is not copied.
+    Backup(backup::BackupArgs),
+    /// Restore a copy of the state, with everything that was erased since. The gateway must not run.
+    ///
+    /// The replaced state is set aside. Stored answers are not used any more, and keys that were made by the API are dropped.
+    Restore(backup::RestoreArgs),
     /// Run a simulated Iluma to develop and test against.
     Simulate(Box<simulate::Args>),
     /// Run a guided tour: a simulated Iluma, a gateway and two teams on loopback; then serve until Ctrl-C.
@@ -83,6 +89,8 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
         Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,
         Command::Usage(args) => output::print(runtime()?.block_on(usage::run(args))?)?,
+        Command::Backup(args) => output::print(backup::back_up(&args)?)?,
+        Command::Restore(args) => output::print(runtime()?.block_on(backup::restore(&args))?)?,
         Command::Simulate(args) => runtime()?.block_on(simulate::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => output::print(keygen::run(&args))?,

@@ -359,9 +359,9 @@ pub struct Quotas {
 /// The greatest age of stored answers that a team takes; none is their lifetime.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MaxAge {
-    /// Of answers about bank accounts, and of bank requests by id.
+    /// The age of answers about bank accounts, and of bank requests by id.
     pub bank: Option<Duration>,
-    /// Of watchlist answers.
+    /// The age of watchlist answers.
     pub cft: Option<Duration>,
 }
 

@@ -86,7 +86,7 @@ impl Gateway {
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
-        // There is an answer, and it is too old for this caller. A call that is under way brings one that is not.
+        // The stored answer is too old for this caller; a call in flight brings a new one.
         let is_directed = directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
         match self.join(config, request, log).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),

@@ -201,7 +201,7 @@ async fn a_lifetime_of_nothing_keeps_nothing() {
     }
     rig.stop().await;
     let (upstream, builder) = counting().await;
-    let rig = builder.section("cache", "memory = \"0B\"").start().await;
+    let rig = builder.section("cache", "memory = \"0B\"\ndisk = \"0B\"").start().await;
     for calls in 1..=2 {
         is_fresh(&rig.post("lending", BANK, ACCOUNT).send().await);
         assert_eq!(upstream.heard().len(), calls);

@@ -198,7 +198,7 @@ async fn a_clock_that_is_set_back_lengthens_no_lifetime() {
     (bank(&rig, 1).await, cft(&rig, "BUDI").await);
     // The clock of the next start is two hours behind.
     let rig = rig.restart().await;
-    assert!(!is_hit(&cft(&rig, "BUDI").await), "its age can't be told");
+    assert!(!is_hit(&cft(&rig, "BUDI").await), "its age is unknown");
     assert!(!is_hit(&bank(&rig, 1).await));
     let rig = rig.restart_at(Duration::from_secs(5)).await;
     assert!(is_hit(&bank(&rig, 1).await), "what was stored by the clock as it is now is found");

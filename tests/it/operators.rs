@@ -98,7 +98,7 @@ async fn a_replay_is_in_the_audit_log_as_purges_and_erasures_are() {
     };
     order("/v1/callbacks/replay", r#"{"all":true}"#).await;
     order("/v1/cache/purge", r#"{"all":true}"#).await;
-    for (name, counts) in [("replay", r#"{\"replayed\":0}"#), ("purge", r#"{\"memory\":0,\"redis\":0}"#)] {
+    for (name, counts) in [("replay", r#"{\"replayed\":0}"#), ("purge", r#"{\"disk\":0,\"memory\":0,\"redis\":0}"#)] {
         let intent = program.stderr_line(&format!(r#""audit":"{name}","message""#)).await;
         assert!(intent.contains(r#""phase":"intent","token":"admin""#), "{intent}");
         let line = program.stderr_line(&format!(r#""audit":"{name}","done""#)).await;

@@ -576,7 +576,7 @@ async fn orders_reach_a_private_admin_listener_that_asks_for_a_certificate() {
         (said.code, said.stdout + &said.stderr)
     };
     let trusted = ["--ca", &ca, "--cert", &cert, "--key", &key];
-    assert_eq!(purge(&trusted).await, (Some(0), "{\"removed\":{\"memory\":0,\"redis\":0}}".to_owned()));
+    assert_eq!(purge(&trusted).await, (Some(0), "{\"removed\":{\"disk\":0,\"memory\":0,\"redis\":0}}".to_owned()));
     for (refused, why) in [
         (&trusted[..0], "is not trusted"),
         (&trusted[2..], "is not trusted"),

@@ -1,0 +1,259 @@
+//! Copies of a node's state: made while it serves, and restored with everything that was erased since.
+//!
+//! Invariants: a copy is consistent, and holds personal data in envelopes only; the replaced state is set
+//! aside, and nothing changes if the restore fails; no answer that was stored earlier is found afterwards.
+
+use super::error::StartError;
+use super::storage;
+use crate::base::clock::Clock;
+use crate::base::database::{self, Database, DatabaseError, OpenError};
+use crate::base::steady_clock;
+use crate::cache;
+use crate::config::Settings;
+use crate::iluma::person::Tag;
+use crate::state::{self, Erased, KeyError, Sqlite, State, StateError};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The reason why there is no copy, or why it was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is no state.
+    #[error("state.path: there is no state at {}: no gateway with this configuration has run here", .0.display())]
+    NoState(PathBuf),
+    /// The gateway runs.
+    #[error("state.path: a gateway runs over {}: stop it, restore, and start it again", .0.display())]
+    Running(PathBuf),
+    /// The file is no copy of state.
+    #[error("{} is no backup of iluma-gateway, or is damaged: give a file that `iluma-gateway backup` has written", .0.display())]
+    NotABackup(PathBuf),
+    /// A key is wrong.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// A file can't be read or written.
+    #[error("{}: {}", .0.display(), .1)]
+    File(PathBuf, io::Error),
+    /// The database can't be read or written.
+    #[error("{}: {}", .0.display(), .1)]
+    Sqlite(PathBuf, rusqlite::Error),
+    /// The restored state can't be opened.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The restored state can't be changed.
+    #[error("the restored state can't be written: {0}")]
+    State(#[from] StateError),
+    /// The restored database can't be changed.
+    #[error("the restored state can't be written: {0}")]
+    Database(#[from] DatabaseError),
+}
+
+/// An order to restore a copy.
+#[derive(Debug)]
+pub struct RestoreOrder<'a> {
+    /// The copy.
+    pub from: &'a Path,
+    /// Another copy or database, whose erasures are applied as well.
+    pub erasures: Option<&'a Path>,
+    /// True to keep the keys that were made by the API.
+    pub keep_keys: bool,
+}
+
+/// Result of a restore.
+#[derive(Debug)]
+pub struct Restored {
+    /// Means of identification whose persons were erased since.
+    pub persons: usize,
+    /// Entries that were erased.
+    pub erased: Erased,
+    /// Keys that were dropped.
+    pub keys: u64,
+    /// The replaced state.
+    pub aside: Option<PathBuf>,
+    /// True if the erasures of the replaced state could not be read.
+    pub is_former_unreadable: bool,
+}
+
+/// Copies the state to a new file, also while the gateway serves. The cache is no part of it.
+///
+/// # Errors
+/// There is no state, its keys are others, or a file can't be read or written; then there is no new file.
+pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
+    let path = &settings.state.path;
+    if !path.exists() {
+        return Err(BackupError::NoState(path.clone()));
+    }
+    state::verify_file(&settings.state)?;
+    let file = |error| BackupError::File(to.to_owned(), error);
+    // Created here rather than by SQLite, which would let others read it.
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(file)?;
+    let copied = copy_into(path, to).map_err(|error| BackupError::Sqlite(path.clone(), error));
+    let copied = copied.and_then(|()| created.sync_all().map_err(file));
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+fn copy_into(path: &Path, to: &Path) -> rusqlite::Result<()> {
+    // Not read-only: a database that no gateway has open needs its log to be read.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
+    Ok(())
+}
+
+/// Puts a copy in the place of the state, with everything that was erased since.
+///
+/// # Errors
+/// The gateway runs, the file is no copy, or something can't be read or written; then the state is as it was.
+pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Restored, BackupError> {
+    let path = &settings.state.path;
+    verify(order.from)?;
+    let former = former_erasures(path).await?;
+    let is_former_unreadable = former.is_none();
+    let mut tags = former.unwrap_or_default();
+    if let Some(file) = order.erasures {
+        verify(file)?;
+        tags.extend(read(file).and_then(|connection| cache::erased(&connection)).map_err(|_| no_backup(file))?);
+    }
+    let new = with_suffix(path, ".restoring");
+    discard_all(&new)?;
+    let prepared = prepare(settings, &order, &new, tags).await;
+    let replaced = match prepared {
+        Ok(done) => replace(path, &new).map(|aside| (done, aside)),
+        Err(error) => Err(error),
+    };
+    discard_all(&new)?;
+    let ((persons, erased, keys), aside) = replaced?;
+    Ok(Restored { persons, erased, keys, aside, is_former_unreadable })
+}
+
+/// Makes of a copy the state that is to be used, in a file beside it.
+async fn prepare(
+    settings: &Settings,
+    order: &RestoreOrder<'_>,
+    new: &Path,
+    tags: BTreeSet<Tag>,
+) -> Result<(usize, Erased, u64), BackupError> {
+    let file = |error| BackupError::File(new.to_owned(), error);
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(file)?;
+    let mut source = fs::File::open(order.from).map_err(|error| BackupError::File(order.from.to_owned(), error))?;
+    io::copy(&mut source, &mut target).map_err(file)?;
+    target.sync_all().map_err(file)?;
+    let database = storage::open(new)?;
+    let prepared = renew(settings, order, &database, tags).await;
+    database.close().await;
+    prepared
+}
+
+async fn renew(
+    settings: &Settings,
+    order: &RestoreOrder<'_>,
+    database: &Database,
+    tags: BTreeSet<Tag>,
+) -> Result<(usize, Erased, u64), BackupError> {
+    state::verify_database(database, &settings.state).await?;
+    cache::forget_epochs(database).await?;
+    let clock = Clock::system();
+    let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
+    let persons: Vec<Tag> = tags.iter().copied().collect();
+    let erased = state.erase(&persons).await?;
+    cache::note_erased(database, tags, steady_clock::wall(&clock)).await?;
+    let keys = if order.keep_keys { 0 } else { database.write(drop_keys).await? };
+    database.scrub().await?;
+    Ok((persons.len(), erased, keys))
+}
+
+/// Drops the keys that were made by the API: one that was revoked since must not revive.
+fn drop_keys(connection: &Connection) -> rusqlite::Result<u64> {
+    let table = "SELECT 1 FROM sqlite_master WHERE name = 'registry'";
+    if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(0);
+    }
+    connection.execute("DELETE FROM registry WHERE field = 'key'", []).map(|count| count as u64)
+}
+
+/// Sets the replaced state aside, and puts the new file in its place.
+fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
+    let file = |error| BackupError::File(path.to_owned(), error);
+    let _reserved = database::reserve(path).map_err(|error| refused(path, error))?;
+    let aside = with_suffix(path, ".before-restore");
+    let is_there = path.exists();
+    if is_there {
+        discard_all(&aside)?;
+        fs::rename(path, &aside).map_err(file)?;
+    }
+    for suffix in ["-wal", "-shm"] {
+        discard(&with_suffix(path, suffix))?;
+    }
+    fs::rename(new, path).map_err(file)?;
+    cache::delete_disk_cache(&cache::disk_cache_of(path)).map_err(file)?;
+    Ok(is_there.then_some(aside))
+}
+
+/// Returns the persons that the replaced state knows as erased; none if it can't be read.
+async fn former_erasures(path: &Path) -> Result<Option<BTreeSet<Tag>>, BackupError> {
+    if !path.exists() {
+        return Ok(Some(BTreeSet::new()));
+    }
+    let database = match storage::open(path) {
+        Ok(database) => database,
+        Err(StartError::State { source: OpenError::InUse, .. }) => return Err(BackupError::Running(path.to_owned())),
+        Err(_) => return Ok(None),
+    };
+    let erased = database.read(cache::erased).await.ok();
+    // So that the file is whole without its log.
+    let _: Result<(), DatabaseError> = database.scrub().await;
+    database.close().await;
+    Ok(erased)
+}
+
+/// Refuses a file that is no copy of state, or is damaged.
+fn verify(file: &Path) -> Result<(), BackupError> {
+    let look = || -> rusqlite::Result<bool> {
+        let connection = read(file)?;
+        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let part = "SELECT 1 FROM schema WHERE part = 'ledger'";
+        Ok(check == "ok" && connection.query_row(part, [], |_| Ok(())).optional()?.is_some())
+    };
+    if look().unwrap_or(false) { Ok(()) } else { Err(no_backup(file)) }
+}
+
+fn read(file: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+fn no_backup(file: &Path) -> BackupError {
+    BackupError::NotABackup(file.to_owned())
+}
+
+fn refused(path: &Path, error: OpenError) -> BackupError {
+    match error {
+        OpenError::InUse => BackupError::Running(path.to_owned()),
+        source @ (OpenError::Later | OpenError::Io(_) | OpenError::Sqlite(_)) => {
+            StartError::State { path: path.to_owned(), source }.into()
+        }
+    }
+}
+
+fn discard_all(file: &Path) -> Result<(), BackupError> {
+    ["", "-wal", "-shm", ".lock"].into_iter().try_for_each(|suffix| discard(&with_suffix(file, suffix)))
+}
+
+fn discard(file: &Path) -> Result<(), BackupError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BackupError::File(file.to_owned(), error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

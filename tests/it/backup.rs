@@ -1,0 +1,81 @@
+//! Copies of the state by command: made while it serves, restored with what was erased since.
+
+use crate::support::process::{Folder, Program};
+use crate::support::{Upstream, ask};
+use std::os::unix::fs::PermissionsExt as _;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const PERSON: &str = r#"{"bank_code":"BCA","bank_account_number":"0000000001"}"#;
+
+async fn cache_status(program: &Program) -> String {
+    let (server, _) = program.listening().await;
+    let url = format!("http://{server}{BANK}");
+    ask("POST", url).key(Folder::KEY).json(PERSON).send().await.header("cache-status").to_owned()
+}
+
+async fn end(mut program: Program) {
+    program.signal("TERM").await;
+    assert!(program.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_copy_is_made_while_it_serves_and_restored_with_what_was_erased_since() {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url());
+    let program = folder.run();
+    let first = cache_status(&program).await;
+    assert!(first.contains("stored"), "{first}");
+    let made = folder.order("backup", &["--to", "copy"], "").await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert_eq!(std::fs::metadata(folder.path("copy")).expect("a copy").permissions().mode() & 0o777, 0o600);
+    let again = folder.order("backup", &["--to", "copy"], "").await;
+    assert_eq!(again.code, Some(1), "nothing is written over: {}", again.stdout);
+
+    let (_, admin) = program.listening().await;
+    let admin = format!("http://{admin}");
+    assert_eq!(folder.order("erase", &["--admin", &admin], PERSON).await.code, Some(0));
+    assert!(cache_status(&program).await.contains("stored"));
+    let running = folder.order("restore", &["copy"], "").await;
+    assert_eq!(running.code, Some(1));
+    assert!(running.stderr.contains("a gateway runs over"), "{}", running.stderr);
+    end(program).await;
+
+    let restored = folder.order("restore", &["copy"], "").await;
+    assert_eq!(restored.code, Some(0), "{}", restored.stderr);
+    assert!(!restored.stdout.contains("erased again: 0 "), "{}", restored.stdout);
+    assert!(folder.path("state.db.before-restore").exists() && !folder.path("state.db.cache").exists());
+    let program = folder.run();
+    let fresh = cache_status(&program).await;
+    assert!(!fresh.contains("hit"), "an answer that was stored earlier is not found: {fresh}");
+    assert!(cache_status(&program).await.contains("hit"));
+    end(program).await;
+
+    for (what, bytes) in [("nothing", &b""[..]), ("no database", b"something else")] {
+        std::fs::write(folder.path("other"), bytes).expect("a file");
+        let refused = folder.order("restore", &["other"], "").await;
+        assert_eq!(refused.code, Some(1), "{what}");
+        assert!(refused.stderr.contains("is no backup of iluma-gateway"), "{what}: {}", refused.stderr);
+    }
+    let program = folder.run();
+    assert!(cache_status(&program).await.contains("hit"), "what was refused has changed nothing");
+    end(program).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_another_key_is_refused() {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url());
+    end({
+        let program = folder.run();
+        program.listening().await;
+        program
+    })
+    .await;
+    assert_eq!(folder.order("backup", &["--to", "copy"], "").await.code, Some(0));
+    std::fs::remove_file(folder.path("state.db")).expect("a file");
+    let folder = folder.env("ROOT", &"3c".repeat(32));
+    let refused = folder.order("restore", &["copy"], "").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("state.root_key"), "{}", refused.stderr);
+    assert!(!folder.path("state.db").exists() && !folder.path("state.db.restoring").exists());
+}
