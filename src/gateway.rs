@@ -76,10 +76,16 @@ impl Gateway {
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must affect one request only.
         let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind().await;
-        let mut response = served.unwrap_or(Err(Rejection::Internal)).unwrap_or_else(|rejection| {
+        let served = served.unwrap_or(Err(Rejection::Internal));
+        let rejection = served.as_ref().err().copied();
+        let mut response = served.unwrap_or_else(|rejection| {
             log.rejected(&rejection);
             rejection.into_response(config.contact.as_deref())
         });
+        let refusal = rejection.as_ref().and_then(Rejection::refusal);
+        if let Some(fields) = log.tenant_index.and_then(|index| config.limits.fields(index, refusal)) {
+            fields.insert_into(response.headers_mut());
+        }
         if head {
             replies::remove_body(&mut response);
         }
@@ -104,9 +110,10 @@ async fn serve(
     }
 
     let tenant = config.tenants.authenticate(request.headers())?;
-    log.is_of(&tenant.name, &config.metrics[tenant.index], &config.tallies[tenant.index]);
+    log.is_of(tenant, config);
     config.permit(tenant, request.method(), &route)?;
-    log.hold(config.limits.admit(tenant.index)?);
+    let is_own_api = route.kind == Kind::OwnApi;
+    log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
 
     let exchange = Exchange { gateway, config, tenant, route, log };
     match exchange.route.kind {

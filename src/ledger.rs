@@ -35,5 +35,5 @@ pub use books::{Ledger, report};
 pub use charge::{Outcome, Verdict, told, verdict};
 pub use counts::{Counts, Row, Statement};
 pub use journal::MIGRATIONS;
-pub use settlement::{OpenCall, Spent, Why};
+pub use settlement::{OpenCall, Refund, Spent, Why};
 pub use tally::Tally;

@@ -7,7 +7,10 @@
 //! request ends; a call that was not sent leaves no trace; a request that is refused by a later limit is not counted by
 //! an earlier one.
 
+mod backoff;
+mod endpoints;
 mod fair_queue;
+mod fields;
 mod gcra;
 mod in_flight;
 mod limits;
@@ -18,7 +21,9 @@ mod rate;
 mod refusal;
 mod shared;
 
-pub use limits::{Limits, QuotaState};
+pub use endpoints::Endpoint;
+pub use fields::RateLimitFields;
+pub use limits::{Call, Limits, QuotaState};
 pub use permit::{CallPermit, Permit};
 pub use quota::Spent;
 pub use rate::RateState;

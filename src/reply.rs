@@ -19,7 +19,7 @@ use crate::tenant::Unauthenticated;
 use crate::upstream::{AnswerBody, AnswerError, CallError};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -30,10 +30,7 @@ pub use crate::base::web::GATEWAY_ERROR;
 /// The challenge of a 401 (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// The reason why a request gets no answer from upstream.
+/// Why a request gets no answer of upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The path has no normal form.
@@ -172,6 +169,10 @@ impl Rejection {
             Self::Refused(Refusal::Exceeded { limit: Limit::QuotaDay | Limit::QuotaMonth, .. }) => {
                 Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", Reason::QuotaExceeded)
             }
+            Self::Refused(Refusal::Exceeded { limit: Limit::BudgetMonth, .. }) => {
+                Shape(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", Reason::BudgetExceeded)
+            }
+            Self::Refused(Refusal::BackingOff { .. }) => Shape::rate_limited(Reason::EndpointBackingOff),
             Self::Refused(Refusal::Overloaded) | Self::Body(BodyError::NoRoom) => {
                 Shape::unavailable(Reason::Overloaded)
             }
@@ -205,7 +206,13 @@ impl Rejection {
         }
     }
 
-    /// Returns the response for the tenant. `contact` is named for problems that the tenant can't solve itself.
+    /// Returns the limit that refused the request, if one did.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        if let Self::Refused(refusal) = self { Some(refusal) } else { None }
+    }
+
+    /// Returns the rejection as the tenant sees it. `contact` helps with what the tenant can't mend itself.
     #[must_use]
     pub fn into_response(self, contact: Option<&str>) -> Response<ReplyBody> {
         let Shape(status, code, reason) = self.shape();
@@ -221,21 +228,8 @@ impl Rejection {
         }
         headers.insert(GATEWAY_ERROR, HeaderValue::from_static(reason.into_str()));
         match self {
-            Self::Refused(Refusal::Exceeded { limit, quota, window, retry_after }) => {
-                let seconds = whole_seconds(retry_after);
-                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-                let name = limit.as_str();
-                let policy = match window {
-                    Some(window) => format!("\"{name}\";q={quota};w={}", whole_seconds(window)),
-                    None => format!("\"{name}\";q={quota}"),
-                };
-                // The fields follow draft-ietf-httpapi-ratelimit-headers: structured fields, seconds.
-                for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}"))]
-                {
-                    if let Ok(value) = HeaderValue::try_from(value) {
-                        headers.insert(field, value);
-                    }
-                }
+            Self::Refused(Refusal::Exceeded { retry_after, .. } | Refusal::BackingOff { retry_after }) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
             }
             Self::CircuitOpen(wait) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
@@ -367,8 +361,6 @@ mod tests {
         assert_eq!(response.status(), 429);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("retry-after"), "2");
-        assert_eq!(header("ratelimit-policy"), r#""requests";q=40;w=2"#);
-        assert_eq!(header("ratelimit"), r#""requests";r=0;t=2"#);
         assert_eq!(header("x-gateway-error"), "rate_limited");
     }
 

@@ -75,6 +75,7 @@ mod tests {
                 weight: 1,
                 upstream_calls_per_day: None,
                 upstream_calls_per_month: None,
+                budget_per_month: None,
             },
             routes: Default::default(),
             share_cache: true,

@@ -19,11 +19,14 @@ pub enum Limit {
     QuotaDay,
     /// Upstream calls a month.
     QuotaMonth,
+    /// Rupiah a month.
+    BudgetMonth,
 }
 
 impl Limit {
     /// Every limit; `ALL[limit as usize] == limit`.
-    pub const ALL: [Self; 5] = [Self::Requests, Self::InFlight, Self::Account, Self::QuotaDay, Self::QuotaMonth];
+    pub const ALL: [Self; 6] =
+        [Self::Requests, Self::InFlight, Self::Account, Self::QuotaDay, Self::QuotaMonth, Self::BudgetMonth];
 
     /// Returns the name in metrics and headers.
     #[must_use]
@@ -34,6 +37,17 @@ impl Limit {
             Self::Account => "account",
             Self::QuotaDay => "quota_day",
             Self::QuotaMonth => "quota_month",
+            Self::BudgetMonth => "budget_month",
+        }
+    }
+
+    /// Returns the unit of what it counts, as the `qu` of `RateLimit-Policy`.
+    #[must_use]
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Requests | Self::Account | Self::QuotaDay | Self::QuotaMonth => "requests",
+            Self::InFlight => "concurrent-requests",
+            Self::BudgetMonth => "rupiah",
         }
     }
 }
@@ -78,6 +92,8 @@ pub struct TenantLimits {
     pub upstream_calls_per_day: Option<u64>,
     /// Upstream calls a month.
     pub upstream_calls_per_month: Option<u64>,
+    /// Rupiah a month, by `prices`.
+    pub budget_per_month: Option<u64>,
     /// The treatment of a call beyond a quota.
     pub quota_mode: QuotaMode,
 }

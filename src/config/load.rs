@@ -648,6 +648,7 @@ max_in_flight = 200
 weight = 1
 upstream_calls_per_day = 10000
 upstream_calls_per_month = 200000
+budget_per_month = 150000000
 routes = ["bank", "cft"]
 share_cache = true
 owns_unprefixed = false

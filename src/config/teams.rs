@@ -168,6 +168,7 @@ fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits
     let weight = tenant.get("weight", |weight| weight.number(1..=MAX_WEIGHT));
     let upstream_calls_per_day = tenant.maybe("upstream_calls_per_day", |calls| calls.number(0..=MAX_CALLS));
     let upstream_calls_per_month = tenant.maybe("upstream_calls_per_month", |calls| calls.number(0..=MAX_CALLS));
+    let budget_per_month = tenant.maybe("budget_per_month", |rupiah| rupiah.number(0..=MAX_CALLS));
     let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
     let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
     Some(TenantLimits {
@@ -178,6 +179,7 @@ fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits
         weight: weight?,
         upstream_calls_per_day,
         upstream_calls_per_month,
+        budget_per_month,
         quota_mode: quota_mode?,
     })
 }
@@ -295,7 +297,7 @@ const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
 const MAX_HOSTS: usize = 64;
 /// The longest `max_age`: as long as the longest lifetime of a stored answer.
 const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
-/// The largest quota of a day or month; 0 lets a team use only the cache.
+/// The largest quota of a day or month, in calls or rupiah; 0 lets a team use only the cache.
 const MAX_CALLS: u64 = 1_000_000_000_000;
 /// The largest weight; more would be a share of nearly everything.
 const MAX_WEIGHT: u32 = 1000;

@@ -12,7 +12,7 @@ use crate::base::retry_after::retry_after;
 use crate::iluma::answer::Answer;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
-use crate::limit::CallPermit;
+use crate::limit::{Call, CallPermit, Endpoint};
 use crate::redis::Budget;
 use crate::reply::Rejection;
 use crate::tenant::Tenant;
@@ -23,9 +23,6 @@ use std::time::Duration;
 
 /// The wait before a GET is repeated: a restarting host needs about this time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// The pause after a "too many requests" answer without a `retry-after`.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// A call that is to be made.
 #[derive(Clone, Copy)]
 pub(super) struct PlannedCall<'a> {
@@ -33,6 +30,7 @@ pub(super) struct PlannedCall<'a> {
     pub(super) route: RouteName,
     /// True if Iluma may charge for the call.
     pub(super) charged: bool,
+    pub(super) endpoint: &'a Endpoint,
 }
 
 /// Owns the slots and the intent of one upstream call, from before the first is taken until its outcome is in the
@@ -48,6 +46,9 @@ pub(super) struct CallGuard {
     limits: Option<CallPermit>,
     /// The intent; `None` if Iluma does not charge for the call, or if it is settled.
     booking: Option<Booking>,
+    endpoint: Endpoint,
+    /// The wait that an answer asked for.
+    asked: Option<Duration>,
     /// True once the call may have reached upstream.
     started: bool,
     /// The progress of a body that must be sent completely before Iluma can act.
@@ -62,7 +63,7 @@ impl CallGuard {
         call: PlannedCall<'_>,
         redis: &Budget,
     ) -> Result<Self, Rejection> {
-        let PlannedCall { tenant, route, charged } = call;
+        let PlannedCall { tenant, route, charged, endpoint } = call;
         let account = tenant.account_index;
         let mut guard = Self {
             breaker: config.accounts[account].breaker.enter(config.upstream.host()).map_err(Rejection::CircuitOpen)?,
@@ -74,10 +75,15 @@ impl CallGuard {
             charged,
             limits: None,
             booking: None,
+            endpoint: Arc::clone(endpoint),
+            asked: None,
             started: false,
             upload: None,
         };
-        let limits = guard.limits.insert(config.limits.admit_call(tenant.index, charged, redis).await?);
+        config.refund(ledger);
+        let price = charged.then(|| ledger.price(route));
+        let wanted = Call { endpoint, price };
+        let limits = guard.limits.insert(config.limits.admit_call(tenant.index, wanted, redis).await?);
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
             guard.booking = Some(ledger.book(&tenant.name, route).await.map_err(|_| Rejection::Unbooked)?);
@@ -105,7 +111,8 @@ impl CallGuard {
         // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no count
         // from other nodes.
         let budget = Budget::of(Duration::ZERO);
-        let Ok(mut permit) = self.config.limits.admit_call(self.tenant, false, &budget).await else { return sent };
+        let wanted = Call { endpoint: &self.endpoint, price: None };
+        let Ok(mut permit) = self.config.limits.admit_call(self.tenant, wanted, &budget).await else { return sent };
         drop(sent);
         let sent = upstream.send(again, Some(&account.credential)).await;
         if !sent.as_ref().is_err_and(|error| error.is_unprocessed()) {
@@ -144,8 +151,13 @@ impl CallGuard {
     pub(super) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.breaker.answered(status);
         self.tell_circuit();
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            self.pause(headers);
+        self.asked = retry_after(headers, self.config.clock.wall());
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => self.refused(),
+            // Its body tells: KTP refuses with this status.
+            StatusCode::BAD_REQUEST => {}
+            status if status.is_server_error() => {}
+            _ => self.accepted(),
         }
     }
 
@@ -160,8 +172,8 @@ impl CallGuard {
             self.ledger.settle(&account, id, outcome);
         }
         // KTP reports the rate limit with a status that does not show it.
-        if status == StatusCode::BAD_REQUEST && answer.is_some_and(Answer::is_rate_limited) {
-            self.pause(&HeaderMap::new());
+        if status == StatusCode::BAD_REQUEST {
+            if answer.is_some_and(Answer::is_rate_limited) { self.refused() } else { self.accepted() }
         }
     }
 
@@ -191,9 +203,25 @@ impl CallGuard {
         account.metrics.circuit(account.breaker.is_open());
     }
 
-    fn pause(&self, headers: &HeaderMap) {
-        let asked = retry_after(headers, self.config.clock.wall());
-        self.config.limits.pause(self.account, asked.unwrap_or(PAUSE));
+    /// The endpoint refused the call for its rate.
+    fn refused(&mut self) {
+        if let Some(limits) = &mut self.limits {
+            limits.refused(self.asked);
+        }
+        self.tell_backoff();
+    }
+
+    /// The endpoint took the call.
+    fn accepted(&mut self) {
+        if let Some(limits) = &mut self.limits {
+            limits.succeeded();
+        }
+        self.tell_backoff();
+    }
+
+    fn tell_backoff(&self) {
+        let count = self.config.limits.backing_off(self.account).len();
+        self.config.accounts[self.account].metrics.backing_off(count);
     }
 }
 

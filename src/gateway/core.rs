@@ -128,6 +128,7 @@ impl Gateway {
     pub fn sweep(&self) {
         let config = self.config.load();
         config.upstream.sweep();
+        config.refund(&self.ledger);
         config.report();
     }
 

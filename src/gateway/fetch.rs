@@ -278,7 +278,9 @@ impl Gateway {
     ) -> Result<Option<CallGuard>, Rejection> {
         match request.tenant.and_then(|index| config.tenants.at(index)) {
             Some(tenant) => {
-                let planned = PlannedCall { tenant, route: request.route, charged: !request.outgoing.repeatable };
+                let (route, charged) = (request.route, !request.outgoing.repeatable);
+                let endpoint = config.table.endpoint(&request.outgoing.method, &request.outgoing.target);
+                let planned = PlannedCall { tenant, route, charged, endpoint: &endpoint };
                 CallGuard::admit(config, &self.ledger, planned, redis).await.map(Some)
             }
             None => Ok(None),

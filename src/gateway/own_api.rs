@@ -3,6 +3,7 @@
 use super::allowance::Allowance;
 use super::exchange::Exchange;
 use super::replies::of_parts;
+use crate::config::Limit;
 use crate::ledger::{Counts, Statement};
 use crate::limit::QuotaState;
 use crate::reply::{Rejection, ReplyBody};
@@ -17,6 +18,8 @@ struct Usage<'a> {
     account: &'a str,
     limits: &'a Allowance,
     quotas: Vec<Quota>,
+    #[serde(flatten)]
+    budget: Budget,
     today: Span,
     this_month: Span,
 }
@@ -28,6 +31,14 @@ struct Quota {
     limit: u64,
     remaining: u64,
     resets_in_seconds: u64,
+}
+
+/// Rupiah of this month.
+#[derive(Serialize)]
+struct Budget {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget_per_month: Option<u64>,
+    budget_used: u64,
 }
 
 #[derive(Serialize)]
@@ -54,12 +65,18 @@ pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>,
             of_day.add(&row.route, row.counts);
         }
     }
+    config.refund(&gateway.ledger);
     let quotas = config.limits.quotas(tenant.index).into_iter().flatten();
+    let budget = quotas.clone().find(|state| state.limit == Limit::BudgetMonth);
     let usage = Usage {
         tenant: tenant.name.as_str(),
         account: tenant.account.as_str(),
         limits: &config.allowances[tenant.index],
         quotas: quotas.filter_map(Quota::new).collect(),
+        budget: Budget {
+            budget_per_month: budget.and_then(|state| state.quota),
+            budget_used: budget.map_or(0, |state| state.used),
+        },
         today: of_day,
         this_month: of_month,
     };

@@ -4,6 +4,7 @@
 //! and keeps that unless the whole answer was passed to the client's connection.
 
 use super::observer::{Booked, ResponseObserver};
+use super::runtime::RuntimeConfig;
 use crate::base::name::TenantName;
 use crate::base::request_id;
 use crate::iluma::route_name::RouteName;
@@ -15,6 +16,7 @@ use crate::reply::{Reason, Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
 use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
+use crate::tenant::Tenant;
 use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -49,6 +51,8 @@ pub(super) struct RequestLog {
     pub(super) client: Option<IpAddr>,
     tenant: Option<TenantName>,
     tally: Option<Arc<Tally>>,
+    /// The index of the tenant.
+    pub(super) tenant_index: Option<usize>,
     time: SystemTime,
     started: Instant,
     id: Uuid,
@@ -90,6 +94,7 @@ impl RequestLog {
             client: None,
             tenant: None,
             tally: None,
+            tenant_index: None,
             time: telemetry.clock.wall(),
             started: telemetry.clock.now(),
             id,
@@ -113,10 +118,11 @@ impl RequestLog {
     }
 
     /// Sets the tenant.
-    pub(super) fn is_of(&mut self, tenant: &TenantName, metrics: &Arc<TenantMetrics>, tally: &Arc<Tally>) {
-        self.tenant = Some(tenant.clone());
-        self.tally = Some(Arc::clone(tally));
-        self.metrics = Arc::clone(metrics);
+    pub(super) fn is_of(&mut self, tenant: &Tenant, config: &RuntimeConfig) {
+        self.tenant = Some(tenant.name.clone());
+        self.tenant_index = Some(tenant.index);
+        self.tally = Some(Arc::clone(&config.tallies[tenant.index]));
+        self.metrics = Arc::clone(&config.metrics[tenant.index]);
     }
 
     /// Holds the request's slot in flight until its answer is sent, and until a call that outlives it has ended.

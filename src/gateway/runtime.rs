@@ -105,9 +105,9 @@ impl RuntimeConfig {
         let mut limits = Limits::new(settings, previous.map(|live| &live.limits), clock, tasks, nodes);
         if previous.is_none() {
             let spent = ledger.spent().iter().cloned();
-            limits.remember(
-                spent.map(|Spent { tenant, day, today, this_month }| (tenant, limit::Spent { day, today, this_month })),
-            );
+            limits.remember(spent.map(|Spent { tenant, day, today, this_month, rupiah }| {
+                (tenant, limit::Spent { day, today, this_month, rupiah })
+            }));
         }
         let upstream = match previous {
             Some(before) if before.upstream_settings == settings.upstream => Arc::clone(&before.upstream),
@@ -132,6 +132,13 @@ impl RuntimeConfig {
         })
     }
 
+    /// Gives budgets back what calls had reserved that turned out not to be billable.
+    pub(super) fn refund(&self, ledger: &Ledger) {
+        for refund in ledger.take_refunds() {
+            self.limits.refund(&refund.tenant, refund.day, refund.rupiah);
+        }
+    }
+
     /// Reports the use of the quotas of the tenant at `index` to metrics; `beyond` is a quota that was exceeded in shadow mode.
     pub(super) fn report_quotas(&self, index: usize, beyond: Option<Limit>) {
         let metrics = &self.metrics[index];
@@ -148,7 +155,10 @@ impl RuntimeConfig {
     /// Reports time-dependent numbers to metrics.
     pub(super) fn report(&self) {
         (0..self.metrics.len()).for_each(|index| self.report_quotas(index, None));
-        self.accounts.iter().for_each(|account| account.metrics.circuit(account.breaker.is_open()));
+        for (index, account) in self.accounts.iter().enumerate() {
+            account.metrics.circuit(account.breaker.is_open());
+            account.metrics.backing_off(self.limits.backing_off(index).len());
+        }
     }
 
     /// Returns the tenant's reference prefix and those of all teams of its account, if the account prefixes references.
@@ -194,6 +204,7 @@ impl RuntimeConfig {
 const fn period(limit: Limit) -> Period {
     match limit {
         Limit::QuotaMonth => Period::Month,
+        Limit::BudgetMonth => Period::BudgetMonth,
         Limit::QuotaDay | Limit::Requests | Limit::InFlight | Limit::Account => Period::Day,
     }
 }

@@ -107,7 +107,8 @@ impl Exchange<'_> {
         F: Future<Output = T> + Send + 'static,
     {
         let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
-        let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable };
+        let endpoint = self.config.table.endpoint(&outgoing.method, &outgoing.target);
+        let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable, endpoint: &endpoint };
         let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, &self.log.redis).await?;
         let (permit, made) = (self.log.permit(), call(guard, outgoing));
         let made = async move {

@@ -1,12 +1,11 @@
 //! The writer: it writes outcomes and counts to the disk.
 
 use super::inner::Inner;
-use super::journal;
+use super::journal::{self, Changes};
 use super::settlement::{Call, Closing};
 use super::tally::Counted;
 use crate::base::database::DatabaseError;
 use rusqlite::Connection;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
@@ -46,10 +45,10 @@ async fn write(batch: Batch) -> Result<(), DatabaseError> {
     }
     let (ledger, day) = (Arc::clone(&batch.ledger), batch.ledger.today().to_string());
     let work = move |connection: &Connection| {
-        let (early, days) = batch.apply(connection, &day)?;
-        Ok((batch, early, days))
+        let (early, changes) = batch.apply(connection, &day)?;
+        Ok((batch, early, changes))
     };
-    ledger.database.write_owned(work, |(batch, early, days)| batch.committed(&early, days)).await
+    ledger.database.write_owned(work, |(batch, early, changes)| batch.committed(&early, changes)).await
 }
 
 impl Batch {
@@ -64,28 +63,29 @@ impl Batch {
         Self { ledger: Arc::clone(ledger), closings, counted, came, _turn: turn }
     }
 
-    /// Applies the batch; returns the closings that matched no call, and adds to the changed days.
-    fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, BTreeSet<String>)> {
-        let (mut early, mut days) = (Vec::new(), BTreeSet::new());
+    /// Returns the closings that matched no call, and what changed.
+    fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, Changes)> {
+        let (mut early, mut changes) = (Vec::new(), Changes::default());
         for closing in &self.closings {
-            if !journal::close(connection, closing, &mut days)? {
+            if !journal::close(connection, closing, &mut changes)? {
                 early.push(*closing);
             }
         }
         if !self.counted.is_empty() {
-            days.insert(day.to_owned());
+            changes.days.insert(day.to_owned());
         }
         for (tenant, route, counts) in &self.counted {
             journal::add(connection, day, tenant.as_str(), route.as_str(), counts)?;
         }
-        Ok((early, days))
+        Ok((early, changes))
     }
 
-    fn committed(mut self, early: &[Closing], days: BTreeSet<String>) {
+    fn committed(mut self, early: &[Closing], changes: Changes) {
         self.closings.clear();
         self.counted.clear();
         self.ledger.written.store(self.came, Ordering::Relaxed);
-        self.ledger.changed(days);
+        self.ledger.changed(changes.days);
+        self.ledger.refunds.lock().extend(changes.refunds);
         self.ledger.keep_early(early);
     }
 }

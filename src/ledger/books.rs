@@ -5,7 +5,7 @@ use super::charge::Outcome;
 use super::counts::{Row, Statement, summed};
 use super::inner::{Inner, LedgerConfig};
 use super::published::PublishedLedgers;
-use super::settlement::{Call, End, OpenCall, Spent};
+use super::settlement::{Call, End, OpenCall, Refund, Spent};
 use super::tally::Tally;
 use super::{batch, journal, keeper, restore};
 use crate::base::calendar::{Day, Month};
@@ -61,6 +61,7 @@ impl Ledger {
             database,
             clock,
             untold: Mutex::default(),
+            refunds: Mutex::default(),
             unpublished: Mutex::default(),
             published: link.map(|link| PublishedLedgers::new(link, &node)),
             namer: Pseudonymizer::new(root, "ledger"),
@@ -90,7 +91,19 @@ impl Ledger {
         &self.0.spent
     }
 
-    /// Returns this node's identity, which stays the same as long as its database lives.
+    /// Returns the price of a call on a row, in rupiah.
+    #[must_use]
+    pub fn price(&self, route: RouteName) -> u64 {
+        self.0.live.load().prices[route as usize]
+    }
+
+    /// Takes the prices of calls that turned out not to be billable since the last time.
+    #[must_use]
+    pub fn take_refunds(&self) -> Vec<Refund> {
+        std::mem::take(&mut *self.0.refunds.lock())
+    }
+
+    /// Returns this node's identity among others: as long as its database lives, it is the same.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.0.node

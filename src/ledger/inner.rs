@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::published::PublishedLedgers;
-use super::settlement::{Call, CallName, Closing, Closings, End, Settlement, Spent};
+use super::settlement::{Call, CallName, Closing, Closings, End, Refund, Settlement, Spent};
 use super::tally::{Counted, ROUTES, Tally};
 use crate::base::calendar::{Calendar, Day};
 use crate::base::clock::Clock;
@@ -37,7 +37,9 @@ pub(super) struct Inner {
     pub(super) early: Mutex<VecDeque<Settlement>>,
     /// Settlements of calls that are not in this journal, for other nodes.
     pub(super) untold: Mutex<Vec<Settlement>>,
-    /// Days whose current lines other nodes do not know.
+    /// Prices that budgets have to get back.
+    pub(super) refunds: Mutex<Vec<Refund>>,
+    /// Days whose lines other nodes do not know as they stand here.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
     /// The lock of the batch that is being written: there is one at a time.

@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::{Call, Closing, End, OpenCall, Spent, Why};
+use super::settlement::{Call, Closing, End, OpenCall, Refund, Spent, Why};
 use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
@@ -75,8 +75,17 @@ pub(super) fn book(
     Ok(id)
 }
 
-/// Ends the calls of a closing; returns false if there are none.
-pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTreeSet<String>) -> rusqlite::Result<bool> {
+/// What a batch of closings changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Days whose lines changed.
+    pub(super) days: BTreeSet<String>,
+    /// Prices of calls that were sent and are not billable.
+    pub(super) refunds: Vec<Refund>,
+}
+
+/// Ends the calls that a closing is about; returns false if there are none.
+pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Changes) -> rusqlite::Result<bool> {
     let (number, name) = match closing.call {
         Call::Booked(number) => (number, None),
         Call::Named(name) | Call::NamedElsewhere(name) => (0, Some(name)),
@@ -97,7 +106,10 @@ pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTree
             }
             End::Withdrawn => (1, 0, 0),
             End::Outcome(Outcome::Billable, _) => (0, 1, *price),
-            End::Outcome(Outcome::NotBillable, _) => (0, 0, 0),
+            End::Outcome(Outcome::NotBillable, _) => {
+                changes.refunds.extend(refund(tenant, day, *price));
+                (0, 0, 0)
+            }
         };
         let mut count = connection.prepare_cached(
             "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
@@ -106,9 +118,14 @@ pub(super) fn close(connection: &Connection, closing: &Closing, days: &mut BTree
         )?;
         count.execute(params![day, tenant, route, calls, billable, cost])?;
         connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
-        days.insert(day.clone());
+        changes.days.insert(day.clone());
     }
     Ok(!found.is_empty())
+}
+
+fn refund(tenant: &str, day: &str, price: i64) -> Option<Refund> {
+    let rupiah = u64::try_from(price).ok().filter(|price| *price > 0)?;
+    Some(Refund { tenant: tenant.parse().ok()?, day: day.parse().ok()?, rupiah })
 }
 
 /// Adds counts from memory.
@@ -173,18 +190,21 @@ pub(super) fn open_calls(
 
 pub(super) fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {
     let mut select = connection.prepare_cached(
-        "SELECT tenant, sum(charged_calls), sum(CASE day WHEN ?2 THEN charged_calls ELSE 0 END)
-         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant",
+        "SELECT tenant, sum(charged_calls), sum(CASE day WHEN ?2 THEN charged_calls ELSE 0 END),
+             sum(cost) + max(ifnull(price, 0))
+         FROM ledger_days LEFT JOIN
+             (SELECT tenant, sum(price) AS price FROM ledger_calls WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant) USING (tenant)
+         WHERE day BETWEEN ?1 AND ?2 GROUP BY tenant",
     )?;
     let found = select.query_map(params![today.month().first().to_string(), today.to_string()], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        Ok((row.get::<_, String>(0)?, [row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?]))
     })?;
     let mut spent = Vec::new();
     for row in found {
-        let (tenant, this_month, today_count) = row?;
+        let (tenant, counts) = row?;
         let Ok(tenant) = tenant.parse() else { continue };
-        let count = |number| u64::try_from(number).unwrap_or_default();
-        spent.push(Spent { tenant, day: today, today: count(today_count), this_month: count(this_month) });
+        let [this_month, count, rupiah] = counts.map(|number| u64::try_from(number).unwrap_or_default());
+        spent.push(Spent { tenant, day: today, today: count, this_month, rupiah });
     }
     Ok(spent)
 }

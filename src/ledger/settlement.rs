@@ -22,6 +22,19 @@ pub struct Spent {
     pub today: u64,
     /// Calls in its month so far.
     pub this_month: u64,
+    /// Rupiah in its month so far: what was billable, and what may be.
+    pub rupiah: u64,
+}
+
+/// The price of a call that turned out not to be billable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// The team that made the call.
+    pub tenant: TenantName,
+    /// The day under which it is booked.
+    pub day: Day,
+    /// The price in rupiah.
+    pub rupiah: u64,
 }
 
 /// A call whose outcome is not known, or not yet.

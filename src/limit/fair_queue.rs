@@ -14,9 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The longest pause; a longer one is more likely a mistake of upstream's.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
 /// The slots of one account. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct FairQueue(Arc<Shared>);
@@ -86,14 +83,7 @@ impl FairQueue {
         entry.wait(max_wait).await
     }
 
-    /// Delays every tenant for `time`, a minute at most, because upstream reported too many requests.
-    pub(super) fn pause(&self, time: Duration) {
-        let time = time.min(LONGEST_PAUSE);
-        self.0.queue.lock().pause(self.0.clock.now() + time);
-        self.0.correct(0, time);
-    }
-
-    /// Returns the rate and the burst.
+    /// Returns the rate, and what may leave at once.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.0.queue.lock().shape()
     }
@@ -149,7 +139,7 @@ impl Drop for QueueEntry<'_> {
 impl Shared {
     fn give_back(&self) {
         if self.far.as_ref().is_some_and(|far| !far.alone.load(Ordering::Relaxed)) {
-            return self.correct(1, Duration::ZERO);
+            return self.correct(1);
         }
         if let Some(rate) = &mut self.queue.lock().rate {
             rate.give_back();
@@ -157,11 +147,11 @@ impl Shared {
         self.moved.notify_one();
     }
 
-    /// Reports unused slots, or a pause, to the other nodes.
-    fn correct(&self, back: u32, pause: Duration) {
+    /// Tells the other nodes of slots that were not used.
+    fn correct(&self, back: u32) {
         let (Some(far), Some(shape)) = (&self.far, self.queue.lock().shape()) else { return };
         let (nodes, account) = (far.nodes.clone(), far.account.clone());
-        self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back, pause).await });
+        self.tasks.spawn(async move { nodes.correct_turns(&account, shape, back).await });
     }
 
     /// Grants slots until no request waits.
@@ -181,10 +171,6 @@ impl Shared {
     async fn serve_far(&self, far: &Far) -> Option<Duration> {
         let (shape, wants) = {
             let mut queue = self.queue.lock();
-            let pause = queue.pause_left(self.clock.now());
-            if !pause.is_zero() && queue.waiting > 0 {
-                return Some(pause);
-            }
             match queue.shape() {
                 Some(shape) if queue.is_far && queue.waiting > 0 => (shape, queue.wants()),
                 _ => return queue.serve(self.clock.now()),
@@ -209,7 +195,7 @@ impl Shared {
         }
         drop(queue);
         if unused > 0 {
-            self.correct(unused, Duration::ZERO);
+            self.correct(unused);
         }
         left
     }
@@ -290,20 +276,5 @@ mod tests {
             let expected = sooner.max(Duration::from_millis(100));
             assert!(took <= expected + Duration::from_millis(2), "{case}: {took:?}, expected {expected:?}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_holds_everybody_back_and_ends_without_a_burst() {
-        let (queue, _tasks) = queue(50, 2000);
-        let lending = name("lending");
-        queue.pause(Duration::from_secs(1));
-        let started = Clock::system().now();
-        let all = (0..10).map(|_| async { queue.slot(&lending, 1).await.map(Slot::used) });
-        assert!(futures_util::future::join_all(all).await.iter().all(Result::is_ok));
-        let took = Clock::system().now() - started;
-        assert!((1175..=1200).contains(&took.as_millis()), "{took:?}");
-        queue.pause(Duration::from_secs(3600));
-        let wait = queue.slot(&lending, 1).await.map(Slot::used).unwrap_err();
-        assert_eq!(wait, LONGEST_PAUSE.saturating_sub(Duration::from_secs(2)));
     }
 }

@@ -38,6 +38,12 @@ impl InFlight {
         u64::try_from(self.most.load(Ordering::Relaxed)).unwrap_or(u64::MAX)
     }
 
+    /// Returns the number of free places.
+    pub(super) fn left(&self) -> u64 {
+        let inside = u64::try_from(self.inside.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        self.most().saturating_sub(inside)
+    }
+
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.inside.load(Ordering::Relaxed)

@@ -1,14 +1,16 @@
 //! All limits of this process, and the checks of requests and calls.
 
+use super::endpoints::{Endpoint, Endpoints};
 use super::fair_queue::FairQueue;
+use super::fields::{self, Item, RateLimitFields, RecentFields};
 use super::in_flight::{ByteBudget, HeldBytes, InFlight, InFlightSlot};
 use super::permit::{CallPermit, Permit};
 use super::queue::Pace;
-use super::quota::{Counter, Moment, Quota, Spent, Together};
+use super::quota::{Counter, Meter, Moment, Quota, Spent, Together};
 use super::rate::{Rate, RateState, part};
 use super::refusal::Refusal;
 use super::shared::Nodes;
-use crate::base::calendar::Calendar;
+use crate::base::calendar::{Calendar, Day};
 use crate::base::clock::Clock;
 use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
@@ -30,8 +32,8 @@ pub struct Limits {
     buffered: Arc<ByteBudget>,
     /// The tenants' states, by index.
     tenants: Vec<TenantState>,
-    accounts: Vec<(AccountName, FairQueue)>,
-    /// The quota counters, also of removed teams, which may return within the month.
+    accounts: Vec<AccountState>,
+    /// Of teams that are gone, too: they may come back within the month.
     counters: BTreeMap<TenantName, Arc<Counter>>,
     calendar: Calendar,
     clock: Clock,
@@ -39,7 +41,25 @@ pub struct Limits {
     nodes: Option<Nodes>,
 }
 
-/// The used part of one tenant's limits.
+/// The limits of one account.
+#[derive(Debug)]
+struct AccountState {
+    name: AccountName,
+    queue: FairQueue,
+    endpoints: Endpoints,
+    max_wait: Duration,
+}
+
+/// One upstream call that is to be admitted.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The endpoint that it goes to.
+    pub endpoint: &'a Endpoint,
+    /// The price in rupiah, if upstream may charge for it.
+    pub price: Option<u64>,
+}
+
+/// What one tenant has used of its limits.
 #[derive(Debug)]
 struct TenantState {
     name: TenantName,
@@ -49,6 +69,7 @@ struct TenantState {
     weight: u32,
     quota: Quota,
     counter: Arc<Counter>,
+    fields: RecentFields,
     /// The index of its account.
     account: usize,
 }
@@ -58,9 +79,9 @@ struct TenantState {
 pub struct QuotaState {
     /// The quota.
     pub limit: Limit,
-    /// The number of used calls.
+    /// Calls, or rupiah, that were used.
     pub used: u64,
-    /// The number of allowed calls; `None` is no limit.
+    /// Calls, or rupiah, that there are; none is no limit.
     pub quota: Option<u64>,
     /// The time until the quota is reset.
     pub resets_in: Duration,
@@ -84,11 +105,13 @@ impl Limits {
         let anonymous = previous.map_or_else(|| InFlight::new(MOST_ANONYMOUS), |limits| Arc::clone(&limits.anonymous));
         let accounts = settings.accounts.iter().map(|(name, account)| {
             let pace = Pace { per_second: account.requests_per_second, max_wait: account.max_wait };
-            let known = previous.and_then(|limits| limits.accounts.iter().find(|(known, _)| known == name));
-            let queue =
-                known.map_or_else(|| FairQueue::new(name, pace, nodes, clock, tasks), |(_, queue)| queue.clone());
+            let known = previous.and_then(|limits| limits.accounts.iter().find(|known| known.name == *name));
+            let (queue, endpoints) = match known {
+                Some(known) => (known.queue.clone(), known.endpoints.clone()),
+                None => (FairQueue::new(name, pace, nodes, clock, tasks), Endpoints::new(name, nodes, clock, tasks)),
+            };
             queue.reshape(pace);
-            (name.clone(), queue)
+            AccountState { name: name.clone(), queue, endpoints, max_wait: account.max_wait }
         });
         let mut limits = Self {
             gateway,
@@ -129,8 +152,9 @@ impl Limits {
             weight: limits.weight,
             quota: Quota::new(limits),
             counter: Arc::clone(self.counters.entry(name.clone()).or_insert_with(nothing)),
-            // Settings have no tenant without an account.
-            account: self.accounts.iter().position(|(account, _)| *account == tenant.account).unwrap_or_default(),
+            fields: RecentFields::default(),
+            // Settings hold no tenant without its account.
+            account: self.accounts.iter().position(|account| account.name == tenant.account).unwrap_or_default(),
         }
     }
 
@@ -150,6 +174,27 @@ impl Limits {
     /// # Errors
     /// Returns the limit that is reached.
     pub fn admit(&self, index: usize) -> Result<Permit, Refusal> {
+        let (tenant, permit) = self.enter(index)?;
+        if let Some(rate) = &tenant.rate {
+            rate.take().map_err(|retry_after| Refusal::Exceeded {
+                limit: Limit::Requests,
+                quota: rate.burst(),
+                window: Some(rate.window()),
+                retry_after,
+            })?;
+        }
+        Ok(permit)
+    }
+
+    /// Takes a place for a request to the team's own API, which costs no request of the rate.
+    ///
+    /// # Errors
+    /// There are as many requests in flight as there may be.
+    pub fn admit_unrated(&self, index: usize) -> Result<Permit, Refusal> {
+        self.enter(index).map(|(_, permit)| permit)
+    }
+
+    fn enter(&self, index: usize) -> Result<(&TenantState, Permit), Refusal> {
         let gateway = self.gateway.enter().ok_or(Refusal::Overloaded)?;
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
         // Slots are returned, but a request of the rate is not: it is taken last.
@@ -160,15 +205,7 @@ impl Limits {
             // The time until a slot is free is unknown; a second is the smallest value of the header.
             retry_after: Duration::from_secs(1),
         })?;
-        if let Some(rate) = &tenant.rate {
-            rate.take().map_err(|retry_after| Refusal::Exceeded {
-                limit: Limit::Requests,
-                quota: rate.burst(),
-                window: Some(rate.window()),
-                retry_after,
-            })?;
-        }
-        Ok(Permit::new(slot, gateway, Some(HeldBytes::none(&self.buffered, &tenant.buffered))))
+        Ok((tenant, Permit::new(slot, gateway, Some(HeldBytes::none(&self.buffered, &tenant.buffered)))))
     }
 
     /// Admits a request without a tenant, such as one for upstream's health.
@@ -180,39 +217,52 @@ impl Limits {
         Ok(Permit::new(InFlightSlot::free(), anonymous, None))
     }
 
-    /// Admits one upstream call of the tenant at `index`: counts it toward the quotas if upstream may charge for it,
-    /// and waits for its slot. `redis` is its time for the other nodes' count.
+    /// Admits one upstream call of the tenant at `index`: waits while its endpoint backs off, counts it toward the quotas if
+    /// it has a price, and waits for its slot. `redis` is what it may wait for the other nodes.
     ///
     /// # Errors
-    /// Returns an error if a quota is used up, or if the slot would not come in time. Nothing was taken then.
-    pub async fn admit_call(&self, index: usize, charged: bool, redis: &Budget) -> Result<CallPermit, Refusal> {
+    /// The endpoint backs off for longer, a quota has nothing left, or the slot would not come in time. Nothing was taken.
+    pub async fn admit_call(&self, index: usize, call: Call<'_>, redis: &Budget) -> Result<CallPermit, Refusal> {
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
-        let (_, queue) = self.accounts.get(tenant.account).ok_or(Refusal::Overloaded)?;
-        // The permit owns everything from here on, so that a call that is cancelled while it waits gives it back.
+        let account = self.accounts.get(tenant.account).ok_or(Refusal::Overloaded)?;
+        let deadline = self.clock.now() + account.max_wait;
+        // Owns what is taken from here on, so that a call that is abandoned while it waits gives it back.
         let mut permit = CallPermit::default();
-        // The quotas come first, because they need no wait: a tenant without calls left would only delay others in the
-        // queue.
-        if charged {
-            permit.reservation = Some(self.reserve(tenant, redis).await?);
+        loop {
+            let pass = account.endpoints.pass(call.endpoint, deadline, redis).await;
+            permit.pass = Some(pass.map_err(|retry_after| Refusal::BackingOff { retry_after })?);
+            // First what needs no waiting: a tenant that has nothing left would only take others' places in the queue.
+            if let Some(price) = call.price.filter(|_| permit.reservation.is_none()) {
+                permit.reservation = Some(self.reserve(tenant, price, redis).await?);
+            }
+            let queue = &account.queue;
+            let slot = queue.slot(&tenant.name, tenant.weight).await.map_err(|retry_after| Refusal::Exceeded {
+                limit: Limit::Account,
+                quota: queue.shape().map_or(0, |(rate, _)| rate.into()),
+                window: queue.shape().map(|_| Duration::from_secs(1)),
+                retry_after,
+            })?;
+            // The endpoint may have begun to refuse calls meanwhile: then the slot is another's.
+            if permit.pass.as_ref().is_some_and(super::endpoints::Pass::is_valid) {
+                permit.slot = Some(slot);
+                return Ok(permit);
+            }
         }
-        let slot = queue.slot(&tenant.name, tenant.weight).await.map_err(|retry_after| Refusal::Exceeded {
-            limit: Limit::Account,
-            quota: queue.shape().map_or(0, |(rate, _)| rate.into()),
-            window: queue.shape().map(|_| Duration::from_secs(1)),
-            retry_after,
-        })?;
-        permit.slot = Some(slot);
-        Ok(permit)
     }
 
-    async fn reserve(&self, tenant: &TenantState, redis: &Budget) -> Result<super::quota::Reservation, Refusal> {
+    async fn reserve(
+        &self,
+        tenant: &TenantState,
+        price: u64,
+        redis: &Budget,
+    ) -> Result<super::quota::Reservation, Refusal> {
         let moment = Moment { calendar: &self.calendar, now: self.clock.wall() };
         let reserved = match &self.nodes {
             Some(nodes) if tenant.quota.is_any() => {
                 let together = Together { tenant: &tenant.name, nodes, redis };
-                tenant.quota.reserve_together(&tenant.counter, moment, together).await
+                tenant.quota.reserve_together(&tenant.counter, price, moment, together).await
             }
-            _ => tenant.quota.reserve(&tenant.counter, moment),
+            _ => tenant.quota.reserve(&tenant.counter, price, moment),
         };
         reserved.map_err(|exceeded| Refusal::Exceeded {
             limit: exceeded.limit,
@@ -222,12 +272,10 @@ impl Limits {
         })
     }
 
-    /// Sends nothing for the account at `index` for this time, a minute at most, because upstream reported too many
-    /// requests.
-    pub fn pause(&self, index: usize, time: Duration) {
-        if let Some((_, queue)) = self.accounts.get(index) {
-            queue.pause(time);
-        }
+    /// Returns the endpoints of the account at `index` from which it backs off.
+    #[must_use]
+    pub fn backing_off(&self, index: usize) -> Vec<Endpoint> {
+        self.accounts.get(index).map(|account| account.endpoints.refusing()).unwrap_or_default()
     }
 
     /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. It is called once a
@@ -244,6 +292,11 @@ impl Limits {
             }
             None => rated().for_each(|(_, rate)| rate.take_part(1.0 / f64::from(nodes.alive()))),
         }
+        if nodes.is_up() {
+            for account in &self.accounts {
+                account.endpoints.hear(nodes).await;
+            }
+        }
         let day = self.calendar.day(self.clock.wall());
         for tenant in &self.tenants {
             if tenant.quota.is_any() && nodes.is_up() {
@@ -259,27 +312,54 @@ impl Limits {
         }
     }
 
-    /// Returns the quotas of the tenant at `index`, of the day and of the month.
+    /// Gives a tenant back the price of a call of that day, which turned out not to be billable.
+    pub fn refund(&self, tenant: &TenantName, day: Day, rupiah: u64) {
+        if let Some(counter) = self.counters.get(tenant) {
+            counter.refund(day, rupiah);
+        }
+    }
+
+    /// Returns the quotas of the tenant at `index`: calls of the day and of the month, and rupiah of the month.
     #[must_use]
-    pub fn quotas(&self, index: usize) -> Option<[QuotaState; 2]> {
+    pub fn quotas(&self, index: usize) -> Option<[QuotaState; 3]> {
+        Some(self.quotas_of(self.tenants.get(index)?))
+    }
+
+    fn quotas_of(&self, tenant: &TenantState) -> [QuotaState; 3] {
+        let moment = Moment { calendar: &self.calendar, now: self.clock.wall() };
+        let (spent, bounds) = (tenant.counter.on(self.calendar.day(moment.now)), tenant.quota.bounds());
+        Meter::ALL.map(|meter| QuotaState {
+            limit: meter.limit(),
+            used: spent[meter as usize],
+            quota: bounds[meter as usize],
+            resets_in: moment.until_anew(meter),
+        })
+    }
+
+    /// Returns the `RateLimit` fields of an answer to the tenant at `index`, which was refused if there is a `refusal`.
+    #[must_use]
+    pub fn fields(&self, index: usize, refusal: Option<&Refusal>) -> Option<RateLimitFields> {
         let tenant = self.tenants.get(index)?;
-        let now = self.clock.wall();
-        let spent = tenant.counter.on(self.calendar.day(now));
-        let (per_day, per_month) = tenant.quota.bounds();
-        Some([
-            QuotaState {
-                limit: Limit::QuotaDay,
-                used: spent.today,
-                quota: per_day,
-                resets_in: self.calendar.until_next_day(now),
-            },
-            QuotaState {
-                limit: Limit::QuotaMonth,
-                used: spent.this_month,
-                quota: per_month,
-                resets_in: self.calendar.until_next_month(now),
-            },
-        ])
+        match refusal {
+            None => tenant.fields.get(self.clock.now(), || self.items(tenant)),
+            Some(refusal) => fields::fields(&fields::refused(self.items(tenant), refusal)),
+        }
+    }
+
+    fn items(&self, tenant: &TenantState) -> Vec<Item> {
+        let rate = tenant.rate.as_ref().map(|rate| {
+            let RateState { remaining, full_in } = rate.state();
+            let (limit, quota) = (Limit::Requests, rate.burst());
+            Item { limit, quota, window: Some(rate.window()), remaining: remaining.into(), resets_in: Some(full_in) }
+        });
+        let (quota, remaining) = (tenant.in_flight.most(), tenant.in_flight.left());
+        let in_flight = Item { limit: Limit::InFlight, quota, window: None, remaining, resets_in: None };
+        let quotas = self.quotas_of(tenant).into_iter().filter_map(|QuotaState { limit, used, quota, resets_in }| {
+            let quota = quota?;
+            let remaining = quota.saturating_sub(used);
+            Some(Item { limit, quota, window: None, remaining, resets_in: Some(resets_in) })
+        });
+        rate.into_iter().chain([in_flight]).chain(quotas).collect()
     }
 
     /// Returns the current rate of the tenant at `index`, if it has one. Reading it takes nothing.
@@ -320,12 +400,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_dropped_at_any_await_point_leaves_quota_and_queue_as_they_were() {
         let settings = settings("requests_per_second = 10\nmax_wait = \"1s\"", "upstream_calls_per_day = 2");
+        let endpoint = Endpoint::from("GET /x");
+        let call = || Call { endpoint: &endpoint, price: Some(500) };
         for (polls, steps) in (0..4).flat_map(|polls| (0..15).map(move |steps| (polls, steps))) {
             let limits = limits(&settings);
             let budget = Budget::of(Duration::ZERO);
-            limits.admit_call(0, true, &budget).await.unwrap().sent();
+            limits.admit_call(0, call(), &budget).await.unwrap().sent();
             let started = limits.clock.now();
-            let mut gone = Box::pin(limits.admit_call(0, true, &budget));
+            let mut gone = Box::pin(limits.admit_call(0, call(), &budget));
             let mut is_over = false;
             for _ in 0..polls {
                 is_over = is_over || futures_util::poll!(&mut gone).is_ready();
@@ -334,9 +416,9 @@ mod tests {
             drop(gone);
             let case = format!("{polls} polls, {steps} steps apart");
             assert_eq!(limits.quotas(0).unwrap()[0].used, 1, "{case}");
-            assert_eq!(limits.accounts[0].1.waiting(), 0, "{case}");
+            assert_eq!(limits.accounts[0].queue.waiting(), 0, "{case}");
             let at = limits.clock.now() - started;
-            limits.admit_call(0, true, &budget).await.unwrap().sent();
+            limits.admit_call(0, call(), &budget).await.unwrap().sent();
             let took = limits.clock.now() - started;
             assert!(took <= at.max(Duration::from_millis(100)) + Duration::from_millis(2), "{case}: {took:?}");
             assert_eq!(limits.quotas(0).unwrap()[0].used, 2, "{case}");

@@ -2,10 +2,12 @@
 //!
 //! Invariant: a dropped guard gives back everything that it holds, unless it was used.
 
+use super::endpoints::Pass;
 use super::fair_queue::Slot;
 use super::in_flight::{HeldBytes, InFlightSlot};
 use super::quota::Reservation;
 use crate::config::Limit;
+use std::time::Duration;
 
 /// A request in flight, with its slots and the bytes of its body.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ impl Permit {
 /// The permit of one upstream call. If it is dropped before it was [`sent`](Self::sent), it gives everything back.
 #[derive(Debug, Default)]
 pub struct CallPermit {
+    pub(super) pass: Option<Pass>,
     pub(super) slot: Option<Slot>,
     pub(super) reservation: Option<Reservation>,
 }
@@ -47,7 +50,21 @@ impl CallPermit {
         }
     }
 
-    /// Returns the exceeded quota in shadow mode, which would have refused the call.
+    /// Takes note that upstream refused the call for its rate: its endpoint backs off, for as long as `retry_after` says.
+    pub fn refused(&mut self, retry_after: Option<Duration>) {
+        if let Some(pass) = self.pass.take() {
+            pass.refused(retry_after);
+        }
+    }
+
+    /// Takes note that upstream accepted the call: if it was the probe of its endpoint, the back-off is over.
+    pub fn succeeded(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            pass.succeeded();
+        }
+    }
+
+    /// Returns the quota that would have refused the call if it were in force.
     #[must_use]
     pub fn beyond(&self) -> Option<Limit> {
         self.reservation.as_ref().and_then(Reservation::beyond)

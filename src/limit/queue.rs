@@ -39,7 +39,6 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) rate: Option<Gcra>,
-    not_before: Option<Instant>,
     pub(super) max_wait: Duration,
     /// The lanes with a waiting entry.
     lanes: BTreeMap<TenantName, Lane>,
@@ -76,7 +75,6 @@ impl Queue {
     pub(super) fn new(pace: Pace, now: Instant) -> Self {
         Self {
             rate: pace.per_second.map(|rate| Gcra::new(rate, burst(rate), now)),
-            not_before: None,
             max_wait: pace.max_wait,
             lanes: BTreeMap::new(),
             waiting: 0,
@@ -105,18 +103,6 @@ impl Queue {
         }
     }
 
-    /// Grants no slot before `until`, and then no burst.
-    pub(super) fn pause(&mut self, until: Instant) {
-        self.not_before = self.not_before.max(Some(until));
-        if let Some(rate) = &mut self.rate {
-            rate.empty_until(until);
-        }
-    }
-
-    pub(super) fn pause_left(&self, now: Instant) -> Duration {
-        self.not_before.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
-    }
-
     /// Takes a slot without waiting, if no other entry waits for one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         !self.is_far
@@ -127,11 +113,10 @@ impl Queue {
 
     /// Returns the time until the next slot.
     fn next(&self, now: Instant) -> Duration {
-        let pause = self.pause_left(now);
         if self.is_far {
-            return self.next_far.map_or(Duration::ZERO, |next| next.saturating_duration_since(now)).max(pause);
+            return self.next_far.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
         }
-        self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)).max(pause)
+        self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now))
     }
 
     /// Enters the tenant's lane, or returns the time after which to try again if the slot would come too late.

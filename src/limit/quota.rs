@@ -1,9 +1,10 @@
-//! Quotas of upstream calls for a day and a month.
+//! Upstream calls a day and a month, and rupiah a month.
 //!
-//! Invariants: a call is reserved before it is made, and returned if it was never sent; no number of concurrent calls
-//! exceeds the rest of a quota; a new day and a new month begin at zero.
+//! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
+//! at once no more are admitted than the quotas have left; a call is admitted by all quotas or counted by none; a new day
+//! and a new month begin at zero.
 
-use super::shared::{self, Ask, Mine, Nodes, Others};
+use super::shared::{self, Ask, Mine, Nodes};
 use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
 use crate::config::{Limit, QuotaMode, TenantLimits};
@@ -12,26 +13,60 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The configured quotas of a tenant.
+/// A thing that is counted of a tenant's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Meter {
+    CallsOfDay,
+    CallsOfMonth,
+    RupiahOfMonth,
+}
+
+/// A number for each meter.
+pub(super) type Amounts = [u64; Meter::ALL.len()];
+/// A bound for each meter; none is no bound.
+pub(super) type Bounds = [Option<u64>; Meter::ALL.len()];
+
+impl Meter {
+    /// Every meter; `ALL[meter as usize] == meter`. Of several that have nothing left a refusal names the last.
+    pub(super) const ALL: [Self; 3] = [Self::CallsOfDay, Self::CallsOfMonth, Self::RupiahOfMonth];
+
+    pub(super) const fn limit(self) -> Limit {
+        match self {
+            Self::CallsOfDay => Limit::QuotaDay,
+            Self::CallsOfMonth => Limit::QuotaMonth,
+            Self::RupiahOfMonth => Limit::BudgetMonth,
+        }
+    }
+
+    /// Returns true if it begins anew each day, and not each month.
+    const fn is_daily(self) -> bool {
+        match self {
+            Self::CallsOfDay => true,
+            Self::CallsOfMonth | Self::RupiahOfMonth => false,
+        }
+    }
+}
+
+/// The quotas of a tenant, as the configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
-    per_day: Option<u64>,
-    per_month: Option<u64>,
+    bounds: Bounds,
     mode: QuotaMode,
 }
 
-/// The calls that a tenant has spent, over all changes of the configuration.
+/// The calls and rupiah that a tenant has spent, however often the configuration changes.
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
-/// The time of a reservation, and the calendar that assigns its day.
+/// The moment of a reservation, and the calendar that says in which day it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment<'a> {
     pub(super) calendar: &'a Calendar,
     pub(super) now: SystemTime,
 }
 
-/// The nodes that count a tenant's calls together; `redis` is a call's time for that.
+/// The nodes that count a tenant's calls together; `redis` is what a call may wait for them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Together<'a> {
     pub(super) tenant: &'a TenantName,
@@ -41,164 +76,158 @@ pub(super) struct Together<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Inner {
-    /// The calls of this node.
-    spent: Spent,
-    /// The calls of the other nodes, as far as they are known.
-    others: Others,
-    /// The calls of this node at the last exchange: its spending without the others is counted from there.
-    known: Spent,
-    /// A number that grows with every change.
+    /// The day that is counted.
+    day: Day,
+    /// Spending of this node.
+    own: Amounts,
+    /// Spending of the other nodes, as far as is known.
+    others: Amounts,
+    /// Spending of this node when it last heard of the others: what it spends without them is counted from there.
+    known: Amounts,
+    /// Grows with every change.
     version: u64,
-    /// The version that the other nodes know.
+    /// The version that the other nodes know of.
     told: u64,
 }
 
-/// The calls that were made or are in flight.
+/// Calls that were made or are under way, and their price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
     /// The day that is counted.
     pub day: Day,
-    /// The calls on this day.
+    /// Calls on it.
     pub today: u64,
-    /// The calls in the month of the day, including that day's.
+    /// Calls in the month that it is in, itself included.
     pub this_month: u64,
+    /// Price in rupiah of the calls of that month, without those that were not billable.
+    pub rupiah: u64,
 }
 
-/// A quota that is used up.
+/// A quota that has nothing left.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The time until the quota is reset.
+    /// The time until it begins anew.
     pub(super) retry_after: Duration,
 }
 
-/// A counted call. If it is dropped before it is [kept](Self::keep), it is not counted any more.
+/// A call that is counted. Dropped before it is [kept](Self::keep), it is not counted any more.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
     day: Day,
+    charge: Amounts,
     beyond: Option<Limit>,
 }
 
 impl Quota {
     pub(super) fn new(limits: &TenantLimits) -> Self {
-        Self {
-            per_day: limits.upstream_calls_per_day,
-            per_month: limits.upstream_calls_per_month,
-            mode: limits.quota_mode,
-        }
+        let bounds = [limits.upstream_calls_per_day, limits.upstream_calls_per_month, limits.budget_per_month];
+        Self { bounds, mode: limits.quota_mode }
     }
 
-    /// Returns the quotas of a day and a month.
-    pub(super) const fn bounds(&self) -> (Option<u64>, Option<u64>) {
-        (self.per_day, self.per_month)
+    /// Returns the bound of each meter.
+    pub(super) const fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
-    /// Returns true if there is any quota.
+    /// Returns true if there is a quota at all.
     pub(super) fn is_any(&self) -> bool {
-        self.per_day.is_some() || self.per_month.is_some()
+        self.bounds.iter().any(Option::is_some)
     }
 
-    /// Counts one call.
-    pub(super) fn reserve(&self, counter: &Arc<Counter>, moment: Moment<'_>) -> Result<Reservation, Exceeded> {
+    /// Counts one call of that price.
+    pub(super) fn reserve(
+        &self,
+        counter: &Arc<Counter>,
+        price: u64,
+        moment: Moment<'_>,
+    ) -> Result<Reservation, Exceeded> {
+        let charge = [1, 1, price];
         let mut inner = counter.on_day(moment.day());
-        let beyond = self.beyond(&inner.total());
-        if let Some((period, quota)) = beyond
+        let beyond = self.beyond(&sum(inner.total(), charge), charge);
+        if let Some(meter) = beyond
             && self.mode == QuotaMode::Enforce
         {
-            return Err(moment.exceeded(period, quota));
+            return Err(self.exceeded(meter, moment));
         }
-        let day = inner.add();
+        let day = inner.add(charge);
         drop(inner);
-        Ok(Reservation { counter: Some(Arc::clone(counter)), day, beyond: beyond.map(|(period, _)| period.limit()) })
+        Ok(Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: beyond.map(Meter::limit) })
     }
 
-    /// Counts one call, if several nodes count together.
+    /// Counts one call of that price where several nodes count together.
     pub(super) async fn reserve_together(
         &self,
         counter: &Arc<Counter>,
+        price: u64,
         moment: Moment<'_>,
         together: Together<'_>,
     ) -> Result<Reservation, Exceeded> {
+        let charge = [1, 1, price];
         let (day, mine) = {
             let mut inner = counter.on_day(moment.day());
-            (inner.add(), inner.mine())
+            (inner.add(charge), inner.mine())
         };
-        // The reservation owns the count from before the wait: it is returned if the call is refused or cancelled.
-        let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, beyond: None };
+        // Owns what was counted from before the wait: it is given back if the call is refused, or abandoned.
+        let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: None };
         let enforced = self.mode == QuotaMode::Enforce;
-        let bounds = if enforced { (self.per_day, self.per_month) } else { (None, None) };
-        let before = |count: u64| count.saturating_sub(1);
+        // A call without a price needs no budget.
+        let mut bounds = if enforced { self.bounds } else { [None; 3] };
+        bounds[Meter::RupiahOfMonth as usize].take_if(|_| price == 0);
         let Together { tenant, nodes, redis } = together;
-        match nodes.reserve(tenant, Ask { day, mine, bounds }, redis).await {
+        let (beyond, refuses) = match nodes.reserve(tenant, Ask { day, mine, bounds }, redis).await {
             Some(Ok(others)) => {
                 counter.hear(day, others, mine);
-                let (today, this_month) = (mine.today + others.today, mine.this_month + others.this_month);
-                let total = Spent { day, today: before(today), this_month: before(this_month) };
-                reservation.beyond = self.beyond(&total).map(|(period, _)| period.limit());
-                Ok(reservation)
+                (self.beyond(&sum(mine.amounts, others), charge), false)
             }
-            Some(Err(of_month)) => {
-                let period = if of_month { Period::Month } else { Period::Day };
-                Err(moment.exceeded(period, self.of(period).unwrap_or_default()))
-            }
+            Some(Err(meter)) => (Some(meter), true),
             None => {
                 let inner = *counter.on_day(day);
-                let spent = Spent { day, today: before(mine.today), this_month: before(mine.this_month) };
-                let part = self.part_of(&inner, nodes.alive());
-                match part.beyond(&spent).map(|(period, _)| period) {
-                    Some(period) if enforced => Err(moment.exceeded(period, self.of(period).unwrap_or_default())),
-                    beyond => {
-                        reservation.beyond = beyond.map(Period::limit);
-                        Ok(reservation)
-                    }
-                }
+                let beyond = self.part_of(&inner, nodes.alive()).beyond(&mine.amounts, charge);
+                (beyond, enforced)
+            }
+        };
+        match beyond {
+            Some(meter) if refuses => Err(self.exceeded(meter, moment)),
+            beyond => {
+                reservation.beyond = beyond.map(Meter::limit);
+                Ok(reservation)
             }
         }
     }
 
-    const fn of(&self, period: Period) -> Option<u64> {
-        match period {
-            Period::Day => self.per_day,
-            Period::Month => self.per_month,
-        }
-    }
-
-    /// Returns the number that this node may spend if each node takes its part of the rest at their last exchange.
+    /// Returns what this node may spend if each takes its part of what was left when they last heard of each other.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
-        let part = |quota: Option<u64>, known: u64, others: u64| {
-            quota.map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
+        let part = |meter: Meter| {
+            let (known, others) = (inner.known[meter as usize], inner.others[meter as usize]);
+            self.bounds[meter as usize]
+                .map(|quota| known + quota.saturating_sub(known + others) / u64::from(nodes.max(1)))
         };
-        Self {
-            per_day: part(self.per_day, inner.known.today, inner.others.today),
-            per_month: part(self.per_month, inner.known.this_month, inner.others.this_month),
-            mode: self.mode,
-        }
+        Self { bounds: Meter::ALL.map(part), mode: self.mode }
     }
 
-    /// Returns the quota that is used up; of two the one with the longer period.
-    fn beyond(&self, spent: &Spent) -> Option<(Period, u64)> {
-        let reached = |quota: Option<u64>, count: u64| quota.filter(|quota| count >= *quota);
-        let month = reached(self.per_month, spent.this_month).map(|quota| (Period::Month, quota));
-        month.or_else(|| reached(self.per_day, spent.today).map(|quota| (Period::Day, quota)))
+    /// Returns the quota that does not allow `total`, in which `charge` is included.
+    fn beyond(&self, total: &Amounts, charge: Amounts) -> Option<Meter> {
+        let exceeds = |meter: &&Meter| {
+            let at = **meter as usize;
+            charge[at] > 0 && self.bounds[at].is_some_and(|quota| total[at] > quota)
+        };
+        Meter::ALL.iter().rev().find(exceeds).copied()
+    }
+
+    fn exceeded(&self, meter: Meter, moment: Moment<'_>) -> Exceeded {
+        let quota = self.bounds[meter as usize].unwrap_or_default();
+        Exceeded { limit: meter.limit(), quota, retry_after: moment.until_anew(meter) }
     }
 }
 
-/// The period of a quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Period {
-    Day,
-    Month,
-}
-
-impl Period {
-    const fn limit(self) -> Limit {
-        match self {
-            Self::Day => Limit::QuotaDay,
-            Self::Month => Limit::QuotaMonth,
-        }
+fn sum(mut amounts: Amounts, others: Amounts) -> Amounts {
+    for (amount, other) in amounts.iter_mut().zip(others) {
+        *amount = amount.saturating_add(other);
     }
+    amounts
 }
 
 impl Moment<'_> {
@@ -206,55 +235,59 @@ impl Moment<'_> {
         self.calendar.day(self.now)
     }
 
-    fn exceeded(&self, period: Period, quota: u64) -> Exceeded {
-        let retry_after = match period {
-            Period::Day => self.calendar.until_next_day(self.now),
-            Period::Month => self.calendar.until_next_month(self.now),
-        };
-        Exceeded { limit: period.limit(), quota, retry_after }
+    /// Returns the time until a meter begins anew.
+    pub(super) fn until_anew(&self, meter: Meter) -> Duration {
+        if meter.is_daily() { self.calendar.until_next_day(self.now) } else { self.calendar.until_next_month(self.now) }
     }
 }
 
 impl Counter {
-    /// Makes a counter. `version` is larger than any that an earlier process sent to other nodes.
+    /// Makes a counter. `version` is beyond any that a process before this one told other nodes.
     pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
-        let known = Spent { today: 0, this_month: 0, ..spent };
-        Arc::new(Self(Mutex::new(Inner { spent, others: Others::default(), known, version, told: 0 })))
+        let Spent { day, today, this_month, rupiah } = spent;
+        let (own, nothing) = ([today, this_month, rupiah], Amounts::default());
+        Arc::new(Self(Mutex::new(Inner { day, own, others: nothing, known: nothing, version, told: 0 })))
     }
 
-    /// Returns the calls on that day and in its month, by all nodes as far as they are known.
-    pub(super) fn on(&self, day: Day) -> Spent {
+    /// Returns what was spent on that day and in its month, by all nodes as far as is known.
+    pub(super) fn on(&self, day: Day) -> Amounts {
         self.on_day(day).total()
     }
 
-    /// Sends the changes that the other nodes do not know yet.
+    /// Gives back the price of a call of that day, which turned out not to be billable.
+    pub(super) fn refund(&self, day: Day, rupiah: u64) {
+        self.0.lock().give_back(day, [0, 0, rupiah]);
+    }
+
+    /// Tells the other nodes what they don't know yet.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
-        let ask = Ask { day, mine, bounds: (None, None) };
+        let ask = Ask { day, mine, bounds: [None; 3] };
         if let Some(Ok(others)) = nodes.reserve(tenant, ask, &Budget::of(shared::TELLING)).await {
             self.hear(day, others, mine);
         }
     }
 
-    fn hear(&self, day: Day, others: Others, mine: Mine) {
+    fn hear(&self, day: Day, others: Amounts, mine: Mine) {
         let mut inner = self.on_day(day);
-        // An answer that was overtaken by a later one, or by midnight, is ignored.
-        if inner.spent.day == day && inner.told <= mine.version {
+        // An answer that was overtaken by a later one, or by midnight, says nothing.
+        if inner.day == day && inner.told <= mine.version {
             inner.told = mine.version;
             inner.others = others;
-            inner.known = Spent { day, today: mine.today, this_month: mine.this_month };
+            inner.known = mine.amounts;
         }
     }
 
-    /// Locks the numbers, and changes them to that day. A clock that went back a little changes nothing.
+    /// Locks the numbers, turned over to that day. A clock that went back a little changes nothing.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.lock();
-        if day > inner.spent.day {
-            let same_month = inner.spent.month() == day.month();
-            let this_month = |count: u64| if same_month { count } else { 0 };
-            let over = |spent: Spent| Spent { day, today: 0, this_month: this_month(spent.this_month) };
-            (inner.spent, inner.known) = (over(inner.spent), over(inner.known));
-            inner.others = Others { today: 0, this_month: this_month(inner.others.this_month) };
+        if day > inner.day {
+            let same_month = inner.day.month() == day.month();
+            for meter in Meter::ALL.into_iter().filter(|meter| meter.is_daily() || !same_month) {
+                let at = meter as usize;
+                (inner.own[at], inner.known[at], inner.others[at]) = (0, 0, 0);
+            }
+            inner.day = day;
             inner.version += 1;
         }
         inner
@@ -263,31 +296,40 @@ impl Counter {
 
 impl Inner {
     /// Counts one call; returns its day.
-    fn add(&mut self) -> Day {
-        self.spent.today += 1;
-        self.spent.this_month += 1;
+    fn add(&mut self, charge: Amounts) -> Day {
+        self.own = sum(self.own, charge);
         self.version += 1;
-        self.spent.day
+        self.day
     }
 
-    fn mine(&self) -> Mine {
-        Mine { version: self.version, today: self.spent.today, this_month: self.spent.this_month }
+    /// Counts what was spent on that day no more, unless its day or month is over.
+    fn give_back(&mut self, day: Day, charge: Amounts) {
+        for meter in Meter::ALL {
+            let is_counted = if meter.is_daily() { self.day == day } else { self.day.month() == day.month() };
+            if is_counted {
+                self.own[meter as usize] = self.own[meter as usize].saturating_sub(charge[meter as usize]);
+            }
+        }
+        self.version += 1;
     }
 
-    fn total(&self) -> Spent {
-        let Spent { day, today, this_month } = self.spent;
-        Spent { day, today: today + self.others.today, this_month: this_month + self.others.this_month }
+    const fn mine(&self) -> Mine {
+        Mine { version: self.version, amounts: self.own }
+    }
+
+    fn total(&self) -> Amounts {
+        sum(self.own, self.others)
     }
 }
 
 impl Spent {
-    /// Returns the counts of a day that begins at zero.
+    /// Returns the spending of a day that begins with nothing.
     #[must_use]
     pub const fn nothing(day: Day) -> Self {
-        Self { day, today: 0, this_month: 0 }
+        Self { day, today: 0, this_month: 0, rupiah: 0 }
     }
 
-    /// Returns the counted month.
+    /// Returns the month that is counted.
     #[must_use]
     pub fn month(&self) -> Month {
         self.day.month()
@@ -300,7 +342,7 @@ impl Reservation {
         self.counter = None;
     }
 
-    /// Returns the exceeded quota in shadow mode, which would have refused the call.
+    /// Returns the quota that would have refused the call if it were in force.
     pub(super) const fn beyond(&self) -> Option<Limit> {
         self.beyond
     }
@@ -308,15 +350,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(counter) = self.counter.take() else { return };
-        let mut inner = counter.0.lock();
-        if inner.spent.day == self.day {
-            inner.spent.today = inner.spent.today.saturating_sub(1);
+        if let Some(counter) = self.counter.take() {
+            counter.0.lock().give_back(self.day, self.charge);
         }
-        if inner.spent.month() == self.day.month() {
-            inner.spent.this_month = inner.spent.this_month.saturating_sub(1);
-        }
-        inner.version += 1;
     }
 }
 
@@ -325,7 +361,11 @@ mod tests {
     use super::*;
 
     fn quota(per_day: Option<u64>, per_month: Option<u64>, mode: QuotaMode) -> Quota {
-        Quota { per_day, per_month, mode }
+        Quota { bounds: [per_day, per_month, None], mode }
+    }
+
+    fn budget(rupiah: u64, mode: QuotaMode) -> Quota {
+        Quota { bounds: [None, None, Some(rupiah)], mode }
     }
 
     fn at(calendar: &Calendar, day: &str) -> SystemTime {
@@ -338,7 +378,7 @@ mod tests {
         let quota = quota(Some(2), Some(3), QuotaMode::Enforce);
         let noon = at(&calendar, "2026-11-29") + Duration::from_secs(12 * 3600);
         let counter = Counter::new(Spent::nothing(calendar.day(noon)), 0);
-        let reserve = |now| quota.reserve(&counter, Moment { calendar: &calendar, now });
+        let reserve = |now| quota.reserve(&counter, 500, Moment { calendar: &calendar, now });
         let keep = |time| reserve(time).map(|mut reserved| reserved.keep()).is_ok();
         assert!(keep(noon) && keep(noon));
         let half = Duration::from_secs(12 * 3600);
@@ -352,7 +392,7 @@ mod tests {
         assert!(keep(december));
         drop(kept);
         let spent = counter.on(calendar.day(december));
-        assert_eq!((spent.today, spent.this_month), (1, 1), "what is given back late is of another month");
+        assert_eq!(spent, [1, 1, 500], "what is given back late is of another month");
     }
 
     #[test]
@@ -362,25 +402,66 @@ mod tests {
         let counter = Counter::new(Spent::nothing(calendar.day(now)), 0);
         let quota = quota(Some(1), None, QuotaMode::Shadow);
         for beyond in [None, Some(Limit::QuotaDay)] {
-            let mut reservation = quota.reserve(&counter, Moment { calendar: &calendar, now }).unwrap();
+            let mut reservation = quota.reserve(&counter, 500, Moment { calendar: &calendar, now }).unwrap();
             assert_eq!(reservation.beyond, beyond);
             reservation.keep();
         }
-        assert_eq!(counter.on(calendar.day(now)).today, 2);
+        assert_eq!(counter.on(calendar.day(now))[0], 2);
     }
 
     #[test]
     fn exactly_as_many_as_are_left_pass_at_once() {
         let calendar: Calendar = "UTC".parse().unwrap();
         let now = at(&calendar, "2026-11-29");
-        let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700 }, 0);
+        let counter = Counter::new(Spent { day: calendar.day(now), today: 70, this_month: 700, rupiah: 0 }, 0);
         let quota = quota(Some(100), None, QuotaMode::Enforce);
         let moment = Moment { calendar: &calendar, now };
         let passed = std::thread::scope(|scope| {
-            let ask = || quota.reserve(&counter, moment).map(|mut reserved| reserved.keep()).is_ok();
+            let ask = || quota.reserve(&counter, 500, moment).map(|mut reserved| reserved.keep()).is_ok();
             let all: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
             all.into_iter().map(|one| one.join().unwrap()).filter(|passed| *passed).count()
         });
         assert_eq!(passed, 30);
+    }
+
+    #[test]
+    fn a_budget_admits_what_it_can_pay_and_has_back_what_was_not_billable() {
+        let calendar: Calendar = "UTC".parse().unwrap();
+        let now = at(&calendar, "2026-11-29");
+        let (day, moment) = (calendar.day(now), Moment { calendar: &calendar, now });
+        let counter = Counter::new(Spent { day, today: 0, this_month: 0, rupiah: 9_000 }, 0);
+        let budget = budget(10_000, QuotaMode::Enforce);
+        let keep = |price| budget.reserve(&counter, price, moment).map(|mut reserved| reserved.keep()).is_ok();
+        assert!(!keep(1_001), "dearer than what is left");
+        assert!(keep(600) && keep(400), "every rupiah is usable");
+        assert!(keep(0), "a call without a price needs no budget");
+        let refused = budget.reserve(&counter, 1, moment).unwrap_err();
+        let month = calendar.until_next_month(now);
+        assert_eq!(refused, Exceeded { limit: Limit::BudgetMonth, quota: 10_000, retry_after: month });
+        counter.refund(day, 600);
+        assert!(keep(600) && !keep(1));
+        let december = at(&calendar, "2026-12-01");
+        assert_eq!(counter.on(calendar.day(december)), [0, 0, 0]);
+        counter.refund(day, 600);
+        assert_eq!(counter.on(calendar.day(december)), [0, 0, 0], "it was another month's");
+    }
+
+    #[test]
+    fn a_call_that_one_quota_refuses_is_counted_by_none() {
+        let calendar: Calendar = "UTC".parse().unwrap();
+        let now = at(&calendar, "2026-11-29");
+        let counter = Counter::new(Spent::nothing(calendar.day(now)), 0);
+        let quota = Quota { bounds: [Some(1), Some(9), Some(9_000)], mode: QuotaMode::Enforce };
+        let moment = Moment { calendar: &calendar, now };
+        quota.reserve(&counter, 500, moment).unwrap().keep();
+        assert_eq!(quota.reserve(&counter, 500, moment).unwrap_err().limit, Limit::QuotaDay);
+        assert_eq!(counter.on(calendar.day(now)), [1, 1, 500]);
+    }
+
+    #[test]
+    fn a_meter_is_found_at_its_place() {
+        for (place, meter) in Meter::ALL.into_iter().enumerate() {
+            assert_eq!(meter as usize, place, "{meter:?}");
+        }
     }
 }

@@ -18,7 +18,13 @@ pub enum Refusal {
         /// The time after which to try again.
         retry_after: Duration,
     },
-    /// The gateway has as many requests in flight as allowed. The answer is a 503: nothing was sent.
+    /// The endpoint refuses calls for their rate, and the account backs off from it for longer than a request waits. A 429.
+    #[error("Iluma refuses calls to this endpoint for their rate, and the gateway backs off: nothing was sent")]
+    BackingOff {
+        /// The time after which to come back.
+        retry_after: Duration,
+    },
+    /// The gateway has as many requests in hand as it may. A 503: nothing was sent.
     #[error("the gateway is at its limit of requests in flight, try again later")]
     Overloaded,
 }
@@ -29,5 +35,6 @@ const fn what_is_exceeded(limit: Limit) -> &'static str {
         Limit::Account => "too many calls to Iluma are waiting for their turn, try again later: nothing was sent",
         Limit::QuotaDay => "this team's upstream calls of the day are used up: nothing was sent",
         Limit::QuotaMonth => "this team's upstream calls of the month are used up: nothing was sent",
+        Limit::BudgetMonth => "this team's budget of the month does not pay for this call: nothing was sent",
     }
 }

@@ -5,6 +5,8 @@
 //! counts once; while Redis is out a node takes its part of each limit, by the last known number of nodes, and reports
 //! it afterwards.
 
+use super::backoff::{JITTER, Refused};
+use super::quota::{Amounts, Bounds, Meter};
 use crate::base::calendar::Day;
 use crate::base::name::{AccountName, TenantName};
 use crate::redis::{Budget, RedisClient, RedisKey, scripts::limit as scripts};
@@ -17,7 +19,10 @@ const ASKING: Duration = Duration::from_millis(50);
 /// The longest report to other nodes; no request waits for it.
 pub(super) const TELLING: Duration = Duration::from_millis(500);
 
-/// The other nodes. Clones share them.
+/// The time after which a probe of a node that died is another's: a call takes no longer, by default.
+const LONGEST_PROBE: Duration = Duration::from_secs(30);
+
+/// The other nodes, as one of them sees them. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Nodes(Arc<Shared>);
 
@@ -49,13 +54,12 @@ pub(super) struct Given {
     pub(super) crowd: f64,
 }
 
-/// A node's counts in a quota's periods.
+/// What a node has counted of a tenant's quotas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mine {
     /// A number that grows with every change, so that a message that was overtaken changes nothing.
     pub(super) version: u64,
-    pub(super) today: u64,
-    pub(super) this_month: u64,
+    pub(super) amounts: Amounts,
 }
 
 /// A reservation of one call: this node's counts with it, and the quotas of all nodes together.
@@ -63,15 +67,30 @@ pub(super) struct Mine {
 pub(super) struct Ask {
     pub(super) day: Day,
     pub(super) mine: Mine,
-    /// The quotas of a day and a month; `None` is no limit.
-    pub(super) bounds: (Option<u64>, Option<u64>),
+    pub(super) bounds: Bounds,
 }
 
-/// The counts of the other nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Others {
-    pub(super) today: u64,
-    pub(super) this_month: u64,
+/// An endpoint that refuses calls, as all nodes know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) endpoint: String,
+    pub(super) step: u32,
+    pub(super) left: Duration,
+}
+
+/// The answer to a node that asks for an endpoint's probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// The endpoint refuses nothing any more.
+    Free,
+    /// The probe is the node's.
+    Granted,
+    /// Nothing is sent for so long; or another node probes, and it is looked at again after so long.
+    Wait { step: u32, left: Duration },
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Nodes {
@@ -113,40 +132,86 @@ impl Nodes {
         self.0.link.is_up()
     }
 
-    /// Returns unused slots, or delays all nodes for `pause`.
-    pub(super) async fn correct_turns(
-        &self,
-        account: &AccountName,
-        (per_second, burst): (u32, u32),
-        back: u32,
-        pause: Duration,
-    ) {
+    /// Gives back turns that were not used.
+    pub(super) async fn correct_turns(&self, account: &AccountName, (per_second, burst): (u32, u32), back: u32) {
         let mut script = scripts::CORRECT.key(self.turns_key(account));
-        let pause = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
-        script.arg(per_second).arg(burst).arg(back).arg(pause);
-        // While Redis is out there is nothing to correct.
+        script.arg(per_second).arg(burst).arg(back);
+        // While Redis is out there is nothing there to correct.
         let _ = self.0.link.script::<i64>(&Budget::of(TELLING), &script).await;
     }
 
-    /// Counts a call toward a team's quotas, unless all nodes together have reached one: then it returns `Err(true)`
-    /// for the month's and `Err(false)` for the day's. Returns `None` while Redis is out.
-    pub(super) async fn reserve(&self, tenant: &TenantName, ask: Ask, redis: &Budget) -> Option<Result<Others, bool>> {
-        let Ask { day, mine, bounds: (per_day, per_month) } = ask;
-        let keys = [day.to_string(), day.month().to_string()].map(|period| self.quota_key(tenant, &period));
-        let mut script = scripts::RESERVE.key(&keys[0]);
-        script.key(&keys[1]).arg(&self.0.node).arg(mine.version);
-        for (count, quota) in [(mine.today, per_day), (mine.this_month, per_month)] {
-            script.arg(count).arg(quota.map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX)));
-        }
-        let (refused, today, this_month): (u8, u64, u64) = self.0.link.script(redis, &script).await.ok()?;
-        Some(match refused {
-            0 => Ok(Others { today, this_month }),
-            refused => Err(refused == 2),
+    /// Asks for the probe of an endpoint that refuses calls. None while Redis is out.
+    pub(super) async fn probe(&self, account: &AccountName, endpoint: &str, redis: &Budget) -> Option<Probe> {
+        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
+        script.arg("probe").arg(endpoint).arg(micros(LONGEST_PROBE));
+        let (way, step, left): (u8, u32, u64) = self.0.link.script(redis, &script).await.ok()?;
+        Some(match way {
+            0 => Probe::Free,
+            1 => Probe::Granted,
+            _ => Probe::Wait { step, left: Duration::from_micros(left) },
         })
     }
 
-    /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
-    /// nodes; `None` while Redis is out.
+    /// Tells that upstream refused a call.
+    pub(super) async fn endpoint_refused(&self, account: &AccountName, endpoint: &str, refused: Refused) {
+        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
+        let asked = refused.retry_after.map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
+        script.arg("refused").arg(endpoint).arg(u8::from(refused.probe.is_some())).arg(asked);
+        script.arg(format!("{:.3}", 1.0 + JITTER * refused.random));
+        let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
+    }
+
+    /// Tells that an endpoint's probe succeeded.
+    pub(super) async fn endpoint_succeeded(&self, account: &AccountName, endpoint: &str) {
+        self.say(account, "succeeded", endpoint).await;
+    }
+
+    /// Gives back a probe that told nothing.
+    pub(super) async fn release_probe(&self, account: &AccountName, endpoint: &str) {
+        self.say(account, "released", endpoint).await;
+    }
+
+    async fn say(&self, account: &AccountName, order: &str, endpoint: &str) {
+        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
+        script.arg(order).arg(endpoint);
+        let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
+    }
+
+    /// Returns the endpoints of an account that refuse calls, as all nodes know them. None while Redis is out.
+    pub(super) async fn refusing(&self, account: &AccountName) -> Option<Vec<Seen>> {
+        let script = scripts::REFUSING.key(self.0.link.keys().limit_backoff(account));
+        let list: Vec<String> = self.0.link.script(&Budget::of(TELLING), &script).await.ok()?;
+        let seen = |of: &[String]| {
+            let (step, left) = (of[1].parse().ok()?, Duration::from_micros(of[2].parse().ok()?));
+            Some(Seen { endpoint: of[0].clone(), step, left })
+        };
+        Some(list.chunks_exact(3).filter_map(seen).collect())
+    }
+
+    /// Counts a call toward a tenant's quotas, unless all nodes together have reached one, which is the error. Returns what
+    /// the other nodes have counted; none while Redis is out.
+    pub(super) async fn reserve(
+        &self,
+        tenant: &TenantName,
+        ask: Ask,
+        redis: &Budget,
+    ) -> Option<Result<Amounts, Meter>> {
+        let Ask { day, mine, bounds } = ask;
+        let (today, month) = (day.to_string(), day.month().to_string());
+        let keys = self.0.link.keys();
+        let mut script = scripts::RESERVE.key(keys.limit_quota(tenant, &today));
+        script.key(keys.limit_quota(tenant, &month)).key(keys.limit_budget(tenant, &month));
+        script.arg(&self.0.node).arg(mine.version);
+        for (count, bound) in mine.amounts.into_iter().zip(bounds) {
+            script.arg(count).arg(bound.map_or(-1, |bound| i64::try_from(bound).unwrap_or(i64::MAX)));
+        }
+        let (refused, others): (usize, Vec<u64>) = self.0.link.script(redis, &script).await.ok()?;
+        let refused = refused.checked_sub(1).and_then(|at| Meter::ALL.get(at).copied());
+        Some(refused.map_or_else(|| Ok(others.try_into().unwrap_or_default()), Err))
+    }
+
+    /// Tells that this node is alive, and what its teams asked for since the last beat. Gives for each the same of all
+    /// nodes together; none while Redis is out.
     pub(super) async fn beat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
         let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
         script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);
@@ -167,9 +232,5 @@ impl Nodes {
 
     fn turns_key(&self, account: &AccountName) -> RedisKey {
         self.0.link.keys().limit_queue(account)
-    }
-
-    fn quota_key(&self, tenant: &TenantName, period: &str) -> RedisKey {
-        self.0.link.keys().limit_quota(tenant, period)
     }
 }

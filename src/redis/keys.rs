@@ -176,6 +176,18 @@ impl KeySpace {
         self.key(&format!("limit:quota:{tenant}:{period}"))
     }
 
+    /// Returns the key of the endpoints of an account that refuse calls.
+    #[must_use]
+    pub fn limit_backoff(&self, account: &AccountName) -> RedisKey {
+        self.key(&format!("limit:backoff:{account}"))
+    }
+
+    /// Returns the key of the rupiah of a tenant's calls in a month.
+    #[must_use]
+    pub fn limit_budget(&self, tenant: &TenantName, month: &str) -> RedisKey {
+        self.key(&format!("limit:budget:{tenant}:{month}"))
+    }
+
     /// Returns the key of a cache entry.
     #[must_use]
     pub fn cache_entry(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {

@@ -50,9 +50,11 @@ pub mod limit {
     use std::sync::LazyLock;
 
     scripts! {
+        BACKOFF = ["limit/backoff.lua"];
         CORRECT = ["limit/correct.lua"];
         FAIR_QUEUE = ["limit/fair_queue.lua"];
         HEARTBEAT = ["limit/heartbeat.lua"];
+        REFUSING = ["limit/refusing.lua"];
         RESERVE = ["limit/reserve.lua"];
     }
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "a test is a story that is read from the top")]
 #![allow(clippy::print_stdout, reason = "helpers of tests say what a long run came to")]
 
+mod backoff;
 mod backup;
+mod budgets;
 mod caching;
 mod callbacks;
 mod cancellation;

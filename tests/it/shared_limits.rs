@@ -7,7 +7,7 @@ use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::Limit;
 use iluma_gateway::config::{RedisTarget, Settings};
-use iluma_gateway::limit::{Limits, Nodes, Refusal};
+use iluma_gateway::limit::{Call, Endpoint, Limits, Nodes, Refusal};
 use iluma_gateway::redis::{Budget, KeySpace, RedisClient};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -17,6 +17,14 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+fn endpoint() -> Endpoint {
+    "POST /x".into()
+}
+
+const fn charged(endpoint: &Endpoint) -> Call<'_> {
+    Call { endpoint, price: Some(500) }
+}
 
 /// A node's limits, and the tasks that keep them.
 struct Node {
@@ -75,7 +83,7 @@ async fn overload(load: &[(&Node, usize, usize)], time: Duration) -> BTreeMap<us
             let (limits, admitted, team) = (Arc::clone(&node.limits), Arc::clone(&admitted), *team);
             tasks.spawn(async move {
                 while Instant::now() < end {
-                    match limits.admit_call(team, true, &Budget::of(PATIENCE)).await {
+                    match limits.admit_call(team, charged(&endpoint()), &Budget::of(PATIENCE)).await {
                         Ok(mut permit) => {
                             permit.sent();
                             admitted.lock().expect("a list").entry(team).or_default().push(Instant::now());
@@ -165,7 +173,7 @@ async fn while_redis_is_out_each_node_takes_its_part_and_afterwards_none_more() 
     redis.pause();
     // The first request finds out.
     for node in &nodes {
-        let _ = node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await;
+        let _ = node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await;
         assert!(!node.link.is_up());
     }
     let admitted = overload(&load, Duration::from_secs(3)).await;
@@ -190,7 +198,7 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
         let limits = Arc::clone(&node.limits);
         async move {
             let one = || async {
-                match limits.admit_call(0, true, &Budget::of(PATIENCE)).await {
+                match limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await {
                     Ok(mut permit) => {
                         permit.sent();
                         true
@@ -206,12 +214,12 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     let (a, b, c) = tokio::join!(ask(&nodes[0], 20), ask(&nodes[1], 10), ask(&nodes[2], 10));
     assert_eq!((a, b, c), (20, 10, 10));
     // A slot that was granted and not used is returned, on every node.
-    drop(nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("a permit"));
+    drop(nodes[0].limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.expect("a permit"));
     // A Redis that lost everything learns the figures again.
     redis.kill();
     redis.run().await;
     for node in &nodes {
-        let _ = node.limits.admit_call(0, false, &Budget::of(PATIENCE)).await;
+        let _ = node.limits.admit_call(0, Call { price: None, ..charged(&endpoint()) }, &Budget::of(PATIENCE)).await;
         until("Redis again", || node.link.is_up()).await;
         node.limits.beat().await;
     }
@@ -249,7 +257,8 @@ async fn a_call_that_is_dropped_at_any_await_point_counts_at_no_node() {
     let mut polls = 0;
     loop {
         let budget = Budget::of(PATIENCE);
-        let call = nodes[0].limits.admit_call(0, true, &budget);
+        let endpoint = endpoint();
+        let call = nodes[0].limits.admit_call(0, charged(&endpoint), &budget);
         let over = dropped_after(polls, call).await;
         let used = nodes[0].limits.quotas(0).expect("a team")[0].used;
         match over {
@@ -268,9 +277,14 @@ async fn a_call_that_is_dropped_at_any_await_point_counts_at_no_node() {
         assert_eq!(node.limits.quotas(0).expect("a team")[0].used, 0, "whatever Redis was told meanwhile");
     }
     for node in &nodes {
-        node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("one of three").sent();
+        node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.expect("one of three").sent();
     }
-    let refused = nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.map(drop).expect_err("no fourth");
+    let refused = nodes[0]
+        .limits
+        .admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE))
+        .await
+        .map(drop)
+        .expect_err("no fourth");
     assert!(matches!(refused, Refusal::Exceeded { limit: Limit::QuotaDay, quota: 3, .. }), "{refused:?}");
 }
 
@@ -280,7 +294,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
     let settings = settings("", &[("lending", "upstream_calls_per_day = 100")]);
     let nodes = three(&redis, &settings).await;
     for _ in 0..10 {
-        nodes[0].limits.admit_call(0, true, &Budget::of(PATIENCE)).await.expect("a permit").sent();
+        nodes[0].limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.expect("a permit").sent();
     }
     for node in &nodes {
         node.limits.beat().await;
@@ -289,7 +303,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
     let mut passed = 0;
     for node in &nodes {
         for _ in 0..50 {
-            if let Ok(mut permit) = node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await {
+            if let Ok(mut permit) = node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await {
                 permit.sent();
                 passed += 1;
             }
@@ -302,7 +316,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
         node.limits.beat().await;
     }
     for node in &nodes {
-        assert!(node.limits.admit_call(0, true, &Budget::of(PATIENCE)).await.is_err());
+        assert!(node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.is_err());
     }
 }
 

@@ -11,6 +11,7 @@ use http::Method;
 use http::uri::PathAndQuery;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// Segments of paths that reveal an account's secrets or settings, and the segment of the gateway's own API: a path
 /// with one of them that matches no row is refused, whatever routes the operator added.
@@ -85,6 +86,8 @@ pub struct Table {
 struct Row {
     name: RouteName,
     method: Method,
+    /// Method and pattern, as the table has them.
+    endpoint: Arc<str>,
     pattern: Vec<Segment>,
     /// The index of the segment that is a record's id.
     record: Option<usize>,
@@ -141,6 +144,21 @@ impl Table {
         };
         let repeatable = method.is_safe() && spec.charge == Charge::Never;
         Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record })
+    }
+
+    /// Returns the endpoint that a call goes to: method and path pattern, all versions together. Paths that no row knows are
+    /// one endpoint for each method.
+    #[must_use]
+    pub fn endpoint(&self, method: &Method, target: &PathAndQuery) -> Arc<str> {
+        let path = NormalPath::parse(target.path()).ok();
+        let row = path.and_then(|path| {
+            let fits = |segments: &[&str]| {
+                let rows = self.known.iter().chain(&self.added);
+                rows.filter(|row| row.method == *method).find(|row| row.matches(segments))
+            };
+            with_segments(&path, fits).flatten()
+        });
+        row.map_or_else(|| format!("{method} {}", RouteName::Other).into(), |row| Arc::clone(&row.endpoint))
     }
 
     /// Returns the methods of the rows that match a path; none if no row matches it.
@@ -213,7 +231,8 @@ impl Row {
         let id =
             segments().position(|text| text == ":id").or_else(|| segments().position(|text| text.starts_with(':')));
         let record = id.filter(|_| name.spec().names_records());
-        Self { name, method, pattern: segments().map(segment).collect(), record }
+        let endpoint = format!("{method} /{}", pattern.trim_matches('/')).into();
+        Self { name, method, endpoint, pattern: segments().map(segment).collect(), record }
     }
 
     fn matches(&self, segments: &[&str]) -> bool {

@@ -15,6 +15,7 @@ pub struct AccountMetrics {
     /// Requests, by route and status.
     requests: Cells<IntCounter>,
     circuit: IntGauge,
+    backing_off: IntGauge,
     withheld: IntCounter,
 }
 
@@ -23,6 +24,7 @@ impl AccountMetrics {
         Self {
             requests: cells(ROUTES * LABELS),
             circuit: shared.circuit_open.with_label_values(&[account.as_str()]),
+            backing_off: shared.endpoints_backing_off.with_label_values(&[account.as_str()]),
             withheld: shared.answers_withheld.with_label_values(&[account.as_str()]),
             shared: Arc::clone(shared),
             account,
@@ -32,6 +34,11 @@ impl AccountMetrics {
     /// Shows whether the circuit is open.
     pub fn circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
+    }
+
+    /// Notes the number of endpoints that refuse calls for their rate.
+    pub fn backing_off(&self, endpoints: usize) {
+        self.backing_off.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
     }
 
     /// Counts an answer of an undocumented route that showed another team's record and was withheld.

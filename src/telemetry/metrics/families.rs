@@ -91,14 +91,14 @@ pub const DISK_FREE: Family = Family {
 pub(super) const QUOTA_USED: Family = Family {
     kind: Kind::Gauge,
     name: "quota_used",
-    help: "Calls of this day or month that a quota counts, of teams with a quota.",
+    help: "Calls of this day or month that a quota counts, or their rupiah (period budget_month), of teams with a quota.",
     labels: &["tenant", "period"],
 };
 
 pub(super) const QUOTA_LIMIT: Family = Family {
     kind: Kind::Gauge,
     name: "quota_limit",
-    help: "Calls that a day or month may have, of teams with a quota.",
+    help: "Calls, or rupiah (period budget_month), that a day or month may have, of teams with a quota.",
     labels: &["tenant", "period"],
 };
 
@@ -120,6 +120,13 @@ pub(super) const CIRCUIT_OPEN: Family = Family {
     kind: Kind::Gauge,
     name: "circuit_open",
     help: "1 while the account's circuit is open: Iluma fails, and nothing but a probe is sent.",
+    labels: &["account"],
+};
+
+pub(super) const ENDPOINTS_BACKING_OFF: Family = Family {
+    kind: Kind::Gauge,
+    name: "endpoints_backing_off",
+    help: "Endpoints of Iluma's that refuse calls for their rate, and from which the account backs off.",
     labels: &["account"],
 };
 

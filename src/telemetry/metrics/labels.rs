@@ -8,9 +8,11 @@ pub enum Period {
     Day,
     /// A month.
     Month,
+    /// A month, in rupiah.
+    BudgetMonth,
 }
 
-pub(super) const PERIODS: [&str; 2] = ["day", "month"];
+pub(super) const PERIODS: [&str; 3] = ["day", "month", "budget_month"];
 /// The percentages of a quota with a warning: time to talk about it, and the end.
 pub(super) const WARNINGS: [(u64, &str); 2] = [(80, "80"), (100, "100")];
 

@@ -22,7 +22,7 @@ pub struct TenantMetrics {
     saved: Cells<IntCounter>,
     limited: [IntCounter; Limit::ALL.len()],
     /// Quotas, by period.
-    quotas: [OnceLock<QuotaGauges>; 2],
+    quotas: [OnceLock<QuotaGauges>; PERIODS.len()],
 }
 
 struct QuotaGauges {

@@ -1,11 +1,10 @@
--- Returns unused slots, or delays all nodes. KEYS: those of fair_queue.lua.
--- ARGV: slots per second, burst, slots to return, microseconds of delay.
+-- Returns unused slots. KEYS: those of fair_queue.lua.
+-- ARGV: slots per second, burst, slots to return.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local interval, burst = 1000000 / ARGV[1], tonumber(ARGV[2])
+local interval = 1000000 / ARGV[1]
 local full = math.max(tonumber(redis.call('HGET', KEYS[1], 'full') or 0) or 0, now)
 full = full - interval * ARGV[3]
-if tonumber(ARGV[4]) > 0 then full = math.max(full, now + ARGV[4] + interval * (burst - 1)) end
 redis.call('HSET', KEYS[1], 'full', string.format('%.0f', full))
 redis.call('PEXPIRE', KEYS[1], 120000)
 return 1

@@ -1,0 +1,167 @@
+//! The back-off of one endpoint as plain data: it knows no time except what it is told.
+//!
+//! Invariants: refusals of calls that were in flight together are one step, since only a probe's refusal goes a step
+//! further; one call probes at a time; a success of the probe ends the back-off.
+
+use std::time::{Duration, Instant};
+
+/// The first wait, and the longest: what Iluma's document asks for.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// A longer `Retry-After` is more likely a mistake of upstream's.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// The part of a wait that is added at random at most, so that clients that were refused together do not come back together.
+pub(super) const JITTER: f64 = 0.3;
+
+/// An endpoint that refuses calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backoff {
+    step: u32,
+    until: Instant,
+    /// The number of the probe that is on its way.
+    probe: Option<u64>,
+}
+
+/// The way of a call to an endpoint that refuses calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It may probe.
+    Probe,
+    /// Nothing is sent for so long.
+    Wait(Duration),
+    /// Another call probes.
+    Probing,
+}
+
+/// A refusal of upstream's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    /// The number of the probe that was refused, if it was one.
+    pub(super) probe: Option<u64>,
+    /// The wait that upstream asks for.
+    pub(super) retry_after: Option<Duration>,
+    /// A number from 0 to 1.
+    pub(super) random: f64,
+}
+
+impl Backoff {
+    /// Begins with the first refusal.
+    pub(super) fn begin(now: Instant, refused: Refused) -> Self {
+        Self { step: 1, until: now + wait(1, refused), probe: None }
+    }
+
+    /// Returns what another node tells: a step that ends after `left`.
+    pub(super) fn elsewhere(now: Instant, step: u32, left: Duration) -> Self {
+        Self { step, until: now + left, probe: None }
+    }
+
+    /// Takes over what all nodes know; a probe of this node's goes on.
+    pub(super) fn follow(&mut self, now: Instant, step: u32, left: Duration) {
+        (self.step, self.until) = (step, now + left);
+    }
+
+    /// Takes a further refusal: of the probe, which is a step, or of a call that was in flight with one that was refused.
+    pub(super) fn refuse(&mut self, now: Instant, refused: Refused) {
+        if refused.probe.is_some() && refused.probe == self.probe {
+            *self = Self { step: self.step.saturating_add(1), until: now, probe: None };
+            self.until = now + wait(self.step, refused);
+        } else if refused.retry_after.is_some() {
+            self.until = self.until.max(now + wait(self.step, refused));
+        }
+    }
+
+    /// Returns the way of a call, which is the probe `number` if it may be.
+    pub(super) fn way(&mut self, now: Instant, number: u64) -> Way {
+        match self.until.saturating_duration_since(now) {
+            Duration::ZERO if self.probe.is_some() => Way::Probing,
+            Duration::ZERO => {
+                self.probe = Some(number);
+                Way::Probe
+            }
+            left => Way::Wait(left),
+        }
+    }
+
+    /// Returns true if this is the probe that is on its way.
+    pub(super) fn is_probe(&self, number: u64) -> bool {
+        self.probe == Some(number)
+    }
+
+    /// Returns true if the wait is over and no call probes.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until <= now && self.probe.is_none()
+    }
+
+    /// Ends a probe that told nothing: the next call may probe.
+    pub(super) fn release(&mut self, number: u64) {
+        self.probe.take_if(|probe| *probe == number);
+    }
+}
+
+fn wait(step: u32, Refused { retry_after, random, .. }: Refused) -> Duration {
+    let doubled = FIRST.saturating_mul(1_u32.checked_shl(step.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST);
+    retry_after.map_or_else(|| doubled.mul_f64(1.0 + JITTER * random.clamp(0.0, 1.0)), |asked| asked.min(LONGEST_ASKED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Refused = Refused { probe: None, retry_after: None, random: 0.0 };
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn each_refused_probe_doubles_the_wait_up_to_a_minute() {
+        let mut now = Instant::now();
+        let mut backoff = Backoff::begin(now, PLAIN);
+        for (number, expected) in (1..).zip([1, 2, 4, 8, 16, 32, 60, 60]) {
+            assert_eq!(backoff.way(now, number), Way::Wait(seconds(expected)));
+            now += seconds(expected);
+            assert_eq!(backoff.way(now, number), Way::Probe);
+            assert_eq!(backoff.way(now, 100 + number), Way::Probing, "one call probes");
+            backoff.refuse(now, Refused { probe: Some(number), ..PLAIN });
+        }
+    }
+
+    #[test]
+    fn refusals_of_calls_in_flight_together_are_one_step() {
+        let now = Instant::now();
+        let mut backoff = Backoff::begin(now, PLAIN);
+        for _ in 0..10 {
+            backoff.refuse(now + Duration::from_millis(500), PLAIN);
+        }
+        assert_eq!(backoff.way(now, 1), Way::Wait(seconds(1)));
+        assert_eq!(backoff.way(now + seconds(1), 1), Way::Probe);
+        backoff.refuse(now + seconds(1), PLAIN);
+        assert!(backoff.is_probe(1), "an old call's refusal says nothing of the probe");
+    }
+
+    #[test]
+    fn a_wait_is_the_one_that_was_asked_for_or_has_at_most_thirty_percent_more() {
+        let asked = |retry_after| Refused { retry_after: Some(retry_after), ..PLAIN };
+        for (step, refused, expected) in [
+            (1, Refused { random: 1.0, ..PLAIN }, Duration::from_millis(1300)),
+            (7, Refused { random: 0.5, ..PLAIN }, seconds(69)),
+            (40, PLAIN, seconds(60)),
+            (1, asked(seconds(7)), seconds(7)),
+            (5, asked(seconds(7)), seconds(7)),
+            (1, asked(seconds(86400)), seconds(3600)),
+        ] {
+            assert_eq!(wait(step, refused), expected, "step {step}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_leaves_its_place_to_the_next() {
+        let now = Instant::now();
+        let mut backoff = Backoff::begin(now, Refused { retry_after: Some(Duration::ZERO), ..PLAIN });
+        assert_eq!(backoff.way(now, 1), Way::Probe);
+        backoff.release(2);
+        assert_eq!(backoff.way(now, 2), Way::Probing);
+        backoff.release(1);
+        assert_eq!(backoff.way(now, 2), Way::Probe);
+    }
+}

@@ -1,0 +1,279 @@
+//! The endpoints of one account that refuse calls: Iluma counts each method and path pattern by itself, so each backs off by
+//! itself.
+//!
+//! Invariants: an endpoint that refuses nothing costs one look at an empty map; a pass that was given before its endpoint
+//! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.
+
+use super::backoff::{Backoff, Refused, Way};
+use super::shared::{Nodes, Probe, Seen};
+use crate::base::clock::Clock;
+use crate::base::keyring;
+use crate::base::name::AccountName;
+use crate::base::tasks::Tasks;
+use crate::redis::Budget;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Wait before a node looks again at a probe of another node's: about as long as a call takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The wait that a refusal names while a probe is on its way, whose end is not known: the least that the header can say.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Method and path pattern of an endpoint, all versions together.
+pub type Endpoint = Arc<str>;
+
+/// The endpoints of one account. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoints(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    account: AccountName,
+    /// Those that refuse calls. Patterns of the route table: there are no more than rows.
+    refusing: Mutex<BTreeMap<Endpoint, Backoff>>,
+    /// Wakes calls that wait for a probe's end.
+    changed: Notify,
+    passes: AtomicU64,
+    nodes: Option<Nodes>,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+/// Leave to make one call.
+#[derive(Debug)]
+pub(super) struct Pass {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    number: u64,
+    is_probe: bool,
+}
+
+impl Endpoints {
+    pub(super) fn new(account: &AccountName, nodes: Option<&Nodes>, clock: &Clock, tasks: &Tasks) -> Self {
+        Self(Arc::new(Shared {
+            account: account.clone(),
+            refusing: Mutex::default(),
+            changed: Notify::new(),
+            passes: AtomicU64::new(0),
+            nodes: nodes.cloned(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        }))
+    }
+
+    /// Waits for leave to call an endpoint, until `deadline` at most.
+    ///
+    /// # Errors
+    /// It refuses calls for longer: the time after which to come back.
+    pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
+        let shared = &self.0;
+        let number = shared.passes.fetch_add(1, Ordering::Relaxed);
+        let mut pass = Pass { shared: Arc::clone(shared), endpoint: Arc::clone(endpoint), number, is_probe: false };
+        loop {
+            // Before the look, so that a change in between is not missed.
+            let changed = shared.changed.notified();
+            let now = shared.clock.now();
+            let way = shared.refusing.lock().get_mut(endpoint).map(|backoff| backoff.way(now, number));
+            let left = deadline.saturating_duration_since(now);
+            let wait = match way {
+                None => return Ok(pass),
+                Some(Way::Probe) => {
+                    pass.is_probe = true;
+                    match shared.ask(&pass, redis).await {
+                        None => return Ok(pass),
+                        Some(wait) => {
+                            pass.is_probe = false;
+                            wait
+                        }
+                    }
+                }
+                Some(Way::Wait(wait)) => wait,
+                Some(Way::Probing) if left.is_zero() => return Err(SOON),
+                Some(Way::Probing) => left,
+            };
+            if wait > left {
+                return Err(wait);
+            }
+            let _ = tokio::time::timeout(wait, changed).await;
+        }
+    }
+
+    /// Returns the endpoints that refuse calls now.
+    pub(super) fn refusing(&self) -> Vec<Endpoint> {
+        self.0.refusing.lock().keys().cloned().collect()
+    }
+
+    /// Takes over what all nodes know of the account's endpoints.
+    pub(super) async fn hear(&self, nodes: &Nodes) {
+        let Some(seen) = nodes.refusing(&self.0.account).await else { return };
+        let now = self.0.clock.now();
+        let mut refusing = self.0.refusing.lock();
+        for Seen { endpoint, step, left } in &seen {
+            let known = refusing.entry(endpoint.as_str().into());
+            known.or_insert_with(|| Backoff::elsewhere(now, *step, *left)).follow(now, *step, *left);
+        }
+        // A refusal that the others do not know yet is not forgotten: no success comes before its wait is over.
+        let is_seen = |endpoint: &Endpoint| seen.iter().any(|seen| *seen.endpoint == **endpoint);
+        refusing.retain(|endpoint, backoff| !backoff.is_over(now) || is_seen(endpoint));
+        drop(refusing);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Pass {
+    /// Returns false if the endpoint began to refuse calls since the pass was given.
+    pub(super) fn is_valid(&self) -> bool {
+        let refusing = self.shared.refusing.lock();
+        let backoff = refusing.get(&self.endpoint);
+        backoff.is_none_or(|backoff| self.is_probe && backoff.is_probe(self.number))
+    }
+
+    /// Takes note that upstream refused the call for asking too much.
+    pub(super) fn refused(mut self, retry_after: Option<Duration>) {
+        let [random] = keyring::random::<1>();
+        let probe = self.is_probe.then_some(self.number);
+        let refused = Refused { probe, retry_after, random: f64::from(random) / 255.0 };
+        let now = self.shared.clock.now();
+        let mut is_new = false;
+        {
+            let mut refusing = self.shared.refusing.lock();
+            match refusing.get_mut(&self.endpoint) {
+                Some(backoff) => backoff.refuse(now, refused),
+                None => {
+                    is_new = true;
+                    refusing.insert(Arc::clone(&self.endpoint), Backoff::begin(now, refused));
+                }
+            }
+        }
+        if is_new {
+            tracing::warn!(
+                account = %self.shared.account,
+                endpoint = &*self.endpoint,
+                "Iluma refuses calls to this endpoint for their rate: backing off until one succeeds"
+            );
+        }
+        self.is_probe = false;
+        self.shared.changed.notify_waiters();
+        self.tell(move |nodes, account, endpoint| async move {
+            nodes.endpoint_refused(&account, &endpoint, refused).await;
+        });
+    }
+
+    /// Takes note that upstream accepted the call: a probe ends the back-off.
+    pub(super) fn succeeded(mut self) {
+        if !std::mem::take(&mut self.is_probe) {
+            return;
+        }
+        self.shared.refusing.lock().remove(&self.endpoint);
+        tracing::info!(
+            account = %self.shared.account,
+            endpoint = &*self.endpoint,
+            "Iluma accepts calls to this endpoint again"
+        );
+        self.shared.changed.notify_waiters();
+        self.tell(|nodes, account, endpoint| async move { nodes.endpoint_succeeded(&account, &endpoint).await });
+    }
+
+    /// Tells the other nodes, if there are any.
+    fn tell<F: Future<Output = ()> + Send + 'static>(&self, say: impl FnOnce(Nodes, AccountName, Endpoint) -> F) {
+        if let Some(nodes) = &self.shared.nodes {
+            let said = say(nodes.clone(), self.shared.account.clone(), Arc::clone(&self.endpoint));
+            self.shared.tasks.spawn(said);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.is_probe {
+            if let Some(backoff) = self.shared.refusing.lock().get_mut(&self.endpoint) {
+                backoff.release(self.number);
+            }
+            self.shared.changed.notify_waiters();
+            self.tell(|nodes, account, endpoint| async move { nodes.release_probe(&account, &endpoint).await });
+        }
+    }
+}
+
+impl Shared {
+    /// Asks the other nodes for the probe. None if it is this call's; else the time after which to look again.
+    async fn ask(&self, pass: &Pass, redis: &Budget) -> Option<Duration> {
+        let nodes = self.nodes.as_ref()?;
+        let probe = nodes.probe(&self.account, &pass.endpoint, redis).await;
+        let (now, mut refusing) = (self.clock.now(), self.refusing.lock());
+        match probe {
+            // Redis is out, and this node knows as much as any.
+            None | Some(Probe::Granted) => None,
+            Some(Probe::Free) => {
+                refusing.remove(&pass.endpoint);
+                drop(refusing);
+                self.changed.notify_waiters();
+                None
+            }
+            Some(Probe::Wait { step, left }) => {
+                let backoff = refusing.get_mut(&pass.endpoint)?;
+                backoff.release(pass.number);
+                backoff.follow(now, step, left.max(LOOK_AGAIN));
+                Some(left.max(LOOK_AGAIN))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints() -> (Endpoints, Clock) {
+        let clock = Clock::adjustable();
+        (Endpoints::new(&"live".parse().unwrap(), None, &clock, &Tasks::new()), clock)
+    }
+
+    async fn pass(endpoints: &Endpoints, clock: &Clock, endpoint: &str, wait: u64) -> Result<Pass, Duration> {
+        let deadline = clock.now() + Duration::from_secs(wait);
+        endpoints.pass(&endpoint.into(), deadline, &Budget::of(Duration::ZERO)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_endpoint_backs_off_and_others_do_not() {
+        let (endpoints, clock) = endpoints();
+        let before = pass(&endpoints, &clock, "ktp", 0).await.unwrap();
+        pass(&endpoints, &clock, "ktp", 0).await.unwrap().refused(Some(Duration::from_secs(5)));
+        assert!(!before.is_valid(), "what was let through before is not sent");
+        assert_eq!(pass(&endpoints, &clock, "ktp", 4).await.unwrap_err(), Duration::from_secs(5));
+        assert!(pass(&endpoints, &clock, "bank", 0).await.is_ok());
+        before.succeeded();
+        assert_eq!(endpoints.refusing().len(), 1, "a success of a call from before ends nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_for_the_probe_go_when_it_succeeds() {
+        let (endpoints, clock) = endpoints();
+        pass(&endpoints, &clock, "ktp", 0).await.unwrap().refused(Some(Duration::from_secs(1)));
+        let started = clock.now();
+        let probe = pass(&endpoints, &clock, "ktp", 2).await.unwrap();
+        assert!(probe.is_probe && probe.is_valid());
+        assert!((1000..1100).contains(&(clock.now() - started).as_millis()));
+        assert_eq!(pass(&endpoints, &clock, "ktp", 0).await.unwrap_err(), SOON, "one probes");
+        let mut waits = Box::pin(pass(&endpoints, &clock, "ktp", 9));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        probe.succeeded();
+        assert!(!waits.await.unwrap().is_probe);
+        assert_eq!(endpoints.refusing().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_dropped_lets_the_next_probe() {
+        let (endpoints, clock) = endpoints();
+        pass(&endpoints, &clock, "ktp", 0).await.unwrap().refused(Some(Duration::from_secs(1)));
+        let probe = pass(&endpoints, &clock, "ktp", 2).await.unwrap();
+        let mut waits = Box::pin(pass(&endpoints, &clock, "ktp", 9));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        drop(probe);
+        assert!(waits.await.unwrap().is_probe);
+    }
+}
