@@ -14,6 +14,7 @@ mod fields;
 mod gcra;
 mod in_flight;
 mod limits;
+mod meter;
 mod permit;
 mod queue;
 mod quota;

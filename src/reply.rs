@@ -30,7 +30,7 @@ pub use crate::base::web::GATEWAY_ERROR;
 /// The challenge of a 401 (RFC 7617): the key is the user, the password is empty.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"iluma-gateway\", charset=\"UTF-8\"");
 
-/// Why a request gets no answer of upstream's.
+/// The reason why a request gets no answer from upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The path has no normal form.
@@ -212,7 +212,7 @@ impl Rejection {
         if let Self::Refused(refusal) = self { Some(refusal) } else { None }
     }
 
-    /// Returns the rejection as the tenant sees it. `contact` helps with what the tenant can't mend itself.
+    /// Returns the response for the tenant. `contact` is named for problems that the tenant can't solve itself.
     #[must_use]
     pub fn into_response(self, contact: Option<&str>) -> Response<ReplyBody> {
         let Shape(status, code, reason) = self.shape();

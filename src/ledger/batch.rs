@@ -63,7 +63,7 @@ impl Batch {
         Self { ledger: Arc::clone(ledger), closings, counted, came, _turn: turn }
     }
 
-    /// Returns the closings that matched no call, and what changed.
+    /// Applies the batch; returns the closings that matched no call, and the changes.
     fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, Changes)> {
         let (mut early, mut changes) = (Vec::new(), Changes::default());
         for closing in &self.closings {

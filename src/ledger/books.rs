@@ -103,7 +103,7 @@ impl Ledger {
         std::mem::take(&mut *self.0.refunds.lock())
     }
 
-    /// Returns this node's identity among others: as long as its database lives, it is the same.
+    /// Returns this node's identity, which stays the same as long as its database lives.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.0.node

@@ -37,9 +37,9 @@ pub(super) struct Inner {
     pub(super) early: Mutex<VecDeque<Settlement>>,
     /// Settlements of calls that are not in this journal, for other nodes.
     pub(super) untold: Mutex<Vec<Settlement>>,
-    /// Prices that budgets have to get back.
+    /// The prices that budgets get back.
     pub(super) refunds: Mutex<Vec<Refund>>,
-    /// Days whose lines other nodes do not know as they stand here.
+    /// Days whose current lines other nodes do not know.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
     /// The lock of the batch that is being written: there is one at a time.

@@ -75,7 +75,7 @@ pub(super) fn book(
     Ok(id)
 }
 
-/// What a batch of closings changed.
+/// The changes of a batch of closings.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Days whose lines changed.
@@ -84,7 +84,7 @@ pub(super) struct Changes {
     pub(super) refunds: Vec<Refund>,
 }
 
-/// Ends the calls that a closing is about; returns false if there are none.
+/// Ends the calls of a closing; returns false if there are none.
 pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Changes) -> rusqlite::Result<bool> {
     let (number, name) = match closing.call {
         Call::Booked(number) => (number, None),

@@ -1,11 +1,11 @@
-//! The back-off of one endpoint as plain data: it knows no time except what it is told.
+//! The back-off of one endpoint as plain data: every method takes the time as an argument.
 //!
 //! Invariants: refusals of calls that were in flight together are one step, since only a probe's refusal goes a step
 //! further; one call probes at a time; a success of the probe ends the back-off.
 
 use std::time::{Duration, Instant};
 
-/// The first wait, and the longest: what Iluma's document asks for.
+/// The first and the longest wait, from Iluma's document.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// A longer `Retry-After` is more likely a mistake of upstream's.
@@ -22,12 +22,12 @@ pub(super) struct Backoff {
     probe: Option<u64>,
 }
 
-/// The way of a call to an endpoint that refuses calls.
+/// The decision about a call to an endpoint that refuses calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It may probe.
+    /// The call may probe.
     Probe,
-    /// Nothing is sent for so long.
+    /// Nothing is sent for this time.
     Wait(Duration),
     /// Another call probes.
     Probing,
@@ -50,12 +50,12 @@ impl Backoff {
         Self { step: 1, until: now + wait(1, refused), probe: None }
     }
 
-    /// Returns what another node tells: a step that ends after `left`.
+    /// Returns the back-off of another node: a step that ends after `left`.
     pub(super) fn elsewhere(now: Instant, step: u32, left: Duration) -> Self {
         Self { step, until: now + left, probe: None }
     }
 
-    /// Takes over what all nodes know; a probe of this node's goes on.
+    /// Takes over the state of all nodes; a probe of this node's goes on.
     pub(super) fn follow(&mut self, now: Instant, step: u32, left: Duration) {
         (self.step, self.until) = (step, now + left);
     }
@@ -70,7 +70,7 @@ impl Backoff {
         }
     }
 
-    /// Returns the way of a call, which is the probe `number` if it may be.
+    /// Returns the decision about a call, which is the probe `number` if it may be.
     pub(super) fn way(&mut self, now: Instant, number: u64) -> Way {
         match self.until.saturating_duration_since(now) {
             Duration::ZERO if self.probe.is_some() => Way::Probing,
@@ -92,7 +92,7 @@ impl Backoff {
         self.until <= now && self.probe.is_none()
     }
 
-    /// Ends a probe that told nothing: the next call may probe.
+    /// Ends a probe without a result: the next call may probe.
     pub(super) fn release(&mut self, number: u64) {
         self.probe.take_if(|probe| *probe == number);
     }
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(backoff.way(now, 1), Way::Wait(seconds(1)));
         assert_eq!(backoff.way(now + seconds(1), 1), Way::Probe);
         backoff.refuse(now + seconds(1), PLAIN);
-        assert!(backoff.is_probe(1), "an old call's refusal says nothing of the probe");
+        assert!(backoff.is_probe(1), "an old call's refusal does not end the probe");
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_tells_nothing_leaves_its_place_to_the_next() {
+    fn a_probe_without_a_result_leaves_its_place_to_the_next() {
         let now = Instant::now();
         let mut backoff = Backoff::begin(now, Refused { retry_after: Some(Duration::ZERO), ..PLAIN });
         assert_eq!(backoff.way(now, 1), Way::Probe);

@@ -1,7 +1,7 @@
 //! The endpoints of one account that refuse calls: Iluma counts each method and path pattern by itself, so each backs off by
 //! itself.
 //!
-//! Invariants: an endpoint that refuses nothing costs one look at an empty map; a pass that was given before its endpoint
+//! Invariants: an endpoint that accepts calls costs one look at an empty map; a pass that was given before its endpoint
 //! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.
 
 use super::backoff::{Backoff, Refused, Way};
@@ -43,7 +43,7 @@ struct Shared {
     tasks: Tasks,
 }
 
-/// Leave to make one call.
+/// The permission for one call.
 #[derive(Debug)]
 pub(super) struct Pass {
     shared: Arc<Shared>,
@@ -65,10 +65,10 @@ impl Endpoints {
         }))
     }
 
-    /// Waits for leave to call an endpoint, until `deadline` at most.
+    /// Waits for permission to call an endpoint, until `deadline` at most.
     ///
     /// # Errors
-    /// It refuses calls for longer: the time after which to come back.
+    /// Returns the time after which to retry, if the endpoint refuses calls for longer.
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl Endpoints {
         self.0.refusing.lock().keys().cloned().collect()
     }
 
-    /// Takes over what all nodes know of the account's endpoints.
+    /// Takes over the state that all nodes have of the account's endpoints.
     pub(super) async fn hear(&self, nodes: &Nodes) {
         let Some(seen) = nodes.refusing(&self.0.account).await else { return };
         let now = self.0.clock.now();
@@ -132,7 +132,7 @@ impl Pass {
         backoff.is_none_or(|backoff| self.is_probe && backoff.is_probe(self.number))
     }
 
-    /// Takes note that upstream refused the call for asking too much.
+    /// Notes that upstream refused the call for asking too much.
     pub(super) fn refused(mut self, retry_after: Option<Duration>) {
         let [random] = keyring::random::<1>();
         let probe = self.is_probe.then_some(self.number);
@@ -163,7 +163,7 @@ impl Pass {
         });
     }
 
-    /// Takes note that upstream accepted the call: a probe ends the back-off.
+    /// Notes that upstream accepted the call: a probe ends the back-off.
     pub(super) fn succeeded(mut self) {
         if !std::mem::take(&mut self.is_probe) {
             return;

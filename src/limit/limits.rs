@@ -4,9 +4,10 @@ use super::endpoints::{Endpoint, Endpoints};
 use super::fair_queue::FairQueue;
 use super::fields::{self, Item, RateLimitFields, RecentFields};
 use super::in_flight::{ByteBudget, HeldBytes, InFlight, InFlightSlot};
+use super::meter::Meter;
 use super::permit::{CallPermit, Permit};
 use super::queue::Pace;
-use super::quota::{Counter, Meter, Moment, Quota, Spent, Together};
+use super::quota::{Counter, Moment, Quota, Spent, Together};
 use super::rate::{Rate, RateState, part};
 use super::refusal::Refusal;
 use super::shared::Nodes;
@@ -33,7 +34,7 @@ pub struct Limits {
     /// The tenants' states, by index.
     tenants: Vec<TenantState>,
     accounts: Vec<AccountState>,
-    /// Of teams that are gone, too: they may come back within the month.
+    /// The quota counters, also of removed teams, which may return within the month.
     counters: BTreeMap<TenantName, Arc<Counter>>,
     calendar: Calendar,
     clock: Clock,
@@ -53,13 +54,13 @@ struct AccountState {
 /// One upstream call that is to be admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The endpoint that it goes to.
+    /// The endpoint of the call.
     pub endpoint: &'a Endpoint,
     /// The price in rupiah, if upstream may charge for it.
     pub price: Option<u64>,
 }
 
-/// What one tenant has used of its limits.
+/// The used part of one tenant's limits.
 #[derive(Debug)]
 struct TenantState {
     name: TenantName,
@@ -79,9 +80,9 @@ struct TenantState {
 pub struct QuotaState {
     /// The quota.
     pub limit: Limit,
-    /// Calls, or rupiah, that were used.
+    /// The number of used calls or rupiah.
     pub used: u64,
-    /// Calls, or rupiah, that there are; none is no limit.
+    /// The number of allowed calls or rupiah; `None` is no limit.
     pub quota: Option<u64>,
     /// The time until the quota is reset.
     pub resets_in: Duration,
@@ -153,7 +154,7 @@ impl Limits {
             quota: Quota::new(limits),
             counter: Arc::clone(self.counters.entry(name.clone()).or_insert_with(nothing)),
             fields: RecentFields::default(),
-            // Settings hold no tenant without its account.
+            // Settings have no tenant without an account.
             account: self.accounts.iter().position(|account| account.name == tenant.account).unwrap_or_default(),
         }
     }
@@ -218,20 +219,22 @@ impl Limits {
     }
 
     /// Admits one upstream call of the tenant at `index`: waits while its endpoint backs off, counts it toward the quotas if
-    /// it has a price, and waits for its slot. `redis` is what it may wait for the other nodes.
+    /// it has a price, and waits for its slot. `redis` is its time for the other nodes.
     ///
     /// # Errors
-    /// The endpoint backs off for longer, a quota has nothing left, or the slot would not come in time. Nothing was taken.
+    /// Returns an error if the endpoint backs off for longer, if a quota is used up, or if the slot would not come in time.
+    /// Nothing was taken then.
     pub async fn admit_call(&self, index: usize, call: Call<'_>, redis: &Budget) -> Result<CallPermit, Refusal> {
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
         let account = self.accounts.get(tenant.account).ok_or(Refusal::Overloaded)?;
         let deadline = self.clock.now() + account.max_wait;
-        // Owns what is taken from here on, so that a call that is abandoned while it waits gives it back.
+        // The permit owns everything from here on, so that a call that is cancelled while it waits gives it back.
         let mut permit = CallPermit::default();
         loop {
             let pass = account.endpoints.pass(call.endpoint, deadline, redis).await;
             permit.pass = Some(pass.map_err(|retry_after| Refusal::BackingOff { retry_after })?);
-            // First what needs no waiting: a tenant that has nothing left would only take others' places in the queue.
+            // The quotas come before the queue, because they need no wait there: a tenant without calls left would only
+            // delay others in the queue.
             if let Some(price) = call.price.filter(|_| permit.reservation.is_none()) {
                 permit.reservation = Some(self.reserve(tenant, price, redis).await?);
             }
@@ -332,7 +335,7 @@ impl Limits {
             limit: meter.limit(),
             used: spent[meter as usize],
             quota: bounds[meter as usize],
-            resets_in: moment.until_anew(meter),
+            resets_in: moment.until_reset(meter),
         })
     }
 

@@ -50,21 +50,21 @@ impl CallPermit {
         }
     }
 
-    /// Takes note that upstream refused the call for its rate: its endpoint backs off, for as long as `retry_after` says.
+    /// Notes that upstream refused the call for its rate: its endpoint backs off, for as long as `retry_after` says.
     pub fn refused(&mut self, retry_after: Option<Duration>) {
         if let Some(pass) = self.pass.take() {
             pass.refused(retry_after);
         }
     }
 
-    /// Takes note that upstream accepted the call: if it was the probe of its endpoint, the back-off is over.
+    /// Notes that upstream accepted the call: if it was the probe of its endpoint, the back-off is over.
     pub fn succeeded(&mut self) {
         if let Some(pass) = self.pass.take() {
             pass.succeeded();
         }
     }
 
-    /// Returns the quota that would have refused the call if it were in force.
+    /// Returns the exceeded quota in shadow mode, which would have refused the call.
     #[must_use]
     pub fn beyond(&self) -> Option<Limit> {
         self.reservation.as_ref().and_then(Reservation::beyond)

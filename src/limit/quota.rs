@@ -1,9 +1,10 @@
-//! Upstream calls a day and a month, and rupiah a month.
+//! Quotas of upstream calls for a day and a month, and of rupiah for a month.
 //!
 //! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
 //! at once no more are admitted than the quotas have left; a call is admitted by all quotas or counted by none; a new day
 //! and a new month begin at zero.
 
+use super::meter::{Amounts, Bounds, Meter};
 use super::shared::{self, Ask, Mine, Nodes};
 use crate::base::calendar::{Calendar, Day, Month};
 use crate::base::name::TenantName;
@@ -13,49 +14,14 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// A thing that is counted of a tenant's calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub(super) enum Meter {
-    CallsOfDay,
-    CallsOfMonth,
-    RupiahOfMonth,
-}
-
-/// A number for each meter.
-pub(super) type Amounts = [u64; Meter::ALL.len()];
-/// A bound for each meter; none is no bound.
-pub(super) type Bounds = [Option<u64>; Meter::ALL.len()];
-
-impl Meter {
-    /// Every meter; `ALL[meter as usize] == meter`. Of several that have nothing left a refusal names the last.
-    pub(super) const ALL: [Self; 3] = [Self::CallsOfDay, Self::CallsOfMonth, Self::RupiahOfMonth];
-
-    pub(super) const fn limit(self) -> Limit {
-        match self {
-            Self::CallsOfDay => Limit::QuotaDay,
-            Self::CallsOfMonth => Limit::QuotaMonth,
-            Self::RupiahOfMonth => Limit::BudgetMonth,
-        }
-    }
-
-    /// Returns true if it begins anew each day, and not each month.
-    const fn is_daily(self) -> bool {
-        match self {
-            Self::CallsOfDay => true,
-            Self::CallsOfMonth | Self::RupiahOfMonth => false,
-        }
-    }
-}
-
-/// The quotas of a tenant, as the configuration says.
+/// The configured quotas of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     bounds: Bounds,
     mode: QuotaMode,
 }
 
-/// The calls and rupiah that a tenant has spent, however often the configuration changes.
+/// The calls and rupiah that a tenant has spent, over all changes of the configuration.
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
@@ -78,19 +44,19 @@ pub(super) struct Together<'a> {
 struct Inner {
     /// The day that is counted.
     day: Day,
-    /// Spending of this node.
+    /// The spending of this node.
     own: Amounts,
-    /// Spending of the other nodes, as far as is known.
+    /// The spending of the other nodes, as far as it is known.
     others: Amounts,
-    /// Spending of this node when it last heard of the others: what it spends without them is counted from there.
+    /// The spending of this node at the last exchange: its spending without the others is counted from there.
     known: Amounts,
-    /// Grows with every change.
+    /// A number that grows with every change.
     version: u64,
     /// The version that the other nodes know of.
     told: u64,
 }
 
-/// Calls that were made or are under way, and their price.
+/// The calls that were made or are in flight, and their price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
     /// The day that is counted.
@@ -108,11 +74,11 @@ pub struct Spent {
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The time until it begins anew.
+    /// The time until it begins again.
     pub(super) retry_after: Duration,
 }
 
-/// A call that is counted. Dropped before it is [kept](Self::keep), it is not counted any more.
+/// A counted call. Dropped before it is [kept](Self::keep), it is not counted any more.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
@@ -157,7 +123,7 @@ impl Quota {
         Ok(Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: beyond.map(Meter::limit) })
     }
 
-    /// Counts one call of that price where several nodes count together.
+    /// Counts one call of that price, if several nodes count together.
     pub(super) async fn reserve_together(
         &self,
         counter: &Arc<Counter>,
@@ -170,7 +136,7 @@ impl Quota {
             let mut inner = counter.on_day(moment.day());
             (inner.add(charge), inner.mine())
         };
-        // Owns what was counted from before the wait: it is given back if the call is refused, or abandoned.
+        // The reservation owns the count from before the wait: it is returned if the call is refused or cancelled.
         let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: None };
         let enforced = self.mode == QuotaMode::Enforce;
         // A call without a price needs no budget.
@@ -219,7 +185,7 @@ impl Quota {
 
     fn exceeded(&self, meter: Meter, moment: Moment<'_>) -> Exceeded {
         let quota = self.bounds[meter as usize].unwrap_or_default();
-        Exceeded { limit: meter.limit(), quota, retry_after: moment.until_anew(meter) }
+        Exceeded { limit: meter.limit(), quota, retry_after: moment.until_reset(meter) }
     }
 }
 
@@ -235,8 +201,8 @@ impl Moment<'_> {
         self.calendar.day(self.now)
     }
 
-    /// Returns the time until a meter begins anew.
-    pub(super) fn until_anew(&self, meter: Meter) -> Duration {
+    /// Returns the time until a meter begins again.
+    pub(super) fn until_reset(&self, meter: Meter) -> Duration {
         if meter.is_daily() { self.calendar.until_next_day(self.now) } else { self.calendar.until_next_month(self.now) }
     }
 }
@@ -249,7 +215,7 @@ impl Counter {
         Arc::new(Self(Mutex::new(Inner { day, own, others: nothing, known: nothing, version, told: 0 })))
     }
 
-    /// Returns what was spent on that day and in its month, by all nodes as far as is known.
+    /// Returns the spending on that day and in its month, by all nodes as far as it is known.
     pub(super) fn on(&self, day: Day) -> Amounts {
         self.on_day(day).total()
     }
@@ -259,7 +225,7 @@ impl Counter {
         self.0.lock().give_back(day, [0, 0, rupiah]);
     }
 
-    /// Tells the other nodes what they don't know yet.
+    /// Sends the changes that the other nodes do not know yet.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: [None; 3] };
@@ -278,7 +244,7 @@ impl Counter {
         }
     }
 
-    /// Locks the numbers, turned over to that day. A clock that went back a little changes nothing.
+    /// Locks the numbers of that day. A clock that went back a little changes nothing.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.lock();
         if day > inner.day {
@@ -337,7 +303,7 @@ impl Spent {
 }
 
 impl Reservation {
-    /// Counts the call for good: it was sent.
+    /// Counts the call permanently: it was sent.
     pub(super) fn keep(&mut self) {
         self.counter = None;
     }
@@ -456,12 +422,5 @@ mod tests {
         quota.reserve(&counter, 500, moment).unwrap().keep();
         assert_eq!(quota.reserve(&counter, 500, moment).unwrap_err().limit, Limit::QuotaDay);
         assert_eq!(counter.on(calendar.day(now)), [1, 1, 500]);
-    }
-
-    #[test]
-    fn a_meter_is_found_at_its_place() {
-        for (place, meter) in Meter::ALL.into_iter().enumerate() {
-            assert_eq!(meter as usize, place, "{meter:?}");
-        }
     }
 }

@@ -18,13 +18,13 @@ pub enum Refusal {
         /// The time after which to try again.
         retry_after: Duration,
     },
-    /// The endpoint refuses calls for their rate, and the account backs off from it for longer than a request waits. A 429.
+    /// The account backs off from the endpoint for longer than a request waits. The answer is a 429.
     #[error("Iluma refuses calls to this endpoint for their rate, and the gateway backs off: nothing was sent")]
     BackingOff {
         /// The time after which to come back.
         retry_after: Duration,
     },
-    /// The gateway has as many requests in hand as it may. A 503: nothing was sent.
+    /// The gateway has as many requests in flight as allowed. The answer is a 503: nothing was sent.
     #[error("the gateway is at its limit of requests in flight, try again later")]
     Overloaded,
 }

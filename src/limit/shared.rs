@@ -6,7 +6,7 @@
 //! it afterwards.
 
 use super::backoff::{JITTER, Refused};
-use super::quota::{Amounts, Bounds, Meter};
+use super::meter::{Amounts, Bounds, Meter};
 use crate::base::calendar::Day;
 use crate::base::name::{AccountName, TenantName};
 use crate::redis::{Budget, RedisClient, RedisKey, scripts::limit as scripts};
@@ -19,10 +19,10 @@ const ASKING: Duration = Duration::from_millis(50);
 /// The longest report to other nodes; no request waits for it.
 pub(super) const TELLING: Duration = Duration::from_millis(500);
 
-/// The time after which a probe of a node that died is another's: a call takes no longer, by default.
+/// The longest time of a probe, after which another node may probe; a call takes no longer by default.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
-/// The other nodes, as one of them sees them. Clones share it.
+/// The other nodes. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Nodes(Arc<Shared>);
 
@@ -54,7 +54,7 @@ pub(super) struct Given {
     pub(super) crowd: f64,
 }
 
-/// What a node has counted of a tenant's quotas.
+/// A node's own amounts of a tenant's quotas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mine {
     /// A number that grows with every change, so that a message that was overtaken changes nothing.
@@ -81,11 +81,11 @@ pub(super) struct Seen {
 /// The answer to a node that asks for an endpoint's probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// The endpoint refuses nothing any more.
+    /// The endpoint accepts calls again.
     Free,
     /// The probe is the node's.
     Granted,
-    /// Nothing is sent for so long; or another node probes, and it is looked at again after so long.
+    /// The endpoint still backs off, or another node probes: the wait until the next look.
     Wait { step: u32, left: Duration },
 }
 
@@ -132,15 +132,15 @@ impl Nodes {
         self.0.link.is_up()
     }
 
-    /// Gives back turns that were not used.
+    /// Returns unused slots.
     pub(super) async fn correct_turns(&self, account: &AccountName, (per_second, burst): (u32, u32), back: u32) {
         let mut script = scripts::CORRECT.key(self.turns_key(account));
         script.arg(per_second).arg(burst).arg(back);
-        // While Redis is out there is nothing there to correct.
+        // While Redis is out there is nothing to correct.
         let _ = self.0.link.script::<i64>(&Budget::of(TELLING), &script).await;
     }
 
-    /// Asks for the probe of an endpoint that refuses calls. None while Redis is out.
+    /// Asks for the probe of an endpoint that refuses calls. Returns `None` while Redis is out.
     pub(super) async fn probe(&self, account: &AccountName, endpoint: &str, redis: &Budget) -> Option<Probe> {
         let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
         script.arg("probe").arg(endpoint).arg(micros(LONGEST_PROBE));
@@ -152,7 +152,7 @@ impl Nodes {
         })
     }
 
-    /// Tells that upstream refused a call.
+    /// Reports that upstream refused a call.
     pub(super) async fn endpoint_refused(&self, account: &AccountName, endpoint: &str, refused: Refused) {
         let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
         let asked = refused.retry_after.map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
@@ -161,12 +161,12 @@ impl Nodes {
         let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
     }
 
-    /// Tells that an endpoint's probe succeeded.
+    /// Reports that an endpoint's probe succeeded.
     pub(super) async fn endpoint_succeeded(&self, account: &AccountName, endpoint: &str) {
         self.say(account, "succeeded", endpoint).await;
     }
 
-    /// Gives back a probe that told nothing.
+    /// Returns a probe that ended without a result.
     pub(super) async fn release_probe(&self, account: &AccountName, endpoint: &str) {
         self.say(account, "released", endpoint).await;
     }
@@ -177,7 +177,7 @@ impl Nodes {
         let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
     }
 
-    /// Returns the endpoints of an account that refuse calls, as all nodes know them. None while Redis is out.
+    /// Returns the endpoints of an account that refuse calls, as all nodes know them; `None` while Redis is out.
     pub(super) async fn refusing(&self, account: &AccountName) -> Option<Vec<Seen>> {
         let script = scripts::REFUSING.key(self.0.link.keys().limit_backoff(account));
         let list: Vec<String> = self.0.link.script(&Budget::of(TELLING), &script).await.ok()?;
@@ -188,8 +188,8 @@ impl Nodes {
         Some(list.chunks_exact(3).filter_map(seen).collect())
     }
 
-    /// Counts a call toward a tenant's quotas, unless all nodes together have reached one, which is the error. Returns what
-    /// the other nodes have counted; none while Redis is out.
+    /// Counts a call toward a tenant's quotas, unless all nodes together have reached one, which is the error. Returns the
+    /// amounts of the other nodes; `None` while Redis is out.
     pub(super) async fn reserve(
         &self,
         tenant: &TenantName,
@@ -210,8 +210,8 @@ impl Nodes {
         Some(refused.map_or_else(|| Ok(others.try_into().unwrap_or_default()), Err))
     }
 
-    /// Tells that this node is alive, and what its teams asked for since the last beat. Gives for each the same of all
-    /// nodes together; none while Redis is out.
+    /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
+    /// nodes; `None` while Redis is out.
     pub(super) async fn beat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
         let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
         script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);

@@ -14,7 +14,7 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const OTHER_VERSION: &str = "/v2.1/identity/ktp_name/validations";
 const NPWP: &str = "/v0/identity/npwp_data_requests";
 
-/// How KTP refuses: status, body and retry-after.
+/// A refusal of KTP: status, body and retry-after.
 type Refusal = (u16, &'static str, Option<String>);
 
 /// An upstream whose KTP endpoint refuses while it is told to; the others agree.

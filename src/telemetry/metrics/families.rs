@@ -61,7 +61,7 @@ pub(super) const SAVED: Family = Family {
 pub(super) const LIMITED: Family = Family {
     kind: Kind::Counter,
     name: "rate_limited_total",
-    help: "Requests refused because of a limit: requests, in_flight, account, quota_day, quota_month.",
+    help: "Requests refused because of a limit: requests, in_flight, account, quota_day, quota_month, budget_month.",
     labels: &["tenant", "limit"],
 };
 
