@@ -4,11 +4,11 @@
 //! counts as unknown, so at any moment, after any crash, `billable <= Iluma's count <= billable + unknown`; a caller
 //! that is cancelled at any point leaves no intent for a call that was not sent; no id and no data of a person is
 //! stored, only keyed hashes; a hit costs one addition in memory.
+//!
 //! | file | content |
 //! |---|---|
 //! | `books` | [`Ledger`], its calls and statements |
-//! | `books`
-//! [`Ledger`], its calls and statements |
+//! | `booking` | [`Booking`], the guard of one call's intent |
 //! | `batch` | the writer, which writes outcomes and counts to the disk |
 //! | `inner` | the state that they share |
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |

@@ -6,14 +6,11 @@
 //! | answer | outcome |
 //! |---|---|
 //! | 2xx, `FAILED` with `TEMPORARY_NETWORK_ERROR` | not billable |
-//! | 2xx, `PENDING` and the like
-//! unknown, until a callback or a GET settles it |
+//! | 2xx, `PENDING` and the like | unknown, until a callback or a GET settles it |
 //! | 2xx, any other JSON object | billable |
-//! | 2xx, anything else, or on an unknown row
-//! unknown |
+//! | 2xx, anything else, or on an unknown row | unknown |
 //! | 3xx, 4xx, 503 | not billable |
-//! | other 5xx: it failed at an unknown point
-//! unknown |
+//! | other 5xx: it failed at an unknown point | unknown |
 //! | none: timed out, broken, cut off | unknown |
 //!
 //! Invariant: a doubtful call is unknown: every billable call was charged, and no call that is not billable was.

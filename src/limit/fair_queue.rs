@@ -64,8 +64,8 @@ impl FairQueue {
 
     /// Waits for a slot.
     ///
-    /// Returns an error if the slot would not come in time, or did not: the time after which to try again.
-    /// It would not come in time, or did not: the time after which to come back.
+    /// # Errors
+    /// Returns the time after which to try again if the slot would not come in time, or did not.
     pub(super) async fn slot(&self, tenant: &TenantName, weight: u32) -> Result<Slot, Duration> {
         let (entry, max_wait) = {
             let now = self.0.clock.now();
