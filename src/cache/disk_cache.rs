@@ -76,7 +76,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     /// Bytes that it may take.
     pub(super) bound: ByteSize,
-    /// Free bytes of the disk below which nothing is stored.
+    /// Free bytes that state keeps on the disk; below twice as many nothing is stored.
     pub(super) reserve: ByteSize,
     /// Encrypts what is stored.
     pub(super) keyring: Keyring,
@@ -87,7 +87,8 @@ impl DiskCache {
     pub(super) fn open(place: Place, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
         let Place { path, bound, reserve, keyring } = place;
         let cache = Self {
-            disk: Disk::of(&path, reserve.bytes()),
+            // Twice: the cache is not to be the one that brings the disk down to the reserve of the state.
+            disk: Disk::of(&path, reserve.bytes().saturating_mul(2)),
             path,
             bound,
             file: ArcSwapOption::empty(),
@@ -235,7 +236,7 @@ impl DiskCache {
             if !self.is_stuck.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     path = %self.path.display(),
-                    "less than state.disk_reserve of the disk is free: answers are not stored on disk; free some space"
+                    "less than twice state.disk_reserve of the disk is free: answers are not stored on disk; free some space"
                 );
             }
             return false;
