@@ -9,6 +9,7 @@ mod error;
 mod links;
 mod listeners;
 mod node;
+mod notify;
 mod observe;
 pub mod preflight;
 mod process;

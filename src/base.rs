@@ -16,6 +16,7 @@ pub mod keyring;
 pub mod lazy_sleep;
 pub mod log_throttle;
 pub mod name;
+pub mod peer;
 pub mod request_id;
 pub mod retry_after;
 pub mod saved;

@@ -5,6 +5,8 @@ mod check;
 mod command;
 mod demo;
 mod erase;
+mod generated;
+mod healthcheck;
 pub mod keygen;
 mod operator;
 mod output;

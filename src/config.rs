@@ -5,8 +5,10 @@
 mod describe;
 mod fault;
 mod limits;
+mod listener;
 mod load;
 mod nearest;
+mod probe;
 mod reader;
 mod redis;
 mod routes;
@@ -21,7 +23,8 @@ pub mod watch;
 pub use describe::Description;
 pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
+pub use probe::{Probe, ProbeTls};
 pub use settings::{
     Account, Admin, Cache, Callbacks, Listener, Log, MaxAge, OutboxBounds, Quotas, Redis, RedisAccess, RedisServers,
-    RedisTarget, Retention, Server, ServerAddress, Settings, State, Tenant, UnknownRoutes, Upstream,
+    RedisTarget, Retention, Server, ServerAddress, ServerTls, Settings, State, Tenant, UnknownRoutes, Upstream,
 };

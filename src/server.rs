@@ -8,9 +8,10 @@ mod drain;
 pub mod file_descriptors;
 mod head_timeout;
 mod listener;
+mod proxy_header;
 mod signs;
 mod socket;
 mod stall;
 mod streams;
 
-pub use listener::{Bounds, Events, Server, TlsHandle};
+pub use listener::{Bounds, Events, ListenerHandle, Server};

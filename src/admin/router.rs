@@ -42,13 +42,8 @@ impl Admin {
         Self(Arc::new(Context::new(settings, metrics, orders, ledger)))
     }
 
-    /// Returns the router of the listener, with all its layers.
+    /// Returns the router of the `admin` listener, with all its layers.
     pub fn router(&self) -> Router {
-        let metrics = get(metrics).layer(CompressionLayer::new().gzip(true));
-        let open = Router::new()
-            .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
-            .route("/readyz", get(readiness))
-            .route("/metrics", metrics);
         let api = Router::new()
             .route("/v1/tenants", get(tenants))
             .route("/v1/callbacks", get(callbacks::list))
@@ -60,9 +55,17 @@ impl Admin {
             // Without a token no client learns which paths exist.
             .fallback(async || Refusal::UnknownPath)
             .layer(from_fn_with_state(Arc::clone(&self.0), needs_token));
-        let router = open.merge(api).with_state(Arc::clone(&self.0));
+        self.layered(open().merge(api))
+    }
+
+    /// Returns the router of the `status` listener: the paths that need no token, and no others.
+    pub fn status_router(&self) -> Router {
+        self.layered(open().fallback(async || Refusal::UnknownPath))
+    }
+
+    fn layered(&self, router: Router<Arc<Context>>) -> Router {
         web::layered(
-            router,
+            router.with_state(Arc::clone(&self.0)),
             BOUNDS,
             |status| Refusal::of(status).into_response(),
             |fault| Refusal::invalid(fault.to_string()).into_response(),
@@ -85,6 +88,15 @@ impl Admin {
             tracing::warn!("an operator's order did not end in time: give it again after the restart");
         }
     }
+}
+
+/// Returns the paths that probes and Prometheus ask, which need no token.
+fn open() -> Router<Arc<Context>> {
+    let metrics = get(metrics).layer(CompressionLayer::new().gzip(true));
+    Router::new()
+        .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
+        .route("/readyz", get(readiness))
+        .route("/metrics", metrics)
 }
 
 async fn readiness(State(context): State<Arc<Context>>) -> Response {

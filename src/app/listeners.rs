@@ -3,11 +3,14 @@
 use super::error::StartError;
 use super::node::{App, Socket, Sockets};
 use super::stage::LAST_MOMENT;
+use crate::base::peer::Peer;
 use crate::base::web;
 use crate::callback;
 use crate::config::{self, Settings};
 use crate::server::{Bounds, Events, Server};
 use crate::telemetry::metrics::{Counted, Listener, Metrics};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,7 @@ pub(super) struct Listeners {
     server: Server,
     admin: Server,
     callbacks: Server,
+    status: Option<Server>,
 }
 
 impl Listeners {
@@ -30,15 +34,24 @@ impl Listeners {
             server: bind("server.listen", &settings.server.listener, bounds).await?,
             admin: bind("admin.listen", &settings.admin.listener, bounds).await?,
             callbacks: bind("callbacks.listen", &settings.callbacks.listener, bounds).await?,
+            status: match &settings.status {
+                Some(status) => Some(bind("status.listen", status, bounds).await?),
+                None => None,
+            },
         })
     }
 
     /// Returns the sockets of the listeners.
     pub(super) fn sockets(&self) -> Result<Sockets, StartError> {
         let socket = |server: &Server| -> Result<Socket, StartError> {
-            Ok(Socket { address: server.address()?, tls: server.tls_handle() })
+            Ok(Socket { address: server.address()?, handle: server.handle() })
         };
-        Ok(Sockets { server: socket(&self.server)?, admin: socket(&self.admin)?, callbacks: socket(&self.callbacks)? })
+        Ok(Sockets {
+            server: socket(&self.server)?,
+            admin: socket(&self.admin)?,
+            callbacks: socket(&self.callbacks)?,
+            status: self.status.as_ref().map(socket).transpose()?,
+        })
     }
 }
 
@@ -50,26 +63,33 @@ async fn bind(key: &'static str, listener: &config::Listener, bounds: Bounds) ->
 impl App {
     /// Serves the listeners until their stage ends.
     pub(super) fn serve(&self, listeners: Listeners) {
-        let Listeners { server, admin: admin_server, callbacks: callbacks_server } = listeners;
+        let Listeners { server, admin: admin_server, callbacks: callbacks_server, status } = listeners;
         let (servers, drain) = (&self.stages.servers, self.drain_timeout);
         let noted = |listener| Noted(self.metrics.clone(), listener);
         let (gateway, events, stop) = (Arc::clone(&self.gateway), noted(Listener::Server), servers.stop());
         servers.spawn(async move {
-            let services = move |client| {
+            let services = move |peer: Peer| {
                 let gateway = Arc::clone(&gateway);
-                service_fn(move |request| Arc::clone(&gateway).handle(request, client))
+                service_fn(move |request: Request<Incoming>| {
+                    let client = peer.client(request.headers());
+                    Arc::clone(&gateway).handle(request, client.address)
+                })
             };
             server.serve(services, events, stop, drain).await;
         });
         let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Admin), self.stages.admin.stop());
         self.stages.admin.spawn(async move {
-            let service = web::service(admin.router());
-            admin_server.serve(move |_| service.clone(), events, stop, LAST_MOMENT / 2).await;
+            admin_server.serve(web::services(admin.router()), events, stop, LAST_MOMENT / 2).await;
         });
+        if let Some(status) = status {
+            let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Status), self.stages.admin.stop());
+            self.stages.admin.spawn(async move {
+                status.serve(web::services(admin.status_router()), events, stop, LAST_MOMENT / 2).await;
+            });
+        }
         let (callbacks, events, stop) = (Arc::clone(&self.callbacks), noted(Listener::Callbacks), servers.stop());
         servers.spawn(async move {
-            let service = web::service(callback::inbox(callbacks));
-            callbacks_server.serve(move |_| service.clone(), events, stop, drain).await;
+            callbacks_server.serve(web::services(callback::inbox(callbacks)), events, stop, drain).await;
         });
         let gateway = Arc::clone(&self.gateway);
         servers.spawn_until_end(async move {

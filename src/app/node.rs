@@ -5,8 +5,9 @@ use super::storage::Storage;
 use crate::admin::Admin;
 use crate::base::tasks::Tasks;
 use crate::callback::Callbacks;
+use crate::config::Settings;
 use crate::gateway::Gateway;
-use crate::server::TlsHandle;
+use crate::server::ListenerHandle;
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Redactor;
@@ -35,11 +36,11 @@ pub struct App {
     pub(super) logs: Vec<LogWriter>,
 }
 
-/// A listener's address, and the handle that replaces its certificates.
+/// A listener's address, and the handle that changes its settings.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) address: SocketAddr,
-    pub(super) tls: TlsHandle,
+    pub(super) handle: ListenerHandle,
 }
 
 /// The listeners' sockets.
@@ -48,6 +49,19 @@ pub(super) struct Sockets {
     pub(super) server: Socket,
     pub(super) admin: Socket,
     pub(super) callbacks: Socket,
+    pub(super) status: Option<Socket>,
+}
+
+impl Sockets {
+    /// Serves new connections by other settings.
+    pub(super) fn replace(&self, settings: &Settings) {
+        self.server.handle.replace(&settings.server.listener);
+        self.callbacks.handle.replace(&settings.callbacks.listener);
+        self.admin.handle.replace(&settings.admin.listener);
+        if let (Some(socket), Some(listener)) = (&self.status, &settings.status) {
+            socket.handle.replace(listener);
+        }
+    }
 }
 
 /// The tasks of a gateway, in the order in which a shutdown ends them.
@@ -63,7 +77,7 @@ pub(super) struct Stages {
     pub(super) background: Stage,
     /// The connections to Redis, through which the other stages deregister.
     pub(super) links: Stage,
-    /// The listener of operators: readiness and metrics are served until the end.
+    /// The listeners of operators and of probes: readiness and metrics are served until the end.
     pub(super) admin: Stage,
 }
 
@@ -84,6 +98,12 @@ impl App {
     #[must_use]
     pub const fn callbacks_address(&self) -> SocketAddr {
         self.sockets.callbacks.address
+    }
+
+    /// Returns the address of the listener for probes; none where it is not configured.
+    #[must_use]
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.sockets.status.as_ref().map(|socket| socket.address)
     }
 
     /// Returns the gateway, for a caller that has requests without a socket.

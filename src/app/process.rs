@@ -3,6 +3,7 @@
 use super::environment::Environment;
 use super::error::StartError;
 use super::node::App;
+use super::notify;
 use super::preflight;
 use crate::config::{Faults, Settings};
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
     for warning in &findings.warnings {
         tracing::warn!(key = warning.key(), "{}", warning.problem());
     }
+    notify::keep_alive(&app.stages.admin);
+    notify::ready();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -34,6 +37,7 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
             _ = hang_up.recv() => {}
             () = files.changed() => {}
         }
+        notify::reloading();
         let outcome = match Settings::load(&path) {
             Ok(settings) => match app.reload(&settings) {
                 Ok(()) => {
@@ -45,7 +49,9 @@ pub async fn run(path: PathBuf) -> Result<(), StartError> {
             Err(faults) => Err(one_line(&faults)),
         };
         app.reloaded(outcome);
+        notify::ready();
     }
+    notify::stopping();
     app.shutdown().await;
     Ok(())
 }

@@ -22,9 +22,7 @@ impl App {
         *known = new;
         self.admin.reload(settings);
         self.metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
-        self.sockets.server.tls.replace(settings.server.listener.tls.clone());
-        self.sockets.admin.tls.replace(settings.admin.listener.tls.clone());
-        self.sockets.callbacks.tls.replace(settings.callbacks.listener.tls.clone());
+        self.sockets.replace(settings);
         for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {
             if now.1 != *value {
                 tracing::warn!(key, "this change takes effect at the next start");
@@ -63,6 +61,7 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("server.drain_timeout", format!("{:?}", server.drain_timeout)),
         ("admin.listen", settings.admin.listener.listen.to_string()),
         ("callbacks.listen", settings.callbacks.listener.listen.to_string()),
+        ("status.listen", settings.status.as_ref().map_or_else(String::new, |status| status.listen.to_string())),
         ("state.path", settings.state.path.display().to_string()),
         ("state.root_key", digest([&state.root_key.expose_secret()[..]])),
         (

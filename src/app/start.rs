@@ -141,7 +141,8 @@ async fn wire(
     app.callbacks.run(inflow, &app.stages.relay, &app.stages.servers.stop());
     app.serve(listeners);
     let (server, admin, callbacks) = (app.server_address(), app.admin_address(), app.callbacks_address());
-    tracing::info!(%server, %admin, %callbacks, "listening");
+    let status = app.status_address().map(tracing::field::display);
+    tracing::info!(%server, %admin, %callbacks, status, "listening");
     Ok(app)
 }
 

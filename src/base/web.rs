@@ -5,6 +5,7 @@
 //! axum or a layer made the error; every body and every answer keeps to its [`Bounds`].
 
 use crate::base::host::{self, HostError};
+use crate::base::peer::Peer;
 use crate::base::request_id;
 use axum::Router;
 use axum::extract::Request;
@@ -14,7 +15,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderName;
 use http_body_util::{BodyExt as _, LengthLimitError};
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -76,10 +80,30 @@ pub fn layered(
         .layer(SetRequestHeaderLayer::overriding(header, id))
 }
 
-/// Turns a router into the service that [`Server`](crate::server) takes.
-#[must_use]
-pub fn service(router: Router) -> TowerToHyperService<Router> {
-    TowerToHyperService::new(router)
+/// Returns what makes the service of each connection for a router. Handlers find the [`Client`](crate::base::peer::Client)
+/// in a request's extensions.
+pub fn services(router: Router) -> impl Fn(Peer) -> Named + Send + Sync + 'static {
+    let service = TowerToHyperService::new(router);
+    move |peer| Named { service: service.clone(), peer }
+}
+
+/// A service whose requests name their client.
+#[derive(Debug, Clone)]
+pub struct Named {
+    service: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<hyper::Request<Incoming>> for Named {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        let client = self.peer.client(request.headers());
+        request.extensions_mut().insert(client);
+        self.service.call(request)
+    }
 }
 
 /// Replaces an error that axum or a layer made by one in our shape.

@@ -27,6 +27,9 @@ pub enum Admission {
     /// The method is not POST.
     #[error("only POST is known here")]
     Method,
+    /// The client's address is in none of the networks that callbacks may come from.
+    #[error("callbacks are not taken from this address")]
+    Address,
     /// The token is missing or wrong.
     #[error("the callback token is missing or wrong")]
     Unauthorized,
@@ -86,6 +89,7 @@ impl Admission {
             Self::Test => (StatusCode::OK, "", "test"),
             Self::Unknown => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method_not_allowed"),
+            Self::Address => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "address_not_allowed"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unauthorized"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow"),

@@ -4,6 +4,7 @@ use super::sign::Credentials;
 use crate::base::name::{AccountName, TenantName};
 use crate::config::{self, OutboxBounds, Settings};
 use crate::iluma::callback_type::CallbackType;
+use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,8 @@ use std::time::Duration;
 /// The configuration of callbacks.
 pub(super) struct CallbackConfig {
     pub(super) accounts: BTreeMap<AccountName, Account>,
+    /// Networks that callbacks may come from; none if they may come from anywhere.
+    pub(super) allow: Option<Vec<IpNet>>,
     pub(super) teams: BTreeMap<TenantName, Team>,
     /// The waits between attempts.
     pub(super) retry: Vec<Duration>,
@@ -62,6 +65,7 @@ impl CallbackConfig {
         };
         Self {
             accounts: settings.accounts.iter().map(account).collect(),
+            allow: settings.callbacks.allow.clone(),
             teams: settings.tenants.iter().map(team).collect(),
             retry: settings.callbacks.retry.clone(),
             timeout: settings.callbacks.timeout,

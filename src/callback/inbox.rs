@@ -7,6 +7,7 @@ use super::admission::Admission;
 use super::events::{Arrived, Note};
 use super::service::Callbacks;
 use crate::base::name::AccountName;
+use crate::base::peer::Client;
 use crate::base::web::{self, Bounds, whole_body};
 use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
@@ -17,8 +18,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use http::HeaderMap;
+use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq as _};
@@ -47,7 +50,7 @@ pub fn inbox(callbacks: Arc<Callbacks>) -> Router {
     {
         paths = paths.route(path, post(receive));
     }
-    let router = paths.with_state(Arc::clone(&callbacks));
+    let router = paths.layer(from_fn_with_state(Arc::clone(&callbacks), allowed)).with_state(Arc::clone(&callbacks));
     let router = web::layered(
         router,
         BOUNDS,
@@ -66,6 +69,21 @@ async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     let (account, kind) = place.as_ref().map_or((None, None), |(account, kind)| (Some(account), *kind));
     (callbacks.hooks.note)(Note::Received(account, kind, admission));
     response
+}
+
+/// Lets a request pass whose client is in one of the networks that callbacks may come from.
+async fn allowed(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<Client>().map(|client| client.address);
+    if !is_allowed(callbacks.config.load().allow.as_deref(), client) {
+        return Admission::Address.into_response();
+    }
+    next.run(request).await
+}
+
+/// Returns true if callbacks may come from an address: it is in one of the networks, or there are none to be in.
+fn is_allowed(networks: Option<&[IpNet]>, client: Option<IpAddr>) -> bool {
+    let Some(networks) = networks else { return true };
+    client.is_some_and(|client| networks.iter().any(|network| network.contains(&client)))
 }
 
 /// Receives one callback.

@@ -2,17 +2,35 @@
 
 use super::output::{self, OutputError};
 use crate::app::{self, StartError, preflight};
-use crate::config::{Faults, Settings};
+use crate::config::{Fault, Faults, Settings};
 use crate::state;
+use clap::ValueEnum;
 use std::path::PathBuf;
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: iluma-gateway check --config config.toml")]
+#[command(after_help = "Examples:\n  iluma-gateway check --config config.toml\n  \
+                        iluma-gateway check --config config.toml --without-secrets --format json")]
 pub(super) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Look at the file alone: no secret, no certificate, no database and no Redis. For pull requests, on a machine that has none
+    /// of them.
+    #[arg(long)]
+    without_secrets: bool,
+    /// The form of the result: text for people, or one JSON object with faults and warnings.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// The form of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The effective settings on standard output, faults and warnings on standard error.
+    Text,
+    /// One JSON object on standard output.
+    Json,
 }
 
 /// The reason why a configuration would not work, or was not shown.
@@ -24,27 +42,95 @@ pub(super) enum CheckError {
     Start(#[from] StartError),
     #[error("{0}")]
     Output(#[from] OutputError),
+    /// The faults stand on standard output.
+    #[error("the configuration would not work; the faults are on standard output")]
+    Told,
 }
 
-/// Prints the effective settings, warnings, and "ok" at the end.
+/// Prints the effective settings, warnings, and "ok" at the end; or faults and warnings as JSON.
 ///
 /// # Errors
 /// Returns an error that lists all faults of the configuration.
 pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
-    let settings = Settings::load(&args.config)?;
-    output::print(settings.describe())?;
-    let findings = preflight::look(&settings).await;
-    for warning in &findings.warnings {
-        output::complain(format_args!("warning: {warning}"));
+    match args.format {
+        Format::Text => {
+            let checked = examine(args, true).await?;
+            checked.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
+            output::line("\nok")?;
+            Ok(())
+        }
+        Format::Json => {
+            let (faults, warnings) = match examine(args, false).await {
+                Ok(warnings) => (Vec::new(), warnings),
+                Err(CheckError::Configuration(faults)) => (faults.iter().cloned().collect(), Vec::new()),
+                Err(CheckError::Start(error)) => (vec![keyed(&error.to_string())], Vec::new()),
+                Err(other) => return Err(other),
+            };
+            output::line(json(&faults, &warnings))?;
+            if faults.is_empty() { Ok(()) } else { Err(CheckError::Told) }
+        }
     }
-    findings.refuse()?;
+}
+
+/// Returns the warnings about a configuration that would work. `shown`: prints the effective settings on the way.
+async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
+    let load = if args.without_secrets { Settings::load_without_secrets } else { Settings::load };
+    let settings = load(&args.config)?;
+    if shown {
+        output::print(settings.describe())?;
+    }
+    if args.without_secrets {
+        return Ok(settings.warnings);
+    }
+    let mut findings = preflight::look(&settings).await;
+    if let (false, Err(faults)) = (findings.faults.is_empty(), findings.refuse()) {
+        // Warnings are told beside the faults.
+        if shown {
+            findings.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
+        }
+        return Err(faults.into());
+    }
     state::verify_file(&settings.state).map_err(StartError::from)?;
     // A Redis that can't be reached is reported already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
-        for warning in app::durability_warnings(&settings).await? {
-            output::complain(format_args!("warning: {warning}"));
+        let concerns = app::durability_warnings(&settings).await?;
+        findings.warnings.extend(concerns.iter().map(|concern| keyed(concern)));
+    }
+    Ok(findings.warnings)
+}
+
+/// Returns a message that begins with a key as a fault of that key.
+fn keyed(message: &str) -> Fault {
+    let is_key = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    match message.split_once(": ") {
+        Some((key, problem)) if is_key(key) => Fault::new(key, problem),
+        _ => Fault::new("", message),
+    }
+}
+
+/// Returns faults and warnings as one JSON object.
+fn json(faults: &[Fault], warnings: &[Fault]) -> serde_json::Value {
+    let list = |faults: &[Fault]| {
+        let faults = faults.iter().map(|fault| serde_json::json!({ "key": fault.key(), "problem": fault.problem() }));
+        faults.collect::<Vec<_>>()
+    };
+    serde_json::json!({ "ok": faults.is_empty(), "faults": list(faults), "warnings": list(warnings) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_begins_with_a_key_is_that_keys() {
+        for (message, key, problem) in [
+            ("state.path: the folder does not exist", "state.path", "the folder does not exist"),
+            ("upstream: no trust store: none", "upstream", "no trust store: none"),
+            ("no key here", "", "no key here"),
+            ("a sentence: with a colon", "", "a sentence: with a colon"),
+        ] {
+            let fault = keyed(message);
+            assert_eq!((fault.key(), fault.problem()), (key, problem));
         }
     }
-    output::line("\nok")?;
-    Ok(())
 }

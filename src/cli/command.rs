@@ -1,7 +1,9 @@
 //! The commands, and the dispatch to one of them.
 
-use super::{backup, check, demo, erase, keygen, output, purge, register, run, simulate, usage};
-use clap::{Parser, Subcommand};
+use super::{
+    backup, check, demo, erase, generated, healthcheck, keygen, output, purge, register, run, simulate, usage,
+};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -29,6 +31,11 @@ enum Command {
     /// Faults keep the gateway from working: each is named with its key path, and the exit code is 1. Warnings are
     /// about valid but probably unintended settings: they are named too, and the exit code is 0.
     Check(check::Args),
+    /// Exit with 0 if the running gateway is ready, else with 1 and the reason.
+    ///
+    /// Asks the status listener of the configuration, or admin where there is none. For health checks of containers whose image
+    /// has no curl.
+    Healthcheck(healthcheck::Args),
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
@@ -58,6 +65,10 @@ enum Command {
     Simulate(Box<simulate::Args>),
     /// Run a guided tour: a simulated Iluma, a gateway and two teams on loopback; then serve until Ctrl-C.
     Demo(demo::Args),
+    /// Print completions for a shell.
+    Completions(generated::Args),
+    /// Print the manual page, in roff: iluma-gateway man | man -l -
+    Man,
 }
 
 /// Runs the command that the arguments name.
@@ -85,6 +96,9 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
+        Command::Healthcheck(args) => runtime()?.block_on(healthcheck::run(&args))?,
+        Command::Completions(args) => output::print(generated::completions(&args, Cli::command()))?,
+        Command::Man => output::print(generated::manual(Cli::command())?)?,
         Command::Purge(args) => output::line(runtime()?.block_on(purge::run(args))?)?,
         Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
         Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,

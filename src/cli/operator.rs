@@ -198,7 +198,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorErr
 }
 
 /// Returns the address of a listener on its own machine: an unspecified address becomes the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     match listen {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

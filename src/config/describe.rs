@@ -34,6 +34,10 @@ impl Display for Description<'_> {
         server(f, &self.0.server)?;
         callbacks(f, &self.0.callbacks)?;
         admin(f, &self.0.admin)?;
+        if let Some(status) = &self.0.status {
+            writeln!(f, "\n[status]")?;
+            listener(f, status)?;
+        }
         let level = self.0.log.level.as_str().to_ascii_lowercase();
         writeln!(f, "\n[log]\nlevel = {}", quoted(level))?;
         upstream(f, &self.0.upstream)?;
@@ -84,6 +88,7 @@ fn server(f: &mut Formatter<'_>, server: &Server) -> fmt::Result {
 fn callbacks(f: &mut Formatter<'_>, callbacks: &Callbacks) -> fmt::Result {
     writeln!(f, "\n[callbacks]")?;
     listener(f, &callbacks.listener)?;
+    optional(f, "allow", callbacks.allow.as_ref().map(|allow| list(allow.iter().map(quoted))))?;
     optional(f, "public_url", callbacks.public_url.as_ref().map(quoted))?;
     writeln!(f, "retry = {}", list(callbacks.retry.iter().map(|wait| time(*wait))))?;
     writeln!(f, "timeout = {}", time(callbacks.timeout))?;
@@ -168,7 +173,9 @@ fn cache(f: &mut Formatter<'_>, cache: &Cache) -> fmt::Result {
 
 fn listener(f: &mut Formatter<'_>, listener: &Listener) -> fmt::Result {
     writeln!(f, "listen = \"{}\"", listener.listen)?;
-    optional(f, "tls", listener.tls.as_ref().map(|_| quoted("(set)")))
+    optional(f, "tls", listener.tls.as_ref().map(|_| quoted("(set)")))?;
+    writeln!(f, "trusted_proxies = {}", list(listener.trusted_proxies.iter().map(quoted)))?;
+    writeln!(f, "proxy_protocol = {}", listener.proxy_protocol)
 }
 
 fn describe_account(f: &mut Formatter<'_>, account: &Account) -> fmt::Result {

@@ -4,13 +4,12 @@
 
 use super::fault::{Fault, Faults};
 use super::reader;
-use super::reader::{Entry, Findings, Reader, Section};
+use super::reader::{Entry, Findings, Reader, Secrets, Section};
 use super::settings::{
-    Admin, Cache, Callbacks, Listener, Log, OutboxBounds, Quotas, Retention, Server, Settings, State, UnknownRoutes,
-    Upstream,
+    Admin, Cache, Callbacks, Log, OutboxBounds, Quotas, Retention, Server, Settings, State, UnknownRoutes, Upstream,
 };
 use super::values::UrlParts;
-use super::{redis, routes, teams, tls, warnings};
+use super::{listener, redis, routes, teams, tls, warnings};
 use crate::base::byte_size::ByteSize;
 use crate::base::host_name;
 use crate::base::keyring::EncryptionKey;
@@ -18,9 +17,8 @@ use crate::iluma::route_name::RouteName;
 use secrecy::ExposeSecret as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Table;
 
@@ -30,18 +28,22 @@ impl Settings {
     /// # Errors
     /// Returns all faults of the file: invalid TOML, unknown keys, missing keys and invalid values.
     pub fn load(path: &Path) -> Result<Self, Faults> {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(&path).and_then(|file| file.take(MAX_FILE.bytes() + 1).read_to_string(&mut text));
-        if let Err(error) = read {
-            return Err(Fault::new("", format!("cannot read {}: {error}", path.display())).into());
-        }
-        if text.len() > MAX_FILE.to_usize() {
-            return Err(Fault::new("", format!("{} is larger than {MAX_FILE}", path.display())).into());
-        }
+        Self::load_with(path, Secrets::Read)
+    }
+
+    /// Reads a configuration file alone: secrets and certificates are taken as given. Such settings can be shown, and serve
+    /// nobody.
+    ///
+    /// # Errors
+    /// As [`Settings::load`], except for what stands outside the file.
+    pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
+        Self::load_with(path, Secrets::Skipped)
+    }
+
+    fn load_with(path: &Path, secrets: Secrets) -> Result<Self, Faults> {
+        let (path, text) = read_file(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
-        let mut settings = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
+        let mut settings = Self::parse_with(&text, base, &|name| std::env::var(name).ok(), secrets)?;
         settings.files.insert(0, path);
         Ok(settings)
     }
@@ -51,14 +53,24 @@ impl Settings {
     /// # Errors
     /// Returns the faults of [`Settings::load`].
     pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        Self::parse_with(text, base, env, Secrets::Read)
+    }
+
+    fn parse_with(
+        text: &str,
+        base: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+        secrets: Secrets,
+    ) -> Result<Self, Faults> {
         let own = reader::parse(text)?;
-        let (settings, Findings { faults, mut warnings, mut files, .. }) = read(&own, base, env)?;
+        let (settings, Findings { faults, mut warnings, mut files, .. }) = read(&own, base, env, secrets)?;
         match settings {
             Some(mut settings) if faults.is_empty() => {
                 files.sort();
                 files.dedup();
                 settings.files = files;
-                warnings.extend(warnings::of(&settings));
+                let of_tls = |warning: &Fault| secrets == Secrets::Read || warning.key() != "admin.listen";
+                warnings.extend(warnings::of(&settings).into_iter().filter(of_tls));
                 warnings.sort();
                 settings.warnings = warnings;
                 Ok(settings)
@@ -69,7 +81,7 @@ impl Settings {
 }
 
 /// All keys with their defaults, or with an example if they have none.
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 // The bounds here and in the other files are far from any real need and near enough to catch a wrong unit.
 /// The largest file; a configuration for a thousand tenants has about 500 KiB.
@@ -102,10 +114,29 @@ const MAX_PRICE: u64 = 1_000_000_000;
 /// The bounds of a watchlist answer's lifetime: watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 
+/// Reads a configuration file; returns its absolute path and its text.
+pub(super) fn read_file(path: &Path) -> Result<(PathBuf, String), Fault> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut text = String::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_FILE.bytes() + 1).read_to_string(&mut text));
+    if let Err(error) = read {
+        return Err(Fault::new("", format!("cannot read {}: {error}", path.display())));
+    }
+    if text.len() > MAX_FILE.to_usize() {
+        return Err(Fault::new("", format!("{} is larger than {MAX_FILE}", path.display())));
+    }
+    Ok((path, text))
+}
+
 /// Reads all sections; `None` only if the findings have a fault.
-fn read(own: &Table, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<(Option<Settings>, Findings), Fault> {
+fn read(
+    own: &Table,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<(Option<Settings>, Findings), Fault> {
     let defaults = reader::parse(DEFAULTS)?;
-    let reader = Reader::new(base, env);
+    let reader = Reader::new(base, env).with(secrets);
     let settings = settings(&reader.root(own, &defaults));
     Ok((settings, reader.finish(own)))
 }
@@ -116,6 +147,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let server = server(&root.section("server"));
     let callbacks = callbacks(&root.section("callbacks"));
     let admin = admin(&root.section("admin"));
+    let status = root.maybe("status", |status| listener::read(&status.table()?));
     let contact = root.section("help").maybe("contact", contact);
     let log = log(&root.section("log"));
     let upstream = upstream(&root.section("upstream"));
@@ -128,18 +160,18 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let tenants = teams::tenants(&root.section("tenants"), &account_names, server.as_ref());
     let routes = root.maybe("routes", routes::custom).unwrap_or_default();
     let (server, callbacks, admin) = (server?, callbacks?, admin?);
-    distinct_listeners(
-        root,
-        [
-            ("server", server.listener.listen),
-            ("callbacks", callbacks.listener.listen),
-            ("admin", admin.listener.listen),
-        ],
-    );
+    let mut listeners = vec![
+        ("server", server.listener.listen),
+        ("callbacks", callbacks.listener.listen),
+        ("admin", admin.listener.listen),
+    ];
+    listeners.extend(status.iter().map(|status| ("status", status.listen)));
+    listener::distinct(root, &listeners);
     Some(Settings {
         server,
         callbacks,
         admin,
+        status,
         contact,
         log: log?,
         upstream: upstream?,
@@ -157,7 +189,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
 }
 
 fn server(server: &Section<'_>) -> Option<Server> {
-    let listener = listener(server);
+    let listener = listener::read(server);
     let max_connections = server.get("max_connections", Entry::count);
     let max_in_flight = server.get("max_in_flight", Entry::count);
     // A tenant may have half of it, which must fit at least one body.
@@ -182,7 +214,8 @@ fn server(server: &Section<'_>) -> Option<Server> {
 }
 
 fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
-    let listener = listener(callbacks);
+    let listener = listener::read(callbacks);
+    let allow = callbacks.maybe("allow", listener::networks);
     let public_url = callbacks.maybe("public_url", |url| url.url(&["http", "https"], UrlParts::Path));
     let retry = callbacks.get("retry", |list| list.each(1..=20, |wait| wait.duration(Duration::ZERO..=7 * DAY)));
     let extra_ca = callbacks.maybe("extra_ca", tls::trusted).unwrap_or_default();
@@ -190,31 +223,13 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
     let deliveries = callbacks.get("max_queued", |count| count.number(1..=100_000_000));
     let bytes = callbacks.get("max_queued_bytes", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
     let outbox = OutboxBounds { deliveries: deliveries?, bytes: bytes? };
-    Some(Callbacks { listener: listener?, public_url, retry: retry?, timeout: timeout?, outbox, extra_ca })
+    Some(Callbacks { listener: listener?, allow, public_url, retry: retry?, timeout: timeout?, outbox, extra_ca })
 }
 
 fn admin(admin: &Section<'_>) -> Option<Admin> {
-    let listener = listener(admin);
+    let listener = listener::read(admin);
     let token = admin.maybe("token", Entry::admin_token);
     Some(Admin { listener: listener?, token })
-}
-
-fn listener(section: &Section<'_>) -> Option<Listener> {
-    let listen = section.get("listen", Entry::address);
-    let tls = section.maybe("tls", |tls| tls::server_config(&tls.table()?));
-    Some(Listener { listen: listen?, tls })
-}
-
-fn distinct_listeners(root: &Section<'_>, listeners: [(&str, SocketAddr); 3]) {
-    for (place, (name, address)) in listeners.iter().enumerate() {
-        let clash = listeners[..place].iter().find(|(_, other)| {
-            let all = address.ip().is_unspecified() || other.ip().is_unspecified();
-            address.port() != 0 && address.port() == other.port() && (all || address.ip() == other.ip())
-        });
-        if let Some((other, _)) = clash {
-            root.section(name).fault_at("listen", format!("the same address as {other}.listen; give it another port"));
-        }
-    }
 }
 
 fn log(log: &Section<'_>) -> Option<Log> {
@@ -532,7 +547,7 @@ mod tests {
             if let Some(cache) = redis.get_mut("cache") {
                 leave(cache.as_table_mut().unwrap(), form);
             }
-            let (settings, findings) = read(&own, folder.path(), &env).unwrap();
+            let (settings, findings) = read(&own, folder.path(), &env, Secrets::Read).unwrap();
             assert_eq!(findings.faults, [], "{form}");
             assert!(settings.is_some(), "{form}");
             asked.extend(findings.asked);
@@ -1289,7 +1304,7 @@ like = "bank"
         std::fs::write(folder.path().join("text.pem"), "5ec5e7").unwrap();
         let tls = |tls: &str| parse_in(folder.path(), &with(&format!("[server]\ntls = {tls}")));
         let settings = tls("{ cert = \"cert.pem\", key = \"key.pem\" }").unwrap();
-        let config = settings.server.listener.tls.unwrap();
+        let config = settings.server.listener.tls.unwrap().config;
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(settings.files, ["cert.pem", "key.pem"].map(|name| folder.path().join(name)));
         assert!(tls("{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"teams-ca.pem\" }").is_ok());

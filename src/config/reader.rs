@@ -29,7 +29,17 @@ pub(super) fn parse(text: &str) -> Result<Table, Fault> {
 pub(super) struct Reader<'a> {
     base: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
+    secrets: Secrets,
     notes: RefCell<Notes>,
+}
+
+/// The treatment of secrets and certificates, which stand outside the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// They are read.
+    Read,
+    /// They are taken as given, with placeholders in their place: for a machine that must not have them.
+    Skipped,
 }
 
 #[derive(Default)]
@@ -56,7 +66,12 @@ pub(super) struct Findings {
 impl<'a> Reader<'a> {
     /// Makes a reader. Relative file paths start at `base`; `env` looks up environment variables.
     pub(super) fn new(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { base, env, notes: RefCell::default() }
+        Self { base, env, secrets: Secrets::Read, notes: RefCell::default() }
+    }
+
+    /// Returns the reader with another treatment of secrets.
+    pub(super) fn with(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Opens the outermost table: the operator's over the defaults.
@@ -191,6 +206,11 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// Returns true if secrets and certificates are not read.
+    pub(super) fn skips_secrets(&self) -> bool {
+        self.reader.secrets == Secrets::Skipped
+    }
+
     /// Records a fault of the table as a whole.
     pub(super) fn fault(&self, problem: impl Into<String>) {
         self.reader.fault(&self.path, problem);
@@ -218,6 +238,11 @@ impl<'r> Entry<'r> {
     /// Records a fault of this value.
     pub(super) fn fault(&self, problem: impl Into<String>) {
         self.reader.fault(&self.path, problem);
+    }
+
+    /// Returns true if secrets and certificates are not read.
+    pub(super) fn skips_secrets(&self) -> bool {
+        self.reader.secrets == Secrets::Skipped
     }
 
     /// Returns the path that faults show.

@@ -81,6 +81,9 @@ fn servers(list: &Entry<'_>) -> Option<Vec<ServerAddress>> {
 
 fn url(entry: &Entry<'_>) -> Option<SecretString> {
     let url = entry.secret()?;
+    if entry.skips_secrets() {
+        return Some("redis://localhost".to_owned().into());
+    }
     // The library's own error may quote the password.
     if ::redis::parse_redis_url(url.expose_secret()).is_none() {
         entry.fault("the secret must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS");

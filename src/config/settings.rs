@@ -13,12 +13,14 @@ use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::CustomRoute;
 use crate::iluma::subject::Subject;
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The whole configuration, with defaults filled in.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Settings {
     pub callbacks: Callbacks,
     /// The listener for platform operators.
     pub admin: Admin,
+    /// The listener for probes and Prometheus; none where it is not configured.
+    pub status: Option<Listener>,
     /// The contact that refusals name, for problems that a team can't solve itself.
     pub contact: Option<String>,
     /// The logs.
@@ -63,7 +67,22 @@ pub struct Listener {
     /// Address and port; with port 0 the system chooses the port.
     pub listen: SocketAddr,
     /// TLS, with mutual TLS if a client CA is configured; ALPN offers `h2` and `http/1.1`.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<ServerTls>,
+    /// Networks of load balancers whose word about their clients counts.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// True if every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+/// The TLS of a listener.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// Certificates and protocols.
+    pub config: Arc<rustls::ServerConfig>,
+    /// The listener's own certificate, the first of its chain.
+    pub certificate: CertificateDer<'static>,
+    /// The moment at which that certificate expires; none if it can't be read.
+    pub expires: Option<SystemTime>,
 }
 
 /// The listener for tenants, and its bounds.
@@ -94,6 +113,8 @@ pub struct Server {
 pub struct Callbacks {
     /// The socket for Iluma's callbacks.
     pub listener: Listener,
+    /// Networks that callbacks may come from; none if they may come from anywhere.
+    pub allow: Option<Vec<IpNet>>,
     /// The URL at which Iluma reaches that listener.
     pub public_url: Option<http::Uri>,
     /// The waits between attempts; after the last one a delivery is a dead letter.

@@ -4,17 +4,25 @@
 //! gets no connection; a fault never repeats the content of a file.
 
 use super::reader::{Entry, Section};
+use super::settings::ServerTls;
 use crate::base::byte_size::ByteSize;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Reads the TLS settings of a listener: `{ cert, key, client_ca }`.
-pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
-    let cert = tls.must("cert", "missing; give the PEM file of the certificate chain", certificates);
-    let key = tls.must("key", "missing; give the PEM file of the private key", private_key);
+pub(super) fn server_tls(tls: &Section<'_>) -> Option<ServerTls> {
+    if tls.skips_secrets() {
+        let path = |key, missing| tls.must(key, missing, Entry::path_of_file);
+        let (_, _) = (path("cert", NO_CERTIFICATE), path("key", NO_KEY));
+        tls.maybe("client_ca", Entry::path_of_file);
+        return None;
+    }
+    let cert = tls.must("cert", NO_CERTIFICATE, certificates);
+    let key = tls.must("key", NO_KEY, private_key);
     let client_ca = tls.maybe("client_ca", roots);
     let mutual = tls.entry("client_ca").is_some();
 
@@ -30,10 +38,11 @@ pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
         builder.with_no_client_auth()
     };
     let (cert, key) = (cert?, key?);
+    let certificate = cert.first()?.clone();
     match builder.with_single_cert(cert, key) {
         Ok(mut config) => {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Some(Arc::new(config))
+            Some(ServerTls { config: Arc::new(config), expires: expiry(&certificate), certificate })
         }
         Err(rustls::Error::InconsistentKeys(_)) => {
             let [key, cert] = ["key", "cert"].map(|name| tls.entry(name).as_ref().map(place).unwrap_or_default());
@@ -50,6 +59,19 @@ pub(super) fn server_config(tls: &Section<'_>) -> Option<Arc<ServerConfig>> {
     }
 }
 
+/// The chain and the key of a listener, which a client of its own shows where certificates are asked for.
+pub(super) fn identity(tls: &Section<'_>) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let (cert, key) = (tls.maybe("cert", certificates), tls.maybe("key", private_key));
+    Some((cert?, key?))
+}
+
+/// Returns the moment at which a certificate expires; none if it can't be read.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
 /// Reads one or more certificates.
 pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let pem = file.content(MAX_PEM)?;
@@ -63,6 +85,9 @@ pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'stati
 
 /// Reads one or more certificates that can be trusted.
 pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    if file.skips_secrets() {
+        return file.path_of_file().map(|_| Vec::new());
+    }
     let certificates = certificates(file)?;
     store(file, &certificates)?;
     Some(certificates)
@@ -71,6 +96,9 @@ pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> 
 /// Reads the same certificates as PEM, for libraries that accept only PEM.
 pub(super) fn trusted_pem(file: &Entry<'_>) -> Option<Vec<u8>> {
     trusted(file)?;
+    if file.skips_secrets() {
+        return Some(Vec::new());
+    }
     file.content(MAX_PEM)
 }
 
@@ -106,5 +134,7 @@ fn place(file: &Entry<'_>) -> String {
     file.path_of_file().map_or_else(|| "the file".to_owned(), |path| path.display().to_string())
 }
 
+const NO_CERTIFICATE: &str = "missing; give the PEM file of the certificate chain";
+const NO_KEY: &str = "missing; give the PEM file of the private key";
 /// The largest PEM file: a bundle of every public CA has about 200 KiB.
 const MAX_PEM: ByteSize = ByteSize::mib(1);

@@ -2,11 +2,14 @@
 
 use super::drain::Drain;
 use super::head_timeout::HeadTimer;
+use super::proxy_header;
 use super::signs::Signs;
 use super::socket::{ResetWatch, Resets, Socket};
 use super::stall::StallGuard;
 use super::streams::{Bounded, Patience, Streams};
+use crate::base::peer::Peer;
 use crate::base::tasks::Tasks;
+use crate::config::Listener;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, Request, Response, Version};
@@ -15,8 +18,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,39 +62,63 @@ pub(super) struct ConnectionBounds {
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) listener: Arc<Listener>,
     pub(super) bounds: ConnectionBounds,
     pub(super) drain: Drain,
     /// The tasks in which the requests of an h2 connection run.
     pub(super) streams: Tasks,
 }
 
-/// The error of a failed TLS handshake.
+/// The end of a connection before its first request.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(super) struct HandshakeError(#[from] std::io::Error);
+pub(super) enum ConnectionError {
+    /// The header of the PROXY protocol is missing or not valid.
+    #[error("{0}")]
+    ProxyHeader(#[source] io::Error),
+    /// The TLS handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] io::Error),
+}
 
 impl Connection {
-    /// Serves until the connection ends.
+    /// Serves until the connection ends. `services` makes its service, `address` is the other end's.
     ///
     /// # Errors
-    /// Returns an error if the TLS handshake failed.
-    pub(super) async fn serve<S, B>(self, stream: TcpStream, service: S) -> Result<(), HandshakeError>
+    /// The connection had no header of the PROXY protocol where it needs one, or the TLS handshake failed.
+    pub(super) async fn serve<S, B>(
+        self,
+        mut stream: TcpStream,
+        address: IpAddr,
+        services: impl Fn(Peer) -> S,
+    ) -> Result<(), ConnectionError>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (patience, mut socket) = (self.bounds.header_timeout, Socket::new(stream));
+        let patience = self.bounds.header_timeout;
+        let address = if self.listener.proxy_protocol {
+            let read = self.drain.unless_told(tokio::time::timeout(patience, proxy_header::read(&mut stream))).await;
+            match read {
+                Some(Ok(read)) => self.source(address, read.map_err(ConnectionError::ProxyHeader)?),
+                Some(Err(late)) => return Err(ConnectionError::ProxyHeader(late.into())),
+                None => return Ok(()),
+            }
+        } else {
+            address
+        };
+        let secure = self.listener.tls.is_some();
+        let service = services(Peer::new(address, secure, Arc::clone(&self.listener.trusted_proxies)));
+        let mut socket = Socket::new(stream);
         let watch = socket.watch();
-        let ended = match &self.tls {
+        let ended = match &self.listener.tls {
             Some(tls) => {
-                let accept = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+                let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
                 let accepted = self.drain.unless_told(tokio::time::timeout(patience, accept)).await;
                 let stream = match accepted {
                     Some(Ok(accepted)) => accepted?,
-                    Some(Err(late)) => return Err(std::io::Error::from(late).into()),
+                    Some(Err(late)) => return Err(io::Error::from(late).into()),
                     None => return Ok(()),
                 };
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -107,6 +135,13 @@ impl Connection {
             tracing::debug!(%error, "a connection ended with an error");
         }
         Ok(())
+    }
+
+    /// Returns the address that counts: the load balancer's word, if it is one that is trusted, or if none are named.
+    fn source(&self, peer: IpAddr, named: Option<IpAddr>) -> IpAddr {
+        let trusted = &self.listener.trusted_proxies;
+        let believed = trusted.is_empty() || trusted.iter().any(|network| network.contains(&peer));
+        named.filter(|_| believed).unwrap_or(peer)
     }
 
     async fn http<S, B, I>(self, stream: I, watch: ResetWatch, h2: bool, service: S) -> Result<(), hyper::Error>

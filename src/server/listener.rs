@@ -1,17 +1,17 @@
 //! A bound socket and its connections.
 
-use super::connection::{Connection, ConnectionBounds};
+use super::connection::{Connection, ConnectionBounds, ConnectionError};
 use super::drain::Drain;
 use crate::base::log_throttle::LogThrottle;
+use crate::base::peer::Peer;
 use crate::base::tasks::Tasks;
 use crate::config::{self, Listener};
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
-use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -69,20 +69,27 @@ pub trait Events: Clone + Send + 'static {
 pub struct Server {
     name: &'static str,
     listener: TcpListener,
-    tls: Arc<ArcSwapOption<ServerConfig>>,
+    settings: Arc<ArcSwap<Listener>>,
     bounds: Bounds,
     failed_handshakes: Arc<LogThrottle>,
+    failed_headers: Arc<LogThrottle>,
     failed_accepts: LogThrottle,
 }
 
-/// A handle that changes the certificate of a running server.
+/// A handle that changes the certificate and the trusted load balancers of a running server.
 #[derive(Debug, Clone)]
-pub struct TlsHandle(Arc<ArcSwapOption<ServerConfig>>);
+pub struct ListenerHandle(Arc<ArcSwap<Listener>>);
 
-impl TlsHandle {
-    /// Gives new connections this certificate; open ones keep theirs.
-    pub fn replace(&self, tls: Option<Arc<ServerConfig>>) {
-        self.0.store(tls);
+impl ListenerHandle {
+    /// Serves new connections by these settings, the address excepted; those that are open keep theirs.
+    pub fn replace(&self, settings: &Listener) {
+        self.0.store(Arc::new(settings.clone()));
+    }
+
+    /// Returns the settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Listener> {
+        self.0.load_full()
     }
 }
 
@@ -95,9 +102,10 @@ impl Server {
         Ok(Self {
             name,
             listener: TcpListener::bind(listener.listen).await?,
-            tls: Arc::new(ArcSwapOption::new(listener.tls.clone())),
+            settings: Arc::new(ArcSwap::from_pointee(listener.clone())),
             bounds,
             failed_handshakes: Arc::default(),
+            failed_headers: Arc::default(),
             failed_accepts: LogThrottle::default(),
         })
     }
@@ -110,22 +118,23 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Returns a handle that changes the certificate.
+    /// Returns a handle that changes the settings.
     #[must_use]
-    pub fn tls_handle(&self) -> TlsHandle {
-        TlsHandle(Arc::clone(&self.tls))
+    pub fn handle(&self) -> ListenerHandle {
+        ListenerHandle(Arc::clone(&self.settings))
     }
 
     /// Serves until `stop`, then drains: it finishes the requests in flight, within `drain`. `services` makes the
-    /// service of each connection from its client's address.
+    /// service of each connection from its other end.
     pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
-        M: Fn(IpAddr) -> S + Send,
+        M: Fn(Peer) -> S + Send + Sync + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let services = Arc::new(services);
         let places = Arc::new(Semaphore::new(self.bounds.connections.min(Semaphore::MAX_PERMITS)));
         let (ending, streams, mut connections) = (Drain::default(), Tasks::new(), JoinSet::new());
         loop {
@@ -143,17 +152,14 @@ impl Server {
                     continue;
                 }
             };
-            let (tls, bounds) = (self.tls.load_full(), self.bounds.each);
-            let connection = Connection { tls, bounds, drain: ending.clone(), streams: streams.clone() };
-            let (service, guard) = (services(client), events.connected());
-            let (events, listener, throttle) = (events.clone(), self.name, Arc::clone(&self.failed_handshakes));
+            let (listener, bounds) = (self.settings.load_full(), self.bounds.each);
+            let connection = Connection { listener, bounds, drain: ending.clone(), streams: streams.clone() };
+            let (services, guard) = (Arc::clone(&services), events.connected());
+            let (events, failed) = (events.clone(), self.failed());
             connections.spawn(async move {
                 let _held = (place, guard);
-                if let Err(error) = connection.serve(stream, service).await {
-                    events.handshake_failed();
-                    if let Some(failures) = throttle.pass() {
-                        tracing::warn!(listener, failures, %error, "TLS handshakes failed; the last error is shown");
-                    }
+                if let Err(error) = connection.serve(stream, client, |peer| services(peer)).await {
+                    failed(&error, &events);
                 }
             });
         }
@@ -174,6 +180,29 @@ impl Server {
         let (stream, client) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
         Ok((stream, client.ip().to_canonical(), place))
+    }
+
+    /// Returns what counts and logs a connection that ended before its first request.
+    fn failed<E: Events>(&self) -> impl Fn(&ConnectionError, &E) + Send + use<E> {
+        let (handshakes, headers) = (Arc::clone(&self.failed_handshakes), Arc::clone(&self.failed_headers));
+        let listener = self.name;
+        move |error, events| match error {
+            ConnectionError::Handshake(error) => {
+                events.handshake_failed();
+                if let Some(failures) = handshakes.pass() {
+                    tracing::warn!(listener, failures, %error, "TLS handshakes failed; the last error is shown");
+                }
+            }
+            ConnectionError::ProxyHeader(error) => {
+                if let Some(failures) = headers.pass() {
+                    tracing::warn!(
+                        listener, failures, %error,
+                        "connections without a header of the PROXY protocol were refused; let the load balancer send it, \
+                         or set proxy_protocol = false"
+                    );
+                }
+            }
+        }
     }
 
     fn log_failed_accept(&self, error: &io::Error) {

@@ -102,3 +102,71 @@ async fn usage_without_a_journal_is_an_error() {
     let path = folder.path("state.db").display().to_string();
     assert!(said.stderr.contains(&format!("there is no journal at {path}")), "{said:?}");
 }
+
+#[tokio::test]
+async fn without_secrets_the_file_alone_is_checked() {
+    let folder = Folder::new(NOWHERE);
+    let tls = "tls = { cert = \"none.pem\", key = \"none.key\" }";
+    let text = Folder::text(NOWHERE).replace("[server]\n", &format!("[server]\n{tls}\n"));
+    let text = text.replace("[callbacks]\n", "[callbacks]\nextra_ca = \"none.pem\"\n");
+    let redis = "[state.redis]\nurl = { env = \"NONE\" }\n";
+    let text = text.replace("[accounts.live]", &format!("{redis}[accounts.live]"));
+    let text = format!("{text}webhook_secret = {{ file = \"none\" }}\ncallback_token = {{ env = \"NONE\" }}\n");
+    folder.write("config.toml", &text);
+    let said = folder.bare("check", &["--without-secrets"]).await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    assert_eq!(said.stdout.lines().last(), Some("ok"), "{said:?}");
+    assert_eq!(folder.bare("check", &[]).await.code, Some(1), "with secrets it is not fine");
+    for (before, after, expected) in [
+        ("{ env = \"NONE\" }", "\"inline\"", "state.redis.url: a secret must not stand in the file"),
+        (", key = \"none.key\"", "", "server.tls.key: missing; give the PEM file of the private key"),
+        ("account = \"live\"", "account = \"other\"", "tenants.lending.account"),
+    ] {
+        folder.write("config.toml", &text.replacen(before, after, 1));
+        let said = folder.bare("check", &["--without-secrets"]).await;
+        assert_eq!(said.code, Some(1), "{before}: {said:?}");
+        assert!(said.stderr.contains(expected), "{before}: {said:?}");
+        assert!(!said.stderr.contains("inline"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn faults_and_warnings_can_be_read_as_json() {
+    let folder = Folder::new("http://kyc.example");
+    let json = async |more: &[&str]| {
+        let said = folder.order("check", &[&["--format", "json"], more].concat(), "").await;
+        (said.code, serde_json::from_str::<serde_json::Value>(&said.stdout).expect("JSON"))
+    };
+    let (code, told) = json(&[]).await;
+    assert_eq!((code, &told["ok"], &told["faults"]), (Some(0), &true.into(), &serde_json::json!([])), "{told}");
+    assert_eq!(told["warnings"][0]["key"], "upstream.base_url", "{told}");
+    let text = Folder::text(NOWHERE);
+    folder.write("config.toml", &text.replace("[server]\n", "[server]\nmax_conections = 1\n"));
+    for more in [&[][..], &["--without-secrets"]] {
+        let (code, told) = json(more).await;
+        assert_eq!((code, &told["ok"]), (Some(1), &false.into()), "{told}");
+        assert_eq!(told["faults"][0]["key"], "server.max_conections", "{told}");
+        assert!(told["faults"][0]["problem"].as_str().is_some_and(|problem| problem.contains("unknown key")), "{told}");
+    }
+    folder.write("config.toml", &text.replace("\"state.db\"", "\"none/state.db\""));
+    let (code, told) = json(&[]).await;
+    assert_eq!((code, &told["faults"][0]["key"]), (Some(1), &"state.path".into()), "{told}");
+}
+
+#[tokio::test]
+async fn completions_and_the_manual_know_every_command() {
+    use crate::support::process::once;
+    let commands = ["run", "check", "healthcheck", "keygen", "purge", "erase", "usage", "completions", "man"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = once(&["completions", shell]).await;
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{shell}");
+        commands.iter().for_each(|command| assert!(said.stdout.contains(command), "{shell}: {command}"));
+    }
+    let said = once(&["man"]).await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    assert!(said.stdout.contains(".TH iluma-gateway 1"), "{}", said.stdout);
+    for command in commands {
+        assert!(said.stdout.contains(&format!("ILUMA-GATEWAY {}", command.to_uppercase())), "{command}");
+    }
+    assert_eq!(once(&["completions", "none"]).await.code, Some(2));
+}

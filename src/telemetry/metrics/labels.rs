@@ -34,13 +34,15 @@ pub(super) const RELOADS: [&str; 2] = ["applied", "refused"];
 pub enum Listener {
     /// `server`, for tenants.
     Server,
-    /// `admin`, for operators.
-    Admin,
     /// `callbacks`, for Iluma.
     Callbacks,
+    /// `admin`, for operators.
+    Admin,
+    /// `status`, for probes and Prometheus.
+    Status,
 }
 
-pub(super) const LISTENERS: [&str; 3] = ["server", "admin", "callbacks"];
+pub(super) const LISTENERS: [&str; 4] = ["server", "callbacks", "admin", "status"];
 
 /// The size of a tenant's outbox.
 #[derive(Clone, Copy, Debug)]

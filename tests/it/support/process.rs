@@ -97,6 +97,19 @@ impl Folder {
         Program::start(&self.command(command), &self.env, self.dir.path()).said().await
     }
 
+    /// Runs `command --config` on another file of the folder.
+    pub async fn with(&self, command: &str, file: &str) -> Said {
+        let args = [command.into(), "--config".into(), self.path(file).display().to_string()];
+        Program::start(&args, &self.env, self.dir.path()).said().await
+    }
+
+    /// Runs `command --config FILE` with more arguments, and nothing in its environment: no secret can be read.
+    pub async fn bare(&self, command: &str, more: &[&str]) -> Said {
+        let mut args = self.command(command);
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        Program::start(&args, &BTreeMap::new(), self.dir.path()).said().await
+    }
+
     /// Runs `command --config FILE` with more arguments, and a text on its standard input.
     pub async fn order(&self, command: &str, more: &[&str], input: &str) -> Said {
         let mut args = self.command(command);
