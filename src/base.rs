@@ -22,6 +22,7 @@ pub mod retry_after;
 pub mod saved;
 pub mod steady_clock;
 pub mod tasks;
+pub mod trace_context;
 pub mod unescape;
 pub mod web;
 

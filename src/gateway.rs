@@ -53,6 +53,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 impl Gateway {
     /// Answers any request.
@@ -75,11 +76,12 @@ impl Gateway {
         log.client = Some(client);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must affect one request only.
-        let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind().await;
-        let served = served.unwrap_or(Err(Rejection::Internal));
+        let span = log.span();
+        let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind();
+        let served = served.instrument(span.clone()).await.unwrap_or(Err(Rejection::Internal));
         let rejection = served.as_ref().err().copied();
         let mut response = served.unwrap_or_else(|rejection| {
-            log.rejected(&rejection);
+            span.in_scope(|| log.rejected(&rejection));
             rejection.into_response(config.contact.as_deref())
         });
         let refusal = rejection.as_ref().and_then(Rejection::refusal);

@@ -29,6 +29,7 @@ mod published;
 mod restore;
 mod settlement;
 mod tally;
+mod totals;
 
 pub use booking::Booking;
 pub use books::{Ledger, report};
@@ -37,3 +38,4 @@ pub use counts::{Counts, Row, Statement};
 pub use journal::MIGRATIONS;
 pub use settlement::{OpenCall, Refund, Spent, Why};
 pub use tally::Tally;
+pub use totals::RouteTotals;

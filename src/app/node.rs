@@ -3,6 +3,7 @@
 use super::stage::Stage;
 use super::storage::Storage;
 use crate::admin::Admin;
+use crate::base::clock::Clock;
 use crate::base::tasks::Tasks;
 use crate::callback::Callbacks;
 use crate::config::Settings;
@@ -24,6 +25,7 @@ pub struct App {
     pub(super) admin: Arc<Admin>,
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
     pub(super) redactor: Redactor,
     /// The secrets of the active settings.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
@@ -53,6 +55,13 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// Returns each listener's name and handle.
+    pub(super) fn handles(&self) -> Vec<(&'static str, ListenerHandle)> {
+        let sockets = [("server", &self.server), ("callbacks", &self.callbacks), ("admin", &self.admin)];
+        let status = self.status.iter().map(|status| ("status", status));
+        sockets.into_iter().chain(status).map(|(name, socket)| (name, socket.handle.clone())).collect()
+    }
+
     /// Serves new connections by other settings.
     pub(super) fn replace(&self, settings: &Settings) {
         self.server.handle.replace(&settings.server.listener);

@@ -7,14 +7,17 @@ use crate::callback::{self, Attempt, Hooks, Note, Skipped};
 use crate::config::{self, Settings};
 use crate::gateway::Gateway;
 use crate::iluma::person::Persons;
+use crate::ledger::{Ledger, RouteTotals};
 use crate::redis::RedisClient;
+use crate::server::ListenerHandle;
 use crate::state::{Outbox, State};
 use crate::telemetry::logs::LogWriter;
-use crate::telemetry::metrics::{Metrics, OutboxSize, families};
+use crate::telemetry::metrics::{Metrics, OutboxSize, Sample, families};
 use crate::telemetry::redact::Redactor;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// The outcomes of deliveries, which metrics all show from the start.
 pub(super) const DELIVERIES: [&str; 6] = [
@@ -88,6 +91,41 @@ pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config:
     metrics.read_one(&families::STATE_UNREADABLE, move || state.unreadable());
     let disk = Disk::of(&settings.path, 0);
     metrics.read_one(&families::DISK_FREE, move || disk.free().unwrap_or(0));
+}
+
+/// Lets metrics read the ledger's totals.
+pub(super) fn observe_ledger(metrics: &Metrics, ledger: &Ledger) {
+    let totals = |ledger: &Ledger, number: fn(&RouteTotals) -> u64| -> Vec<Sample> {
+        ledger.totals().into_iter().map(|((tenant, route), totals)| (vec![tenant, route], number(&totals))).collect()
+    };
+    let of = ledger.clone();
+    metrics.read_series(&families::LEDGER_COST, move || totals(&of, |totals| totals.cost));
+    let of = ledger.clone();
+    metrics.read_series(&families::LEDGER_SAVED, move || totals(&of, |totals| totals.saved));
+    let of = ledger.clone();
+    metrics.read_series(&families::LEDGER_CALLS, move || {
+        let outcomes = |((tenant, route), totals): ((String, String), RouteTotals)| {
+            let RouteTotals { billable, not_billable, unknown, .. } = totals;
+            [("billable", billable), ("not_billable", not_billable), ("unknown", unknown)]
+                .map(|(outcome, number)| (vec![tenant.clone(), route.clone(), outcome.to_owned()], number))
+        };
+        of.totals().into_iter().flat_map(outcomes).collect()
+    });
+    let of = ledger.clone();
+    metrics.read_series(&families::UNKNOWN_CALLS, move || {
+        of.unknown_calls().into_iter().map(|(tenant, number)| (vec![tenant], number)).collect()
+    });
+}
+
+/// Lets metrics read when the listeners' certificates expire.
+pub(super) fn observe_certificates(metrics: &Metrics, listeners: Vec<(&'static str, ListenerHandle)>) {
+    metrics.read(&families::TLS_CERTIFICATE_EXPIRY, move || {
+        let expiry = |(name, handle): &(&'static str, ListenerHandle)| {
+            let expires = handle.settings().tls.as_ref()?.expires?;
+            Some((*name, expires.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()))
+        };
+        listeners.iter().filter_map(expiry).collect()
+    });
 }
 
 /// Returns every secret of the settings: no line may contain one.

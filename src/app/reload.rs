@@ -36,6 +36,7 @@ impl App {
         match outcome {
             Ok(()) => {
                 self.metrics.config_reload(Reload::Applied);
+                self.metrics.config_applied(self.clock.wall());
                 tracing::info!("the configuration was reloaded");
             }
             Err(why) => {

@@ -5,7 +5,7 @@ use super::error::StartError;
 use super::links::{Links, REDIS_PATIENCE};
 use super::listeners::Listeners;
 use super::node::{App, Stages};
-use super::observe::{DELIVERIES, hooks, observe, observe_state, secrets};
+use super::observe::{DELIVERIES, hooks, observe, observe_certificates, observe_ledger, observe_state, secrets};
 use super::reload::fixed;
 use super::stage::LAST_MOMENT;
 use super::storage::Storage;
@@ -52,7 +52,9 @@ impl Instruments {
             logs.extend(logs::diagnostics(settings.log.level, redactor.clone())?);
             raise_file_descriptors(settings);
         }
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let metrics =
+            Metrics::new(env!("CARGO_PKG_VERSION"), option_env!("ILUMA_GATEWAY_REVISION").unwrap_or("unknown"));
+        metrics.config_applied(environment.clock.wall());
         Ok(Self { redactor, access, logs, metrics, clock: environment.clock })
     }
 }
@@ -100,7 +102,7 @@ async fn wire(
         ledger: storage.ledger.clone(),
         nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
     };
-    let telemetry = Telemetry { access, metrics: metrics.clone(), clock };
+    let telemetry = Telemetry { access, metrics: metrics.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
 
     links.keep(&stages.links);
@@ -122,16 +124,20 @@ async fn wire(
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
     observe_state(&metrics, &storage.state, &settings.state);
+    observe_ledger(&metrics, &storage.ledger);
 
     let listeners = Listeners::bind(settings).await?;
+    let sockets = listeners.sockets()?;
+    observe_certificates(&metrics, sockets.handles());
     let app = App {
         gateway,
         admin,
         callbacks,
         metrics,
+        clock,
         redactor,
         known_secrets: Mutex::new(secrets(settings)),
-        sockets: listeners.sockets()?,
+        sockets,
         drain_timeout: settings.server.drain_timeout,
         fixed: fixed(settings),
         storage,

@@ -61,6 +61,12 @@ pub(super) async fn serve(
         }
         return Ok(from_entry(&hit, reference, exchange.route.name, exchange.log));
     }
+    tracing::debug!(
+        bypass,
+        no_cache = directives.no_cache,
+        no_store = directives.no_store,
+        "not answered from memory: bypassed for that reason, or the caller wants a fresh answer, or none is stored"
+    );
     let tags = persons_in(&gateway.persons, &parts.headers, &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
     let prefixed = prefix.as_ref().and_then(|prefix| question.prefixed(prefix, Absent::Insert));

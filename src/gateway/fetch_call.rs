@@ -114,6 +114,13 @@ impl Gateway {
         tags.extend(answer.persons());
         let is_kept = !directives.no_store && bypass.is_none() && read.is_what_was_asked(slot.subject, target.path());
         let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
+        tracing::debug!(
+            no_store = directives.no_store,
+            bypass,
+            answers_the_question = is_kept,
+            stored = entry.is_some(),
+            "Iluma answered; what is stored is a final answer to this very question"
+        );
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {
                 self.settle_pending(account, (&slot, entry, target.path()), (&shown, &answer), redis).await

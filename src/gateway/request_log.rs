@@ -7,6 +7,7 @@ use super::observer::{Booked, ResponseObserver};
 use super::runtime::RuntimeConfig;
 use crate::base::name::TenantName;
 use crate::base::request_id;
+use crate::base::trace_context::TraceId;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::Tally;
 use crate::limit::{Permit, Refusal};
@@ -26,6 +27,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
+use tracing::Span;
 use uuid::Uuid;
 
 /// nginx's status for a client that hung up, which common dashboards know.
@@ -56,6 +58,7 @@ pub(super) struct RequestLog {
     time: SystemTime,
     started: Instant,
     id: Uuid,
+    trace: TraceId,
     id_header: HeaderValue,
     method: &'static str,
     status: u16,
@@ -98,6 +101,7 @@ impl RequestLog {
             time: telemetry.clock.wall(),
             started: telemetry.clock.now(),
             id,
+            trace: TraceId::of(headers),
             id_header,
             method: method_label(method),
             status: CLIENT_CLOSED_REQUEST,
@@ -153,9 +157,17 @@ impl RequestLog {
     /// Records the reason of the gateway's refusal.
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
         self.reason = Some(rejection.reason());
+        let mut refusing = None;
         if let Rejection::Refused(Refusal::Exceeded { limit, .. }) = rejection {
             self.metrics.limited(*limit);
+            refusing = Some(limit.as_str());
         }
+        tracing::debug!(reason = rejection.reason().into_str(), limit = refusing, "the request was refused");
+    }
+
+    /// Returns the span in which the decisions about the request are logged; none unless somebody reads them.
+    pub(super) fn span(&self) -> Span {
+        tracing::debug_span!("request", request_id = %self.id, trace_id = %self.trace)
     }
 
     pub(super) fn metrics(&self) -> &TenantMetrics {
@@ -222,6 +234,7 @@ impl Drop for RequestLog {
         self.telemetry.access.write(&logs::Record {
             time: self.time,
             request_id: self.id,
+            trace_id: self.trace,
             client: self.client,
             tenant: self.tenant.as_ref(),
             route: self.route,

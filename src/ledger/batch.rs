@@ -82,7 +82,10 @@ impl Batch {
 
     fn committed(mut self, early: &[Closing], changes: Changes) {
         self.closings.clear();
-        self.counted.clear();
+        for (tenant, route, counts) in self.counted.drain(..) {
+            self.ledger.totals.saved(&tenant, route, counts.saved);
+        }
+        self.ledger.totals.ended(changes.ended);
         self.ledger.written.store(self.came, Ordering::Relaxed);
         self.ledger.changed(changes.days);
         self.ledger.refunds.lock().extend(changes.refunds);

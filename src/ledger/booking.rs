@@ -30,15 +30,16 @@ impl Booking {
         let live = ledger.live.load();
         let now = ledger.clock.wall();
         let day = live.calendar.day(now).to_string();
-        let (tenant, price) = (tenant.clone(), live.prices[route as usize]);
+        let (tenant, tenant_name, price) = (tenant.clone(), tenant.clone(), live.prices[route as usize]);
         drop(live);
         let book = move |connection: &Connection| {
             let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now)?;
             Ok((id, day))
         };
-        let inner = Arc::clone(ledger);
+        let (inner, booked) = (Arc::clone(ledger), tenant_name);
         let own = move |(id, day)| {
             inner.changed([day]);
+            inner.totals.booked(&booked);
             Self { ledger: inner, id, ended: false }
         };
         ledger.database.write_owned(book, own).await

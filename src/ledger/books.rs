@@ -7,6 +7,7 @@ use super::inner::{Inner, LedgerConfig};
 use super::published::PublishedLedgers;
 use super::settlement::{Call, End, OpenCall, Refund, Spent};
 use super::tally::Tally;
+use super::totals::{RouteTotals, Totals};
 use super::{batch, journal, keeper, restore};
 use crate::base::calendar::{Day, Month};
 use crate::base::clock::Clock;
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
@@ -43,11 +45,12 @@ impl Ledger {
     ) -> Result<Self, DatabaseError> {
         let live = LedgerConfig::new(settings);
         let today = live.calendar.day(clock.wall());
-        let (spent, open, node, first_new, restored) = database
+        let (spent, open, node, first_new, restored, unknown) = database
             .write(move |connection| {
                 let (spent, open) = (journal::spent(connection, today)?, journal::open(connection)?);
                 let (node, first_new) = (journal::node(connection)?, journal::first_new(connection)?);
-                Ok((spent, open, node, first_new, journal::restored(connection)?))
+                let unknown = journal::unknown(connection)?;
+                Ok((spent, open, node, first_new, journal::restored(connection)?, unknown))
             })
             .await?;
         if open > 0 {
@@ -56,6 +59,8 @@ impl Ledger {
                 "calls from an earlier run have an unknown outcome; GET /v1/usage/unknown lists them"
             );
         }
+        let totals = Totals::default();
+        totals.recount(unknown);
         let root = settings.state.root_key.expose_secret();
         Ok(Self(Arc::new(Inner {
             database,
@@ -77,6 +82,7 @@ impl Ledger {
             first_new,
             restored: Mutex::new(restored),
             node,
+            totals,
         })))
     }
 
@@ -120,6 +126,23 @@ impl Ledger {
     #[must_use]
     pub fn tally(&self, tenant: &TenantName) -> Arc<Tally> {
         Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
+    }
+
+    /// Returns what became of calls since the start of the process, by team and route; zero for each team and charged route
+    /// of the configuration at least.
+    #[must_use]
+    pub fn totals(&self) -> BTreeMap<(String, String), RouteTotals> {
+        self.0.totals.routes(self.teams().into_iter())
+    }
+
+    /// Returns the number of calls whose outcome is not known now, by team.
+    #[must_use]
+    pub fn unknown_calls(&self) -> BTreeMap<String, u64> {
+        self.0.totals.unknown(self.teams().into_iter())
+    }
+
+    fn teams(&self) -> Vec<TenantName> {
+        self.0.tallies.lock().keys().cloned().collect()
     }
 
     /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; dropping the

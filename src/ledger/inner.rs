@@ -4,6 +4,7 @@ use super::charge::Outcome;
 use super::published::PublishedLedgers;
 use super::settlement::{Call, CallName, Closing, Closings, End, Refund, Settlement, Spent};
 use super::tally::{Counted, ROUTES, Tally};
+use super::totals::Totals;
 use crate::base::calendar::{Calendar, Day};
 use crate::base::clock::Clock;
 use crate::base::database::Database;
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     /// Days whose lines were raised to the published ones, because the journal is a restored copy.
     pub(super) restored: Mutex<BTreeSet<String>>,
     pub(super) node: String,
+    /// Totals for metrics.
+    pub(super) totals: Totals,
 }
 
 /// The ledger's part of the configuration.

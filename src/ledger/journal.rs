@@ -3,9 +3,10 @@
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
 use super::settlement::{Call, Closing, End, OpenCall, Refund, Spent, Why};
+use super::totals::EndedCall;
 use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The ledger's tables. `unknown` includes calls in flight, so that a reader at any moment, or after a crash, sees the
@@ -82,6 +83,8 @@ pub(super) struct Changes {
     pub(super) days: BTreeSet<String>,
     /// Prices of calls that were sent and are not billable.
     pub(super) refunds: Vec<Refund>,
+    /// Calls that ended, for metrics.
+    pub(super) ended: Vec<EndedCall>,
 }
 
 /// Ends the calls of a closing; returns false if there are none.
@@ -97,6 +100,17 @@ pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Ch
     })?;
     let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
     for (id, day, tenant, route, price) in &found {
+        let (outcome, settles_nothing) = match (closing.end, closing.call) {
+            (End::Withdrawn, _) => (None, false),
+            (End::Outcome(outcome @ Outcome::Unknown, _), Call::Named(_) | Call::NamedElsewhere(_)) => {
+                (Some(outcome), true)
+            }
+            (End::Outcome(outcome, _), _) => (Some(outcome), false),
+        };
+        if !settles_nothing {
+            let (tenant, route, price) = (tenant.clone(), route.clone(), price.unsigned_abs());
+            changes.ended.push(EndedCall { tenant, route, outcome, price });
+        }
         let (calls, billable, cost) = match closing.end {
             End::Outcome(Outcome::Unknown, name) => {
                 let mut keep =
@@ -126,6 +140,13 @@ pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Ch
 fn refund(tenant: &str, day: &str, price: i64) -> Option<Refund> {
     let rupiah = u64::try_from(price).ok().filter(|price| *price > 0)?;
     Some(Refund { tenant: tenant.parse().ok()?, day: day.parse().ok()?, rupiah })
+}
+
+/// Returns the number of calls of each team whose outcome is not known.
+pub(super) fn unknown(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
+    let mut count = connection.prepare("SELECT tenant, count(*) FROM ledger_calls GROUP BY tenant")?;
+    let counts = count.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    counts.collect()
 }
 
 /// Adds counts from memory.

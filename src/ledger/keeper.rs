@@ -61,6 +61,9 @@ impl Keeper {
         let (up, now) = (published.is_up() && self.may_publish(), ledger.clock.now());
         if up && !self.compared {
             self.compared = restore::recover(&ledger, published).await;
+            if let Ok(unknown) = ledger.database.read(journal::unknown).await {
+                ledger.totals.recount(unknown);
+            }
         }
         let up = up && self.compared;
         if up && !self.was_up {

@@ -15,5 +15,6 @@ mod tenant;
 pub use account::AccountMetrics;
 pub use all::Metrics;
 pub use labels::{Listener, OutboxSize, Period, Reload};
+pub use read::Sample;
 pub use shared::Counted;
 pub use tenant::TenantMetrics;

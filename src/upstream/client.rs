@@ -98,6 +98,7 @@ impl Upstream {
                 None => Box::pin(self.connect()).await?,
             };
             let fresh = pooled.is_fresh();
+            tracing::debug!(fresh, protocol = pooled.protocol(), "took a connection to Iluma");
             let failed = match exchange(pooled, request, &self.connector.origin, self.timeouts).await {
                 Ok((head, body)) => {
                     let body = AnswerBody::new(body, Arc::clone(&self.pool), self.timeouts.idle, &head);

@@ -48,6 +48,14 @@ impl Pooled {
             Self::Http1 { fresh, .. } | Self::Http2 { fresh, .. } => *fresh,
         }
     }
+
+    /// Returns the name of its protocol.
+    pub(super) const fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http1 { .. } => "http/1.1",
+            Self::Http2 { .. } => "h2",
+        }
+    }
 }
 
 /// An h2 connection, driven by a task of its own. Each clone stands for one request on it.

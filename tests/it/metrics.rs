@@ -1,6 +1,8 @@
 //! The metrics, and the bound on their number for any input.
 
 use crate::documents::generated::{is_up_to_date, table};
+use crate::support::process::Folder;
+use crate::support::tls::Authority;
 use crate::support::{PATIENCE, Rig, RigBuilder, Upstream, ask};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -95,7 +98,10 @@ async fn used_with(change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
 async fn used_up() -> Rig {
     let watched = "upstream_calls_per_day = 1\nquota_mode = \"shadow\"\ncallback_hosts = [\"127.0.0.1\"]\n\
                    callback_urls = { NAME_VALIDATOR_REQUEST = \"http://127.0.0.1:9/\" }";
-    let rig = used_with(|rig| rig.tenant("watched", watched)).await;
+    let (certificates, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let tls = authority.leaf("127.0.0.1").write(certificates.path(), None);
+    let status = format!("[status]\nlisten = \"127.0.0.1:0\"\n{tls}\n");
+    let rig = used_with(|rig| rig.tenant("watched", watched).extra(&status)).await;
     rig.callback("NAME_VALIDATOR_REQUEST", r#"{"id":"2","reference_id":"watched:x"}"#).send().await;
     rig.metric_becomes(r#"iluma_gateway_outbox_bytes{tenant="watched"}"#, |bytes| bytes > 0.0).await;
     for _ in 0..2 {
@@ -136,7 +142,11 @@ async fn the_page_has_every_metric_and_its_labels() {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let types: BTreeMap<_, _> = types.map(|(name, kind)| (name.to_owned(), kind)).collect();
     let documented = documented();
-    let undocumented: Vec<_> = types.keys().filter(|name| !documented.contains_key(*name)).collect();
+    let undocumented: Vec<_> = types
+        .keys()
+        .filter(|name| !documented.contains_key(*name))
+        .filter(|name| !name.starts_with("process_"))
+        .collect();
     assert!(undocumented.is_empty(), "not on the page: {undocumented:?}");
     let missing: Vec<_> = documented.keys().filter(|name| !types.contains_key(*name)).collect();
     assert!(missing.is_empty(), "on the page alone: {missing:?}");
@@ -367,4 +377,111 @@ async fn promtool_has_nothing_to_say() {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_ledgers_counters_start_at_zero_and_follow_each_call() {
+    let rig = Rig::builder().extra("[prices]\nbank = 500\n").start().await;
+    let calls = |outcome: &str| {
+        format!(r#"iluma_gateway_ledger_calls_total{{outcome="{outcome}",route="bank",tenant="lending"}}"#)
+    };
+    let text = metrics(&rig).await;
+    for outcome in ["billable", "not_billable", "unknown"] {
+        assert!(text.contains(&format!("{} 0\n", calls(outcome))), "{outcome}\n{text}");
+    }
+    let unknown = r#"iluma_gateway_unknown_calls{tenant="lending"}"#;
+    assert!(text.contains(&format!("{unknown} 0\n")), "{text}");
+    assert_eq!(rig.post("lending", BANK, FOUND).send().await.status, 200);
+    assert_eq!(rig.post("payments", BANK, FOUND).send().await.status, 200);
+    rig.metric_becomes(&calls("billable"), |count| count == 1.0).await;
+    let rupiah = |what: &str, tenant: &str| {
+        format!(r#"iluma_gateway_ledger_{what}_rupiah_total{{route="bank",tenant="{tenant}"}}"#)
+    };
+    rig.metric_becomes(&rupiah("cost", "lending"), |cost| cost == 500.0).await;
+    rig.metric_becomes(&rupiah("saved", "payments"), |saved| saved == 500.0).await;
+    assert_eq!(rig.metric(&rupiah("cost", "payments")).await, 0.0);
+    let lost = r#"{"bank_account_number":"1234567856","bank_code":"BCA"}"#;
+    rig.post("lending", BANK, lost).header("x-sim-fault", "reset").send().await;
+    rig.metric_becomes(&calls("unknown"), |count| count == 1.0).await;
+    assert_eq!(rig.metric(unknown).await, 1.0, "it stays unknown until something settles it");
+    let rig = rig.restart().await;
+    assert_eq!(
+        (rig.metric(unknown).await, rig.metric(&calls("unknown")).await),
+        (1.0, 0.0),
+        "of the journal; since the start"
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_configuration_and_certificates_in_effect_can_be_watched() {
+    let (certificates, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let tls = authority.leaf("127.0.0.1").write(certificates.path(), None);
+    let rig = Rig::builder().section("callbacks", &tls).start().await;
+    let text = series(&metrics(&rig).await);
+    let at = |name: &str| text.get(name).copied().unwrap_or_else(|| panic!("no {name} in {text:?}"));
+    assert_eq!(at("iluma_gateway_config_last_reload_successful"), 1.0);
+    let now = at("iluma_gateway_config_last_reload_timestamp_seconds");
+    assert!(now > 1.6e9, "{now}");
+    assert!(at(r#"iluma_gateway_tls_certificate_expiry_timestamp_seconds{listener="callbacks"}"#) > now);
+    assert!(at("process_resident_memory_bytes") > 1e6 && at("process_open_fds") > 1.0);
+    assert!(text.keys().any(|name| name.starts_with("iluma_gateway_build_info{revision=")), "{text:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn openmetrics_and_gzip_are_sent_to_clients_that_ask_for_them() {
+    let rig = Rig::start().await;
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    let answer = ask("GET", rig.admin_url("/metrics")).header("accept", accept).send().await;
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(answer.text().ends_with("# EOF\n"), "{}", answer.text());
+    let packed = ask("GET", rig.admin_url("/metrics")).header("accept", accept).header("accept-encoding", "gzip");
+    let packed = packed.send().await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*packed.body), &mut text).expect("gzip");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn each_line_of_the_access_log_has_the_callers_trace_or_one_of_its_own() {
+    let rig = Rig::start().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let valid = format!("00-{trace}-00f067aa0ba902b7-01");
+    for field in [&*valid, "nonsense", ""] {
+        rig.post("lending", BANK, FOUND).header("traceparent", field).send().await;
+    }
+    let traces: Vec<_> =
+        rig.logged(3).await.iter().map(|line| line["trace_id"].as_str().expect("text").to_owned()).collect();
+    assert_eq!(traces[0], trace);
+    assert!(traces.iter().all(|trace| trace.len() == 32), "{traces:?}");
+    assert!(traces[1] != trace && traces[1] != traces[2], "{traces:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn at_debug_the_decisions_about_a_request_can_be_read() {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url()).env("RUST_LOG", "debug");
+    folder.write(
+        "config.toml",
+        &format!("{}max_in_flight = 1\nrequests_per_second = 2\nburst = 2\n", Folder::text(&upstream.url())),
+    );
+    let program = folder.run();
+    let (server, _) = program.listening().await;
+    let id = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+    let question =
+        || ask("POST", format!("http://{server}{BANK}")).key(Folder::KEY).json(FOUND).header("x-request-id", id);
+    question().header("cache-control", "no-store").send().await;
+    for said in [r#""bypass":"no-store""#, "took a connection to Iluma", r#""stored":false"#] {
+        let line = program.stderr_line(said).await;
+        assert!(line.contains(id) && line.contains("\"trace_id\":\""), "{line}");
+    }
+    question().send().await;
+    question().send().await;
+    let line = program.stderr_line(r#""limit":"requests""#).await;
+    assert!(line.contains(id) && line.contains(r#""reason":"rate_limited""#), "{line}");
+    assert!(program.stderr_lines("1234567855").is_empty(), "no number of an account");
 }

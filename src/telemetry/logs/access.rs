@@ -10,12 +10,13 @@ use uuid::Uuid;
 use super::lines::{Lines, LogWriter, PERIOD};
 use super::stamp::{STAMP, since_epoch, stamp};
 use crate::base::name::TenantName;
+use crate::base::trace_context::TraceId;
 use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::redact::Redactor;
 
-/// The longest line without its two texts (method and reason): the keys are 208 bytes, the values 355 at most.
-const LONGEST: usize = 608;
+/// The longest line without its two texts (method and reason): the keys are 222 bytes, the values 387 at most.
+const LONGEST: usize = 656;
 
 /// The fields of a request's line. It has no other data: no path, no header, no body.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct Record<'a> {
     pub time: SystemTime,
     /// The request's id, as in the header `x-request-id`.
     pub request_id: Uuid,
+    /// The trace that the request belongs to.
+    pub trace_id: TraceId,
     /// The client's address, if it is known.
     pub client: Option<IpAddr>,
     /// The tenant that owns the key, if it is known.
@@ -105,6 +108,8 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
     out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]);
     out.extend_from_slice(b"Z\",\"level\":\"INFO\",\"request_id\":\"");
     out.extend_from_slice(record.request_id.hyphenated().encode_lower(&mut id).as_bytes());
+    out.extend_from_slice(b"\",\"trace_id\":\"");
+    out.extend_from_slice(record.trace_id.encode(&mut [0; 32]).as_bytes());
     if let Some(client) = record.client {
         out.extend_from_slice(b"\",\"client\":\"");
         // Writing to memory does not fail, and an address needs no JSON escapes.
@@ -177,10 +182,16 @@ mod tests {
         AccessLog::start(Box::new(sink.clone()), Redactor::new(Vec::new())).unwrap()
     }
 
+    fn trace() -> TraceId {
+        let field = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        TraceId::of(&http::HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), field)]))
+    }
+
     fn record(tenant: Option<&TenantName>) -> Record<'_> {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_416_716_007),
             request_id: "3f2504e0-4f89-41d3-9a0c-0305e82c3301".parse().unwrap(),
+            trace_id: trace(),
             client: None,
             tenant,
             route: RouteName::Bank,
@@ -219,10 +230,12 @@ mod tests {
             sink.text(),
             concat!(
                 r#"{"time":"2026-11-23T06:51:56.007Z","level":"INFO","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","#,
                 r#""tenant":"lending","route":"bank","method":"POST","status":200,"cache":"hit","duration_us":15,"#,
                 r#""request_bytes":143,"response_bytes":412}"#,
                 "\n",
                 r#"{"time":"2026-11-23T06:51:56.007Z","level":"INFO","request_id":"3f2504e0-4f89-41d3-9a0c-0305e82c3301","#,
+                r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","#,
                 r#""client":"192.0.2.7","tenant":null,"route":"bank","method":"POST","status":429,"cache":"-","duration_us":12000000,"#,
                 r#""upstream_us":11234567,"redis_us":812,"request_bytes":143,"response_bytes":123456789,"upstream_status":503,"#,
                 r#""reason":"rate_limited"}"#,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
+use tracing::span::Attributes;
 use tracing::{Event, Level};
 
 use super::stamp::moment;
@@ -73,6 +74,13 @@ impl Diagnostic {
         line
     }
 
+    /// Adds the fields of a span around it, unless it has them itself.
+    pub(super) fn belongs_to(&mut self, span: &Shared) {
+        for (name, value) in &span.0 {
+            self.shared.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+
     fn add(&mut self, name: &str, value: Value) {
         let fields = if SHARED.contains(&name) { &mut self.shared } else { &mut self.fields };
         fields.insert(name.to_owned(), value);
@@ -84,6 +92,26 @@ impl Diagnostic {
             text.push('…');
         }
         self.add(field.name(), text.into());
+    }
+}
+
+/// The fields of a span that the lines in it have too.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Map<String, Value>);
+
+impl Shared {
+    pub(super) fn of(attributes: &Attributes<'_>) -> Self {
+        let mut shared = Self::default();
+        attributes.record(&mut shared);
+        shared
+    }
+}
+
+impl Visit for Shared {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if SHARED.contains(&field.name()) {
+            self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+        }
     }
 }
 

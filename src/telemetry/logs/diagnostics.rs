@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::panic;
 use std::sync::Arc;
 
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Shared};
 use super::lines::{Lines, LogWriter, PERIOD};
 use super::repeats::Repeats;
 use crate::base::clock::Clock;
@@ -75,9 +77,21 @@ impl Written {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Written {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.write(&Diagnostic::of(event));
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Written {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Shared::of(attributes));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut diagnostic = Diagnostic::of(event);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(shared) = span.extensions().get::<Shared>() {
+                diagnostic.belongs_to(shared);
+            }
+        }
+        self.write(&diagnostic);
     }
 }
 
@@ -117,6 +131,22 @@ mod tests {
         assert!(text.contains("foreign warning") && !text.contains("foreign info") && !text.contains("siti"), "{text}");
         let text = diagnosed(Some("a=b=c"), own_and_foreign);
         assert!(text.contains("foreign warning"), "what cannot be read counts as not set");
+    }
+
+    #[test]
+    fn a_line_names_the_request_that_it_belongs_to() {
+        let (request, trace) = ("3f2504e0-4f89-41d3-9a0c-0305e82c3301", "4bf92f3577b34da6a3ce929d0e0e4736");
+        let text = diagnosed(Some("debug"), || {
+            let span = tracing::debug_span!(target: "iluma_gateway::gateway", "request", request_id = %request, trace_id = %trace);
+            span.in_scope(|| tracing::debug!(target: "iluma_gateway::cache", "no stored answer"));
+        });
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((line["request_id"].as_str(), line["trace_id"].as_str()), (Some(request), Some(trace)), "{line}");
+        let text = diagnosed(None, || {
+            let span = tracing::debug_span!(target: "iluma_gateway::gateway", "request", request_id = %request);
+            assert!(span.is_none(), "without debug no request has a span");
+        });
+        assert_eq!(text, "");
     }
 
     #[test]

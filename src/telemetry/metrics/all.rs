@@ -1,13 +1,14 @@
 //! All metrics: their handles, and the output.
 
 use prometheus::TextEncoder;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::account::AccountMetrics;
 use super::families::Family;
 use super::labels::{Listener, OutboxSize, Reload};
-use super::read::Read;
+use super::read::{Read, Sample};
 use super::shared::{Counted, OUTCOMES, Shared};
 use super::tenant::TenantMetrics;
 use crate::base::name::{AccountName, TenantName};
@@ -24,8 +25,8 @@ pub struct Metrics {
 impl Metrics {
     /// Makes a registry with all metrics at zero; `version` is the label of `build_info`.
     #[must_use]
-    pub fn new(version: &str) -> Self {
-        Self { shared: Arc::new(Shared::new(version)) }
+    pub fn new(version: &str, revision: &str) -> Self {
+        Self { shared: Arc::new(Shared::new(version, revision)) }
     }
 
     /// Returns a tenant's counters, which live as long as its configuration; a second call continues them. `None`,
@@ -52,6 +53,14 @@ impl Metrics {
     /// Counts a reload of the configuration.
     pub fn config_reload(&self, outcome: Reload) {
         self.shared.reloads[outcome as usize].inc();
+        self.shared.last_reload_successful.set(i64::from(outcome == Reload::Applied));
+    }
+
+    /// Notes the time at which a configuration took effect, at the start or by a reload.
+    pub fn config_applied(&self, now: SystemTime) {
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.shared.last_reload_successful.set(1);
+        self.shared.last_reload.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Counts a callback. Both labels are from the configuration, or `none`.
@@ -131,14 +140,21 @@ impl Metrics {
 
     /// Shows a family whose numbers another part keeps. [`Metrics::render`] calls the source.
     #[allow(clippy::expect_used, reason = "names and labels are constants, and every test makes them")]
-    pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+    pub fn read_series(&self, family: &'static Family, source: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let read = Read::new(family, Box::new(source)).expect("names are well-formed");
         self.shared.registry.register(Box::new(read)).expect("a family is read from one source");
     }
 
+    /// Shows a family with one label whose numbers another part keeps.
+    pub fn read(&self, family: &'static Family, source: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+        self.read_series(family, move || {
+            source().into_iter().map(|(label, number)| (vec![label.to_owned()], number)).collect()
+        });
+    }
+
     /// Shows one number that another part keeps.
     pub fn read_one(&self, family: &'static Family, source: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.read(family, move || vec![("", source())]);
+        self.read_series(family, move || vec![(Vec::new(), source())]);
     }
 
     /// Returns all metrics in the text format, version 0.0.4.
@@ -149,6 +165,32 @@ impl Metrics {
         let _ = TextEncoder::new().encode_utf8(&self.shared.registry.gather(), &mut text);
         text
     }
+
+    /// Returns all metrics as OpenMetrics 1.0.
+    #[must_use]
+    pub fn render_open(&self) -> String {
+        openmetrics(&self.render())
+    }
+}
+
+/// Turns Prometheus' text format into OpenMetrics: there a counter's name has no `_total` in its description, and the text has
+/// an end.
+fn openmetrics(text: &str) -> String {
+    let mut open = String::with_capacity(text.len() + 16);
+    let counters: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    for line in text.lines() {
+        let described = ["# HELP ", "# TYPE "].iter().find_map(|kind| Some((kind, line.strip_prefix(kind)?)));
+        match described.and_then(|(kind, rest)| Some((kind, rest.split_once(' ')?))) {
+            Some((kind, (name, rest))) if counters.contains(name) => {
+                open.extend([*kind, name.strip_suffix("_total").unwrap_or(name), " ", rest]);
+            }
+            _ => open.push_str(line),
+        }
+        open.push('\n');
+    }
+    open.push_str("# EOF\n");
+    open
 }
 
 impl std::fmt::Debug for Metrics {
@@ -174,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_metric_has_its_name_and_labels() {
-        let metrics = Metrics::new("1.2.3");
+        let metrics = Metrics::new("1.2.3", "abc");
         let lending = "lending".parse().unwrap();
         let tenant = metrics.tenant(Some(&lending));
         tenant.request(RouteName::Bank, 200, CacheOutcome::Hit);
@@ -232,7 +274,8 @@ mod tests {
             ("redactions_total", 13.0),
             (r#"redis_cache_total{outcome="hit"}"#, 15.0),
             (r#"redis_cache_total{outcome="miss"}"#, 0.0),
-            (r#"build_info{version="1.2.3"}"#, 1.0),
+            (r#"build_info{revision="abc",version="1.2.3"}"#, 1.0),
+            ("config_last_reload_successful", 0.0),
         ] {
             assert_eq!(value(&text, &format!("iluma_gateway_{series} ")), Some(expected), "{series}\n{text}");
         }
@@ -243,8 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn openmetrics_names_counters_without_total_and_ends() {
+        let metrics = Metrics::new("1", "a");
+        metrics.gateway_error("overloaded");
+        let (text, open) = (metrics.render(), metrics.render_open());
+        assert!(text.contains("# TYPE iluma_gateway_gateway_errors_total counter\n"), "{text}");
+        for line in [
+            "# TYPE iluma_gateway_gateway_errors counter\n",
+            "# HELP iluma_gateway_gateway_errors ",
+            "iluma_gateway_gateway_errors_total{reason=\"overloaded\"} 1\n",
+            "# TYPE process_cpu_seconds counter\n",
+            "# TYPE iluma_gateway_in_flight gauge\n",
+        ] {
+            assert!(open.contains(line), "{line}\n{open}");
+        }
+        assert!(open.ends_with("\n# EOF\n"), "{open}");
+        assert_eq!(open.lines().count(), text.lines().count() + 1);
+    }
+
+    #[test]
     fn a_tenant_that_is_resolved_again_goes_on_counting() {
-        let metrics = Metrics::new("1");
+        let metrics = Metrics::new("1", "a");
         let name = "lending".parse().unwrap();
         let before = metrics.tenant(Some(&name));
         before.request(RouteName::Cft, 200, CacheOutcome::Stored);
@@ -258,10 +320,10 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_no_series() {
-        let metrics = Metrics::new("1");
+        let metrics = Metrics::new("1", "a");
         let _tenant = metrics.tenant(None);
         let text = metrics.render();
         assert!(!text.contains("iluma_gateway_requests_total{"), "{text}");
-        assert!(text.lines().count() < 60, "{text}");
+        assert!(text.lines().count() < 90, "{text}");
     }
 }

@@ -147,7 +147,7 @@ pub(super) const RELOADS: Family = Family {
 pub(super) const CONNECTIONS: Family = Family {
     kind: Kind::Gauge,
     name: "connections",
-    help: "Open connections of a listener: server, callbacks, admin.",
+    help: "Open connections of a listener: server, callbacks, admin, status.",
     labels: &["listener"],
 };
 
@@ -196,10 +196,68 @@ pub(super) const CALLBACK_OLDEST: Family = Family {
     labels: &[],
 };
 
-pub(super) const BUILD_INFO: Family =
-    Family { kind: Kind::Gauge, name: "build_info", help: "The version that runs; always 1.", labels: &["version"] };
+pub(super) const BUILD_INFO: Family = Family {
+    kind: Kind::Gauge,
+    name: "build_info",
+    help: "The version and the revision of the sources that run; always 1.",
+    labels: &["version", "revision"],
+};
+
+pub(super) const CONFIG_LAST_RELOAD_SUCCESSFUL: Family = Family {
+    kind: Kind::Gauge,
+    name: "config_last_reload_successful",
+    help: "1 if the configuration that was read last is in effect, 0 if it was refused.",
+    labels: &[],
+};
+
+pub(super) const CONFIG_LAST_RELOAD_TIMESTAMP: Family = Family {
+    kind: Kind::Gauge,
+    name: "config_last_reload_timestamp_seconds",
+    help: "Time at which a configuration took effect last, in seconds since 1970.",
+    labels: &[],
+};
 
 // The following are read from the parts that count them: see `Metrics::read`.
+
+/// Expiry of each listener's certificate.
+pub const TLS_CERTIFICATE_EXPIRY: Family = Family {
+    kind: Kind::Gauge,
+    name: "tls_certificate_expiry_timestamp_seconds",
+    help: "Time at which the certificate of a listener expires, in seconds since 1970.",
+    labels: &["listener"],
+};
+
+/// Ended calls that Iluma may charge for.
+pub const LEDGER_CALLS: Family = Family {
+    kind: Kind::Counter,
+    name: "ledger_calls_total",
+    help: "Calls that Iluma may charge for, by what became of them; a settlement adds to the outcome that it decides.",
+    labels: &["tenant", "route", "outcome"],
+};
+
+/// Calls whose outcome is not known now.
+pub const UNKNOWN_CALLS: Family = Family {
+    kind: Kind::Gauge,
+    name: "unknown_calls",
+    help: "Calls in this node's journal whose outcome is not known now, those under way included.",
+    labels: &["tenant"],
+};
+
+/// Cost of billable calls.
+pub const LEDGER_COST: Family = Family {
+    kind: Kind::Counter,
+    name: "ledger_cost_rupiah_total",
+    help: "Cost of billable calls in rupiah, at the price of their time.",
+    labels: &["tenant", "route"],
+};
+
+/// Cost that cached and shared answers saved.
+pub const LEDGER_SAVED: Family = Family {
+    kind: Kind::Counter,
+    name: "ledger_saved_rupiah_total",
+    help: "Cost that cached, collapsed and shared answers would have had, in rupiah.",
+    labels: &["tenant", "route"],
+};
 
 /// Answers in memory.
 pub const CACHE_ENTRIES: Family =

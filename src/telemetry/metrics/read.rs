@@ -7,8 +7,11 @@ use std::fmt;
 
 use super::families::{Family, Kind};
 
-/// The source of a family's numbers: each with the value of the family's label, if it has one. It must not block.
-pub(super) type Source = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+/// A number of a family, with the values of the family's labels.
+pub type Sample = (Vec<String>, u64);
+
+/// The source of a family's numbers. It must not block.
+pub(super) type Source = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
 /// A family whose numbers are read for each scrape.
 pub(super) struct Read {
@@ -24,15 +27,15 @@ impl Read {
         Ok(Self { family, desc: options.describe()?, source })
     }
 
-    fn metric(&self, value: &'static str, number: u64) -> Metric {
+    fn metric(&self, values: Vec<String>, number: u64) -> Metric {
         let mut metric = Metric::default();
-        let pair = |name: &&str| {
+        let pair = |(name, value): (&&str, String)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
-            pair.set_value(value.to_owned());
+            pair.set_value(value);
             pair
         };
-        metric.set_label(self.family.labels.iter().map(pair).collect());
+        metric.set_label(self.family.labels.iter().zip(values).map(pair).collect());
         // The number is exact up to 2^53, which no counter here reaches.
         let number = number as f64;
         match self.family.kind {
@@ -64,7 +67,7 @@ impl Collector for Read {
             Kind::Counter => MetricType::COUNTER,
             Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
         });
-        family.set_metric((self.source)().into_iter().map(|(value, number)| self.metric(value, number)).collect());
+        family.set_metric((self.source)().into_iter().map(|(values, number)| self.metric(values, number)).collect());
         vec![family]
     }
 }

@@ -1,6 +1,7 @@
 //! The shared state of all handles: the registry, and its families.
 
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) endpoints_backing_off: IntGaugeVec,
     pub(super) answers_withheld: IntCounterVec,
     pub(super) reloads: [IntCounter; 2],
+    pub(super) last_reload_successful: IntGauge,
+    pub(super) last_reload: IntGauge,
     pub(super) connections: [IntGauge; 4],
     pub(super) failed_handshakes: [IntCounter; 4],
     pub(super) in_flight: IntGauge,
@@ -55,7 +58,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Makes a registry with all families at zero.
-    pub(super) fn new(version: &str) -> Self {
+    pub(super) fn new(version: &str, revision: &str) -> Self {
         let registry = Registry::new();
         let counters = |family| register(&registry, IntCounterVec::new(options(family), family.labels));
         let gauges = |family| register(&registry, IntGaugeVec::new(options(family), family.labels));
@@ -67,7 +70,9 @@ impl Shared {
         let reloads = counters(&families::RELOADS);
         let connections = gauges(&families::CONNECTIONS);
         let handshakes = counters(&families::TLS_HANDSHAKE_FAILURES);
-        gauges(&families::BUILD_INFO).with_label_values(&[version]).set(1);
+        gauges(&families::BUILD_INFO).with_label_values(&[version, revision]).set(1);
+        // A machine without /proc has no such numbers; nothing else does register these names.
+        let _ = registry.register(Box::new(ProcessCollector::for_self()));
         Self {
             requests: counters(&families::REQUESTS),
             durations: histograms(&families::DURATION),
@@ -85,6 +90,8 @@ impl Shared {
             circuit_open: gauges(&families::CIRCUIT_OPEN),
             endpoints_backing_off: gauges(&families::ENDPOINTS_BACKING_OFF),
             answers_withheld: counters(&families::ANSWERS_WITHHELD),
+            last_reload_successful: gauge(&families::CONFIG_LAST_RELOAD_SUCCESSFUL),
+            last_reload: gauge(&families::CONFIG_LAST_RELOAD_TIMESTAMP),
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             connections: LISTENERS.map(|listener| connections.with_label_values(&[listener])),
             failed_handshakes: LISTENERS.map(|listener| handshakes.with_label_values(&[listener])),

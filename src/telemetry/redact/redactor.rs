@@ -49,7 +49,7 @@ impl Redactor {
     ///
     /// It removes: seven and more digits in a row; nine and more with single separators between them, fewer after
     /// `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic` and `Bearer` credentials;
-    /// the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of deliveries, RFC 3339
+    /// the known secrets, also as base64 of a Basic credential. It keeps: UUIDs, ids of traces and deliveries, RFC 3339
     /// timestamps, IPv4 addresses, and numbers (not strings) whose key ends in `_us`, `_ms` or `_bytes`.
     pub fn scrub(&self, line: &mut Vec<u8>) -> usize {
         let secrets = self.shared.secrets.load();

@@ -65,6 +65,8 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
                 // Every line of the access log has a UUID here; skipping it at once saves its many short numbers.
                 if line[at..].starts_with(b"_id\":\"") && uuid_at(line, at + 6) {
                     at += 6 + UUID;
+                } else if is_trace(line, at) {
+                    at += 6 + TRACE;
                 } else if is_delivery(line, at) {
                     at += DELIVERY;
                 } else if at >= taken {
@@ -200,6 +202,20 @@ fn is_delivery(line: &[u8], at: usize) -> bool {
     let ends = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     hex && digits.iter().any(u8::is_ascii_lowercase) && ends(before.last()) && ends(behind.first())
+}
+
+/// The number of hexadecimal digits of a trace's id.
+const TRACE: usize = 32;
+
+/// Returns true if the key `trace_id` has its underscore at `at` and a trace's id as its value, which is random. Digits
+/// without a single letter are none.
+fn is_trace(line: &[u8], at: usize) -> bool {
+    let Some(value) = line[at..].strip_prefix(b"_id\":\"").filter(|_| line[..at].ends_with(b"\"trace")) else {
+        return false;
+    };
+    let Some((digits, behind)) = value.split_at_checked(TRACE) else { return false };
+    let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    hex && digits.iter().any(u8::is_ascii_lowercase) && behind.first() == Some(&b'"')
 }
 
 static HEX: [bool; 256] = {

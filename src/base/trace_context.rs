@@ -1,0 +1,95 @@
+//! The trace that a request belongs to (W3C Trace Context).
+
+use http::HeaderMap;
+use std::fmt;
+use uuid::Uuid;
+
+const HEADER: &str = "traceparent";
+/// `00-<32 digits>-<16 digits>-<2 digits>`.
+const LENGTH: usize = 55;
+
+/// Id of a trace, never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId([u8; 16]);
+
+impl TraceId {
+    /// Returns the caller's trace, or a new one where it names none that is valid.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self::given(headers).unwrap_or_else(|| Self(Uuid::new_v4().into_bytes()))
+    }
+
+    /// Returns the trace that the one header `traceparent` names.
+    fn given(headers: &HeaderMap) -> Option<Self> {
+        let mut fields = headers.get_all(HEADER).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+        let (known, more) = field.as_bytes().split_at_checked(LENGTH)?;
+        let (version, rest) = known.split_at_checked(2)?;
+        // A later version may have more behind a dash; 00 has not, and ff is none.
+        let fits = more.is_empty() || (version != b"00" && more.starts_with(b"-"));
+        let dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
+        let digits = |bytes: &[u8]| bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let (trace, span, flags) = (&known[3..35], &known[36..52], &known[53..55]);
+        let valid = digits(version) && version != b"ff" && digits(span) && digits(flags) && digits(trace);
+        let zero = |bytes: &[u8]| bytes.iter().all(|b| *b == b'0');
+        if !fits || !dashes || !valid || zero(trace) || zero(span) || rest.is_empty() {
+            return None;
+        }
+        let text = std::str::from_utf8(trace).ok()?;
+        u128::from_str_radix(text, 16).ok().map(|id| Self(id.to_be_bytes()))
+    }
+
+    /// Writes the id as 32 digits.
+    pub fn encode(self, digits: &mut [u8; 32]) -> &str {
+        Uuid::from_bytes(self.0).as_simple().encode_lower(digits)
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.encode(&mut [0; 32]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_valid_traceparent_names_the_trace_and_any_other_is_ignored() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let valid = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        for (fields, expected) in [
+            (vec![valid.clone()], true),
+            (vec![valid.replace("-01", "-00")], true),
+            (vec![valid.replacen("00", "cc", 1)], true),
+            (vec![format!("{}-more", valid.replacen("00", "cc", 1))], true),
+            (vec![format!("{valid}-more")], false),
+            (vec![format!("{}more", valid.replacen("00", "cc", 1))], false),
+            (vec![valid.replacen("00", "ff", 1)], false),
+            (vec![valid.to_uppercase()], false),
+            (vec![valid.replace(TRACE, &"0".repeat(32))], false),
+            (vec![valid.replace("00f067aa0ba902b7", &"0".repeat(16))], false),
+            (vec![valid.replace("4bf", "4bg")], false),
+            (vec![valid.replace("-01", "-0x")], false),
+            (vec![valid.replace('-', "_")], false),
+            (vec![valid[..54].to_owned()], false),
+            (vec![String::new()], false),
+            (vec![valid.clone(), valid], false),
+            (vec![], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in &fields {
+                headers.append(HEADER, HeaderValue::from_str(field).unwrap());
+            }
+            assert_eq!(TraceId::of(&headers).to_string() == TRACE, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_trace_is_another_each_time_and_has_32_digits() {
+        let [one, other] = [(); 2].map(|()| TraceId::of(&HeaderMap::new()).to_string());
+        assert!(one != other && one.len() == 32 && one.bytes().all(|b| b.is_ascii_hexdigit()), "{one} {other}");
+    }
+}
