@@ -34,9 +34,9 @@ pub(super) fn keep_alive(stage: &Stage) {
     });
 }
 
-/// Tells nothing where nobody listens.
+/// Sends a message, if there is a socket to send it to.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the process manager can't be told ($NOTIFY_SOCKET)");
+        tracing::warn!(%error, "cannot send a message to the process manager ($NOTIFY_SOCKET); is it running?");
     }
 }

@@ -1,4 +1,4 @@
-//! What every listener is configured by: its address, its TLS, and the load balancers in front of it.
+//! Keys that every listener has: its address, its TLS, and the load balancers in front of it.
 
 use super::reader::{Entry, Section};
 use super::settings::Listener;

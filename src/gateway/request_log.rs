@@ -165,7 +165,7 @@ impl RequestLog {
         tracing::debug!(reason = rejection.reason().into_str(), limit = refusing, "the request was refused");
     }
 
-    /// Returns the span in which the decisions about the request are logged; none unless somebody reads them.
+    /// Returns the span in which the decisions about the request are logged; none below the level `debug`.
     pub(super) fn span(&self) -> Span {
         tracing::debug_span!("request", request_id = %self.id, trace_id = %self.trace)
     }

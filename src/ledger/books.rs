@@ -128,7 +128,7 @@ impl Ledger {
         Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
     }
 
-    /// Returns what became of calls since the start of the process, by team and route; zero for each team and charged route
+    /// Returns the outcomes of calls since the start of the process, by team and route; zero for each team and charged route
     /// of the configuration at least.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<(String, String), RouteTotals> {

@@ -1,4 +1,4 @@
-//! Totals since the start of the process, for metrics: what became of calls, what they cost, what was saved.
+//! Totals since the start of the process, for metrics: outcomes of calls, their cost, and the cost that was saved.
 //!
 //! Invariant: only what is on disk is counted, and once.
 

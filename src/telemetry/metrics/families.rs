@@ -231,7 +231,7 @@ pub const TLS_CERTIFICATE_EXPIRY: Family = Family {
 pub const LEDGER_CALLS: Family = Family {
     kind: Kind::Counter,
     name: "ledger_calls_total",
-    help: "Calls that Iluma may charge for, by what became of them; a settlement adds to the outcome that it decides.",
+    help: "Calls that Iluma may charge for, by outcome; a settlement adds to the outcome that it decides.",
     labels: &["tenant", "route", "outcome"],
 };
 
@@ -239,7 +239,7 @@ pub const LEDGER_CALLS: Family = Family {
 pub const UNKNOWN_CALLS: Family = Family {
     kind: Kind::Gauge,
     name: "unknown_calls",
-    help: "Calls in this node's journal whose outcome is not known now, those under way included.",
+    help: "Calls in this node's journal whose outcome is not known now, calls in flight included.",
     labels: &["tenant"],
 };
 
