@@ -27,6 +27,9 @@ RUN mkdir -p src simulator/src tests/it \
 
 # --- The gateway ------------------------------------------------------------------------------------------------------
 FROM dependencies AS build
+# Shown by the metric build_info.
+ARG REVISION=unknown
+ENV ILUMA_GATEWAY_REVISION=${REVISION}
 COPY config config
 COPY simulator simulator
 COPY src src
@@ -57,5 +60,8 @@ WORKDIR /var/lib/iluma-gateway
 VOLUME ["/var/lib/iluma-gateway"]
 # Teams, Iluma's callbacks, operators.
 EXPOSE 8080 8081 9090
+# Asks the status listener of the configuration, or admin; the image has no curl.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
+  CMD ["/usr/local/bin/iluma-gateway", "healthcheck", "--config", "/etc/iluma-gateway/gateway.toml"]
 ENTRYPOINT ["/usr/local/bin/iluma-gateway"]
 CMD ["run", "--config", "/etc/iluma-gateway/gateway.toml"]
