@@ -3,6 +3,7 @@
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// Spawns tasks and waits for them. Clones share the tasks.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +21,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.spawn(task);
+        // What is logged in it belongs to the request that began it.
+        self.0.spawn(task.in_current_span());
     }
 
     /// Runs `task` concurrently with the caller until it ends or `stop` is cancelled.

@@ -35,7 +35,10 @@ impl Read {
             pair.set_value(value);
             pair
         };
-        metric.set_label(self.family.labels.iter().zip(values).map(pair).collect());
+        let mut pairs: Vec<LabelPair> = self.family.labels.iter().zip(values).map(pair).collect();
+        // As the registry orders those of its own families.
+        pairs.sort();
+        metric.set_label(pairs);
         // The number is exact up to 2^53, which no counter here reaches.
         let number = number as f64;
         match self.family.kind {
