@@ -1,4 +1,4 @@
-//! Messages to a process manager by `$NOTIFY_SOCKET` (design, section 2), and signals and changes that a container brings.
+//! Messages to a process manager by `$NOTIFY_SOCKET`, and signals and changes that a container brings.
 
 use crate::support::process::{Folder, Program};
 use crate::support::{PATIENCE, ask};

@@ -1,4 +1,4 @@
-//! Load balancers in front of the gateway: whose word counts about the client, and what of it goes on (design, section 2).
+//! Load balancers in front of the gateway: whose word counts about the client, and what of it goes on.
 
 use crate::support::{Held, Rig, Upstream, ask, raw};
 use serde_json::Value;
@@ -133,7 +133,8 @@ async fn callbacks_come_from_allowed_networks_alone() {
         assert_eq!(answer.status, status, "{allow} {field:?}: {}", answer.text());
         if status == 403 {
             assert_eq!(answer.header("x-gateway-error"), "address_not_allowed");
-            let unknown = ask("POST", rig.callbacks_url("/callbacks/live/UNKNOWN")).send().await;
+            let unknown = ask("POST", rig.callbacks_url("/callbacks/live/UNKNOWN"));
+            let unknown = unknown.header("x-forwarded-for", field.unwrap_or("203.0.113.7")).send().await;
             assert_eq!(unknown.status, 403, "nothing of the configuration is told");
         }
         rig.stop().await;

@@ -1,4 +1,4 @@
-//! The listener for probes and Prometheus, and the health check that asks it (design, sections 2 and 8).
+//! The listener for probes and Prometheus, and the health check that asks it.
 
 use crate::support::process::{Folder, Program};
 use crate::support::tls::{Authority, connect};
