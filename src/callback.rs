@@ -6,7 +6,8 @@
 //!
 //! `inbox` receives callbacks, `fan_out` finds their `recipients`, `hits` journals the callbacks of cache hits,
 //! `dispatch` passes deliveries to `webhook_client`, which signs (`sign`) and sends them. `settings` serves a team's
-//! own settings. [`state`](crate::state) keeps everything durable.
+//! own settings. `listing` shows deliveries and their attempts, and `operations` carries out `orders` about them.
+//! [`state`](crate::state) keeps everything durable.
 
 mod admission;
 mod background;
@@ -17,6 +18,9 @@ mod events;
 mod fan_out;
 mod hits;
 mod inbox;
+mod listing;
+mod operations;
+mod orders;
 mod recipients;
 mod resolver;
 mod retry;
@@ -30,5 +34,6 @@ pub use admission::Admission;
 pub use config::secrets;
 pub use events::{Arrived, Attempt, Hooks, Note, Skipped};
 pub use inbox::{MOST_BYTES, inbox};
+pub use orders::{Endpoints, OrderError, endpoints, replay};
 pub use service::{Callbacks, Inflow};
 pub use settings::{SettingError, UrlSetting};

@@ -1,6 +1,7 @@
 //! The command line: arguments, commands with one file each, an exit code.
 
 mod backup;
+mod callbacks;
 mod check;
 mod command;
 mod demo;

@@ -21,6 +21,7 @@ mod health;
 mod observer;
 mod options;
 mod own_api;
+mod own_callbacks;
 mod owners;
 mod ownership;
 mod public_list;
@@ -129,7 +130,7 @@ async fn serve(
         Kind::Streamed => Box::pin(streamed::serve(exchange, request)).await,
         Kind::Unknown => Box::pin(unknown_route::serve(exchange, request)).await,
         Kind::CallbackSetting => Box::pin(callback_setting::serve(exchange, request)).await,
-        Kind::OwnApi => Box::pin(own_api::serve(exchange)).await,
+        Kind::OwnApi => Box::pin(own_api::serve(exchange, request)).await,
         Kind::Options => Ok(options::serve(config, &exchange.route)),
         // Health was answered above, and the other kinds were not permitted.
         Kind::Health(_) | Kind::Forbidden | Kind::Closed | Kind::Absent => Err(Rejection::Forbidden),

@@ -8,7 +8,7 @@ mod reason;
 pub use reason::Reason;
 
 use crate::base::host::HostError;
-use crate::callback::SettingError;
+use crate::callback::{OrderError, SettingError};
 use crate::config::Limit;
 use crate::iluma::callback_url::UrlError;
 use crate::iluma::error_body;
@@ -63,6 +63,9 @@ pub enum Rejection {
     /// A callback setting was refused.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// An order about the team's own callbacks.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// A limit was reached.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -159,6 +162,15 @@ impl Rejection {
             }
             Self::Setting(SettingError::Test) => Shape::invalid(Reason::CallbackUrlFailed),
             Self::Setting(SettingError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
+            Self::Order(OrderError::Malformed(_)) => Shape::invalid(Reason::MalformedRequest),
+            Self::Order(OrderError::Type) => Shape::invalid(Reason::UnknownCallbackType),
+            // An operator's alone: a team's order names no tenant, and deletes nothing.
+            Self::Order(OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead) => {
+                Shape::not_found(Reason::NotFound)
+            }
+            Self::Order(OrderError::NoUrl) => Shape::not_found(Reason::NoCallbackUrl),
+            Self::Order(OrderError::Busy) => Shape::unavailable(Reason::Overloaded),
+            Self::Order(OrderError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
             Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited(Reason::RateLimited),
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
                 Shape::rate_limited(Reason::TooManyInFlight)
@@ -238,6 +250,7 @@ impl Rejection {
             | Self::Body(BodyError::NoRoom)
             | Self::Call(CallError::Unreachable | CallError::NotProcessed)
             | Self::Setting(SettingError::Unavailable)
+            | Self::Order(OrderError::Busy | OrderError::Unavailable)
             | Self::OwnerUnknown
             | Self::Unbooked
             | Self::BooksClosed => {

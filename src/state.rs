@@ -9,25 +9,29 @@
 //! [`waiting`](State::waiting) hands it out with its owners, and [`settle`](State::settle) turns it into deliveries;
 //! [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) stores their outcome.
 
+mod attempts;
 mod engine;
 mod envelopes;
 mod error;
 mod leases;
 mod membership;
 mod model;
+mod pauses;
 mod redis;
 mod sentinels;
 mod sqlite;
 mod times;
 
 pub use self::redis::Redis;
+pub use attempts::{AttemptError, AttemptRecord, AttemptResult, MOST_KEPT};
 pub use engine::State;
 pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
 pub use error::StateError;
 pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
 pub use model::{
-    Awaiting, Callback, Copy, Cursor, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased, LATE, Listed,
-    MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
+    Awaiting, Callback, Conclusion, Copy, Cursor, Deleted, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased,
+    Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
 };
+pub use pauses::{Endpoint, FAILING, PROBE_INTERVAL, Pause, PauseReason, Resume};
 pub use sentinels::{KeyError, Sentinels, WrongKey, verify_database, verify_file};
 pub use sqlite::{MIGRATIONS, Sqlite};

@@ -20,6 +20,17 @@ pub(super) enum Refusal {
     UnknownPath,
     #[error("there is no such tenant")]
     UnknownTenant,
+    /// No delivery and no unowned callback has this id.
+    #[error("there is no callback of this id; ids are those of the list")]
+    UnknownCallback,
+    /// Only dead letters are deleted.
+    #[error("this callback is not a dead letter, and only dead letters can be deleted")]
+    NotDead,
+    /// There is nothing to test.
+    #[error(
+        "no callback URL is set for this type; the team sets one at /callback/urls, the configuration in callback_urls"
+    )]
+    NoCallbackUrl,
     #[error("this path has no such method; the header allow lists those that it has")]
     Method,
     #[error("a body has 64 KiB at most here")]
@@ -67,6 +78,9 @@ impl Refusal {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unauthorized"),
             Self::UnknownPath => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
             Self::UnknownTenant => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_tenant"),
+            Self::UnknownCallback => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "not_found"),
+            Self::NotDead => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "not_a_dead_letter"),
+            Self::NoCallbackUrl => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "no_callback_url"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method_not_allowed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow"),

@@ -22,6 +22,10 @@ pub(super) enum Order {
     Purge,
     Erase,
     Replay,
+    PauseCallbacks,
+    ResumeCallbacks,
+    TestCallbacks,
+    DeleteDeadLetter,
 }
 
 impl Order {
@@ -30,6 +34,10 @@ impl Order {
             Self::Purge => "purge",
             Self::Erase => "erase",
             Self::Replay => "replay",
+            Self::PauseCallbacks => "pause_callbacks",
+            Self::ResumeCallbacks => "resume_callbacks",
+            Self::TestCallbacks => "test_callbacks",
+            Self::DeleteDeadLetter => "delete_dead_letter",
         }
     }
 }
@@ -46,6 +54,15 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Returns the outcome of an order about callbacks; its counts are its answer.
+    pub(super) fn counted(counts: Result<Value, Refusal>) -> Self {
+        let answer = counts.map(|counts| (json(StatusCode::OK, &counts), counts));
+        match answer {
+            Ok((answer, counts)) => Self { counts, left: Vec::new(), answer: Ok(answer) },
+            Err(refusal) => Self { counts: serde_json::json!({}), left: Vec::new(), answer: Err(refusal) },
+        }
+    }
+
     /// Returns the outcome of an order that removes data: 200, or 503 with the remaining parts.
     pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
         let answer = if left.is_empty() {

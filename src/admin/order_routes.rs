@@ -2,13 +2,13 @@
 
 use super::answer::Refusal;
 use super::audit::{Order, carry_out};
-use super::callbacks::wanted;
 use super::context::Context;
 use crate::base::name::TenantName;
 use crate::base::web::whole_body;
 use crate::cache::Change;
+use crate::callback;
 use crate::iluma::route_name::RouteName;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
@@ -29,16 +29,41 @@ pub(super) async fn erase(State(context): State<Arc<Context>>, request: Request)
     carry_out(&context.running, Order::Erase, async move { orders.erase(tags).await }).await
 }
 
-/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` or `{"all":true}`.
+/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` and perhaps `until`, or `{"all":true}`.
 pub(super) async fn replay(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
-    let body = whole_body(request).await?;
-    let what = wanted(&body).ok_or_else(|| {
-        Refusal::invalid(
-            "the body must be one of {\"id\"}, {\"tenant\",\"since\"} with an RFC 3339 time, {\"all\":true}",
-        )
-    })?;
+    let what = callback::replay(&whole_body(request).await?, None)?;
     let orders = Arc::clone(&context.orders);
     carry_out(&context.running, Order::Replay, async move { orders.replay(what).await }).await
+}
+
+/// `POST /v1/callbacks/pause` with `{"tenant"}` and perhaps `type`: stops attempts until they are resumed.
+pub(super) async fn pause(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::PauseCallbacks, async move { orders.pause(&endpoints).await }).await
+}
+
+/// `POST /v1/callbacks/resume`, likewise: has attempts go on, whatever paused them.
+pub(super) async fn resume(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::ResumeCallbacks, async move { orders.resume(&endpoints).await }).await
+}
+
+/// `POST /v1/callbacks/test`, likewise: sends a signed test delivery.
+pub(super) async fn test(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+    let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::TestCallbacks, async move { orders.test(&endpoints).await }).await
+}
+
+/// `DELETE /v1/callbacks/{id}`: deletes a dead letter.
+pub(super) async fn delete_dead_letter(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let orders = Arc::clone(&context.orders);
+    carry_out(&context.running, Order::DeleteDeadLetter, async move { orders.delete_dead_letter(&id).await }).await
 }
 
 /// The body of a purge, which names one thing.

@@ -1,11 +1,12 @@
 //! The data that operators' orders change: stored answers are purged, persons are erased, callbacks are replayed.
 
-use super::answer::{Refusal, json};
+use super::answer::Refusal;
 use super::audit::Outcome;
 use crate::cache::{Cache, Change, Removed};
+use crate::callback::{Callbacks, Endpoints};
 use crate::iluma::person::{Persons, Tag};
-use crate::state::{Erased, Replay, State};
-use http::StatusCode;
+use crate::state::{Erased, PauseReason, Replay, State};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct Orders {
     pub cache: Arc<Cache>,
     /// Durable state: owners, callbacks and deliveries.
     pub state: State,
+    /// Deliveries and endpoints.
+    pub callbacks: Arc<Callbacks>,
     /// Finds the person that an order names.
     pub persons: Persons,
 }
@@ -27,7 +30,7 @@ impl Orders {
             removed = removed.and(self.cache.change(change).await);
         }
         let Removed { memory, disk, redis, left } = removed;
-        Outcome::removed(serde_json::json!({ "memory": memory, "disk": disk, "redis": redis }), left)
+        Outcome::removed(json!({ "memory": memory, "disk": disk, "redis": redis }), left)
     }
 
     pub(super) async fn erase(&self, tags: BTreeSet<Tag>) -> Outcome {
@@ -38,20 +41,33 @@ impl Orders {
             Erased::default()
         });
         let Erased { owners, callbacks, deliveries } = erased;
-        let counts = serde_json::json!({
+        let counts = json!({
             "memory": memory, "disk": disk, "redis": redis, "owners": owners, "callbacks": callbacks, "deliveries": deliveries,
         });
         Outcome::removed(counts, left)
     }
 
     pub(super) async fn replay(&self, what: Replay) -> Outcome {
-        let (replayed, answer) = match self.state.replay(what).await {
-            Ok(count) => {
-                let counts = serde_json::json!({ "replayed": count });
-                (counts.clone(), Ok(json(StatusCode::OK, &counts)))
-            }
-            Err(failed) => (serde_json::json!({}), Err(Refusal::Unavailable(failed.to_string()))),
-        };
-        Outcome { counts: replayed, left: Vec::new(), answer }
+        let replayed = self.callbacks.replay(what).await;
+        Outcome::counted(replayed.map(|count| json!({ "replayed": count })).map_err(Refusal::from))
+    }
+
+    pub(super) async fn pause(&self, endpoints: &Endpoints) -> Outcome {
+        let paused = self.callbacks.pause(endpoints, PauseReason::Operator).await;
+        Outcome::counted(paused.map(|count| json!({ "paused": count })).map_err(Refusal::from))
+    }
+
+    pub(super) async fn resume(&self, endpoints: &Endpoints) -> Outcome {
+        let resumed = self.callbacks.resume(endpoints).await;
+        Outcome::counted(resumed.map(|count| json!({ "resumed": count })).map_err(Refusal::from))
+    }
+
+    pub(super) async fn test(&self, endpoints: &Endpoints) -> Outcome {
+        Outcome::counted(self.callbacks.test(endpoints).await.map_err(Refusal::from))
+    }
+
+    pub(super) async fn delete_dead_letter(&self, id: &str) -> Outcome {
+        let deleted = self.callbacks.delete(id).await;
+        Outcome::counted(deleted.map(|()| json!({ "deleted": 1 })).map_err(Refusal::from))
     }
 }

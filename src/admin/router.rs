@@ -4,7 +4,7 @@ use super::answer::{Refusal, json, text, typed};
 use super::auth::needs_token;
 use super::callbacks;
 use super::context::Context;
-use super::order_routes::{erase, purge, replay};
+use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
 use super::usage;
 use crate::base::web::{self, Bounds, GATEWAY_ERROR};
@@ -48,7 +48,11 @@ impl Admin {
         let api = Router::new()
             .route("/v1/tenants", get(tenants))
             .route("/v1/callbacks", get(callbacks::list))
+            .route("/v1/callbacks/{id}", get(callbacks::show).delete(delete_dead_letter))
             .route("/v1/callbacks/replay", post(replay))
+            .route("/v1/callbacks/pause", post(pause))
+            .route("/v1/callbacks/resume", post(resume))
+            .route("/v1/callbacks/test", post(test))
             .route("/v1/usage", get(usage::usage))
             .route("/v1/usage/unknown", get(usage::unknown))
             .route("/v1/cache/purge", post(purge))

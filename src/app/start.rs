@@ -118,7 +118,12 @@ async fn wire(
     renew_callback_urls(settings, &storage.state, &stages);
     keep_beating(&gateway, &stages).await;
 
-    let orders = Orders { cache: Arc::clone(gateway.cache()), state: storage.state.clone(), persons };
+    let orders = Orders {
+        cache: Arc::clone(gateway.cache()),
+        state: storage.state.clone(),
+        callbacks: Arc::clone(&callbacks),
+        persons,
+    };
     let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone()));
     observe(&metrics, &gateway, &logs, &redactor, &links);
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The intervals for removing old entries and for counting the queues.
+/// The intervals for removing old entries, and for counting the queues and expiring deliveries to paused endpoints.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -43,6 +43,7 @@ impl Callbacks {
                 Ok(queues) => (self.hooks.note)(Note::Queues(&queues, self.clock.wall())),
                 Err(error) => tracing::warn!(%error, "cannot count queued callbacks; will retry"),
             }
+            self.expire_paused().await;
             tokio::time::sleep(COUNT_INTERVAL).await;
         }
     }

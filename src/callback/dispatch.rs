@@ -6,9 +6,9 @@
 use super::events::{Attempt, Note};
 use super::retry;
 use super::service::{Callbacks, REST};
-use super::webhook_client::Failure;
+use super::webhook_client::Sent;
 use crate::base::tasks::Tasks;
-use crate::state::{Delivery, DeliveryOutcome, StateError};
+use crate::state::{AttemptError, Conclusion, Delivery, DeliveryOutcome, StateError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,14 +24,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// The attempts to store an outcome; after them the lease ends, and the delivery is made again.
 const NOTE_ATTEMPTS: u32 = 5;
-
-/// The reason why a delivery was not sent.
-enum Unsent {
-    /// State did not return the URL: nothing was attempted.
-    NotAttempted(StateError),
-    /// The attempt failed.
-    Failed(Failure),
-}
 
 impl Callbacks {
     /// Sends deliveries when they become due, for ever; each in a task of its own.
@@ -65,41 +57,48 @@ impl Callbacks {
     async fn deliver(&self, delivery: Delivery) {
         let tenant = &delivery.tenant;
         let sent = self.send(&delivery).await;
-        let (attempt, outcome) = match &sent {
-            Ok(()) => (Some(Attempt::Delivered), DeliveryOutcome::Delivered),
-            Err(Unsent::NotAttempted(error)) => {
+        let (attempt, conclusion) = match &sent {
+            Ok(sent) => {
+                let (attempt, outcome) = self.after(&delivery, sent);
+                (Some(attempt), Conclusion { outcome, attempt: Some(sent.attempt) })
+            }
+            Err(error) => {
                 tracing::warn!(%tenant, %error, "cannot read a callback URL from state; its deliveries wait");
                 tokio::time::sleep(REST).await;
-                (None, DeliveryOutcome::Untried)
-            }
-            Err(Unsent::Failed(failure)) => {
-                tracing::debug!(%tenant, id = %delivery.id, attempts = delivery.attempts, %failure, "a delivery failed");
-                self.after_failure(&delivery, *failure)
+                (None, DeliveryOutcome::Untried.into())
             }
         };
-        self.note_end(&delivery, outcome).await;
+        self.note_end(&delivery, conclusion).await;
         // The metric is counted after the outcome was stored, so that a reader of the metric also finds the outcome.
         if let Some(attempt) = attempt {
             (self.hooks.note)(Note::Attempted(tenant, attempt));
         }
-        self.concurrency.give_back(tenant, sent.is_ok());
+        self.concurrency.give_back(tenant, attempt == Some(Attempt::Delivered));
     }
 
-    fn after_failure(&self, delivery: &Delivery, failure: Failure) -> (Option<Attempt>, DeliveryOutcome) {
-        let schedule = &self.config.load().retry;
-        match retry::wait(schedule, delivery.attempts, failure.retry_after()) {
-            Some(wait) => (Some(Attempt::Failed), DeliveryOutcome::Retry(self.clock.wall() + wait)),
+    fn after(&self, delivery: &Delivery, sent: &Sent) -> (Attempt, DeliveryOutcome) {
+        let (tenant, id, result) = (&delivery.tenant, delivery.id, sent.attempt.result);
+        if result.is_success() {
+            return (Attempt::Delivered, DeliveryOutcome::Delivered);
+        }
+        tracing::debug!(%tenant, %id, attempts = delivery.attempts, %result, "a delivery failed");
+        if delivery.is_probe {
+            return (Attempt::Failed, DeliveryOutcome::Probed);
+        }
+        let scheduled = delivery.attempts.saturating_sub(delivery.probes);
+        match retry::wait(&self.config.load().retry, scheduled, sent.retry_after) {
+            Some(wait) => (Attempt::Failed, DeliveryOutcome::Retry(self.clock.wall() + wait)),
             None => {
-                tracing::warn!(tenant = %delivery.tenant, id = %delivery.id, "a callback is a dead letter now");
-                (Some(Attempt::Dead), DeliveryOutcome::Dead)
+                tracing::warn!(%tenant, %id, %result, "a callback is a dead letter now");
+                (Attempt::Dead, DeliveryOutcome::Dead)
             }
         }
     }
 
-    async fn note_end(&self, delivery: &Delivery, outcome: DeliveryOutcome) {
+    async fn note_end(&self, delivery: &Delivery, conclusion: Conclusion) {
         let tenant = &delivery.tenant;
         for left in (0..NOTE_ATTEMPTS).rev() {
-            match self.state.conclude(delivery, outcome).await {
+            match self.state.conclude(delivery, conclusion).await {
                 Ok(()) => return,
                 Err(_) if left > 0 => tokio::time::sleep(REST).await,
                 Err(error) => {
@@ -109,15 +108,34 @@ impl Callbacks {
         }
     }
 
-    async fn send(&self, delivery: &Delivery) -> Result<(), Unsent> {
-        let config = self.config.load_full();
+    /// Makes one attempt at a delivery.
+    ///
+    /// # Errors
+    /// Returns an error if state did not return the URL: nothing was attempted.
+    async fn send(&self, delivery: &Delivery) -> Result<Sent, StateError> {
+        let (config, client) = (self.config.load_full(), self.client.load_full());
         // The team was configured when the delivery was claimed.
-        let team = config.teams.get(&delivery.tenant).ok_or(Unsent::Failed(Failure::NoUrl))?;
+        let Some(team) = config.teams.get(&delivery.tenant) else { return Ok(client.unsent(AttemptError::NoUrl)) };
         let url = tokio::time::timeout(LOOK_UP_TIMEOUT, self.url(&delivery.tenant, team, delivery.kind)).await;
-        let url = url.unwrap_or(Err(StateError::Unavailable)).map_err(Unsent::NotAttempted)?;
-        let url = url.ok_or(Unsent::Failed(Failure::NoUrl))?;
-        let client = self.client.load_full();
+        let Some(url) = url.unwrap_or(Err(StateError::Unavailable))? else {
+            return Ok(client.unsent(AttemptError::NoUrl));
+        };
         let message = (&*delivery.id.to_string(), delivery.body.clone());
-        client.send(team, config.timeout, &url, message).await.map_err(Unsent::Failed)
+        Ok(client.send(team, config.timeout, &url, message).await)
+    }
+
+    /// Makes dead letters of deliveries to paused endpoints that are older than the whole schedule: a pause stops attempts,
+    /// not age.
+    pub(super) async fn expire_paused(&self) {
+        let age = self.config.load().retry.iter().sum();
+        match self.state.expire_paused(age).await {
+            Ok(dead) => {
+                for tenant in dead {
+                    tracing::warn!(%tenant, "a callback to a paused endpoint is too old, and is a dead letter now");
+                    (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot look up old deliveries to paused endpoints; will retry"),
+        }
     }
 }

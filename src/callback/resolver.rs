@@ -10,6 +10,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tower::Service;
 
+/// The reason why a name leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unresolved {
+    /// The resolver knows no address, or does not answer.
+    #[error("the host's name leads to no address")]
+    NoAddress,
+    /// All of its addresses are forbidden.
+    #[error("the host has no address that callbacks may go to")]
+    Forbidden,
+}
+
 /// The system's resolver, without the addresses that no callback may go to.
 #[derive(Clone)]
 pub(super) struct Permitted(GaiResolver);
@@ -31,17 +42,17 @@ impl Service<Name> for Permitted {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let found = self.0.call(name);
-        Box::pin(async move { only_permitted(found.await?) })
+        Box::pin(async move {
+            let found = found.await.map_err(|_| io::Error::other(Unresolved::NoAddress))?;
+            only_permitted(found)
+        })
     }
 }
 
 fn only_permitted(found: impl Iterator<Item = SocketAddr>) -> io::Result<std::vec::IntoIter<SocketAddr>> {
     let permitted: Vec<_> = found.filter(|address| !is_forbidden(address.ip())).collect();
     if permitted.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the host has no address that callbacks may go to",
-        ));
+        return Err(io::Error::other(Unresolved::Forbidden));
     }
     Ok(permitted.into_iter())
 }

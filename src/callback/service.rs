@@ -26,6 +26,9 @@ const MOST_MADE: usize = 4096;
 /// The largest number of bodies that are read at once: 64 MiB at most.
 const MOST_READING: usize = 64;
 
+/// The largest number of test deliveries at once, of all teams together.
+const MOST_TESTING: usize = 16;
+
 /// The pause of a loop after an error of state.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ pub struct Callbacks {
     pub(super) hooks: Hooks,
     /// The slots for bodies that are being read.
     pub(super) reading: Semaphore,
+    /// The slots for test deliveries.
+    pub(super) testing: Semaphore,
     pub(super) arrived: mpsc::Sender<Arrived>,
     made: mpsc::Sender<Made>,
     connections: Tasks,
@@ -74,6 +79,7 @@ impl Callbacks {
             clock,
             hooks,
             reading: Semaphore::new(MOST_READING),
+            testing: Semaphore::new(MOST_TESTING),
             arrived,
             made,
             connections,

@@ -3,12 +3,13 @@
 //! Invariants: a URL is accepted only after it answered a test payload with 2xx; of a failed test a team learns only
 //! the failure, so that it can't explore a network with it.
 
+use super::config::Team;
 use super::service::Callbacks;
 use super::tokens::TokenSubstitution;
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::callback_url::{CallbackUrl, UrlError};
-use crate::state::StateError;
+use crate::state::{AttemptRecord, StateError};
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -83,17 +84,22 @@ impl Callbacks {
         let config = self.config.load_full();
         let team = config.teams.get(tenant).ok_or(SettingError::Unavailable)?;
         let url = CallbackUrl::permitted(&url, &team.hosts)?.to_string();
-        // The payload is the one with which Iluma tests a URL; it has no id.
-        let test = json!({ "type": kind.as_str(), "test": true, "message": "This is a test of your callback URL" });
-        let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
-        let client = self.client.load_full();
-        if let Err(failure) = client.send(team, config.timeout, &url, (&id, test.to_string().into())).await {
+        let tested = self.send_test(team, kind, &url).await;
+        if !tested.result.is_success() {
             // Only operators see the reason.
-            tracing::info!(%tenant, %failure, "the test of a callback URL failed");
+            tracing::info!(%tenant, result = %tested.result, "the test of a callback URL failed");
             return Err(SettingError::Test);
         }
         self.state.set_url(tenant, kind, &url).await?;
         Ok(UrlSetting { kind, url })
+    }
+
+    /// Sends a signed test payload: the one with which Iluma tests a URL, without an id.
+    pub(super) async fn send_test(&self, team: &Team, kind: CallbackType, url: &str) -> AttemptRecord {
+        let test = json!({ "type": kind.as_str(), "test": true, "message": "This is a test of your callback URL" });
+        let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
+        let (timeout, client) = (self.config.load().timeout, self.client.load_full());
+        client.send(team, timeout, url, (&id, test.to_string().into())).await.attempt
     }
 
     /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token. An

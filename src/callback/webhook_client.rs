@@ -5,15 +5,16 @@
 //! [`CallbackUrl`] forbids; an answer's body is never held.
 
 use super::config::Team;
-use super::resolver::Permitted;
+use super::resolver::{Permitted, Unresolved};
 use crate::base::client_tls;
 use crate::base::clock::Clock;
 use crate::base::retry_after::retry_after;
 use crate::base::tasks::Tasks;
 use crate::iluma::callback_url::{CallbackUrl, UrlError};
+use crate::state::{AttemptError, AttemptRecord, AttemptResult};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -23,6 +24,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
+use std::error::Error;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 /// The longest connect: a host whose first address does not answer leaves half of the time for its next address.
@@ -40,37 +43,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// The reason why an attempt failed. It contains no data of a team or a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
-    /// The team has no URL for this type any more.
-    #[error("no URL is set")]
-    NoUrl,
-    /// The URL is not allowed, or not any more.
-    #[error(transparent)]
-    Forbidden(#[from] UrlError),
-    /// No connection was made: the name is unknown, nothing listens, or the certificate is not trusted.
-    #[error("no connection")]
-    Unreachable,
-    /// The connection broke.
-    #[error("the connection broke")]
-    Broken,
-    /// The head of the answer did not arrive in time.
-    #[error("no answer in time")]
-    TimedOut,
-    /// The status is not 2xx; this includes redirects. The time is that of `retry-after`.
-    #[error("answered with {0}")]
-    Refused(StatusCode, Option<Duration>),
-}
-
-impl Failure {
-    /// Returns the time for which the endpoint asked to wait.
-    pub(super) const fn retry_after(self) -> Option<Duration> {
-        match self {
-            Self::Refused(_, wait) => wait,
-            Self::NoUrl | Self::Forbidden(_) | Self::Unreachable | Self::Broken | Self::TimedOut => None,
-        }
-    }
+/// An attempt that was made, and the wait that the endpoint asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) attempt: AttemptRecord,
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// Sends deliveries to teams. Connections are kept between deliveries.
@@ -98,16 +75,46 @@ impl WebhookClient {
         Ok(Self { client, clock })
     }
 
-    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, whatever its body is. `id` is
-    /// the same for every attempt of one delivery.
-    pub(super) async fn send(
-        &self,
-        team: &Team,
-        timeout: Duration,
-        url: &str,
-        message: (&str, Bytes),
-    ) -> Result<(), Failure> {
-        let (id, body) = message;
+    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, however its body goes on. `id` is
+    /// the same for every attempt at one delivery.
+    pub(super) async fn send(&self, team: &Team, timeout: Duration, url: &str, message: (&str, Bytes)) -> Sent {
+        let (time, begun) = (self.clock.wall(), self.clock.now());
+        let answer = match self.request(team, url, message) {
+            Ok(request) => tokio::time::timeout(timeout, self.client.request(request)).await,
+            Err(_) => return self.failed(time, AttemptError::Forbidden),
+        };
+        let duration = self.clock.now().saturating_duration_since(begun);
+        let attempt = |result| AttemptRecord { time, result, duration };
+        let error = match answer {
+            Ok(Ok(answer)) => {
+                let status = answer.status();
+                let retry_after = retry_after(answer.headers(), self.clock.wall());
+                // The status is the answer: neither the rest of the body nor its end matters.
+                let _ = tokio::time::timeout(DRAIN_TIME, drain(answer.into_body())).await;
+                let result = if status.is_redirection() {
+                    AttemptResult::Error(AttemptError::Redirect)
+                } else {
+                    AttemptResult::Status(status.as_u16())
+                };
+                return Sent { attempt: attempt(result), retry_after };
+            }
+            Ok(Err(error)) => cause(&error),
+            Err(_) => AttemptError::Timeout,
+        };
+        Sent { attempt: attempt(AttemptResult::Error(error)), retry_after: None }
+    }
+
+    /// Returns an attempt that failed before anything was sent.
+    pub(super) fn unsent(&self, error: AttemptError) -> Sent {
+        self.failed(self.clock.wall(), error)
+    }
+
+    fn failed(&self, time: SystemTime, error: AttemptError) -> Sent {
+        let attempt = AttemptRecord { time, result: AttemptResult::Error(error), duration: Duration::ZERO };
+        Sent { attempt, retry_after: None }
+    }
+
+    fn request(&self, team: &Team, url: &str, (id, body): (&str, Bytes)) -> Result<Request<Full<Bytes>>, UrlError> {
         let uri = CallbackUrl::permitted(url, &team.hosts)?.into_uri();
         let timestamp = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = Request::post(uri)
@@ -124,15 +131,52 @@ impl WebhookClient {
                 headers.insert("webhook-signature", signature);
             }
         }
-        let request = request.body(Full::new(body)).map_err(|_| UrlError::Shape)?;
-        let answer = tokio::time::timeout(timeout, self.client.request(request)).await;
-        let answer = answer
-            .map_err(|_| Failure::TimedOut)?
-            .map_err(|error| if error.is_connect() { Failure::Unreachable } else { Failure::Broken })?;
-        let (status, wait) = (answer.status(), retry_after(answer.headers(), self.clock.wall()));
-        // Only the status matters: the rest of the body and its end do not.
-        let _ = tokio::time::timeout(DRAIN_TIME, drain(answer.into_body())).await;
-        if status.is_success() { Ok(()) } else { Err(Failure::Refused(status, wait)) }
+        request.body(Full::new(body)).map_err(|_| UrlError::Shape)
+    }
+}
+
+/// Returns the reason why a request got no answer: the deepest error that says one.
+fn cause(error: &(dyn Error + 'static)) -> AttemptError {
+    let mut found = AttemptError::Reset;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            found = of_io(io).unwrap_or(found);
+        } else if error.is::<rustls::Error>() {
+            found = AttemptError::Tls;
+        } else if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            found = AttemptError::Protocol;
+        } else if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+            found = AttemptError::Unreachable;
+        }
+        next = error.source();
+    }
+    found
+}
+
+fn of_io(error: &io::Error) -> Option<AttemptError> {
+    let inside = error.get_ref();
+    if let Some(unresolved) = inside.and_then(|inside| inside.downcast_ref::<Unresolved>()) {
+        return Some(match unresolved {
+            Unresolved::NoAddress => AttemptError::Dns,
+            Unresolved::Forbidden => AttemptError::Forbidden,
+        });
+    }
+    if inside.is_some_and(|inside| inside.is::<rustls::Error>()) {
+        return Some(AttemptError::Tls);
+    }
+    // `source` leads past what an I/O error wraps.
+    if let Some(wrapped) = inside.and_then(|inside| inside.downcast_ref::<io::Error>()) {
+        return of_io(wrapped);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some(AttemptError::Refused),
+        io::ErrorKind::TimedOut => Some(AttemptError::Timeout),
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Some(AttemptError::Reset),
+        _ => None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The commands, and the dispatch to one of them.
 
 use super::{
-    backup, check, demo, erase, generated, healthcheck, keygen, output, purge, register, run, simulate, usage,
+    backup, callbacks, check, demo, erase, generated, healthcheck, keygen, output, purge, register, run, simulate,
+    usage,
 };
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io;
@@ -47,6 +48,8 @@ enum Command {
     ///
     /// Prints the removed entries; exits with 1 and the remaining nodes if a node was not reached.
     Erase(erase::Args),
+    /// List, replay, pause, resume and test callbacks of a running gateway.
+    Callbacks(Box<callbacks::Args>),
     /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each URL before it
     /// accepts it.
     ///
@@ -101,6 +104,7 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Man => output::print(generated::manual(Cli::command())?)?,
         Command::Purge(args) => output::line(runtime()?.block_on(purge::run(args))?)?,
         Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
+        Command::Callbacks(args) => output::line(runtime()?.block_on(callbacks::run(*args))?)?,
         Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,
         Command::Usage(args) => output::print(runtime()?.block_on(usage::run(args))?)?,
         Command::Backup(args) => output::print(backup::back_up(&args)?)?,

@@ -2,13 +2,16 @@
 
 use super::allowance::Allowance;
 use super::exchange::Exchange;
+use super::own_callbacks;
 use super::replies::of_parts;
 use crate::config::Limit;
+use crate::iluma::routes::OWN_CALLBACKS;
 use crate::ledger::{Counts, Statement};
 use crate::limit::QuotaState;
 use crate::reply::{Rejection, ReplyBody};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -50,8 +53,19 @@ struct Span {
     routes: BTreeMap<String, Counts>,
 }
 
+/// Answers a request of the team's own API.
+pub(super) async fn serve(
+    exchange: Exchange<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if exchange.route.target.path().starts_with(OWN_CALLBACKS) {
+        return own_callbacks::serve(exchange, request).await;
+    }
+    usage(exchange).await
+}
+
 /// Answers with the team's own limits and books, of today and of this month.
-pub(super) async fn serve(exchange: Exchange<'_>) -> Result<Response<ReplyBody>, Rejection> {
+async fn usage(exchange: Exchange<'_>) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, .. } = exchange;
     let today = gateway.ledger.today();
     let from = today.month().first();

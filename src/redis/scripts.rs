@@ -78,16 +78,22 @@ pub mod state {
     scripts! {
         CLAIM = ["state/prelude.lua", "state/claim.lua"];
         CONCLUDE = ["state/prelude.lua", "state/conclude.lua"];
+        DELETE = ["state/prelude.lua", "state/delete.lua"];
         ENQUEUE = ["state/prelude.lua", "state/enqueue.lua"];
         ERASE = ["state/prelude.lua", "state/erase.lua"];
+        EXPIRE_PAUSED = ["state/prelude.lua", "state/expire_paused.lua"];
+        FIND = ["state/prelude.lua", "state/find.lua"];
         LIST = ["state/prelude.lua", "state/list.lua"];
         OWN = ["state/prelude.lua", "state/own.lua"];
         OWNERS = ["state/prelude.lua", "state/owners.lua"];
+        PAUSE = ["state/prelude.lua", "state/pause.lua"];
+        PAUSES = ["state/prelude.lua", "state/pauses.lua"];
         QUEUES = ["state/prelude.lua", "state/queues.lua"];
         RECEIVE = ["state/prelude.lua", "state/receive.lua"];
         RELEASE = ["state/prelude.lua", "state/release.lua"];
         RENEW_URL = ["state/renew_url.lua"];
         REPLAY = ["state/prelude.lua", "state/replay.lua"];
+        RESUME = ["state/prelude.lua", "state/resume.lua"];
         SETTLE = ["state/prelude.lua", "state/settle.lua"];
         SWEEP = ["state/prelude.lua", "state/sweep.lua"];
         TIME = ["state/prelude.lua", "state/time.lua"];

@@ -23,6 +23,8 @@ pub enum Reason {
     RouteNotAllowed,
     UnknownRoute,
     MalformedSetting,
+    MalformedRequest,
+    NoCallbackUrl,
     UnknownCallbackType,
     MalformedCallbackUrl,
     CallbackHostNotAllowed,

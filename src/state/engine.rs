@@ -1,10 +1,12 @@
 //! The two engines behind one interface.
 
+use super::envelopes::DeliveryId;
 use super::error::StateError;
 use super::model::{
-    Callback, Delivery, DeliveryOutcome, DeliveryStatus, Erased, Listed, Made, Owner, Owning, Page, Queues, Receipt,
-    Replay, Verdict, Waiting,
+    Callback, Conclusion, Deleted, Delivery, DeliveryStatus, Erased, Found, Listed, Made, Owner, Owning, Page, Queues,
+    Receipt, Replay, Verdict, Waiting,
 };
+use super::pauses::{Endpoint, Pause, PauseReason, Resume};
 use super::redis::Redis;
 use super::sentinels::KeyError;
 use super::sqlite::Sqlite;
@@ -116,14 +118,82 @@ impl State {
         }
     }
 
-    /// Stores the outcome of a delivery, and ends its lease.
+    /// Stores the outcome of a delivery, and ends its lease. The attempt may pause its endpoint, or resume it.
     ///
     /// # Errors
     /// Returns an error if the outcome was not stored: the delivery will be sent again when its lease ends.
-    pub async fn conclude(&self, delivery: &Delivery, outcome: DeliveryOutcome) -> Result<(), StateError> {
+    pub async fn conclude(&self, delivery: &Delivery, conclusion: impl Into<Conclusion>) -> Result<(), StateError> {
+        let conclusion = conclusion.into();
         match self {
-            Self::Sqlite(engine) => engine.conclude(delivery, outcome).await,
-            Self::Redis(engine) => engine.conclude(delivery, outcome).await,
+            Self::Sqlite(engine) => engine.conclude(delivery, conclusion).await,
+            Self::Redis(engine) => engine.conclude(delivery, conclusion).await,
+        }
+    }
+
+    /// Stops attempts at these endpoints until they are resumed, durably.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was changed.
+    pub async fn pause(&self, endpoints: &[Endpoint], reason: PauseReason) -> Result<(), StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.pause(endpoints, reason).await,
+            Self::Redis(engine) => engine.pause(endpoints, reason).await,
+        }
+    }
+
+    /// Ends the pauses of these endpoints; returns how many were paused.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was changed.
+    pub async fn resume(&self, endpoints: &[Endpoint], which: Resume) -> Result<u64, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.resume(endpoints, which).await,
+            Self::Redis(engine) => engine.resume(endpoints, which).await,
+        }
+    }
+
+    /// Returns the endpoints that are paused, by tenant and type.
+    ///
+    /// # Errors
+    /// Returns an error if state is not available.
+    pub async fn pauses(&self) -> Result<Vec<Pause>, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.pauses().await,
+            Self::Redis(engine) => engine.pauses().await,
+        }
+    }
+
+    /// Makes dead letters of some deliveries to paused endpoints that are due and have been queued for longer than `age`;
+    /// returns the team of each. The caller repeats it.
+    ///
+    /// # Errors
+    /// Returns an error if state can't be written.
+    pub async fn expire_paused(&self, age: Duration) -> Result<Vec<TenantName>, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.expire_paused(age).await,
+            Self::Redis(engine) => engine.expire_paused(age).await,
+        }
+    }
+
+    /// Returns a delivery, or an unowned callback, with its attempts.
+    ///
+    /// # Errors
+    /// Returns an error if state is not available.
+    pub async fn find(&self, id: DeliveryId) -> Result<Option<Found>, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.find(id).await,
+            Self::Redis(engine) => engine.find(id).await,
+        }
+    }
+
+    /// Deletes a dead letter. Its name stays for a while, so that the same callback is not delivered again.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was changed.
+    pub async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.delete(id).await,
+            Self::Redis(engine) => engine.delete(id).await,
         }
     }
 
@@ -160,7 +230,7 @@ impl State {
         }
     }
 
-    /// Sets the URL of a team for a type of callback.
+    /// Sets the URL of a team for a type of callback, which ends a pause that the gateway made by itself.
     ///
     /// # Errors
     /// Returns an error if the URL was not stored.

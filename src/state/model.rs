@@ -2,7 +2,9 @@
 //!
 //! Invariant: no type says how an engine stores it.
 
+use super::attempts::AttemptRecord;
 use super::envelopes::{CallbackName, DeliveryId};
+use super::times::millis;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
@@ -167,13 +169,34 @@ pub struct Delivery {
     pub body: Bytes,
     /// The number of failed attempts.
     pub attempts: u32,
+    /// The number of probes of a paused endpoint among them, which the schedule does not count.
+    pub probes: u32,
+    /// True if the delivery is a probe of a paused endpoint.
+    pub is_probe: bool,
     /// The time of receipt of its callback.
     pub received: SystemTime,
+    /// Its attempts, as they are stored.
+    pub(super) history: String,
     /// The fencing token of the current claim.
     pub(super) fencing_token: i64,
 }
 
-/// The outcome of an attempt.
+/// The end of a claim: the outcome of the delivery, and the attempt that was made, if one was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The outcome of the delivery.
+    pub outcome: DeliveryOutcome,
+    /// The attempt.
+    pub attempt: Option<AttemptRecord>,
+}
+
+impl From<DeliveryOutcome> for Conclusion {
+    fn from(outcome: DeliveryOutcome) -> Self {
+        Self { outcome, attempt: None }
+    }
+}
+
+/// The outcome of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// The team has received the delivery.
@@ -182,8 +205,22 @@ pub enum DeliveryOutcome {
     Retry(SystemTime),
     /// The last attempt failed: the delivery is a dead letter.
     Dead,
+    /// A probe of a paused endpoint failed: the schedule of the delivery stays as it is.
+    Probed,
     /// The delivery was not attempted: it was claimed by mistake, or the process ended.
     Untried,
+}
+
+impl DeliveryOutcome {
+    /// Returns the number of failed attempts after this outcome, and the number of probes among them.
+    pub(super) const fn counts(self, delivery: &Delivery) -> (u32, u32) {
+        let (attempts, probes) = (delivery.attempts, delivery.probes);
+        match self {
+            Self::Delivered | Self::Untried => (attempts, probes),
+            Self::Dead | Self::Retry(_) => (attempts.saturating_add(1), probes),
+            Self::Probed => (attempts.saturating_add(1), probes.saturating_add(1)),
+        }
+    }
 }
 
 /// The status by which operators list entries.
@@ -204,6 +241,12 @@ pub enum DeliveryStatus {
 pub struct Page {
     /// Only entries of this team.
     pub tenant: Option<TenantName>,
+    /// Only entries of this type.
+    pub kind: Option<CallbackType>,
+    /// Only entries from this time on: the time of the end of a delivery, or of receipt if it is queued or unowned.
+    pub since: Option<SystemTime>,
+    /// Only entries until this time, which is included.
+    pub until: Option<SystemTime>,
     /// The entry before the page.
     pub after: Option<Cursor>,
     /// The largest number of entries; at most [`MOST_LISTED`].
@@ -234,8 +277,50 @@ pub struct Listed {
     pub upstream_id: Option<String>,
     /// The number of failed attempts.
     pub attempts: u32,
+    /// The newest attempt.
+    pub last: Option<AttemptRecord>,
     /// The time of receipt of its callback.
     pub received: SystemTime,
+}
+
+impl Page {
+    /// Returns true if the page leaves out entries of its list.
+    pub(super) const fn is_filtered(&self) -> bool {
+        self.kind.is_some() || self.since.is_some() || self.until.is_some()
+    }
+
+    /// Returns true if an entry is of the page's type and time; `at` is the time that orders the list.
+    pub(super) fn takes(&self, status: DeliveryStatus, kind: Option<CallbackType>, at: i64, received: i64) -> bool {
+        let time = match status {
+            DeliveryStatus::Dead | DeliveryStatus::Delivered => at,
+            DeliveryStatus::Queued | DeliveryStatus::Unowned => received,
+        };
+        (self.kind.is_none() || self.kind == kind)
+            && self.since.is_none_or(|since| time >= millis(since))
+            && self.until.is_none_or(|until| time <= millis(until))
+    }
+}
+
+/// An entry with its attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The list that has the entry.
+    pub status: DeliveryStatus,
+    /// The entry as its list shows it.
+    pub entry: Listed,
+    /// The newest attempts, oldest first.
+    pub history: Vec<AttemptRecord>,
+}
+
+/// The outcome of the deletion of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The dead letter is deleted.
+    Done,
+    /// The entry is no dead letter.
+    NotDead,
+    /// No entry has this id.
+    Unknown,
 }
 
 /// The deliveries that are sent again, from the first attempt on.
@@ -243,10 +328,12 @@ pub struct Listed {
 pub enum Replay {
     /// This delivery, in any status; or this unowned callback, if it has an owner now.
     One(DeliveryId),
-    /// All that was sent to this team, or could not be sent, since this time.
-    Since(TenantName, SystemTime),
-    /// All dead letters.
-    AllDead,
+    /// This delivery, if it belongs to this team.
+    Own(TenantName, DeliveryId),
+    /// All that was sent to this team, or could not be sent, since this time, and until this time if there is one.
+    Since(TenantName, SystemTime, Option<SystemTime>),
+    /// All dead letters, or those of this team.
+    AllDead(Option<TenantName>),
 }
 
 /// The size of a team's outbox.

@@ -22,6 +22,7 @@
 //! acknowledged change a moment later: a failover in that moment loses it. The append-only file contains erased data,
 //! encrypted, until Redis rewrites it.
 
+mod endpoints;
 mod engine;
 mod fields;
 mod hand_out;

@@ -3,6 +3,8 @@
 //! Invariants beside those of [`State`](super::State): leases are in memory, because no other process can open the
 //! file: a crash ends them at once; every statement finds its rows by an index.
 
+mod delivery_row;
+mod endpoints;
 mod engine;
 mod inbox;
 mod lists;

@@ -20,6 +20,7 @@ mod disk_cache;
 mod documents;
 mod h2_stalls;
 mod h2_upstream;
+mod hooks;
 mod hostile;
 mod house;
 mod identity;

@@ -2,10 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
 
+mod endpoints;
 mod shared;
 
 use crate::support::{Redis, folder};
 use bytes::Bytes;
+use endpoints::{
+    a_pause_by_order_is_durable_and_stops_attempts_but_not_age,
+    an_endpoint_that_failed_for_a_day_is_probed_and_resumed_by_a_success,
+    an_endpoint_that_is_gone_is_paused_until_its_url_is_set_again,
+    attempts_are_remembered_until_a_dead_letter_is_deleted, lists_and_replays_are_by_type_time_and_team,
+};
 use iluma_gateway::base::byte_size::ByteSize;
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::database::Database;
@@ -155,6 +162,11 @@ suite!(
     an_entry_that_cannot_be_opened_waits_for_its_key,
     an_outbox_has_bounds,
     a_hand_out_whose_caller_goes_away_is_given_back,
+    attempts_are_remembered_until_a_dead_letter_is_deleted,
+    lists_and_replays_are_by_type_time_and_team,
+    an_endpoint_that_is_gone_is_paused_until_its_url_is_set_again,
+    an_endpoint_that_failed_for_a_day_is_probed_and_resumed_by_a_success,
+    a_pause_by_order_is_durable_and_stops_attempts_but_not_age,
     everything_is_there_after_a_restart,
     what_cannot_be_stored_is_told,
 );
@@ -475,7 +487,7 @@ async fn dead_letters_are_listed_and_replayed(engine: Engine) {
     assert_eq!((again.id, again.attempts), (first[0].cursor.id, 0));
     state.conclude(&again, DeliveryOutcome::Delivered).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1);
-    assert_eq!(state.replay(Replay::AllDead).await, Ok(2));
+    assert_eq!(state.replay(Replay::AllDead(None)).await, Ok(2));
     assert_eq!(engine.deliver("lending").await.len(), 2);
     assert_eq!(state.replay(Replay::One(again.id)).await, Ok(1), "what was delivered, too");
     assert_eq!(engine.deliver("lending").await.len(), 1);
@@ -496,10 +508,10 @@ async fn a_teams_deliveries_are_replayed_since_a_time(engine: Engine) {
     for team in ["lending", "payments"] {
         assert_eq!(engine.deliver(team).await.len(), 1);
     }
-    assert_eq!(state.replay(Replay::Since(tenant("lending"), outage)).await, Ok(1));
+    assert_eq!(state.replay(Replay::Since(tenant("lending"), outage, None)).await, Ok(1));
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.deliver("payments").await.len(), 0);
-    assert_eq!(state.replay(Replay::Since(tenant("lending"), SystemTime::UNIX_EPOCH)).await, Ok(2));
+    assert_eq!(state.replay(Replay::Since(tenant("lending"), SystemTime::UNIX_EPOCH, None)).await, Ok(2));
 }
 
 async fn callbacks_of_our_own_are_each_delivered(engine: Engine) {
@@ -719,7 +731,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
     assert_eq!(size("risk").await.0, 2);
     assert_eq!(engine.deliver("lending").await.len(), 3);
     assert_eq!(size("lending").await, (0, 0, 1));
-    assert_eq!(state.replay(Replay::AllDead).await, Ok(1));
+    assert_eq!(state.replay(Replay::AllDead(None)).await, Ok(1));
     let (queued, bytes, dead) = size("lending").await;
     assert!((queued, dead) == (1, 0) && bytes > 0);
     // Room from a delivery, an erasure or a sweep can be used again.

@@ -173,6 +173,9 @@ const BANK: &[(&str, CallbackType)] = &[
 /// The path at which a team reads the secret that signs its callbacks.
 pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 
+/// The path at which a team lists its callbacks; orders about them are below it.
+pub const OWN_CALLBACKS: &str = "/_gateway/callbacks";
+
 /// Makes a row that is streamed and charged: the other synchronous routes.
 const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static str]) -> RouteSpec {
     RouteSpec {
@@ -365,7 +368,21 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         true,
     ),
     free(RouteName::Health, "health", Kind::Health(Subject::Health), &["GET health"], true),
-    free(RouteName::Gateway, "gateway", Kind::OwnApi, &["GET _gateway/usage"], true),
+    free(
+        RouteName::Gateway,
+        "gateway",
+        Kind::OwnApi,
+        &[
+            "GET _gateway/usage",
+            "GET _gateway/callbacks",
+            "GET _gateway/callbacks/:delivery",
+            "POST _gateway/callbacks/replay",
+            "POST _gateway/callbacks/pause",
+            "POST _gateway/callbacks/resume",
+            "POST _gateway/callbacks/test",
+        ],
+        true,
+    ),
     free(RouteName::Forbidden, "forbidden", Kind::Forbidden, &[], false),
     RouteSpec {
         kind: Kind::Unknown,

@@ -1,13 +1,14 @@
 //! Lists for operators, replays, and the sizes of the queues.
 
+use super::super::attempts;
 use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
-use super::super::model::{Cursor, DeliveryStatus, Listed, MOST_LISTED, Outbox, Page, Queues, Replay};
+use super::super::model::{Cursor, Deleted, DeliveryStatus, Found, Listed, MOST_LISTED, Outbox, Page, Queues, Replay};
 use super::super::times::{millis, time};
 use super::engine::{MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed};
 use crate::base::name::TenantName;
-use crate::redis::scripts::state::{LIST, QUEUES, REPLAY};
+use crate::redis::scripts::state::{DELETE, FIND, LIST, QUEUES, REPLAY};
 use redis::ScriptInvocation;
 
 impl Redis {
@@ -22,44 +23,87 @@ impl Redis {
         if most == 0 || status == DeliveryStatus::Unowned && page.tenant.is_some() {
             return Ok(Vec::new());
         }
-        let rows: Vec<Fields> = self
-            .run(&LIST, |call| {
-                call.arg(list).arg(page.tenant.as_ref().map_or("", TenantName::as_str));
-                match page.after {
-                    Some(Cursor { at, id }) => call.arg(at).arg(&id.0),
-                    None => call.arg("").arg(""),
-                };
-                call.arg(most);
+        let (mut after, mut found) = (page.after, Vec::new());
+        loop {
+            // A filter takes some of what is read; without one, one step is enough.
+            let step = if page.is_filtered() { MOST_LISTED } else { most };
+            let rows: Vec<Fields> = self
+                .run(&LIST, |call| {
+                    call.arg(list).arg(page.tenant.as_ref().map_or("", TenantName::as_str));
+                    match after {
+                        Some(Cursor { at, id }) => call.arg(at).arg(&id.0),
+                        None => call.arg("").arg(""),
+                    };
+                    call.arg(step);
+                })
+                .await?;
+            let is_last = rows.len() < step;
+            let listed: Vec<_> = rows.iter().filter_map(|row| self.listed(row)).collect();
+            after = listed.last().map(|entry| entry.cursor).or(after);
+            let nothing_read = listed.is_empty();
+            let takes = |entry: &Listed| page.takes(status, entry.kind, entry.cursor.at, millis(entry.received));
+            found.extend(listed.into_iter().filter(takes).take(most - found.len()));
+            if is_last || nothing_read || found.len() == most {
+                return Ok(found);
+            }
+        }
+    }
+
+    pub(in super::super) async fn find(&self, id: DeliveryId) -> Result<Option<Found>, StateError> {
+        let (standing, row): (String, Fields) = self
+            .run(&FIND, |call| {
+                call.arg(&id.0);
             })
             .await?;
-        Ok(rows.iter().filter_map(|row| self.listed(row)).collect())
+        let status = match &*standing {
+            "queued" => DeliveryStatus::Queued,
+            "dead" => DeliveryStatus::Dead,
+            "delivered" => DeliveryStatus::Delivered,
+            "unowned" => DeliveryStatus::Unowned,
+            _ => return Ok(None),
+        };
+        let history = row.last().and_then(|history| std::str::from_utf8(history).ok());
+        let history = history.map(attempts::parsed).unwrap_or_default();
+        Ok(self.listed(&row).map(|entry| Found { status, entry, history }))
+    }
+
+    pub(in super::super) async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
+        let deleted: String = self
+            .run(&DELETE, |call| {
+                call.arg(&id.0);
+            })
+            .await?;
+        match &*deleted {
+            "done" => Ok(Deleted::Done),
+            "not_dead" => Ok(Deleted::NotDead),
+            "unknown" => Ok(Deleted::Unknown),
+            _ => Err(StateError::Refused),
+        }
     }
 
     pub(in super::super) async fn replay(&self, what: Replay) -> Result<u64, StateError> {
+        let (what, tenant, id, since, ends) = match &what {
+            Replay::One(id) => ("one", None, &id.0[..], 0, None),
+            Replay::Own(tenant, id) => ("one", Some(tenant), &id.0[..], 0, None),
+            Replay::Since(tenant, since, until) => ("since", Some(tenant), &[][..], millis(*since), *until),
+            Replay::AllDead(tenant) => ("dead", tenant.as_ref(), &[][..], 0, None),
+        };
         let mut replayed = 0;
         // Entries that are concluded later are not included, however many steps it takes.
-        let mut until = String::new();
+        let mut until = ends.map_or_else(String::new, |ends| millis(ends).to_string());
         loop {
             let replay = |call: &mut ScriptInvocation<'_>| {
-                match &what {
-                    Replay::One(id) => call.arg("one").arg(&id.0).arg(MOST_TOUCHED).arg(0),
-                    Replay::Since(tenant, since) => {
-                        call.arg("since").arg(tenant.as_str()).arg(MOST_TOUCHED).arg(millis(*since))
-                    }
-                    Replay::AllDead => call.arg("dead").arg("").arg(MOST_TOUCHED).arg(0),
-                };
-                call.arg(&until);
+                call.arg(what).arg(tenant.map_or("", TenantName::as_str)).arg(MOST_TOUCHED).arg(since);
+                call.arg(&until).arg(id);
             };
-            let (now, count): (String, usize) = self.run(&REPLAY, replay).await?;
+            let (ended, count): (String, usize) = self.run(&REPLAY, replay).await?;
             replayed += count as u64;
             self.arrived.notify_one();
             self.due.notify_one();
             if count < MOST_TOUCHED {
                 return Ok(replayed);
             }
-            if until.is_empty() {
-                until = now;
-            }
+            until = ended;
         }
     }
 
@@ -76,14 +120,16 @@ impl Redis {
     }
 
     fn listed(&self, row: &[Vec<u8>]) -> Option<Listed> {
-        let [due, name, tenant, account, kind, upstream_id, attempts, received]: &[_; 8] = row.try_into().ok()?;
+        let [due, name, tenant, account, kind, upstream_id, failed, received, history]: &[_; 9] =
+            row.try_into().ok()?;
         Some(Listed {
             cursor: Cursor { at: parsed(due)?, id: DeliveryId(*name.first_chunk()?) },
             tenant: parsed(tenant),
             account: parsed(account)?,
             kind: parsed(kind),
             upstream_id: self.secrecy.show_id(name, upstream_id).ok(),
-            attempts: parsed(attempts).unwrap_or(0),
+            attempts: parsed(failed).unwrap_or(0),
+            last: std::str::from_utf8(history).ok().and_then(attempts::last),
             received: time(parsed(received)?),
         })
     }

@@ -1,8 +1,10 @@
 //! Deliveries: queued, handed out, and concluded.
 
+use super::super::attempts::{EndpointNews, extended};
 use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
-use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
+use super::super::model::{Conclusion, Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
+use super::super::pauses::{FAILING, PROBE_INTERVAL};
 use super::super::times::length;
 use super::engine::{MOST_BYTES, MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed};
@@ -63,7 +65,7 @@ impl Redis {
         let mut claimed = Vec::new();
         while !wanted.is_empty() {
             let claim = |call: &mut ScriptInvocation<'_>| {
-                call.arg(length(lease)).arg(MOST_BYTES).arg(MOST_TOUCHED);
+                call.arg(length(lease)).arg(MOST_BYTES).arg(MOST_TOUCHED).arg(length(PROBE_INTERVAL));
                 for (tenant, most) in &wanted {
                     call.arg(tenant.as_str()).arg(*most);
                 }
@@ -97,31 +99,41 @@ impl Redis {
     /// Postpones a delivery that can't be decrypted: it waits for its key, without an attempt. After the retention of
     /// dead letters it becomes one.
     async fn put_off_delivery(&self, row: &[Vec<u8>], fencing_token: i64) -> Result<(), StateError> {
-        let [id, _, _, _, _, attempts, received]: &[_; 7] = row.try_into().map_err(|_| StateError::Refused)?;
+        let [id, _, _, _, _, attempts, received, probes, history, _]: &[_; 10] =
+            row.try_into().map_err(|_| StateError::Refused)?;
         let id = DeliveryId(id.as_slice().try_into().map_err(|_| StateError::Refused)?);
-        let (attempts, now) = (parsed(attempts).unwrap_or(0), self.clock.wall());
+        let counts = (parsed(attempts).unwrap_or(0), parsed(probes).unwrap_or(0));
+        let (history, now) = (parsed(history).unwrap_or_default(), self.clock.wall());
         let age = now.duration_since(self.ours(parsed(received).unwrap_or(0))).unwrap_or_default();
-        let conclusion = if age < self.retention.dead_letters {
-            ("retry", attempts, self.theirs(now + UNREADABLE_WAIT).await?)
+        let (fate, at) = if age < self.retention.dead_letters {
+            ("retry", self.theirs(now + UNREADABLE_WAIT).await?)
         } else {
-            ("dead", attempts, 0)
+            ("dead", 0)
         };
-        self.concluded(&id, fencing_token, conclusion).await
+        self.concluded(&id, fencing_token, &Fate { fate, at, counts, history, news: EndpointNews::None }).await
     }
 
     pub(in super::super) async fn conclude(
         &self,
         delivery: &Delivery,
-        outcome: DeliveryOutcome,
+        conclusion: Conclusion,
     ) -> Result<(), StateError> {
-        let failed = delivery.attempts.saturating_add(1);
-        let conclusion = match outcome {
-            DeliveryOutcome::Delivered => ("delivered", delivery.attempts, 0),
-            DeliveryOutcome::Dead => ("dead", failed, 0),
-            DeliveryOutcome::Retry(at) => ("retry", failed, self.theirs(at).await?),
-            DeliveryOutcome::Untried => ("untried", delivery.attempts, 0),
+        let Conclusion { outcome, attempt } = conclusion;
+        let (fate, at) = match outcome {
+            DeliveryOutcome::Delivered => ("delivered", 0),
+            DeliveryOutcome::Dead => ("dead", 0),
+            DeliveryOutcome::Retry(at) => ("retry", self.theirs(at).await?),
+            DeliveryOutcome::Probed => ("probed", 0),
+            DeliveryOutcome::Untried => ("untried", 0),
         };
-        self.concluded(&delivery.id, delivery.fencing_token, conclusion).await
+        let fate = Fate {
+            fate,
+            at,
+            counts: outcome.counts(delivery),
+            history: extended(&delivery.history, attempt.as_ref()),
+            news: attempt.map_or(EndpointNews::None, |attempt| attempt.news()),
+        };
+        self.concluded(&delivery.id, delivery.fencing_token, &fate).await
     }
 
     pub(super) fn prepared(
@@ -138,7 +150,8 @@ impl Redis {
 
     fn delivery(&self, row: &[Vec<u8>], fencing_token: i64) -> Result<Delivery, StateError> {
         let refused = StateError::Refused;
-        let [id, tenant, account, kind, content, attempts, received]: &[_; 7] = row.try_into().map_err(|_| refused)?;
+        let [id, tenant, account, kind, content, attempts, received, probes, history, is_probe]: &[_; 10] =
+            row.try_into().map_err(|_| refused)?;
         let id = DeliveryId(id.as_slice().try_into().map_err(|_| refused)?);
         let (_, body) = self.secrecy.show_delivery(&id, content)?;
         Ok(Delivery {
@@ -148,30 +161,47 @@ impl Redis {
             kind: parsed(kind).ok_or(refused)?,
             body,
             attempts: parsed(attempts).ok_or(refused)?,
+            probes: parsed(probes).ok_or(refused)?,
+            is_probe: !is_probe.is_empty(),
             received: self.ours(parsed(received).ok_or(refused)?),
+            history: parsed(history).unwrap_or_default(),
             fencing_token,
         })
     }
 
-    /// Stores the outcome of a delivery, its failed attempts, and the time of its next attempt.
-    async fn concluded(
-        &self,
-        id: &DeliveryId,
-        fencing_token: i64,
-        (outcome, attempts, at): (&str, u32, i64),
-    ) -> Result<(), StateError> {
+    /// Stores the outcome of a delivery, its counts and attempts, and the time of its next attempt.
+    async fn concluded(&self, id: &DeliveryId, fencing_token: i64, fate: &Fate) -> Result<(), StateError> {
+        let (attempts, probes) = fate.counts;
+        let news = match fate.news {
+            EndpointNews::None => "",
+            EndpointNews::Success => "success",
+            EndpointNews::Failure => "failure",
+            EndpointNews::Gone => "gone",
+        };
         let _: bool = self
             .run(&CONCLUDE, |call| {
-                call.arg(&id.0).arg(fencing_token).arg(outcome).arg(attempts).arg(at);
+                call.arg(&id.0).arg(fencing_token).arg(fate.fate).arg(attempts).arg(fate.at).arg(probes);
+                call.arg(&fate.history).arg(news).arg(length(FAILING)).arg(length(PROBE_INTERVAL));
             })
             .await?;
         Ok(())
     }
 }
 
+/// The end of a claim, as the script takes it.
+struct Fate {
+    fate: &'static str,
+    /// The time of the next attempt by Redis' clock.
+    at: i64,
+    /// The number of failed attempts, and of probes among them.
+    counts: (u32, u32),
+    history: String,
+    news: EndpointNews,
+}
+
 impl Leased for Delivery {
     async fn give_back(&self, engine: &Redis) -> Result<(), StateError> {
-        engine.conclude(self, DeliveryOutcome::Untried).await?;
+        engine.conclude(self, DeliveryOutcome::Untried.into()).await?;
         engine.due.notify_one();
         Ok(())
     }

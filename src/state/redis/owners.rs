@@ -2,6 +2,7 @@
 
 use super::super::error::StateError;
 use super::super::model::{MOST_AWAITING, Owner, Owning};
+use super::super::pauses::{Endpoint, Resume};
 use super::super::times::time;
 use super::engine::{MOST_TOUCHED, PATIENCE, Redis};
 use super::fields::{Fields, parsed, text_of};
@@ -63,6 +64,7 @@ impl Redis {
         let mut set = redis::cmd("HSET");
         set.arg(self.urls_of(tenant)).arg(kind.as_str()).arg(self.secrecy.hide_url(tenant, kind, url));
         let _: i64 = self.ask(&set).await?;
+        self.resume(&[Endpoint { tenant: tenant.clone(), kind }], Resume::Automatic).await?;
         Ok(())
     }
 

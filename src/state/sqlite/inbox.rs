@@ -1,11 +1,12 @@
 //! Received callbacks: stored, handed out for their fan-out, and settled.
 
-use super::super::envelopes::{CallbackName, Record};
+use super::super::envelopes::{CallbackName, DeliveryId, Record};
 use super::super::error::StateError;
 use super::super::model::{Awaiting, Callback, Copy, LATE, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
 use super::super::times::{length, millis, time};
+use super::delivery_row::Standing;
 use super::engine::{Sqlite, limit};
-use super::outbox::{NewDelivery, Standing};
+use super::outbox::NewDelivery;
 use super::persons::{erased_since, has_owner, is_erased, note_persons};
 use crate::base::name::TenantName;
 use crate::config::OutboxBounds;
@@ -51,10 +52,10 @@ impl Sqlite {
     pub(in super::super) async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         let (held, now) = (self.callbacks.held(), self.now());
         let look = self.database.read(move |db| {
-            let mut find = db.prepare_cached(
-                "SELECT name, record, account, kind, content, received, touched FROM callbacks
-                 WHERE standing = 0 AND due <= ?1 ORDER BY due LIMIT ?2",
-            )?;
+            let mut find = db.prepare_cached(&format!(
+                "SELECT {} FROM callbacks WHERE standing = 0 AND due <= ?1 ORDER BY due LIMIT ?2",
+                CallbackRow::COLUMNS
+            ))?;
             let rows = find.query_map(params![now, limit(most.saturating_add(held.len()))], CallbackRow::read)?;
             let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter();
             let rows = rows.filter(|row| !held.contains(&row.name)).take(most);
@@ -209,9 +210,21 @@ pub(super) struct CallbackRow {
     pub(super) content: Option<Vec<u8>>,
     pub(super) received: i64,
     pub(super) touched: i64,
+    pub(super) due: i64,
 }
 
 impl CallbackRow {
+    /// The columns that [`CallbackRow::read`] takes.
+    pub(super) const COLUMNS: &str = "name, record, account, kind, content, received, touched, due";
+
+    /// Returns the first and the last name that a callback may have which is shown by this id.
+    pub(super) fn names(id: DeliveryId) -> ([u8; 32], [u8; 32]) {
+        let (mut first, mut last) = ([0; 32], [0xff; 32]);
+        first[..16].copy_from_slice(&id.0);
+        last[..16].copy_from_slice(&id.0);
+        (first, last)
+    }
+
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             name: CallbackName(row.get(0)?),
@@ -221,6 +234,7 @@ impl CallbackRow {
             content: row.get(4)?,
             received: row.get(5)?,
             touched: row.get(6)?,
+            due: row.get(7)?,
         })
     }
 }

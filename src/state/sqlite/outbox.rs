@@ -1,15 +1,20 @@
 //! Deliveries: queued, handed out, and concluded.
 
+use super::super::attempts::{EndpointNews, extended};
 use super::super::envelopes::{DeliveryId, Record, Secrecy};
 use super::super::error::StateError;
-use super::super::model::{Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
-use super::super::times::{length, millis, time};
+use super::super::model::{Conclusion, Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
+use super::super::pauses::Endpoint;
+use super::super::times::{length, millis};
+use super::delivery_row::{DeliveryRow, Standing, again, end};
+use super::endpoints;
 use super::engine::{Sqlite, limit};
 use super::persons::{is_erased, note_persons};
 use crate::base::name::{AccountName, TenantName};
 use crate::config::OutboxBounds;
 use crate::iluma::callback_type::CallbackType;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Sqlite {
@@ -53,23 +58,23 @@ impl Sqlite {
     ) -> Result<Vec<Delivery>, StateError> {
         // A delivery that is concluded after this line is not queued any more when its row is read.
         let (held, wanted, now) = (self.deliveries.held(), wanted.to_vec(), self.now());
-        let rows = self.database.read(move |db| {
-            let mut find = db.prepare_cached(
-                "SELECT id, tenant, account, kind, content, attempts, received FROM deliveries
-                 WHERE standing = 0 AND tenant = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
-            )?;
+        let leased = held.clone();
+        let look = self.database.read(move |db| {
+            let (paused, mut probes) = endpoints::paused(db, now)?;
+            probes.retain(|(tenant, _)| wanted.iter().any(|(wants, _)| wants.as_str() == tenant));
             let mut found = Vec::new();
             for (tenant, most) in wanted {
-                let rows = find.query_map(
-                    params![tenant.as_str(), now, limit(most.saturating_add(held.len()))],
-                    DeliveryRow::read,
-                )?;
-                let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-                found.extend(rows.into_iter().filter(|row| !held.contains(&row.id)).take(most));
+                let enough = most.saturating_add(leased.len());
+                let rows = match paused.get(tenant.as_str()) {
+                    None => due(db, &tenant, now, enough)?,
+                    Some(kinds) => due_but(db, (&tenant, kinds), now, enough)?,
+                };
+                found.extend(rows.into_iter().filter(|row| !leased.contains(&row.id)).take(most));
             }
-            Ok(found)
+            Ok((found, probes))
         });
-        let rows = rows.await?;
+        let (mut rows, probes) = look.await?;
+        rows.extend(self.probes(probes, held).await?);
         let (mut claimed, mut hand_out) = (Vec::new(), self.deliveries.hand_out());
         for row in rows {
             match row.shown(&self.secrecy) {
@@ -79,9 +84,13 @@ impl Sqlite {
                 }
                 // The delivery waits for its key, without an attempt.
                 Err(_) if now - row.received < length(self.retention.dead_letters) => {
-                    self.retry(row.id, row.attempts, now + length(UNREADABLE_WAIT)).await?;
+                    let (id, until) = (row.id, now + length(UNREADABLE_WAIT));
+                    self.database.write(move |db| again(db, id, until)).await?;
                 }
-                Err(_) => self.ended(row.id, Standing::Dead, row.attempts).await?,
+                Err(_) => {
+                    let id = row.id;
+                    self.database.write(move |db| end(db, id, Standing::Dead, now)).await?;
+                }
             }
         }
         hand_out.keep();
@@ -91,49 +100,63 @@ impl Sqlite {
     pub(in super::super) async fn conclude(
         &self,
         delivery: &Delivery,
-        outcome: DeliveryOutcome,
+        conclusion: Conclusion,
     ) -> Result<(), StateError> {
-        let (id, attempts) = (delivery.id, delivery.attempts);
-        match outcome {
-            DeliveryOutcome::Untried => {}
-            DeliveryOutcome::Delivered => self.ended(id, Standing::Delivered, attempts).await?,
-            DeliveryOutcome::Dead => self.ended(id, Standing::Dead, attempts.saturating_add(1)).await?,
-            DeliveryOutcome::Retry(at) => self.retry(id, attempts.saturating_add(1), millis(at)).await?,
+        let (id, now, Conclusion { outcome, attempt }) = (delivery.id, self.now(), conclusion);
+        if outcome != DeliveryOutcome::Untried {
+            let (attempts, probes) = outcome.counts(delivery);
+            let history = extended(&delivery.history, attempt.as_ref());
+            let news = attempt.map_or(EndpointNews::None, |attempt| attempt.news());
+            let endpoint = Endpoint { tenant: delivery.tenant.clone(), kind: delivery.kind };
+            let note = move |db: &Connection| {
+                endpoints::note(db, &endpoint, news, now)?;
+                db.prepare_cached(
+                    "UPDATE deliveries SET attempts = ?2, probes = ?3, history = ?4 WHERE id = ?1 AND standing = 0",
+                )?
+                .execute(params![id.0, attempts, probes, history])?;
+                match outcome {
+                    DeliveryOutcome::Untried | DeliveryOutcome::Probed => Ok(0),
+                    DeliveryOutcome::Delivered => end(db, id, Standing::Delivered, now),
+                    DeliveryOutcome::Dead => end(db, id, Standing::Dead, now),
+                    DeliveryOutcome::Retry(at) => again(db, id, millis(at)),
+                }
+            };
+            self.database.write(note).await?;
         }
         self.deliveries.give_back(&id);
         Ok(())
     }
-
-    async fn retry(&self, id: DeliveryId, attempts: u32, at: i64) -> Result<(), StateError> {
-        let retry = move |db: &Connection| {
-            db.prepare_cached("UPDATE deliveries SET attempts = ?2, due = ?3 WHERE id = ?1 AND standing = 0")?
-                .execute(params![id.0, attempts, at])
-        };
-        self.database.write(retry).await?;
-        Ok(())
-    }
-
-    async fn ended(&self, id: DeliveryId, standing: Standing, attempts: u32) -> Result<(), StateError> {
-        let now = self.now();
-        let end = move |db: &Connection| {
-            db.prepare_cached(
-                "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content),
-                 attempts = ?3, due = ?4 WHERE id = ?1 AND standing = 0",
-            )?
-            .execute(params![id.0, standing as i64, attempts, now])
-        };
-        self.database.write(end).await?;
-        Ok(())
-    }
 }
 
-/// The stored status of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i64)]
-pub(super) enum Standing {
-    Queued = 0,
-    Dead = 1,
-    Delivered = 2,
+/// Returns a team's deliveries that are due.
+fn due(db: &Connection, tenant: &TenantName, now: i64, most: usize) -> rusqlite::Result<Vec<DeliveryRow>> {
+    let mut find = db.prepare_cached(&format!(
+        "SELECT {} FROM deliveries WHERE standing = 0 AND tenant = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
+        DeliveryRow::COLUMNS
+    ))?;
+    find.query_map(params![tenant.as_str(), now, limit(most)], DeliveryRow::read)?.collect()
+}
+
+/// Returns a team's deliveries that are due, except those of the types that are paused: however many of these there are,
+/// they are not read.
+fn due_but(
+    db: &Connection,
+    (tenant, paused): (&TenantName, &BTreeSet<String>),
+    now: i64,
+    most: usize,
+) -> rusqlite::Result<Vec<DeliveryRow>> {
+    let mut find = db.prepare_cached(&format!(
+        "SELECT {} FROM deliveries WHERE standing = 0 AND tenant = ?1 AND kind = ?2 AND due <= ?3
+         ORDER BY due, id LIMIT ?4",
+        DeliveryRow::COLUMNS
+    ))?;
+    let mut found = Vec::new();
+    for kind in CallbackType::ALL.map(CallbackType::as_str).into_iter().filter(|kind| !paused.contains(*kind)) {
+        let rows = find.query_map(params![tenant.as_str(), kind, now, limit(most)], DeliveryRow::read)?;
+        found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    found.sort_by_key(|row| (row.due, row.id));
+    Ok(found)
 }
 
 /// A delivery that is to be stored.
@@ -180,8 +203,8 @@ impl NewDelivery {
         let is_kept = !fleeting || standing == Standing::Queued;
         let (standing, content) = if is_kept { (standing as i64, Some(&self.content)) } else { (3, None) };
         db.prepare_cached(
-            "INSERT OR IGNORE INTO deliveries (id, record, tenant, account, kind, content, standing, due, received, fleeting)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR IGNORE INTO deliveries (id, record, tenant, account, kind, content, standing, due, received, fleeting,
+             queued) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?8)",
         )?
         .execute(params![
             self.id.0,
@@ -195,44 +218,5 @@ impl NewDelivery {
             received,
             fleeting
         ])
-    }
-}
-
-pub(super) struct DeliveryRow {
-    pub(super) id: DeliveryId,
-    pub(super) tenant: String,
-    pub(super) account: String,
-    pub(super) kind: String,
-    pub(super) content: Option<Vec<u8>>,
-    pub(super) attempts: u32,
-    pub(super) received: i64,
-}
-
-impl DeliveryRow {
-    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: DeliveryId(row.get(0)?),
-            tenant: row.get(1)?,
-            account: row.get(2)?,
-            kind: row.get(3)?,
-            content: row.get(4)?,
-            attempts: row.get(5)?,
-            received: row.get(6)?,
-        })
-    }
-
-    fn shown(&self, secrecy: &Secrecy) -> Result<Delivery, StateError> {
-        let content = self.content.as_deref().ok_or(StateError::Refused)?;
-        let (_, body) = secrecy.show_delivery(&self.id, content)?;
-        Ok(Delivery {
-            id: self.id,
-            tenant: self.tenant.parse().map_err(|_| StateError::Refused)?,
-            account: self.account.parse().map_err(|_| StateError::Refused)?,
-            kind: self.kind.parse().map_err(|_| StateError::Refused)?,
-            body,
-            attempts: self.attempts,
-            received: time(self.received),
-            fencing_token: 0,
-        })
     }
 }

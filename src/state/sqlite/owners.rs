@@ -2,6 +2,7 @@
 
 use super::super::error::StateError;
 use super::super::model::{MOST_AWAITING, Owner, Owning};
+use super::super::pauses::{Endpoint, Resume};
 use super::super::times::{millis, time};
 use super::engine::{Sqlite, limit};
 use super::persons::{erased_since, note_persons};
@@ -81,6 +82,7 @@ impl Sqlite {
         url: &str,
     ) -> Result<(), StateError> {
         self.spare()?;
+        let endpoint = Endpoint { tenant: tenant.clone(), kind };
         let (hidden, tenant) = (self.secrecy.hide_url(tenant, kind, url), tenant.clone());
         let set = move |db: &Connection| {
             db.execute(
@@ -89,6 +91,7 @@ impl Sqlite {
             )
         };
         self.database.write(set).await?;
+        self.resume(&[endpoint], Resume::Automatic).await?;
         Ok(())
     }
 

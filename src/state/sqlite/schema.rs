@@ -62,5 +62,18 @@ pub const MIGRATIONS: (&str, &[&str]) = (
     -- Fingerprints of the keys that this state was written with.
     CREATE TABLE key_sentinels (name TEXT NOT NULL PRIMARY KEY, fingerprint BLOB NOT NULL) WITHOUT ROWID;
     ",
+        "
+    -- Failed attempts that were probes; when it was queued, or replayed; its newest attempts, `time:result:duration` each.
+    ALTER TABLE deliveries ADD COLUMN probes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE deliveries ADD COLUMN queued INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE deliveries ADD COLUMN history TEXT NOT NULL DEFAULT '';
+    UPDATE deliveries SET queued = received;
+    CREATE INDEX deliveries_kind ON deliveries (tenant, kind, due, id) WHERE standing = 0;
+    CREATE INDEX deliveries_age ON deliveries (tenant, kind, queued) WHERE standing = 0;
+    -- An endpoint that fails or is paused: since when it has failed without a success, why and since when it is paused, and
+    -- when it is probed next.
+    CREATE TABLE endpoints (tenant TEXT NOT NULL, kind TEXT NOT NULL, failing INTEGER, pause TEXT, since INTEGER,
+        probe INTEGER, PRIMARY KEY (tenant, kind)) WITHOUT ROWID;
+    ",
     ],
 );

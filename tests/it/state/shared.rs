@@ -304,7 +304,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     for delivery in state.claim(&[(tenant("lending"), 230)], LEASE).await.unwrap() {
         state.conclude(&delivery, DeliveryOutcome::Dead).await.unwrap();
     }
-    assert_eq!(state.replay(Replay::AllDead).await, Ok(230));
+    assert_eq!(state.replay(Replay::AllDead(None)).await, Ok(230));
     assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250 }));
     assert_eq!(state.queues().await.unwrap().tenants, []);
 

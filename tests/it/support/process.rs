@@ -89,7 +89,8 @@ impl Folder {
 
     /// Returns the arguments of a command on this configuration.
     fn command(&self, command: &str) -> Vec<String> {
-        vec![command.into(), "--config".into(), self.path("config.toml").display().to_string()]
+        let config = ["--config".to_owned(), self.path("config.toml").display().to_string()];
+        command.split(' ').map(str::to_owned).chain(config).collect()
     }
 
     /// Runs `command --config FILE` to its end.

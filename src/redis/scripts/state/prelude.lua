@@ -115,8 +115,26 @@ local function release(record, most)
   return #names
 end
 
+-- Endpoints are named `tenant:type`. `failing` has the time of an endpoint's first failure since its last success; `pauses`
+-- has {reason, since, probe} of each paused endpoint, where `probe` is the time of its next probe.
+
+local function endpoint(tenant, kind)
+  return tenant .. ':' .. kind
+end
+
+local function pause_of(endpoint)
+  local pause = call('HGET', key('pauses'), endpoint)
+  return pause and cmsgpack.unpack(pause)
+end
+
+local function set_pause(endpoint, pause)
+  call('HSET', key('pauses'), endpoint, cmsgpack.pack(pause))
+end
+
 -- Deliveries: `queued`, `dead`, `delivered`, `known` without content; finally `gone`. Each status except the last has a
--- list of all, and one of each team. A queued delivery is `ready` by its due time, or `held` by the end of its lease.
+-- list of all, and one of each team. A queued delivery is `ready` by its due time, `held` by the end of its lease, or
+-- `parked` by the time of its queueing, if it became due while its endpoint was paused. `age` of an endpoint has all its
+-- queued deliveries by the time of their queueing.
 
 -- The bytes of each team's queued deliveries: `outbox:bytes`, by team. They are counted again from zero after every
 -- empty queue.
@@ -132,6 +150,9 @@ end
 
 local function move_delivery(id, tenant, record, from, to, due)
   local name = key('delivery', id)
+  local of = call('HMGET', name, 'kind', 'queued')
+  local endpoint = endpoint(tenant, of[1] or '')
+  call('ZREM', key('parked', endpoint), id)
   call('ZREM', key('deliveries:' .. from), id)
   call('ZREM', key('deliveries:' .. from, tenant), id)
   if from == 'queued' and to ~= 'queued' then
@@ -139,6 +160,7 @@ local function move_delivery(id, tenant, record, from, to, due)
     call('ZREM', key('ready', tenant), id)
     call('ZREM', key('held', tenant), id)
     call('ZREM', key('deliveries:received'), id)
+    call('ZREM', key('age', endpoint), id)
   end
   if to == 'known' or to == 'gone' then call('SREM', key('deliveries:of', record), id) end
   if to == 'gone' then
@@ -151,6 +173,7 @@ local function move_delivery(id, tenant, record, from, to, due)
   if to == 'queued' then
     if from ~= 'queued' then weigh(tenant, call('HSTRLEN', name, 'content')) end
     call('ZADD', key('deliveries:received'), call('HGET', name, 'received'), id)
+    call('ZADD', key('age', endpoint), of[2] or now, id)
     call('SADD', key('tenants'), tenant)
     -- The claimant of the delivery keeps it.
     if not call('ZSCORE', key('held', tenant), id) then call('ZADD', key('ready', tenant), due, id) end
@@ -171,7 +194,7 @@ local function insert_delivery(at, bounds, record, received, fleeting, keep)
   local standing = full and (fleeting and 'known' or 'dead') or 'queued'
   call('HSET', name, 'record', record, 'tenant', tenant, 'account', ARGV[at + 2], 'kind', ARGV[at + 3],
     'content', content, 'id', ARGV[at + 5], 'standing', standing, 'due', now, 'attempts', 0,
-    'received', received, 'fleeting', fleeting and '1' or '')
+    'received', received, 'queued', now, 'fleeting', fleeting and '1' or '')
   if standing == 'known' then call('HDEL', name, 'content', 'id') end
   call('SADD', key('tenants'), tenant)
   if standing ~= 'known' then call('SADD', key('deliveries:of', record), id) end
@@ -179,6 +202,7 @@ local function insert_delivery(at, bounds, record, received, fleeting, keep)
   if full then return 'full' end
   call('ZADD', key('deliveries:received'), received, id)
   call('ZADD', key('ready', tenant), now, id)
+  call('ZADD', key('age', endpoint(tenant, ARGV[at + 3])), now, id)
   weigh(tenant, #content)
   return 'queued'
 end

@@ -1,0 +1,199 @@
+//! Attempts at a delivery, as they are remembered: when, with what result, and how long each took.
+//!
+//! Invariants: nothing of a person, a URL or a body is in an attempt; a delivery remembers its newest [`MOST_KEPT`] attempts.
+
+use super::times::{length, millis, time};
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+/// The attempts that a delivery remembers: all of the longest schedule, and a day of hourly probes.
+pub const MOST_KEPT: usize = 32;
+
+/// One attempt at a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// The time when it began.
+    pub time: SystemTime,
+    /// The result.
+    pub result: AttemptResult,
+    /// The time until the head of the answer, or until the failure.
+    pub duration: Duration,
+}
+
+/// The result of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// The endpoint answered with this status, which is no redirect.
+    Status(u16),
+    /// There was no answer, or none that counts.
+    Error(AttemptError),
+}
+
+/// The reason why an attempt has no status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum AttemptError {
+    /// No connection, or no head of an answer, in time.
+    Timeout,
+    /// Nobody listens at the address.
+    Refused,
+    /// The host's name leads to no address.
+    Dns,
+    /// The TLS handshake failed, such as for a certificate that is not trusted.
+    Tls,
+    /// The connection broke before the head of an answer.
+    Reset,
+    /// The endpoint answered with a redirect, which is not followed.
+    Redirect,
+    /// The endpoint does not speak HTTP.
+    Protocol,
+    /// There is no way to the address.
+    Unreachable,
+    /// The host or its address is not among those that callbacks may go to.
+    Forbidden,
+    /// The team has no URL for this type any more.
+    NoUrl,
+}
+
+/// The news that an attempt brings about its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndpointNews {
+    /// Nothing: the endpoint was not asked.
+    None,
+    /// It works.
+    Success,
+    /// It fails.
+    Failure,
+    /// It wants no more deliveries: 410.
+    Gone,
+}
+
+impl AttemptResult {
+    /// Returns true if the team has the delivery.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Status(200..300))
+    }
+}
+
+impl AttemptError {
+    /// Returns the name in answers and in state.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl AttemptRecord {
+    pub(super) const fn news(&self) -> EndpointNews {
+        match self.result {
+            AttemptResult::Error(AttemptError::NoUrl) => EndpointNews::None,
+            AttemptResult::Status(200..300) => EndpointNews::Success,
+            AttemptResult::Status(410) => EndpointNews::Gone,
+            AttemptResult::Status(_) | AttemptResult::Error(_) => EndpointNews::Failure,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (at, result, duration) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self {
+            time: time(at.parse().ok()?),
+            result: result.parse().ok()?,
+            duration: Duration::from_millis(duration.parse().ok()?),
+        })
+    }
+}
+
+/// Writes the attempt as state stores it: `time:result:duration`, in milliseconds.
+impl fmt::Display for AttemptRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", millis(self.time), self.result, length(self.duration))
+    }
+}
+
+impl fmt::Display for AttemptResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Error(error) => f.write_str(error.as_str()),
+        }
+    }
+}
+
+impl FromStr for AttemptResult {
+    type Err = strum::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, strum::ParseError> {
+        text.parse().map_or_else(|_| text.parse().map(Self::Error), |status| Ok(Self::Status(status)))
+    }
+}
+
+/// Returns the attempts of a history as it is stored, oldest first. Text of another version is left out.
+pub(super) fn parsed(history: &str) -> Vec<AttemptRecord> {
+    history.split_ascii_whitespace().filter_map(AttemptRecord::parse).collect()
+}
+
+/// Returns the newest attempt of a history as it is stored.
+pub(super) fn last(history: &str) -> Option<AttemptRecord> {
+    history.split_ascii_whitespace().next_back().and_then(AttemptRecord::parse)
+}
+
+/// Returns a history with one more attempt, and without those that are too many.
+pub(super) fn extended(history: &str, attempt: Option<&AttemptRecord>) -> String {
+    let Some(attempt) = attempt else { return history.to_owned() };
+    let attempt = attempt.to_string();
+    let mut all: Vec<_> = history.split_ascii_whitespace().chain([&*attempt]).collect();
+    all.drain(..all.len().saturating_sub(MOST_KEPT));
+    all.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(second: u64, result: AttemptResult) -> AttemptRecord {
+        AttemptRecord { time: time(second as i64 * 1000), result, duration: Duration::from_millis(second) }
+    }
+
+    #[test]
+    fn a_history_keeps_its_newest_attempts() {
+        let mut history = String::new();
+        for second in 0..40 {
+            history = extended(&history, Some(&attempt(second, AttemptResult::Status(503))));
+        }
+        let kept = parsed(&history);
+        let expected: Vec<_> = (8..40).map(|second| attempt(second, AttemptResult::Status(503))).collect();
+        assert_eq!(kept, expected);
+        assert_eq!(last(&history), expected.last().copied());
+        assert_eq!(extended(&history, None), history);
+        assert_eq!((parsed(""), last("")), (Vec::new(), None));
+    }
+
+    #[test]
+    fn every_result_is_read_as_it_was_written() {
+        let errors = AttemptError::VARIANTS.iter().copied().map(AttemptResult::Error);
+        for result in errors.chain([AttemptResult::Status(200), AttemptResult::Status(599)]) {
+            assert_eq!(parsed(&extended("", Some(&attempt(7, result)))), [attempt(7, result)]);
+        }
+        assert_eq!(parsed("1:unheard_of:2 x 1:200"), []);
+    }
+
+    #[test]
+    fn an_attempt_says_how_its_endpoint_is() {
+        for (result, news) in [
+            (AttemptResult::Status(200), EndpointNews::Success),
+            (AttemptResult::Status(204), EndpointNews::Success),
+            (AttemptResult::Status(199), EndpointNews::Failure),
+            (AttemptResult::Status(410), EndpointNews::Gone),
+            (AttemptResult::Status(404), EndpointNews::Failure),
+            (AttemptResult::Error(AttemptError::Redirect), EndpointNews::Failure),
+            (AttemptResult::Error(AttemptError::NoUrl), EndpointNews::None),
+        ] {
+            assert_eq!(attempt(0, result).news(), news, "{result}");
+            assert_eq!(result.is_success(), news == EndpointNews::Success, "{result}");
+        }
+    }
+}

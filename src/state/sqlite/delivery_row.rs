@@ -1,0 +1,85 @@
+//! Rows of deliveries: how they are read, and how they end.
+
+use super::super::envelopes::{DeliveryId, Secrecy};
+use super::super::error::StateError;
+use super::super::model::Delivery;
+use super::super::times::time;
+use rusqlite::{Connection, Row, params};
+
+/// The stored status of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i64)]
+pub(super) enum Standing {
+    Queued = 0,
+    Dead = 1,
+    Delivered = 2,
+}
+
+pub(super) struct DeliveryRow {
+    pub(super) id: DeliveryId,
+    pub(super) tenant: String,
+    pub(super) account: String,
+    pub(super) kind: String,
+    pub(super) content: Option<Vec<u8>>,
+    pub(super) attempts: u32,
+    pub(super) probes: u32,
+    pub(super) received: i64,
+    pub(super) due: i64,
+    pub(super) history: String,
+    /// True if it is handed out as a probe.
+    pub(super) is_probe: bool,
+}
+
+impl DeliveryRow {
+    /// The columns that [`DeliveryRow::read`] takes.
+    pub(super) const COLUMNS: &str =
+        "id, tenant, account, kind, content, attempts, probes, received, due, history, standing";
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: DeliveryId(row.get(0)?),
+            tenant: row.get(1)?,
+            account: row.get(2)?,
+            kind: row.get(3)?,
+            content: row.get(4)?,
+            attempts: row.get(5)?,
+            probes: row.get(6)?,
+            received: row.get(7)?,
+            due: row.get(8)?,
+            history: row.get(9)?,
+            is_probe: false,
+        })
+    }
+
+    pub(super) fn shown(&self, secrecy: &Secrecy) -> Result<Delivery, StateError> {
+        let content = self.content.as_deref().ok_or(StateError::Refused)?;
+        let (_, body) = secrecy.show_delivery(&self.id, content)?;
+        Ok(Delivery {
+            id: self.id,
+            tenant: self.tenant.parse().map_err(|_| StateError::Refused)?,
+            account: self.account.parse().map_err(|_| StateError::Refused)?,
+            kind: self.kind.parse().map_err(|_| StateError::Refused)?,
+            body,
+            attempts: self.attempts,
+            probes: self.probes,
+            is_probe: self.is_probe,
+            received: time(self.received),
+            history: self.history.clone(),
+            fencing_token: 0,
+        })
+    }
+}
+
+/// Has a delivery made at a time.
+pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Result<usize> {
+    db.prepare_cached("UPDATE deliveries SET due = ?2 WHERE id = ?1 AND standing = 0")?.execute(params![id.0, at])
+}
+
+/// Ends a delivery; returns how many rows that changed.
+pub(super) fn end(db: &Connection, id: DeliveryId, standing: Standing, now: i64) -> rusqlite::Result<usize> {
+    db.prepare_cached(
+        "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3
+         WHERE id = ?1 AND standing = 0",
+    )?
+    .execute(params![id.0, standing as i64, now])
+}
