@@ -70,7 +70,8 @@ enum Command {
     Demo(demo::Args),
     /// Print completions for a shell.
     Completions(generated::Args),
-    /// Print the manual page, in roff: iluma-gateway man | man -l -
+    /// Print the manual page, in roff.
+    #[command(after_help = "Example: iluma-gateway man | man --local-file -")]
     Man,
 }
 

@@ -760,7 +760,7 @@ like = "bank"
             (lending("quota_mode = \"off\""), "tenants.lending.quota_mode: must be one of \"enforce\", \"shadow\""),
             (
                 with("colour = 1"),
-                "colour: unknown key; known here: accounts, admin, cache, callbacks, help, log, node, prices, quotas, routes, server, state, tenants, upstream",
+                "colour: unknown key; known here: accounts, admin, cache, callbacks, help, log, node, prices, quotas, routes, server, state, status, tenants, upstream",
             ),
             (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
             (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),
@@ -1390,7 +1390,7 @@ like = "bank"
         let text = every_key().replace("[accounts.\"*\"]", "[accounts.dev]\napi_key = { env = \"TOKEN\" }");
         let text = text.replace("[tenants.\"*\"]", "[tenants.lending]").replace("# [tenants.lending]", "");
         // The defaults' table and the example become one tenant.
-        let text = text.replacen("\n[tenants.lending]\n# The account", "\n# The account", 1);
+        let text = text.replacen("\n[tenants.lending]\n# Required: the account", "\n# Required: the account", 1);
         let text = text.replace("https://lending.internal/kyc", "https://lending.internal/kyc?token=5ec5e7");
         let mut own = reader::parse(&text).unwrap();
         let redis = own["state"]["redis"].as_table_mut().unwrap();
