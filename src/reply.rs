@@ -126,6 +126,19 @@ impl Shape {
         Self(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", reason)
     }
 
+    /// Returns the shape of a refused order about the team's own callbacks.
+    const fn of_order(error: OrderError) -> Self {
+        match error {
+            OrderError::Malformed(_) => Self::invalid(Reason::MalformedRequest),
+            OrderError::Type => Self::invalid(Reason::UnknownCallbackType),
+            // The last two are for operators: a team's order names no tenant, and deletes nothing.
+            OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead => Self::not_found(Reason::NotFound),
+            OrderError::NoUrl => Self::not_found(Reason::NoCallbackUrl),
+            OrderError::Busy => Self::unavailable(Reason::Overloaded),
+            OrderError::Unavailable => Self::unavailable(Reason::StateUnavailable),
+        }
+    }
+
     /// Makes the shape of a call with an unknown outcome.
     const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
@@ -162,15 +175,7 @@ impl Rejection {
             }
             Self::Setting(SettingError::Test) => Shape::invalid(Reason::CallbackUrlFailed),
             Self::Setting(SettingError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
-            Self::Order(OrderError::Malformed(_)) => Shape::invalid(Reason::MalformedRequest),
-            Self::Order(OrderError::Type) => Shape::invalid(Reason::UnknownCallbackType),
-            // An operator's alone: a team's order names no tenant, and deletes nothing.
-            Self::Order(OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead) => {
-                Shape::not_found(Reason::NotFound)
-            }
-            Self::Order(OrderError::NoUrl) => Shape::not_found(Reason::NoCallbackUrl),
-            Self::Order(OrderError::Busy) => Shape::unavailable(Reason::Overloaded),
-            Self::Order(OrderError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
+            Self::Order(error) => Shape::of_order(*error),
             Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited(Reason::RateLimited),
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
                 Shape::rate_limited(Reason::TooManyInFlight)
