@@ -5,10 +5,10 @@ use crate::iluma::callback_type::CallbackType;
 use std::time::{Duration, SystemTime};
 use strum::{EnumString, IntoStaticStr};
 
-/// The time of failures without a success after which an endpoint is paused (section 5 of the design).
+/// The time of failures without a success after which an endpoint is paused.
 pub const FAILING: Duration = Duration::from_secs(86_400);
 
-/// The time between two probes of an endpoint that is paused because it fails (section 5 of the design).
+/// The time between two probes of an endpoint that is paused because it fails.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A tenant's URL for a type.

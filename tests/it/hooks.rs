@@ -1,4 +1,4 @@
-//! Callbacks as operators and teams understand and steer them: attempts, pauses, replays, tests (design, section 5).
+//! Callbacks as operators and teams understand and steer them: attempts, pauses, replays, tests.
 
 use crate::support::process::Folder;
 use crate::support::{Answer, PATIENCE, Rig, RigBuilder, Upstream, until};
