@@ -1,5 +1,7 @@
 //! Callbacks as operators and teams understand and steer them: attempts, pauses, replays, tests.
 
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
 use crate::support::process::Folder;
 use crate::support::{Answer, PATIENCE, Rig, RigBuilder, Upstream, until};
 use bytes::Bytes;
