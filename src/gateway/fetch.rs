@@ -35,8 +35,8 @@ enum Leading {
     Shared(Arc<FetchResult>, JsonTemplate),
     /// Another node's answer is only for its own caller.
     Again,
-    /// This node makes the call.
-    Call(Lead, Option<CallGuard>),
+    /// This node makes the call. Boxed, since the other steps are small.
+    Call(Box<(Lead, Option<CallGuard>)>),
 }
 
 /// The caller of a request, as the owner of the record in its answer.
@@ -233,7 +233,8 @@ impl Gateway {
                 Leading::Hit(hit) => return Ok(Joined::Hit(hit)),
                 Leading::Shared(fetched, body) => return Ok(Joined::Shared(fetched, body)),
                 Leading::Again => {}
-                Leading::Call(lead, guard) => {
+                Leading::Call(call) => {
+                    let (lead, guard) = *call;
                     return Ok(Joined::Led(self.call_detached(config, request, (Some(lead), guard), log).await?));
                 }
             }
@@ -266,7 +267,7 @@ impl Gateway {
         };
         // If the call is refused, the next request leads, with its own admission.
         let guard = renewing(self.admit(config, request, &log.redis), lease.as_ref()).await?;
-        Ok(Leading::Call(Lead { leader, lease }, guard))
+        Ok(Leading::Call(Box::new((Lead { leader, lease }, guard))))
     }
 
     /// Admits the call. Health carries no credential, so no account's limits apply.
