@@ -6,17 +6,21 @@
 //! it has ended.
 //!
 //! `router` maps the paths, `context` holds the shared parts of handlers, `answer` is the shape of every answer.
-//! `callbacks`, `order_routes` and `usage` handle the paths, `audit` runs orders, `orders` is the data that they change.
+//! `callbacks`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens, `audit` runs orders and
+//! records them, `orders` is the data that they change.
 
 mod answer;
 mod audit;
 mod auth;
 mod callbacks;
 mod context;
+mod keys;
 mod order_routes;
 mod orders;
+mod outcome;
 mod router;
 mod tenants;
+mod tokens;
 mod usage;
 
 pub use orders::Orders;

@@ -1,5 +1,6 @@
 //! Tools with no opinion about Iluma: time, tasks, names, JSON, bodies, key material, one database file.
 
+pub mod auth_failures;
 pub mod bounded_body;
 pub mod byte_size;
 pub mod calendar;
@@ -15,6 +16,7 @@ pub mod json_template;
 pub mod keyring;
 pub mod lazy_sleep;
 pub mod log_throttle;
+pub mod moment;
 pub mod name;
 pub mod peer;
 pub mod request_id;
@@ -22,6 +24,7 @@ pub mod retry_after;
 pub mod saved;
 pub mod steady_clock;
 pub mod tasks;
+pub mod team_key;
 pub mod trace_context;
 pub mod unescape;
 pub mod web;

@@ -9,6 +9,7 @@ mod erase;
 mod generated;
 mod healthcheck;
 pub mod keygen;
+mod keys;
 mod operator;
 mod output;
 mod purge;

@@ -4,6 +4,7 @@
 
 mod describe;
 mod fault;
+mod keys;
 mod limits;
 mod listener;
 mod load;
@@ -25,6 +26,7 @@ pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use probe::{Probe, ProbeTls};
 pub use settings::{
-    Account, Admin, Cache, Callbacks, Listener, Log, MaxAge, OutboxBounds, Quotas, Redis, RedisAccess, RedisServers,
-    RedisTarget, Retention, Server, ServerAddress, ServerTls, Settings, State, Tenant, UnknownRoutes, Upstream,
+    Account, Admin, Cache, Callbacks, FileKey, Listener, Log, MaxAge, OutboxBounds, Quotas, Redis, RedisAccess,
+    RedisServers, RedisTarget, Retention, Role, Server, ServerAddress, ServerTls, Settings, State, Tenant,
+    UnknownRoutes, Upstream,
 };

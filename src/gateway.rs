@@ -22,6 +22,7 @@ mod observer;
 mod options;
 mod own_api;
 mod own_callbacks;
+mod own_keys;
 mod owners;
 mod ownership;
 mod public_list;
@@ -40,9 +41,11 @@ mod unknown_route;
 pub use self::core::{Gateway, Parts};
 pub use request_log::{LoggedBody, Telemetry};
 
+use crate::base::auth_failures::Authenticating;
 use crate::base::host;
 use crate::iluma::routes::Kind;
 use crate::reply::{Rejection, ReplyBody};
+use crate::tenant::{Authenticated, Unauthenticated};
 use exchange::Exchange;
 use futures_util::FutureExt as _;
 use http::uri::PathAndQuery;
@@ -112,8 +115,14 @@ async fn serve(
         return Box::pin(health::serve(gateway, config, subject, log)).await;
     }
 
-    let tenant = config.tenants.authenticate(request.headers())?;
+    let keys = gateway.registry.table();
+    let known = config.tenants.authenticate(request.headers(), &keys, log.asked());
+    let Authenticated { tenant, key } = known.map_err(|error| unauthenticated(gateway, log, error))?;
     log.is_of(tenant, config);
+    if key.is_suspended {
+        return Err(Rejection::TenantSuspended);
+    }
+    drop(keys);
     config.permit(tenant, request.method(), &route)?;
     let is_own_api = route.kind == Kind::OwnApi;
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
@@ -134,5 +143,14 @@ async fn serve(
         Kind::Options => Ok(options::serve(config, &exchange.route)),
         // Health was answered above, and the other kinds were not permitted.
         Kind::Health(_) | Kind::Forbidden | Kind::Closed | Kind::Absent => Err(Rejection::Forbidden),
+    }
+}
+
+/// Counts a wrong key, and returns its refusal. A request without a key is no attempt to guess one.
+fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauthenticated) -> Rejection {
+    let client = log.client.filter(|_| error != Unauthenticated::Missing);
+    match client.map(|client| gateway.failures.note(Authenticating::Server, client)) {
+        Some(Err(wait)) => Rejection::TooManyFailures(wait),
+        Some(Ok(())) | None => error.into(),
     }
 }

@@ -15,6 +15,7 @@ use crate::iluma::error_body;
 use crate::iluma::routes::{PathError, documented};
 use crate::limit::Refusal;
 use crate::reference::BodyError;
+use crate::state::KeyOrderError;
 use crate::tenant::Unauthenticated;
 use crate::upstream::{AnswerBody, AnswerError, CallError};
 use bytes::Bytes;
@@ -51,6 +52,18 @@ pub enum Rejection {
     /// The team's own API has no such path.
     #[error("the gateway's own API has no such method and path, there are {}", documented("_gateway"))]
     UnknownOwnPath,
+    /// Too many wrong keys came from the client's address.
+    #[error("too many wrong API keys came from this address; a valid one is not refused")]
+    TooManyFailures(Duration),
+    /// Operators have suspended the team.
+    #[error("this team is suspended, platform operations can resume it")]
+    TenantSuspended,
+    /// A team's order about its key.
+    #[error(transparent)]
+    Key(#[from] KeyOrderError),
+    /// A body of the team's own API that says something else.
+    #[error("the body may be {{\"grace\":\"24h\"}}, a time span of at most a year")]
+    Grace,
     /// The tenant's `routes` do not include the row.
     #[error("this API key may not use this route, platform operations can add it to the routes of the team")]
     RouteNotAllowed,
@@ -118,6 +131,10 @@ impl Shape {
         Self(StatusCode::NOT_FOUND, "DATA_NOT_FOUND", reason)
     }
 
+    const fn conflict(reason: Reason) -> Self {
+        Self(StatusCode::CONFLICT, "REQUEST_CONFLICT", reason)
+    }
+
     const fn rate_limited(reason: Reason) -> Self {
         Self(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", reason)
     }
@@ -165,6 +182,14 @@ impl Rejection {
             Self::Unauthenticated(Unauthenticated::Unknown) => Shape::unauthorized(Reason::UnknownKey),
             Self::Forbidden => Shape::forbidden(Reason::ForbiddenPath),
             Self::UnknownOwnPath => Shape::not_found(Reason::UnknownPath),
+            Self::TooManyFailures(_) => Shape::rate_limited(Reason::TooManyFailures),
+            Self::TenantSuspended => Shape::forbidden(Reason::TenantSuspended),
+            Self::Key(KeyOrderError::FromFile) => Shape::conflict(Reason::KeyInFile),
+            Self::Key(KeyOrderError::Ended) => Shape::conflict(Reason::KeyEnded),
+            Self::Key(KeyOrderError::TooMany) => Shape::conflict(Reason::TooManyKeys),
+            Self::Key(KeyOrderError::Unknown) => Shape::unauthorized(Reason::UnknownKey),
+            Self::Key(KeyOrderError::State(_)) => Shape::unavailable(Reason::StateUnavailable),
+            Self::Grace => Shape::invalid(Reason::MalformedBody),
             Self::RouteNotAllowed => Shape::forbidden(Reason::RouteNotAllowed),
             Self::UnknownRoute => Shape::forbidden(Reason::UnknownRoute),
             Self::Setting(SettingError::Malformed) => Shape::invalid(Reason::MalformedSetting),
@@ -248,7 +273,7 @@ impl Rejection {
             Self::Refused(Refusal::Exceeded { retry_after, .. } | Refusal::BackingOff { retry_after }) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
             }
-            Self::CircuitOpen(wait) => {
+            Self::CircuitOpen(wait) | Self::TooManyFailures(wait) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
             }
             Self::Refused(Refusal::Overloaded)
@@ -257,6 +282,7 @@ impl Rejection {
             | Self::Setting(SettingError::Unavailable)
             | Self::Order(OrderError::Busy | OrderError::Unavailable)
             | Self::OwnerUnknown
+            | Self::Key(KeyOrderError::State(_))
             | Self::Unbooked
             | Self::BooksClosed => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -10,6 +10,7 @@
 //! [`claim`](State::claim) hands those out, and [`conclude`](State::conclude) stores their outcome.
 
 mod attempts;
+mod audit;
 mod engine;
 mod envelopes;
 mod error;
@@ -18,12 +19,14 @@ mod membership;
 mod model;
 mod pauses;
 mod redis;
+mod registry;
 mod sentinels;
 mod sqlite;
 mod times;
 
 pub use self::redis::Redis;
 pub use attempts::{AttemptError, AttemptRecord, AttemptResult, MOST_KEPT};
+pub use audit::{AUDIT_MIGRATIONS, AuditLog, AuditPage, Audited, Entry, Ordered};
 pub use engine::State;
 pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
 pub use error::StateError;
@@ -33,5 +36,8 @@ pub use model::{
     Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
 };
 pub use pauses::{Endpoint, FAILING, PROBE_INTERVAL, Pause, PauseReason, Resume};
+pub use registry::{
+    ActiveKey, Announce, KeyInfo, KeyOrderError, KeyTable, NewKey, REGISTRY_MIGRATIONS, Registry, Source, Taken, grace,
+};
 pub use sentinels::{KeyError, Sentinels, WrongKey, verify_database, verify_file};
 pub use sqlite::{MIGRATIONS, Sqlite};

@@ -1,18 +1,19 @@
 //! Authentication: it maps a key to its [`Tenant`].
 //!
-//! Invariants: a key is only ever compared by its SHA-256, with every known hash and in constant time; the result is an
-//! existing tenant, so later stages need no look-up by name.
+//! Invariants: a key is only ever compared by its SHA-256, with every known hash and in constant time
+//! ([`KeyTable::find`]); the result is an existing tenant, so later stages need no look-up by name.
 
 use crate::base::name::{AccountName, TenantName};
-use crate::config::{MaxAge, Settings};
+use crate::config::{self, MaxAge, Settings};
 use crate::iluma::route_name::RouteName;
+use crate::state::{ActiveKey, KeyTable};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use std::time::SystemTime;
 
 /// The longest `Authorization` value that is read; keys are far shorter.
 const LONGEST_CREDENTIAL: usize = 512;
@@ -59,49 +60,53 @@ pub enum Unauthenticated {
     Unknown,
 }
 
-/// A SHA-256 as words, for a comparison with the fewest processor instructions.
-type Hash = [u64; 4];
-
-/// Every team and its keys.
+/// Every team.
 #[derive(Debug)]
-pub struct Tenants {
-    tenants: Vec<Tenant>,
-    keys: Vec<(Hash, u32)>,
+pub struct Tenants(Vec<Tenant>);
+
+/// A team and the key by which it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Authenticated<'t, 'k> {
+    /// The team.
+    pub tenant: &'t Tenant,
+    /// Its key.
+    pub key: &'k ActiveKey,
 }
 
 impl Tenants {
-    /// Makes the teams of a configuration, in its order.
+    /// Makes the teams of a configuration, in its order, which is that of their names.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        let (mut tenants, mut keys) = (Vec::new(), Vec::new());
-        for (index, (name, tenant)) in settings.tenants.iter().enumerate() {
-            keys.extend(tenant.key_sha256.iter().map(|hash| (words(hash), u32::try_from(index).unwrap_or(u32::MAX))));
-            tenants.push(Tenant {
-                index,
-                name: name.clone(),
-                account: tenant.account.clone(),
-                // Settings have no tenant without an account.
-                account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
-                share_cache: tenant.share_cache,
-                max_age: tenant.max_age,
-                owns_unprefixed: tenant.owns_unprefixed,
-                routes: tenant.routes.clone(),
-            });
-        }
-        Self { tenants, keys }
+        let team = |(index, (name, tenant)): (usize, (&TenantName, &config::Tenant))| Tenant {
+            index,
+            name: name.clone(),
+            account: tenant.account.clone(),
+            // Settings have no tenant without an account.
+            account_index: settings.accounts.keys().position(|a| *a == tenant.account).unwrap_or_default(),
+            share_cache: tenant.share_cache,
+            max_age: tenant.max_age,
+            owns_unprefixed: tenant.owns_unprefixed,
+            routes: tenant.routes.clone(),
+        };
+        Self(settings.tenants.iter().enumerate().map(team).collect())
     }
 
     /// Returns the team at an index.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<&Tenant> {
-        self.tenants.get(index)
+        self.0.get(index)
     }
 
-    /// Returns the team whose key the request carries.
+    /// Returns the team whose key the request carries. A team that is suspended is still itself.
     ///
     /// # Errors
-    /// Returns an error if the request carries no key, carries it in an unknown way, or if no team has the key.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<&Tenant, Unauthenticated> {
+    /// Returns an error if the request carries no key, carries it in an unknown way, or if no team has the key now.
+    pub fn authenticate<'t, 'k>(
+        &'t self,
+        headers: &HeaderMap,
+        keys: &'k KeyTable,
+        now: SystemTime,
+    ) -> Result<Authenticated<'t, 'k>, Unauthenticated> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(Unauthenticated::Missing)?;
         if values.next().is_some() || value.len() > LONGEST_CREDENTIAL {
@@ -109,26 +114,12 @@ impl Tenants {
         }
         let mut buffer = [0; LONGEST_CREDENTIAL];
         let key = key_in(value.as_bytes(), &mut buffer).ok_or(Unauthenticated::Malformed)?;
-        let index = self.look_up(&words(&Sha256::digest(key).into()));
-        usize::try_from(index).ok().and_then(|index| self.tenants.get(index)).ok_or(Unauthenticated::Unknown)
+        let key = keys.find(&Sha256::digest(key).into(), now).ok_or(Unauthenticated::Unknown)?;
+        let place = self.0.binary_search_by(|tenant| tenant.name.cmp(&key.tenant));
+        // A team that the configuration has no more leaves its keys behind.
+        let tenant = place.ok().and_then(|place| self.0.get(place)).ok_or(Unauthenticated::Unknown)?;
+        Ok(Authenticated { tenant, key })
     }
-
-    /// Compares with every key, so that the time reveals nothing.
-    fn look_up(&self, hash: &Hash) -> u32 {
-        self.keys.iter().fold(u32::MAX, |found, (known, index)| {
-            let difference = known.iter().zip(hash).fold(0, |bits, (a, b)| bits | (a ^ b));
-            let same: Choice = difference.ct_eq(&0);
-            u32::conditional_select(&found, index, same)
-        })
-    }
-}
-
-fn words(hash: &[u8; 32]) -> Hash {
-    let mut words = Hash::default();
-    for (word, bytes) in words.iter_mut().zip(hash.as_chunks::<8>().0) {
-        *word = u64::from_ne_bytes(*bytes);
-    }
-    words
 }
 
 /// Returns the key in an `Authorization` value; `buffer` holds it if it is encoded.
@@ -162,8 +153,7 @@ mod tests {
             owns_unprefixed: false,
             routes: BTreeSet::from([RouteName::Bank]),
         };
-        let hash = |(index, (_, key)): (u32, &(&str, &str))| (words(&Sha256::digest(key).into()), index);
-        Tenants { tenants: keys.iter().enumerate().map(tenant).collect(), keys: (0..).zip(keys).map(hash).collect() }
+        Tenants(keys.iter().enumerate().map(tenant).collect())
     }
 
     fn asked(authorization: &[&str]) -> Result<String, Unauthenticated> {
@@ -171,8 +161,10 @@ mod tests {
         for value in authorization {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        let tenants = tenants(&[("lending", "key-one"), ("payments", "key-two")]);
-        tenants.authenticate(&headers).map(|tenant| tenant.name.to_string())
+        let keys = [("lending", "key-one"), ("payments", "key-two"), ("gone", "key-four")];
+        let (tenants, table) = (tenants(&keys[..2]), KeyTable::of(&keys));
+        let who = tenants.authenticate(&headers, &table, SystemTime::UNIX_EPOCH);
+        who.map(|who| who.tenant.name.to_string())
     }
 
     #[test]
@@ -182,6 +174,7 @@ mod tests {
         assert_eq!(asked(&[&basic("key-two:").replace("Basic", "bAsIc ")]), Ok("payments".into()));
         assert_eq!(asked(&["Bearer key-two"]), Ok("payments".into()));
         assert_eq!(asked(&[&basic("key-three:")]), Err(Unauthenticated::Unknown));
+        assert_eq!(asked(&["Bearer key-four"]), Err(Unauthenticated::Unknown), "its team is not configured");
         assert_eq!(asked(&["Bearer key-"]), Err(Unauthenticated::Unknown));
         assert_eq!(asked(&[]), Err(Unauthenticated::Missing));
         for odd in [

@@ -1,12 +1,15 @@
 //! The shapes of answers: JSON, text, and refusals.
 
 use crate::base::web::{BodyFault, GATEWAY_ERROR};
+use crate::config::Role;
 use crate::iluma::error_body;
+use crate::state::KeyOrderError;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
+use std::time::Duration;
 
 /// The reason why an operator's request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +19,11 @@ pub(super) enum Refusal {
     Off,
     #[error("the admin token is missing or wrong")]
     Unauthorized,
+    /// The time until the client may try another token.
+    #[error("too many wrong tokens came from this address; a right one is not refused")]
+    TooManyFailures(Duration),
+    #[error("this order needs the role {}", .0.as_str())]
+    Role(Role),
     #[error("there is nothing at this path")]
     UnknownPath,
     #[error("there is no such tenant")]
@@ -31,6 +39,9 @@ pub(super) enum Refusal {
         "no callback URL is set for this type; the team sets one at /callback/urls, the configuration in callback_urls"
     )]
     NoCallbackUrl,
+    /// An order about a key.
+    #[error(transparent)]
+    Key(KeyOrderError),
     #[error("this path has no such method; the header allow lists those that it has")]
     Method,
     #[error("a body has 64 KiB at most here")]
@@ -76,11 +87,19 @@ impl Refusal {
         match self {
             Self::Off => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "admin_api_off"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unauthorized"),
+            Self::TooManyFailures(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "too_many_failures"),
+            Self::Role(_) => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "role_not_allowed"),
             Self::UnknownPath => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
             Self::UnknownTenant => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_tenant"),
             Self::UnknownCallback => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "not_found"),
             Self::NotDead => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "not_a_dead_letter"),
             Self::NoCallbackUrl => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "no_callback_url"),
+            Self::Key(KeyOrderError::FromFile) => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "key_in_file"),
+            Self::Key(KeyOrderError::Ended) => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "key_ended"),
+            Self::Key(KeyOrderError::TooMany) => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "too_many_keys"),
+            Self::Key(KeyOrderError::Unknown | KeyOrderError::State(_)) => {
+                (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_key")
+            }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method_not_allowed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow"),
@@ -108,6 +127,9 @@ impl IntoResponse for Refusal {
         let (status, code, reason) = self.shape();
         let mut response = typed(status, "application/json", error_body::json(status, code, &self.to_string()));
         response.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static(reason));
+        if let Self::TooManyFailures(wait) = self {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -3,18 +3,26 @@
 //! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended,
 //! with counts and without any data of the persons concerned.
 
-use super::answer::{Refusal, json};
-use crate::base::tasks::Tasks;
-use crate::base::web::GATEWAY_ERROR;
+use super::answer::{Refusal, json, typed};
+use super::auth::Caller;
+use super::context::Context;
+use super::outcome::Outcome;
+use crate::base::moment;
+use crate::config::Role;
+use crate::state::{AuditLog, AuditPage, Audited, Entry, Ordered};
+use axum::Extension;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::StatusCode;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// The name of the token that gives orders; there is one.
-const TOKEN: &str = "admin";
 
 /// A kind of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +34,11 @@ pub(super) enum Order {
     ResumeCallbacks,
     TestCallbacks,
     DeleteDeadLetter,
+    CreateKey,
+    RotateKey,
+    RevokeKey,
+    Suspend,
+    Resume,
 }
 
 impl Order {
@@ -38,67 +51,167 @@ impl Order {
             Self::ResumeCallbacks => "resume_callbacks",
             Self::TestCallbacks => "test_callbacks",
             Self::DeleteDeadLetter => "delete_dead_letter",
+            Self::CreateKey => "create_key",
+            Self::RotateKey => "rotate_key",
+            Self::RevokeKey => "revoke_key",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// Returns the role that may give the order.
+    const fn role(self) -> Role {
+        match self {
+            Self::Purge | Self::Replay | Self::PauseCallbacks | Self::ResumeCallbacks | Self::TestCallbacks => {
+                Role::Operator
+            }
+            Self::Erase
+            | Self::DeleteDeadLetter
+            | Self::CreateKey
+            | Self::RotateKey
+            | Self::RevokeKey
+            | Self::Suspend
+            | Self::Resume => Role::Admin,
         }
     }
 }
 
-/// The result of an order.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    /// The changes, as numbers by name.
-    pub(super) counts: Value,
-    /// The names of the nodes or stores that could not be reached; the order has to be repeated.
-    pub(super) left: Vec<String>,
-    /// The answer.
-    pub(super) answer: Result<Response, Refusal>,
-}
-
-impl Outcome {
-    /// Returns the outcome of an order about callbacks; its counts are its answer.
-    pub(super) fn counted(counts: Result<Value, Refusal>) -> Self {
-        let answer = counts.map(|counts| (json(StatusCode::OK, &counts), counts));
-        match answer {
-            Ok((answer, counts)) => Self { counts, left: Vec::new(), answer: Ok(answer) },
-            Err(refusal) => Self { counts: serde_json::json!({}), left: Vec::new(), answer: Err(refusal) },
-        }
-    }
-
-    /// Returns the outcome of an order that removes data: 200, or 503 with the remaining parts.
-    pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
-        let answer = if left.is_empty() {
-            json(StatusCode::OK, &serde_json::json!({ "removed": counts }))
-        } else {
-            let body = serde_json::json!({
-                "error_code": "SERVICE_UNAVAILABLE",
-                "message": "not everything could be reached; give the order again once it can",
-                "removed": counts,
-                "left": left,
-            });
-            ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &body)).into_response()
-        };
-        Self { counts, left, answer: Ok(answer) }
-    }
-}
-
-/// Runs an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
-pub(super) async fn carry_out<F>(tasks: &Tasks, order: Order, work: F) -> Result<Response, Refusal>
+/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
+/// `subject` names what the order is about, without personal data. An order whose entry can't be written is not begun.
+pub(super) async fn carry_out<F>(
+    context: &Context,
+    caller: &Caller,
+    order: Order,
+    subject: Option<String>,
+    work: F,
+) -> Result<Response, Refusal>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
     let (told, answer) = oneshot::channel();
-    tasks.spawn(async move {
-        let name = order.as_str();
-        tracing::info!(audit = name, token = TOKEN, phase = "intent", "an operator's order begins");
-        // A panic is a result too.
+    let (audit, caller) = (context.orders.audit.clone(), caller.clone());
+    context.running.spawn(async move {
+        let (name, token) = (order.as_str(), &*caller.token);
+        caller.record();
+        let Ok(entry) = audit.begin(ordered(&caller, order, subject, BEGUN)).await else {
+            tracing::error!(audit = name, token, "the audit log can't be written: the order is refused");
+            let why = "the audit log can't be written, nothing was done".to_owned();
+            let _ = told.send(Err(Refusal::Unavailable(why)));
+            return;
+        };
+        tracing::info!(audit = name, token, phase = "intent", "an operator's order begins");
+        // A panic is a result as well.
         let Ok(outcome) = AssertUnwindSafe(work).catch_unwind().await else {
-            tracing::error!(audit = name, token = TOKEN, phase = "result", done = false, "an operator's order failed");
+            tracing::error!(audit = name, token, phase = "result", done = false, "an operator's order failed");
+            note_end(&audit, entry, "failed", serde_json::json!({})).await;
             return;
         };
         let Outcome { counts, left, answer } = outcome;
         let done = left.is_empty() && answer.is_ok();
-        tracing::info!(audit = name, token = TOKEN, phase = "result", removed = %counts, done, "an operator's order ended");
-        // The client may have left.
+        tracing::info!(audit = name, token, phase = "result", removed = %counts, done, "an operator's order ended");
+        let word = match &answer {
+            Ok(_) if left.is_empty() => "done",
+            Ok(_) => "incomplete",
+            Err(Refusal::Unavailable(_) | Refusal::Internal | Refusal::Late) => "failed",
+            Err(_) => REFUSED,
+        };
+        note_end(&audit, entry, word, counts).await;
+        // The client may be gone.
         let _ = told.send(answer);
     });
     answer.await.unwrap_or(Err(Refusal::Internal))
+}
+
+/// Lets an order pass whose caller has the role for it, and notes the orders that are refused before they begin.
+pub(super) async fn gate(
+    State((context, order)): State<(Arc<Context>, Order)>,
+    Extension(caller): Extension<Caller>,
+    Path(path): Path<BTreeMap<String, String>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // The names of a path may be anything; a team that is known is no person.
+    let subject = path.get("tenant").filter(|tenant| context.tenant(tenant).is_ok()).cloned();
+    let response =
+        if caller.role < order.role() { Refusal::Role(order.role()).into_response() } else { next.run(request).await };
+    if response.status().is_client_error() && !caller.is_recorded() {
+        let refused = ordered(&caller, order, subject, REFUSED);
+        if context.orders.audit.begin(refused).await.is_err() {
+            tracing::error!(audit = order.as_str(), "the audit log can't be written: a refused order is not in it");
+        }
+    }
+    response
+}
+
+const BEGUN: &str = "begun";
+const REFUSED: &str = "refused";
+
+fn ordered(caller: &Caller, order: Order, subject: Option<String>, outcome: &'static str) -> Ordered {
+    Ordered {
+        token: caller.token.to_string(),
+        role: caller.role.as_str(),
+        peer: caller.peer.map(|peer| peer.to_string()),
+        order: order.as_str(),
+        subject,
+        outcome,
+    }
+}
+
+async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts: Value) {
+    if audit.end(entry, outcome, counts).await.is_err() {
+        tracing::error!(outcome, "the audit log can't be written: an order's entry has no outcome");
+    }
+}
+
+/// The entries of a page, unless `limit` says another number, and at most.
+const PAGE: usize = 100;
+const MOST: usize = 1000;
+
+/// `GET /v1/audit` with `after` (the `next` of the page before), `limit`, `from` and `to`, of all nodes, oldest first; as JSON
+/// lines for a client that accepts `application/x-ndjson`.
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let page = asked(query.as_deref().unwrap_or_default()).ok_or_else(|| {
+        Refusal::invalid(
+            "known here: after (the next of the page before), limit (1 to 1000), and from and to, days or RFC 3339 times",
+        )
+    })?;
+    let found = context.orders.audit.list(&page).await;
+    let Audited { entries, next, is_complete } = found.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut response = if accepted.any(|value| value.to_ascii_lowercase().contains("application/x-ndjson")) {
+        let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+        typed(StatusCode::OK, "application/x-ndjson", lines.into())
+    } else {
+        json(StatusCode::OK, &serde_json::json!({ "entries": entries, "next": next }))
+    };
+    if !is_complete {
+        response
+            .headers_mut()
+            .insert("x-gateway-partial", HeaderValue::from_static("other nodes' entries are missing"));
+    }
+    Ok(response)
+}
+
+fn asked(query: &str) -> Option<AuditPage> {
+    let mut page = AuditPage { most: PAGE, ..AuditPage::default() };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "after" => {
+                let is_id = value.len() <= 32 && value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+                page.after = Some(value.into_owned()).filter(|_| is_id);
+                page.after.as_ref()?;
+            }
+            "limit" => page.most = value.parse().ok().filter(|most| (1..=MOST).contains(most))?,
+            "from" => page.from = Some(moment::parse_or_date(&value)?),
+            // A day is included.
+            "to" if value.len() == 10 => page.to = Some(moment::parse_or_date(&value)? + Duration::from_secs(86400)),
+            "to" => page.to = Some(moment::parse(&value)?),
+            _ => return None,
+        }
+    }
+    Some(page)
 }

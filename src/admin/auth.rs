@@ -1,36 +1,56 @@
-//! The check of the admin token, before all paths that name a team.
+//! The check of a request's token, before all paths that name a team.
 
 use super::answer::Refusal;
 use super::context::Context;
+use super::tokens::Token;
+use crate::base::auth_failures::Authenticating;
+use crate::base::peer::Client;
+use crate::config::Role;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
+use std::net::IpAddr;
 use std::sync::Arc;
-use subtle::ConstantTimeEq as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Passes requests that carry the admin token on.
-pub(super) async fn needs_token(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
-    let refusal = match context.token() {
-        None => Refusal::Off,
-        Some(token) if !bears(request.headers(), &token) => Refusal::Unauthorized,
-        Some(_) => return next.run(request).await,
-    };
-    refusal.into_response()
+/// The operator who sent a request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The name of the token.
+    pub(super) token: Arc<str>,
+    pub(super) role: Role,
+    pub(super) peer: Option<IpAddr>,
+    /// True once the request's order is in the audit log.
+    recorded: Arc<AtomicBool>,
 }
 
-/// Returns true if the request carries the token, once. Hashes are compared, so that not even the token's length is
-/// revealed.
-fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let given = value.to_str().ok().and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let hash = |text: &str| -> [u8; 32] { Sha256::digest(text).into() };
-    given.is_some_and(|given| hash(given).ct_eq(&hash(token.expose_secret())).into())
+impl Caller {
+    pub(super) fn record(&self) {
+        self.recorded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets a request pass that bears a token, and notes which.
+pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
+    let config = context.config();
+    if config.tokens.is_empty() {
+        return Refusal::Off.into_response();
+    }
+    let peer = request.extensions().get::<Client>().map(|client| client.address);
+    let Some(Token { name, role, .. }) = config.tokens.find(request.headers()) else {
+        let client = peer.filter(|_| request.headers().contains_key(AUTHORIZATION));
+        let noted = client.map(|client| context.orders.failures.note(Authenticating::Admin, client));
+        return match noted {
+            Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
+            Some(Ok(())) | None => Refusal::Unauthorized.into_response(),
+        };
+    };
+    let caller = Caller { token: Arc::clone(name), role: *role, peer, recorded: Arc::default() };
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }

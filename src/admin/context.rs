@@ -1,13 +1,15 @@
 //! The shared parts of the API's handlers.
 
+use super::answer::Refusal;
 use super::orders::Orders;
 use super::tenants::ShownTenant;
+use super::tokens::Tokens;
+use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
-use secrecy::SecretString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +30,7 @@ pub(super) struct Context {
 /// The API's part of the configuration.
 #[derive(Debug)]
 pub(super) struct AdminConfig {
-    token: Option<SecretString>,
+    pub(super) tokens: Tokens,
     /// The tenants by name, in the form that is shown.
     pub(super) tenants: Vec<ShownTenant>,
 }
@@ -36,7 +38,7 @@ pub(super) struct AdminConfig {
 impl AdminConfig {
     fn new(settings: &Settings) -> Self {
         let tenants = settings.tenants.iter().map(|(name, tenant)| ShownTenant::new(name, tenant)).collect();
-        Self { token: settings.admin.token.clone(), tenants }
+        Self { tokens: Tokens::new(&settings.admin.tokens), tenants }
     }
 }
 
@@ -69,7 +71,10 @@ impl Context {
         self.config.load_full()
     }
 
-    pub(super) fn token(&self) -> Option<SecretString> {
-        self.config.load().token.clone()
+    /// Returns a tenant of the configuration by its name.
+    pub(super) fn tenant(&self, name: &str) -> Result<TenantName, Refusal> {
+        let config = self.config.load();
+        let known = config.tenants.iter().find(|tenant| tenant.name.as_str() == name);
+        known.map(|tenant| tenant.name.clone()).ok_or(Refusal::UnknownTenant)
     }
 }

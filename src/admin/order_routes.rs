@@ -2,68 +2,115 @@
 
 use super::answer::Refusal;
 use super::audit::{Order, carry_out};
+use super::auth::Caller;
 use super::context::Context;
 use crate::base::name::TenantName;
 use crate::base::web::whole_body;
 use crate::cache::Change;
 use crate::callback;
 use crate::iluma::route_name::RouteName;
+use crate::state::{DeliveryId, Replay};
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
 /// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all.
-pub(super) async fn purge(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn purge(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let body = whole_body(request).await?;
     let config = context.config();
-    let changes = changes(&body, |tenant| config.tenants.iter().any(|known| known.name == tenant))?;
-    let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::Purge, async move { orders.purge(&changes).await }).await
+    let changes = changes(&body, |tenant| config.tenants.iter().any(|known| known.name.as_str() == tenant))?;
+    let (orders, subject) = (Arc::clone(&context.orders), purged(&changes));
+    carry_out(&context, &caller, Order::Purge, Some(subject), async move { orders.purge(&changes).await }).await
 }
 
 /// `POST /v1/erase`: erases a person.
-pub(super) async fn erase(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn erase(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let body = whole_body(request).await?;
     let tags = context.orders.persons.named(&body).map_err(|error| Refusal::invalid(error.to_string()))?;
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::Erase, async move { orders.erase(tags).await }).await
+    carry_out(&context, &caller, Order::Erase, None, async move { orders.erase(tags).await }).await
 }
 
 /// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` and perhaps `until`, or `{"all":true}`.
-pub(super) async fn replay(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn replay(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let what = callback::replay(&whole_body(request).await?, None)?;
+    let subject = match &what {
+        Replay::One(id) | Replay::Own(_, id) => id.to_string(),
+        Replay::Since(tenant, ..) | Replay::AllDead(Some(tenant)) => tenant.to_string(),
+        Replay::AllDead(None) => "all".to_owned(),
+    };
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::Replay, async move { orders.replay(what).await }).await
+    carry_out(&context, &caller, Order::Replay, Some(subject), async move { orders.replay(what).await }).await
+}
+
+/// Names what is purged in the audit log.
+fn purged(changes: &[Change]) -> String {
+    match changes.first() {
+        Some(Change::Subject(subject)) => subject.as_str().to_owned(),
+        Some(Change::Tenant(tenant)) => tenant.to_string(),
+        Some(Change::All | Change::Erased(_) | Change::Registry) | None => "all".to_owned(),
+    }
 }
 
 /// `POST /v1/callbacks/pause` with `{"tenant"}` and perhaps `type`: stops attempts until they are resumed.
-pub(super) async fn pause(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn pause(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::PauseCallbacks, async move { orders.pause(&endpoints).await }).await
+    let subject = Some(endpoints.tenant().to_string());
+    carry_out(&context, &caller, Order::PauseCallbacks, subject, async move { orders.pause(&endpoints).await }).await
 }
 
 /// `POST /v1/callbacks/resume`, likewise: has attempts go on, whatever paused them.
-pub(super) async fn resume(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn resume(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::ResumeCallbacks, async move { orders.resume(&endpoints).await }).await
+    let subject = Some(endpoints.tenant().to_string());
+    carry_out(&context, &caller, Order::ResumeCallbacks, subject, async move { orders.resume(&endpoints).await }).await
 }
 
 /// `POST /v1/callbacks/test`, likewise: sends a signed test delivery.
-pub(super) async fn test(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn test(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::TestCallbacks, async move { orders.test(&endpoints).await }).await
+    let subject = Some(endpoints.tenant().to_string());
+    carry_out(&context, &caller, Order::TestCallbacks, subject, async move { orders.test(&endpoints).await }).await
 }
 
 /// `DELETE /v1/callbacks/{id}`: deletes a dead letter.
 pub(super) async fn delete_dead_letter(
     State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let orders = Arc::clone(&context.orders);
-    carry_out(&context.running, Order::DeleteDeadLetter, async move { orders.delete_dead_letter(&id).await }).await
+    let subject = id.parse::<DeliveryId>().ok().map(|id| id.to_string());
+    let work = async move { orders.delete_dead_letter(&id).await };
+    carry_out(&context, &caller, Order::DeleteDeadLetter, subject, work).await
 }
 
 /// The body of a purge, which names one thing.

@@ -1,11 +1,12 @@
 //! The data that operators' orders change: stored answers are purged, persons are erased, callbacks are replayed.
 
 use super::answer::Refusal;
-use super::audit::Outcome;
+use super::outcome::Outcome;
+use crate::base::auth_failures::AuthFailures;
 use crate::cache::{Cache, Change, Removed};
 use crate::callback::{Callbacks, Endpoints};
 use crate::iluma::person::{Persons, Tag};
-use crate::state::{Erased, PauseReason, Replay, State};
+use crate::state::{AuditLog, Erased, PauseReason, Registry, Replay, State};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +20,12 @@ pub struct Orders {
     pub state: State,
     /// Deliveries and endpoints.
     pub callbacks: Arc<Callbacks>,
+    /// The clients that came with wrong tokens.
+    pub failures: AuthFailures,
+    /// The audit log, which has every order.
+    pub audit: AuditLog,
+    /// Teams' keys and suspensions.
+    pub registry: Registry,
     /// Finds the person that an order names.
     pub persons: Persons,
 }

@@ -1,9 +1,11 @@
 //! The paths of the `admin` listener, and their handlers.
 
 use super::answer::{Refusal, json, text, typed};
+use super::audit::{self, Order};
 use super::auth::needs_token;
 use super::callbacks;
 use super::context::Context;
+use super::keys;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
 use super::usage;
@@ -15,7 +17,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
@@ -45,18 +47,30 @@ impl Admin {
 
     /// Returns the router of the `admin` listener, with all its layers.
     pub fn router(&self) -> Router {
+        let order = |order: Order, handler: MethodRouter<Arc<Context>>| {
+            handler.route_layer(from_fn_with_state((Arc::clone(&self.0), order), audit::gate))
+        };
         let api = Router::new()
             .route("/v1/tenants", get(tenants))
+            .route("/v1/tenants/{tenant}/keys", get(keys::list).merge(order(Order::CreateKey, post(keys::create))))
+            .route("/v1/audit", get(audit::list))
+            .route("/v1/tenants/{tenant}/keys/{id}", order(Order::RevokeKey, delete(keys::revoke)))
+            .route("/v1/tenants/{tenant}/keys/{id}/rotate", order(Order::RotateKey, post(keys::rotate)))
+            .route("/v1/tenants/{tenant}/suspend", order(Order::Suspend, post(keys::suspend)))
+            .route("/v1/tenants/{tenant}/resume", order(Order::Resume, post(keys::resume)))
             .route("/v1/callbacks", get(callbacks::list))
-            .route("/v1/callbacks/{id}", get(callbacks::show).delete(delete_dead_letter))
-            .route("/v1/callbacks/replay", post(replay))
-            .route("/v1/callbacks/pause", post(pause))
-            .route("/v1/callbacks/resume", post(resume))
-            .route("/v1/callbacks/test", post(test))
+            .route(
+                "/v1/callbacks/{id}",
+                get(callbacks::show).merge(order(Order::DeleteDeadLetter, delete(delete_dead_letter))),
+            )
+            .route("/v1/callbacks/replay", order(Order::Replay, post(replay)))
+            .route("/v1/callbacks/pause", order(Order::PauseCallbacks, post(pause)))
+            .route("/v1/callbacks/resume", order(Order::ResumeCallbacks, post(resume)))
+            .route("/v1/callbacks/test", order(Order::TestCallbacks, post(test)))
             .route("/v1/usage", get(usage::usage))
             .route("/v1/usage/unknown", get(usage::unknown))
-            .route("/v1/cache/purge", post(purge))
-            .route("/v1/erase", post(erase))
+            .route("/v1/cache/purge", order(Order::Purge, post(purge)))
+            .route("/v1/erase", order(Order::Erase, post(erase)))
             // Without a token no client learns which paths exist.
             .fallback(async || Refusal::UnknownPath)
             .layer(from_fn_with_state(Arc::clone(&self.0), needs_token));
@@ -153,7 +167,9 @@ fn wants_openmetrics(headers: &HeaderMap) -> bool {
 }
 
 async fn tenants(State(context): State<Arc<Context>>) -> Response {
-    json(StatusCode::OK, &serde_json::json!({ "tenants": context.config().tenants }))
+    let (config, table) = (context.config(), context.orders.registry.table());
+    let shown: Vec<_> = config.tenants.iter().map(|tenant| tenant.with(&table)).collect();
+    json(StatusCode::OK, &serde_json::json!({ "tenants": shown }))
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 use crate::base::name::TenantName;
 use crate::config::{Tenant, TenantLimits};
 use crate::iluma::route_name::RouteName;
+use crate::state::KeyTable;
 
 /// A tenant without its secrets.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct ShownTenant {
-    pub(super) name: String,
+    #[serde(serialize_with = "as_text")]
+    pub(super) name: TenantName,
     account: String,
     keys: usize,
+    suspended: bool,
     #[serde(flatten)]
     limits: TenantLimits,
     routes: Vec<&'static str>,
@@ -19,12 +22,22 @@ pub(super) struct ShownTenant {
 impl ShownTenant {
     pub(super) fn new(name: &TenantName, tenant: &Tenant) -> Self {
         Self {
-            name: name.to_string(),
+            name: name.clone(),
             account: tenant.account.to_string(),
-            keys: tenant.key_sha256.len(),
+            keys: 0,
+            suspended: false,
             limits: tenant.limits.clone(),
             routes: tenant.routes.iter().copied().map(RouteName::as_str).collect(),
             share_cache: tenant.share_cache,
         }
     }
+
+    /// Returns the tenant with what is known of its keys now.
+    pub(super) fn with(&self, table: &KeyTable) -> Self {
+        Self { keys: table.count(&self.name), suspended: table.is_suspended(&self.name), ..self.clone() }
+    }
+}
+
+fn as_text<S: serde::Serializer>(name: &TenantName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name.as_str())
 }

@@ -3,6 +3,7 @@
 use super::stage::Stage;
 use super::storage::Storage;
 use crate::admin::Admin;
+use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::base::tasks::Tasks;
 use crate::callback::Callbacks;
@@ -24,6 +25,7 @@ pub struct App {
     pub(super) gateway: Arc<Gateway>,
     pub(super) admin: Arc<Admin>,
     pub(super) callbacks: Arc<Callbacks>,
+    pub(super) failures: AuthFailures,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
     pub(super) redactor: Redactor,

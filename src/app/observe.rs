@@ -1,7 +1,9 @@
 //! The numbers that metrics read from other parts, and the secrets that no line may show.
 
 use super::links::Links;
+use crate::base::auth_failures::AuthFailures;
 use crate::base::disk::Disk;
+use crate::base::name::TenantName;
 use crate::cache::Counts;
 use crate::callback::{self, Attempt, Hooks, Note, Skipped};
 use crate::config::{self, Settings};
@@ -10,7 +12,7 @@ use crate::iluma::person::Persons;
 use crate::ledger::{Ledger, RouteTotals};
 use crate::redis::RedisClient;
 use crate::server::ListenerHandle;
-use crate::state::{Outbox, State};
+use crate::state::{Outbox, Registry, State};
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::{Metrics, OutboxSize, Sample, families};
 use crate::telemetry::redact::Redactor;
@@ -29,9 +31,9 @@ pub(super) const DELIVERIES: [&str; 6] = [
     Skipped::Dropped.as_str(),
 ];
 
-/// Returns the hooks of the callbacks: their metrics, and the tags of persons.
-pub(super) fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
-    let metrics = metrics.clone();
+/// Returns the hooks of the callbacks: their metrics, the tags of persons, and suspensions.
+pub(super) fn hooks(metrics: &Metrics, persons: &Persons, (registry, failures): (&Registry, &AuthFailures)) -> Hooks {
+    let (metrics, registry) = (metrics.clone(), registry.clone());
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
         Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
@@ -45,7 +47,13 @@ pub(super) fn hooks(metrics: &Metrics, persons: &Persons) -> Hooks {
             metrics.callback_queues(tenants, [queues.waiting, queues.unowned], oldest);
         }
     };
-    Hooks { persons: persons.clone(), note: Box::new(note) }
+    let is_suspended = move |tenant: &TenantName| registry.table().is_suspended(tenant);
+    Hooks {
+        persons: persons.clone(),
+        failures: failures.clone(),
+        is_suspended: Box::new(is_suspended),
+        note: Box::new(note),
+    }
 }
 
 /// Connects metrics to the numbers that other parts keep.
@@ -133,7 +141,7 @@ pub(super) fn secrets(settings: &Settings) -> Vec<SecretString> {
     let accounts = settings.accounts.values();
     let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();
     secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
-    secrets.extend(settings.admin.token.clone());
+    secrets.extend(settings.admin.tokens.values().map(|(token, _)| token.clone()));
     secrets.extend(callback::secrets(settings));
     let hex = |key: &[u8; 32]| SecretString::from(key.iter().map(|b| format!("{b:02x}")).collect::<String>());
     secrets.push(hex(settings.state.root_key.expose_secret()));

@@ -19,8 +19,10 @@ impl App {
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
         self.callbacks.reload(settings)?;
         self.gateway.reload(settings)?;
+        self.storage.registry.reload(settings);
         *known = new;
         self.admin.reload(settings);
+        self.failures.reload(settings.max_auth_failures);
         self.metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
         self.sockets.replace(settings);
         for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {

@@ -10,8 +10,9 @@ use super::reload::fixed;
 use super::stage::LAST_MOMENT;
 use super::storage::Storage;
 use crate::admin::{Admin, Orders};
+use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
-use crate::cache::DiskLevel;
+use crate::cache::{Change, DiskLevel, Follow};
 use crate::callback::{Arrived, Callbacks};
 use crate::config::Settings;
 use crate::gateway::{Gateway, Parts, Telemetry};
@@ -20,9 +21,9 @@ use crate::limit::Nodes;
 use crate::redis::Budget;
 use crate::reply::Reason;
 use crate::server::file_descriptors;
-use crate::state::State;
+use crate::state::{Registry, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, families};
 use crate::telemetry::redact::Redactor;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
@@ -90,25 +91,38 @@ async fn wire(
     stages: Stages,
 ) -> Result<App, StartError> {
     let Instruments { redactor, access, logs, metrics, clock } = instruments;
+    let failures = AuthFailures::new(settings.max_auth_failures, &clock);
+    let counted = failures.clone();
+    metrics.read(&families::AUTH_FAILURES, move || counted.counts());
     let persons = Persons::new(settings.state.root_key.expose_secret());
-    let (callbacks, inflow, arrivals) =
-        Callbacks::new(settings, storage.state.clone(), hooks(&metrics, &persons), clock.clone())?;
+    let (callbacks, inflow, arrivals) = Callbacks::new(
+        settings,
+        storage.state.clone(),
+        hooks(&metrics, &persons, (&storage.registry, &failures)),
+        clock.clone(),
+    )?;
     let parts = Parts {
         link: links.cache.clone(),
         disk: DiskLevel::open(&storage.database, settings, &clock).await?,
         persons: persons.clone(),
         callbacks: Arc::clone(&callbacks),
         state: storage.state.clone(),
+        registry: storage.registry.clone(),
+        failures: failures.clone(),
         ledger: storage.ledger.clone(),
         nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
     };
     let telemetry = Telemetry { access, metrics: metrics.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
 
+    join_registry(&gateway, &storage.registry);
+
     links.keep(&stages.links);
     keep_owners_and_answers(&gateway, arrivals, &stages);
     links.await_them().await?;
     storage.take_place().await?;
+    // Keys that were made while this node was away open it from its first request on.
+    storage.registry.follow().await;
     storage.keep(&stages.background);
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
     gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
@@ -122,6 +136,9 @@ async fn wire(
         cache: Arc::clone(gateway.cache()),
         state: storage.state.clone(),
         callbacks: Arc::clone(&callbacks),
+        audit: storage.audit.clone(),
+        failures: failures.clone(),
+        registry: storage.registry.clone(),
         persons,
     };
     let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone()));
@@ -138,6 +155,7 @@ async fn wire(
         gateway,
         admin,
         callbacks,
+        failures,
         metrics,
         clock,
         redactor,
@@ -155,6 +173,26 @@ async fn wire(
     let status = app.status_address().map(tracing::field::display);
     tracing::info!(%server, %admin, %callbacks, status, "listening");
     Ok(app)
+}
+
+/// Lets orders about keys reach every node in the way of purges.
+fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
+    // Each has the other: one of both must not keep the other alive.
+    let cache = Arc::downgrade(gateway.cache());
+    registry.announce_by(Box::new(move || {
+        let cache = cache.upgrade();
+        Box::pin(async move {
+            match cache {
+                Some(cache) => cache.change(&Change::Registry).await.left,
+                None => Vec::new(),
+            }
+        })
+    }));
+    let registry = registry.clone();
+    gateway.cache().follow_registry_by(Follow(Box::new(move || {
+        let registry = registry.clone();
+        Box::pin(async move { registry.follow().await })
+    })));
 }
 
 /// Runs the background work of the cache, the owners of records, and the answers from callbacks.

@@ -9,7 +9,7 @@ use crate::cache;
 use crate::config::Settings;
 use crate::ledger::{self, Ledger};
 use crate::redis::RedisClient;
-use crate::state::{self, Membership, Sqlite, State};
+use crate::state::{self, AUDIT_MIGRATIONS, AuditLog, Membership, REGISTRY_MIGRATIONS, Registry, Sqlite, State};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub(super) struct Storage {
     pub(super) database: Database,
     pub(super) ledger: Ledger,
     pub(super) state: State,
+    pub(super) registry: Registry,
+    pub(super) audit: AuditLog,
     /// The node's membership among the nodes of a Redis.
     pub(super) membership: Option<Membership>,
 }
@@ -27,13 +29,14 @@ impl Storage {
     /// Opens the database and its contents. A refused start closes the file, so that the next one can lock it.
     pub(super) async fn open(settings: &Settings, clock: &Clock, links: &Links) -> Result<Self, StartError> {
         let database = open(&settings.state.path)?;
-        let ledger = match open_ledger(&database, settings, clock, links.main.clone()).await {
-            Ok(ledger) => ledger,
+        let (ledger, registry) = match open_parts(&database, settings, clock, links.main.clone()).await {
+            Ok(parts) => parts,
             Err(error) => {
                 database.close().await;
                 return Err(error);
             }
         };
+        let audit = AuditLog::new(database.clone(), links.main.clone(), &settings.node, clock.clone());
         let state = match &links.main {
             Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
             None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
@@ -42,7 +45,7 @@ impl Storage {
             let names = (ledger.node(), settings.node.as_str());
             Membership::new(link, names, state.keyring(), clock.clone())
         });
-        Ok(Self { database, ledger, state, membership })
+        Ok(Self { database, ledger, state, registry, audit, membership })
     }
 
     /// Verifies the keys against shared state, and takes the node's identity. With Redis out both are done once it is
@@ -63,24 +66,30 @@ impl Storage {
         if let Some(membership) = self.membership.clone() {
             stage.spawn_until_end(async move { membership.keep().await });
         }
+        let audit = self.audit.clone();
+        stage.spawn_until_end(async move { audit.keep().await });
+        let registry = self.registry.clone();
+        stage.spawn_until_end(async move { registry.keep().await });
         let (ledger, membership) = (self.ledger.clone(), self.membership.clone());
         stage.spawn_until_end(async move { ledger.keep(membership).await });
     }
 }
 
-/// Opens the ledger of a database that has the sentinels of this configuration's keys.
-async fn open_ledger(
+/// Opens the ledger and the registry of a database that has the sentinels of this configuration's keys.
+async fn open_parts(
     database: &Database,
     settings: &Settings,
     clock: &Clock,
     redis: Option<RedisClient>,
-) -> Result<Ledger, StartError> {
+) -> Result<(Ledger, Registry), StartError> {
     state::verify_database(database, &settings.state).await?;
-    Ok(Ledger::open(database.clone(), settings, clock.clone(), redis).await?)
+    let registry = Registry::open(database.clone(), redis.clone(), settings, clock.clone()).await?;
+    Ok((Ledger::open(database.clone(), settings, clock.clone(), redis).await?, registry))
 }
 
 /// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
 pub(super) fn open(path: &Path) -> Result<Database, StartError> {
-    let parts = [state::MIGRATIONS, ("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
+    let own = [("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
+    let parts = [&[state::MIGRATIONS, REGISTRY_MIGRATIONS, AUDIT_MIGRATIONS], &own[..]].concat();
     Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
 }

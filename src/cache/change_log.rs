@@ -37,6 +37,7 @@ pub(super) fn write(change: &Change) -> Vec<u8> {
         Change::Subject(subject) => format!("s{}", subject.as_str()).into_bytes(),
         Change::Tenant(tenant) => format!("t{tenant}").into_bytes(),
         Change::All => b"a".to_vec(),
+        Change::Registry => b"k".to_vec(),
         Change::Erased(tags) => {
             let mut entry = b"e".to_vec();
             tags.iter().for_each(|tag| entry.extend_from_slice(tag.bytes()));
@@ -54,6 +55,7 @@ pub(super) fn read(entry: &[u8]) -> Option<Change> {
         b's' => Subject::ALL.into_iter().find(|subject| Some(subject.as_str()) == text()).map(Change::Subject),
         b't' => text()?.parse::<TenantName>().ok().map(Change::Tenant),
         b'a' => Some(Change::All),
+        b'k' => Some(Change::Registry),
         b'e' => rest.chunks(16).map(Tag::from_bytes).collect::<Option<_>>().map(Change::Erased),
         _ => None,
     }
@@ -82,6 +84,7 @@ mod tests {
             Change::Subject(Subject::Cft),
             Change::Tenant("lending".parse().unwrap()),
             Change::All,
+            Change::Registry,
             Change::Erased(BTreeSet::from([tag(b':'), tag(2)])),
         ] {
             let entry = [&b"17:"[..], &write(&change)].concat();

@@ -211,7 +211,7 @@ impl DiskCache {
                 let removed = removed?;
                 match change {
                     Change::Erased(_) => file.scrub().await?,
-                    Change::Subject(_) | Change::Tenant(_) | Change::All => {}
+                    Change::Subject(_) | Change::Tenant(_) | Change::All | Change::Registry => {}
                 }
                 removed
             }

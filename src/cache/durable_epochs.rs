@@ -88,7 +88,7 @@ impl DurableEpochs {
         let (now, forgotten) = (self.time.now(), self.time.now().saturating_sub(REMEMBERED));
         let erased: Vec<Tag> = match change {
             Change::Erased(tags) => tags.iter().copied().collect(),
-            Change::Subject(_) | Change::Tenant(_) | Change::All => Vec::new(),
+            Change::Subject(_) | Change::Tenant(_) | Change::All | Change::Registry => Vec::new(),
         };
         self.database
             .write(move |connection| {

@@ -31,6 +31,8 @@ pub enum Change {
     All,
     /// Removes all entries that name one of these persons.
     Erased(BTreeSet<Tag>),
+    /// No entry: the registry of keys, of which every node has a copy, has changed.
+    Registry,
 }
 
 impl Change {
@@ -41,6 +43,7 @@ impl Change {
             Self::Tenant(changed) => private == Some(changed),
             Self::All => true,
             Self::Erased(erased) => tags.iter().any(|tag| erased.contains(tag)),
+            Self::Registry => false,
         }
     }
 }
@@ -69,7 +72,7 @@ impl Table {
                 table.tenants.insert(tenant.clone(), keyring::random());
             }
             Change::All => table.subjects = Subject::ALL.map(|_| keyring::random()),
-            Change::Erased(_) => {}
+            Change::Erased(_) | Change::Registry => {}
         }
         table
     }

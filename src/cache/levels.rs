@@ -9,7 +9,7 @@ use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
 use super::key::{Key, Keys, Question, Scope};
 use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
-use super::membership::{Membership, NodeIdentity};
+use super::membership::{Follow, Membership, NodeIdentity};
 use super::memory::Memory;
 use super::policy;
 use super::purge::{self, Removed};
@@ -136,6 +136,14 @@ impl Cache {
     #[must_use]
     pub fn channels(keys: &KeySpace) -> Vec<Channel> {
         vec![keys.results_channel(), keys.changes_channel()]
+    }
+
+    /// Says how this node takes over the registry of keys, before it confirms a change of it.
+    pub fn follow_registry_by(&self, follow: Follow) {
+        if let Some(shared) = self.nodes() {
+            // Only the first counts; there is one.
+            let _ = shared.membership.follow.set(follow);
+        }
     }
 
     /// Keeps the level below memory, and keeps up with the other nodes, until `stop`.
@@ -383,6 +391,8 @@ impl Cache {
     /// concerns it.
     pub async fn change(&self, change: &Change) -> Removed {
         let shared = match &self.level2 {
+            // A gateway that serves alone tells no other node, and has no entries of the registry.
+            Level2::None | Level2::Disk(_) if *change == Change::Registry => return Removed::default(),
             Level2::None => {
                 self.epochs.change(change);
                 return Removed { memory: self.memory.remove(change), ..Removed::default() };

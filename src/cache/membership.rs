@@ -23,9 +23,10 @@ use crate::base::keyring;
 use crate::base::tasks::Tasks;
 use crate::iluma::subject::Subject;
 use crate::redis::{Budget, KeySpace, RedisClient, RedisFailure, scripts::cache as scripts};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,17 @@ pub(super) struct Membership {
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
+    /// Takes over what stands beside the cache.
+    pub(super) follow: OnceLock<Follow>,
+}
+
+/// Has this node take over the registry of keys before it confirms a change of it. The result is true once it has.
+pub struct Follow(pub Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>);
+
+impl std::fmt::Debug for Follow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Follow(…)")
+    }
 }
 
 /// The identity of this node for the others.
@@ -86,7 +98,8 @@ impl Membership {
         clock: Clock,
     ) -> Self {
         let (origin, catching_up) = (clock.now(), tokio::sync::Mutex::default());
-        Self { level2, memory, epochs, clock, id, confirmed: AtomicU64::new(0), origin, catching_up }
+        let (confirmed, follow) = (AtomicU64::new(0), OnceLock::new());
+        Self { level2, memory, epochs, clock, id, confirmed, origin, catching_up, follow }
     }
 
     /// Returns true if this node knows all changes except those of the last 5 s.
@@ -148,6 +161,12 @@ impl Membership {
         }
         let news: News = self.link().script(budget, &script).await?;
         let number = news.0;
+        if self.concerns_registry(known, &news)
+            && let Some(follow) = self.follow.get()
+            && budget.wait((follow.0)()).await != Some(true)
+        {
+            return Err(RedisFailure::Out);
+        }
         let removed = self.apply(known, news)?;
         let mut script = scripts::HEARTBEAT.key(self.keys().cache_membership());
         script.arg(&self.id).arg(number);
@@ -158,6 +177,12 @@ impl Membership {
         // The time is from before the query: our lease ends before the one in Redis.
         self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
         Ok(())
+    }
+
+    /// Returns true if the registry of keys has changed, or may have: some changes are not told.
+    fn concerns_registry(&self, known: u64, (number, _, changes): &News) -> bool {
+        number.checked_sub(known) != Some(changes.len() as u64)
+            || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Change::Registry))
     }
 
     /// Applies the news from Redis; returns the number of entries that were removed from memory for each change.

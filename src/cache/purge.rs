@@ -60,8 +60,11 @@ pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Remo
         Change::Subject(subject) => sweep(node, subject.as_str(), "*").await?,
         Change::Tenant(tenant) => sweep(node, "*", tenant.as_str()).await?,
         Change::All => sweep(node, "*", "*").await?,
+        Change::Registry => 0,
     };
-    let left = node.applied_by_all(number, matches!(change, Change::Erased(_))).await?;
+    // A node that is cut off still has what it remembers, and the keys that it knows.
+    let strictly = matches!(change, Change::Erased(_) | Change::Registry);
+    let left = node.applied_by_all(number, strictly).await?;
     let mut command = redis::cmd("GET");
     let command = command.arg(node.keys().cache_removed(number));
     let memory: Option<u64> = node.link().command(&Budget::of(ORDER), command).await?;
@@ -84,7 +87,7 @@ async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> 
         Change::Subject(subject) => vec![field(subject.as_str().to_owned())],
         Change::Tenant(tenant) => vec![field(format!("{TENANT}{tenant}"))],
         Change::All => Subject::ALL.map(|subject| field(subject.as_str().to_owned())).to_vec(),
-        Change::Erased(_) => Vec::new(),
+        Change::Erased(_) | Change::Registry => Vec::new(),
     };
     for (name, epoch) in &fields {
         script.arg(name).arg(epoch);

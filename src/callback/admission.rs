@@ -33,6 +33,9 @@ pub enum Admission {
     /// The token is missing or wrong.
     #[error("the callback token is missing or wrong")]
     Unauthorized,
+    /// Too many wrong tokens came from the client's address: whole seconds until it may try another one.
+    #[error("too many wrong tokens came from this address; a right one is not refused")]
+    TooManyFailures(u64),
     /// The body is longer than [`MOST_BYTES`](super::MOST_BYTES).
     #[error("the body is larger than 1 MiB")]
     TooLarge,
@@ -91,6 +94,7 @@ impl Admission {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method_not_allowed"),
             Self::Address => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "address_not_allowed"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY", "unauthorized"),
+            Self::TooManyFailures(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "too_many_failures"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", "body_too_large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "body_too_slow"),
             Self::CutOff => (StatusCode::BAD_REQUEST, "API_VALIDATION_ERROR", "body_cut_off"),
@@ -127,6 +131,9 @@ impl IntoResponse for Admission {
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::TooManyFailures(seconds) = self {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
         response

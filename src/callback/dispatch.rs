@@ -31,7 +31,8 @@ impl Callbacks {
         let mut only_full = false;
         loop {
             let config = self.config.load_full();
-            let wanted = self.concurrency.free(config.teams.keys(), only_full);
+            let teams = config.teams.keys().filter(|team| !(self.hooks.is_suspended)(team));
+            let wanted = self.concurrency.free(teams, only_full);
             let claimed = if wanted.is_empty() { Ok(Vec::new()) } else { self.state.claim(&wanted, LEASE).await };
             match claimed {
                 Ok(claimed) => {

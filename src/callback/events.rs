@@ -1,6 +1,7 @@
 //! The events of callbacks, for metrics and for the cache.
 
 use super::admission::Admission;
+use crate::base::auth_failures::AuthFailures;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
@@ -12,6 +13,10 @@ use std::time::SystemTime;
 pub struct Hooks {
     /// Finds the persons that a callback's body names.
     pub persons: Persons,
+    /// The clients that came with wrong tokens.
+    pub failures: AuthFailures,
+    /// Returns true if a team's deliveries wait until it is resumed.
+    pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
     /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
 }

@@ -6,6 +6,7 @@
 use super::admission::Admission;
 use super::events::{Arrived, Note};
 use super::service::Callbacks;
+use crate::base::auth_failures::Authenticating;
 use crate::base::name::AccountName;
 use crate::base::peer::Client;
 use crate::base::web::{self, Bounds, whole_body};
@@ -31,6 +32,9 @@ pub const MOST_BYTES: usize = 1 << 20;
 
 /// The longest time for storing a callback, and for getting a slot to read it: Iluma itself gives up after some 10 s.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The header with the token.
+const TOKEN: &str = "x-callback-token";
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
@@ -105,6 +109,15 @@ impl Callbacks {
         self.config.load().accounts.contains_key(&account).then_some((account, kind))
     }
 
+    /// Returns the refusal of a request without a valid token.
+    fn unauthorized(&self, request: &Request) -> Admission {
+        let client = request.extensions().get::<Client>().filter(|_| request.headers().contains_key(TOKEN));
+        match client.map(|client| self.hooks.failures.note(Authenticating::Callbacks, client.address)) {
+            Some(Err(wait)) => Admission::TooManyFailures(wait.as_secs() + 1),
+            Some(Ok(())) | None => Admission::Unauthorized,
+        }
+    }
+
     async fn admit(
         &self,
         account: AccountName,
@@ -114,7 +127,7 @@ impl Callbacks {
         let config = self.config.load_full();
         let tokens = config.accounts.get(&account).map_or(&[][..], |account| &account.tokens);
         if !carries(request.headers(), tokens) {
-            return Err(Admission::Unauthorized);
+            return Err(self.unauthorized(&request));
         }
         let place = tokio::time::timeout(STORE_TIMEOUT, self.reading.acquire()).await;
         let _place = place.ok().and_then(Result::ok).ok_or(Admission::Overloaded)?;
@@ -144,7 +157,7 @@ impl Callbacks {
 /// Returns true if the request carries one of the tokens, exactly once. Hashes are compared, with all tokens and in
 /// constant time, so that not even a length is revealed.
 fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
-    let mut values = headers.get_all("x-callback-token").iter();
+    let mut values = headers.get_all(TOKEN).iter();
     let (Some(given), None) = (values.next(), values.next()) else { return false };
     let hash = |text: &[u8]| -> [u8; 32] { Sha256::digest(text).into() };
     let given = hash(given.as_bytes());

@@ -55,6 +55,14 @@ pub struct Endpoints {
     pub(super) kind: Option<CallbackType>,
 }
 
+impl Endpoints {
+    /// Returns the team.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantName {
+        &self.tenant
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedReplay {

@@ -1,8 +1,8 @@
 //! The commands, and the dispatch to one of them.
 
 use super::{
-    backup, callbacks, check, demo, erase, generated, healthcheck, keygen, output, purge, register, run, simulate,
-    usage,
+    backup, callbacks, check, demo, erase, generated, healthcheck, keygen, keys, output, purge, register, run,
+    simulate, usage,
 };
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io;
@@ -40,6 +40,10 @@ enum Command {
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
+    /// Create, list, rotate and revoke teams' keys at a running gateway, for it and for all that share with it.
+    ///
+    /// Prints what it did; exits with 1 if a node was not reached.
+    Keys(Box<keys::Args>),
     /// Purge stored answers from a running gateway, and from all gateways that share its cache.
     ///
     /// Prints the removed entries; exits with 1 if a node was not reached.
@@ -103,6 +107,7 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Healthcheck(args) => runtime()?.block_on(healthcheck::run(&args))?,
         Command::Completions(args) => output::print(generated::completions(&args, Cli::command()))?,
         Command::Man => output::print(generated::manual(Cli::command())?)?,
+        Command::Keys(args) => output::line(runtime()?.block_on(keys::run(*args))?)?,
         Command::Purge(args) => output::line(runtime()?.block_on(purge::run(args))?)?,
         Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
         Command::Callbacks(args) => output::line(runtime()?.block_on(callbacks::run(*args))?)?,

@@ -3,11 +3,10 @@
 //! Invariants: every key has 256 bits from the operating system's generator; a team's key is printed once and only its
 //! hash is ever stored.
 
+pub use crate::base::team_key::{TeamKey, team_key};
+
 use crate::base::name::TenantName;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// The kind of the key to make.
@@ -20,15 +19,6 @@ pub struct Args {
     /// Make 64 hex digits for the root key or an encryption key
     #[arg(long)]
     secret: bool,
-}
-
-/// A team's key, and its hash for the configuration.
-#[derive(Debug)]
-pub struct TeamKey {
-    /// The key: `igw_<tenant>_` and 43 characters of URL-safe base64.
-    pub key: SecretString,
-    /// The SHA-256 of the whole key.
-    pub sha256: [u8; 32],
 }
 
 /// Makes the requested key, as the text to print: for a team its key and the line for the configuration, else 64 hex
@@ -48,21 +38,10 @@ pub fn run(args: &Args) -> String {
     }
 }
 
-/// Makes a new key for a team.
-///
-/// # Panics
-/// Panics if the operating system gives no random bytes, because no safe key can be made then.
-#[must_use]
-pub fn team_key(tenant: &TenantName) -> TeamKey {
-    let key = format!("igw_{tenant}_{}", *Zeroizing::new(URL_SAFE_NO_PAD.encode(*random())));
-    let sha256 = Sha256::digest(key.as_bytes()).into();
-    TeamKey { key: key.into(), sha256 }
-}
-
 /// Makes 64 hex digits for a root key or an encryption key.
 ///
 /// # Panics
-/// Panics like [`team_key`].
+/// Panics if the operating system gives no random bytes, because no safe key can be made then.
 #[must_use]
 pub fn secret() -> SecretString {
     hex(&random()).into()
@@ -82,7 +61,10 @@ fn hex(bytes: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use clap::Parser;
+    use sha2::{Digest, Sha256};
 
     #[derive(Debug, Parser)]
     struct Cli {

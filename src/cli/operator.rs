@@ -97,7 +97,8 @@ impl Target {
     /// Returns an error if there is no answer, or if the answer is an error.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
         let settings = Settings::load(&self.config)?;
-        let token = settings.admin.token.as_ref().ok_or(OperatorError::NoToken)?;
+        let strongest = settings.admin.tokens.values().max_by_key(|(_, role)| *role).map(|(token, _)| token);
+        let token = settings.admin.token.as_ref().or(strongest).ok_or(OperatorError::NoToken)?;
         let scheme = if settings.admin.listener.tls.is_some() { "https" } else { "http" };
         let listener = format!("{scheme}://{}", reachable(settings.admin.listener.listen));
         let base = self.admin.as_ref().map_or(listener, |url| url.to_string().trim_end_matches('/').to_owned());

@@ -4,10 +4,11 @@
 //! omitted key is not set and has no limit.
 
 use super::settings::{
-    Account, Admin, Cache, Callbacks, Listener, MaxAge, RedisAccess, RedisServers, RedisTarget, Server, ServerAddress,
-    Settings, State, Tenant, UnknownRoutes, Upstream,
+    Account, Admin, Cache, Callbacks, FileKey, Listener, MaxAge, RedisAccess, RedisServers, RedisTarget, Server,
+    ServerAddress, Settings, State, Tenant, UnknownRoutes, Upstream,
 };
-use secrecy::{SecretBox, SecretString};
+use crate::base::moment;
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ impl Display for Description<'_> {
         server(f, &self.0.server)?;
         callbacks(f, &self.0.callbacks)?;
         admin(f, &self.0.admin)?;
+        writeln!(f, "\n[auth]\nmax_failures = {}", self.0.max_auth_failures)?;
         if let Some(status) = &self.0.status {
             writeln!(f, "\n[status]")?;
             listener(f, status)?;
@@ -104,6 +106,16 @@ fn admin(f: &mut Formatter<'_>, admin: &Admin) -> fmt::Result {
     writeln!(f, "\n[admin]")?;
     listener(f, &admin.listener)?;
     optional(f, "token", admin.token.as_ref().map(set))?;
+    let named =
+        admin.tokens.iter().filter(|(_, (token, _))| admin.token.as_ref().is_none_or(|main| !same(main, token)));
+    let named: Vec<String> = named
+        .map(|(name, (token, role))| {
+            format!("{} = {{ token = {}, role = \"{}\" }}", quoted(name), set(token), role.as_str())
+        })
+        .collect();
+    if !named.is_empty() {
+        writeln!(f, "tokens = {{ {} }}", named.join(", "))?;
+    }
     Ok(())
 }
 
@@ -188,13 +200,24 @@ fn describe_account(f: &mut Formatter<'_>, account: &Account) -> fmt::Result {
     writeln!(f, "prefix_references = {}", account.prefix_references)
 }
 
+fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+fn key(key: &FileKey) -> String {
+    let digits: String = key.sha256[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = quoted(format!("{digits}…"));
+    let expires = key.expires.map(|time| format!(", expires = {}", moment::seconds(time)));
+    let note = key.note.as_ref().map(|note| format!(", note = {}", quoted(note)));
+    if expires.is_none() && note.is_none() {
+        return hash;
+    }
+    format!("{{ sha256 = {hash}{}{} }}", expires.unwrap_or_default(), note.unwrap_or_default())
+}
+
 fn describe_tenant(f: &mut Formatter<'_>, tenant: &Tenant) -> fmt::Result {
     writeln!(f, "account = \"{}\"", tenant.account)?;
-    let hashes = tenant.key_sha256.iter().map(|hash| {
-        let digits: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        quoted(format!("{digits}…"))
-    });
-    writeln!(f, "key_sha256 = {}", list(hashes))?;
+    writeln!(f, "key_sha256 = {}", list(tenant.key_sha256.iter().map(key)))?;
     // TOML has no null: a limit that is not set is omitted.
     f.write_str(&toml::to_string(&tenant.limits).map_err(|_| fmt::Error)?)?;
     writeln!(f, "routes = {}", list(tenant.routes.iter().map(quoted)))?;

@@ -6,7 +6,8 @@ use super::fault::{Fault, Faults};
 use super::reader;
 use super::reader::{Entry, Findings, Reader, Secrets, Section};
 use super::settings::{
-    Admin, Cache, Callbacks, Log, OutboxBounds, Quotas, Retention, Server, Settings, State, UnknownRoutes, Upstream,
+    Admin, Cache, Callbacks, Log, OutboxBounds, Quotas, Retention, Role, Server, Settings, State, UnknownRoutes,
+    Upstream,
 };
 use super::values::UrlParts;
 use super::{listener, redis, routes, teams, tls, warnings};
@@ -14,9 +15,10 @@ use crate::base::byte_size::ByteSize;
 use crate::base::host_name;
 use crate::base::keyring::EncryptionKey;
 use crate::iluma::route_name::RouteName;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,6 +150,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let callbacks = callbacks(&root.section("callbacks"));
     let admin = admin(&root.section("admin"));
     let status = root.maybe("status", |status| listener::read(&status.table()?));
+    let max_auth_failures = root.section("auth").get("max_failures", Entry::count).and_then(NonZeroU32::new);
     let contact = root.section("help").maybe("contact", contact);
     let log = log(&root.section("log"));
     let upstream = upstream(&root.section("upstream"));
@@ -172,6 +175,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         callbacks,
         admin,
         status,
+        max_auth_failures: max_auth_failures?,
         contact,
         log: log?,
         upstream: upstream?,
@@ -229,7 +233,49 @@ fn callbacks(callbacks: &Section<'_>) -> Option<Callbacks> {
 fn admin(admin: &Section<'_>) -> Option<Admin> {
     let listener = listener::read(admin);
     let token = admin.maybe("token", Entry::admin_token);
-    Some(Admin { listener: listener?, token })
+    let mut tokens = admin_tokens(&admin.section("tokens"));
+    if let Some(token) = &token {
+        if tokens.contains_key(MAIN_TOKEN) {
+            admin.fault_at("token", "is the token admin too: leave one of both out");
+        }
+        tokens.insert(MAIN_TOKEN.to_owned(), (token.clone(), Role::Admin));
+    }
+    Some(Admin { listener: listener?, token, tokens })
+}
+
+/// The name of `admin.token` among the tokens.
+const MAIN_TOKEN: &str = "admin";
+/// The largest number of admin tokens: one for each person and program that gives orders.
+const MAX_ADMIN_TOKENS: usize = 100;
+
+fn admin_tokens(section: &Section<'_>) -> BTreeMap<String, (SecretString, Role)> {
+    let members = section.members();
+    if members.len() > MAX_ADMIN_TOKENS {
+        section.fault(format!("there must be at most {MAX_ADMIN_TOKENS} tokens"));
+    }
+    let roles = Role::ALL.map(|role| (role.as_str(), role));
+    let mut tokens = BTreeMap::new();
+    for (name, token) in members {
+        if name.is_empty() || name.len() > 32 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
+            token.fault("a token's name is 1 to 32 characters of a-z, A-Z, 0-9, -, _ and .");
+        }
+        let missing = "missing; give { env = \"NAME\" } or { file = \"PATH\" }";
+        let secret = token.must("token", missing, Entry::admin_token);
+        let role =
+            token.must("role", "missing; give \"viewer\", \"operator\" or \"admin\"", |role| role.one_of(&roles));
+        if let (Some(secret), Some(role)) = (secret, role) {
+            if tokens.values().any(|(other, _): &(SecretString, Role)| other.expose_secret() == secret.expose_secret())
+            {
+                token.fault_at(
+                    "token",
+                    "another token has the same secret: its entries in the audit log could not be told apart",
+                );
+            }
+            tokens.insert(name, (secret, role));
+        }
+    }
+    tokens
 }
 
 fn log(log: &Section<'_>) -> Option<Log> {
@@ -508,7 +554,8 @@ mod tests {
         match value {
             toml::Value::Table(table) if !table.contains_key("env") => {
                 for (key, value) in table {
-                    let named = matches!(path, "accounts" | "tenants" | "prices" | "tenants.*.callback_urls");
+                    let named =
+                        matches!(path, "admin.tokens" | "accounts" | "tenants" | "prices" | "tenants.*.callback_urls");
                     let key = if named { "*" } else { key };
                     let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
                     keys(&path, value, found);
@@ -691,7 +738,7 @@ like = "bank"
             Health,
             Gateway
         ]));
-        assert_eq!(tenant.key_sha256[0][15..17], [0xff, 0x00]);
+        assert_eq!(tenant.key_sha256[0].sha256[15..17], [0xff, 0x00]);
         let (path, like) = ("/v3/identity/bank_checks".to_owned(), Bank);
         assert_eq!(settings.routes, [CustomRoute { method: http::Method::POST, path, like }]);
     }
@@ -1043,12 +1090,22 @@ like = "bank"
                 "tenants.lending.account: a name is 1 to 32 characters of a-z, 0-9 and -",
             ),
             (
-                with_tenant("account = \"live\""),
-                "tenants.lending.key_sha256: missing; give a list of SHA-256 hashes (iluma-gateway keygen makes a key and its hash)",
+                with_tenant("account = \"live\"\nkey_sha256 = [{ expires = 2026-12-31 }]"),
+                "tenants.lending.key_sha256[0]: has no sha256; give { sha256 = \"…\", expires = 2026-12-31, note = \"…\" }, or the hash alone",
             ),
             (
-                with_tenant("account = \"live\"\nkey_sha256 = []"),
-                "tenants.lending.key_sha256: must have 1 to 32 members, has 0",
+                with_tenant(&format!(
+                    "account = \"live\"\nkey_sha256 = [{{ sha256 = \"{HASH}\", expires = 2026-12-31T00:00:00 }}]"
+                )),
+                "tenants.lending.key_sha256[0].expires: must be a date, such as 2026-12-31, or a time with an offset, such as 2026-12-31T18:00:00+07:00",
+            ),
+            (
+                with_tenant(&format!("account = \"live\"\nkey_sha256 = [{{ sha256 = \"{HASH}\", note = \" \" }}]")),
+                "tenants.lending.key_sha256[0].note: must be one line of 1 to 200 characters",
+            ),
+            (
+                with_tenant(&format!("account = \"live\"\nkey_sha256 = [{{ sha256 = \"{HASH}\", until = 1 }}]")),
+                "tenants.lending.key_sha256[0].until: unknown key; known here: expires, note, sha256",
             ),
             (
                 with_tenant(&format!("account = \"live\"\nkey_sha256 = \"{HASH}\"")),

@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub admin: Admin,
     /// The listener for probes and Prometheus; none where it is not configured.
     pub status: Option<Listener>,
+    /// The wrong credentials that one address may send a minute, on each listener.
+    pub max_auth_failures: NonZeroU32,
     /// The contact that refusals name, for problems that a team can't solve itself.
     pub contact: Option<String>,
     /// The logs.
@@ -143,6 +146,34 @@ pub struct Admin {
     pub listener: Listener,
     /// The bearer token of the API; without it the API is off, and health and metrics still work.
     pub token: Option<SecretString>,
+    /// Every token by its name, with its role; `token` is among them as `admin`.
+    pub tokens: BTreeMap<String, (SecretString, Role)>,
+}
+
+/// The rights of an operator's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Also replays, pauses, resumes, tests, purges and settles.
+    Operator,
+    /// Also erases, suspends tenants, manages keys and deletes dead letters.
+    Admin,
+}
+
+impl Role {
+    /// Every role, the weakest first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+
+    /// Returns the role as configuration, audit and messages name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// The settings of logs.
@@ -413,13 +444,24 @@ pub struct Account {
     pub prefix_references: bool,
 }
 
+/// A team's key in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileKey {
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// The end of the key.
+    pub expires: Option<SystemTime>,
+    /// The note of operators.
+    pub note: Option<String>,
+}
+
 /// A team.
 #[derive(Debug)]
 pub struct Tenant {
     /// The account whose key its requests carry to Iluma.
     pub account: AccountName,
-    /// SHA-256 of each of its keys.
-    pub key_sha256: Vec<[u8; 32]>,
+    /// Its keys, beside those that operators make.
+    pub key_sha256: Vec<FileKey>,
     /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,
     /// The rows that the team may use, including the included and the always allowed ones.

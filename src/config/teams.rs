@@ -3,10 +3,10 @@
 //! Invariants: a tenant's account exists; no two tenants have the same key hash; at most one tenant of an account owns
 //! unprefixed records; a callback URL's host is one of the tenant's hosts.
 
+use super::keys;
 use super::limits::{QuotaMode, TenantLimits};
 use super::reader::{Entry, Section};
 use super::routes;
-use super::secrets::hex32;
 use super::settings::{Account, MaxAge, Server, Tenant};
 use super::values::UrlParts;
 use crate::base::name::{AccountName, TenantName};
@@ -109,9 +109,9 @@ fn tenant(
     default_in_flight: usize,
 ) -> Option<Tenant> {
     let account = tenant.must("account", "missing; give the name of an account", |name| known_account(name, accounts));
-    let missing = "missing; give a list of SHA-256 hashes (iluma-gateway keygen makes a key and its hash)";
+    // A team may live from keys that operators make.
     let key_sha256 =
-        tenant.must("key_sha256", missing, |list| list.each(1..=MAX_KEYS, |hash| key_hash(hash, &mut seen.hashes)));
+        tenant.maybe("key_sha256", |list| list.each(0..=MAX_KEYS, |key| keys::file_key(key, &mut seen.hashes)));
     let limits = limits(tenant, default_in_flight);
     let routes = match tenant.entry("routes") {
         Some(list) => routes::allowed(&list),
@@ -143,7 +143,7 @@ fn tenant(
     };
     Some(Tenant {
         account: account?,
-        key_sha256: key_sha256?,
+        key_sha256: key_sha256.unwrap_or_default(),
         limits: limits?,
         routes: routes?,
         share_cache: share_cache?,
@@ -193,19 +193,6 @@ fn known_account(entry: &Entry<'_>, accounts: &BTreeSet<AccountName>) -> Option<
         return None;
     }
     Some(name)
-}
-
-fn key_hash(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<[u8; 32]> {
-    let Some(hash) = hex32(entry.text()?) else {
-        entry.fault("must be 64 hex digits: the SHA-256 of the key, not the key (iluma-gateway keygen prints both)");
-        return None;
-    };
-    if let Some(other) = seen.get(&hash) {
-        entry.fault(format!("is given twice; {other} is the same key, and a key belongs to one team"));
-        return None;
-    }
-    seen.insert(hash, entry.path().to_owned());
-    Some(hash)
 }
 
 /// Reads a value, or a list of them.

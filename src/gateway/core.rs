@@ -4,6 +4,7 @@ use super::fetch_result::{self, Fetched, OvertakingCallbacks};
 use super::owners::Owners;
 use super::request_log::Telemetry;
 use super::runtime::{Environment, RuntimeConfig};
+use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::base::keyring::Keyring;
 use crate::base::tasks::Tasks;
@@ -14,7 +15,7 @@ use crate::iluma::person::Persons;
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
 use crate::redis::RedisClient;
-use crate::state::State;
+use crate::state::{Registry, State};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub(super) persons: Persons,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) ledger: Ledger,
+    pub(super) registry: Registry,
+    pub(super) failures: AuthFailures,
     nodes: Option<Nodes>,
     pub(super) clock: Clock,
     /// The tasks of calls that may outlive their requests.
@@ -52,6 +55,10 @@ pub struct Parts {
     pub callbacks: Arc<Callbacks>,
     /// Durable state.
     pub state: State,
+    /// Teams' keys.
+    pub registry: Registry,
+    /// The clients that came with wrong keys.
+    pub failures: AuthFailures,
     /// The ledger.
     pub ledger: Ledger,
     /// The nodes that share limits, if there are several.
@@ -92,6 +99,8 @@ impl Gateway {
             persons: parts.persons,
             telemetry: Arc::new(telemetry),
             ledger: parts.ledger,
+            registry: parts.registry,
+            failures: parts.failures,
             nodes: parts.nodes,
             clock,
             tasks,

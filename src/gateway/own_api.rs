@@ -1,11 +1,12 @@
-//! The team's own API: `GET /_gateway/usage`, its limits and their use.
+//! The team's own API: its limits and their use (`GET /_gateway/usage`), and its key.
 
 use super::allowance::Allowance;
 use super::exchange::Exchange;
 use super::own_callbacks;
+use super::own_keys;
 use super::replies::of_parts;
 use crate::config::Limit;
-use crate::iluma::routes::OWN_CALLBACKS;
+use crate::iluma::routes::{OWN_CALLBACKS, ROTATE_KEY};
 use crate::ledger::{Counts, Statement};
 use crate::limit::QuotaState;
 use crate::reply::{Rejection, ReplyBody};
@@ -58,8 +59,12 @@ pub(super) async fn serve(
     exchange: Exchange<'_>,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Rejection> {
-    if exchange.route.target.path().starts_with(OWN_CALLBACKS) {
+    let path = exchange.route.target.path();
+    if path.starts_with(OWN_CALLBACKS) {
         return own_callbacks::serve(exchange, request).await;
+    }
+    if path == ROTATE_KEY {
+        return own_keys::rotate(exchange, request).await;
     }
     usage(exchange).await
 }

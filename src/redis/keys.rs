@@ -152,6 +152,30 @@ impl KeySpace {
         self.key("key-sentinels")
     }
 
+    /// Ids of the audit log's entries, in order.
+    #[must_use]
+    pub fn audit_ids(&self) -> RedisKey {
+        self.key("audit:ids")
+    }
+
+    /// Hash of the audit log's entries.
+    #[must_use]
+    pub fn audit_entries(&self) -> RedisKey {
+        self.key("audit:entries")
+    }
+
+    /// Number of the last change of the registry.
+    #[must_use]
+    pub fn registry_number(&self) -> RedisKey {
+        self.key("registry:number")
+    }
+
+    /// Hash of the registry's rows.
+    #[must_use]
+    pub fn registry_rows(&self) -> RedisKey {
+        self.key("registry:rows")
+    }
+
     /// Returns the set of nodes by the time of their last heartbeat.
     #[must_use]
     pub fn limit_nodes(&self) -> RedisKey {
@@ -323,6 +347,10 @@ mod tests {
             names.callback_urls(&tenant),
             names.ledger_day("2026-11-25"),
             names.ledger_settlements(),
+            names.audit_ids(),
+            names.audit_entries(),
+            names.registry_number(),
+            names.registry_rows(),
             names.limit_nodes(),
             names.limit_asked(),
             names.limit_queue(&account),

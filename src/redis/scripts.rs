@@ -70,6 +70,28 @@ pub mod node {
     }
 }
 
+/// Scripts of the audit log.
+pub mod audit {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        LIST = ["audit/list.lua"];
+        PUT = ["audit/put.lua"];
+    }
+}
+
+/// Scripts of the registry of keys and suspensions.
+pub mod registry {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        MERGE = ["registry/merge.lua"];
+        READ = ["registry/read.lua"];
+    }
+}
+
 /// Scripts of durable state.
 pub mod state {
     use redis::Script;

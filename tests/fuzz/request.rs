@@ -22,7 +22,8 @@ use iluma_gateway::iluma::route_name::RouteName;
 use iluma_gateway::iluma::routes::{Kind, NormalPath, Route, Table};
 use iluma_gateway::reference::{self, BodyError, Directives, Question};
 use iluma_gateway::server::Bounds;
-use iluma_gateway::tenant::Tenants;
+use iluma_gateway::state::KeyTable;
+use iluma_gateway::tenant::{Authenticated, Tenants};
 use iluma_gateway::upstream::OutgoingBody;
 use libfuzzer_sys::fuzz_target;
 use std::convert::Infallible;
@@ -75,6 +76,7 @@ struct World {
     runtime: Runtime,
     table: Table,
     tenants: Tenants,
+    keys: KeyTable,
     bounds: Bounds,
 }
 
@@ -84,6 +86,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         runtime: Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"),
         table: Table::new(&settings.routes),
         tenants: Tenants::new(&settings),
+        keys: KeyTable::of_configuration(&settings),
         bounds: Bounds::new(&settings.server, &settings.upstream),
     }
 });
@@ -240,7 +243,8 @@ fn decoded(text: &[u8], rounds: usize) -> Vec<u8> {
 
 /// Checks that the team is known exactly if its key is sent. Returns true if it is.
 fn check_tenant(headers: &HeaderMap) -> bool {
-    let Ok(tenant) = WORLD.tenants.authenticate(headers) else { return false };
+    let known = WORLD.tenants.authenticate(headers, &WORLD.keys, std::time::UNIX_EPOCH);
+    let Ok(Authenticated { tenant, .. }) = known else { return false };
     assert_eq!(tenant.name.as_str(), "lending");
     let values: Vec<_> = headers.get_all(AUTHORIZATION).iter().collect();
     assert_eq!(values.len(), 1);

@@ -170,6 +170,9 @@ const BANK: &[(&str, CallbackType)] = &[
     ("", CallbackType::NameValidatorRequest),
 ];
 
+/// Path at which a team rotates the key that it comes with.
+pub const ROTATE_KEY: &str = "/_gateway/keys/rotate";
+
 /// The path at which a team reads the secret that signs its callbacks.
 pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 
@@ -374,6 +377,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         Kind::OwnApi,
         &[
             "GET _gateway/usage",
+            "POST _gateway/keys/rotate",
             "GET _gateway/callbacks",
             "GET _gateway/callbacks/:delivery",
             "POST _gateway/callbacks/replay",

@@ -158,6 +158,14 @@ pub(super) const TLS_HANDSHAKE_FAILURES: Family = Family {
     labels: &["listener"],
 };
 
+/// Wrong credentials by listener.
+pub const AUTH_FAILURES: Family = Family {
+    kind: Kind::Counter,
+    name: "auth_failures_total",
+    help: "Requests with a wrong credential. A request without one does not count.",
+    labels: &["listener"],
+};
+
 pub(super) const IN_FLIGHT: Family =
     Family { kind: Kind::Gauge, name: "in_flight", help: "Requests being served.", labels: &[] };
 

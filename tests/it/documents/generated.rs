@@ -104,6 +104,7 @@ fn is_key(text: &str) -> bool {
 fn name_of_table(line: &str) -> String {
     let name = line.trim_matches(['[', ']']);
     match name.split_once('.') {
+        Some(("admin", token)) if token.starts_with("tokens.") => "admin.tokens.NAME.".to_owned(),
         Some((table @ ("accounts" | "tenants"), _)) => format!("{table}.NAME."),
         _ if line.starts_with("[[") => format!("{name}[]."),
         _ => format!("{name}."),

@@ -1,0 +1,45 @@
+//! The result of an operator's order.
+
+use super::answer::{Refusal, json};
+use crate::base::web::GATEWAY_ERROR;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use serde_json::Value;
+
+/// The result of an order.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The changes, as numbers by name.
+    pub(super) counts: Value,
+    /// The names of what could not be reached; the order is to be given again.
+    pub(super) left: Vec<String>,
+    /// The answer.
+    pub(super) answer: Result<Response, Refusal>,
+}
+
+impl Outcome {
+    /// Returns the outcome of an order about callbacks or keys; its counts are its answer.
+    pub(super) fn counted(counts: Result<Value, Refusal>) -> Self {
+        let answer = counts.map(|counts| (json(StatusCode::OK, &counts), counts));
+        match answer {
+            Ok((answer, counts)) => Self { counts, left: Vec::new(), answer: Ok(answer) },
+            Err(refusal) => Self { counts: serde_json::json!({}), left: Vec::new(), answer: Err(refusal) },
+        }
+    }
+
+    /// Returns the outcome of an order that removes: 200, or 503 with what is left to do.
+    pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
+        let answer = if left.is_empty() {
+            json(StatusCode::OK, &serde_json::json!({ "removed": counts }))
+        } else {
+            let body = serde_json::json!({
+                "error_code": "SERVICE_UNAVAILABLE",
+                "message": "not everything could be reached; give the order again once it can",
+                "removed": counts,
+                "left": left,
+            });
+            ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &body)).into_response()
+        };
+        Self { counts, left, answer: Ok(answer) }
+    }
+}

@@ -1,0 +1,57 @@
+//! Operators' tokens, as a request's is looked up among them.
+//!
+//! Invariant: tokens are only compared as their SHA-256, with all of them, and in constant time.
+
+use crate::config::Role;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+/// A token of the configuration.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+    hash: [u8; 32],
+}
+
+/// The tokens of the configuration.
+#[derive(Debug)]
+pub(super) struct Tokens(Vec<Token>);
+
+impl Tokens {
+    pub(super) fn new(tokens: &BTreeMap<String, (SecretString, Role)>) -> Self {
+        let token = |(name, (token, role)): (&String, &(SecretString, Role))| Token {
+            name: name.as_str().into(),
+            role: *role,
+            hash: hash(token.expose_secret()),
+        };
+        Self(tokens.iter().map(token).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the token that a request bears, once. Hashes are compared, with all tokens, so that not even a token's length
+    /// shows.
+    pub(super) fn find(&self, headers: &HeaderMap) -> Option<&Token> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let (scheme, given) = value.to_str().ok()?.split_once(' ')?;
+        let given = hash(given.trim());
+        let found = self.0.iter().fold(None, |found, known| {
+            let same: bool = given.ct_eq(&known.hash).into();
+            if same { Some(known) } else { found }
+        });
+        found.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+    }
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}

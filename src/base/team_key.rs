@@ -1,0 +1,27 @@
+//! A team's key: what the team sends, and its hash, which is all that is stored.
+
+use super::keyring;
+use super::name::TenantName;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// A team's key and what is stored of it.
+#[derive(Debug)]
+pub struct TeamKey {
+    /// `igw_<tenant>_` and 43 characters of URL-safe base64.
+    pub key: SecretString,
+    /// The SHA-256 of all of it.
+    pub sha256: [u8; 32],
+}
+
+/// Makes a key for a team: 256 bits of the operating system's generator.
+#[must_use]
+pub fn team_key(tenant: &TenantName) -> TeamKey {
+    let random = Zeroizing::new(keyring::random::<32>());
+    let key = format!("igw_{tenant}_{}", *Zeroizing::new(URL_SAFE_NO_PAD.encode(*random)));
+    let sha256 = Sha256::digest(key.as_bytes()).into();
+    TeamKey { key: key.into(), sha256 }
+}

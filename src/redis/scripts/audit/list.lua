@@ -1,0 +1,13 @@
+-- Lists entries of the audit log, oldest first.
+-- KEYS: ids in order, hash of entries. ARGV: lower and upper bound as ZRANGEBYLEX takes them, how many at most. Answers id and
+-- text of each entry.
+local ids = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])
+local found = {}
+for _, id in ipairs(ids) do
+  local text = redis.call('HGET', KEYS[2], id)
+  if text then
+    table.insert(found, id)
+    table.insert(found, text)
+  end
+end
+return found

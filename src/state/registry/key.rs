@@ -1,0 +1,157 @@
+//! A key's record: what is stored of a key that was made by an order, and what operators see of any.
+
+use super::super::times::{millis, time};
+use crate::base::keyring::Pseudonymizer;
+use crate::base::moment;
+use crate::base::name::TenantName;
+use crate::config::FileKey;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::time::SystemTime;
+use subtle::ConstantTimeEq as _;
+
+/// The source of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration file.
+    File,
+    /// An order.
+    Api,
+}
+
+/// A key as operators and its team see it: nothing that opens anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// The name by which orders mean it.
+    pub id: String,
+    /// The team.
+    pub tenant: TenantName,
+    /// The note of operators.
+    pub note: Option<String>,
+    /// The source of the key.
+    pub source: Source,
+    /// The time of its creation; not known of a key in the file.
+    pub created: Option<SystemTime>,
+    /// The end of the key.
+    pub expires: Option<SystemTime>,
+    /// The minute of its last use.
+    pub last_used: Option<SystemTime>,
+}
+
+impl KeyInfo {
+    /// Returns a key of the file.
+    pub(super) fn of_file(tenant: &TenantName, key: &FileKey) -> Self {
+        Self {
+            // Distinguishes the keys of a file; a part of the hash of a hash reveals neither.
+            id: format!("file-{}", &hex(&Sha256::digest(key.sha256))[..12]),
+            tenant: tenant.clone(),
+            note: key.note.clone(),
+            source: Source::File,
+            created: None,
+            expires: key.expires,
+            last_used: None,
+        }
+    }
+
+    /// Returns the key as the API shows it; `key` is what the team sends, which is shown once.
+    #[must_use]
+    pub fn json(&self, key: Option<&SecretString>) -> Value {
+        let shown = |time: Option<SystemTime>| time.map(moment::seconds);
+        let mut value = json!({
+            "id": self.id,
+            "tenant": self.tenant.as_str(),
+            "note": self.note,
+            "source": match self.source { Source::File => "file", Source::Api => "api" },
+            "created": shown(self.created),
+            "expires": shown(self.expires),
+            "last_used": shown(self.last_used),
+        });
+        if let Some(key) = key {
+            value["key"] = key.expose_secret().into();
+        }
+        value
+    }
+}
+
+/// The record of a key, which is written once.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Record {
+    pub(super) tenant: String,
+    pub(super) sha256: [u8; 32],
+    pub(super) note: Option<String>,
+    /// Milliseconds since 1970, like the next.
+    pub(super) created: i64,
+    pub(super) expires: Option<i64>,
+}
+
+impl Record {
+    pub(super) fn new(tenant: &TenantName, sha256: [u8; 32], note: Option<String>, now: SystemTime) -> Self {
+        Self { tenant: tenant.to_string(), sha256, note, created: millis(now), expires: None }
+    }
+
+    /// Writes the record, authenticated for the key's id.
+    pub(super) fn write(&self, id: &str, seal: &Pseudonymizer) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        format!("{}.{text}", hex(&seal.name([id.as_bytes(), text.as_bytes()])))
+    }
+
+    /// Reads a record; none if it was not written with the root key for this id.
+    pub(super) fn read(id: &str, value: &str, seal: &Pseudonymizer) -> Option<Self> {
+        let (tag, text) = value.split_once('.')?;
+        let expected = hex(&seal.name([id.as_bytes(), text.as_bytes()]));
+        let is_ours: bool = expected.as_bytes().ct_eq(tag.as_bytes()).into();
+        is_ours.then(|| serde_json::from_str(text).ok())?
+    }
+
+    /// Returns the time at which the key ends, given the row of its end; `None` if it was revoked.
+    pub(super) fn end(&self, row: Option<i64>) -> Option<Option<i64>> {
+        match row {
+            Some(..0) => None,
+            row => Some(row.into_iter().chain(self.expires).min()),
+        }
+    }
+
+    pub(super) fn info(&self, id: &str, expires: Option<i64>, used: Option<i64>) -> Option<KeyInfo> {
+        Some(KeyInfo {
+            id: id.to_owned(),
+            tenant: self.tenant.parse().ok()?,
+            note: self.note.clone(),
+            source: Source::Api,
+            created: Some(time(self.created)),
+            expires: expires.map(time),
+            last_used: used.map(time),
+        })
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_good_for_its_id_and_root_key_alone() {
+        let seal = Pseudonymizer::new(&[1; 32], "test");
+        let record = Record::new(&"lending".parse().unwrap(), [7; 32], Some("a note".into()), time(5_000));
+        let written = record.write("a", &seal);
+        assert_eq!(Record::read("a", &written, &seal), Some(record));
+        assert_eq!(Record::read("b", &written, &seal), None);
+        assert_eq!(Record::read("a", &written, &Pseudonymizer::new(&[2; 32], "test")), None);
+        assert_eq!(Record::read("a", &written.replace("lending", "payments"), &seal), None);
+        assert_eq!(Record::read("a", "nothing", &seal), None);
+    }
+
+    #[test]
+    fn a_key_ends_at_the_nearest_of_its_ends() {
+        let mut record = Record::new(&"lending".parse().unwrap(), [7; 32], None, time(0));
+        assert_eq!(record.end(None), Some(None));
+        assert_eq!(record.end(Some(9)), Some(Some(9)));
+        record.expires = Some(5);
+        assert_eq!(record.end(Some(9)), Some(Some(5)));
+        assert_eq!(record.end(Some(-9)), None, "revoked");
+    }
+}

@@ -1,0 +1,173 @@
+//! Orders about keys and suspensions.
+
+use super::super::error::StateError;
+use super::super::times::millis;
+use super::key::{KeyInfo, Record, Source, hex};
+use super::rows::{self, Field, Rows};
+use super::store::Registry;
+use crate::base::keyring;
+use crate::base::name::TenantName;
+use crate::base::team_key::{TeamKey, team_key};
+use secrecy::SecretString;
+use std::time::{Duration, SystemTime};
+
+/// The time that a key which is rotated still opens everything, unless the order says another, and at most.
+const GRACE: Duration = Duration::from_secs(86400);
+const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
+
+/// Keys of one tenant that are neither revoked nor ended, beside those of the file.
+const MOST_KEYS: usize = 32;
+
+/// A key that is to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// The team.
+    pub tenant: TenantName,
+    /// The note of operators.
+    pub note: Option<String>,
+    /// The lifetime of the key; none has no end.
+    pub lifetime: Option<Duration>,
+}
+
+/// An order that is in effect on this node.
+#[derive(Debug)]
+pub struct Taken<T> {
+    /// The result.
+    pub value: T,
+    /// The names of what could not be reached, and will take it over later; empty if every node has it.
+    pub left: Vec<String>,
+}
+
+/// Reason why an order about a key was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyOrderError {
+    /// There is no such key of this team.
+    #[error("the team has no such key")]
+    Unknown,
+    /// The configuration file defines it.
+    #[error("the configuration file defines this key: change key_sha256 there")]
+    FromFile,
+    /// The key opens nothing any more.
+    #[error("the key has ended: create a new one")]
+    Ended,
+    /// The team has as many keys as there may be.
+    #[error("the team has {MOST_KEYS} keys: revoke one first")]
+    TooMany,
+    /// Nothing was changed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Registry {
+    /// Makes a key. What the team sends is told this once.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+        let now = self.now();
+        let open = self.infos(&new.tenant).iter().filter(|key| key.source == Source::Api && is_open(key, now)).count();
+        if open >= MOST_KEYS {
+            return Err(KeyOrderError::TooMany);
+        }
+        self.make(new, Rows::new()).await
+    }
+
+    /// Makes a key that follows another one, which ends after `grace`. It has the other's note, and lives as long as that
+    /// was to live.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn rotate(
+        &self,
+        tenant: &TenantName,
+        id: &str,
+        grace: Duration,
+    ) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+        let before = self.key(tenant, id)?;
+        if !is_open(&before, self.now()) {
+            return Err(KeyOrderError::Ended);
+        }
+        let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.seal));
+        let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
+        let end = millis(self.now() + grace).to_string();
+        let new = NewKey { tenant: tenant.clone(), note: before.note, lifetime: lifetime.map(Duration::from_millis) };
+        self.make(new, Rows::from([((Field::End, id.to_owned()), end)])).await
+    }
+
+    /// Revokes a key. To do it again changes nothing, and reaches nodes that were not reached before.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn revoke(&self, tenant: &TenantName, id: &str) -> Result<Taken<KeyInfo>, KeyOrderError> {
+        let key = self.key(tenant, id)?;
+        // The first revocation stays.
+        let end = self.row(Field::End, id).filter(|end| end.starts_with('-'));
+        let end = end.unwrap_or_else(|| (-millis(self.now())).to_string());
+        let left = self.apply(Rows::from([((Field::End, id.to_owned()), end)])).await?;
+        Ok(Taken { value: key, left })
+    }
+
+    /// Suspends a tenant, or ends that.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn suspend(&self, tenant: &TenantName, is_suspended: bool) -> Result<Taken<()>, StateError> {
+        // Another node's order may be newer than this copy.
+        self.follow().await;
+        let known = self.row(Field::Suspension, tenant.as_str());
+        let value = match known {
+            Some(known) if rows::is_suspended(&known) == is_suspended => known,
+            known => rows::suspension(known.as_deref(), millis(self.now()), is_suspended),
+        };
+        let left = self.apply(Rows::from([((Field::Suspension, tenant.to_string()), value)])).await?;
+        Ok(Taken { value: (), left })
+    }
+
+    /// Returns a tenant's keys that were not revoked, with their last uses on any node.
+    pub async fn list(&self, tenant: &TenantName) -> Vec<KeyInfo> {
+        self.refresh().await;
+        self.infos(tenant)
+    }
+
+    async fn make(&self, new: NewKey, mut changed: Rows) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+        let NewKey { tenant, note, lifetime } = new;
+        let (TeamKey { key, sha256 }, now) = (team_key(&tenant), self.now());
+        let id = hex(&keyring::random::<8>());
+        let mut record = Record::new(&tenant, sha256, note, now);
+        record.expires = lifetime.map(|lifetime| millis(now + lifetime));
+        changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.seal));
+        let info = record.info(&id, record.expires, None).ok_or(KeyOrderError::State(StateError::Refused))?;
+        let left = self.apply(changed).await?;
+        Ok(Taken { value: (info, key), left })
+    }
+
+    /// Finds a key that an order may change, also one that was revoked.
+    fn key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
+        if let Some(known) = self.infos(tenant).into_iter().find(|key| key.id == id) {
+            return if known.source == Source::File { Err(KeyOrderError::FromFile) } else { Ok(known) };
+        }
+        let record = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.seal));
+        let revoked = self.row(Field::End, id).and_then(|end| end.parse::<i64>().ok()).map(i64::abs);
+        let info = record.and_then(|record| record.info(id, revoked, None));
+        info.filter(|info| info.tenant == *tenant).ok_or(KeyOrderError::Unknown)
+    }
+}
+
+/// Reads the body of an order to rotate, which may be empty: `{"grace":"24h"}`.
+#[must_use]
+pub fn grace(body: &[u8]) -> Option<Duration> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        grace: Option<String>,
+    }
+    let wanted = if body.is_empty() { Wanted::default() } else { serde_json::from_slice(body).ok()? };
+    match wanted.grace {
+        Some(text) => humantime::parse_duration(&text).ok().filter(|grace| *grace <= MOST_GRACE),
+        None => Some(GRACE),
+    }
+}
+
+fn is_open(key: &KeyInfo, now: SystemTime) -> bool {
+    key.expires.is_none_or(|ends| ends > now)
+}

@@ -1,0 +1,254 @@
+//! The node's copy of the registry, and how it follows the shared one.
+
+use super::super::error::StateError;
+use super::super::times::{millis, time};
+use super::key::{KeyInfo, Record};
+use super::rows::{self, Field, Rows};
+use super::storage;
+use super::table::{ActiveKey, KeyTable};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring::Pseudonymizer;
+use crate::base::name::TenantName;
+use crate::config::{FileKey, Settings};
+use crate::redis::RedisClient;
+use arc_swap::{ArcSwap, Guard};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+/// Time between two looks at the shared copy: a message that was lost costs no more.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two writes of the keys' last uses.
+const LOOKS_PER_FLUSH: u32 = 5;
+
+/// Tells every node that the shared copy has changed, and returns the names of what could not be reached.
+pub type Announce = Box<dyn Fn() -> BoxFuture<'static, Vec<String>> + Send + Sync>;
+
+/// The registry of keys and suspensions. Clones share it.
+#[derive(Clone)]
+pub struct Registry(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    database: Database,
+    link: Option<RedisClient>,
+    pub(super) seal: Pseudonymizer,
+    pub(super) clock: Clock,
+    rows: Mutex<Rows>,
+    files: Mutex<Vec<(TenantName, FileKey)>>,
+    /// Uses on this node by the key's id; they outlive the tables.
+    used: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
+    table: ArcSwap<KeyTable>,
+    turn: tokio::sync::Mutex<Position>,
+    announce: OnceLock<Announce>,
+}
+
+/// The relation of this node's copy to the shared one.
+#[derive(Default)]
+struct Position {
+    /// The number of the last change that was read; empty for none.
+    known: String,
+    /// True if this copy may have what the shared one has not.
+    is_ahead: bool,
+}
+
+impl Registry {
+    /// Opens the node's own copy, with the keys of the configuration beside it.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn open(
+        database: Database,
+        link: Option<RedisClient>,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Self, DatabaseError> {
+        let rows = storage::load(&database).await?;
+        let seal = Pseudonymizer::new(settings.state.root_key.expose_secret(), "key records v1");
+        let registry = Self(Arc::new(Inner {
+            database,
+            link,
+            seal,
+            clock,
+            rows: Mutex::new(rows),
+            files: Mutex::default(),
+            used: Mutex::default(),
+            table: ArcSwap::default(),
+            turn: tokio::sync::Mutex::new(Position { known: String::new(), is_ahead: true }),
+            announce: OnceLock::new(),
+        }));
+        registry.reload(settings);
+        Ok(registry)
+    }
+
+    /// Says how the other nodes are told of a change.
+    pub fn announce_by(&self, announce: Announce) {
+        // Only the first counts; there is one.
+        let _ = self.0.announce.set(announce);
+    }
+
+    /// Takes over the keys of other settings.
+    pub fn reload(&self, settings: &Settings) {
+        let all = settings.tenants.iter();
+        let files = all.flat_map(|(name, tenant)| tenant.key_sha256.iter().map(|key| (name.clone(), key.clone())));
+        *self.0.files.lock() = files.collect();
+        self.rebuild();
+    }
+
+    /// Returns the keys of this moment.
+    #[must_use]
+    pub fn table(&self) -> Guard<Arc<KeyTable>> {
+        self.0.table.load()
+    }
+
+    /// Follows the shared copy until it is dropped, and notes the last uses of keys.
+    pub async fn keep(&self) {
+        let mut looks: u32 = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.follow().await;
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_FLUSH) {
+                self.flush_uses().await;
+            }
+        }
+    }
+
+    /// Takes over what the shared copy has, and gives it what it has not. Returns true if this node knows then what every
+    /// order before has changed.
+    pub async fn follow(&self) -> bool {
+        let Some(link) = &self.0.link else { return true };
+        if !link.is_up() {
+            return false;
+        }
+        let mut turn = self.0.turn.lock().await;
+        let known = if turn.is_ahead { "" } else { turn.known.as_str() };
+        let Ok(read) = storage::read(link, known).await else { return false };
+        let Some((number, theirs)) = read else { return true };
+        let (news, missing) = {
+            let ours = self.0.rows.lock();
+            (rows::changes(&ours, &theirs), rows::changes(&theirs, &ours))
+        };
+        if self.take(news).await.is_err() {
+            return false;
+        }
+        turn.is_ahead = storage::publish(link, &missing, true).await.is_err();
+        // If rows were published, the next look reads their number.
+        turn.known = number;
+        true
+    }
+
+    /// Reads the last uses that other nodes have noted.
+    pub(super) async fn refresh(&self) {
+        self.flush_uses().await;
+        self.0.turn.lock().await.known.clear();
+        self.follow().await;
+    }
+
+    /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the names of
+    /// what could not be reached.
+    pub(super) async fn apply(&self, changed: Rows) -> Result<Vec<String>, StateError> {
+        let mut left = Vec::new();
+        {
+            let mut turn = self.0.turn.lock().await;
+            let news = rows::changes(&self.0.rows.lock(), &changed);
+            self.take(news).await?;
+            if let Some(link) = &self.0.link
+                && storage::publish(link, &changed, true).await.is_err()
+            {
+                turn.is_ahead = true;
+                left.push("redis".to_owned());
+            }
+        }
+        if let Some(announce) = self.0.announce.get() {
+            left.extend(announce().await);
+        }
+        left.sort_unstable();
+        left.dedup();
+        Ok(left)
+    }
+
+    /// Writes rows to this node's disk and puts them into effect here.
+    async fn take(&self, news: Rows) -> Result<(), StateError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        storage::save(&self.0.database, news.clone()).await?;
+        self.0.rows.lock().extend(news);
+        self.rebuild();
+        Ok(())
+    }
+
+    /// Notes the last uses of keys in both copies.
+    async fn flush_uses(&self) {
+        let uses: Rows = {
+            let used = self.0.used.lock();
+            let noted = used.iter().map(|(id, used)| (id, used.load(Ordering::Relaxed))).filter(|(_, used)| *used > 0);
+            noted.map(|(id, used)| ((Field::Used, id.clone()), used.to_string())).collect()
+        };
+        let news = rows::changes(&self.0.rows.lock(), &uses);
+        if news.is_empty() || storage::save(&self.0.database, news.clone()).await.is_err() {
+            return;
+        }
+        self.0.rows.lock().extend(news.clone());
+        if let Some(link) = &self.0.link {
+            // The next use of the key is noted again.
+            let _ = storage::publish(link, &news, false).await;
+        }
+    }
+
+    pub(super) fn row(&self, field: Field, name: &str) -> Option<String> {
+        self.0.rows.lock().get(&(field, name.to_owned())).cloned()
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.0.clock.wall()
+    }
+
+    /// Returns a tenant's keys that were not revoked, those of the file first.
+    pub(super) fn infos(&self, tenant: &TenantName) -> Vec<KeyInfo> {
+        let table = self.table();
+        let rows = self.0.rows.lock();
+        let used = |key: &ActiveKey| {
+            let shared = rows.get(&(Field::Used, key.id.clone())).and_then(|text| text.parse().ok()).unwrap_or(0);
+            Some(key.used.load(Ordering::Relaxed).max(shared)).filter(|used| *used > 0).map(time)
+        };
+        let of_tenant = table.keys.iter().filter(|key| key.tenant == *tenant);
+        of_tenant.map(|key| KeyInfo { last_used: used(key), ..key.info.clone() }).collect()
+    }
+
+    /// Builds the table of the keys that open something now.
+    fn rebuild(&self) {
+        let (files, rows, mut used) = (self.0.files.lock(), self.0.rows.lock(), self.0.used.lock());
+        let names = rows.iter().filter(|((field, _), value)| *field == Field::Suspension && rows::is_suspended(value));
+        let suspended = names.filter_map(|((_, name), _)| name.parse().ok()).collect::<std::collections::BTreeSet<_>>();
+        let mut active = |sha256: [u8; 32], info: KeyInfo| {
+            let used = Arc::clone(used.entry(info.id.clone()).or_default());
+            let (id, tenant, ends) = (info.id.clone(), info.tenant.clone(), info.expires.map(millis));
+            let is_suspended = suspended.contains(&tenant);
+            (sha256, ActiveKey { id, tenant, is_suspended, info, ends, used })
+        };
+        let mut keys: Vec<_> =
+            files.iter().map(|(tenant, key)| active(key.sha256, KeyInfo::of_file(tenant, key))).collect();
+        for ((_, id), value) in rows.iter().filter(|((field, _), _)| *field == Field::Key) {
+            let Some(record) = Record::read(id, value, &self.0.seal) else {
+                tracing::error!(id, "a key's record was not written with this root key: it is not used");
+                continue;
+            };
+            let end = rows.get(&(Field::End, id.clone())).and_then(|text| text.parse().ok());
+            let info = record.end(end).and_then(|expires| record.info(id, expires, None));
+            keys.extend(info.map(|info| active(record.sha256, info)));
+        }
+        self.0.table.store(Arc::new(KeyTable::new(keys, suspended)));
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry(…)")
+    }
+}

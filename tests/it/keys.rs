@@ -1,0 +1,242 @@
+//! Teams' keys by the admin API and by the team itself, and suspensions (design, section 8).
+
+use crate::support::{Answer, Redis, Rig, ask};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const USAGE: &str = "/_gateway/usage";
+
+/// Gives an order about the team `lending`.
+async fn order(rig: &Rig, method: &str, path: &str, body: &str) -> Answer {
+    rig.operator(method, &format!("/v1/tenants/lending{path}")).json(body).send().await
+}
+
+async fn made(rig: &Rig, body: &str) -> Value {
+    let answer = order(rig, "POST", "/keys", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn text<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_else(|| panic!("no {member}: {value}"))
+}
+
+/// The status of a request with this key.
+async fn status(rig: &Rig, key: &str) -> u16 {
+    ask("GET", rig.url(USAGE)).key(key).send().await.status
+}
+
+async fn listed(rig: &Rig) -> Vec<Value> {
+    let answer = order(rig, "GET", "/keys", "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["keys"].as_array().expect("a list").clone()
+}
+
+async fn until_status(rig: &Rig, key: &str, expected: u16) {
+    for _ in 0..1000 {
+        if status(rig, key).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the status did not become {expected}");
+}
+
+#[tokio::test]
+async fn a_key_opens_until_it_is_revoked_and_is_shown_once() {
+    let rig = Rig::start().await;
+    let key = made(&rig, r#"{"note":"the batch job","expires_in":"90d"}"#).await;
+    let mut members: Vec<_> = key.as_object().expect("an object").keys().map(String::as_str).collect();
+    members.sort_unstable();
+    assert_eq!(members, ["created", "expires", "id", "key", "last_used", "note", "source", "tenant"]);
+    assert!(text(&key, "key").starts_with("igw_lending_"));
+    assert_eq!(
+        (&key["tenant"], &key["note"], &key["source"]),
+        (&json!("lending"), &json!("the batch job"), &json!("api"))
+    );
+    assert_eq!(key["last_used"], Value::Null);
+    let time = |member: &str| humantime::parse_rfc3339(text(&key, member)).expect("a time");
+    assert_eq!(time("expires").duration_since(time("created")).expect("later"), Duration::from_secs(90 * 86400));
+
+    assert_eq!(status(&rig, text(&key, "key")).await, 200);
+    let all = listed(&rig).await;
+    assert_eq!(all.len(), 2, "the file's and this one: {all:?}");
+    assert_eq!((&all[0]["source"], &all[1]["id"]), (&json!("file"), &key["id"]));
+    assert!(text(&all[1], "last_used").ends_with(":00Z"), "{all:?}");
+    assert!(!format!("{all:?}").contains(text(&key, "key")));
+    let tenants = rig.operator("GET", "/v1/tenants").send().await.json();
+    assert_eq!(tenants["tenants"][0]["keys"], 2, "{tenants}");
+
+    let id = text(&key, "id");
+    let revoked = order(&rig, "DELETE", &format!("/keys/{id}"), "").await;
+    assert_eq!((revoked.status, &revoked.json()["id"]), (200, &key["id"]));
+    let refused = ask("GET", rig.url(USAGE)).key(text(&key, "key")).send().await;
+    refused.is_rejection(401, "INVALID_API_KEY");
+    assert_eq!(listed(&rig).await.len(), 1);
+    assert_eq!(order(&rig, "DELETE", &format!("/keys/{id}"), "").await.status, 200, "again");
+    let ended = order(&rig, "POST", &format!("/keys/{id}/rotate"), "").await;
+    ended.is_rejection(409, "REQUEST_CONFLICT");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn orders_that_make_no_sense_are_refused() {
+    let rig = Rig::start().await;
+    let file = text(&listed(&rig).await[0], "id").to_owned();
+    for (method, path, body, expected) in [
+        ("DELETE", format!("/keys/{file}"), "", (409, "key_in_file")),
+        ("POST", format!("/keys/{file}/rotate"), "", (409, "key_in_file")),
+        ("DELETE", "/keys/none".into(), "", (404, "unknown_key")),
+        ("POST", "/keys/none/rotate".into(), "", (404, "unknown_key")),
+        ("POST", "/keys".into(), r#"{"expires_in":"soon"}"#, (400, "malformed_request")),
+        ("POST", "/keys".into(), r#"{"expires_in":"1s"}"#, (400, "malformed_request")),
+        ("POST", "/keys".into(), r#"{"note":"two\nlines"}"#, (400, "malformed_request")),
+        ("POST", "/keys".into(), r#"{"name":"x"}"#, (400, "malformed_request")),
+        ("POST", "/keys/none/rotate".into(), r#"{"grace":"-1s"}"#, (400, "malformed_request")),
+    ] {
+        let answer = order(&rig, method, &path, body).await;
+        assert_eq!((answer.status, answer.header("x-gateway-error")), expected, "{method} {path} {body}");
+    }
+    for path in ["/v1/tenants/nobody/keys", "/v1/tenants/nobody/suspend"] {
+        rig.operator("POST", path).send().await.is_rejection(404, "DATA_NOT_FOUND");
+    }
+    for _ in 0..32 {
+        made(&rig, "").await;
+    }
+    let full = order(&rig, "POST", "/keys", "").await;
+    assert_eq!((full.status, full.header("x-gateway-error")), (409, "too_many_keys"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_rotated_key_opens_until_its_grace_is_over_and_a_key_until_it_expires() {
+    let rig = Rig::start().await;
+    let first = made(&rig, r#"{"note":"n","expires_in":"10d"}"#).await;
+    let second = order(&rig, "POST", &format!("/keys/{}/rotate", text(&first, "id")), r#"{"grace":"1h"}"#).await.json();
+    assert_eq!((&second["note"], status(&rig, text(&second, "key")).await), (&json!("n"), 200));
+    assert_eq!(status(&rig, text(&first, "key")).await, 200);
+    rig.clock.advance(Duration::from_secs(3601));
+    assert_eq!(status(&rig, text(&first, "key")).await, 401);
+    assert_eq!(status(&rig, text(&second, "key")).await, 200);
+
+    // The team's own order, with the default grace of a day.
+    let own = ask("POST", rig.url("/_gateway/keys/rotate")).key(text(&second, "key")).send().await;
+    assert_eq!(own.status, 200, "{}", own.text());
+    let third = own.json();
+    assert_eq!((&third["tenant"], &third["source"]), (&json!("lending"), &json!("api")));
+    rig.clock.advance(Duration::from_secs(86000));
+    assert_eq!(status(&rig, text(&second, "key")).await, 200);
+    rig.clock.advance(Duration::from_secs(401));
+    assert_eq!(status(&rig, text(&second, "key")).await, 401);
+    assert_eq!(status(&rig, text(&third, "key")).await, 200);
+    rig.clock.advance(Duration::from_secs(10 * 86400));
+    assert_eq!(
+        status(&rig, text(&third, "key")).await,
+        401,
+        "a successor lives as long as its predecessor was to live"
+    );
+
+    let file = rig.ask("lending", "POST", "/_gateway/keys/rotate").send().await;
+    file.is_rejection(409, "REQUEST_CONFLICT");
+    let odd = rig.ask("lending", "POST", "/_gateway/keys/rotate").json(r#"{"grace":1}"#).send().await;
+    odd.is_rejection(400, "API_VALIDATION_ERROR");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_of_the_file_ends_when_the_file_says() {
+    let rig = Rig::start().await;
+    let settings = rig.settings(|text| {
+        let hash = text.split("key_sha256 = [\"").nth(1).expect("a key").split('"').next().expect("a hash").to_owned();
+        let table = format!("{{ sha256 = \"{hash}\", expires = 2100-01-01, note = \"from the file\" }}");
+        text.replacen(&format!("\"{hash}\""), &table, 1)
+    });
+    rig.app.reload(&settings.expect("settings")).expect("a reload");
+    let all = listed(&rig).await;
+    assert_eq!((&all[0]["note"], &all[0]["expires"]), (&json!("from the file"), &json!("2100-01-01T00:00:00Z")));
+    assert_eq!(status(&rig, rig.key("lending")).await, 200);
+    rig.clock.advance(Duration::from_secs(80 * 366 * 86400));
+    assert_eq!(status(&rig, rig.key("lending")).await, 401);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspended_team_is_refused_until_it_is_resumed() {
+    let mut rig = Rig::start().await;
+    let suspended = order(&rig, "POST", "/suspend", "").await;
+    assert_eq!((suspended.status, suspended.json()), (200, json!({"tenant": "lending", "suspended": true})));
+    for _ in 0..2 {
+        let refused = rig.ask("lending", "GET", USAGE).send().await;
+        refused.is_rejection(403, "REQUEST_FORBIDDEN_ERROR");
+        assert_eq!(refused.header("x-gateway-error"), "tenant_suspended");
+        assert_eq!(status(&rig, rig.key("payments")).await, 200);
+        let tenants = rig.operator("GET", "/v1/tenants").send().await.json();
+        assert_eq!(tenants["tenants"][0]["suspended"], true);
+        rig = rig.restart().await;
+    }
+    assert_eq!(order(&rig, "POST", "/resume", "").await.status, 200);
+    assert_eq!(status(&rig, rig.key("lending")).await, 200);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn keys_and_revocations_outlive_a_restart() {
+    let rig = Rig::start().await;
+    let (kept, gone) = (made(&rig, "").await, made(&rig, "").await);
+    order(&rig, "DELETE", &format!("/keys/{}", text(&gone, "id")), "").await;
+    let rig = rig.restart().await;
+    assert_eq!(status(&rig, text(&kept, "key")).await, 200);
+    assert_eq!(status(&rig, text(&gone, "key")).await, 401);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn every_node_has_taken_an_order_when_it_is_answered() {
+    let redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).start().await;
+    let b = a.another().await;
+    for _ in 0..25 {
+        let key = made(&a, "").await;
+        assert_eq!(status(&b, text(&key, "key")).await, 200);
+        let revoked = order(&a, "DELETE", &format!("/keys/{}", text(&key, "id")), "").await;
+        assert_eq!(revoked.status, 200, "{}", revoked.text());
+        assert_eq!(status(&b, text(&key, "key")).await, 401);
+    }
+    for (path, expected) in [("/suspend", 403), ("/resume", 200)] {
+        assert_eq!(order(&b, "POST", path, "").await.status, 200);
+        assert_eq!(status(&a, a.key("lending")).await, expected);
+    }
+    // A node that comes later knows them from the start.
+    let key = made(&a, "").await;
+    let c = a.another().await;
+    assert_eq!(status(&c, text(&key, "key")).await, 200);
+    c.stop().await;
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn without_redis_each_node_has_its_own_copy_and_no_revoked_key_revives() {
+    let mut redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).start().await;
+    let b = a.another().await;
+    let (kept, gone) = (made(&a, "").await, made(&a, "").await);
+    // Redis keeps nothing over its restart.
+    redis.kill();
+    a.metric_becomes("iluma_gateway_redis_up", |up| up == 0.0).await;
+    let b = b.restart().await;
+    assert_eq!(status(&b, text(&kept, "key")).await, 200, "a node that starts while Redis is out");
+    let left = order(&a, "DELETE", &format!("/keys/{}", text(&gone, "id")), "").await;
+    assert_eq!((left.status, left.header("x-gateway-error")), (503, "incomplete"), "{}", left.text());
+    assert!(left.json()["left"].to_string().contains("redis"), "{}", left.text());
+    assert_eq!(status(&a, text(&gone, "key")).await, 401);
+    assert_eq!(status(&b, text(&gone, "key")).await, 200, "it can't know");
+    redis.run().await;
+    until_status(&b, text(&gone, "key"), 401).await;
+    assert_eq!(status(&b, text(&kept, "key")).await, 200);
+    let a = a.restart().await;
+    assert_eq!(status(&a, text(&gone, "key")).await, 401);
+    assert_eq!(status(&a, text(&kept, "key")).await, 200);
+    b.stop().await;
+    a.stop().await;
+}
