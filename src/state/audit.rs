@@ -177,6 +177,7 @@ impl AuditLog {
     pub async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
+            self.notice_loss().await;
             self.share().await;
             if looks.is_multiple_of(LOOKS_PER_SWEEP) {
                 let oldest = self.oldest();
@@ -197,6 +198,28 @@ impl AuditLog {
             connection.execute("INSERT OR REPLACE INTO audit VALUES (?1, ?2, ?3)", (id, text, is_alone))
         });
         write.await.map(|_| ())
+    }
+
+    /// Has every entry shared again if Redis has lost the last one that this node shared.
+    async fn notice_loss(&self) {
+        let Some(link) = self.0.link.as_ref().filter(|link| link.is_up()) else { return };
+        let last = self.0.database.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT id FROM audit WHERE shared = 1 ORDER BY id DESC LIMIT 1")?;
+            let mut rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.next().transpose()
+        });
+        let Ok(Some(last)) = last.await else { return };
+        if last < self.oldest() {
+            return;
+        }
+        let mut command = redis::cmd("HEXISTS");
+        let command = command.arg(link.keys().audit_entries()).arg(&last);
+        if link.command(&Budget::of(PATIENCE), command).await == Ok(false) {
+            let again = self.0.database.write(|connection| connection.execute("UPDATE audit SET shared = 0", []));
+            // The next look finds the loss again.
+            let _ = again.await;
+        }
     }
 
     /// Gives Redis the entries that it has not. Returns true if it has all of them then.
