@@ -106,6 +106,7 @@ fn wait(step: u32, Refused { retry_after, random, .. }: Refused) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
 
     const PLAIN: Refused = Refused { probe: None, retry_after: None, random: 0.0 };
 
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn each_refused_probe_doubles_the_wait_up_to_a_minute() {
-        let mut now = Instant::now();
+        let mut now = Clock::system().now();
         let mut backoff = Backoff::begin(now, PLAIN);
         for (number, expected) in (1..).zip([1, 2, 4, 8, 16, 32, 60, 60]) {
             assert_eq!(backoff.way(now, number), Way::Wait(seconds(expected)));
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn refusals_of_calls_in_flight_together_are_one_step() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let mut backoff = Backoff::begin(now, PLAIN);
         for _ in 0..10 {
             backoff.refuse(now + Duration::from_millis(500), PLAIN);
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_probe_without_a_result_leaves_its_place_to_the_next() {
-        let now = Instant::now();
+        let now = Clock::system().now();
         let mut backoff = Backoff::begin(now, Refused { retry_after: Some(Duration::ZERO), ..PLAIN });
         assert_eq!(backoff.way(now, 1), Way::Probe);
         backoff.release(2);

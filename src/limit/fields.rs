@@ -111,6 +111,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
 
     fn item(limit: Limit, quota: u64, remaining: u64) -> Item {
         Item { limit, quota, window: None, remaining, resets_in: None }
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_was_built_serves_for_ten_milliseconds() {
-        let (recent, now) = (RecentFields::default(), Instant::now());
+        let (recent, now) = (RecentFields::default(), Clock::system().now());
         let shown = |later, remaining| {
             recent.get(now + Duration::from_millis(later), || vec![item(Limit::InFlight, 9, remaining)])
         };

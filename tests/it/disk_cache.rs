@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
@@ -148,7 +149,9 @@ async fn a_kill_takes_nothing_that_was_stored_a_second_ago() {
 async fn nothing_that_was_purged_or_erased_comes_back_not_even_with_a_copy_of_the_file() {
     let upstream = upstream().await;
     let rig = rig(&upstream).await.start().await;
-    (bank(&rig, 1).await, bank(&rig, 2).await, cft(&rig, "BUDI").await);
+    bank(&rig, 1).await;
+    bank(&rig, 2).await;
+    cft(&rig, "BUDI").await;
     let copies = |from: &Path, to: &str, back: bool| {
         for suffix in ["", "-wal"] {
             let (file, copy) = (from.join(format!("{FILE}{suffix}")), from.join(format!("{to}{suffix}")));
@@ -195,7 +198,8 @@ async fn a_clock_that_is_set_back_lengthens_no_lifetime() {
     let upstream = upstream().await;
     let rig = rig(&upstream).await.start().await;
     rig.clock.advance(Duration::from_secs(7200));
-    (bank(&rig, 1).await, cft(&rig, "BUDI").await);
+    bank(&rig, 1).await;
+    cft(&rig, "BUDI").await;
     // The clock of the next start is two hours behind.
     let rig = rig.restart().await;
     assert!(!is_hit(&cft(&rig, "BUDI").await), "its age is unknown");
