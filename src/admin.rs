@@ -13,6 +13,7 @@ mod answer;
 mod audit;
 mod auth;
 mod callbacks;
+mod console;
 mod context;
 mod keys;
 mod order_routes;

@@ -1,6 +1,7 @@
 //! The check of a request's token, before all paths that name a team.
 
 use super::answer::Refusal;
+use super::console;
 use super::context::Context;
 use super::tokens::Token;
 use crate::base::auth_failures::Authenticating;
@@ -42,7 +43,13 @@ pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request
         return Refusal::Off.into_response();
     }
     let peer = request.extensions().get::<Client>().map(|client| client.address);
-    let Some(Token { name, role, .. }) = config.tokens.find(request.headers()) else {
+    let by_token = config.tokens.find(request.headers()).map(|Token { name, role, .. }| (Arc::clone(name), *role));
+    let by_session = || {
+        let asked = (request.method(), request.headers());
+        let session = console::session(&context.sessions, asked, |name, hash| config.tokens.role_of(name, hash));
+        session.map(|session| (session.token, session.role))
+    };
+    let Some((token, role)) = by_token.or_else(by_session) else {
         let client = peer.filter(|_| request.headers().contains_key(AUTHORIZATION));
         let noted = client.map(|client| context.orders.failures.note(Authenticating::Admin, client));
         return match noted {
@@ -50,7 +57,7 @@ pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request
             Some(Ok(())) | None => Refusal::Unauthorized.into_response(),
         };
     };
-    let caller = Caller { token: Arc::clone(name), role: *role, peer, recorded: Arc::default() };
+    let caller = Caller { token, role, peer, recorded: Arc::default() };
     request.extensions_mut().insert(caller);
     next.run(request).await
 }

@@ -1,9 +1,11 @@
 //! The shared parts of the API's handlers.
 
 use super::answer::Refusal;
+use super::console::sessions::Sessions;
 use super::orders::Orders;
 use super::tenants::ShownTenant;
 use super::tokens::Tokens;
+use crate::base::clock::Clock;
 use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::config::Settings;
@@ -24,6 +26,8 @@ pub(super) struct Context {
     /// The running orders, also those whose clients left.
     pub(super) running: Tasks,
     config: ArcSwap<AdminConfig>,
+    /// The console's sessions.
+    pub(super) sessions: Sessions,
     draining: AtomicBool,
 }
 
@@ -43,7 +47,7 @@ impl AdminConfig {
 }
 
 impl Context {
-    pub(super) fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
+    pub(super) fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger, clock: Clock) -> Self {
         Self {
             metrics,
             orders: Arc::new(orders),
@@ -51,6 +55,7 @@ impl Context {
             node: settings.node.clone(),
             running: Tasks::new(),
             config: ArcSwap::from_pointee(AdminConfig::new(settings)),
+            sessions: Sessions::new(clock),
             draining: AtomicBool::new(false),
         }
     }

@@ -4,11 +4,13 @@ use super::answer::{Refusal, json, text, typed};
 use super::audit::{self, Order};
 use super::auth::needs_token;
 use super::callbacks;
+use super::console::routes as console;
 use super::context::Context;
 use super::keys;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
 use super::usage;
+use crate::base::clock::Clock;
 use crate::base::web::{self, Bounds, GATEWAY_ERROR};
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -41,8 +43,8 @@ pub struct Admin(Arc<Context>);
 impl Admin {
     /// Makes the API for `settings`, whose orders change `orders`.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger) -> Self {
-        Self(Arc::new(Context::new(settings, metrics, orders, ledger)))
+    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger, clock: Clock) -> Self {
+        Self(Arc::new(Context::new(settings, metrics, orders, ledger, clock)))
     }
 
     /// Returns the router of the `admin` listener, with all its layers.
@@ -74,7 +76,7 @@ impl Admin {
             // Without a token no client learns which paths exist.
             .fallback(async || Refusal::UnknownPath)
             .layer(from_fn_with_state(Arc::clone(&self.0), needs_token));
-        self.layered(open().merge(api))
+        self.layered(open().merge(console::router()).merge(api))
     }
 
     /// Returns the router of the `status` listener: the paths that need no token, and no others.

@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq as _;
 pub(super) struct Token {
     pub(super) name: Arc<str>,
     pub(super) role: Role,
-    hash: [u8; 32],
+    pub(super) hash: [u8; 32],
 }
 
 /// The tokens of the configuration.
@@ -37,18 +37,27 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Returns the token that a request bears, once. Hashes are compared, with all tokens, so that not even a token's length
-    /// shows.
+    /// Returns the token that a request bears, once.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<&Token> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let (scheme, given) = value.to_str().ok()?.split_once(' ')?;
-        let given = hash(given.trim());
-        let found = self.0.iter().fold(None, |found, known| {
+        self.with_secret(given.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+    }
+
+    /// Returns the token with this secret. Hashes are compared, with all tokens, so that not even a token's length shows.
+    pub(super) fn with_secret(&self, secret: &str) -> Option<&Token> {
+        let given = hash(secret);
+        self.0.iter().fold(None, |found, known| {
             let same: bool = given.ct_eq(&known.hash).into();
             if same { Some(known) } else { found }
-        });
-        found.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+        })
+    }
+
+    /// Returns the role of the token with this name, if its secret is still the one with this hash.
+    pub(super) fn role_of(&self, name: &str, secret: &[u8; 32]) -> Option<Role> {
+        let known = self.0.iter().find(|known| &*known.name == name)?;
+        bool::from(known.hash.ct_eq(secret)).then_some(known.role)
     }
 }
 

@@ -141,7 +141,7 @@ async fn wire(
         registry: storage.registry.clone(),
         persons,
     };
-    let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone()));
+    let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone(), clock.clone()));
     observe(&metrics, &gateway, &logs, &redactor, &links);
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);

@@ -1,0 +1,39 @@
+// The admin API, asked with the session of this page. A fault is an Error with the gateway's own sentence.
+
+const token = document.querySelector('meta[name="csrf-token"]').content;
+const roles = ['viewer', 'operator', 'admin'];
+
+/** True if the session's role may give an order that needs this role. */
+export const may = (role) => roles.indexOf(document.body.dataset.role) >= roles.indexOf(role);
+
+/** Asks the API. Returns the answer's JSON, or throws. */
+export async function ask(method, path, body) {
+  const headers = { accept: 'application/json' };
+  if (method !== 'GET') headers['x-csrf-token'] = token;
+  if (body !== undefined) headers['content-type'] = 'application/json';
+  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store' });
+  if (answer.status === 401) location.reload();
+  const text = await answer.text();
+  let value = null;
+  try { value = text === '' ? null : JSON.parse(text); } catch { value = null; }
+  if (answer.ok) return value;
+  // An order that could not be carried out everywhere answers with what is left.
+  if (value?.left) throw new Error(`Not done everywhere. Left: ${value.left.join(', ')}. Give the order again.`);
+  throw new Error(value?.message ?? `The gateway answered ${answer.status}.`);
+}
+
+/** Asks for a part that this gateway may not have. Returns null if it has none. */
+export async function maybe(path) {
+  try { return await ask('GET', path); } catch { return null; }
+}
+
+/** Reads the gateway's metrics: a list of [name, labels, value]. */
+export async function metrics() {
+  const answer = await fetch('/metrics', { cache: 'no-store' });
+  const lines = (await answer.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return lines.map((line) => {
+    const [, name, labels, value] = line.match(/^([a-zA-Z_:]+)(?:\{(.*)\})? (\S+)/) ?? [];
+    const pairs = [...(labels ?? '').matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, text]) => [key, text]);
+    return { name, labels: Object.fromEntries(pairs), value: Number(value) };
+  });
+}

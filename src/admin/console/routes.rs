@@ -1,0 +1,126 @@
+//! The paths of the console: pages, log in, log out, assets.
+
+use super::assets::Asset;
+use super::guard::{self, COOKIE_NAME};
+use super::pages::{self, Reader, View};
+use super::sessions::Session;
+use crate::admin::answer::Refusal;
+use crate::admin::context::Context;
+use crate::admin::tokens::Token;
+use crate::base::auth_failures::Authenticating;
+use crate::base::web::{Client, whole_body};
+use crate::iluma::callback_type::CallbackType;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use maud::Markup;
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+/// The answer to a token that is not in the configuration.
+const UNKNOWN_TOKEN: &str = "This token is not known. Tokens are those of [admin.tokens] in the configuration.";
+
+/// Scripts and styles of this origin alone, and nothing in the page itself.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'",
+);
+
+/// Returns the console's paths.
+pub(in super::super) fn router() -> Router<Arc<Context>> {
+    let views = View::ALL.into_iter().fold(Router::new(), |router, view| {
+        let (path, ..) = view.names();
+        router.route(
+            path,
+            get(async move |State(context): State<Arc<Context>>, headers: HeaderMap| show(&context, &headers, view)),
+        )
+    });
+    views
+        .route("/console/login", post(log_in))
+        .route("/console/logout", post(log_out))
+        .route("/console/assets/{name}", get(asset))
+}
+
+/// Returns the session of a request for a page.
+fn session(context: &Context, headers: &HeaderMap) -> Option<Session> {
+    let config = context.config();
+    guard::session(&context.sessions, (&Method::GET, headers), |name, hash| config.tokens.role_of(name, hash))
+}
+
+fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
+    let Some(session) = session(context, headers) else { return page(StatusCode::OK, &pages::login(None)) };
+    let config = context.config();
+    let teams: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+    let types = CallbackType::ALL.map(CallbackType::as_str);
+    let reader = Reader { session: &session, node: &context.node, teams: &teams, types: &types };
+    page(StatusCode::OK, &pages::page(view, &reader))
+}
+
+/// Opens a session for a token. A wrong one counts as any failed authentication of this listener.
+async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Response {
+    let peer = request.extensions().get::<Client>().map(|client| client.address);
+    let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
+    let given = field(&body, "token");
+    let config = context.config();
+    if let Some(Token { name, hash, .. }) = given.as_deref().and_then(|given| config.tokens.with_secret(given)) {
+        let id = context.sessions.open(name, *hash);
+        return to_the_overview(&format!("{COOKIE_NAME}={id}; Path=/; HttpOnly; SameSite=Strict"));
+    }
+    match peer.map(|peer| context.orders.failures.note(Authenticating::Admin, peer)) {
+        Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
+        Some(Ok(())) | None => page(StatusCode::UNAUTHORIZED, &pages::login(Some(UNKNOWN_TOKEN))),
+    }
+}
+
+/// Ends the session, if its own page asks for it.
+async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Response {
+    let id = guard::cookie(request.headers()).map(str::to_owned);
+    let session = session(&context, request.headers());
+    let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
+    if let (Some(id), Some(session), Some(csrf)) = (id, session, field(&body, "csrf"))
+        && bool::from(csrf.as_bytes().ct_eq(session.csrf.as_bytes()))
+    {
+        context.sessions.close(&id);
+    }
+    to_the_overview(&format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
+}
+
+/// Returns a field of a form.
+fn field(body: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(body).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+fn to_the_overview(cookie: &str) -> Response {
+    let mut response = Redirect::to("/").into_response();
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn asset(request: Request) -> Response {
+    let Some(asset) = Asset::at(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(asset.media_type())),
+        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, asset.content()).into_response()
+}
+
+fn page(status: StatusCode, markup: &Markup) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (status, headers, markup.0.clone()).into_response()
+}
