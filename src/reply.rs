@@ -143,16 +143,38 @@ impl Shape {
         Self(StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", reason)
     }
 
-    /// Returns the shape of a refused order about the team's own callbacks.
-    const fn of_order(error: OrderError) -> Self {
+    const fn of_setting(error: &SettingError) -> Self {
         match error {
-            OrderError::Malformed(_) => Self::invalid(Reason::MalformedRequest),
-            OrderError::Type => Self::invalid(Reason::UnknownCallbackType),
-            // The last two are for operators: a team's order names no tenant, and deletes nothing.
-            OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead => Self::not_found(Reason::NotFound),
-            OrderError::NoUrl => Self::not_found(Reason::NoCallbackUrl),
-            OrderError::Busy => Self::unavailable(Reason::Overloaded),
-            OrderError::Unavailable => Self::unavailable(Reason::StateUnavailable),
+            SettingError::Malformed => Shape::invalid(Reason::MalformedSetting),
+            SettingError::Type => Shape::invalid(Reason::UnknownCallbackType),
+            SettingError::Url(UrlError::Shape) => Shape::invalid(Reason::MalformedCallbackUrl),
+            SettingError::Url(UrlError::Host | UrlError::Address) => Shape::invalid(Reason::CallbackHostNotAllowed),
+            SettingError::Test => Shape::invalid(Reason::CallbackUrlFailed),
+            SettingError::Unavailable => Shape::unavailable(Reason::StateUnavailable),
+        }
+    }
+
+    const fn of_callback_order(error: &OrderError) -> Self {
+        match error {
+            OrderError::Malformed(_) => Shape::invalid(Reason::MalformedRequest),
+            OrderError::Type => Shape::invalid(Reason::UnknownCallbackType),
+            // An operator's alone: a team's order names no tenant, and deletes nothing.
+            OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead => {
+                Shape::not_found(Reason::NotFound)
+            }
+            OrderError::NoUrl => Shape::not_found(Reason::NoCallbackUrl),
+            OrderError::Busy => Shape::unavailable(Reason::Overloaded),
+            OrderError::Unavailable => Shape::unavailable(Reason::StateUnavailable),
+        }
+    }
+
+    const fn of_key_order(error: &KeyOrderError) -> Self {
+        match error {
+            KeyOrderError::FromFile => Shape::conflict(Reason::KeyInFile),
+            KeyOrderError::Ended => Shape::conflict(Reason::KeyEnded),
+            KeyOrderError::TooMany => Shape::conflict(Reason::TooManyKeys),
+            KeyOrderError::Unknown => Shape::unauthorized(Reason::UnknownKey),
+            KeyOrderError::State(_) => Shape::unavailable(Reason::StateUnavailable),
         }
     }
 
@@ -184,23 +206,12 @@ impl Rejection {
             Self::UnknownOwnPath => Shape::not_found(Reason::UnknownPath),
             Self::TooManyFailures(_) => Shape::rate_limited(Reason::TooManyFailures),
             Self::TenantSuspended => Shape::forbidden(Reason::TenantSuspended),
-            Self::Key(KeyOrderError::FromFile) => Shape::conflict(Reason::KeyInFile),
-            Self::Key(KeyOrderError::Ended) => Shape::conflict(Reason::KeyEnded),
-            Self::Key(KeyOrderError::TooMany) => Shape::conflict(Reason::TooManyKeys),
-            Self::Key(KeyOrderError::Unknown) => Shape::unauthorized(Reason::UnknownKey),
-            Self::Key(KeyOrderError::State(_)) => Shape::unavailable(Reason::StateUnavailable),
             Self::Grace => Shape::invalid(Reason::MalformedBody),
+            Self::Key(error) => Shape::of_key_order(error),
+            Self::Setting(error) => Shape::of_setting(error),
+            Self::Order(error) => Shape::of_callback_order(error),
             Self::RouteNotAllowed => Shape::forbidden(Reason::RouteNotAllowed),
             Self::UnknownRoute => Shape::forbidden(Reason::UnknownRoute),
-            Self::Setting(SettingError::Malformed) => Shape::invalid(Reason::MalformedSetting),
-            Self::Setting(SettingError::Type) => Shape::invalid(Reason::UnknownCallbackType),
-            Self::Setting(SettingError::Url(UrlError::Shape)) => Shape::invalid(Reason::MalformedCallbackUrl),
-            Self::Setting(SettingError::Url(UrlError::Host | UrlError::Address)) => {
-                Shape::invalid(Reason::CallbackHostNotAllowed)
-            }
-            Self::Setting(SettingError::Test) => Shape::invalid(Reason::CallbackUrlFailed),
-            Self::Setting(SettingError::Unavailable) => Shape::unavailable(Reason::StateUnavailable),
-            Self::Order(error) => Shape::of_order(*error),
             Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited(Reason::RateLimited),
             Self::Refused(Refusal::Exceeded { limit: Limit::InFlight, .. }) => {
                 Shape::rate_limited(Reason::TooManyInFlight)

@@ -114,23 +114,8 @@ async fn wire(
     };
     let telemetry = Telemetry { access, metrics: metrics.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
-
     join_registry(&gateway, &storage.registry);
-
-    links.keep(&stages.links);
-    keep_owners_and_answers(&gateway, arrivals, &stages);
-    links.await_them().await?;
-    storage.take_place().await?;
-    // Keys that were made while this node was away open it from its first request on.
-    storage.registry.follow().await;
-    storage.keep(&stages.background);
-    // An entry that is stored before this node knows the others' epochs could not be found by any node.
-    gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
-    for warning in links.durability_warnings(&storage.state).await {
-        tracing::warn!(warning, "Redis: state may be lost");
-    }
-    renew_callback_urls(settings, &storage.state, &stages);
-    keep_beating(&gateway, &stages).await;
+    catch_up(settings, (&gateway, arrivals), &links, &storage, &stages).await?;
 
     let orders = Orders {
         cache: Arc::clone(gateway.cache()),
@@ -173,6 +158,31 @@ async fn wire(
     let status = app.status_address().map(tracing::field::display);
     tracing::info!(%server, %admin, %callbacks, status, "listening");
     Ok(app)
+}
+
+/// Connects to Redis, takes the node's place, and learns what the other nodes know.
+async fn catch_up(
+    settings: &Settings,
+    (gateway, arrivals): (&Arc<Gateway>, mpsc::Receiver<Arrived>),
+    links: &Links,
+    storage: &Storage,
+    stages: &Stages,
+) -> Result<(), StartError> {
+    links.keep(&stages.links);
+    keep_owners_and_answers(gateway, arrivals, stages);
+    links.await_them().await?;
+    storage.take_place().await?;
+    // Keys that were made while this node was away open it from its first request on.
+    storage.registry.follow().await;
+    storage.keep(&stages.background);
+    // An entry that is stored before this node knows the others' epochs could not be found by any node.
+    gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
+    for warning in links.durability_warnings(&storage.state).await {
+        tracing::warn!(warning, "Redis: state may be lost");
+    }
+    renew_callback_urls(settings, &storage.state, stages);
+    keep_beating(gateway, stages).await;
+    Ok(())
 }
 
 /// Lets orders about keys reach every node in the way of purges.

@@ -309,8 +309,18 @@ async fn only_status_type_and_body_are_kept() {
     let mut names: Vec<_> = hit.headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
     // "connection" and "keep-alive" are the gateway's own fields about this connection.
-    let expected =
-        ["age", "cache-status", "connection", "content-length", "content-type", "date", "keep-alive", "x-request-id"];
+    let expected = [
+        "age",
+        "cache-status",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "ratelimit",
+        "ratelimit-policy",
+        "x-request-id",
+    ];
     assert_eq!(names, expected);
     assert_ne!(hit.header("x-request-id"), first.header("x-request-id"));
     rig.stop().await;

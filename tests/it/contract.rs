@@ -28,10 +28,12 @@ const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const OWN_HEADERS: [&str; 6] = [
     "x-request-id", // the gateway's, on every answer
     "cache-status", // where a cache was asked
-    "age",          // of a hit
-    "date",         // the second of the answer
-    "connection",   // each hop's own
-    "keep-alive",   // each hop's own
+    "ratelimit",    // what is left of the team's limits
+    "ratelimit-policy",
+    "age",        // of a hit
+    "date",       // the second of the answer
+    "connection", // each hop's own
+    "keep-alive", // each hop's own
 ];
 
 /// Two simulators, one of them behind a gateway.
