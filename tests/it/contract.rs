@@ -25,7 +25,7 @@ const DOCUMENTS: &str = "/v1/identity/document_ocr_requests";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 
 /// The headers that may differ, each with its reason.
-const OWN_HEADERS: [&str; 6] = [
+const OWN_HEADERS: [&str; 8] = [
     "x-request-id", // the gateway's, on every answer
     "cache-status", // where a cache was asked
     "ratelimit",    // what is left of the team's limits

@@ -64,15 +64,16 @@ fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
 
 /// Opens a session for a token. A wrong one counts as any failed authentication of this listener.
 async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let peer = request.extensions().get::<Client>().map(|client| client.address);
+    let client = request.extensions().get::<Client>().copied();
     let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
     let given = field(&body, "token");
     let config = context.config();
     if let Some(Token { name, hash, .. }) = given.as_deref().and_then(|given| config.tokens.with_secret(given)) {
         let id = context.sessions.open(name, *hash);
-        return to_the_overview(&format!("{COOKIE_NAME}={id}; Path=/; HttpOnly; SameSite=Strict"));
+        let secure = if client.is_some_and(|client| client.secure) { "; Secure" } else { "" };
+        return to_the_overview(&format!("{COOKIE_NAME}={id}; Path=/; HttpOnly; SameSite=Strict{secure}"));
     }
-    match peer.map(|peer| context.orders.failures.note(Authenticating::Admin, peer)) {
+    match client.map(|client| context.orders.failures.note(Authenticating::Admin, client.address)) {
         Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
         Some(Ok(())) | None => page(StatusCode::UNAUTHORIZED, &pages::login(Some(UNKNOWN_TOKEN))),
     }
