@@ -2,8 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
-#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
-
 use crate::support::process::Folder;
 use crate::support::{Answer, PATIENCE, Rig, RigBuilder, Upstream, until};
 use bytes::Bytes;
