@@ -11,7 +11,7 @@
 //! structure beside it. The inbox is a sorted set for the same reason: early callbacks wait.
 //!
 //! Times: leases, due times and retention follow Redis' own clock. The caller's times are translated by the difference
-//! that the last answers showed ([`Skew`]), so a node with a wrong clock gets nothing early and holds nothing longer.
+//! that the last answers showed (`Skew`), so a node with a wrong clock gets nothing early and holds nothing longer.
 //! After a failover the clock is another machine's: a lease is longer or shorter by the difference of these two. Times
 //! in lists are Redis'.
 //!

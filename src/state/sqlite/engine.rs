@@ -26,7 +26,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Makes the engine on a database that was opened with [`MIGRATIONS`].
+    /// Makes the engine on a database that was opened with `MIGRATIONS`.
     #[must_use]
     pub fn new(database: Database, settings: &config::State, clock: Clock) -> Self {
         Self {

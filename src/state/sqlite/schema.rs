@@ -1,6 +1,6 @@
 //! Tables of the embedded engine.
 
-/// The migrations of this part, for [`Database::open`].
+/// The migrations of this part, for `Database::open`.
 ///
 /// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known without
 ///   content. `due` is the time of the next step: examine again, remove the content, remove the row.
