@@ -10,7 +10,6 @@ use maud::{DOCTYPE, Markup, html};
 pub(super) enum View {
     Overview,
     Teams,
-    Live,
     Cache,
     Callbacks,
     Erasure,
@@ -19,23 +18,14 @@ pub(super) enum View {
 }
 
 impl View {
-    pub(super) const ALL: [Self; 8] = [
-        Self::Overview,
-        Self::Teams,
-        Self::Live,
-        Self::Cache,
-        Self::Callbacks,
-        Self::Erasure,
-        Self::Money,
-        Self::Nodes,
-    ];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Overview, Self::Teams, Self::Cache, Self::Callbacks, Self::Erasure, Self::Money, Self::Nodes];
 
     /// Returns the path, the name that the modules know, and the heading.
     pub(super) const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Overview => ("/", "overview", "Overview"),
             Self::Teams => ("/console/teams", "teams", "Teams & keys"),
-            Self::Live => ("/console/live", "live", "Live"),
             Self::Cache => ("/console/cache", "cache", "Cache"),
             Self::Callbacks => ("/console/callbacks", "callbacks", "Callbacks"),
             Self::Erasure => ("/console/erasure", "erasure", "Erasure"),
@@ -48,7 +38,6 @@ impl View {
         match self {
             Self::Overview => overview(),
             Self::Teams => teams(reader),
-            Self::Live => live(),
             Self::Cache => cache(reader),
             Self::Callbacks => callbacks(reader),
             Self::Erasure => erasure(reader),
@@ -203,26 +192,6 @@ fn teams(reader: &Reader<'_>) -> Markup {
                 }
             }
             div id="new-key" {}
-        }
-    }
-}
-
-fn live() -> Markup {
-    html! {
-        section {
-            form {
-                label for="filter-team" { "Team" input id="filter-team"; }
-                label for="filter-route" { "Route" input id="filter-route"; }
-                label for="filter-status" { "Status" input id="filter-status" inputmode="numeric"; }
-                label class="check" for="pause" { input id="pause" type="checkbox"; "Pause" }
-            }
-            div class="scroll" tabindex="0" role="region" aria-label="Requests" {
-                table {
-                    caption { "Requests of this node, the newest first" }
-                    thead { tr { @for name in ["Time", "Team", "Route", "Method", "Status", "Cache", "Took", "Reason"] { th scope="col" { (name) } } } }
-                    tbody id="lines" {}
-                }
-            }
         }
     }
 }

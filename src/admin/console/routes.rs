@@ -9,7 +9,7 @@ use crate::admin::context::Context;
 use crate::admin::tokens::Token;
 use crate::base::auth_failures::Authenticating;
 use crate::base::peer::Client;
-use crate::base::web::whole_body;
+use crate::base::web::{GATEWAY_ERROR, whole_body};
 use crate::iluma::callback_type::CallbackType;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -75,7 +75,11 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     }
     match client.map(|client| context.orders.failures.note(Authenticating::Admin, client.address)) {
         Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
-        Some(Ok(())) | None => page(StatusCode::UNAUTHORIZED, &pages::login(Some(UNKNOWN_TOKEN))),
+        Some(Ok(())) | None => {
+            let mut refused = page(StatusCode::UNAUTHORIZED, &pages::login(Some(UNKNOWN_TOKEN)));
+            refused.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static("unauthorized"));
+            refused
+        }
     }
 }
 

@@ -156,15 +156,7 @@ async function cache() {
 
 async function purge(fields) {
   const what = fields.what === 'all' ? { all: true } : fields.what === 'tenant' ? { tenant: fields.tenant ?? '' } : { route: fields.what };
-  refuse('');
-  let preview = '';
-  try {
-    const counted = await ask('POST', '/v1/cache/purge', { ...what, dry_run: true });
-    preview = ` ${number(counted?.removed?.memory ?? 0)} answers in memory are concerned.`;
-  } catch (error) {
-    if (!/dry_run|name one thing/.test(error.message)) return refuse(error.message);
-  }
-  await give('Purge', `Stored answers (${Object.entries(what).map(([key, value]) => `${key}: ${value}`).join(', ')}) are removed on every node; the next questions are asked of Iluma, and charged.${preview}`, async () => {
+  await give('Purge', `Stored answers (${Object.entries(what).map(([key, value]) => `${key}: ${value}`).join(', ')}) are removed on every node; the next questions are asked of Iluma, and charged.`, async () => {
     const done = await ask('POST', '/v1/cache/purge', what);
     return `Purged on every node: ${number(done?.removed?.memory ?? 0)} answers in memory, ${number(done?.removed?.redis ?? 0)} in Redis.`;
   });
@@ -262,28 +254,7 @@ async function nodes() {
   ], audit?.entries ?? [], 'No order was given yet.'));
 }
 
-/** Follows the access log. The newest line is on top; at most 200 are kept. */
-function live() {
-  const rows = document.getElementById('lines');
-  const paused = document.getElementById('pause');
-  const filter = (line) => ['team', 'route', 'status'].every((name) => {
-    const wanted = document.getElementById(`filter-${name}`).value.trim();
-    return wanted === '' || String(name === 'team' ? line.tenant ?? '' : line[name] ?? '').startsWith(wanted);
-  });
-  const source = new EventSource('/v1/live');
-  source.onmessage = (event) => {
-    if (paused.checked) return;
-    const line = JSON.parse(event.data);
-    if (!filter(line)) return;
-    const cells = [time(line.time), line.tenant ?? 'none', line.route, line.method, String(line.status), line.cache, `${((line.duration_us ?? 0) / 1000).toFixed(1)} ms`, line.reason ?? ''];
-    rows.prepend(el('tr', {}, ...cells.map((cell) => el('td', {}, cell))));
-    while (rows.rows.length > 200) rows.deleteRow(-1);
-  };
-  source.onerror = () => refuse('The live view is interrupted. It connects again by itself.');
-  source.onopen = () => refuse('');
-}
-
-const views = { overview, teams, live, cache, callbacks, erasure, money, nodes };
+const views = { overview, teams, cache, callbacks, erasure, money, nodes };
 const view = views[document.body.dataset.view] ?? (async () => {});
 
 async function start() {
