@@ -4,10 +4,12 @@ use super::answer::Refusal;
 use super::audit::{Order, carry_out};
 use super::auth::Caller;
 use super::context::Context;
+use super::orders::Orders;
+use super::outcome::Outcome;
 use crate::base::name::TenantName;
 use crate::base::web::whole_body;
 use crate::cache::Change;
-use crate::callback;
+use crate::callback::{self, Endpoints};
 use crate::iluma::route_name::RouteName;
 use crate::state::{DeliveryId, Replay};
 use axum::Extension;
@@ -71,10 +73,8 @@ pub(super) async fn pause(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
-    let orders = Arc::clone(&context.orders);
-    let subject = Some(endpoints.tenant().to_string());
-    carry_out(&context, &caller, Order::PauseCallbacks, subject, async move { orders.pause(&endpoints).await }).await
+    let work = |orders: Arc<Orders>, endpoints: Endpoints| async move { orders.pause(&endpoints).await };
+    about_endpoints((&context, &caller), Order::PauseCallbacks, request, work).await
 }
 
 /// `POST /v1/callbacks/resume`, likewise: has attempts go on, whatever paused them.
@@ -83,10 +83,8 @@ pub(super) async fn resume(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
-    let orders = Arc::clone(&context.orders);
-    let subject = Some(endpoints.tenant().to_string());
-    carry_out(&context, &caller, Order::ResumeCallbacks, subject, async move { orders.resume(&endpoints).await }).await
+    let work = |orders: Arc<Orders>, endpoints: Endpoints| async move { orders.resume(&endpoints).await };
+    about_endpoints((&context, &caller), Order::ResumeCallbacks, request, work).await
 }
 
 /// `POST /v1/callbacks/test`, likewise: sends a signed test delivery.
@@ -95,10 +93,23 @@ pub(super) async fn test(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let work = |orders: Arc<Orders>, endpoints: Endpoints| async move { orders.test(&endpoints).await };
+    about_endpoints((&context, &caller), Order::TestCallbacks, request, work).await
+}
+
+/// Carries out an order about the endpoints of a team, which the body names.
+async fn about_endpoints<F>(
+    (context, caller): (&Context, &Caller),
+    order: Order,
+    request: Request,
+    work: impl FnOnce(Arc<Orders>, Endpoints) -> F,
+) -> Result<Response, Refusal>
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
     let endpoints = callback::endpoints(&whole_body(request).await?, None)?;
-    let orders = Arc::clone(&context.orders);
     let subject = Some(endpoints.tenant().to_string());
-    carry_out(&context, &caller, Order::TestCallbacks, subject, async move { orders.test(&endpoints).await }).await
+    carry_out(context, caller, order, subject, work(Arc::clone(&context.orders), endpoints)).await
 }
 
 /// `DELETE /v1/callbacks/{id}`: deletes a dead letter.

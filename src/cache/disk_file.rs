@@ -69,7 +69,7 @@ impl DiskFile {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// As [`Database::open`].
+    /// The errors of [`Database::open`].
     pub(super) fn open(path: &Path, bound: ByteSize) -> Result<Self, OpenError> {
         let log = (bound.bytes() / 16).clamp(64 << 10, 4 << 20);
         let durability = Durability::Process { log: u32::try_from(log).unwrap_or(u32::MAX) };

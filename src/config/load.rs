@@ -37,7 +37,7 @@ impl Settings {
     /// nobody.
     ///
     /// # Errors
-    /// As [`Settings::load`], except for what stands outside the file.
+    /// Loads the settings as [`Settings::load`] does, without reading anything outside the file.
     pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, Secrets::Skipped)
     }
