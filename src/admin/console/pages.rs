@@ -274,7 +274,7 @@ fn erasure(reader: &Reader<'_>) -> Markup {
                 div id="receipt" {}
             }
         }
-        (place("history", "History"))
+        p { "Every erasure is in the audit log, without the person." }
     }
 }
 
@@ -295,7 +295,6 @@ fn money() -> Markup {
 
 fn nodes() -> Markup {
     html! {
-        (place("nodes", "Nodes"))
         (place("audit", "Audit log"))
     }
 }

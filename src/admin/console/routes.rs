@@ -54,12 +54,12 @@ fn session(context: &Context, headers: &HeaderMap) -> Option<Session> {
 }
 
 fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
-    let Some(session) = session(context, headers) else { return page(StatusCode::OK, &pages::login(None)) };
+    let Some(session) = session(context, headers) else { return page(StatusCode::OK, pages::login(None)) };
     let config = context.config();
     let teams: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     let types = CallbackType::ALL.map(CallbackType::as_str);
     let reader = Reader { session: &session, node: &context.node, teams: &teams, types: &types };
-    page(StatusCode::OK, &pages::page(view, &reader))
+    page(StatusCode::OK, pages::page(view, &reader))
 }
 
 /// Opens a session for a token. A wrong one counts as any failed authentication of this listener.
@@ -76,7 +76,7 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     match client.map(|client| context.orders.failures.note(Authenticating::Admin, client.address)) {
         Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
         Some(Ok(())) | None => {
-            let mut refused = page(StatusCode::UNAUTHORIZED, &pages::login(Some(UNKNOWN_TOKEN)));
+            let mut refused = page(StatusCode::UNAUTHORIZED, pages::login(Some(UNKNOWN_TOKEN)));
             refused.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static("unauthorized"));
             refused
         }
@@ -120,7 +120,7 @@ async fn asset(request: Request) -> Response {
     (headers, asset.content()).into_response()
 }
 
-fn page(status: StatusCode, markup: &Markup) -> Response {
+fn page(status: StatusCode, markup: Markup) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -128,5 +128,5 @@ fn page(status: StatusCode, markup: &Markup) -> Response {
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
-    (status, headers, markup.0.clone()).into_response()
+    (status, headers, markup.into_string()).into_response()
 }

@@ -22,11 +22,6 @@ export async function ask(method, path, body) {
   throw new Error(value?.message ?? `The gateway answered ${answer.status}.`);
 }
 
-/** Asks for a part that this gateway may not have. Returns null if it has none. */
-export async function maybe(path) {
-  try { return await ask('GET', path); } catch { return null; }
-}
-
 /** Reads the gateway's metrics: a list of [name, labels, value]. */
 export async function metrics() {
   const answer = await fetch('/metrics', { cache: 'no-store' });

@@ -1,7 +1,7 @@
 // The views of the console. Each fills the page that the gateway rendered from the admin API, and gives its orders.
 
-import { ask, may, maybe, metrics } from './api.js';
-import { bars, bytes, confirmed, el, number, refuse, rupiah, share, show, span, table, tell, tiles, time } from './dom.js';
+import { ask, may, metrics } from './api.js';
+import { bars, bytes, confirmed, el, number, refuse, rupiah, share, show, table, tell, tiles, time } from './dom.js';
 
 /** A button of an order; absent where the role may not give it. */
 function order(name, role, sentence, run, danger = false) {
@@ -57,7 +57,7 @@ const metric = (all, name, labels = {}) => all
 
 async function overview() {
   const today = day(new Date());
-  const [rows, all, alarms] = await Promise.all([books(`${today.slice(0, 8)}01`), metrics(), maybe('/v1/alarms')]);
+  const [rows, all] = await Promise.all([books(`${today.slice(0, 8)}01`), metrics()]);
   const now = rows.filter((row) => row.day === today);
   const figures = (some) => [
     ['Requests', number(sum(some, 'requests'))],
@@ -70,8 +70,8 @@ async function overview() {
   show('today', tiles(figures(now)));
   show('month', tiles(figures(rows)), bars('Spent and saved by day of this month, in rupiah', byDay(rows)));
   const open = all.filter((one) => one.name === 'iluma_gateway_circuit_open' && one.value === 1).map((one) => one.labels.account);
-  const found = (alarms?.alarms ?? []).map((alarm) => alarm.message ?? alarm.name ?? String(alarm));
-  if (open.length > 0) found.unshift(`Circuit open: Iluma fails for ${open.join(', ')}`);
+  const found = [];
+  if (open.length > 0) found.push(`Circuit open: Iluma fails for ${open.join(', ')}`);
   if (metric(all, 'redis_up') === 0) found.push('Redis does not answer: this node serves without it');
   show('alarms', found.length === 0
     ? el('p', { class: 'good' }, 'Nothing is wrong as far as this node can see. The circuit to Iluma is closed.')
@@ -106,8 +106,7 @@ async function teams() {
 
 async function keys(team) {
   if (!team) return;
-  const known = await maybe(`/v1/tenants/${team}/keys`);
-  if (known === null) return show('keys', el('p', { class: 'empty' }, 'The keys of this team can not be read.'));
+  const known = await ask('GET', `/v1/tenants/${team}/keys`);
   const path = (key) => `/v1/tenants/${team}/keys/${key.id}`;
   show('keys', table(`Keys of ${team}`, [
     ['Id', (key) => el('code', {}, key.id)],
@@ -127,7 +126,7 @@ async function keys(team) {
         return `The key ${key.id} of ${team} is revoked.`;
       }, true),
     ])],
-  ], known.keys ?? known, 'This team has no key. Create one below.'));
+  ], known.keys, 'This team has no key. Create one below.'));
 }
 
 /** Shows a key that was just made. It is shown this once. */
@@ -182,16 +181,6 @@ async function callbacks() {
   ], rows, state === 'dead' ? 'No dead letters: every callback was delivered, or is still tried.' : 'There are none in this state.'));
 }
 
-async function erasure() {
-  const known = await maybe('/v1/erasures');
-  show('history', table('Erasures', [
-    ['Receipt', (row) => el('code', {}, row.id)],
-    ['Time', (row) => time(row.time)],
-    ['Removed', (row) => Object.entries(row.removed ?? {}).map(([what, count]) => `${what} ${number(count)}`).join(', ')],
-    ['Left', (row) => (row.left ?? []).join(', ') || 'nothing'],
-  ], known?.erasures ?? [], 'No person was erased yet.'));
-}
-
 async function erase(fields) {
   await give('Erase', 'Everything that is stored about this person is removed on every node, and can not be brought back.', async () => {
     const receipt = await ask('POST', '/v1/erase', fields);
@@ -219,31 +208,31 @@ async function money() {
     ['Saved', (row) => rupiah(row.saved), 'number'],
   ], rows, 'Nothing was booked in this time.'));
   const unknown = await ask('GET', '/v1/usage/unknown');
-  const settle = (call, outcome) => order('Settle', 'operator', `The call ${call.number} of ${call.tenant} is booked as ${outcome === 'billable' ? 'billable' : 'not billable'}.`, async () => {
-    await ask('POST', '/v1/usage/unknown/settle', { calls: [{ node: call.node ?? unknown.node, number: call.number, outcome, note: 'settled in the console' }] });
-    return `The call ${call.number} is settled.`;
-  });
   show('unknown', table('Calls whose outcome is unknown', [
     ['Number', (call) => number(call.number), 'number'],
     ['Booked', (call) => time(call.booked)],
     ['Team', (call) => call.tenant],
     ['Route', (call) => call.route],
     ['Why', (call) => call.why],
-    ['As billable', (call) => [settle(call, 'billable')]],
-    ['As not billable', (call) => [settle(call, 'not_billable')]],
   ], unknown.calls, 'Every call is settled.'));
 }
 
+/** Entries of the audit log since a day, the oldest first; at most ten pages. */
+async function entries(from) {
+  const all = [];
+  let after = '';
+  for (let page = 0; page < 10; page += 1) {
+    const found = await ask('GET', `/v1/audit?limit=1000&from=${from}${after}`);
+    all.push(...found.entries);
+    if (!found.next) break;
+    after = `&after=${encodeURIComponent(found.next)}`;
+  }
+  return all;
+}
+
 async function nodes() {
-  const [known, audit] = await Promise.all([maybe('/v1/nodes'), maybe('/v1/audit?limit=100')]);
-  show('nodes', table('Nodes', [
-    ['Node', (node) => node.name],
-    ['Version', (node) => node.version],
-    ['Uptime', (node) => span(node.uptime_seconds ?? node.uptime)],
-    ['Configuration', (node) => el('code', {}, String(node.configuration ?? node.config_hash ?? '–').slice(0, 12))],
-    ['Redis', (node) => (typeof node.redis === 'object' ? JSON.stringify(node.redis) : String(node.redis ?? '–'))],
-  ], known?.nodes ?? [], 'This node knows of no others.'));
-  show('audit', table('Audit log, the newest orders first', [
+  const week = await entries(day(new Date(Date.now() - 7 * 86_400_000)));
+  show('audit', table('Orders of the last seven days, the newest first', [
     ['Time', (entry) => time(entry.time)],
     ['Token', (entry) => entry.token],
     ['Role', (entry) => entry.role],
@@ -251,10 +240,10 @@ async function nodes() {
     ['Subject', (entry) => (typeof entry.subject === 'object' ? JSON.stringify(entry.subject) : entry.subject)],
     ['Outcome', (entry) => entry.outcome],
     ['Node', (entry) => entry.node],
-  ], audit?.entries ?? [], 'No order was given yet.'));
+  ], week.reverse(), 'No order was given in the last seven days.'));
 }
 
-const views = { overview, teams, cache, callbacks, erasure, money, nodes };
+const views = { overview, teams, cache, callbacks, money, nodes };
 const view = views[document.body.dataset.view] ?? (async () => {});
 
 async function start() {

@@ -31,16 +31,6 @@ export function bytes(value) {
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
-/** A span of seconds: 3 d 4 h. */
-export function span(seconds) {
-  if (!Number.isFinite(seconds)) return '–';
-  const parts = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
-  const at = Math.max(0, parts.findIndex(([, length]) => seconds >= length));
-  return parts.slice(at, at + 2).map(([unit, length], index) => {
-    const count = index === 0 ? Math.floor(seconds / length) : Math.floor((seconds % parts[at][1]) / length);
-    return `${count} ${unit}`;
-  }).join(' ');
-}
 /** A time in the reader's zone; the title has it in Jakarta's. */
 export function time(value) {
   if (!value) return '–';
