@@ -36,6 +36,6 @@ pub use books::{Ledger, report};
 pub use charge::{Outcome, Verdict, told, verdict};
 pub use counts::{Counts, Row, Statement};
 pub use journal::MIGRATIONS;
-pub use settlement::{OpenCall, Refund, Spent, Why};
+pub use settlement::{ClaimLink, OpenCall, Refund, Spent, Why};
 pub use tally::Tally;
 pub use totals::RouteTotals;

@@ -86,7 +86,7 @@ impl CallGuard {
         let limits = guard.limits.insert(config.limits.admit_call(tenant.index, wanted, redis).await?);
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
-            guard.booking = Some(ledger.book(&tenant.name, route).await.map_err(|_| Rejection::Unbooked)?);
+            guard.booking = Some(ledger.book(&tenant.name, route, None).await.map_err(|_| Rejection::Unbooked)?);
         }
         Ok(guard)
     }

@@ -65,7 +65,8 @@ impl Batch {
 
     /// Applies the batch; returns the closings that matched no call, and the changes.
     fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, Changes)> {
-        let (mut early, mut changes) = (Vec::new(), Changes::default());
+        let mut changes = Changes { first_new: self.ledger.first_new, ..Changes::default() };
+        let mut early = Vec::new();
         for closing in &self.closings {
             if !journal::close(connection, closing, &mut changes)? {
                 early.push(*closing);
@@ -89,6 +90,7 @@ impl Batch {
         self.ledger.written.store(self.came, Ordering::Relaxed);
         self.ledger.changed(changes.days);
         self.ledger.refunds.lock().extend(changes.refunds);
+        self.ledger.free(changes.freed);
         self.ledger.keep_early(early);
     }
 }

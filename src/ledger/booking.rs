@@ -3,7 +3,7 @@
 use super::charge::{Outcome, Verdict};
 use super::inner::Inner;
 use super::journal;
-use super::settlement::{Call, End};
+use super::settlement::{Call, ClaimLink, End};
 use crate::base::database::DatabaseError;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::route_name::RouteName;
@@ -26,6 +26,7 @@ impl Booking {
         ledger: &Arc<Inner>,
         tenant: &TenantName,
         route: RouteName,
+        claim: Option<ClaimLink>,
     ) -> Result<Self, DatabaseError> {
         let live = ledger.live.load();
         let now = ledger.clock.wall();
@@ -33,7 +34,7 @@ impl Booking {
         let (tenant, tenant_name, price) = (tenant.clone(), tenant.clone(), live.prices[route as usize]);
         drop(live);
         let book = move |connection: &Connection| {
-            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now)?;
+            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, claim, now)?;
             Ok((id, day))
         };
         let (inner, booked) = (Arc::clone(ledger), tenant_name);

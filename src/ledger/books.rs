@@ -5,7 +5,7 @@ use super::charge::Outcome;
 use super::counts::{Row, Statement, summed};
 use super::inner::{Inner, LedgerConfig};
 use super::published::PublishedLedgers;
-use super::settlement::{Call, End, OpenCall, Refund, Spent};
+use super::settlement::{Call, ClaimLink, End, OpenCall, Refund, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
 use super::{batch, journal, keeper, restore};
@@ -67,6 +67,8 @@ impl Ledger {
             clock,
             untold: Mutex::default(),
             refunds: Mutex::default(),
+            freed: Mutex::default(),
+            freeing: Notify::new(),
             unpublished: Mutex::default(),
             published: link.map(|link| PublishedLedgers::new(link, &node)),
             namer: Pseudonymizer::new(root, "ledger"),
@@ -145,13 +147,30 @@ impl Ledger {
         self.0.tallies.lock().keys().cloned().collect()
     }
 
-    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; dropping the
+    /// Books a call that may be charged, made under a claim if there is one. Once this returns the intent is on disk and the call may be sent; dropping the
     /// future earlier, or the booking without an outcome, withdraws the intent.
     ///
     /// # Errors
     /// Returns an error if the intent was not written; the call must not be made then.
-    pub async fn book(&self, tenant: &TenantName, route: RouteName) -> Result<Booking, DatabaseError> {
-        Booking::take(&self.0, tenant, route).await
+    pub async fn book(
+        &self,
+        tenant: &TenantName,
+        route: RouteName,
+        claim: Option<ClaimLink>,
+    ) -> Result<Booking, DatabaseError> {
+        Booking::take(&self.0, tenant, route, claim).await
+    }
+
+    /// Waits until a callback, a GET or an operator has settled calls with claims as not billable, and returns the claims.
+    /// One task may wait.
+    pub async fn freed(&self) -> Vec<ClaimLink> {
+        loop {
+            let freed = std::mem::take(&mut *self.0.freed.lock());
+            if !freed.is_empty() {
+                return freed;
+            }
+            self.0.freeing.notified().await;
+        }
     }
 
     /// Settles a pending call by Iluma's id, with the outcome in a callback or a GET.
@@ -330,17 +349,40 @@ mod tests {
     async fn a_call_is_unknown_from_its_intent_to_its_outcome() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
-        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
         let expected = Counts { upstream_calls: 1, unknown: 1, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
         booking.settle(&account(), &billable());
         let expected = Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
         let free = Verdict { outcome: Outcome::NotBillable, id: None };
-        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &free);
-        ledger.book(&name(), RouteName::Bank).await.unwrap().withdraw();
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &free);
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().withdraw();
         let expected = Counts { upstream_calls: 2, billable: 1, cost: 500, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_freed_if_a_later_word_says_that_its_call_was_not_billable() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), &Clock::system()).await;
+        let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48])).await.unwrap();
+        let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.to_owned()) };
+        let free = Verdict { outcome: Outcome::NotBillable, id: None };
+        // The call's own answer decides its claim itself.
+        book(1).await.settle(&account(), &free);
+        book(2).await.settle(&account(), &billable());
+        book(3).await.settle(&account(), &pending("settled"));
+        book(4).await.settle(&account(), &pending("charged"));
+        ledger.settled().await.unwrap();
+        ledger.settle(&account(), "settled", Outcome::NotBillable);
+        ledger.settle(&account(), "charged", Outcome::Billable);
+        ledger.settle(&account(), "early", Outcome::NotBillable);
+        ledger.settled().await.unwrap();
+        book(5).await.settle(&account(), &pending("early"));
+        ledger.settled().await.unwrap();
+        assert_eq!(ledger.freed().await, [[3; 48], [5; 48]]);
+        assert!(futures_util::poll!(Box::pin(ledger.freed())).is_pending());
     }
 
     /// Polls a future this number of times while it is pending, and drops it. Returns true if it ended before.
@@ -378,18 +420,18 @@ mod tests {
         while !ended {
             // The drop comes while it waits for the writer, or when the writer may have committed it.
             let gate = (polls % 2 == 0).then(|| busy(&ledger));
-            ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank)).await && gate.is_none();
+            ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank, None)).await && gate.is_none();
             drop(gate);
             polls += 1;
             assert!(polls < 100_000, "it never ends");
         }
         // The intent is committed, and its caller is dropped before it polls again.
         let tenant = name();
-        let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank));
+        let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank, None));
         assert!(futures_util::poll!(&mut unseen).is_pending());
         ledger.0.database.write(|_| Ok(())).await.unwrap();
         drop(unseen);
-        drop(ledger.book(&name(), RouteName::Bank).await.unwrap());
+        drop(ledger.book(&name(), RouteName::Bank, None).await.unwrap());
         ledger.finish().await.unwrap();
         assert_eq!(bank(&ledger).await, Counts::default());
         assert_eq!(ledger.open_calls(None, 0, 10).await.unwrap(), []);
@@ -406,7 +448,7 @@ mod tests {
             |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
         let mut expected = Counts::default();
         for polls in 0..40 {
-            ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+            ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
             ledger.tally(&name()).request(RouteName::Bank, None);
             expected += Counts { requests: 1, upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
             let fails = polls % 3 == 0;
@@ -435,7 +477,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.into()) };
-        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("later"));
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &pending("later"));
         assert_eq!(bank(&ledger).await.unknown, 1);
         ledger.settle(&"other".parse().unwrap(), "later", Outcome::Billable);
         assert_eq!(bank(&ledger).await.unknown, 1, "another account's id is another");
@@ -446,8 +488,8 @@ mod tests {
         // The callback comes before the answer, in an earlier round and in the same one.
         ledger.settle(&account(), "early", Outcome::NotBillable);
         ledger.flush().await.unwrap();
-        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &pending("early"));
-        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &pending("early"));
+        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
         ledger.settle(&account(), "same", Outcome::Billable);
         booking.settle(&account(), &pending("same"));
         let counts = bank(&ledger).await;
@@ -461,8 +503,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::adjustable();
         let before = ledger(folder.path(), &clock).await;
-        let kept = before.book(&name(), RouteName::Bank).await.unwrap();
-        before.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        let kept = before.book(&name(), RouteName::Bank, None).await.unwrap();
+        before.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
         before.tally(&name()).call(RouteName::BankGet);
         before.flush().await.unwrap();
         // The last settlement did not reach the disk.
@@ -484,7 +526,7 @@ mod tests {
         tally.request(RouteName::Bank, Some(Saved::Collapsed));
         tally.request(RouteName::Bank, None);
         tally.call(RouteName::BankGet);
-        let booking = ledger.book(&name(), RouteName::Bank).await.unwrap();
+        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
         let lock = |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
         lock("CREATE TRIGGER t BEFORE UPDATE ON ledger_days BEGIN SELECT raise(ABORT, 'no'); END").await.unwrap();
         booking.settle(&account(), &billable());
@@ -512,10 +554,10 @@ mod tests {
         let clock = Clock::adjustable();
         let ledger = ledger(folder.path(), &clock).await;
         let first = ledger.today();
-        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
         ledger.flush().await.unwrap();
         clock.advance(Duration::from_secs(86400));
-        ledger.book(&name(), RouteName::Bank).await.unwrap().settle(&account(), &billable());
+        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
         let rows = ledger.statement(first, first, Some(&name())).await.unwrap().rows;
         assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
         assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 2);

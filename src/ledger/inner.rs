@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::published::PublishedLedgers;
-use super::settlement::{Call, CallName, Closing, Closings, End, Refund, Settlement, Spent};
+use super::settlement::{Call, CallName, ClaimLink, Closing, Closings, End, Refund, Settlement, Spent};
 use super::tally::{Counted, ROUTES, Tally};
 use super::totals::Totals;
 use crate::base::calendar::{Calendar, Day};
@@ -40,6 +40,10 @@ pub(super) struct Inner {
     pub(super) untold: Mutex<Vec<Settlement>>,
     /// The prices that budgets get back.
     pub(super) refunds: Mutex<Vec<Refund>>,
+    /// The claims of calls that were settled as not billable: their keys may be used again.
+    pub(super) freed: Mutex<Vec<ClaimLink>>,
+    /// Notifies the task that frees claims.
+    pub(super) freeing: Notify,
     /// Days whose current lines other nodes do not know.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
@@ -91,6 +95,14 @@ impl Inner {
     pub(super) fn close(&self, call: Call, end: End) {
         self.closings.lock().push(Closing { call, end });
         self.closed.notify_one();
+    }
+
+    /// Queues claims whose keys may be used again. The task that frees them runs as long as the process.
+    pub(super) fn free(&self, claims: Vec<ClaimLink>) {
+        if !claims.is_empty() {
+            self.freed.lock().extend(claims);
+            self.freeing.notify_one();
+        }
     }
 
     /// Records days that have to be published again.

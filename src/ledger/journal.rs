@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::{Call, Closing, End, OpenCall, Refund, Spent, Why};
+use super::settlement::{Call, ClaimLink, Closing, End, OpenCall, Refund, Spent, Why};
 use super::totals::EndedCall;
 use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
@@ -55,18 +55,25 @@ pub const MIGRATIONS: &[&str] = &[
     -- Days whose lines were raised to what was published, since the file was an older copy.
     CREATE TABLE ledger_restored (day TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
 ",
+    "
+    -- The claim of an idempotency key that the call was made under.
+    ALTER TABLE ledger_calls ADD COLUMN claim BLOB;
+",
 ];
 
 pub(super) fn book(
     connection: &Connection,
     (day, tenant, route): (&str, &str, &str),
     price: u64,
+    claim: Option<ClaimLink>,
     now: SystemTime,
 ) -> rusqlite::Result<i64> {
-    let mut insert = connection
-        .prepare_cached("INSERT INTO ledger_calls (day, tenant, route, price, booked) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO ledger_calls (day, tenant, route, price, booked, claim) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
     let booked = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let id = insert.insert(params![day, tenant, route, number(price), i64::try_from(booked).unwrap_or(i64::MAX)])?;
+    let booked = i64::try_from(booked).unwrap_or(i64::MAX);
+    let id = insert.insert(params![day, tenant, route, number(price), booked, claim])?;
     let mut count = connection.prepare_cached(
         "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
          ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
@@ -85,6 +92,10 @@ pub(super) struct Changes {
     pub(super) refunds: Vec<Refund>,
     /// Calls that ended, for metrics.
     pub(super) ended: Vec<EndedCall>,
+    /// The claims of calls that a later word settled as not billable.
+    pub(super) freed: Vec<ClaimLink>,
+    /// The number of the first call that this process may book.
+    pub(super) first_new: i64,
 }
 
 /// Ends the calls of a closing; returns false if there are none.
@@ -93,13 +104,15 @@ pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Ch
         Call::Booked(number) => (number, None),
         Call::Named(name) | Call::NamedElsewhere(name) => (0, Some(name)),
     };
-    let mut find = connection
-        .prepare_cached("SELECT id, day, tenant, route, price FROM ledger_calls WHERE id = ?1 OR name = ?2")?;
+    let mut find = connection.prepare_cached(
+        "SELECT id, day, tenant, route, price, claim, ended FROM ledger_calls WHERE id = ?1 OR name = ?2",
+    )?;
     let found = find.query_map(params![number, name], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        let claimed = Claimed { claim: row.get(5)?, ended: row.get(6)? };
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, claimed))
     })?;
-    let found: Vec<(i64, String, String, String, i64)> = found.collect::<rusqlite::Result<_>>()?;
-    for (id, day, tenant, route, price) in &found {
+    let found: Vec<(i64, String, String, String, i64, Claimed)> = found.collect::<rusqlite::Result<_>>()?;
+    for (id, day, tenant, route, price, claimed) in &found {
         let (outcome, settles_nothing) = match (closing.end, closing.call) {
             (End::Withdrawn, _) => (None, false),
             (End::Outcome(outcome @ Outcome::Unknown, _), Call::Named(_) | Call::NamedElsewhere(_)) => {
@@ -122,6 +135,8 @@ pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Ch
             End::Outcome(Outcome::Billable, _) => (0, 1, *price),
             End::Outcome(Outcome::NotBillable, _) => {
                 changes.refunds.extend(refund(tenant, day, *price));
+                let is_earlier = *id < changes.first_new;
+                changes.freed.extend(claimed.claim.filter(|_| is_earlier || claimed.is_settled_later(closing)));
                 (0, 0, 0)
             }
         };
@@ -135,6 +150,25 @@ pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Ch
         changes.days.insert(day.clone());
     }
     Ok(!found.is_empty())
+}
+
+/// The claim that a call was made under.
+struct Claimed {
+    claim: Option<ClaimLink>,
+    /// True if the call has ended with an unknown outcome.
+    ended: bool,
+}
+
+impl Claimed {
+    /// Returns true if a closing decides the call instead of the call's own answer, which decides its claim itself. An
+    /// outcome that comes with a name is a settlement that arrived before the answer.
+    const fn is_settled_later(&self, closing: &Closing) -> bool {
+        let by_name = match closing.call {
+            Call::Booked(_) => matches!(closing.end, End::Outcome(_, Some(_))),
+            Call::Named(_) | Call::NamedElsewhere(_) => true,
+        };
+        self.ended || by_name
+    }
 }
 
 fn refund(tenant: &str, day: &str, price: i64) -> Option<Refund> {

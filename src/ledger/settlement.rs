@@ -8,6 +8,9 @@ use std::time::SystemTime;
 /// The keyed hash of an account and one of Iluma's ids.
 pub(super) type CallName = [u8; 32];
 
+/// The claim of an idempotency key under which a call was made, as state knows it: the key's name and the claim's token.
+pub type ClaimLink = [u8; 48];
+
 /// The outcome of a call by its name: it may be booked here or on another node.
 pub(super) type Settlement = (CallName, Outcome);
 
