@@ -33,7 +33,7 @@ enum Order {
         #[command(flatten)]
         of: Team,
     },
-    /// Create a successor of a key, which ends after a grace.
+    /// Create a successor of a key; the old key ends after a grace.
     Rotate {
         #[command(flatten)]
         of: Team,
