@@ -58,8 +58,8 @@ COPY --from=build --chown=65532:65532 /out/state /var/lib/iluma-gateway
 USER 65532:65532
 WORKDIR /var/lib/iluma-gateway
 VOLUME ["/var/lib/iluma-gateway"]
-# Teams, Iluma's callbacks, operators.
-EXPOSE 8080 8081 9090
+# Teams, Iluma's callbacks, operators, health and metrics.
+EXPOSE 8080 8081 9090 9091
 # Asks the status listener of the configuration, or admin; the image has no curl.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 \
   CMD ["/usr/local/bin/iluma-gateway", "healthcheck", "--config", "/etc/iluma-gateway/gateway.toml"]

@@ -25,7 +25,7 @@ VARIABLES = {"$__rate_interval": "10s", "$__range": "30s", "$job": "iluma-gatewa
 # Figures of all nodes together, which each node publishes: their maximum is the figure, their sum is not.
 GLOBAL = re.compile(r"iluma_gateway_(?:quota_used|quota_limit|quota_warning|callback_queue|callback_oldest_seconds)")
 MAXIMUM = re.compile(r"\bmax(?: by \([\w, ]+\))? ?\(" + GLOBAL.pattern)
-SECOND = {":8080": ":8180", ":8081": ":8181", ":9090": ":9190", "/var/lib/iluma-gateway/iluma-gateway.db": "b.db"}
+SECOND = {":8080": ":8180", ":8081": ":8181", ":9090": ":9190", ":9091": ":9191", "/var/lib/iluma-gateway/iluma-gateway.db": "b.db"}
 
 
 def configurations(work):
@@ -56,7 +56,7 @@ def start_prometheus(processes):
     # The file that ships, with a quicker pace, both nodes, and rules by their place here.
     text = re.sub(r"(scrape|evaluation)_interval: \S+", r"\1_interval: 1s", text)
     text = text.replace("/etc/prometheus/rules.yaml", str(ROOT / "deploy" / "prometheus" / "rules.yaml"))
-    text = text.replace("gateway:9090", "gateway:9090, gateway:9190")
+    text = text.replace("gateway:9091", "gateway:9091, gateway:9191")
     path = processes.work / "prometheus.yml"
     path.write_text(text)
     options = [f"--storage.tsdb.path={processes.work}/tsdb", "--web.listen-address=127.0.0.1:9099"]

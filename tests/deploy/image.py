@@ -92,6 +92,9 @@ def run(args, work, processes):
     pid = inner_pid(gateway)
     confined(pid, spec["user"])
     question_is_answered()
+    assert image["Docker"]["config"]["Healthcheck"]["Test"][0] == "CMD"
+    healthy = contained(processes, specification(image, args.root, work, image["Docker"]["config"]["Healthcheck"]["Test"][2:]), "healthcheck")
+    assert healthy.wait(PATIENCE) == 0, processes.log("healthcheck")
     os.kill(pid, signal.SIGTERM)
     assert gateway.wait(PATIENCE) == 0, processes.log("gateway")
     return seconds
