@@ -6,7 +6,7 @@
 //! it has ended.
 //!
 //! `router` maps the paths, `context` holds the shared parts of handlers, `answer` is the shape of every answer.
-//! `callbacks`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens, `audit` runs orders and
+//! `callbacks`, `erasures`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens, `audit` runs orders and
 //! records them, `orders` is the data that they change.
 
 mod answer;
@@ -15,7 +15,9 @@ mod auth;
 mod callbacks;
 mod console;
 mod context;
+mod erasures;
 mod keys;
+mod log_pages;
 mod order_routes;
 mod orders;
 mod outcome;

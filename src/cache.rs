@@ -34,7 +34,7 @@ pub use epoch::Change;
 pub use key::{Key, Keys, Scope};
 pub use lease::{LEASE_RENEWAL, Lease};
 pub use levels::{Cache, LeaseDecision, Level2Choice};
-pub use membership::{Follow, NodeIdentity};
+pub use membership::{Follow, NodeIdentity, NodeTaken};
 pub use purge::Removed;
 pub use redis_cache::Counts;
 pub use report::Report;

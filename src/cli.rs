@@ -6,6 +6,7 @@ mod check;
 mod command;
 mod demo;
 mod erase;
+mod erasures;
 mod generated;
 mod healthcheck;
 pub mod keygen;

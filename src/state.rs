@@ -13,6 +13,7 @@ mod attempts;
 mod audit;
 mod engine;
 mod envelopes;
+mod erasures;
 mod error;
 mod leases;
 mod membership;
@@ -21,14 +22,19 @@ mod pauses;
 mod redis;
 mod registry;
 mod sentinels;
+mod shared_log;
 mod sqlite;
 mod times;
 
 pub use self::redis::Redis;
 pub use attempts::{AttemptError, AttemptRecord, AttemptResult, MOST_KEPT};
-pub use audit::{AUDIT_MIGRATIONS, AuditLog, AuditPage, Audited, Entry, Ordered};
+pub use audit::{AUDIT_MIGRATIONS, AuditLog, Entry, Ordered};
 pub use engine::State;
 pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
+pub use erasures::{
+    ERASURES_MIGRATIONS, ErasedCounts, ErasureReceipt, Erasures, NodeOutcome, NodeState, StoredReceipt, keep_receipts,
+    persons_of, stored_receipts,
+};
 pub use error::StateError;
 pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
 pub use model::{
@@ -40,4 +46,5 @@ pub use registry::{
     ActiveKey, Announce, KeyInfo, KeyOrderError, KeyTable, NewKey, REGISTRY_MIGRATIONS, Registry, Source, Taken, grace,
 };
 pub use sentinels::{KeyError, Sentinels, WrongKey, verify_database, verify_file};
+pub use shared_log::{LogEntries, LogPage};
 pub use sqlite::{MIGRATIONS, Sqlite};

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use serde_json::Value;
+use serde::Serialize;
 use std::time::Duration;
 
 /// The reason why an operator's request is refused.
@@ -138,7 +138,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Returns an answer in JSON.
-pub(super) fn json(status: StatusCode, value: &Value) -> Response {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     typed(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
 }
 

@@ -3,25 +3,23 @@
 //! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended,
 //! with counts and without any data of the persons concerned.
 
-use super::answer::{Refusal, json, typed};
+use super::answer::Refusal;
 use super::auth::Caller;
 use super::context::Context;
+use super::log_pages;
 use super::outcome::Outcome;
-use crate::base::moment;
 use crate::config::Role;
-use crate::state::{AuditLog, AuditPage, Audited, Entry, Ordered};
+use crate::state::{AuditLog, Entry, Ordered};
 use axum::Extension;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::HeaderMap;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A kind of order.
@@ -163,10 +161,6 @@ async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts:
     }
 }
 
-/// The entries of a page, unless `limit` says another number, and at most.
-const PAGE: usize = 100;
-const MOST: usize = 1000;
-
 /// `GET /v1/audit` with `after` (the `next` of the page before), `limit`, `from` and `to`, of all nodes, oldest first; as JSON
 /// lines for a client that accepts `application/x-ndjson`.
 pub(super) async fn list(
@@ -174,44 +168,12 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let page = asked(query.as_deref().unwrap_or_default()).ok_or_else(|| {
-        Refusal::invalid(
-            "known here: after (the next of the page before), limit (1 to 1000), and from and to, days or RFC 3339 times",
-        )
-    })?;
-    let found = context.orders.audit.list(&page).await;
-    let Audited { entries, next, is_complete } = found.map_err(|error| Refusal::Unavailable(error.to_string()))?;
-    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut response = if accepted.any(|value| value.to_ascii_lowercase().contains("application/x-ndjson")) {
-        let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
-        typed(StatusCode::OK, "application/x-ndjson", lines.into())
-    } else {
-        json(StatusCode::OK, &serde_json::json!({ "entries": entries, "next": next }))
-    };
-    if !is_complete {
-        response
-            .headers_mut()
-            .insert("x-gateway-partial", HeaderValue::from_static("other nodes' entries are missing"));
+    #[derive(serde::Serialize)]
+    struct Page {
+        entries: Vec<Value>,
+        next: Option<String>,
     }
-    Ok(response)
-}
-
-fn asked(query: &str) -> Option<AuditPage> {
-    let mut page = AuditPage { most: PAGE, ..AuditPage::default() };
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "after" => {
-                let is_id = value.len() <= 32 && value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-                page.after = Some(value.into_owned()).filter(|_| is_id);
-                page.after.as_ref()?;
-            }
-            "limit" => page.most = value.parse().ok().filter(|most| (1..=MOST).contains(most))?,
-            "from" => page.from = Some(moment::parse_or_date(&value)?),
-            // A day is included.
-            "to" if value.len() == 10 => page.to = Some(moment::parse_or_date(&value)? + Duration::from_secs(86400)),
-            "to" => page.to = Some(moment::parse(&value)?),
-            _ => return None,
-        }
-    }
-    Some(page)
+    let found = context.orders.audit.list(&log_pages::asked(query.as_deref())?).await;
+    let found = found.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+    Ok(log_pages::answer(&headers, found, |entry| entry, |entries, next| Page { entries, next }))
 }

@@ -17,7 +17,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
-/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all.
+/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all. With `dry_run` it only counts
+/// them, which is no order: nothing changes.
 pub(super) async fn purge(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -25,7 +26,10 @@ pub(super) async fn purge(
 ) -> Result<Response, Refusal> {
     let body = whole_body(request).await?;
     let config = context.config();
-    let changes = changes(&body, |tenant| config.tenants.iter().any(|known| known.name.as_str() == tenant))?;
+    let (changes, dry_run) = changes(&body, |tenant| config.tenants.iter().any(|known| known.name.as_str() == tenant))?;
+    if dry_run {
+        return context.orders.count_purge(&changes).await.answer;
+    }
     let (orders, subject) = (Arc::clone(&context.orders), purged(&changes));
     carry_out(&context, &caller, Order::Purge, Some(subject), async move { orders.purge(&changes).await }).await
 }
@@ -131,28 +135,33 @@ struct Purge {
     route: Option<String>,
     tenant: Option<String>,
     all: Option<bool>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
-/// Reads the changes of a purge.
-fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<Change>, Refusal> {
+/// Reads the changes of a purge, and whether they are only counted.
+fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>, bool), Refusal> {
     let unclear = || {
         Refusal::invalid(
             "name one thing to purge: {\"route\":\"bank\"}, \"cft\" or \"bank_codes\", {\"tenant\":\"NAME\"} or \
-             {\"all\":true}",
+             {\"all\":true}; \"dry_run\":true beside it only counts",
         )
     };
-    match serde_json::from_slice(order).map_err(|_| unclear())? {
-        Purge { route: Some(route), tenant: None, all: None } => match route.parse() {
+    let order: Purge = serde_json::from_slice(order).map_err(|_| unclear())?;
+    let dry_run = order.dry_run;
+    let changes = match order {
+        Purge { route: Some(route), tenant: None, all: None, .. } => match route.parse() {
             Ok(name) => of_route(name).ok_or_else(unclear),
             Err(_) => Err(unclear()),
         },
-        Purge { route: None, tenant: Some(tenant), all: None } => {
+        Purge { route: None, tenant: Some(tenant), all: None, .. } => {
             let tenant: TenantName = tenant.parse().map_err(|_| unclear())?;
             if is_known(tenant.as_str()) { Ok(vec![Change::Tenant(tenant)]) } else { Err(Refusal::UnknownTenant) }
         }
-        Purge { route: None, tenant: None, all: Some(true) } => Ok(vec![Change::All]),
+        Purge { route: None, tenant: None, all: Some(true), .. } => Ok(vec![Change::All]),
         Purge { .. } => Err(unclear()),
-    }
+    };
+    Ok((changes?, dry_run))
 }
 
 /// Returns the changes that purge a row, and the rows that it includes, which have the same subject; `None` if no

@@ -3,10 +3,13 @@
 use super::answer::Refusal;
 use super::outcome::Outcome;
 use crate::base::auth_failures::AuthFailures;
-use crate::cache::{Cache, Change, Removed};
+use crate::cache::{Cache, Change, NodeTaken, Removed};
 use crate::callback::{Callbacks, Endpoints};
 use crate::iluma::person::{Persons, Tag};
-use crate::state::{AuditLog, Erased, PauseReason, Registry, Replay, State};
+use crate::state::{
+    AuditLog, Erased, ErasedCounts, Erasures, NodeOutcome, NodeState, PauseReason, Registry, Replay, State,
+};
+use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +27,10 @@ pub struct Orders {
     pub failures: AuthFailures,
     /// The audit log, which has every order.
     pub audit: AuditLog,
+    /// The receipts of erasures.
+    pub erasures: Erasures,
+    /// This node's name.
+    pub node: String,
     /// Teams' keys and suspensions.
     pub registry: Registry,
     /// Finds the person that an order names.
@@ -36,22 +43,35 @@ impl Orders {
         for change in changes {
             removed = removed.and(self.cache.change(change).await);
         }
-        let Removed { memory, disk, redis, left } = removed;
-        Outcome::removed(json!({ "memory": memory, "disk": disk, "redis": redis }), left)
+        purged(removed, false)
+    }
+
+    /// Counts the entries that a purge would remove.
+    pub(super) async fn count_purge(&self, changes: &[Change]) -> Outcome {
+        let mut counted = Removed::default();
+        for change in changes {
+            counted = counted.and(self.cache.count(change).await);
+        }
+        purged(counted, true)
     }
 
     pub(super) async fn erase(&self, tags: BTreeSet<Tag>) -> Outcome {
-        let all: Vec<_> = tags.iter().copied().collect();
-        let Removed { memory, disk, redis, mut left } = self.cache.change(&Change::Erased(tags)).await;
-        let erased = self.state.erase(&all).await.unwrap_or_else(|_| {
+        let persons: Vec<_> = tags.iter().copied().collect();
+        let Removed { memory, disk, redis, nodes, mut left } = self.cache.change(&Change::Erased(tags)).await;
+        let erased = self.state.erase(&persons).await.unwrap_or_else(|_| {
             left.push("state".to_owned());
             Erased::default()
         });
         let Erased { owners, callbacks, deliveries } = erased;
-        let counts = json!({
-            "memory": memory, "disk": disk, "redis": redis, "owners": owners, "callbacks": callbacks, "deliveries": deliveries,
-        });
-        Outcome::removed(counts, left)
+        let removed = ErasedCounts { memory, disk, redis, owners, callbacks, deliveries };
+        let nodes = node_outcomes(nodes, &self.node, left.is_empty());
+        let (mut receipt, written) = self.erasures.note(removed, nodes, left.clone(), &persons).await;
+        if written.is_err() {
+            tracing::error!("the receipt of an erasure can't be written: give the order again");
+            left.push("receipt".to_owned());
+            receipt.left.clone_from(&left);
+        }
+        Outcome::removed(json!(removed), &receipt, left)
     }
 
     pub(super) async fn replay(&self, what: Replay) -> Outcome {
@@ -77,4 +97,38 @@ impl Orders {
         let deleted = self.callbacks.delete(id).await;
         Outcome::counted(deleted.map(|()| json!({ "deleted": 1 })).map_err(Refusal::from))
     }
+}
+
+/// The answer to a purge.
+#[derive(Debug, Serialize)]
+struct Purged {
+    /// True if the entries were counted and not removed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+    removed: PurgedCounts,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<String>,
+}
+
+/// The numbers of stored answers by level.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PurgedCounts {
+    disk: u64,
+    memory: u64,
+    redis: u64,
+}
+
+fn purged(removed: Removed, dry_run: bool) -> Outcome {
+    let Removed { memory, disk, redis, left, nodes: _ } = removed;
+    let counts = PurgedCounts { disk, memory, redis };
+    Outcome::removed(json!(counts), &Purged { dry_run, removed: counts, left: left.clone() }, left)
+}
+
+/// Returns each node's part in an erasure; a gateway that serves alone is one node.
+fn node_outcomes(nodes: Vec<NodeTaken>, own: &str, is_whole: bool) -> Vec<NodeOutcome> {
+    let state = |is_done: bool| if is_done { NodeState::Done } else { NodeState::Left };
+    if nodes.is_empty() {
+        return vec![NodeOutcome { name: own.to_owned(), state: state(is_whole) }];
+    }
+    nodes.into_iter().map(|NodeTaken { name, is_done }| NodeOutcome { name, state: state(is_done) }).collect()
 }

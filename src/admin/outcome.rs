@@ -4,6 +4,7 @@ use super::answer::{Refusal, json};
 use crate::base::web::GATEWAY_ERROR;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::Value;
 
 /// The result of an order.
@@ -27,19 +28,24 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome of an order that removes: 200, or 503 with what is left to do.
-    pub(super) fn removed(counts: Value, left: Vec<String>) -> Self {
-        let answer = if left.is_empty() {
-            json(StatusCode::OK, &serde_json::json!({ "removed": counts }))
-        } else {
-            let body = serde_json::json!({
-                "error_code": "SERVICE_UNAVAILABLE",
-                "message": "not everything could be reached; give the order again once it can",
-                "removed": counts,
-                "left": left,
-            });
-            ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &body)).into_response()
-        };
+    /// Returns the outcome of an order that removes: 200 with `result`, or 503 with what is left to do beside it.
+    pub(super) fn removed(counts: Value, result: &impl Serialize, left: Vec<String>) -> Self {
+        let answer = if left.is_empty() { json(StatusCode::OK, result) } else { incomplete(result) };
         Self { counts, left, answer: Ok(answer) }
     }
+}
+
+/// The answer to an order that was not carried out everywhere.
+#[derive(Debug, Serialize)]
+struct Incomplete<'a, T> {
+    error_code: &'static str,
+    message: &'static str,
+    #[serde(flatten)]
+    result: &'a T,
+}
+
+fn incomplete(result: &impl Serialize) -> Response {
+    let message = "not everything could be reached; give the order again once it can";
+    let body = Incomplete { error_code: "SERVICE_UNAVAILABLE", message, result };
+    ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &body)).into_response()
 }

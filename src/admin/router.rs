@@ -6,6 +6,7 @@ use super::auth::needs_token;
 use super::callbacks;
 use super::console::routes as console;
 use super::context::Context;
+use super::erasures;
 use super::keys;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
@@ -56,6 +57,7 @@ impl Admin {
             .route("/v1/tenants", get(tenants))
             .route("/v1/tenants/{tenant}/keys", get(keys::list).merge(order(Order::CreateKey, post(keys::create))))
             .route("/v1/audit", get(audit::list))
+            .route("/v1/erasures", get(erasures::list))
             .route("/v1/tenants/{tenant}/keys/{id}", order(Order::RevokeKey, delete(keys::revoke)))
             .route("/v1/tenants/{tenant}/keys/{id}/rotate", order(Order::RotateKey, post(keys::rotate)))
             .route("/v1/tenants/{tenant}/suspend", order(Order::Suspend, post(keys::suspend)))

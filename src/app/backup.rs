@@ -11,14 +11,17 @@ use crate::base::steady_clock;
 use crate::cache;
 use crate::config::Settings;
 use crate::iluma::person::Tag;
-use crate::state::{self, Erased, KeyError, Sqlite, State, StateError};
+use crate::state::{self, Erased, KeyError, Sqlite, State, StateError, StoredReceipt};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, BufRead as _, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The beginning of a database of SQLite's.
+const DATABASE: &[u8] = b"SQLite format 3\0";
 
 /// The reason why there is no copy, or why it was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,12 @@ pub enum BackupError {
     /// The file is no copy of state.
     #[error("{} is no backup of iluma-gateway, or is damaged: give a file that `iluma-gateway backup` has written", .0.display())]
     NotABackup(PathBuf),
+    /// The file has no erasures.
+    #[error(
+        "{}: line {} is no receipt of an erasure: give a file that `iluma-gateway erasures` has written, or a backup",
+        .0.display(), .1
+    )]
+    NotReceipts(PathBuf, usize),
     /// A key is wrong.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -57,7 +66,7 @@ pub enum BackupError {
 pub struct RestoreOrder<'a> {
     /// The copy.
     pub from: &'a Path,
-    /// Another copy or database, whose erasures are applied as well.
+    /// Exported receipts, or another copy or database, whose erasures are applied as well.
     pub erasures: Option<&'a Path>,
     /// True to keep the keys that were made by the API.
     pub keep_keys: bool,
@@ -116,14 +125,13 @@ pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Res
     verify(order.from)?;
     let former = former_erasures(path).await?;
     let is_former_unreadable = former.is_none();
-    let mut tags = former.unwrap_or_default();
+    let mut known = former.unwrap_or_default();
     if let Some(file) = order.erasures {
-        verify(file)?;
-        tags.extend(read(file).and_then(|connection| cache::erased(&connection)).map_err(|_| no_backup(file))?);
+        known.extend(erasures_in(file)?);
     }
     let new = with_suffix(path, ".restoring");
     discard_all(&new)?;
-    let prepared = prepare(settings, &order, &new, tags).await;
+    let prepared = prepare(settings, &order, &new, known).await;
     let replaced = match prepared {
         Ok(done) => replace(path, &new).map(|aside| (done, aside)),
         Err(error) => Err(error),
@@ -138,7 +146,7 @@ async fn prepare(
     settings: &Settings,
     order: &RestoreOrder<'_>,
     new: &Path,
-    tags: BTreeSet<Tag>,
+    known: KnownErasures,
 ) -> Result<(usize, Erased, u64), BackupError> {
     let file = |error| BackupError::File(new.to_owned(), error);
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(file)?;
@@ -146,7 +154,7 @@ async fn prepare(
     io::copy(&mut source, &mut target).map_err(file)?;
     target.sync_all().map_err(file)?;
     let database = storage::open(new)?;
-    let prepared = renew(settings, order, &database, tags).await;
+    let prepared = renew(settings, order, &database, known).await;
     database.close().await;
     prepared
 }
@@ -155,15 +163,18 @@ async fn renew(
     settings: &Settings,
     order: &RestoreOrder<'_>,
     database: &Database,
-    tags: BTreeSet<Tag>,
+    known: KnownErasures,
 ) -> Result<(usize, Erased, u64), BackupError> {
     state::verify_database(database, &settings.state).await?;
     cache::forget_epochs(database).await?;
     let clock = Clock::system();
     let state = State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone())));
+    let KnownErasures { mut tags, receipts } = known;
+    tags.extend(state::persons_of(&receipts));
     let persons: Vec<Tag> = tags.iter().copied().collect();
     let erased = state.erase(&persons).await?;
     cache::note_erased(database, tags, steady_clock::wall(&clock)).await?;
+    state::keep_receipts(database, receipts, settings.state.redis.is_none()).await?;
     let keys = if order.keep_keys { 0 } else { database.write(drop_keys).await? };
     database.scrub().await?;
     Ok((persons.len(), erased, keys))
@@ -196,17 +207,53 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     Ok(is_there.then_some(aside))
 }
 
-/// Returns the persons that the replaced state knows as erased; none if it can't be read.
-async fn former_erasures(path: &Path) -> Result<Option<BTreeSet<Tag>>, BackupError> {
+/// The erasures that a restore applies, and whose receipts it keeps.
+#[derive(Debug, Default)]
+struct KnownErasures {
+    tags: BTreeSet<Tag>,
+    receipts: Vec<StoredReceipt>,
+}
+
+impl KnownErasures {
+    /// Reads the erasures of a database.
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self { tags: cache::erased(connection)?, receipts: state::stored_receipts(connection)? })
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.tags.extend(other.tags);
+        self.receipts.extend(other.receipts);
+    }
+}
+
+/// Returns the erasures in a file: a database, or exported receipts.
+fn erasures_in(file: &Path) -> Result<KnownErasures, BackupError> {
+    let io = |error| BackupError::File(file.to_owned(), error);
+    let mut begin = Vec::new();
+    fs::File::open(file).map_err(io)?.take(DATABASE.len() as u64).read_to_end(&mut begin).map_err(io)?;
+    if begin == DATABASE {
+        verify(file)?;
+        return read(file).and_then(|connection| KnownErasures::read(&connection)).map_err(|_| no_backup(file));
+    }
+    let mut receipts = Vec::new();
+    for (at, line) in io::BufReader::new(fs::File::open(file).map_err(io)?).lines().enumerate() {
+        let line = line.map_err(|_| BackupError::NotReceipts(file.to_owned(), at + 1))?;
+        receipts.push(StoredReceipt::read(&line).ok_or_else(|| BackupError::NotReceipts(file.to_owned(), at + 1))?);
+    }
+    Ok(KnownErasures { receipts, ..KnownErasures::default() })
+}
+
+/// Returns the erasures that the replaced state knows; none if it can't be read.
+async fn former_erasures(path: &Path) -> Result<Option<KnownErasures>, BackupError> {
     if !path.exists() {
-        return Ok(Some(BTreeSet::new()));
+        return Ok(Some(KnownErasures::default()));
     }
     let database = match storage::open(path) {
         Ok(database) => database,
         Err(StartError::State { source: OpenError::InUse, .. }) => return Err(BackupError::Running(path.to_owned())),
         Err(_) => return Ok(None),
     };
-    let erased = database.read(cache::erased).await.ok();
+    let erased = database.read(KnownErasures::read).await.ok();
     // So that the file is whole without its log.
     let _: Result<(), DatabaseError> = database.scrub().await;
     database.close().await;

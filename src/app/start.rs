@@ -122,6 +122,8 @@ async fn wire(
         state: storage.state.clone(),
         callbacks: Arc::clone(&callbacks),
         audit: storage.audit.clone(),
+        erasures: storage.erasures.clone(),
+        node: settings.node.clone(),
         failures: failures.clone(),
         registry: storage.registry.clone(),
         persons,

@@ -9,7 +9,10 @@ use crate::cache;
 use crate::config::Settings;
 use crate::ledger::{self, Ledger};
 use crate::redis::RedisClient;
-use crate::state::{self, AUDIT_MIGRATIONS, AuditLog, Membership, REGISTRY_MIGRATIONS, Registry, Sqlite, State};
+use crate::state::{
+    self, AUDIT_MIGRATIONS, AuditLog, ERASURES_MIGRATIONS, Erasures, Membership, REGISTRY_MIGRATIONS, Registry, Sqlite,
+    State,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +24,7 @@ pub(super) struct Storage {
     pub(super) state: State,
     pub(super) registry: Registry,
     pub(super) audit: AuditLog,
+    pub(super) erasures: Erasures,
     /// The node's membership among the nodes of a Redis.
     pub(super) membership: Option<Membership>,
 }
@@ -37,6 +41,7 @@ impl Storage {
             }
         };
         let audit = AuditLog::new(database.clone(), links.main.clone(), &settings.node, clock.clone());
+        let erasures = Erasures::new(database.clone(), links.main.clone(), clock.clone());
         let state = match &links.main {
             Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
             None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
@@ -45,7 +50,7 @@ impl Storage {
             let names = (ledger.node(), settings.node.as_str());
             Membership::new(link, names, state.keyring(), clock.clone())
         });
-        Ok(Self { database, ledger, state, registry, audit, membership })
+        Ok(Self { database, ledger, state, registry, audit, erasures, membership })
     }
 
     /// Verifies the keys against shared state, and takes the node's identity. With Redis out both are done once it is
@@ -68,6 +73,8 @@ impl Storage {
         }
         let audit = self.audit.clone();
         stage.spawn_until_end(async move { audit.keep().await });
+        let erasures = self.erasures.clone();
+        stage.spawn_until_end(async move { erasures.keep().await });
         let registry = self.registry.clone();
         stage.spawn_until_end(async move { registry.keep().await });
         let (ledger, membership) = (self.ledger.clone(), self.membership.clone());
@@ -90,6 +97,6 @@ async fn open_parts(
 /// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
 pub(super) fn open(path: &Path) -> Result<Database, StartError> {
     let own = [("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
-    let parts = [&[state::MIGRATIONS, REGISTRY_MIGRATIONS, AUDIT_MIGRATIONS], &own[..]].concat();
+    let parts = [&[state::MIGRATIONS, REGISTRY_MIGRATIONS, AUDIT_MIGRATIONS, ERASURES_MIGRATIONS], &own[..]].concat();
     Database::open(path, &parts).map_err(|source| StartError::State { path: path.to_owned(), source })
 }

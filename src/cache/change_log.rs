@@ -31,8 +31,24 @@ pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     Some(table)
 }
 
-/// Writes a change for the list, after its number.
-pub(super) fn write(change: &Change) -> Vec<u8> {
+/// An entry of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Logged {
+    /// Each node applies the change.
+    Change(Change),
+    /// Each node counts the entries in its memory that the change would remove.
+    Count(Change),
+}
+
+/// Writes an entry for the list, after its number.
+pub(super) fn write(entry: &Logged) -> Vec<u8> {
+    match entry {
+        Logged::Change(change) => write_change(change),
+        Logged::Count(change) => [b"c".as_slice(), &write_change(change)].concat(),
+    }
+}
+
+fn write_change(change: &Change) -> Vec<u8> {
     match change {
         Change::Subject(subject) => format!("s{}", subject.as_str()).into_bytes(),
         Change::Tenant(tenant) => format!("t{tenant}").into_bytes(),
@@ -46,10 +62,18 @@ pub(super) fn write(change: &Change) -> Vec<u8> {
     }
 }
 
-/// Reads an entry of the list: a number, a colon, a change.
-pub(super) fn read(entry: &[u8]) -> Option<Change> {
+/// Reads an entry of the list: a number, a colon, an entry. One of a later version is `None`.
+pub(super) fn read(entry: &[u8]) -> Option<Logged> {
     let colon = entry.iter().position(|b| *b == b':')?;
-    let (kind, rest) = entry.get(colon + 1..)?.split_first()?;
+    let entry = entry.get(colon + 1..)?;
+    match entry.strip_prefix(b"c") {
+        Some(change) => read_change(change).map(Logged::Count),
+        None => read_change(entry).map(Logged::Change),
+    }
+}
+
+fn read_change(change: &[u8]) -> Option<Change> {
+    let (kind, rest) = change.split_first()?;
     let text = || std::str::from_utf8(rest).ok();
     match kind {
         b's' => Subject::ALL.into_iter().find(|subject| Some(subject.as_str()) == text()).map(Change::Subject),
@@ -87,8 +111,10 @@ mod tests {
             Change::Registry,
             Change::Erased(BTreeSet::from([tag(b':'), tag(2)])),
         ] {
-            let entry = [&b"17:"[..], &write(&change)].concat();
-            assert_eq!(read(&entry), Some(change));
+            for entry in [Logged::Change(change.clone()), Logged::Count(change)] {
+                let written = [&b"17:"[..], &write(&entry)].concat();
+                assert_eq!(read(&written), Some(entry));
+            }
         }
         for bad in [&b""[..], b"17", b"17:", b"17:x", b"17:snothing", b"17:eshort"] {
             assert_eq!(read(bad), None, "{bad:?}");

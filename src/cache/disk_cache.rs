@@ -187,14 +187,7 @@ impl DiskCache {
     /// # Errors
     /// The file can't be used, and what it holds is still there.
     pub(super) async fn remove(&self, change: &Change) -> Result<u64, DatabaseError> {
-        let is_over = {
-            let change = change.clone();
-            move |fact: &Fact| match fact.subject {
-                Some(subject) => change.hits(subject, fact.private.as_ref(), &fact.tags),
-                // A later version's: nobody here can tell.
-                None => true,
-            }
-        };
+        let is_over = ended_by(change);
         // What waits is counted in the file, or can't be written and is dropped.
         self.flush().await;
         {
@@ -223,6 +216,23 @@ impl DiskCache {
             self.discard_aside().map_err(|_| DatabaseError::Unwritable)?;
         }
         Ok(removed)
+    }
+
+    /// Returns the number of the entries that a change would delete.
+    ///
+    /// # Errors
+    /// The file can't be used.
+    pub(super) async fn count(&self, change: &Change) -> Result<u64, DatabaseError> {
+        self.flush().await;
+        match self.file.load_full() {
+            Some(file) => {
+                let counted = file.count(ended_by(change)).await;
+                self.judge(&counted);
+                counted
+            }
+            None if self.path.exists() => Err(DatabaseError::Unwritable),
+            None => Ok(0),
+        }
     }
 
     /// Writes what waits. Returns true if everything is written.
@@ -354,6 +364,16 @@ impl DiskCache {
 
     fn aside(&self) -> PathBuf {
         disk_file::with_suffix(&self.path, ".damaged")
+    }
+}
+
+/// Returns a test for the entries that a change ends.
+fn ended_by(change: &Change) -> impl Fn(&Fact) -> bool + Send + Sync + 'static {
+    let change = change.clone();
+    move |fact| match fact.subject {
+        Some(subject) => change.hits(subject, fact.private.as_ref(), &fact.tags),
+        // A later version's: nobody here can tell.
+        None => true,
     }
 }
 

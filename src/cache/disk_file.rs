@@ -173,32 +173,49 @@ impl DiskFile {
         &self,
         is_over: impl Fn(&Fact) -> bool + Send + Sync + 'static,
     ) -> Result<u64, DatabaseError> {
-        let is_over = Arc::new(is_over);
-        let (mut after, mut removed) = (i64::MIN, 0);
+        self.each_step(is_over, remove).await
+    }
+
+    /// Counts the entries for which `is_meant` holds.
+    pub(super) async fn count(
+        &self,
+        is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
+    ) -> Result<u64, DatabaseError> {
+        self.each_step(is_meant, |_, _| Ok(())).await
+    }
+
+    /// Has `work` done to each entry for which `is_meant` holds, step by step, and returns their number.
+    async fn each_step(
+        &self,
+        is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
+        work: fn(&Connection, i64) -> rusqlite::Result<()>,
+    ) -> Result<u64, DatabaseError> {
+        let is_meant = Arc::new(is_meant);
+        let (mut after, mut number) = (i64::MIN, 0);
         loop {
-            let is_over = Arc::clone(&is_over);
+            let is_meant = Arc::clone(&is_meant);
             let step = move |connection: &Connection| {
                 let mut select = connection.prepare_cached(
                     "SELECT number, subject, tenant, began, tags FROM facts WHERE number > ?1 ORDER BY number LIMIT ?2",
                 )?;
                 let mut rows = select.query(params![after, STEP])?;
-                let (mut over, mut last, mut seen) = (Vec::new(), after, 0);
+                let (mut meant, mut last, mut seen) = (Vec::new(), after, 0);
                 while let Some(row) = rows.next()? {
                     (last, seen) = (row.get(0)?, seen + 1);
-                    if is_over(&Fact::read(row)?) {
-                        over.push(last);
+                    if is_meant(&Fact::read(row)?) {
+                        meant.push(last);
                     }
                 }
-                for row in &over {
-                    remove(connection, *row)?;
+                for row in &meant {
+                    work(connection, *row)?;
                 }
-                Ok((over.len() as u64, last, seen == STEP))
+                Ok((meant.len() as u64, last, seen == STEP))
             };
-            let (gone, last, is_more) = self.database.write(step).await?;
-            removed += gone;
+            let (found, last, is_more) = self.database.write(step).await?;
+            number += found;
             after = last;
             if !is_more {
-                return Ok(removed);
+                return Ok(number);
             }
         }
     }

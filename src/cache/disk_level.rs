@@ -21,6 +21,9 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// Time between looks for what is past its lifetime, and between attempts to have a file.
 const TIDYING: Duration = Duration::from_secs(5);
 
+/// Names the disk level where an order could not reach it.
+pub(super) const DISK_CACHE: &str = "the disk cache";
+
 /// The disk level of a gateway that serves alone.
 #[derive(Debug)]
 pub struct DiskLevel {
@@ -66,7 +69,7 @@ impl DiskLevel {
         }
         let memory = memory.remove(change);
         let disk = self.disk.remove(change).await.unwrap_or_else(|_| {
-            left.push("the disk cache".to_owned());
+            left.push(DISK_CACHE.to_owned());
             0
         });
         Removed { memory, disk, left, ..Removed::default() }

@@ -4,7 +4,7 @@
 //! (except a bank answer while Iluma fails, which says so); over all nodes at most one call per key is in flight while
 //! Redis answers ([`Lease`]); stored bytes are never rewritten, only the caller's reference is inserted.
 
-use super::disk_level::DiskLevel;
+use super::disk_level::{DISK_CACHE, DiskLevel};
 use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
 use super::key::{Key, Keys, Question, Scope};
@@ -38,6 +38,11 @@ const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 /// The largest number of pending requests whose slot is known here: 50 calls a second that all stay pending for 10
 /// minutes.
 const MOST_PENDING: u64 = 30_000;
+
+/// Names what an order could not reach while Redis is out.
+fn without_redis() -> Vec<String> {
+    vec!["redis".to_owned(), "the memory of the other nodes".to_owned()]
+}
 
 /// The stored answers.
 #[derive(Debug)]
@@ -403,10 +408,23 @@ impl Cache {
         match purge::carry_out(&shared.membership, change).await {
             Ok(removed) => removed,
             // The possible part is done; the rest has to be ordered again.
-            Err(_) => {
-                let left = vec!["redis".to_owned(), "the memory of the other nodes".to_owned()];
-                Removed { memory: self.memory.remove(change), left, ..Removed::default() }
-            }
+            Err(_) => Removed { memory: self.memory.remove(change), left: without_redis(), ..Removed::default() },
+        }
+    }
+
+    /// Counts the entries that a change would remove on every node, on disk and in Redis. Nothing is removed.
+    pub async fn count(&self, change: &Change) -> Removed {
+        let here = || Removed { memory: self.memory.count(change), ..Removed::default() };
+        match &self.level2 {
+            Level2::None => here(),
+            Level2::Disk(level) => match level.disk.count(change).await {
+                Ok(disk) => Removed { disk, ..here() },
+                Err(_) => Removed { left: vec![DISK_CACHE.to_owned()], ..here() },
+            },
+            Level2::Redis(shared) => match purge::count(&shared.membership, change).await {
+                Ok(counted) => counted,
+                Err(_) => Removed { left: without_redis(), ..here() },
+            },
         }
     }
 

@@ -13,7 +13,7 @@
 //! Invariants: a node's own lease ends before the one in the membership does; a node that missed changes that are not
 //! in the list empties its memory.
 
-use super::change_log;
+use super::change_log::{self, Logged};
 use super::epoch::{Change, Epochs};
 use super::memory::Memory;
 use super::redis_cache::RedisCache;
@@ -78,6 +78,15 @@ impl NodeIdentity<'_> {
     pub(super) fn member(&self) -> String {
         format!("{}:{}", self.name, self.id)
     }
+}
+
+/// A node's part in an order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeTaken {
+    /// The node's name.
+    pub name: String,
+    /// True if the node has taken the order.
+    pub is_done: bool,
 }
 
 /// Returns the node's name in a member name.
@@ -182,7 +191,7 @@ impl Membership {
     /// Returns true if the registry of keys has changed, or may have: some changes are not told.
     fn concerns_registry(&self, known: u64, (number, _, changes): &News) -> bool {
         number.checked_sub(known) != Some(changes.len() as u64)
-            || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Change::Registry))
+            || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))
     }
 
     /// Applies the news from Redis; returns the number of entries that were removed from memory for each change.
@@ -196,11 +205,16 @@ impl Membership {
             self.epochs.forget(change_log::unknown_to(number, &changes));
         }
         for (entry, number) in &changes {
-            let Some(change) = change_log::read(entry) else { continue };
-            if let Change::Erased(tags) = &change {
-                self.epochs.erase(*number, tags);
-            }
-            let count = self.memory.remove(&change);
+            let count = match change_log::read(entry) {
+                Some(Logged::Change(change)) => {
+                    if let Change::Erased(tags) = &change {
+                        self.epochs.erase(*number, tags);
+                    }
+                    self.memory.remove(&change)
+                }
+                Some(Logged::Count(change)) => self.memory.count(&change),
+                None => continue,
+            };
             if count > 0 {
                 removed.push((*number, count));
             }
@@ -210,25 +224,28 @@ impl Membership {
         Ok(removed)
     }
 
-    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes whose memory a strict
-    /// caller can't trust then.
+    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes; a strict caller can't trust the
+    /// memory of one whose lease has ended.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
-    pub(super) async fn applied_by_all(&self, change: u64, strictly: bool) -> Result<Vec<String>, RedisFailure> {
+    pub(super) async fn applied_by_all(&self, change: u64, strictly: bool) -> Result<Vec<NodeTaken>, RedisFailure> {
         // A node that confirmed without the change did so before the change began: by then its lease has ended.
         let end = tokio::time::Instant::now() + LEASE;
         loop {
             let mut script = scripts::MEMBERSHIP.key(self.keys().cache_membership());
             let nodes: Vec<(String, u64, u64)> =
                 self.link().script(&Budget::of(2 * HEARTBEAT), script.arg(wire::millis(GONE))).await?;
-            let behind = nodes.into_iter().filter(|(_, applied, _)| *applied < change);
-            let (leased, ended): (Vec<_>, Vec<_>) = behind.partition(|(_, _, ago)| *ago < wire::millis(LEASE));
-            if leased.is_empty() || tokio::time::Instant::now() >= end {
+            let is_behind = |(_, applied, _): &(String, u64, u64)| *applied < change;
+            let is_leased = |(_, _, ago): &(String, u64, u64)| *ago < wire::millis(LEASE);
+            let is_awaited = nodes.iter().any(|node| is_behind(node) && is_leased(node));
+            if !is_awaited || tokio::time::Instant::now() >= end {
                 // A node whose lease has ended serves no watchlist answers, but a node that is only cut off from Redis
                 // still has the other entries in its memory.
-                let left = if strictly { [leased, ended].concat() } else { leased };
-                return Ok(left.iter().map(|(member, ..)| format!("node {}", name_of(member))).collect());
+                let is_done = |node: &_| !is_behind(node) || !(strictly || is_leased(node));
+                let taken =
+                    |node: &(String, u64, u64)| NodeTaken { name: name_of(&node.0).to_owned(), is_done: is_done(node) };
+                return Ok(nodes.iter().map(taken).collect());
             }
             // Operators' orders are rare, a few times a year, so polling is good enough.
             tokio::time::sleep(Duration::from_millis(50)).await;

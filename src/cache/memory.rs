@@ -47,11 +47,19 @@ impl Memory {
 
     /// Removes the entries that a change ends; returns their number.
     pub(super) fn remove(&self, change: &Change) -> u64 {
-        let gone =
-            self.entries.iter().filter(|(_, entry)| change.hits(entry.subject, entry.private.as_ref(), &entry.tags));
-        let keys: Vec<Arc<Key>> = gone.map(|(key, _)| key).collect();
+        let keys: Vec<Arc<Key>> = self.ended_by(change).collect();
         keys.iter().for_each(|key| self.entries.invalidate(&**key));
         keys.len() as u64
+    }
+
+    /// Returns the number of the entries that a change would end.
+    pub(super) fn count(&self, change: &Change) -> u64 {
+        self.ended_by(change).count() as u64
+    }
+
+    fn ended_by(&self, change: &Change) -> impl Iterator<Item = Arc<Key>> {
+        let ends = |entry: &Entry| change.hits(entry.subject, entry.private.as_ref(), &entry.tags);
+        self.entries.iter().filter_map(move |(key, entry)| ends(&entry).then_some(key))
     }
 
     pub(super) fn forget(&self, key: &Key) {

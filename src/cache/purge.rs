@@ -2,9 +2,9 @@
 //!
 //! Invariant: every node has applied a change that was answered as done, at the latest by the end of its lease.
 
-use super::change_log::{self, TENANT};
+use super::change_log::{self, Logged, TENANT};
 use super::epoch::{Change, Epoch};
-use super::membership::Membership;
+use super::membership::{Membership, NodeTaken};
 use super::wire;
 use crate::base::keyring;
 use crate::iluma::person::Tag;
@@ -30,6 +30,8 @@ pub struct Removed {
     pub disk: u64,
     /// The number of entries that were removed from Redis.
     pub redis: u64,
+    /// The nodes, each with its part in the order; empty for a gateway that serves alone, and while Redis is out.
+    pub nodes: Vec<NodeTaken>,
     /// The names of the nodes or stores that could not be reached; empty if the order is done.
     pub left: Vec<String>,
 }
@@ -41,6 +43,10 @@ impl Removed {
         self.memory += other.memory;
         self.disk += other.disk;
         self.redis += other.redis;
+        self.nodes.extend(other.nodes);
+        // A node that is left by one of both comes first.
+        self.nodes.sort_unstable();
+        self.nodes.dedup_by(|later, first| later.name == first.name);
         self.left.extend(other.left);
         self.left.sort_unstable();
         self.left.dedup();
@@ -57,31 +63,36 @@ pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Remo
     node.heartbeat(&Budget::of(ORDER)).await?;
     let redis = match change {
         Change::Erased(tags) => erase(node, tags).await?,
-        Change::Subject(subject) => sweep(node, subject.as_str(), "*").await?,
-        Change::Tenant(tenant) => sweep(node, "*", tenant.as_str()).await?,
-        Change::All => sweep(node, "*", "*").await?,
+        Change::Subject(_) | Change::Tenant(_) | Change::All => sweep(node, scope(change), Sweep::Unlink).await?,
         Change::Registry => 0,
     };
     // A node that is cut off still has what it remembers, and the keys that it knows.
     let strictly = matches!(change, Change::Erased(_) | Change::Registry);
-    let left = node.applied_by_all(number, strictly).await?;
+    taken(node, number, strictly, redis).await
+}
+
+/// Counts the entries that a purge would remove, on every node and in Redis. Nothing is removed, and no epoch changes.
+///
+/// # Errors
+/// Returns an error if Redis is out.
+pub(super) async fn count(node: &Membership, change: &Change) -> Result<Removed, RedisFailure> {
+    let number = append(node, &Logged::Count(change.clone()), &[]).await?;
+    node.heartbeat(&Budget::of(ORDER)).await?;
+    let redis = sweep(node, scope(change), Sweep::Count).await?;
+    taken(node, number, true, redis).await
+}
+
+/// Waits until the nodes have taken a change or a count, and returns what they report.
+async fn taken(node: &Membership, number: u64, strictly: bool, redis: u64) -> Result<Removed, RedisFailure> {
+    let nodes = node.applied_by_all(number, strictly).await?;
+    let left = nodes.iter().filter(|node| !node.is_done).map(|node| format!("node {}", node.name)).collect();
     let mut command = redis::cmd("GET");
     let command = command.arg(node.keys().cache_removed(number));
     let memory: Option<u64> = node.link().command(&Budget::of(ORDER), command).await?;
-    Ok(Removed { memory: memory.unwrap_or(0), redis, left, ..Removed::default() })
+    Ok(Removed { memory: memory.unwrap_or(0), redis, nodes, left, ..Removed::default() })
 }
 
 async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> {
-    let keys = node.keys();
-    let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
-    script.key(keys.cache_number()).key(keys.cache_changes());
-    if let Change::Erased(tags) = change {
-        for tag in tags {
-            script.key(keys.cache_tombstone(tag));
-        }
-    }
-    script.arg(change_log::write(change)).arg(MOST_CHANGES).arg(wire::millis(TOMBSTONE));
-    script.arg(keys.changes_channel());
     let field = |name: String| (name, keyring::random::<16>());
     let fields: Vec<(String, Epoch)> = match change {
         Change::Subject(subject) => vec![field(subject.as_str().to_owned())],
@@ -89,7 +100,22 @@ async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> 
         Change::All => Subject::ALL.map(|subject| field(subject.as_str().to_owned())).to_vec(),
         Change::Erased(_) | Change::Registry => Vec::new(),
     };
-    for (name, epoch) in &fields {
+    append(node, &Logged::Change(change.clone()), &fields).await
+}
+
+/// Gives an entry the next number in the list, and these epochs new values.
+async fn append(node: &Membership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
+    let keys = node.keys();
+    let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
+    script.key(keys.cache_number()).key(keys.cache_changes());
+    if let Logged::Change(Change::Erased(tags)) = entry {
+        for tag in tags {
+            script.key(keys.cache_tombstone(tag));
+        }
+    }
+    script.arg(change_log::write(entry)).arg(MOST_CHANGES).arg(wire::millis(TOMBSTONE));
+    script.arg(keys.changes_channel());
+    for (name, epoch) in epochs {
         script.arg(name).arg(epoch);
     }
     node.link().script(&Budget::of(ORDER), &script).await
@@ -109,28 +135,48 @@ async fn erase(node: &Membership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFail
             0 => return Ok(removed),
             // Another program's value replaced the index. The indexed entries are unknown then, and may name a person
             // who is to be erased: all entries are removed.
-            ..0 => removed += sweep(node, "*", "*").await?,
+            ..0 => removed += sweep(node, ("*", "*"), Sweep::Unlink).await?,
             _ => {}
         }
     }
 }
 
-/// Removes the entries whose names match. They are unfindable already, because their epoch has ended.
-async fn sweep(node: &Membership, subject: &str, private: &str) -> Result<u64, RedisFailure> {
+/// Returns the subject and the tenant of the entries that a purge ends, as patterns.
+fn scope(change: &Change) -> (&str, &str) {
+    match change {
+        Change::Subject(subject) => (subject.as_str(), "*"),
+        Change::Tenant(tenant) => ("*", tenant.as_str()),
+        Change::All | Change::Erased(_) | Change::Registry => ("*", "*"),
+    }
+}
+
+/// The treatment of the entries whose names match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    /// They are removed. They are unfindable already, because their epoch has ended.
+    Unlink,
+    /// They are counted.
+    Count,
+}
+
+/// Removes or counts the entries whose names match, and returns their number.
+async fn sweep(node: &Membership, (subject, private): (&str, &str), sweep: Sweep) -> Result<u64, RedisFailure> {
     let pattern = node.keys().cache_entries(subject, private);
-    let (mut cursor, mut removed) = (0_u64, 0_u64);
+    let (mut cursor, mut number) = (0_u64, 0_u64);
     loop {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
         let (next, found): (u64, Vec<Vec<u8>>) = node.link().command(&Budget::of(ORDER), &command).await?;
-        if !found.is_empty() {
-            let mut command = redis::cmd("UNLINK");
-            let unlinked: u64 = node.link().command(&Budget::of(ORDER), command.arg(found)).await?;
-            removed += unlinked;
-        }
+        number += match sweep {
+            Sweep::Unlink if !found.is_empty() => {
+                let mut command = redis::cmd("UNLINK");
+                node.link().command::<u64>(&Budget::of(ORDER), command.arg(found)).await?
+            }
+            Sweep::Unlink | Sweep::Count => found.len() as u64,
+        };
         cursor = next;
         if cursor == 0 {
-            return Ok(removed);
+            return Ok(number);
         }
     }
 }

@@ -27,7 +27,8 @@ pub(super) struct RestoreArgs {
     /// The configuration file of the gateway, which must not run.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// A later backup or database, whose erasures are applied as well as those of the state that is replaced.
+    /// Receipts that `erasures` has exported, or a later backup or database. Their erasures are applied as well as those of the
+    /// state that is replaced.
     #[arg(long, value_name = "FILE")]
     erasures: Option<PathBuf>,
     /// Keep the keys that were made by the API, also those that were revoked since.

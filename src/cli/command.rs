@@ -1,8 +1,8 @@
 //! The commands, and the dispatch to one of them.
 
 use super::{
-    backup, callbacks, check, demo, erase, generated, healthcheck, keygen, keys, output, purge, register, run,
-    simulate, usage,
+    backup, callbacks, check, demo, erase, erasures, generated, healthcheck, keygen, keys, output, purge, register,
+    run, simulate, usage,
 };
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io;
@@ -50,8 +50,12 @@ enum Command {
     Purge(purge::Args),
     /// Erase a person's data from a running gateway, and from all gateways that share its state.
     ///
-    /// Prints the removed entries; exits with 1 and the remaining nodes if a node was not reached.
+    /// Prints the receipt; exits with 1 and the remaining nodes if a node was not reached.
     Erase(erase::Args),
+    /// Export the receipts of erasures as JSON lines, of a running gateway and of all that share its state.
+    ///
+    /// They have keyed tags of the persons, no clear data. `restore --erasures` reads them.
+    Erasures(erasures::Args),
     /// List, replay, pause, resume and test callbacks of a running gateway.
     Callbacks(Box<callbacks::Args>),
     /// Point Iluma's callback URLs at this gateway, which must be running: Iluma posts a test to each URL before it
@@ -110,6 +114,7 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Keys(args) => output::line(runtime()?.block_on(keys::run(*args))?)?,
         Command::Purge(args) => output::line(runtime()?.block_on(purge::run(args))?)?,
         Command::Erase(args) => output::line(runtime()?.block_on(erase::run(args))?)?,
+        Command::Erasures(args) => output::print(runtime()?.block_on(erasures::run(args))?)?,
         Command::Callbacks(args) => output::line(runtime()?.block_on(callbacks::run(*args))?)?,
         Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,
         Command::Usage(args) => output::print(runtime()?.block_on(usage::run(args))?)?,

@@ -3,7 +3,7 @@
 use crate::base::client_tls;
 use crate::config::Settings;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -96,6 +96,18 @@ impl Target {
     /// # Errors
     /// Returns an error if there is no answer, or if the answer is an error.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<String, OperatorError> {
+        self.ask_for("application/json", (method, path, body)).await
+    }
+
+    /// Sends a request for an answer of a type to the admin API; returns the body of its answer.
+    ///
+    /// # Errors
+    /// Returns an error if there is no answer, or if the answer is an error.
+    pub(super) async fn ask_for(
+        &self,
+        accepted: &'static str,
+        (method, path, body): (Method, &str, Bytes),
+    ) -> Result<String, OperatorError> {
         let settings = Settings::load(&self.config)?;
         let strongest = settings.admin.tokens.values().max_by_key(|(_, role)| *role).map(|(token, _)| token);
         let token = settings.admin.token.as_ref().or(strongest).ok_or(OperatorError::NoToken)?;
@@ -109,7 +121,8 @@ impl Target {
         let mut bearer =
             HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| no_request())?;
         bearer.set_sensitive(true);
-        let request = Request::builder().method(method).uri(&target).header(AUTHORIZATION, bearer);
+        let request =
+            Request::builder().method(method).uri(&target).header(AUTHORIZATION, bearer).header(ACCEPT, accepted);
         let request =
             request.header(CONTENT_TYPE, "application/json").body(Full::new(body)).map_err(|_| no_request())?;
         let mut http = HttpConnector::new();

@@ -15,6 +15,9 @@ pub(super) struct Args {
     target: Target,
     #[command(flatten)]
     what: What,
+    /// Only count the entries that would be removed.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The scope of the purge.
@@ -32,15 +35,18 @@ struct What {
     all: bool,
 }
 
-/// Purges stored answers; returns the removed entries.
+/// Purges stored answers, or counts them; returns the numbers.
 ///
 /// # Errors
 /// Returns an error if the order was not carried out, or not on every node.
 pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
-    let what = match (args.what.route, args.what.tenant) {
+    let mut what = match (args.what.route, args.what.tenant) {
         (Some(route), _) => json!({ "route": route }),
         (None, Some(tenant)) => json!({ "tenant": tenant }),
         (None, None) => json!({ "all": true }),
     };
+    if args.dry_run {
+        what["dry_run"] = true.into();
+    }
     args.target.ask(Method::POST, "/v1/cache/purge", what.to_string().into()).await
 }

@@ -164,6 +164,18 @@ impl KeySpace {
         self.key("audit:entries")
     }
 
+    /// Ids of the receipts of erasures, in order.
+    #[must_use]
+    pub fn erasure_ids(&self) -> RedisKey {
+        self.key("erasures:ids")
+    }
+
+    /// Hash of the receipts of erasures.
+    #[must_use]
+    pub fn erasure_entries(&self) -> RedisKey {
+        self.key("erasures:entries")
+    }
+
     /// Number of the last change of the registry.
     #[must_use]
     pub fn registry_number(&self) -> RedisKey {
@@ -349,6 +361,8 @@ mod tests {
             names.ledger_settlements(),
             names.audit_ids(),
             names.audit_entries(),
+            names.erasure_ids(),
+            names.erasure_entries(),
             names.registry_number(),
             names.registry_rows(),
             names.limit_nodes(),

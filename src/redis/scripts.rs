@@ -70,14 +70,14 @@ pub mod node {
     }
 }
 
-/// Scripts of the audit log.
-pub mod audit {
+/// Scripts of logs: the audit log, and the receipts of erasures.
+pub mod log {
     use redis::Script;
     use std::sync::LazyLock;
 
     scripts! {
-        LIST = ["audit/list.lua"];
-        PUT = ["audit/put.lua"];
+        LIST = ["log/list.lua"];
+        PUT = ["log/put.lua"];
     }
 }
 

@@ -61,6 +61,39 @@ async fn a_copy_is_made_while_it_serves_and_restored_with_what_was_erased_since(
     end(program).await;
 }
 
+/// The state is lost, and only the copy and the exported receipts are left.
+#[tokio::test]
+async fn a_copy_is_restored_with_the_receipts_of_what_was_erased_since() {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url());
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let admin = format!("http://{admin}");
+    assert_eq!(folder.order("backup", &["--to", "copy"], "").await.code, Some(0));
+    assert_eq!(folder.order("erase", &["--admin", &admin], PERSON).await.code, Some(0));
+    let exported = folder.order("erasures", &["--admin", &admin], "").await;
+    assert_eq!((exported.code, exported.stdout.lines().count()), (Some(0), 1), "{}", exported.stderr);
+    assert!(!exported.stdout.contains("0000000001"), "{}", exported.stdout);
+    end(program).await;
+
+    std::fs::write(folder.path("erasures"), &exported.stdout).expect("a file");
+    std::fs::write(folder.path("damaged"), format!("{}\n{{}}\n", exported.stdout)).expect("a file");
+    std::fs::remove_file(folder.path("state.db")).expect("a file");
+    let refused = folder.order("restore", &["copy", "--erasures", "damaged"], "").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("line 2 is no receipt of an erasure"), "{}", refused.stderr);
+    assert!(!folder.path("state.db").exists());
+    let restored = folder.order("restore", &["copy", "--erasures", "erasures"], "").await;
+    assert_eq!(restored.code, Some(0), "{}", restored.stderr);
+    assert!(restored.stdout.contains("erased again: 1 means of identification"), "{}", restored.stdout);
+
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let again = folder.order("erasures", &["--admin", &format!("http://{admin}")], "").await;
+    assert_eq!(again.stdout, exported.stdout, "the receipt is kept");
+    end(program).await;
+}
+
 #[tokio::test]
 async fn a_copy_of_another_key_is_refused() {
     let upstream = Upstream::agreeing().await;

@@ -18,6 +18,7 @@ mod contract;
 mod dependencies;
 mod disk_cache;
 mod documents;
+mod erasures;
 mod h2_stalls;
 mod h2_upstream;
 mod hooks;

@@ -1,4 +1,4 @@
--- Lists entries of the audit log, oldest first.
+-- Lists entries of a log, oldest first.
 -- KEYS: ids in order, hash of entries. ARGV: lower and upper bound as ZRANGEBYLEX takes them, how many at most. Answers id and
 -- text of each entry.
 local ids = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])

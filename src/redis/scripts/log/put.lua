@@ -1,4 +1,4 @@
--- Writes entries of the audit log, and removes some that are older than it keeps them.
+-- Writes entries of a log, and removes some that are older than it keeps them.
 -- KEYS: ids in order, hash of entries. ARGV: the id that the oldest kept entry is not below, then id and text of each entry.
 local call = redis.call
 for at = 2, #ARGV, 2 do

@@ -1,0 +1,34 @@
+//! The receipts of erasures.
+
+use super::answer::Refusal;
+use super::context::Context;
+use super::log_pages;
+use crate::state::{ErasureReceipt, StoredReceipt};
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use http::HeaderMap;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// A page of receipts.
+#[derive(Debug, Serialize)]
+struct Page {
+    erasures: Vec<ErasureReceipt>,
+    next: Option<String>,
+}
+
+/// `GET /v1/erasures`, as pages like those of `/v1/audit`. The JSON lines are what `restore --erasures` reads: they have the
+/// person tags, too.
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let found = context.orders.erasures.list(&log_pages::asked(query.as_deref())?).await;
+    let found = found.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+    let page = |stored: Vec<StoredReceipt>, next| {
+        let erasures = stored.into_iter().map(|stored| stored.receipt).collect();
+        Page { erasures, next }
+    };
+    Ok(log_pages::answer(&headers, found, |stored| stored, page))
+}

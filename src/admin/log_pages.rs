@@ -1,0 +1,66 @@
+//! Pages of the logs that all nodes share: the audit log, and the receipts of erasures.
+
+use super::answer::{Refusal, json, typed};
+use crate::base::moment;
+use crate::state::{LogEntries, LogPage};
+use axum::response::Response;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+use std::time::Duration;
+
+/// The entries of a page, unless `limit` says another number, and at most.
+const PAGE: usize = 100;
+const MOST: usize = 1000;
+
+/// Reads the query of a list: `after` (the `next` of the page before), `limit`, `from` and `to`.
+pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
+    page(query.unwrap_or_default()).ok_or_else(|| {
+        Refusal::invalid(
+            "known here: after (the next of the page before), limit (1 to 1000), and from and to, days or RFC 3339 times",
+        )
+    })
+}
+
+/// Answers with a page as JSON, or as JSON lines for a client that accepts `application/x-ndjson`; `line` makes a line of an
+/// entry, and `page` the JSON.
+pub(super) fn answer<T, L: Serialize, P: Serialize>(
+    headers: &HeaderMap,
+    found: LogEntries<T>,
+    line: impl Fn(T) -> L,
+    page: impl FnOnce(Vec<T>, Option<String>) -> P,
+) -> Response {
+    let LogEntries { entries, next, is_complete } = found;
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut response = if accepted.any(|value| value.to_ascii_lowercase().contains("application/x-ndjson")) {
+        let text = |entry| serde_json::to_string(&line(entry)).map_or_else(|_| String::new(), |line| line + "\n");
+        typed(StatusCode::OK, "application/x-ndjson", entries.into_iter().map(text).collect::<String>().into())
+    } else {
+        json(StatusCode::OK, &page(entries, next))
+    };
+    if !is_complete {
+        let missing = HeaderValue::from_static("other nodes' entries are missing");
+        response.headers_mut().insert("x-gateway-partial", missing);
+    }
+    response
+}
+
+fn page(query: &str) -> Option<LogPage> {
+    let mut page = LogPage { most: PAGE, ..LogPage::default() };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "after" => {
+                let is_id = value.len() <= 32 && value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+                page.after = Some(value.into_owned()).filter(|_| is_id);
+                page.after.as_ref()?;
+            }
+            "limit" => page.most = value.parse().ok().filter(|most| (1..=MOST).contains(most))?,
+            "from" => page.from = Some(moment::parse_or_date(&value)?),
+            // A day is included.
+            "to" if value.len() == 10 => page.to = Some(moment::parse_or_date(&value)? + Duration::from_secs(86400)),
+            "to" => page.to = Some(moment::parse(&value)?),
+            _ => return None,
+        }
+    }
+    Some(page)
+}

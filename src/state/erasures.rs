@@ -1,0 +1,217 @@
+//! Receipts of erasures: durable, and listed over all nodes.
+//!
+//! Invariant: a receipt says what was removed where, and nothing of the person. The person tags beside it, keyed hashes, are
+//! there for restores alone: a restored copy is freed of everybody who was erased since.
+
+use super::error::StateError;
+use super::shared_log::{LogEntries, LogPage, SharedList, SharedLog};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::iluma::person::Tag;
+use crate::redis::RedisClient;
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The tables of the receipts in a node's own database.
+pub const ERASURES_MIGRATIONS: (&str, &[&str]) = (
+    "erasures",
+    &["CREATE TABLE erasures (id TEXT NOT NULL PRIMARY KEY, entry TEXT NOT NULL, shared INTEGER NOT NULL) WITHOUT ROWID;
+       CREATE INDEX erasures_unshared ON erasures (id) WHERE shared = 0;"],
+);
+
+/// The receipts of erasures. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Erasures(Arc<SharedLog>);
+
+/// The receipt of an erasure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureReceipt {
+    /// The receipt's id.
+    pub id: String,
+    /// The end of the erasure (RFC 3339).
+    pub time: String,
+    /// The numbers of entries that were removed.
+    pub removed: ErasedCounts,
+    /// The nodes, each with what it did.
+    pub nodes: Vec<NodeOutcome>,
+    /// The names of the nodes and stores that could not be reached; the order is to be given again.
+    pub left: Vec<String>,
+}
+
+/// The numbers of entries that an erasure removed, by place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasedCounts {
+    /// Callbacks that waited, or had no owner.
+    pub callbacks: u64,
+    /// Deliveries.
+    pub deliveries: u64,
+    /// Stored answers on disk.
+    pub disk: u64,
+    /// Stored answers in the memory of nodes.
+    pub memory: u64,
+    /// References of owners.
+    pub owners: u64,
+    /// Stored answers in Redis.
+    pub redis: u64,
+}
+
+/// A node, and whether it has taken an order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeOutcome {
+    /// The node's name.
+    pub name: String,
+    /// The state of the order there.
+    pub state: NodeState,
+}
+
+/// The state of an order on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// The node has taken the order.
+    Done,
+    /// The node could not be reached, or could not carry out all of it.
+    Left,
+}
+
+/// A receipt with the tags of the person, as it is stored and exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredReceipt {
+    /// The receipt.
+    #[serde(flatten)]
+    pub receipt: ErasureReceipt,
+    /// Person tags in hexadecimal.
+    persons: Vec<String>,
+}
+
+impl StoredReceipt {
+    /// Returns the person tags; one that is damaged is left out.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.persons.iter().filter_map(|text| tag(text))
+    }
+
+    /// Reads a line of an export.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok().filter(|stored: &Self| stored.persons.iter().all(|text| tag(text).is_some()))
+    }
+}
+
+impl Erasures {
+    /// Returns the receipts that a node writes and lists.
+    #[must_use]
+    pub fn new(database: Database, link: Option<RedisClient>, clock: Clock) -> Self {
+        let shared = link.map(|link| {
+            let (ids, entries) = (link.keys().erasure_ids(), link.keys().erasure_entries());
+            SharedList { link, ids, entries }
+        });
+        Self(Arc::new(SharedLog::new("erasures", database, shared, clock)))
+    }
+
+    /// Writes the receipt of an erasure that has ended, durably. Returns it, and the error if it could not be written.
+    pub async fn note(
+        &self,
+        removed: ErasedCounts,
+        nodes: Vec<NodeOutcome>,
+        left: Vec<String>,
+        persons: &[Tag],
+    ) -> (ErasureReceipt, Result<(), StateError>) {
+        let (id, now) = self.0.next_id();
+        let time = humantime::format_rfc3339_millis(now).to_string();
+        let receipt = ErasureReceipt { id: id.clone(), time, removed, nodes, left };
+        let persons =
+            persons.iter().map(|tag| tag.bytes().iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+        let stored = StoredReceipt { receipt: receipt.clone(), persons };
+        let written = match serde_json::to_string(&stored) {
+            Ok(text) => self.0.write(&id, text).await,
+            Err(_) => Err(StateError::Refused),
+        };
+        (receipt, written)
+    }
+
+    /// Returns a part of the receipts: all nodes', or this node's if Redis can't be asked.
+    ///
+    /// # Errors
+    /// The receipts can't be read.
+    pub async fn list(&self, page: &LogPage) -> Result<LogEntries<StoredReceipt>, StateError> {
+        self.0.list(page, |text| serde_json::from_str(text).ok()).await
+    }
+
+    /// Shares receipts that are not shared yet, and removes old ones, until it is dropped.
+    pub async fn keep(&self) {
+        self.0.keep().await;
+    }
+}
+
+/// Returns the receipts in a database; none if it is of a version that had no receipts.
+///
+/// # Errors
+/// The database can't be read.
+pub fn stored_receipts(connection: &Connection) -> rusqlite::Result<Vec<StoredReceipt>> {
+    let table = "SELECT 1 FROM sqlite_master WHERE name = 'erasures'";
+    if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare("SELECT entry FROM erasures ORDER BY id")?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+    rows.filter_map(|text| text.map(|text| serde_json::from_str(&text).ok()).transpose()).collect()
+}
+
+/// Writes receipts to a database that was restored; those that it has stay as they are.
+///
+/// # Errors
+/// The database can't be written.
+pub async fn keep_receipts(
+    database: &Database,
+    receipts: Vec<StoredReceipt>,
+    is_alone: bool,
+) -> Result<(), DatabaseError> {
+    database
+        .write(move |connection| {
+            let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO erasures VALUES (?1, ?2, ?3)")?;
+            for stored in &receipts {
+                let text = serde_json::to_string(stored).unwrap_or_default();
+                insert.execute((&stored.receipt.id, text, is_alone))?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Returns the distinct persons of receipts.
+pub fn persons_of(receipts: &[StoredReceipt]) -> BTreeSet<Tag> {
+    receipts.iter().flat_map(StoredReceipt::tags).collect()
+}
+
+fn tag(text: &str) -> Option<Tag> {
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    Tag::from_bytes(&bytes).filter(|_| digits.len() == 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_an_export_is_read_back_and_a_damaged_one_is_refused() {
+        let receipt = ErasureReceipt {
+            id: "0001795416716007-00000001".into(),
+            time: "2026-11-23T06:51:56.007Z".into(),
+            removed: ErasedCounts { memory: 1, ..ErasedCounts::default() },
+            nodes: vec![NodeOutcome { name: "a".into(), state: NodeState::Done }],
+            left: Vec::new(),
+        };
+        let stored = StoredReceipt { receipt, persons: vec!["0f".repeat(16)] };
+        let line = serde_json::to_string(&stored).unwrap();
+        assert!(line.contains(r#""nodes":[{"name":"a","state":"done"}]"#), "{line}");
+        assert_eq!(StoredReceipt::read(&line), Some(stored.clone()));
+        assert_eq!(stored.tags().collect::<Vec<_>>(), [Tag::from_bytes(&[15; 16]).unwrap()]);
+        for damaged in [line.replace("0f0f", "0f0"), line.replace("0f0f", "0fzz"), line.replace("\"id\"", "\"x\"")] {
+            assert_eq!(StoredReceipt::read(&damaged), None, "{damaged}");
+        }
+    }
+}

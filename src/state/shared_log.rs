@@ -1,0 +1,248 @@
+//! A log of entries that each node writes to its own database, and that is listed over all nodes.
+//!
+//! With Redis each node gives its entries to a shared list, at once or as soon as Redis is back; so a list of all nodes' entries
+//! needs one question. Without Redis the node's own entries are the list.
+//!
+//! Invariants: an entry that was written survives any crash of its node; it stays for the retention, also if Redis loses what it
+//! holds.
+
+use super::error::StateError;
+use super::times::{length, millis};
+use crate::base::clock::Clock;
+use crate::base::database::{Database, DatabaseError};
+use crate::base::keyring;
+use crate::redis::scripts::log as scripts;
+use crate::redis::{Budget, RedisClient, RedisFailure, RedisKey};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// The retention of an entry: more than a year, as auditors ask for.
+const RETENTION: Duration = Duration::from_secs(400 * 86400);
+/// Time that one question to Redis may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The largest number of entries that one step shares.
+const MOST_SHARED: usize = 200;
+/// Time between two looks for entries that are not shared yet.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two removals of what is older than the retention.
+const LOOKS_PER_SWEEP: u32 = 3600;
+
+/// A log. The table of its name in the node's own database has `id`, `entry` and `shared`.
+#[derive(Debug)]
+pub(super) struct SharedLog {
+    table: &'static str,
+    database: Database,
+    shared: Option<SharedList>,
+    clock: Clock,
+    /// The number of entries since the start.
+    written: AtomicU32,
+    /// One at a time shares, so that no older text of an entry comes after a newer one.
+    sharing: tokio::sync::Mutex<()>,
+}
+
+/// The list of all nodes' entries in Redis.
+#[derive(Debug)]
+pub(super) struct SharedList {
+    pub(super) link: RedisClient,
+    /// Ids in order.
+    pub(super) ids: RedisKey,
+    /// Hash of the entries by id.
+    pub(super) entries: RedisKey,
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, Default)]
+pub struct LogPage {
+    /// The id of the entry before the first.
+    pub after: Option<String>,
+    /// The first moment.
+    pub from: Option<SystemTime>,
+    /// The moment before which the last entry was written.
+    pub to: Option<SystemTime>,
+    /// The largest number of entries.
+    pub most: usize,
+}
+
+/// Entries of a log, oldest first.
+#[derive(Debug, Clone)]
+pub struct LogEntries<T> {
+    /// The entries.
+    pub entries: Vec<T>,
+    /// The id of the last one, if there may be more.
+    pub next: Option<String>,
+    /// False if only this node's entries could be read.
+    pub is_complete: bool,
+}
+
+impl SharedLog {
+    pub(super) fn new(table: &'static str, database: Database, shared: Option<SharedList>, clock: Clock) -> Self {
+        Self { table, database, shared, clock, written: AtomicU32::new(0), sharing: tokio::sync::Mutex::default() }
+    }
+
+    /// Returns the id of an entry that is written now. Ids are in the order of their entries, also within a millisecond.
+    pub(super) fn next_id(&self) -> (String, SystemTime) {
+        let now = self.clock.wall();
+        let place = self.written.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
+        (format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random())), now)
+    }
+
+    /// Writes an entry, or another text of one, durably, and shares it if Redis answers.
+    ///
+    /// # Errors
+    /// It was not written.
+    pub(super) async fn write(&self, id: &str, text: String) -> Result<(), StateError> {
+        let (id, is_alone, table) = (id.to_owned(), self.shared.is_none(), self.table);
+        let write = self.database.write(move |connection| {
+            let insert = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3)");
+            connection.execute(&insert, (id, text, is_alone))
+        });
+        write.await?;
+        self.share().await;
+        Ok(())
+    }
+
+    /// Returns a part of the log: all nodes' entries, or this node's if Redis can't be asked. `read` reads an entry; one that it
+    /// can't read is left out.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub(super) async fn list<T>(
+        &self,
+        page: &LogPage,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<LogEntries<T>, StateError> {
+        let is_shared = self.share().await;
+        let (rows, is_complete) = match &self.shared {
+            Some(shared) if is_shared => match listed(shared, page).await {
+                Ok(rows) => (rows, true),
+                Err(_) => (self.own(page).await?, false),
+            },
+            Some(_) => (self.own(page).await?, false),
+            None => (self.own(page).await?, true),
+        };
+        let next = rows.last().filter(|_| rows.len() == page.most).map(|(id, _)| id.clone());
+        let entries = rows.iter().filter_map(|(_, text)| read(text)).collect();
+        Ok(LogEntries { entries, next, is_complete })
+    }
+
+    /// Shares entries that are not shared yet, and removes old ones, until it is dropped.
+    pub(super) async fn keep(&self) {
+        let mut looks: u32 = 0;
+        loop {
+            self.notice_loss().await;
+            self.share().await;
+            if looks.is_multiple_of(LOOKS_PER_SWEEP) {
+                let (oldest, delete) =
+                    (self.oldest(), format!("DELETE FROM {} WHERE id < ?1 AND shared = 1", self.table));
+                // The next sweep removes what this one could not.
+                let _ = self.database.write(move |connection| connection.execute(&delete, [oldest])).await;
+            }
+            looks = looks.wrapping_add(1);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Has every entry shared again if Redis has lost the last one that this node shared.
+    async fn notice_loss(&self) {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return };
+        let select = format!("SELECT id FROM {} WHERE shared = 1 ORDER BY id DESC LIMIT 1", self.table);
+        let last = self.database.read(move |connection| {
+            let mut statement = connection.prepare_cached(&select)?;
+            let mut rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.next().transpose()
+        });
+        let Ok(Some(last)) = last.await else { return };
+        if last < self.oldest() {
+            return;
+        }
+        let mut command = redis::cmd("HEXISTS");
+        let command = command.arg(&shared.entries).arg(&last);
+        if shared.link.command(&Budget::of(PATIENCE), command).await == Ok(false) {
+            let update = format!("UPDATE {} SET shared = 0", self.table);
+            // The next look finds the loss again.
+            let _ = self.database.write(move |connection| connection.execute(&update, [])).await;
+        }
+    }
+
+    /// Gives Redis the entries that it has not. Returns true if it has all of them then.
+    async fn share(&self) -> bool {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return false };
+        let _sharing = self.sharing.lock().await;
+        loop {
+            let select = format!("SELECT id, entry FROM {} WHERE shared = 0 ORDER BY id LIMIT ?1", self.table);
+            let unshared = self.database.read(move |connection| {
+                let mut statement = connection.prepare_cached(&select)?;
+                let rows = statement.query_map([MOST_SHARED as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                rows.collect::<rusqlite::Result<Vec<(String, String)>>>()
+            });
+            let Ok(unshared) = unshared.await else { return false };
+            if unshared.is_empty() {
+                return true;
+            }
+            if self.put(shared, &unshared).await.is_err() || self.note_shared(unshared).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    async fn note_shared(&self, entries: Vec<(String, String)>) -> Result<(), DatabaseError> {
+        // An entry that was written again meanwhile is to be shared again.
+        let update = format!("UPDATE {} SET shared = 1 WHERE id = ?1 AND entry = ?2", self.table);
+        let note = self.database.write(move |connection| {
+            let mut statement = connection.prepare_cached(&update)?;
+            for (id, entry) in &entries {
+                statement.execute((id, entry))?;
+            }
+            Ok(())
+        });
+        note.await
+    }
+
+    async fn put(&self, shared: &SharedList, entries: &[(String, String)]) -> Result<(), RedisFailure> {
+        let mut call = scripts::PUT.key(&shared.ids);
+        call.key(&shared.entries).arg(self.oldest());
+        for (id, text) in entries {
+            call.arg(id.as_str()).arg(text.as_str());
+        }
+        let _: u64 = shared.link.script(&Budget::of(PATIENCE), &call).await?;
+        Ok(())
+    }
+
+    async fn own(&self, page: &LogPage) -> Result<Vec<(String, String)>, StateError> {
+        let (first, after, end) = (bound(page.from), page.after.clone().unwrap_or_default(), bound(page.to));
+        let most = i64::try_from(page.most).unwrap_or(i64::MAX);
+        let select = format!(
+            "SELECT id, entry FROM {} WHERE id >= ?1 AND id > ?2 AND (?3 = '' OR id < ?3) ORDER BY id LIMIT ?4",
+            self.table
+        );
+        let rows = self.database.read(move |connection| {
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map((first, after, end, most), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        Ok(rows.await?)
+    }
+
+    /// Returns the smallest id of an entry that is kept.
+    fn oldest(&self) -> String {
+        format!("{:013}", (millis(self.clock.wall()) - length(RETENTION)).max(0))
+    }
+}
+
+async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, String)>, RedisFailure> {
+    let from = bound(page.from);
+    let lower = match &page.after {
+        Some(after) if *after >= from => format!("({after}"),
+        Some(_) | None if from.is_empty() => "-".to_owned(),
+        Some(_) | None => format!("[{from}"),
+    };
+    let upper = page.to.map_or("+".to_owned(), |to| format!("({}", bound(Some(to))));
+    let mut call = scripts::LIST.key(&shared.ids);
+    call.key(&shared.entries).arg(lower).arg(upper).arg(page.most);
+    shared.link.script(&Budget::of(PATIENCE), &call).await
+}
+
+/// Returns the beginning of the ids of a moment; empty for none.
+fn bound(time: Option<SystemTime>) -> String {
+    time.map_or(String::new(), |time| format!("{:013}", millis(time)))
+}
