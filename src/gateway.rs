@@ -63,7 +63,7 @@ impl Gateway {
     /// Answers any request.
     ///
     /// # Errors
-    /// It never fails.
+    /// Returns no error: the type [`Infallible`] has no value.
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,

@@ -97,7 +97,7 @@ impl Tenants {
         self.0.get(index)
     }
 
-    /// Returns the team whose key the request carries. A team that is suspended is still itself.
+    /// Returns the team of the key in the request, also if the team is suspended.
     ///
     /// # Errors
     /// Returns an error if the request carries no key, carries it in an unknown way, or if no team has the key now.

@@ -120,7 +120,7 @@ where
     answer.await.unwrap_or(Err(Refusal::Internal))
 }
 
-/// Lets an order pass whose caller has the role for it, and notes the orders that are refused before they begin.
+/// Lets an order pass if its caller has the role for it, and records the orders that are refused before they begin.
 pub(super) async fn gate(
     State((context, order)): State<(Arc<Context>, Order)>,
     Extension(caller): Extension<Caller>,

@@ -36,7 +36,7 @@ impl Caller {
     }
 }
 
-/// Lets a request pass that bears a token, and notes which.
+/// Lets requests with a valid token or session pass, and adds the [`Caller`] to them.
 pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
     let config = context.config();
     if config.tokens.is_empty() {

@@ -23,7 +23,7 @@ pub(super) struct Context {
     pub(super) ledger: Ledger,
     /// This node's name.
     pub(super) node: String,
-    /// The running orders, also those whose clients left.
+    /// The running orders, including those that continue after their client left.
     pub(super) running: Tasks,
     config: ArcSwap<AdminConfig>,
     /// The console's sessions.

@@ -17,8 +17,8 @@ struct Page {
     next: Option<String>,
 }
 
-/// `GET /v1/erasures`, as pages like those of `/v1/audit`. The JSON lines are what `restore --erasures` reads: they have the
-/// person tags, too.
+/// `GET /v1/erasures`, with pages like those of `/v1/audit`. The JSON lines also have the person tags, which
+/// `restore --erasures` needs.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

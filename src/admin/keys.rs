@@ -1,4 +1,4 @@
-//! Teams' keys and suspensions, as operators order them.
+//! Operators' orders about teams' keys and suspensions.
 
 use super::answer::{Refusal, json};
 use super::audit::{Order, carry_out};
@@ -18,9 +18,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longer than any reason for a key.
+/// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
-/// A key that lives for less than a minute is a mistake, like one for more than ten years.
+/// The allowed lifetimes of a key. A shorter or longer one is most likely a mistake.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 86400);
 
 /// `GET /v1/tenants/{tenant}/keys`.

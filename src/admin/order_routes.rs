@@ -62,7 +62,7 @@ pub(super) async fn replay(
     carry_out(&context, &caller, Order::Replay, Some(subject), async move { orders.replay(what).await }).await
 }
 
-/// Names what is purged in the audit log.
+/// Returns the subject of a purge for the audit log.
 fn purged(changes: &[Change]) -> String {
     match changes.first() {
         Some(Change::Subject(subject)) => subject.as_str().to_owned(),
@@ -81,7 +81,7 @@ pub(super) async fn pause(
     about_endpoints((&context, &caller), Order::PauseCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/resume`, likewise: has attempts go on, whatever paused them.
+/// `POST /v1/callbacks/resume` with the same body: ends pauses of any reason.
 pub(super) async fn resume(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -91,7 +91,7 @@ pub(super) async fn resume(
     about_endpoints((&context, &caller), Order::ResumeCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/test`, likewise: sends a signed test delivery.
+/// `POST /v1/callbacks/test` with the same body: sends a signed test delivery.
 pub(super) async fn test(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -128,7 +128,7 @@ pub(super) async fn delete_dead_letter(
     carry_out(&context, &caller, Order::DeleteDeadLetter, subject, work).await
 }
 
-/// The body of a purge, which names one thing.
+/// The body of a purge, which selects exactly one of a route, a team, or all entries.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Purge {

@@ -23,7 +23,7 @@ pub struct Orders {
     pub state: State,
     /// Deliveries and endpoints.
     pub callbacks: Arc<Callbacks>,
-    /// The clients that came with wrong tokens.
+    /// The clients that sent wrong tokens.
     pub failures: AuthFailures,
     /// The audit log, which has every order.
     pub audit: AuditLog,

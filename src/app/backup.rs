@@ -66,7 +66,7 @@ pub enum BackupError {
 pub struct RestoreOrder<'a> {
     /// The copy.
     pub from: &'a Path,
-    /// Exported receipts, or another copy or database, whose erasures are applied as well.
+    /// Exported receipts, or another copy or database. Its erasures are applied as well.
     pub erasures: Option<&'a Path>,
     /// True to keep the keys that were made by the API.
     pub keep_keys: bool,
@@ -75,7 +75,7 @@ pub struct RestoreOrder<'a> {
 /// Result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// Means of identification whose persons were erased since.
+    /// The number of means of identification that were erased since the copy was made.
     pub persons: usize,
     /// Entries that were erased.
     pub erased: Erased,
@@ -87,10 +87,11 @@ pub struct Restored {
     pub is_former_unreadable: bool,
 }
 
-/// Copies the state to a new file, also while the gateway serves. The cache is no part of it.
+/// Copies the state to a new file, also while the gateway serves. The copy does not contain the cache.
 ///
 /// # Errors
-/// There is no state, its keys are others, or a file can't be read or written; then there is no new file.
+/// Returns an error if there is no state, if its keys are not the configured ones, or if a file can't be read or written. No new
+/// file is left then.
 pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
     let path = &settings.state.path;
     if !path.exists() {
@@ -119,7 +120,8 @@ fn copy_into(path: &Path, to: &Path) -> rusqlite::Result<()> {
 /// Puts a copy in the place of the state, with everything that was erased since.
 ///
 /// # Errors
-/// The gateway runs, the file is no copy, or something can't be read or written; then the state is as it was.
+/// Returns an error if the gateway runs, if the file is no backup, or if a file can't be read or written. The state is unchanged
+/// then.
 pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Restored, BackupError> {
     let path = &settings.state.path;
     verify(order.from)?;
@@ -141,7 +143,7 @@ pub async fn restore(settings: &Settings, order: RestoreOrder<'_>) -> Result<Res
     Ok(Restored { persons, erased, keys, aside, is_former_unreadable })
 }
 
-/// Makes of a copy the state that is to be used, in a file beside it.
+/// Makes the new state from a copy, in a file beside the current state.
 async fn prepare(
     settings: &Settings,
     order: &RestoreOrder<'_>,
@@ -180,7 +182,7 @@ async fn renew(
     Ok((persons.len(), erased, keys))
 }
 
-/// Drops the keys that were made by the API: one that was revoked since must not revive.
+/// Deletes the keys that were made by the API, because one of them may have been revoked since.
 fn drop_keys(connection: &Connection) -> rusqlite::Result<u64> {
     let table = "SELECT 1 FROM sqlite_master WHERE name = 'registry'";
     if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
@@ -207,7 +209,7 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     Ok(is_there.then_some(aside))
 }
 
-/// The erasures that a restore applies, and whose receipts it keeps.
+/// The erasures that a restore applies. It also keeps their receipts.
 #[derive(Debug, Default)]
 struct KnownErasures {
     tags: BTreeSet<Tag>,
@@ -243,7 +245,7 @@ fn erasures_in(file: &Path) -> Result<KnownErasures, BackupError> {
     Ok(KnownErasures { receipts, ..KnownErasures::default() })
 }
 
-/// Returns the erasures that the replaced state knows; none if it can't be read.
+/// Returns the erasures in the replaced state; `None` if it can't be read.
 async fn former_erasures(path: &Path) -> Result<Option<KnownErasures>, BackupError> {
     if !path.exists() {
         return Ok(Some(KnownErasures::default()));
@@ -254,7 +256,7 @@ async fn former_erasures(path: &Path) -> Result<Option<KnownErasures>, BackupErr
         Err(_) => return Ok(None),
     };
     let erased = database.read(KnownErasures::read).await.ok();
-    // So that the file is whole without its log.
+    // After this the file is complete without its write-ahead log.
     let _: Result<(), DatabaseError> = database.scrub().await;
     database.close().await;
     Ok(erased)

@@ -63,7 +63,7 @@ impl Links {
         all
     }
 
-    /// Waits until all clients have an answer. A client whose Redis is out now keeps trying.
+    /// Waits until every client knows if its Redis answers. A client without an answer keeps trying.
     pub(super) async fn await_them(&self) -> Result<(), StartError> {
         for link in self.all() {
             let ready = link.ready(REDIS_PATIENCE).await;

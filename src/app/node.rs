@@ -84,7 +84,7 @@ pub(super) struct Stages {
     pub(super) leftovers: Tasks,
     /// The fan-out and delivery of callbacks. They stop with the servers.
     pub(super) relay: Tasks,
-    /// The background work, which lasts as long as there may be requests.
+    /// The background work, which ends after the last request.
     pub(super) background: Stage,
     /// The connections to Redis, through which the other stages deregister.
     pub(super) links: Stage,
@@ -111,13 +111,13 @@ impl App {
         self.sockets.callbacks.address
     }
 
-    /// Returns the address of the listener for probes; none where it is not configured.
+    /// Returns the address of the listener for probes, if it is configured.
     #[must_use]
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.sockets.status.as_ref().map(|socket| socket.address)
     }
 
-    /// Returns the gateway, for a caller that has requests without a socket.
+    /// Returns the gateway, for callers that pass requests without a socket.
     #[must_use]
     pub const fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway

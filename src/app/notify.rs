@@ -3,13 +3,13 @@
 use super::stage::Stage;
 use sd_notify::NotifyState;
 
-/// Tells that the gateway serves.
+/// Reports that the gateway serves.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Tells that another configuration is being read; [`ready`] ends it. The time tells the process manager that this is the
-/// answer to its order and not to one before.
+/// Reports that another configuration is being read; [`ready`] ends that. The message has the time, by which the process manager
+/// recognises the answer to its latest order.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -17,13 +17,13 @@ pub(super) fn reloading() {
     }
 }
 
-/// Tells that the gateway drains.
+/// Reports that the gateway drains.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Tells twice in each of the watchdog's periods that the gateway is alive, if the process manager wants to know, until
-/// the stage ends. The task runs where requests are served: it says nothing more once the runtime is stuck.
+/// Reports twice in each period of the watchdog that the gateway is alive, until the stage ends, if the process manager has a
+/// watchdog. The task shares the runtime with requests: it reports nothing once the runtime is stuck.
 pub(super) fn keep_alive(stage: &Stage) {
     let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else { return };
     stage.spawn_until_end(async move {

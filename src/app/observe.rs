@@ -82,7 +82,7 @@ pub(super) fn observe(
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
 }
 
-/// Returns what a level of the cache below memory has answered.
+/// Returns the counts of a cache level's answers, by outcome.
 fn outcomes(counts: Option<&Counts>) -> Vec<(&'static str, u64)> {
     let read = |count: fn(&Counts) -> &AtomicU64| counts.map_or(0, |counts| count(counts).load(Ordering::Relaxed));
     vec![

@@ -162,7 +162,7 @@ async fn wire(
     Ok(app)
 }
 
-/// Connects to Redis, takes the node's place, and learns what the other nodes know.
+/// Connects to Redis, joins the other nodes, and reads their shared data.
 async fn catch_up(
     settings: &Settings,
     (gateway, arrivals): (&Arc<Gateway>, mpsc::Receiver<Arrived>),
@@ -174,7 +174,7 @@ async fn catch_up(
     keep_owners_and_answers(gateway, arrivals, stages);
     links.await_them().await?;
     storage.take_place().await?;
-    // Keys that were made while this node was away open it from its first request on.
+    // Keys that were made while this node was down work from its first request on.
     storage.registry.follow().await;
     storage.keep(&stages.background);
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
@@ -187,9 +187,9 @@ async fn catch_up(
     Ok(())
 }
 
-/// Lets orders about keys reach every node in the way of purges.
+/// Announces orders about keys to every node in the same way as purges.
 fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
-    // Each has the other: one of both must not keep the other alive.
+    // The two refer to each other: one of the references must be weak.
     let cache = Arc::downgrade(gateway.cache());
     registry.announce_by(Box::new(move || {
         let cache = cache.upgrade();

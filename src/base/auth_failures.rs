@@ -1,7 +1,7 @@
 //! Failed authentications: counted, logged, and limited by the client's address.
 //!
-//! Invariants: only a wrong credential is told here, so a valid one is never limited; no credential is seen here; the table
-//! of addresses is bounded, and the address that failed least recently leaves it first.
+//! Invariants: only wrong credentials are counted, so a valid one is never limited; this part never sees a credential; the
+//! table of addresses is bounded, and the address that failed least recently is evicted first.
 
 use super::clock::Clock;
 use super::log_throttle::LogThrottle;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// The largest number of addresses that are remembered, of all listeners: some 10 MiB.
 const MOST_ADDRESSES: u64 = 50_000;
-/// The time after its last failure in which an address may fail as often as any again, and is forgotten.
+/// The time after its last failure at which an address is forgotten. Its allowance is full again by then.
 const IDLE: Duration = Duration::from_secs(120);
 
 /// A listener that authenticates its clients.
@@ -69,24 +69,24 @@ struct Address {
 }
 
 impl AuthFailures {
-    /// Returns no failures yet; an address may fail `most` times a minute.
+    /// Makes an empty table. An address may fail `most` times a minute.
     #[must_use]
     pub fn new(most: NonZeroU32, clock: &Clock) -> Self {
         let clock = FailureClock { clock: clock.clone(), origin: clock.now() };
         Self(Arc::new(Inner { clock, counts: Default::default(), table: ArcSwap::from_pointee(Table::new(most)) }))
     }
 
-    /// Takes over another limit, with which every address starts from zero.
+    /// Applies another limit. Every address starts from zero then.
     pub fn reload(&self, most: NonZeroU32) {
         if self.0.table.load().most != most {
             self.0.table.store(Arc::new(Table::new(most)));
         }
     }
 
-    /// Counts and logs a wrong credential of a client's.
+    /// Counts and logs a wrong credential that a client sent.
     ///
     /// # Errors
-    /// The address had too many of them: the client may try another one after this time.
+    /// Returns the time after which the client may try again, if its address has sent too many wrong credentials.
     pub fn note(&self, listener: Authenticating, client: IpAddr) -> Result<(), Duration> {
         self.0.counts[listener as usize].fetch_add(1, Ordering::Relaxed);
         let (table, network) = (self.0.table.load(), network(client));
@@ -121,7 +121,7 @@ impl Table {
     }
 }
 
-/// Returns the addresses that count as one client: an IPv4 address, or the 2^64 of an IPv6 network.
+/// Returns the network that counts as one client: the IPv4 address itself, or the /64 of an IPv6 address.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

@@ -41,7 +41,7 @@ fn trusting(extra: &[CertificateDer<'static>]) -> Result<ConfigBuilder<ClientCon
 /// TLS for a client that takes one certificate and no other, whatever name it has, and shows its own where it is asked.
 ///
 /// # Errors
-/// The key is not the certificate's.
+/// Returns an error if the key does not belong to the certificate.
 pub fn client_config_for(
     certificate: CertificateDer<'static>,
     (chain, key): (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),

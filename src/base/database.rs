@@ -190,7 +190,7 @@ impl Database {
     /// Opens the file at `path` likewise, with another durability.
     ///
     /// # Errors
-    /// The errors of [`Database::open`].
+    /// Returns the errors of [`Database::open`].
     pub fn open_with(path: &Path, migrations: &[(&str, &[&str])], durability: Durability) -> Result<Self, OpenError> {
         let lock = lock(path)?;
         // The file is created here, because SQLite would let other users read it. Its side files get the file's mode.

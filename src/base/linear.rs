@@ -12,7 +12,7 @@ const MOST: u32 = 40;
 /// The shortest time that is compared: shorter times are noise of the clock.
 const SHORTEST: Duration = Duration::from_micros(100);
 
-/// The number of runs, of which the fastest counts.
+/// The number of runs. The fastest run counts.
 const RUNS: usize = 5;
 
 /// Asserts that `work` is linear in the size of the input from `make`, in CPU time of this thread.

@@ -11,7 +11,7 @@ pub fn parse(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(stamp.as_nanosecond()).ok()?))
 }
 
-/// Reads an RFC 3339 time, or a date, which stands for its beginning in UTC.
+/// Parses an RFC 3339 time, or a date, which means its first moment in UTC.
 #[must_use]
 pub fn parse_or_date(text: &str) -> Option<SystemTime> {
     parse(text).or_else(|| if text.len() == 10 { parse(&format!("{text}T00:00:00Z")) } else { None })

@@ -1,7 +1,7 @@
 //! The client behind load balancers.
 //!
 //! Invariants: a header names a client only if the load balancer that sent it is trusted; of several addresses the rightmost
-//! one that is not a trusted load balancer counts, since everything to the left of it is the client's own word.
+//! one that is not a trusted load balancer counts, since a client can invent everything to the left of it.
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ pub struct Client {
     pub secure: bool,
 }
 
-/// The other end of a connection: a client, or a load balancer that speaks for many.
+/// The other end of a connection: a client, or a load balancer in front of many clients.
 #[derive(Debug, Clone)]
 pub struct Peer {
     address: IpAddr,
@@ -48,8 +48,8 @@ impl Peer {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the rightmost address that is no trusted load balancer; where all are, the leftmost. What is no address ends
-    /// the search: nothing to the left of it can be believed.
+    /// Returns the rightmost address of `x-forwarded-for` that is not a trusted load balancer, or the leftmost one if all are. The
+    /// search ends at a text that is not an address, since nothing to the left of it can be trusted.
     fn forwarded_for(&self, headers: &HeaderMap) -> IpAddr {
         let mut last = self.address;
         for field in headers.get_all(FORWARDED_FOR).iter().rev() {
@@ -65,7 +65,8 @@ impl Peer {
         last
     }
 
-    /// Returns true if the nearest load balancer says that its client spoke TLS. Without a word of it the connection counts.
+    /// Returns true if the nearest load balancer reports TLS in `x-forwarded-proto`. Without that header the result is whether this
+    /// connection itself uses TLS.
     fn is_secure(&self, headers: &HeaderMap) -> bool {
         let last = headers.get_all(FORWARDED_PROTO).iter().next_back().and_then(|field| field.to_str().ok());
         let scheme = last.and_then(|field| field.rsplit(',').next()).map(str::trim);

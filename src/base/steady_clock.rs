@@ -1,7 +1,7 @@
-//! Wall-clock time that never goes back, for what has to age however the machine's clock is set.
+//! Wall-clock time that never goes back, so that stored data ages even if the machine's clock is set back.
 //!
 //! Invariants: a later reading is never smaller than an earlier one, nor than a reading of an earlier process that was
-//! given to [`SteadyClock::new`]; between two readings at least the time has passed that has passed in truth.
+//! given to [`SteadyClock::new`]; two readings differ by at least the time that really passed between them.
 
 use super::clock::Clock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 /// Milliseconds since 1970.
 pub type Millis = u64;
 
-/// Tells wall-clock time that never goes back.
+/// A wall clock that never goes back.
 #[derive(Debug)]
 pub struct SteadyClock {
     clock: Clock,
@@ -37,7 +37,7 @@ impl SteadyClock {
     }
 }
 
-/// Returns what the machine's own clock says.
+/// Returns the time of the machine's own clock.
 #[must_use]
 pub fn wall(clock: &Clock) -> Millis {
     millis(clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default())

@@ -13,13 +13,13 @@ const LENGTH: usize = 55;
 pub struct TraceId([u8; 16]);
 
 impl TraceId {
-    /// Returns the caller's trace, or a new one where it names none that is valid.
+    /// Returns the trace id in the caller's `traceparent`, or a new random id if that header is missing or malformed.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         Self::given(headers).unwrap_or_else(|| Self(Uuid::new_v4().into_bytes()))
     }
 
-    /// Returns the trace that the one header `traceparent` names.
+    /// Returns the trace id in `traceparent`, if the request has that header exactly once and it is valid.
     fn given(headers: &HeaderMap) -> Option<Self> {
         let mut fields = headers.get_all(HEADER).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return None };

@@ -80,8 +80,8 @@ pub fn layered(
         .layer(SetRequestHeaderLayer::overriding(header, id))
 }
 
-/// Returns what makes the service of each connection for a router. Handlers find the [`Client`](crate::base::peer::Client)
-/// in a request's extensions.
+/// Returns a function that makes the service of each connection for a router. Handlers find the
+/// [`Client`](crate::base::peer::Client) in a request's extensions.
 pub fn services(router: Router) -> impl Fn(Peer) -> Named + Send + Sync + 'static {
     let service = TowerToHyperService::new(router);
     move |peer| Named { service: service.clone(), peer }

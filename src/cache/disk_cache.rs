@@ -1,8 +1,7 @@
 //! Level 2 of a gateway that serves alone: entries in a file beside the database.
 //!
-//! Invariants: whatever the file and its disk do, the gateway starts, and a request gets an answer; an entry's age goes on
-//! over a restart; what was stored is in the file within a second; what an erasure names is served by nobody from then on, and
-//! not written any more.
+//! Invariants: the gateway starts and requests are answered even if the file or its disk fails; an entry continues to age over a
+//! restart; a stored entry is in the file within a second; an entry that an erasure names is never served or written again.
 
 use super::disk_file::{self, DiskFile, Fact, ReadError, Row};
 use super::entry::Entry;
@@ -27,15 +26,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::Notify;
 
-/// Time that a request waits for the file: longer than a disk that is well ever takes, and little beside a call.
+/// The longest time that a request waits for the file: more than a healthy disk takes, and little compared with a call.
 const READING: Duration = Duration::from_millis(250);
-/// Time for which the file is not asked after it took longer than that.
+/// The time for which the file is not read after a read took longer than that.
 const REST: Duration = Duration::from_secs(1);
-/// Bytes of entries that wait to be written. What finds no place is in memory alone.
+/// The largest number of bytes that wait to be written. Further entries are kept in memory only.
 const MOST_WAITING: usize = 32 << 20;
 /// Bytes of entries in one transaction.
 const TOGETHER: usize = 1 << 20;
-/// Bytes of an entry beside its body: more than head, tags and key take.
+/// The bytes of an entry in addition to its body: more than head, tags and key take.
 const OVERHEAD: usize = 512;
 
 /// Entries in a file.
@@ -51,7 +50,7 @@ pub(super) struct DiskCache {
     clock: Clock,
     time: Arc<SteadyClock>,
     waiting: Mutex<Waiting>,
-    /// One flush at a time: an older batch must not come to the file after a purge.
+    /// The lock of a flush: only one runs at a time, so that an older batch is never written after a purge.
     flushing: tokio::sync::Mutex<()>,
     pub(super) arrived: Notify,
     /// True once the file turned out to be damaged.
@@ -83,7 +82,7 @@ pub(super) struct Place {
 }
 
 impl DiskCache {
-    /// Opens the file, as well as that goes.
+    /// Opens the file. A file that can't be opened does not prevent the start.
     pub(super) fn open(place: Place, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
         let Place { path, bound, reserve, keyring } = place;
         let cache = Self {
@@ -136,7 +135,7 @@ impl DiskCache {
         Ok(value.and_then(|plain| {
             let now = self.clock.now();
             let (mut entry, stored) = wire::read_entry(&plain, slot, now)?;
-            // One from the future has no age that could be told.
+            // The age of an entry from the future is unknown.
             let age = self.time.now().checked_sub(millis(stored.duration_since(UNIX_EPOCH).ok()?))?;
             entry.stored_at = now.checked_sub(Duration::from_millis(age))?;
             Some(entry)
@@ -147,7 +146,7 @@ impl DiskCache {
         self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime
     }
 
-    /// Takes an entry to be written soon.
+    /// Queues an entry to be written soon.
     pub(super) fn store(&self, slot: &CacheSlot, entry: &Arc<Entry>) {
         if self.file.load().is_none() {
             return;
@@ -166,7 +165,7 @@ impl DiskCache {
         }
     }
 
-    /// Notes where the answer to a pending request will belong.
+    /// Stores the slot to which the answer to a pending request will belong.
     pub(super) async fn note(&self, id: &Key, value: Vec<u8>, lifetime: Duration) {
         let expires = self.time.now().saturating_add(millis(lifetime));
         if let Ok(file) = self.usable()
@@ -177,15 +176,15 @@ impl DiskCache {
         }
     }
 
-    /// Returns what was noted by that id.
+    /// Returns the value that was stored for an id by [`note`](Self::note).
     pub(super) async fn noted(&self, id: &Key) -> Option<Vec<u8>> {
         self.in_time(self.usable().ok()?.noted(id, self.keyring.clone())).await.ok()?
     }
 
-    /// Deletes what a change ends; returns how many entries that were.
+    /// Deletes the entries that a change ends; returns their number.
     ///
     /// # Errors
-    /// The file can't be used, and what it holds is still there.
+    /// Returns an error if the file can't be used. Its entries are not deleted then.
     pub(super) async fn remove(&self, change: &Change) -> Result<u64, DatabaseError> {
         let is_over = ended_by(change);
         // What waits is counted in the file, or can't be written and is dropped.
@@ -212,7 +211,7 @@ impl DiskCache {
             None => 0,
         };
         if let Change::Erased(_) = change {
-            // Nobody can tell what is in a file that was set aside.
+            // The contents of a file that was set aside are unknown.
             self.discard_aside().map_err(|_| DatabaseError::Unwritable)?;
         }
         Ok(removed)
@@ -221,7 +220,7 @@ impl DiskCache {
     /// Returns the number of the entries that a change would delete.
     ///
     /// # Errors
-    /// The file can't be used.
+    /// Returns an error if the file can't be used.
     pub(super) async fn count(&self, change: &Change) -> Result<u64, DatabaseError> {
         self.flush().await;
         match self.file.load_full() {
@@ -235,7 +234,7 @@ impl DiskCache {
         }
     }
 
-    /// Writes what waits. Returns true if everything is written.
+    /// Writes the waiting entries. Returns true if all are written.
     pub(super) async fn flush(&self) -> bool {
         let _turn = self.flushing.lock().await;
         let Ok(file) = self.usable() else { return self.waiting.lock().rows.is_empty() };
@@ -267,7 +266,7 @@ impl DiskCache {
         }
     }
 
-    /// Deletes some of what is past its lifetime; opens the file again if there is none. Returns true if there is more to do.
+    /// Deletes some expired entries; tries to open the file if none is open. Returns true if there is more to do.
     pub(super) async fn tidy(&self) -> bool {
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside().await;
@@ -281,7 +280,7 @@ impl DiskCache {
         tidied == Ok(true)
     }
 
-    /// Deletes what names a person who was erased: a copy of the file may have come back.
+    /// Deletes entries that name an erased person, because an older copy of the file may have been restored.
     pub(super) async fn forget_erased(&self) {
         if let Some(file) = self.file.load_full() {
             let epochs = Arc::clone(&self.epochs);
@@ -335,7 +334,7 @@ impl DiskCache {
         }
         match opened {
             Ok(file) => self.file.store(Some(Arc::new(file))),
-            // Said once; `cache_disk_up` says it for as long as it lasts.
+            // It is logged once; `cache_disk_up` shows it as long as it lasts.
             Err(error) if is_start => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "no disk cache: answers are kept in memory alone until the file can be opened");
@@ -372,15 +371,15 @@ fn ended_by(change: &Change) -> impl Fn(&Fact) -> bool + Send + Sync + 'static {
     let change = change.clone();
     move |fact| match fact.subject {
         Some(subject) => change.hits(subject, fact.private.as_ref(), &fact.tags),
-        // A later version's: nobody here can tell.
+        // A later version wrote the entry; this version can't read its subject, so the entry is deleted.
         None => true,
     }
 }
 
-/// Deletes the file of a disk cache that is not used any more, with all that stands beside it.
+/// Deletes the file of a disk cache that is not used any more, with its side files.
 ///
 /// # Errors
-/// Something of it is still there.
+/// Returns an error if a file could not be deleted.
 pub fn delete(path: &std::path::Path) -> io::Result<()> {
     for suffix in ["", ".damaged", ".lock"] {
         discard(&disk_file::with_suffix(path, suffix))?;
@@ -403,7 +402,7 @@ fn discard(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl Waiting {
-    /// Returns some of what waits; it is kept until it is written.
+    /// Returns some of the waiting entries; they are kept until they are written.
     fn batch(&self) -> Vec<Row> {
         let mut bytes = 0;
         let within = |row: &&Row| {

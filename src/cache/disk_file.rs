@@ -32,9 +32,9 @@ const MIGRATIONS: &[(&str, &[&str])] = &[(
     "],
 )];
 
-/// Bytes of a page of SQLite's.
+/// The bytes of an SQLite page.
 const PAGE: u64 = 4096;
-/// Rows that one transaction looks at or deletes, so that it holds up what waits for some milliseconds alone.
+/// The largest number of rows that one transaction reads or deletes, so that it delays others by a few milliseconds only.
 const STEP: u32 = 2_000;
 /// Bytes of a tag.
 const TAG: usize = 16;
@@ -69,7 +69,7 @@ impl DiskFile {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// The errors of [`Database::open`].
+    /// Returns the errors of [`Database::open`].
     pub(super) fn open(path: &Path, bound: ByteSize) -> Result<Self, OpenError> {
         let log = (bound.bytes() / 16).clamp(64 << 10, 4 << 20);
         let durability = Durability::Process { log: u32::try_from(log).unwrap_or(u32::MAX) };
@@ -144,8 +144,8 @@ impl DiskFile {
         self.database.write(put).await
     }
 
-    /// Deletes some of what is past its lifetime, or beyond the bound where that was lowered, and gives back the space. Returns
-    /// true if there is more to do.
+    /// Deletes some expired entries, and some of the oldest if the file exceeds its bound, and frees the space. Returns true if
+    /// there is more to do.
     pub(super) async fn tidy(&self, now: Millis) -> Result<bool, DatabaseError> {
         let (pages, now) = (self.pages, integer(now));
         let tidy = move |connection: &Connection| {
@@ -168,7 +168,7 @@ impl DiskFile {
         self.database.write(tidy).await
     }
 
-    /// Deletes every entry for which `is_over` is true; returns how many those were.
+    /// Deletes every entry for which `is_over` is true; returns their number.
     pub(super) async fn remove(
         &self,
         is_over: impl Fn(&Fact) -> bool + Send + Sync + 'static,
@@ -226,13 +226,13 @@ impl DiskFile {
     }
 }
 
-/// Reason why a value can't be had.
+/// The reason why a value can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReadError {
-    /// The file.
+    /// The file can't be read.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The value.
+    /// The value can't be decrypted.
     #[error(transparent)]
     Unopened(#[from] Unopened),
 }
@@ -273,8 +273,7 @@ impl Fact {
     }
 }
 
-/// Deletes the oldest entries until at most so many pages are used, at most `most` entries. Returns true if there is more to
-/// do.
+/// Deletes the oldest entries, at most `most`, until the file uses at most `pages` pages. Returns true if there is more to do.
 fn make_room(connection: &Connection, pages: u64, most: usize) -> rusqlite::Result<bool> {
     let mut removed = 0;
     while used(connection)? > pages {
@@ -300,7 +299,7 @@ fn remove(connection: &Connection, row: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Returns the pages that hold something.
+/// Returns the number of pages in use.
 fn used(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(count(connection, "page_count")?.saturating_sub(count(connection, "freelist_count")?))
 }
@@ -320,7 +319,7 @@ pub fn beside(database: &Path) -> PathBuf {
     with_suffix(database, ".cache")
 }
 
-/// Returns a path with something at its end.
+/// Returns a path with a suffix.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

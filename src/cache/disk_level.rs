@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Time that entries wait for others to share their transaction: what was stored has to be in the file within a second.
+/// The time for which entries are collected into one transaction: a stored entry must be in the file within a second.
 const GATHERING: Duration = Duration::from_millis(100);
-/// Time between looks for what is past its lifetime, and between attempts to have a file.
+/// The interval of removals of expired entries, and of attempts to open the file.
 const TIDYING: Duration = Duration::from_secs(5);
 
 /// Names the disk level where an order could not reach it.
@@ -33,11 +33,11 @@ pub struct DiskLevel {
 }
 
 impl DiskLevel {
-    /// Opens the disk level where the settings want one. Where they do not, what an earlier run has stored is deleted: purges
-    /// and erasures would not reach it.
+    /// Opens the disk level if the settings have one. Otherwise it deletes the file of an earlier run, because purges and erasures
+    /// would not reach it.
     ///
     /// # Errors
-    /// The state database can't be used. A file that can't be used is no error.
+    /// Returns an error if the state database can't be used. A cache file that can't be used is no error.
     pub async fn open(database: &Database, settings: &Settings, clock: &Clock) -> Result<Option<Self>, DatabaseError> {
         let path = disk_file::beside(&settings.state.path);
         if settings.state.redis.is_some() || settings.cache.disk.bytes() == 0 {
@@ -75,7 +75,7 @@ impl DiskLevel {
         Removed { memory, disk, left, ..Removed::default() }
     }
 
-    /// Writes what is stored, and deletes what is over, until `stop`.
+    /// Writes stored entries, and deletes expired ones, until `stop`.
     pub(super) fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let disk = Arc::clone(&self.disk);
         tasks.spawn_until(&stop, async move { disk.forget_erased().await });

@@ -1,8 +1,8 @@
 //! Epochs and erasures of a gateway that serves alone, in the state database: as durable as the disk cache.
 //!
-//! Invariants: what a purge or an erasure has ended stays ended, whatever copy of the disk cache comes back; numbers of
-//! changes only grow, also over changes that could not be written; a clock that was set back ends every stored answer,
-//! whose age is unknown then.
+//! Invariants: a purged or erased entry never returns, even if an older copy of the disk cache is restored; numbers of changes
+//! only grow, also over changes that could not be written; a clock that was set back ends every stored answer, because the
+//! ages are unknown then.
 
 use super::change_log::{self, ERA, TENANT};
 use super::epoch::{Change, Epochs, Table};
@@ -26,11 +26,11 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO cache_changes VALUES (0, 0);
     "];
 
-/// Distance between the numbers of two starts: more changes than a process makes, written or not.
+/// The distance between the first numbers of two runs: more than the number of changes in one run.
 const START: u64 = 1 << 20;
 /// Time for which an erasure is remembered: no entry lives as long, and no older backup should be restored.
 const REMEMBERED: Millis = 400 * 86_400_000;
-/// Difference that two readings of one clock may have, between its milliseconds and ours.
+/// The allowed difference between two readings of one clock, because of rounding.
 const TOLERANCE: Millis = 1_000;
 
 /// Epochs and erasures in the state database.
@@ -38,7 +38,7 @@ const TOLERANCE: Millis = 1_000;
 pub(super) struct DurableEpochs {
     database: Database,
     time: Arc<SteadyClock>,
-    /// One change at a time: a later one must not be written before an earlier one.
+    /// The lock of a change, so that a later change is never written before an earlier one.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -56,7 +56,7 @@ impl DurableEpochs {
     /// Reads epochs and erasures.
     ///
     /// # Errors
-    /// The database can't be used.
+    /// Returns an error if the database can't be used.
     pub(super) async fn load(
         database: Database,
         clock: &Clock,
@@ -77,10 +77,10 @@ impl DurableEpochs {
         Ok((Self { database, time: Arc::clone(&time), changing: tokio::sync::Mutex::default() }, epochs, time))
     }
 
-    /// Makes a change, here and in the database.
+    /// Applies a change in memory and writes it to the database.
     ///
     /// # Errors
-    /// The change is made in this process, and could not be written.
+    /// Returns an error if the change could not be written. It applies to this process in any case.
     pub(super) async fn change(&self, epochs: &Epochs, change: &Change) -> Result<(), DatabaseError> {
         let _turn = self.changing.lock().await;
         epochs.change(change);
@@ -105,12 +105,12 @@ impl DurableEpochs {
             .await
     }
 
-    /// Notes how late it is, so that a later start finds out that the clock was set back.
+    /// Stores the current time, so that a later start notices if the clock was set back.
     pub(super) async fn note_time(&self) {
         let now = integer(self.time.now());
         let note =
             move |connection: &Connection| connection.execute("UPDATE cache_changes SET seen = max(seen, ?1)", [now]);
-        // One that can't be written is followed by the next.
+        // If the write fails, the next one follows soon.
         let _: Result<usize, DatabaseError> = self.database.write(note).await;
     }
 }
@@ -119,7 +119,7 @@ impl DurableEpochs {
 /// any more. Erasures stay known.
 ///
 /// # Errors
-/// The database can't be used.
+/// Returns an error if the database can't be used.
 pub async fn forget(database: &Database) -> Result<(), DatabaseError> {
     database.write(|connection| connection.execute("DELETE FROM cache_epochs", []).map(drop)).await
 }
@@ -137,7 +137,7 @@ fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
     for name in Subject::ALL.map(Subject::as_str).into_iter().chain([ERA]) {
         fields.entry(name.to_owned()).or_insert_with(|| keyring::random::<16>().to_vec());
     }
-    // What can't be read is as good as lost: new epochs end all that was stored.
+    // Epochs that can't be read are lost: new ones end every stored entry.
     let table = change_log::read_epochs(&fields).unwrap_or_else(Table::random);
     let (last, seen) = (last + START, if was_set_back { wall } else { seen.max(wall) });
     connection.execute("DELETE FROM cache_epochs", [])?;
@@ -150,10 +150,10 @@ fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
     Ok(Known { table, last, erased, seen, was_set_back })
 }
 
-/// Returns the persons that a database knows as erased.
+/// Returns the persons that are marked as erased in a database.
 ///
 /// # Errors
-/// The database can't be read, or is of a version that had no such table.
+/// Returns an error if the database can't be read, or if its version had no such table.
 pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
     let mut select = connection.prepare("SELECT person FROM cache_erased")?;
     let tags = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
@@ -163,11 +163,11 @@ pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
 /// Notes persons as erased, in a database that was restored.
 ///
 /// # Errors
-/// The database can't be written.
+/// Returns an error if the database can't be written.
 pub async fn note_erased(database: &Database, tags: BTreeSet<Tag>, now: Millis) -> Result<(), DatabaseError> {
     database
         .write(move |connection| {
-            // Below the numbers of every start to come, and above those of earlier entries.
+            // This number is below those of later starts, and above those of earlier entries.
             let last: i64 = connection.query_row("SELECT last FROM cache_changes", [], |row| row.get(0))?;
             let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO cache_erased VALUES (?1, ?2, ?3)")?;
             for tag in &tags {

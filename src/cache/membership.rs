@@ -51,7 +51,7 @@ pub(super) struct Membership {
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
-    /// Takes over what stands beside the cache.
+    /// Applies changes of the registry of keys on this node.
     pub(super) follow: OnceLock<Follow>,
 }
 
@@ -188,7 +188,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Returns true if the registry of keys has changed, or may have: some changes are not told.
+    /// Returns true if the registry of keys has changed, or may have changed because some changes were missed.
     fn concerns_registry(&self, known: u64, (number, _, changes): &News) -> bool {
         number.checked_sub(known) != Some(changes.len() as u64)
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))

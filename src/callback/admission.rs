@@ -46,7 +46,7 @@ pub enum Admission {
     #[error("the body was cut off")]
     CutOff,
     /// The body can't be a callback's. The answer is a 400, not a 200: it can't be given to any team, so an operator
-    /// has to see it. Iluma stops repeating it by itself, and each repeat costs only the reading of its body.
+    /// has to see it. Iluma stops repeating it after a while, and each repetition costs only the reading of its body.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The callback could not be stored: Iluma has to send it again.

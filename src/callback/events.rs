@@ -13,7 +13,7 @@ use std::time::SystemTime;
 pub struct Hooks {
     /// Finds the persons that a callback's body names.
     pub persons: Persons,
-    /// The clients that came with wrong tokens.
+    /// The clients that sent wrong tokens.
     pub failures: AuthFailures,
     /// Returns true if a team's deliveries wait until it is resumed.
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,

@@ -75,7 +75,7 @@ async fn counted(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     response
 }
 
-/// Lets a request pass whose client is in one of the networks that callbacks may come from.
+/// Lets a request pass if its client is in one of the networks that callbacks may come from.
 async fn allowed(State(callbacks): State<Arc<Callbacks>>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().map(|client| client.address);
     if !is_allowed(callbacks.config.load().allow.as_deref(), client) {
@@ -84,7 +84,7 @@ async fn allowed(State(callbacks): State<Arc<Callbacks>>, request: Request, next
     next.run(request).await
 }
 
-/// Returns true if callbacks may come from an address: it is in one of the networks, or there are none to be in.
+/// Returns true if callbacks may come from an address: it is in one of the networks, or no networks are configured.
 fn is_allowed(networks: Option<&[IpNet]>, client: Option<IpAddr>) -> bool {
     let Some(networks) = networks else { return true };
     client.is_some_and(|client| networks.iter().any(|network| network.contains(&client)))

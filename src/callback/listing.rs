@@ -1,7 +1,7 @@
 //! Callbacks as operators and teams see them: lists by state, tenant, type and time, and each attempt at one.
 //!
-//! Invariants: an entry shows names, times, statuses and Iluma's ids; nothing of a person, a URL or a body. A team sees its
-//! own alone.
+//! Invariants: an entry shows names, times, statuses and Iluma's ids; nothing of a person, a URL or a body. A team sees only
+//! its own.
 
 use super::orders::{OrderError, time};
 use super::service::Callbacks;
@@ -25,11 +25,12 @@ const OWN_LIST: &str = "state (queued, dead or delivered), type, since, until, l
 const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered];
 
 impl Callbacks {
-    /// Lists callbacks as a query asks: `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after` (the `next` of the
-    /// page before). `own` is the team that asks, if a team does: it sees its own alone, of all states unless it names one.
+    /// Lists the callbacks that a query selects by `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after` (the `next` of
+    /// the page before). `own` is the requesting team, or `None` for an operator. A team sees only its own callbacks, in all states
+    /// unless the query names one.
     ///
     /// # Errors
-    /// The query is malformed, or state can't be asked.
+    /// Returns an error if the query is malformed, or if state can't be read.
     pub async fn list(&self, query: &str, own: Option<&TenantName>) -> Result<Value, OrderError> {
         let refused = OrderError::Malformed(if own.is_some() { OWN_LIST } else { LIST });
         let (states, page) = asked(query, own).ok_or(refused)?;
@@ -51,10 +52,10 @@ impl Callbacks {
         Ok(json!({ "callbacks": entries, "next": next, "paused": paused }))
     }
 
-    /// Shows one callback with each attempt that is remembered. `own` is the team that asks, if a team does.
+    /// Shows one callback with its stored attempts. `own` is the requesting team, or `None` for an operator.
     ///
     /// # Errors
-    /// There is none, or it is not the team's, or state can't be asked.
+    /// Returns an error if no callback has this id, if it is another team's, or if state can't be read.
     pub async fn show(&self, id: &str, own: Option<&TenantName>) -> Result<Value, OrderError> {
         let id: DeliveryId = id.parse().map_err(|_| OrderError::NotFound)?;
         let found = self.state.find(id).await?.ok_or(OrderError::NotFound)?;

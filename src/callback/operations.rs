@@ -1,4 +1,4 @@
-//! Orders about callbacks, carried out: replays, pauses, tests, and the end of a dead letter.
+//! Execution of orders about callbacks: replays, pauses, tests, and the deletion of a dead letter.
 
 use super::listing::shown_result;
 use super::orders::{Endpoints, OrderError};
@@ -9,28 +9,28 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 impl Callbacks {
-    /// Sends deliveries again; returns how many.
+    /// Sends deliveries again; returns their number.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn replay(&self, what: Replay) -> Result<u64, OrderError> {
         Ok(self.state.replay(what).await?)
     }
 
-    /// Stops attempts at endpoints until they are resumed; says how many endpoints are paused.
+    /// Stops attempts at endpoints until they are resumed; returns the number of paused endpoints.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn pause(&self, endpoints: &Endpoints, reason: PauseReason) -> Result<u64, OrderError> {
         let endpoints = self.named(endpoints)?;
         self.state.pause(&endpoints, reason).await?;
         Ok(endpoints.len() as u64)
     }
 
-    /// Has attempts at endpoints go on; says how many were paused.
+    /// Ends the pauses of endpoints; returns the number of endpoints that were paused.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn resume(&self, endpoints: &Endpoints) -> Result<u64, OrderError> {
         Ok(self.state.resume(&self.named(endpoints)?, Resume::Any).await?)
     }
@@ -38,7 +38,7 @@ impl Callbacks {
     /// Sends a signed test delivery to the URL of a type; or to all of the tenant's URLs, if no type is named.
     ///
     /// # Errors
-    /// No URL is set, or state can't be asked.
+    /// Returns an error if no URL is set, or if state can't be read.
     pub async fn test(&self, endpoints: &Endpoints) -> Result<Value, OrderError> {
         let _place = self.testing.try_acquire().map_err(|_| OrderError::Busy)?;
         let config = self.config.load_full();
@@ -60,7 +60,7 @@ impl Callbacks {
     /// Deletes a dead letter.
     ///
     /// # Errors
-    /// It is not there, or no dead letter, or state can't be written.
+    /// Returns an error if no entry has this id, if the entry is not a dead letter, or if state can't be written.
     pub async fn delete(&self, id: &str) -> Result<(), OrderError> {
         let id: DeliveryId = id.parse().map_err(|_| OrderError::NotFound)?;
         match self.state.delete(id).await? {

@@ -1,7 +1,6 @@
-//! Orders about callbacks as operators and teams give them: what is replayed, and which endpoints are paused, resumed or
-//! tested.
+//! Parsing of orders about callbacks: the deliveries to replay, and the endpoints to pause, resume or test.
 //!
-//! Invariant: an order of a team names nothing but what is its own.
+//! Invariant: an order of a team selects only the team's own callbacks and endpoints.
 
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
@@ -12,7 +11,7 @@ use std::time::{Duration, SystemTime};
 /// The reason why an order about callbacks is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
-    /// The query or the body does not say what is wanted.
+    /// The query or the body is malformed.
     #[error("{0}")]
     Malformed(&'static str),
     /// There is no such type.
@@ -36,7 +35,7 @@ pub enum OrderError {
     /// Too many tests run already.
     #[error("too many test deliveries run now; try again")]
     Busy,
-    /// State can't be asked or written.
+    /// State can't be read or written.
     #[error("callbacks can't be read or written now; try again")]
     Unavailable,
 }
@@ -73,10 +72,10 @@ struct WantedReplay {
     all: Option<bool>,
 }
 
-/// Reads the selection of a replay; `own` is the team that gives the order, if a team does.
+/// Reads the selection of a replay; `own` is the requesting team, or `None` for an operator.
 ///
 /// # Errors
-/// The order does not name exactly one thing.
+/// Returns an error if the order does not select exactly one of a delivery, a team since a time, or all dead letters.
 pub fn replay(body: &[u8], own: Option<&TenantName>) -> Result<Replay, OrderError> {
     let refused = OrderError::Malformed(if own.is_some() { OWN_REPLAY } else { REPLAY });
     wanted(body, own).ok_or(refused)
@@ -115,10 +114,10 @@ struct WantedEndpoints {
     kind: Option<String>,
 }
 
-/// Reads which endpoints are meant; `own` is the team that gives the order, if a team does.
+/// Reads the selected endpoints; `own` is the requesting team, or `None` for an operator.
 ///
 /// # Errors
-/// The order names no tenant, or no type that there is.
+/// Returns an error if the order names no tenant, or a type that does not exist.
 pub fn endpoints(body: &[u8], own: Option<&TenantName>) -> Result<Endpoints, OrderError> {
     let refused = OrderError::Malformed(if own.is_some() { OWN_ENDPOINTS } else { ENDPOINTS });
     let WantedEndpoints { tenant, kind } = if own.is_some() && body.is_empty() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// The largest number of stored callbacks that wait to be read by the rest of the gateway. Further ones are not
-/// announced: they are delivered all the same, and the cache learns from the next answer.
+/// announced. They are still delivered, and the cache gets the result from the next answer.
 const MOST_ARRIVED: usize = 1024;
 
 /// The largest number of callbacks of cache hits that wait to be stored: ten times those that arrive in 100 ms at 4000
@@ -111,8 +111,8 @@ impl Callbacks {
         }
     }
 
-    /// Returns false if the team can't have a URL of any type, so that no callback is made for it: a URL's host must be
-    /// one of the team's hosts.
+    /// Returns true if the team may have callback URLs. A team without allowed hosts can't have one, so no callback is made for
+    /// it.
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {
         self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())

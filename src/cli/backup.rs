@@ -45,10 +45,10 @@ pub(super) enum CopyError {
     Backup(#[from] BackupError),
 }
 
-/// Makes a copy. Returns what to say.
+/// Makes a copy. Returns the text to print.
 ///
 /// # Errors
-/// The configuration has faults, or there is no copy.
+/// Returns an error if the configuration has faults, or if no copy could be made.
 pub(super) fn back_up(args: &BackupArgs) -> Result<String, CopyError> {
     let settings = Settings::load(&args.config)?;
     backup::back_up(&settings, &args.to)?;
@@ -60,10 +60,10 @@ pub(super) fn back_up(args: &BackupArgs) -> Result<String, CopyError> {
     Ok(said)
 }
 
-/// Restores a copy. Returns what was done.
+/// Restores a copy. Returns the text to print.
 ///
 /// # Errors
-/// The configuration has faults, or the state is as it was.
+/// Returns an error if the configuration has faults, or if the copy could not be restored. The state is unchanged then.
 pub(super) async fn restore(args: &RestoreArgs) -> Result<String, CopyError> {
     let settings = Settings::load(&args.config)?;
     let order = RestoreOrder { from: &args.from, erasures: args.erasures.as_deref(), keep_keys: args.keep_keys };

@@ -104,7 +104,7 @@ struct Endpoints {
 /// Gives the order, and returns the gateway's answer.
 ///
 /// # Errors
-/// The order was not carried out.
+/// Returns an error if the order was not carried out.
 pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
     match args.action {
         Action::List(list) => list.target.ask(Method::GET, &list.path(), Vec::new().into()).await,

@@ -42,7 +42,7 @@ pub(super) enum CheckError {
     Start(#[from] StartError),
     #[error("{0}")]
     Output(#[from] OutputError),
-    /// The faults stand on standard output.
+    /// The faults are on standard output.
     #[error("the configuration would not work; the faults are on standard output")]
     Told,
 }
@@ -72,7 +72,7 @@ pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     }
 }
 
-/// Returns the warnings about a configuration that would work. `shown`: prints the effective settings on the way.
+/// Returns the warnings about a valid configuration. It also prints the effective settings if `shown` is true.
 async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
     let load = if args.without_secrets { Settings::load_without_secrets } else { Settings::load };
     let settings = load(&args.config)?;
@@ -84,7 +84,7 @@ async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
     }
     let mut findings = preflight::look(&settings).await;
     if let (false, Err(faults)) = (findings.faults.is_empty(), findings.refuse()) {
-        // Warnings are told beside the faults.
+        // Warnings are printed in addition to the faults.
         if shown {
             findings.warnings.iter().for_each(|warning| output::complain(format_args!("warning: {warning}")));
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 
-/// The receipts of one question; the admin API gives no more.
+/// The number of receipts in one request: the largest page of the admin API.
 const PAGE: usize = 1000;
 
 /// Options of the command.
@@ -24,7 +24,7 @@ struct Line {
 /// Returns the receipts of all nodes as JSON lines, oldest first.
 ///
 /// # Errors
-/// The receipts can't be had.
+/// Returns an error if the receipts can't be read.
 pub(super) async fn run(args: Args) -> Result<String, OperatorError> {
     let (mut all, mut after) = (String::new(), String::new());
     loop {

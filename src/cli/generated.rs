@@ -1,4 +1,4 @@
-//! `iluma-gateway completions` and `man`: what clap makes of the definitions of the commands.
+//! `iluma-gateway completions` and `man`, which clap generates from the definitions of the commands.
 
 use clap::Command;
 use clap_complete::{Shell, generate};
@@ -23,7 +23,7 @@ pub(super) fn completions(args: &Args, mut program: Command) -> String {
 /// Returns the manual page: the program, then each command.
 ///
 /// # Errors
-/// None where the page goes to memory.
+/// Returns the errors of writing; writing to memory, as here, has none.
 pub(super) fn manual(program: Command) -> io::Result<String> {
     let mut page = Vec::new();
     let mut program = program.disable_help_subcommand(true);

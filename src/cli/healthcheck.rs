@@ -1,4 +1,4 @@
-//! `iluma-gateway healthcheck`: the question of a container's health check, for images without curl.
+//! `iluma-gateway healthcheck`: a container's health check, for images without curl.
 
 use super::operator::reachable;
 use crate::base::client_tls;
@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Far longer than a gateway takes that can serve, and shorter than the usual time limits of health checks.
+/// The longest wait for the answer: far longer than a healthy gateway takes, and shorter than the usual limits of health checks.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The answer is a line.
+/// The longest answer; a normal one is one line.
 const LONGEST_ANSWER: usize = 64 << 10;
 /// The header of the PROXY protocol by which a load balancer checks the gateway itself (version 2, command LOCAL).
 const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
@@ -53,7 +53,7 @@ pub(super) enum HealthError {
 /// Asks the gateway for its readiness.
 ///
 /// # Errors
-/// The gateway is not ready, or does not answer.
+/// Returns an error if the gateway is not ready, or does not answer.
 pub(super) async fn run(args: &Args) -> Result<(), HealthError> {
     let probe = Probe::load(&args.config)?;
     if probe.address.port() == 0 {

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// its answers).
 const URLS: &str = "/v1/callback/urls";
 
-/// The longest time of a request: before Iluma answers it posts to the gateway, and waits for that.
+/// The longest time of a request. Iluma first posts a test to the gateway and waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of the command.

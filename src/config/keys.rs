@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 use toml::Value;
 
-/// Longer than any reason for a key.
+/// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
 
-/// Reads one member of `key_sha256`; `seen` holds the hashes that stand before it, with their key paths.
+/// Reads one member of `key_sha256`; `seen` holds the hashes of the earlier members, with their key paths.
 pub(super) fn file_key(entry: &Entry<'_>, seen: &mut BTreeMap<[u8; 32], String>) -> Option<FileKey> {
     if !entry.value().is_table() {
         return Some(FileKey { sha256: hash(entry, entry.path(), seen)?, expires: None, note: None });
@@ -43,7 +43,7 @@ fn hash(entry: &Entry<'_>, path: &str, seen: &mut BTreeMap<[u8; 32], String>) ->
     Some(hash)
 }
 
-/// Reads an end: a date, at whose beginning in UTC the key ends, or a time with an offset; TOML's own, or a text.
+/// Reads the end of a key: a date, which means its first moment in UTC, or a time with an offset; as a TOML value or a string.
 fn end(entry: &Entry<'_>) -> Option<SystemTime> {
     let text = match entry.value() {
         // TOML allows a space between date and time, and lower case.

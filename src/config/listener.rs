@@ -6,7 +6,7 @@ use super::tls;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The networks of the largest providers of load balancers are some hundreds.
+/// The largest number of networks: the largest providers of load balancers have some hundreds.
 const MAX_NETWORKS: usize = 1000;
 
 /// Reads the keys that every listener has.
@@ -37,7 +37,7 @@ fn network(entry: &Entry<'_>) -> Option<IpNet> {
     Some(network)
 }
 
-/// Notes a fault for each listener whose address another one has.
+/// Records a fault for each listener that has the address of another one.
 pub(super) fn distinct(root: &Section<'_>, listeners: &[(&str, SocketAddr)]) {
     for (place, (name, address)) in listeners.iter().enumerate() {
         let clash = listeners[..place].iter().find(|(_, other)| {

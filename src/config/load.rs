@@ -33,11 +33,11 @@ impl Settings {
         Self::load_with(path, Secrets::Read)
     }
 
-    /// Reads a configuration file alone: secrets and certificates are taken as given. Such settings can be shown, and serve
-    /// nobody.
+    /// Reads a configuration file alone, with placeholders for secrets and certificates. Such settings can be shown, but no gateway
+    /// can use them.
     ///
     /// # Errors
-    /// Loads the settings as [`Settings::load`] does, without reading anything outside the file.
+    /// Returns all faults of the file, as [`Settings::load`] does.
     pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, Secrets::Skipped)
     }

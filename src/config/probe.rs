@@ -1,7 +1,7 @@
-//! The listener that tells about a gateway's readiness, as far as a probe needs it.
+//! The settings of the listener that a health check asks for readiness.
 //!
-//! A probe must not turn unready because of a part of the file that it has no use for: a secret that only the gateway's own
-//! process may read, or a fault in an edit that the running gateway refused.
+//! Only this part of the file is read: a probe must not fail because of a secret that only the gateway's process may read, or a
+//! fault in an edit that the running gateway refused.
 
 use super::fault::{Fault, Faults};
 use super::reader::{self, Reader};
@@ -17,7 +17,7 @@ pub struct Probe {
     pub listener: &'static str,
     /// Address and port.
     pub address: SocketAddr,
-    /// TLS, if it has any.
+    /// Its TLS settings, if it uses TLS.
     pub tls: Option<ProbeTls>,
     /// True if connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -26,9 +26,9 @@ pub struct Probe {
 /// The TLS of the listener to ask.
 #[derive(Debug)]
 pub struct ProbeTls {
-    /// The listener's own certificate: the only one that the probe takes.
+    /// The listener's own certificate, the only one that the probe trusts.
     pub certificate: CertificateDer<'static>,
-    /// The listener's own chain and key, for a listener that wants to see a certificate too.
+    /// The listener's own chain and key, for a listener that requires a client certificate.
     pub identity: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
 }
 
@@ -36,7 +36,7 @@ impl Probe {
     /// Reads the listener from a configuration file.
     ///
     /// # Errors
-    /// The file can't be read, or the listener's own keys have faults.
+    /// Returns an error if the file can't be read, or if the listener's own keys have faults.
     pub fn load(path: &Path) -> Result<Self, Faults> {
         let (path, text) = load::read_file(path)?;
         let (own, defaults) = (reader::parse(&text)?, reader::parse(load::DEFAULTS)?);

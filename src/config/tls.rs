@@ -59,7 +59,7 @@ pub(super) fn server_tls(tls: &Section<'_>) -> Option<ServerTls> {
     }
 }
 
-/// The chain and the key of a listener, which a client of its own shows where certificates are asked for.
+/// Returns the chain and the key of a listener; the health check uses them as its client certificate.
 pub(super) fn identity(tls: &Section<'_>) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let (cert, key) = (tls.maybe("cert", certificates), tls.maybe("key", private_key));
     Some((cert?, key?))

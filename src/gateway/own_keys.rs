@@ -1,4 +1,4 @@
-//! `POST /_gateway/keys/rotate`: a team replaces the key that it comes with.
+//! `POST /_gateway/keys/rotate`: a team replaces the key of its request.
 //!
 //! Invariant: the order runs to its end also if its client goes.
 

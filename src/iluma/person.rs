@@ -112,7 +112,7 @@ impl Persons {
     /// to a means of identification.
     ///
     /// # Errors
-    /// Returns an error if the order names no person, or has a field that identifies nobody by itself.
+    /// Returns an error if the order names no person, or has a field that does not identify a person alone.
     pub fn named(&self, order: &[u8]) -> Result<BTreeSet<Tag>, NotAPerson> {
         let text = std::str::from_utf8(order).map_err(|_| NotAPerson)?;
         let Members(members) = serde_json::from_str(text).map_err(|_| NotAPerson)?;

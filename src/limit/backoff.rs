@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 /// The first and the longest wait, from Iluma's document.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
-/// A longer `Retry-After` is more likely a mistake of upstream's.
+/// The longest accepted `Retry-After`; a longer one is most likely a mistake of upstream's.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-/// The part of a wait that is added at random at most, so that clients that were refused together do not come back together.
+/// The largest random part that is added to a wait, so that clients that were refused together do not return together.
 pub(super) const JITTER: f64 = 0.3;
 
 /// An endpoint that refuses calls.
@@ -50,7 +50,7 @@ impl Backoff {
         Self { step: 1, until: now + wait(1, refused), probe: None }
     }
 
-    /// Returns the back-off of another node: a step that ends after `left`.
+    /// Makes the back-off that another node reported: this step, which ends after `left`.
     pub(super) fn elsewhere(now: Instant, step: u32, left: Duration) -> Self {
         Self { step, until: now + left, probe: None }
     }
@@ -60,7 +60,7 @@ impl Backoff {
         (self.step, self.until) = (step, now + left);
     }
 
-    /// Takes a further refusal: of the probe, which is a step, or of a call that was in flight with one that was refused.
+    /// Records a further refusal. A refused probe is a step; a refused call that was in flight with an earlier one is not.
     pub(super) fn refuse(&mut self, now: Instant, refused: Refused) {
         if refused.probe.is_some() && refused.probe == self.probe {
             *self = Self { step: self.step.saturating_add(1), until: now, probe: None };
@@ -70,7 +70,7 @@ impl Backoff {
         }
     }
 
-    /// Returns the decision about a call, which is the probe `number` if it may be.
+    /// Decides about a call. If it may probe, it becomes the probe `number`.
     pub(super) fn way(&mut self, now: Instant, number: u64) -> Way {
         match self.until.saturating_duration_since(now) {
             Duration::ZERO if self.probe.is_some() => Way::Probing,

@@ -1,7 +1,7 @@
-//! The endpoints of one account that refuse calls: Iluma counts each method and path pattern by itself, so each backs off by
-//! itself.
+//! The endpoints of one account that refuse calls. Iluma limits each method and path pattern separately, so each has a back-off
+//! of its own.
 //!
-//! Invariants: an endpoint that accepts calls costs one look at an empty map; a pass that was given before its endpoint
+//! Invariants: an endpoint that accepts calls costs one look-up in an empty map; a pass that was given before its endpoint
 //! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.
 
 use super::backoff::{Backoff, Refused, Way};
@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Wait before a node looks again at a probe of another node's: about as long as a call takes.
+/// The interval at which a node checks another node's probe: about as long as a call takes.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The wait that a refusal names while a probe is on its way, whose end is not known: the least that the header can say.
+/// The `retry-after` of a refusal during a probe: the end of the probe is unknown, and this is the smallest value of the field.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Method and path pattern of an endpoint, all versions together.
@@ -107,7 +107,7 @@ impl Endpoints {
         self.0.refusing.lock().keys().cloned().collect()
     }
 
-    /// Takes over the state that all nodes have of the account's endpoints.
+    /// Applies the shared state of the account's endpoints to this node.
     pub(super) async fn hear(&self, nodes: &Nodes) {
         let Some(seen) = nodes.refusing(&self.0.account).await else { return };
         let now = self.0.clock.now();
@@ -132,7 +132,7 @@ impl Pass {
         backoff.is_none_or(|backoff| self.is_probe && backoff.is_probe(self.number))
     }
 
-    /// Notes that upstream refused the call for asking too much.
+    /// Records that upstream refused the call because of its rate.
     pub(super) fn refused(mut self, retry_after: Option<Duration>) {
         let [random] = keyring::random::<1>();
         let probe = self.is_probe.then_some(self.number);
@@ -178,7 +178,7 @@ impl Pass {
         self.tell(|nodes, account, endpoint| async move { nodes.endpoint_succeeded(&account, &endpoint).await });
     }
 
-    /// Tells the other nodes, if there are any.
+    /// Reports to the other nodes, if there are any.
     fn tell<F: Future<Output = ()> + Send + 'static>(&self, say: impl FnOnce(Nodes, AccountName, Endpoint) -> F) {
         if let Some(nodes) = &self.shared.nodes {
             let said = say(nodes.clone(), self.shared.account.clone(), Arc::clone(&self.endpoint));
@@ -200,13 +200,13 @@ impl Drop for Pass {
 }
 
 impl Shared {
-    /// Asks the other nodes for the probe. None if it is this call's; else the time after which to look again.
+    /// Claims the probe among the nodes. Returns `None` if this call has it, else the time after which to try again.
     async fn ask(&self, pass: &Pass, redis: &Budget) -> Option<Duration> {
         let nodes = self.nodes.as_ref()?;
         let probe = nodes.probe(&self.account, &pass.endpoint, redis).await;
         let (now, mut refusing) = (self.clock.now(), self.refusing.lock());
         match probe {
-            // Redis is out, and this node knows as much as any.
+            // Redis is out, so this node decides alone.
             None | Some(Probe::Granted) => None,
             Some(Probe::Free) => {
                 refusing.remove(&pass.endpoint);

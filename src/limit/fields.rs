@@ -22,10 +22,10 @@ const LIFETIME: Duration = Duration::from_millis(10);
 pub(super) struct Item {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The time for which the quota is, where it is a rate.
+    /// The window of the quota, if it is a rate.
     pub(super) window: Option<Duration>,
     pub(super) remaining: u64,
-    /// The time until the whole quota is there again, where that is known.
+    /// The time until the whole quota is available again, if it is known.
     pub(super) resets_in: Option<Duration>,
 }
 

@@ -170,7 +170,7 @@ impl Limits {
         }
     }
 
-    /// Admits one request of the tenant at `index`: it takes all that the request needs, or nothing.
+    /// Admits one request of the tenant at `index`: takes a share of every limit, or of none.
     ///
     /// # Errors
     /// Returns the limit that is reached.
@@ -187,10 +187,10 @@ impl Limits {
         Ok(permit)
     }
 
-    /// Takes a place for a request to the team's own API, which costs no request of the rate.
+    /// Admits a request to the team's own API, which does not count toward the team's rate.
     ///
     /// # Errors
-    /// There are as many requests in flight as there may be.
+    /// Returns the limit that is reached: too many requests are in flight.
     pub fn admit_unrated(&self, index: usize) -> Result<Permit, Refusal> {
         self.enter(index).map(|(_, permit)| permit)
     }

@@ -2,7 +2,7 @@
 
 use crate::config::Limit;
 
-/// A quantity that is counted of a tenant's calls.
+/// A quantity that is counted for a tenant's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Meter {

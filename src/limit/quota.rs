@@ -25,14 +25,14 @@ pub(super) struct Quota {
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
-/// The moment of a reservation, and the calendar that says in which day it is.
+/// The moment of a reservation, and the calendar that determines its day.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment<'a> {
     pub(super) calendar: &'a Calendar,
     pub(super) now: SystemTime,
 }
 
-/// The nodes that count a tenant's calls together; `redis` is what a call may wait for them.
+/// The nodes that count a tenant's calls together; `redis` is the time for which a call may wait for them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Together<'a> {
     pub(super) tenant: &'a TenantName,
@@ -61,9 +61,9 @@ struct Inner {
 pub struct Spent {
     /// The day that is counted.
     pub day: Day,
-    /// Calls on it.
+    /// The number of calls on that day.
     pub today: u64,
-    /// Calls in the month that it is in, itself included.
+    /// The number of calls in the month of that day, including the day.
     pub this_month: u64,
     /// Price in rupiah of the calls of that month, without those that were not billable.
     pub rupiah: u64,
@@ -268,7 +268,7 @@ impl Inner {
         self.day
     }
 
-    /// Counts what was spent on that day no more, unless its day or month is over.
+    /// Subtracts what was spent on that day, unless its day or month is over.
     fn give_back(&mut self, day: Day, charge: Amounts) {
         for meter in Meter::ALL {
             let is_counted = if meter.is_daily() { self.day == day } else { self.day.month() == day.month() };

@@ -81,10 +81,10 @@ pub(super) enum ConnectionError {
 }
 
 impl Connection {
-    /// Serves until the connection ends. `services` makes its service, `address` is the other end's.
+    /// Serves until the connection ends. `services` makes the connection's service; `address` is the peer's address.
     ///
     /// # Errors
-    /// The connection had no header of the PROXY protocol where it needs one, or the TLS handshake failed.
+    /// Returns an error if the connection lacks the header of the PROXY protocol where it needs one, or if the TLS handshake fails.
     pub(super) async fn serve<S, B>(
         self,
         mut stream: TcpStream,
@@ -137,7 +137,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the address that counts: the load balancer's word, if it is one that is trusted, or if none are named.
+    /// Returns the client's address: the one in the PROXY header if the load balancer is trusted, or if no load balancers are
+    /// configured; else the peer's.
     fn source(&self, peer: IpAddr, named: Option<IpAddr>) -> IpAddr {
         let trusted = &self.listener.trusted_proxies;
         let believed = trusted.is_empty() || trusted.iter().any(|network| network.contains(&peer));

@@ -81,7 +81,7 @@ pub struct Server {
 pub struct ListenerHandle(Arc<ArcSwap<Listener>>);
 
 impl ListenerHandle {
-    /// Serves new connections by these settings, the address excepted; those that are open keep theirs.
+    /// Applies these settings, except the address, to new connections. Open connections keep theirs.
     pub fn replace(&self, settings: &Listener) {
         self.0.store(Arc::new(settings.clone()));
     }
@@ -182,7 +182,7 @@ impl Server {
         Ok((stream, client.ip().to_canonical(), place))
     }
 
-    /// Returns what counts and logs a connection that ended before its first request.
+    /// Returns a function that counts and logs a connection that ended before its first request.
     fn failed<E: Events>(&self) -> impl Fn(&ConnectionError, &E) + Send + use<E> {
         let (handshakes, headers) = (Arc::clone(&self.failed_handshakes), Arc::clone(&self.failed_headers));
         let listener = self.name;

@@ -1,7 +1,7 @@
 //! The header of the PROXY protocol (versions 1 and 2), with which load balancers of TCP name the client.
 //!
-//! Invariants: not a byte beyond the header is read; the header has a bound; a connection without one is refused, for a
-//! server that guesses could be told any address.
+//! Invariants: not a byte beyond the header is read; the header has a bound; a connection without one is refused,
+//! because a client could forge an address if the header were optional.
 
 use ppp::{HeaderResult, v1, v2};
 use std::io;
@@ -14,13 +14,13 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = 16;
 /// The longest line of version 1, by its specification.
 const LONGEST_LINE: usize = 107;
-/// Addresses have 216 bytes at most; the rest is for notes of the load balancer, which common ones keep below a kilobyte.
+/// The longest rest of a header of version 2: at most 216 bytes of addresses, and extensions, which are usually below a kilobyte.
 const LONGEST_REST: usize = 4096;
 
-/// Reads the header. Returns the client's address; none if the load balancer speaks for itself, as health checks do.
+/// Reads the header. Returns the client's address; `None` if the connection is the load balancer's own, as for health checks.
 ///
 /// # Errors
-/// The connection broke, or does not begin with a header.
+/// Returns an error if the connection broke, or does not begin with a valid header.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
@@ -48,7 +48,7 @@ fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Returns the source that a whole header names.
+/// Returns the client's address in a complete header.
 fn source(header: &[u8]) -> Result<Option<IpAddr>, &'static str> {
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {

@@ -1,4 +1,4 @@
-//! Attempts at a delivery, as they are remembered: when, with what result, and how long each took.
+//! The stored attempts at a delivery: the time, the result, and the duration of each.
 //!
 //! Invariants: nothing of a person, a URL or a body is in an attempt; a delivery remembers its newest [`MOST_KEPT`] attempts.
 
@@ -37,7 +37,7 @@ pub enum AttemptResult {
 pub enum AttemptError {
     /// No connection, or no head of an answer, in time.
     Timeout,
-    /// Nobody listens at the address.
+    /// The connection was refused: no process listens at the address.
     Refused,
     /// The host's name leads to no address.
     Dns,
@@ -49,7 +49,7 @@ pub enum AttemptError {
     Redirect,
     /// The endpoint does not speak HTTP.
     Protocol,
-    /// There is no way to the address.
+    /// There is no route to the address.
     Unreachable,
     /// The host or its address is not among those that callbacks may go to.
     Forbidden,
@@ -141,7 +141,7 @@ pub(super) fn last(history: &str) -> Option<AttemptRecord> {
     history.split_ascii_whitespace().next_back().and_then(AttemptRecord::parse)
 }
 
-/// Returns a history with one more attempt, and without those that are too many.
+/// Returns a history with one more attempt. The oldest attempts beyond [`MOST_KEPT`] are dropped.
 pub(super) fn extended(history: &str, attempt: Option<&AttemptRecord>) -> String {
     let Some(attempt) = attempt else { return history.to_owned() };
     let attempt = attempt.to_string();

@@ -66,7 +66,7 @@ impl AuditLog {
     /// Writes an entry, durably.
     ///
     /// # Errors
-    /// It was not written: the order must not begin.
+    /// Returns an error if the entry was not written: the order must not begin then.
     pub async fn begin(&self, order: Ordered) -> Result<Entry, StateError> {
         let (id, now) = self.0.log.next_id();
         let text = serde_json::json!({
@@ -88,22 +88,22 @@ impl AuditLog {
     /// Notes the end of an order.
     ///
     /// # Errors
-    /// It was not noted: the entry still says that the order began.
+    /// Returns an error if the end was not written: the entry still says that the order began.
     pub async fn end(&self, mut entry: Entry, outcome: &'static str, counts: Value) -> Result<(), StateError> {
         entry.text["outcome"] = outcome.into();
         entry.text["counts"] = counts;
         self.0.log.write(&entry.id, entry.text.to_string()).await
     }
 
-    /// Returns a part of the log: all nodes' entries, or this node's if Redis can't be asked.
+    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log can't be read.
     pub async fn list(&self, page: &LogPage) -> Result<LogEntries<Value>, StateError> {
         self.0.log.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Shares entries that are not shared yet, and removes old ones, until it is dropped.
+    /// Copies entries that are not shared yet to Redis, and removes expired ones, until the future is dropped.
     pub async fn keep(&self) {
         self.0.log.keep().await;
     }

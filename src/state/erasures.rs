@@ -1,7 +1,7 @@
 //! Receipts of erasures: durable, and listed over all nodes.
 //!
-//! Invariant: a receipt says what was removed where, and nothing of the person. The person tags beside it, keyed hashes, are
-//! there for restores alone: a restored copy is freed of everybody who was erased since.
+//! Invariant: a receipt names the numbers of removed entries and the nodes, and contains no personal data. The person tags stored
+//! with it are keyed hashes, and serve restores alone: a restore erases everybody who was erased after the copy was made.
 
 use super::error::StateError;
 use super::shared_log::{LogEntries, LogPage, SharedList, SharedLog};
@@ -34,7 +34,7 @@ pub struct ErasureReceipt {
     pub time: String,
     /// The numbers of entries that were removed.
     pub removed: ErasedCounts,
-    /// The nodes, each with what it did.
+    /// The nodes, each with the state of the order.
     pub nodes: Vec<NodeOutcome>,
     /// The names of the nodes and stores that could not be reached; the order is to be given again.
     pub left: Vec<String>,
@@ -57,7 +57,7 @@ pub struct ErasedCounts {
     pub redis: u64,
 }
 
-/// A node, and whether it has taken an order.
+/// A node with the state of an order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeOutcome {
     /// The node's name.
@@ -131,15 +131,15 @@ impl Erasures {
         (receipt, written)
     }
 
-    /// Returns a part of the receipts: all nodes', or this node's if Redis can't be asked.
+    /// Returns a page of the receipts: of all nodes, or of this node alone if Redis can't be reached.
     ///
     /// # Errors
-    /// The receipts can't be read.
+    /// Returns an error if the receipts can't be read.
     pub async fn list(&self, page: &LogPage) -> Result<LogEntries<StoredReceipt>, StateError> {
         self.0.list(page, |text| serde_json::from_str(text).ok()).await
     }
 
-    /// Shares receipts that are not shared yet, and removes old ones, until it is dropped.
+    /// Copies receipts that are not shared yet to Redis, and removes expired ones, until the future is dropped.
     pub async fn keep(&self) {
         self.0.keep().await;
     }
@@ -148,7 +148,7 @@ impl Erasures {
 /// Returns the receipts in a database; none if it is of a version that had no receipts.
 ///
 /// # Errors
-/// The database can't be read.
+/// Returns an error if the database can't be read.
 pub fn stored_receipts(connection: &Connection) -> rusqlite::Result<Vec<StoredReceipt>> {
     let table = "SELECT 1 FROM sqlite_master WHERE name = 'erasures'";
     if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
@@ -159,10 +159,10 @@ pub fn stored_receipts(connection: &Connection) -> rusqlite::Result<Vec<StoredRe
     rows.filter_map(|text| text.map(|text| serde_json::from_str(&text).ok()).transpose()).collect()
 }
 
-/// Writes receipts to a database that was restored; those that it has stay as they are.
+/// Writes receipts to a restored database. Receipts that it already has are not changed.
 ///
 /// # Errors
-/// The database can't be written.
+/// Returns an error if the database can't be written.
 pub async fn keep_receipts(
     database: &Database,
     receipts: Vec<StoredReceipt>,

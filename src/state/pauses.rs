@@ -1,4 +1,4 @@
-//! Pauses of endpoints: why attempts stopped, and when they go on.
+//! Pauses of endpoints: their reasons, and the times at which they end.
 
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;

@@ -1,7 +1,7 @@
 //! A log of entries that each node writes to its own database, and that is listed over all nodes.
 //!
-//! With Redis each node gives its entries to a shared list, at once or as soon as Redis is back; so a list of all nodes' entries
-//! needs one question. Without Redis the node's own entries are the list.
+//! With Redis each node copies its entries to a shared list, at once or as soon as Redis is back. So one request to Redis reads
+//! the entries of all nodes. Without Redis the list consists of the node's own entries.
 //!
 //! Invariants: an entry that was written survives any crash of its node; it stays for the retention, also if Redis loses what it
 //! holds.
@@ -18,13 +18,13 @@ use std::time::{Duration, SystemTime};
 
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
-/// Time that one question to Redis may take.
+/// The longest time of one request to Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The largest number of entries that one step shares.
 const MOST_SHARED: usize = 200;
-/// Time between two looks for entries that are not shared yet.
+/// The interval at which entries that are not shared yet are looked up.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks between two removals of what is older than the retention.
+/// The number of such intervals between two removals of expired entries.
 const LOOKS_PER_SWEEP: u32 = 3600;
 
 /// A log. The table of its name in the node's own database has `id`, `entry` and `shared`.
@@ -36,7 +36,7 @@ pub(super) struct SharedLog {
     clock: Clock,
     /// The number of entries since the start.
     written: AtomicU32,
-    /// One at a time shares, so that no older text of an entry comes after a newer one.
+    /// Only one task at a time copies entries, so that an older version of an entry never replaces a newer one.
     sharing: tokio::sync::Mutex<()>,
 }
 
@@ -86,10 +86,10 @@ impl SharedLog {
         (format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random())), now)
     }
 
-    /// Writes an entry, or another text of one, durably, and shares it if Redis answers.
+    /// Writes an entry, or a newer version of it, durably, and shares it if Redis answers.
     ///
     /// # Errors
-    /// It was not written.
+    /// Returns an error if the entry was not written.
     pub(super) async fn write(&self, id: &str, text: String) -> Result<(), StateError> {
         let (id, is_alone, table) = (id.to_owned(), self.shared.is_none(), self.table);
         let write = self.database.write(move |connection| {
@@ -101,11 +101,11 @@ impl SharedLog {
         Ok(())
     }
 
-    /// Returns a part of the log: all nodes' entries, or this node's if Redis can't be asked. `read` reads an entry; one that it
-    /// can't read is left out.
+    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached. `read` parses an
+    /// entry; the page leaves out entries that can't be parsed.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log can't be read.
     pub(super) async fn list<T>(
         &self,
         page: &LogPage,
@@ -125,7 +125,7 @@ impl SharedLog {
         Ok(LogEntries { entries, next, is_complete })
     }
 
-    /// Shares entries that are not shared yet, and removes old ones, until it is dropped.
+    /// Copies entries that are not shared yet to Redis, and removes expired ones, until the future is dropped.
     pub(super) async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
@@ -142,7 +142,7 @@ impl SharedLog {
         }
     }
 
-    /// Has every entry shared again if Redis has lost the last one that this node shared.
+    /// Marks every entry as not shared if Redis has lost the last one that this node shared.
     async fn notice_loss(&self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return };
         let select = format!("SELECT id FROM {} WHERE shared = 1 ORDER BY id DESC LIMIT 1", self.table);
@@ -159,12 +159,12 @@ impl SharedLog {
         let command = command.arg(&shared.entries).arg(&last);
         if shared.link.command(&Budget::of(PATIENCE), command).await == Ok(false) {
             let update = format!("UPDATE {} SET shared = 0", self.table);
-            // The next look finds the loss again.
+            // The next interval notices the loss again.
             let _ = self.database.write(move |connection| connection.execute(&update, [])).await;
         }
     }
 
-    /// Gives Redis the entries that it has not. Returns true if it has all of them then.
+    /// Copies entries that are not shared yet to Redis. Returns true if Redis has all of them then.
     async fn share(&self) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;

@@ -361,6 +361,20 @@ fn a_doc_comment_says_what_the_thing_is() {
 }
 
 #[test]
+fn a_section_about_errors_says_what_is_returned() {
+    let mut faults = Vec::new();
+    let mut begins = false;
+    for (file, at, line) in written(&["rs"]) {
+        let text = doc(&line).unwrap_or_default();
+        if begins && !text.is_empty() && !text.starts_with("Returns ") {
+            faults.push(format!("{file}:{at}: begin with \"Returns an error if\""));
+        }
+        begins = text == "# Errors";
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
 fn comments_and_messages_are_plain() {
     let mut faults = Vec::new();
     for (file, at, line) in written(&["rs", "lua"]) {

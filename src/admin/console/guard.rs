@@ -1,4 +1,4 @@
-//! The check of a request that comes with a session instead of a token.
+//! The check of a request that has a session instead of a token.
 
 use super::sessions::{Session, Sessions};
 use crate::config::Role;

@@ -66,7 +66,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the page on which a token is given.
+/// Returns the page with the form for a token.
 pub(super) fn login(refusal: Option<&str>) -> Markup {
     html! {
         (DOCTYPE)
@@ -152,7 +152,7 @@ fn head(title: &str) -> Markup {
     }
 }
 
-/// Returns a section with a heading, whose place a module fills.
+/// Returns a section with a heading and an empty element, which a module fills.
 fn place(id: &str, heading: &str) -> Markup {
     html! {
         section { h2 { (heading) } div id=(id) { p class="empty" { "Loading…" } } }

@@ -71,8 +71,8 @@ impl Sessions {
         id
     }
 
-    /// Returns the session with this id, which counts as a request of it. `role_of` returns the role of a token whose secret
-    /// has this hash, while it works.
+    /// Returns the session with this id, and restarts its idle time. `role_of` returns the role of the token with this name, if its
+    /// secret still has this hash.
     pub(in super::super) fn find(
         &self,
         id: &str,

@@ -170,7 +170,7 @@ const BANK: &[(&str, CallbackType)] = &[
     ("", CallbackType::NameValidatorRequest),
 ];
 
-/// Path at which a team rotates the key that it comes with.
+/// The path at which a team rotates the key of its request.
 pub const ROTATE_KEY: &str = "/_gateway/keys/rotate";
 
 /// The path at which a team reads the secret that signs its callbacks.

@@ -1,4 +1,4 @@
-//! Endpoints: their pauses, and what grows too old meanwhile.
+//! Endpoints: their pauses, and the deliveries that expire during a pause.
 
 use super::super::error::StateError;
 use super::super::pauses::{Endpoint, Pause, PauseReason, Resume};

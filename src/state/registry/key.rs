@@ -1,4 +1,4 @@
-//! A key's record: what is stored of a key that was made by an order, and what operators see of any.
+//! A key's record: the stored data of a key that an order made, and the data of any key that operators see.
 
 use super::super::times::{millis, time};
 use crate::base::keyring::Pseudonymizer;
@@ -20,10 +20,10 @@ pub enum Source {
     Api,
 }
 
-/// A key as operators and its team see it: nothing that opens anything.
+/// A key as operators and its team see it, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// The name by which orders mean it.
+    /// The id that orders use for the key.
     pub id: String,
     /// The team.
     pub tenant: TenantName,
@@ -31,7 +31,7 @@ pub struct KeyInfo {
     pub note: Option<String>,
     /// The source of the key.
     pub source: Source,
-    /// The time of its creation; not known of a key in the file.
+    /// The time of its creation; unknown for a key in the file.
     pub created: Option<SystemTime>,
     /// The end of the key.
     pub expires: Option<SystemTime>,

@@ -11,7 +11,7 @@ use crate::base::team_key::{TeamKey, team_key};
 use secrecy::SecretString;
 use std::time::{Duration, SystemTime};
 
-/// The time that a key which is rotated still opens everything, unless the order says another, and at most.
+/// The time for which a rotated key still works: the default, and the longest that an order may choose.
 const GRACE: Duration = Duration::from_secs(86400);
 const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
 
@@ -34,7 +34,7 @@ pub struct NewKey {
 pub struct Taken<T> {
     /// The result.
     pub value: T,
-    /// The names of what could not be reached, and will take it over later; empty if every node has it.
+    /// The nodes and stores that could not be reached and will apply the order later; empty if all have applied it.
     pub left: Vec<String>,
 }
 
@@ -47,10 +47,10 @@ pub enum KeyOrderError {
     /// The configuration file defines it.
     #[error("the configuration file defines this key: change key_sha256 there")]
     FromFile,
-    /// The key opens nothing any more.
+    /// The key has expired or was revoked.
     #[error("the key has ended: create a new one")]
     Ended,
-    /// The team has as many keys as there may be.
+    /// The team already has the largest number of keys.
     #[error("the team has {MOST_KEYS} keys: revoke one first")]
     TooMany,
     /// Nothing was changed.
@@ -59,10 +59,10 @@ pub enum KeyOrderError {
 }
 
 impl Registry {
-    /// Makes a key. What the team sends is told this once.
+    /// Makes a key. Its secret is returned only here.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
         let now = self.now();
         let open = self.infos(&new.tenant).iter().filter(|key| key.source == Source::Api && is_open(key, now)).count();
@@ -72,11 +72,10 @@ impl Registry {
         self.make(new, Rows::new()).await
     }
 
-    /// Makes a key that follows another one, which ends after `grace`. It has the other's note, and lives as long as that
-    /// was to live.
+    /// Makes a successor of a key. The old key ends after `grace`; the successor has its note and its lifetime.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn rotate(
         &self,
         tenant: &TenantName,
@@ -94,10 +93,10 @@ impl Registry {
         self.make(new, Rows::from([((Field::End, id.to_owned()), end)])).await
     }
 
-    /// Revokes a key. To do it again changes nothing, and reaches nodes that were not reached before.
+    /// Revokes a key. Repeating the order changes nothing here, and reaches nodes that were not reached before.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn revoke(&self, tenant: &TenantName, id: &str) -> Result<Taken<KeyInfo>, KeyOrderError> {
         let key = self.key(tenant, id)?;
         // The first revocation stays.
@@ -107,10 +106,10 @@ impl Registry {
         Ok(Taken { value: key, left })
     }
 
-    /// Suspends a tenant, or ends that.
+    /// Suspends a tenant, or ends its suspension.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Returns an error if nothing was changed.
     pub async fn suspend(&self, tenant: &TenantName, is_suspended: bool) -> Result<Taken<()>, StateError> {
         // Another node's order may be newer than this copy.
         self.follow().await;

@@ -1,4 +1,4 @@
-//! Rows of the registry, and the way in which two copies of one become the same. Pure functions.
+//! Rows of the registry, and the merge of two copies of it, as pure functions.
 
 use std::collections::BTreeMap;
 

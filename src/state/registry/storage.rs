@@ -15,9 +15,9 @@ pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
     ],
 );
 
-/// Time that one question may take.
+/// The longest time of one request to Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Rows of one step in Redis: others wait for it meanwhile.
+/// The largest number of rows in one step in Redis, because other clients wait for it.
 const MOST_ROWS: usize = 200;
 
 /// Reads the node's own copy.

@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-/// Time between two looks at the shared copy: a message that was lost costs no more.
+/// The interval at which the shared copy is read: the longest delay that a lost message costs.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks between two writes of the keys' last uses.
+/// The number of such intervals between two writes of the keys' last uses.
 const LOOKS_PER_FLUSH: u32 = 5;
 
-/// Tells every node that the shared copy has changed, and returns the names of what could not be reached.
+/// Announces to every node that the shared copy has changed; returns the names of the nodes and stores that were not reached.
 pub type Announce = Box<dyn Fn() -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
 /// The registry of keys and suspensions. Clones share it.
@@ -52,7 +52,7 @@ pub(super) struct Inner {
 struct Position {
     /// The number of the last change that was read; empty for none.
     known: String,
-    /// True if this copy may have what the shared one has not.
+    /// True if this copy may have rows that the shared copy lacks.
     is_ahead: bool,
 }
 
@@ -60,7 +60,7 @@ impl Registry {
     /// Opens the node's own copy, with the keys of the configuration beside it.
     ///
     /// # Errors
-    /// The database can't be read.
+    /// Returns an error if the database can't be read.
     pub async fn open(
         database: Database,
         link: Option<RedisClient>,
@@ -85,7 +85,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Says how the other nodes are told of a change.
+    /// Sets the function that announces changes to the other nodes.
     pub fn announce_by(&self, announce: Announce) {
         // Only the first counts; there is one.
         let _ = self.0.announce.set(announce);
@@ -105,7 +105,7 @@ impl Registry {
         self.0.table.load()
     }
 
-    /// Follows the shared copy until it is dropped, and notes the last uses of keys.
+    /// Follows the shared copy, and writes the last uses of keys, until the future is dropped.
     pub async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
@@ -118,8 +118,8 @@ impl Registry {
         }
     }
 
-    /// Takes over what the shared copy has, and gives it what it has not. Returns true if this node knows then what every
-    /// order before has changed.
+    /// Merges the shared copy into this node's copy, and the other way round. Returns true if this node then has the changes of
+    /// every earlier order.
     pub async fn follow(&self) -> bool {
         let Some(link) = &self.0.link else { return true };
         if !link.is_up() {
@@ -150,7 +150,7 @@ impl Registry {
     }
 
     /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the names of
-    /// what could not be reached.
+    /// the nodes and stores that could not be reached.
     pub(super) async fn apply(&self, changed: Rows) -> Result<Vec<String>, StateError> {
         let mut left = Vec::new();
         {
@@ -221,7 +221,7 @@ impl Registry {
         of_tenant.map(|key| KeyInfo { last_used: used(key), ..key.info.clone() }).collect()
     }
 
-    /// Builds the table of the keys that open something now.
+    /// Builds the table of the keys that are valid now.
     fn rebuild(&self) {
         let (files, rows, mut used) = (self.0.files.lock(), self.0.rows.lock(), self.0.used.lock());
         let names = rows.iter().filter(|((field, _), value)| *field == Field::Suspension && rows::is_suspended(value));

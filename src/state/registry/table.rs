@@ -1,4 +1,4 @@
-//! The keys that open something now, as a request looks one up.
+//! The table of valid keys, in which each request looks its key up.
 
 use super::super::times::millis;
 use super::key::KeyInfo;
@@ -13,13 +13,13 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 /// Uses are noted to the minute.
 const MINUTE: i64 = 60_000;
 
-/// A SHA-256 as words: as many comparisons as a processor needs, and no more.
+/// A SHA-256 as four words, which take four comparisons instead of 32.
 type Hash = [u64; 4];
 
 /// A key that was not revoked.
 #[derive(Debug)]
 pub struct ActiveKey {
-    /// The name by which orders mean it.
+    /// The id that orders use for the key.
     pub id: String,
     /// The team.
     pub tenant: TenantName,
@@ -46,7 +46,7 @@ impl KeyTable {
         Self { hashes, keys: keys.into_iter().map(|(_, key)| key).collect(), suspended }
     }
 
-    /// Returns the keys that the configuration alone has.
+    /// Makes a table of the configuration's keys alone.
     #[must_use]
     pub fn of_configuration(settings: &Settings) -> Self {
         let all = settings.tenants.iter();

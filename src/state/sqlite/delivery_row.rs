@@ -26,7 +26,7 @@ pub(super) struct DeliveryRow {
     pub(super) received: i64,
     pub(super) due: i64,
     pub(super) history: String,
-    /// True if it is handed out as a probe.
+    /// True if the delivery is handed out as a probe.
     pub(super) is_probe: bool,
 }
 
@@ -70,12 +70,12 @@ impl DeliveryRow {
     }
 }
 
-/// Has a delivery made at a time.
+/// Queues a delivery again, to be sent at a time.
 pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Result<usize> {
     db.prepare_cached("UPDATE deliveries SET due = ?2 WHERE id = ?1 AND standing = 0")?.execute(params![id.0, at])
 }
 
-/// Ends a delivery; returns how many rows that changed.
+/// Ends a delivery; returns the number of changed rows.
 pub(super) fn end(db: &Connection, id: DeliveryId, standing: Standing, now: i64) -> rusqlite::Result<usize> {
     db.prepare_cached(
         "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3

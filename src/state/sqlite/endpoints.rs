@@ -1,4 +1,4 @@
-//! Endpoints: their pauses, their probes, and what grows too old meanwhile.
+//! Endpoints: their pauses and probes, and the deliveries that expire during a pause.
 
 use super::super::attempts::EndpointNews;
 use super::super::envelopes::DeliveryId;
@@ -12,10 +12,10 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-/// Deliveries that one step makes dead letters at most: others wait for the writer meanwhile.
+/// The largest number of deliveries that one step makes dead letters, because other work waits for the writer.
 const MOST_EXPIRED: usize = 500;
 
-/// The types of each team whose endpoints are paused.
+/// The paused types of callbacks, by team.
 pub(super) type Paused = BTreeMap<String, BTreeSet<String>>;
 
 impl Sqlite {
@@ -164,7 +164,7 @@ pub(super) fn paused(db: &Connection, now: i64) -> rusqlite::Result<(Paused, Vec
     Ok((paused, due))
 }
 
-/// Notes what an attempt said about its endpoint.
+/// Applies the result of an attempt to its endpoint.
 pub(super) fn note(db: &Connection, endpoint: &Endpoint, news: EndpointNews, now: i64) -> rusqlite::Result<()> {
     let (tenant, kind) = (endpoint.tenant.as_str(), endpoint.kind.as_str());
     if news == EndpointNews::None {
