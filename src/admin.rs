@@ -24,6 +24,7 @@ mod outcome;
 mod router;
 mod tenants;
 mod tokens;
+mod unknown_calls;
 mod usage;
 
 pub use orders::Orders;

@@ -14,6 +14,7 @@ mod keys;
 mod operator;
 mod output;
 mod purge;
+mod reconcile;
 mod register;
 mod run;
 mod simulate;

@@ -10,6 +10,7 @@
 //! | `books` | [`Ledger`], its calls and statements |
 //! | `booking` | [`Booking`], the guard of one call's intent |
 //! | `batch` | the writer, which writes outcomes and counts to the disk |
+//! | `by_hand` | settlements by an operator, over nodes |
 //! | `inner` | the state that they share |
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |
 //! | `published` | the ledgers of other nodes in Redis |
@@ -20,6 +21,7 @@
 mod batch;
 mod booking;
 mod books;
+mod by_hand;
 mod charge;
 mod counts;
 mod inner;
@@ -36,6 +38,6 @@ pub use books::{Ledger, report};
 pub use charge::{Outcome, Verdict, told, verdict};
 pub use counts::{Counts, Row, Statement};
 pub use journal::MIGRATIONS;
-pub use settlement::{ClaimLink, OpenCall, Refund, Spent, Why};
+pub use settlement::{CallNumber, ClaimLink, HandError, OpenCall, Refund, SettledByHand, Spent, Why};
 pub use tally::Tally;
 pub use totals::RouteTotals;

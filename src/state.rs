@@ -28,7 +28,7 @@ mod times;
 
 pub use self::redis::Redis;
 pub use attempts::{AttemptError, AttemptRecord, AttemptResult, MOST_KEPT};
-pub use audit::{AUDIT_MIGRATIONS, AuditLog, Entry, Ordered};
+pub use audit::{AUDIT_MIGRATIONS, AuditLog, Entry, Ordered, audit_beside};
 pub use engine::State;
 pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
 pub use erasures::{

@@ -28,6 +28,9 @@ pub(super) enum Refusal {
     UnknownPath,
     #[error("there is no such tenant")]
     UnknownTenant,
+    /// A call to settle names a node that does not exist.
+    #[error("no node has this name, and nothing was settled; GET /v1/usage/unknown names the node of each call")]
+    UnknownNode,
     /// No delivery and no unowned callback has this id.
     #[error("there is no callback of this id; ids are those of the list")]
     UnknownCallback,
@@ -91,6 +94,7 @@ impl Refusal {
             Self::Role(_) => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "role_not_allowed"),
             Self::UnknownPath => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_path"),
             Self::UnknownTenant => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_tenant"),
+            Self::UnknownNode => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "unknown_node"),
             Self::UnknownCallback => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "not_found"),
             Self::NotDead => (StatusCode::CONFLICT, "REQUEST_CONFLICT", "not_a_dead_letter"),
             Self::NoCallbackUrl => (StatusCode::NOT_FOUND, "DATA_NOT_FOUND", "no_callback_url"),

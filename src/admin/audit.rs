@@ -37,6 +37,7 @@ pub(super) enum Order {
     RevokeKey,
     Suspend,
     Resume,
+    Settle,
 }
 
 impl Order {
@@ -54,15 +55,19 @@ impl Order {
             Self::RevokeKey => "revoke_key",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
+            Self::Settle => "settle",
         }
     }
 
     /// Returns the role that may give the order.
     const fn role(self) -> Role {
         match self {
-            Self::Purge | Self::Replay | Self::PauseCallbacks | Self::ResumeCallbacks | Self::TestCallbacks => {
-                Role::Operator
-            }
+            Self::Purge
+            | Self::Replay
+            | Self::PauseCallbacks
+            | Self::ResumeCallbacks
+            | Self::TestCallbacks
+            | Self::Settle => Role::Operator,
             Self::Erase
             | Self::DeleteDeadLetter
             | Self::CreateKey

@@ -10,6 +10,7 @@ use super::erasures;
 use super::keys;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
+use super::unknown_calls;
 use super::usage;
 use crate::base::clock::Clock;
 use crate::base::web::{self, Bounds, GATEWAY_ERROR};
@@ -72,7 +73,8 @@ impl Admin {
             .route("/v1/callbacks/resume", order(Order::ResumeCallbacks, post(resume)))
             .route("/v1/callbacks/test", order(Order::TestCallbacks, post(test)))
             .route("/v1/usage", get(usage::usage))
-            .route("/v1/usage/unknown", get(usage::unknown))
+            .route("/v1/usage/unknown", get(unknown_calls::list))
+            .route("/v1/usage/unknown/settle", order(Order::Settle, post(unknown_calls::settle)))
             .route("/v1/cache/purge", order(Order::Purge, post(purge)))
             .route("/v1/erase", order(Order::Erase, post(erase)))
             // Without a token no client learns which paths exist.

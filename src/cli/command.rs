@@ -12,10 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a usage error, the same as clap's.
 const USAGE: u8 = 2;
+/// The exit code of a comparison that found differences: a failure has another one.
+const DIFFERENT: u8 = 3;
 
 /// Shares one Iluma (Indonesian KYC API) account between the teams of a company.
 ///
-/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage.
+/// Exit codes: 0 done; 1 not done, or not everywhere, and standard error says why; 2 wrong usage; 3 a bill differs from the ledger.
 #[derive(Parser, Debug)]
 #[command(name = "iluma-gateway", version, max_term_width = 100, after_help = "Start with: iluma-gateway demo")]
 struct Cli {
@@ -95,7 +97,7 @@ pub fn main() -> ExitCode {
         }
     };
     match execute(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::behind(&*error).is_some_and(output::OutputError::is_gone) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
@@ -104,7 +106,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+fn execute(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
@@ -117,14 +119,20 @@ fn execute(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Erasures(args) => output::print(runtime()?.block_on(erasures::run(args))?)?,
         Command::Callbacks(args) => output::line(runtime()?.block_on(callbacks::run(*args))?)?,
         Command::RegisterCallbacks(args) => output::print(runtime()?.block_on(register::run(&args))?)?,
-        Command::Usage(args) => output::print(runtime()?.block_on(usage::run(args))?)?,
+        Command::Usage(args) => {
+            let usage::Report { text, differs } = runtime()?.block_on(usage::run(args))?;
+            output::print(text)?;
+            if differs {
+                return Ok(ExitCode::from(DIFFERENT));
+            }
+        }
         Command::Backup(args) => output::print(backup::back_up(&args)?)?,
         Command::Restore(args) => output::print(runtime()?.block_on(backup::restore(&args))?)?,
         Command::Simulate(args) => runtime()?.block_on(simulate::run(*args))?,
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         Command::Keygen(args) => output::print(keygen::run(&args))?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns a runtime with one worker for each processor that the process may use. From here on SIGUSR1 and SIGUSR2,

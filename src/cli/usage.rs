@@ -3,11 +3,14 @@
 //! It reads the journal itself, whether or not a gateway uses it, and the other nodes' published figures from Redis; so
 //! it needs no listener, no token, and no running gateway.
 
-use crate::base::calendar::Month;
+use super::reconcile;
+use crate::base::calendar::{Day, Month};
+use crate::base::clock::Clock;
 use crate::base::tasks::Tasks;
 use crate::config::{Faults, Settings};
 use crate::ledger::{self, Counts, Row, Statement};
 use crate::redis::{KeySpace, RedisClient};
+use crate::state::{Ordered, audit_beside};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,14 +23,29 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11")]
+#[command(
+    after_help = "Examples:\n  iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11\n  \
+                  iluma-gateway usage reconcile --config /etc/iluma-gateway/config.toml --bill bill.csv",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    order: Option<Order>,
     /// The configuration file of the gateway.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     /// The month.
-    #[arg(long, value_name = "YYYY-MM")]
-    month: Month,
+    #[arg(long, value_name = "YYYY-MM", required = true)]
+    month: Option<Month>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Order {
+    /// Compare Iluma's bill with the ledger by day and route; it shows every difference and settles nothing.
+    ///
+    /// Exits with 0 if they agree, with 3 if they differ, and with 1 if they could not be compared.
+    Reconcile(reconcile::Args),
 }
 
 /// The reason why no table was printed.
@@ -45,19 +63,79 @@ pub(super) enum UsageError {
     /// The journal can't be read.
     #[error("state.path: the journal can't be read: {0}")]
     Journal(#[from] rusqlite::Error),
+    /// The bill can't be read.
+    #[error(transparent)]
+    Bill(#[from] reconcile::BillError),
     /// Redis can't be used.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// Redis has the other nodes' figures, and does not answer.
+    #[error("state.redis: Redis does not answer, so the other nodes' figures are missing; nothing was compared")]
+    Incomplete,
+    /// The comparison can't be audited.
+    #[error("state.path: the audit log can't be written, so nothing was compared: {0}")]
+    Audit(rusqlite::Error),
 }
 
-/// Returns the month's table, ready to be printed.
+/// The text to print.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) text: String,
+    /// True if the ledger differs from the bill.
+    pub(super) differs: bool,
+}
+
+/// Returns the month's table, or the differences to a bill, ready to be printed.
 ///
 /// # Errors
-/// Returns an error if the configuration has faults, or if the journal can't be read.
-pub(super) async fn run(args: Args) -> Result<String, UsageError> {
-    let settings = Settings::load(&args.config)?;
+/// Returns an error if the configuration has faults, or if the journal or the bill can't be read.
+pub(super) async fn run(args: Args) -> Result<Report, UsageError> {
+    match args {
+        Args { order: Some(Order::Reconcile(args)), .. } => compare(&args).await,
+        Args { order: None, config: Some(config), month: Some(month) } => {
+            let settings = Settings::load(&config)?;
+            let Statement { rows, is_complete, .. } = report(&settings, (month.first(), month.last())).await?;
+            Ok(Report { text: table(&rows) + partial(is_complete), differs: false })
+        }
+        // clap lets neither be left out.
+        Args { order: None, .. } => Ok(Report { text: String::new(), differs: false }),
+    }
+}
+
+/// Compares a bill with the ledger, and audits that.
+async fn compare(args: &reconcile::Args) -> Result<Report, UsageError> {
+    let (settings, bill) = (Settings::load(&args.config)?, reconcile::Bill::read(args)?);
+    let (from, to) = bill.days();
+    let Statement { rows, is_complete, .. } = report(&settings, (from, to)).await?;
+    if !is_complete {
+        return Err(UsageError::Incomplete);
+    }
+    let differences = bill.compare(&rows);
+    let order = Ordered {
+        token: "shell".to_owned(),
+        role: "admin",
+        peer: None,
+        order: "reconcile",
+        subject: Some(format!("{from} to {to}")),
+        outcome: "done",
+    };
+    let counts = serde_json::json!({ "differences": differences.len() });
+    audit_beside(&settings, &Clock::system(), order, counts).map_err(UsageError::Audit)?;
+    Ok(Report { text: reconcile::table((from, to), &differences), differs: !differences.is_empty() })
+}
+
+const fn partial(is_complete: bool) -> &'static str {
+    if is_complete {
+        ""
+    } else {
+        "\nRedis does not answer: these are the figures of this node's journal, without the other nodes.\n"
+    }
+}
+
+/// Reads the ledger's lines of these days, both included.
+async fn report(settings: &Settings, days: (Day, Day)) -> Result<Statement, UsageError> {
     if !settings.state.path.exists() {
-        return Err(UsageError::NoJournal(settings.state.path));
+        return Err(UsageError::NoJournal(settings.state.path.clone()));
     }
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     let link = match &settings.state.redis {
@@ -70,15 +148,9 @@ pub(super) async fn run(args: Args) -> Result<String, UsageError> {
         }
         None => None,
     };
-    let Statement { rows, is_complete, .. } = ledger::report(&settings, args.month, link).await?;
+    let statement = ledger::report(settings, days, link).await?;
     stop.cancel();
-    let mut text = table(&rows);
-    if !is_complete {
-        text.push_str(
-            "\nRedis does not answer: these are the figures of this node's journal, without the other nodes.\n",
-        );
-    }
-    Ok(text)
+    Ok(statement)
 }
 
 /// Formats the rows by team and route, with a sum for each team and for all, in rupiah.

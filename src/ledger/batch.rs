@@ -39,16 +39,37 @@ pub(super) async fn flush(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
     write(Batch::take(ledger, ledger.take_tallies(), turn)).await
 }
 
+/// Writes all counts and outcomes so far, and does `work` after them in the same transaction.
+pub(super) async fn flush_with<T: Send + 'static>(
+    ledger: &Arc<Inner>,
+    work: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, DatabaseError> {
+    let turn = Arc::clone(&ledger.writer).lock_owned().await;
+    write_with(Batch::take(ledger, ledger.take_tallies(), turn), work).await
+}
+
 async fn write(batch: Batch) -> Result<(), DatabaseError> {
     if batch.closings.is_empty() && batch.counted.is_empty() {
         return Ok(());
     }
+    write_with(batch, |_, _| Ok(())).await
+}
+
+async fn write_with<T: Send + 'static>(
+    batch: Batch,
+    more: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, DatabaseError> {
     let (ledger, day) = (Arc::clone(&batch.ledger), batch.ledger.today().to_string());
     let work = move |connection: &Connection| {
-        let (early, changes) = batch.apply(connection, &day)?;
-        Ok((batch, early, changes))
+        let (early, mut changes) = batch.apply(connection, &day)?;
+        let done = more(connection, &mut changes)?;
+        Ok((batch, early, changes, done))
     };
-    ledger.database.write_owned(work, |(batch, early, changes)| batch.committed(&early, changes)).await
+    let own = |(batch, early, changes, done): (Batch, Vec<Closing>, Changes, T)| {
+        batch.committed(&early, changes);
+        done
+    };
+    ledger.database.write_owned(work, own).await
 }
 
 impl Batch {

@@ -5,11 +5,11 @@ use super::charge::Outcome;
 use super::counts::{Row, Statement, summed};
 use super::inner::{Inner, LedgerConfig};
 use super::published::PublishedLedgers;
-use super::settlement::{Call, ClaimLink, End, OpenCall, Refund, Spent};
+use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
-use super::{batch, journal, keeper, restore};
-use crate::base::calendar::{Day, Month};
+use super::{batch, by_hand, journal, keeper, restore};
+use crate::base::calendar::Day;
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError};
 use crate::base::keyring::Pseudonymizer;
@@ -85,6 +85,7 @@ impl Ledger {
             restored: Mutex::new(restored),
             node,
             totals,
+            name: settings.node.clone(),
         })))
     }
 
@@ -240,6 +241,20 @@ impl Ledger {
         self.0.database.read(look).await
     }
 
+    /// Returns the calls with an unknown outcome that the other nodes show, by the name of the node and their number; `None`
+    /// while Redis is out.
+    pub async fn open_elsewhere(&self) -> Option<Vec<(String, OpenCall)>> {
+        by_hand::elsewhere(&self.0).await
+    }
+
+    /// Settles calls by hand, of this node and of others.
+    ///
+    /// # Errors
+    /// Returns an error if a call names no node, or if the ledger can't be written; then nothing was settled.
+    pub async fn settle_by_hand(&self, calls: BTreeMap<CallNumber, Outcome>) -> Result<SettledByHand, HandError> {
+        by_hand::settle(&self.0, calls).await
+    }
+
     async fn own_rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
         self.flush().await?;
         let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
@@ -259,17 +274,16 @@ impl Ledger {
     }
 }
 
-/// Returns a month of the journal, read beside the process that writes it, with the lines that other nodes have
-/// published.
+/// Returns days of the journal, both included, read beside the process that writes it, with the lines that other nodes
+/// have published.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.
 pub async fn report(
     settings: &Settings,
-    month: Month,
+    (from, to): (Day, Day),
     link: Option<RedisClient>,
 ) -> Result<Statement, rusqlite::Error> {
-    let (from, to) = (month.first(), month.last());
     let (mut own, mut name, mut restored) = (Vec::new(), String::new(), Vec::new());
     if settings.state.path.exists() {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -296,7 +310,6 @@ mod tests {
     use super::*;
     use crate::base::database::OpenError;
     use crate::base::saved::Saved;
-    use std::collections::BTreeMap;
     use std::path::Path;
     use std::time::Duration;
 

@@ -61,6 +61,8 @@ pub(super) struct Inner {
     pub(super) node: String,
     /// Totals for metrics.
     pub(super) totals: Totals,
+    /// The node's name, which people know.
+    pub(super) name: String,
 }
 
 /// The ledger's part of the configuration.

@@ -2,7 +2,7 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::{Call, ClaimLink, Closing, End, OpenCall, Refund, Spent, Why};
+use super::settlement::{ByHand, Call, ClaimLink, Closing, End, OpenCall, Refund, Spent, Why};
 use super::totals::EndedCall;
 use crate::base::calendar::Day;
 use rusqlite::{Connection, params};
@@ -71,9 +71,7 @@ pub(super) fn book(
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_calls (day, tenant, route, price, booked, claim) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    let booked = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let booked = i64::try_from(booked).unwrap_or(i64::MAX);
-    let id = insert.insert(params![day, tenant, route, number(price), booked, claim])?;
+    let id = insert.insert(params![day, tenant, route, number(price), millis(now), claim])?;
     let mut count = connection.prepare_cached(
         "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
          ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
@@ -219,7 +217,7 @@ pub(super) fn rows(connection: &Connection, from: &str, to: &str, tenant: Option
     rows.collect()
 }
 
-/// Returns calls with an unknown outcome, the oldest first.
+/// Returns calls with an unknown outcome, calls in flight included, the oldest first.
 pub(super) fn open_calls(
     connection: &Connection,
     tenant: Option<&str>,
@@ -230,17 +228,48 @@ pub(super) fn open_calls(
         "SELECT id, booked, day, tenant, route, name IS NOT NULL, ended FROM ledger_calls
          WHERE id > ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY id LIMIT ?3",
     )?;
-    let calls = select.query_map(params![after, tenant, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-        let booked = Duration::from_millis(u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default());
-        let why = match (row.get(5)?, row.get(6)?) {
-            (true, _) => Why::Pending,
-            (false, true) => Why::Lost,
-            (false, false) => Why::Open,
-        };
-        let (id, day, tenant, route) = (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
-        Ok(OpenCall { id, booked: UNIX_EPOCH + booked, day, tenant, route, why })
-    })?;
+    let calls = select.query_map(params![after, tenant, i64::try_from(most).unwrap_or(i64::MAX)], open_call)?;
     calls.collect()
+}
+
+/// Returns calls with an unknown outcome that are not in flight, the oldest first.
+pub(super) fn unknown_calls(connection: &Connection, first_new: i64, most: usize) -> rusqlite::Result<Vec<OpenCall>> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, booked, day, tenant, route, name IS NOT NULL, ended FROM ledger_calls
+         WHERE ended = 1 OR id < ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let calls = select.query_map(params![first_new, i64::try_from(most).unwrap_or(i64::MAX)], open_call)?;
+    calls.collect()
+}
+
+fn open_call(row: &rusqlite::Row<'_>) -> rusqlite::Result<OpenCall> {
+    let booked = Duration::from_millis(u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default());
+    let why = match (row.get(5)?, row.get(6)?) {
+        (true, _) => Why::Pending,
+        (false, true) => Why::Lost,
+        (false, false) => Why::Open,
+    };
+    let (id, day, tenant, route) = (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
+    Ok(OpenCall { id, booked: UNIX_EPOCH + booked, day, tenant, route, why })
+}
+
+fn millis(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Returns what a settlement by hand does to a call: it settles one whose outcome is unknown and that is not in flight. Such
+/// a call has ended without an outcome, or belongs to an earlier run, whose numbers are below `first_new`.
+pub(super) fn standing(
+    connection: &Connection,
+    number: i64,
+    booked: Option<SystemTime>,
+    first_new: i64,
+) -> rusqlite::Result<ByHand> {
+    let mut find = connection.prepare_cached(
+        "SELECT count(*) FROM ledger_calls WHERE id = ?1 AND (ended = 1 OR id < ?2) AND (?3 IS NULL OR booked = ?3)",
+    )?;
+    let open: i64 = find.query_row(params![number, first_new, booked.map(millis)], |row| row.get(0))?;
+    Ok(if open > 0 { ByHand::Settled } else { ByHand::NotOpen })
 }
 
 pub(super) fn spent(connection: &Connection, today: Day) -> rusqlite::Result<Vec<Spent>> {

@@ -1,6 +1,7 @@
 //! The background task of the ledger: it writes to disk, exchanges with other nodes, and deletes old days.
 
 use super::batch;
+use super::by_hand;
 use super::inner::Inner;
 use super::journal;
 use super::published::PublishedLedgers;
@@ -33,6 +34,8 @@ struct Keeper {
     membership: Option<Membership>,
     /// The last settlement of other nodes that was read.
     last: String,
+    /// The open calls that the other nodes see.
+    shown: by_hand::Shown,
 }
 
 /// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
@@ -40,8 +43,17 @@ struct Keeper {
 pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     let exchanged = ledger.clock.now();
     let last = "0-0".to_owned();
-    let mut keeper =
-        Keeper { ledger, pruned: None, exchanged, was_up: false, unwritable: None, compared: false, membership, last };
+    let mut keeper = Keeper {
+        ledger,
+        pruned: None,
+        exchanged,
+        was_up: false,
+        unwritable: None,
+        compared: false,
+        membership,
+        last,
+        shown: by_hand::Shown::default(),
+    };
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
         if batch::flush(&keeper.ledger).await.is_err() {
@@ -69,11 +81,13 @@ impl Keeper {
         if up && !self.was_up {
             publish_anew(&ledger).await;
             self.last = "0-0".to_owned();
+            self.shown = by_hand::Shown::default();
         }
         self.was_up = up;
         if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
             self.exchanged = now;
             exchange(&ledger, published, &mut self.last).await;
+            by_hand::exchange(&ledger, published, &mut self.shown).await;
         }
     }
 
@@ -109,7 +123,13 @@ impl Keeper {
             return;
         }
         self.pruned = Some(now);
-        let oldest = self.ledger.today().before(self.ledger.live.load().retention).to_string();
+        let retention = self.ledger.live.load().retention;
+        if let Some(published) = self.ledger.published.as_ref().filter(|_| self.was_up)
+            && let Some(oldest) = self.ledger.clock.wall().checked_sub(retention)
+        {
+            let _ = published.forget_open(oldest).await;
+        }
+        let oldest = self.ledger.today().before(retention).to_string();
         // A failed deletion is tried again in an hour.
         let _ = self.ledger.database.write(move |connection| journal::prune(connection, &oldest)).await;
     }

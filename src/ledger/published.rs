@@ -6,10 +6,11 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::Settlement;
+use super::settlement::{ByHand, CallNumber, OpenCall, Settlement};
 use crate::base::calendar::Day;
 use crate::redis::{Budget, RedisClient, RedisFailure};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 /// The longest time for publishing and summing; no tenant's request waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,6 +19,51 @@ const TOGETHER: usize = 500;
 /// The largest number of settlements that are kept for other nodes, so that a node that was away receives them: a
 /// night's number, if a thousand calls an hour are settled by another node than their own.
 const MOST_SETTLEMENTS: usize = 10_000;
+
+/// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
+const ORDER_LIFETIME: Duration = Duration::from_secs(30 * 86400);
+/// The time that a reply waits for the node that gave the order.
+const REPLY_LIFETIME: Duration = Duration::from_secs(60);
+
+/// An order to settle one call by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HandOrder {
+    pub(super) outcome: Outcome,
+    /// The time of the call's booking, if another node gives the order: a journal that was restored uses numbers again.
+    pub(super) booked: Option<SystemTime>,
+}
+
+/// The form of an order in Redis.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct WrittenOrder {
+    billable: bool,
+    booked: Option<SystemTime>,
+    reply: String,
+}
+
+impl HandOrder {
+    fn written(&self, reply: &str) -> String {
+        let billable = self.outcome == Outcome::Billable;
+        let order = WrittenOrder { billable, booked: self.booked, reply: reply.to_owned() };
+        serde_json::to_string(&order).unwrap_or_default()
+    }
+
+    fn read(text: &str) -> Option<(Self, String)> {
+        let WrittenOrder { billable, booked, reply } = serde_json::from_str(text).ok()?;
+        let outcome = if billable { Outcome::Billable } else { Outcome::NotBillable };
+        Some((Self { outcome, booked }, reply))
+    }
+}
+
+/// The open calls of a node, as it shows them to the others.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct ShownCalls {
+    /// The node's name.
+    pub(super) name: String,
+    pub(super) at: SystemTime,
+    /// Calls that are not in flight, the oldest first.
+    pub(super) calls: Vec<OpenCall>,
+}
 
 /// The access to the published ledgers.
 #[derive(Clone, Debug)]
@@ -104,6 +150,91 @@ impl PublishedLedgers {
             add.arg("*").arg("node").arg(&self.node).arg("name").arg(name).arg("billable").arg(said).ignore();
         }
         self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
+    }
+
+    /// Leaves orders to settle calls for the node that booked them; it writes its reply under `reply`.
+    pub(super) async fn order(
+        &self,
+        node: &str,
+        reply: &str,
+        orders: &BTreeMap<CallNumber, HandOrder>,
+    ) -> Result<(), RedisFailure> {
+        let key = self.link.keys().ledger_orders(node);
+        let mut pipeline = redis::pipe();
+        for (CallNumber { number, .. }, order) in orders {
+            pipeline.cmd("HSET").arg(&key).arg(number).arg(order.written(reply)).ignore();
+        }
+        pipeline.cmd("EXPIRE").arg(&key).arg(ORDER_LIFETIME.as_secs()).ignore();
+        self.link.pipeline(&Budget::of(PATIENCE), &pipeline).await
+    }
+
+    /// Returns the orders for this node that it has not taken yet, by the number of the call, each with its reply's name.
+    pub(super) async fn orders(&self) -> Result<BTreeMap<i64, (HandOrder, String)>, RedisFailure> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.link.keys().ledger_orders(&self.node));
+        let fields: Vec<(i64, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        Ok(fields.into_iter().filter_map(|(number, text)| Some((number, HandOrder::read(&text)?))).collect())
+    }
+
+    /// Replies to orders that were taken, and removes them.
+    pub(super) async fn reply(
+        &self,
+        orders: &BTreeMap<i64, (HandOrder, String)>,
+        results: &BTreeMap<i64, ByHand>,
+    ) -> Result<(), RedisFailure> {
+        let mut pipeline = redis::pipe();
+        for (number, (_, reply)) in orders {
+            let key = self.link.keys().ledger_reply(reply);
+            let is_settled = results.get(number) == Some(&ByHand::Settled);
+            // The first reply stands: an order that is taken again finds nothing to settle.
+            let field = format!("{}|{number}", self.node);
+            pipeline.cmd("HSETNX").arg(&key).arg(field).arg(u8::from(is_settled)).ignore();
+            pipeline.cmd("EXPIRE").arg(&key).arg(REPLY_LIFETIME.as_secs()).ignore();
+            pipeline.cmd("HDEL").arg(self.link.keys().ledger_orders(&self.node)).arg(number).ignore();
+        }
+        self.link.pipeline(&Budget::of(PATIENCE), &pipeline).await
+    }
+
+    /// Returns the replies under a name, by node and number.
+    pub(super) async fn replies(&self, reply: &str) -> Result<BTreeMap<(String, i64), ByHand>, RedisFailure> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.link.keys().ledger_reply(reply));
+        let fields: Vec<(String, u8)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        let read = |(field, is_settled): (String, u8)| {
+            let (node, number) = field.rsplit_once('|')?;
+            let result = if is_settled == 1 { ByHand::Settled } else { ByHand::NotOpen };
+            Some(((node.to_owned(), number.parse().ok()?), result))
+        };
+        Ok(fields.into_iter().filter_map(read).collect())
+    }
+
+    /// Shows the other nodes the open calls of this one.
+    pub(super) async fn show_open(&self, shown: &ShownCalls) -> Result<(), RedisFailure> {
+        let text = serde_json::to_string(shown).unwrap_or_default();
+        let mut command = redis::cmd("HSET");
+        command.arg(self.link.keys().ledger_open()).arg(&self.node).arg(text);
+        self.link.command::<i64>(&Budget::of(PATIENCE), &command).await.map(|_| ())
+    }
+
+    /// Returns the open calls that the other nodes show, by the node's identity.
+    pub(super) async fn open(&self) -> Result<BTreeMap<String, ShownCalls>, RedisFailure> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.link.keys().ledger_open());
+        let nodes: Vec<(String, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        let others = nodes.into_iter().filter(|(node, _)| *node != self.node);
+        Ok(others.filter_map(|(node, text)| Some((node, serde_json::from_str(&text).ok()?))).collect())
+    }
+
+    /// Forgets what nodes showed before `oldest`: they are gone for good.
+    pub(super) async fn forget_open(&self, oldest: SystemTime) -> Result<(), RedisFailure> {
+        let gone: Vec<_> =
+            self.open().await?.into_iter().filter(|(_, shown)| shown.at < oldest).map(|(node, _)| node).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("HDEL");
+        command.arg(self.link.keys().ledger_open()).arg(gone);
+        self.link.command::<i64>(&Budget::of(PATIENCE), &command).await.map(|_| ())
     }
 
     /// Returns the settlements of other nodes after `last`, which is moved to the end.

@@ -2,7 +2,9 @@
 
 use super::charge::Outcome;
 use crate::base::calendar::Day;
+use crate::base::database::DatabaseError;
 use crate::base::name::TenantName;
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 /// The keyed hash of an account and one of Iluma's ids.
@@ -40,8 +42,57 @@ pub struct Refund {
     pub rupiah: u64,
 }
 
+/// The name of one call: the node that booked it, and its number there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallNumber {
+    /// The node's name.
+    pub node: String,
+    /// The number in that node's journal.
+    pub number: i64,
+}
+
+/// The answer to a settlement of one call by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByHand {
+    /// The call was open, and has the outcome now.
+    Settled,
+    /// The call has an outcome, is in flight, or was never booked.
+    NotOpen,
+}
+
+/// The answer to a settlement by hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettledByHand {
+    /// The calls that were open, and have their outcome now.
+    pub settled: BTreeSet<CallNumber>,
+    /// The calls that are not open: they have an outcome, are in flight, or were never booked.
+    pub not_open: BTreeSet<CallNumber>,
+    /// The names of the nodes that did not take their part in time.
+    pub left: BTreeSet<String>,
+}
+
+impl SettledByHand {
+    pub(super) fn note(&mut self, call: CallNumber, result: ByHand) {
+        match result {
+            ByHand::Settled => self.settled.insert(call),
+            ByHand::NotOpen => self.not_open.insert(call),
+        };
+    }
+}
+
+/// The reason why nothing was settled by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum HandError {
+    /// No node of this name has ever shown its calls.
+    #[error("there is no node {0:?}; GET /v1/usage/unknown names the node of each call")]
+    UnknownNode(String),
+    /// The ledger can't be written.
+    #[error("the ledger can't be written now; give the order again")]
+    Database(#[from] DatabaseError),
+}
+
 /// A call whose outcome is not known, or not yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OpenCall {
     /// The call's number in this journal; later calls have larger numbers.
     pub id: i64,
@@ -58,7 +109,8 @@ pub struct OpenCall {
 }
 
 /// The reason why the outcome of a call is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Why {
     /// Iluma was still processing it: a callback or a GET will settle it.
     Pending,

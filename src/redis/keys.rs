@@ -134,6 +134,24 @@ impl KeySpace {
         self.key("ledger:settled")
     }
 
+    /// Returns the hash of the orders to settle calls that a node booked.
+    #[must_use]
+    pub fn ledger_orders(&self, node: &str) -> RedisKey {
+        self.key(&format!("ledger:orders:{node}"))
+    }
+
+    /// Returns the hash of the replies to such orders, by the name that the orders give.
+    #[must_use]
+    pub fn ledger_reply(&self, name: &str) -> RedisKey {
+        self.key(&format!("ledger:reply:{name}"))
+    }
+
+    /// Returns the hash of the calls with an unknown outcome, by node.
+    #[must_use]
+    pub fn ledger_open(&self) -> RedisKey {
+        self.key("ledger:open")
+    }
+
     /// Returns the hash of the number of each node's last publication.
     #[must_use]
     pub fn ledger_generations(&self) -> RedisKey {
@@ -359,6 +377,9 @@ mod tests {
             names.callback_urls(&tenant),
             names.ledger_day("2026-11-25"),
             names.ledger_settlements(),
+            names.ledger_orders("node"),
+            names.ledger_reply("name"),
+            names.ledger_open(),
             names.audit_ids(),
             names.audit_entries(),
             names.erasure_ids(),

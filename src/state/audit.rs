@@ -4,12 +4,14 @@
 //! written is not begun; an entry holds no personal data.
 
 use super::error::StateError;
-use super::shared_log::{LogEntries, LogPage, SharedList, SharedLog};
+use super::shared_log::{self, LogEntries, LogPage, SharedList, SharedLog};
 use crate::base::clock::Clock;
 use crate::base::database::Database;
+use crate::config::Settings;
 use crate::redis::RedisClient;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The tables of the audit log in a node's own database.
 pub const AUDIT_MIGRATIONS: (&str, &[&str]) = (
@@ -52,6 +54,24 @@ pub struct Entry {
     text: Value,
 }
 
+impl Entry {
+    fn new(order: Ordered, node: &str, (id, now): (String, SystemTime)) -> Self {
+        let text = serde_json::json!({
+            "id": id,
+            "time": humantime::format_rfc3339_millis(now).to_string(),
+            "node": node,
+            "token": order.token,
+            "role": order.role,
+            "peer": order.peer,
+            "order": order.order,
+            "subject": order.subject,
+            "outcome": order.outcome,
+            "counts": {},
+        });
+        Self { id, text }
+    }
+}
+
 impl AuditLog {
     /// Returns the audit log of the node with this name.
     #[must_use]
@@ -68,21 +88,9 @@ impl AuditLog {
     /// # Errors
     /// Returns an error if the entry was not written: the order must not begin then.
     pub async fn begin(&self, order: Ordered) -> Result<Entry, StateError> {
-        let (id, now) = self.0.log.next_id();
-        let text = serde_json::json!({
-            "id": id,
-            "time": humantime::format_rfc3339_millis(now).to_string(),
-            "node": self.0.node,
-            "token": order.token,
-            "role": order.role,
-            "peer": order.peer,
-            "order": order.order,
-            "subject": order.subject,
-            "outcome": order.outcome,
-            "counts": {},
-        });
-        self.0.log.write(&id, text.to_string()).await?;
-        Ok(Entry { id, text })
+        let entry = Entry::new(order, &self.0.node, self.0.log.next_id());
+        self.0.log.write(&entry.id, entry.text.to_string()).await?;
+        Ok(entry)
     }
 
     /// Notes the end of an order.
@@ -107,4 +115,16 @@ impl AuditLog {
     pub async fn keep(&self) {
         self.0.log.keep().await;
     }
+}
+
+/// Writes the entry of an order that a command has carried out into the database of a gateway, which may run; the gateway
+/// shares it with the other nodes.
+///
+/// # Errors
+/// Returns an error if the entry was not written.
+pub fn audit_beside(settings: &Settings, clock: &Clock, order: Ordered, counts: Value) -> rusqlite::Result<()> {
+    let now = clock.wall();
+    let mut entry = Entry::new(order, &settings.node, (shared_log::entry_id(now, 0), now));
+    entry.text["counts"] = counts;
+    shared_log::write_beside(&settings.state, "audit", &entry.id, &entry.text.to_string())
 }

@@ -11,8 +11,10 @@ use super::times::{length, millis};
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError};
 use crate::base::keyring;
+use crate::config;
 use crate::redis::scripts::log as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure, RedisKey};
+use rusqlite::{Connection, OpenFlags};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +85,7 @@ impl SharedLog {
     pub(super) fn next_id(&self) -> (String, SystemTime) {
         let now = self.clock.wall();
         let place = self.written.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
-        (format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random())), now)
+        (entry_id(now, place), now)
     }
 
     /// Writes an entry, or a newer version of it, durably, and shares it if Redis answers.
@@ -245,4 +247,18 @@ async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, Stri
 /// Returns the beginning of the ids of a moment; empty for none.
 fn bound(time: Option<SystemTime>) -> String {
     time.map_or(String::new(), |time| format!("{:013}", millis(time)))
+}
+
+/// Returns the id of an entry; `place` orders the entries of one millisecond.
+pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
+    format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random()))
+}
+
+/// Writes an entry into the database of a gateway from another process; the gateway shares it if it runs.
+pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(&state.path, flags)?;
+    database.busy_timeout(PATIENCE)?;
+    let insert = format!("INSERT INTO {table} VALUES (?1, ?2, ?3)");
+    database.execute(&insert, (id, text, state.redis.is_none())).map(|_| ())
 }

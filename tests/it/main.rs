@@ -52,6 +52,7 @@ mod redis_topology;
 mod redis_waits;
 mod references;
 mod routing;
+mod settlement;
 mod shared_limits;
 mod start_and_end;
 mod state;

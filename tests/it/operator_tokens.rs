@@ -8,6 +8,8 @@ const VIEWER: &str = "a-token-of-a-viewer";
 const OPERATOR: &str = "a-token-of-an-operator";
 const ROLES: [(&str, &str); 3] = [("viewer", VIEWER), ("operator", OPERATOR), ("admin", "")];
 
+const SETTLEMENT: &str = r#"{"calls":[{"node":"nobody","number":1,"outcome":"billable","note":"bill 11"}]}"#;
+
 fn with_roles() -> RigBuilder {
     let tokens = "tokens = { view = { token = { env = \"VIEWER\" }, role = \"viewer\" }, \
                   night = { token = { env = \"OPERATOR\" }, role = \"operator\" } }";
@@ -39,6 +41,7 @@ async fn each_role_may_do_what_it_is_for_and_every_order_is_audited() {
     let orders = [
         ("purge", "POST", "/v1/cache/purge", r#"{"all":true}"#, "operator"),
         ("replay", "POST", "/v1/callbacks/replay", r#"{"all":true}"#, "operator"),
+        ("settle", "POST", "/v1/usage/unknown/settle", SETTLEMENT, "operator"),
         ("erase", "POST", "/v1/erase", r#"{"nik":"3171234567890123"}"#, "admin"),
         ("create_key", "POST", "/v1/tenants/lending/keys", "", "admin"),
         ("rotate_key", "POST", "/v1/tenants/lending/keys/none/rotate", "", "admin"),

@@ -1,0 +1,225 @@
+//! Calls with an unknown outcome, on all nodes, and their settlement by hand.
+
+use super::answer::{Refusal, json};
+use super::audit::{Order, carry_out};
+use super::auth::Caller;
+use super::context::Context;
+use super::outcome::Outcome;
+use super::usage::unreadable;
+use crate::base::name::TenantName;
+use crate::base::web::{GATEWAY_ERROR, whole_body};
+use crate::ledger::{self, CallNumber, HandError, Ledger, OpenCall, SettledByHand, Statement};
+use crate::telemetry::redact::Redactor;
+use axum::Extension;
+use axum::extract::{RawQuery, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The entries of a page, unless `limit` says another number, and at most.
+const PAGE: usize = 100;
+const MOST: usize = 1000;
+/// The longest note in characters: a sentence or two, as for a key.
+const LONGEST_NOTE: usize = 200;
+/// The longest name of a node in bytes: a host name has at most 253.
+const LONGEST_NODE: usize = 255;
+
+/// The place of a page: behind a call of this node, or of another one.
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    Own(i64),
+    Other(CallNumber),
+}
+
+impl std::str::FromStr for After {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.rsplit_once(':') {
+            Some((node, number)) => {
+                Ok(Self::Other(CallNumber { node: node.to_owned(), number: number.parse().map_err(|_| ())? }))
+            }
+            None => text.parse().map(Self::Own).map_err(|_| ()),
+        }
+    }
+}
+
+/// `GET /v1/usage/unknown`: calls whose outcome is not known, this node's first, the oldest first, with `tenant`, `limit`
+/// and `after` (the `next` of the page before).
+pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let (ledger, query) = (&context.ledger, query.unwrap_or_default());
+    let (mut tenant, mut after, mut most) = (None, After::Own(0), PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let wrong =
+            || Refusal::invalid("known here: tenant, limit (1 to 1000) and after (the next of the page before)");
+        match &*name {
+            "tenant" => tenant = Some(value.parse::<TenantName>().map_err(|_| wrong())?),
+            "limit" => most = value.parse().ok().filter(|most| (1..=MOST).contains(most)).ok_or_else(wrong)?,
+            "after" => after = value.parse().map_err(|()| wrong())?,
+            _ => return Err(wrong()),
+        }
+    }
+    let own = match &after {
+        After::Own(after) => ledger.open_calls(tenant.as_ref(), *after, most).await.map_err(|_| unreadable())?,
+        After::Other(_) => Vec::new(),
+    };
+    let mut calls: Vec<_> = own.into_iter().map(|call| (context.node.clone(), call)).collect();
+    let others = ledger.open_elsewhere().await;
+    let is_complete = others.is_some();
+    let is_behind = |(node, call): &(String, OpenCall)| match &after {
+        After::Own(_) => true,
+        After::Other(after) => (node.as_str(), call.id) > (after.node.as_str(), after.number),
+    };
+    let is_asked_for = |(_, call): &(String, OpenCall)| tenant.as_ref().is_none_or(|name| call.tenant == name.as_str());
+    let others = others.unwrap_or_default().into_iter().filter(is_behind).filter(is_asked_for);
+    calls.extend(others.take(most - calls.len()));
+    let next = calls.last().filter(|_| calls.len() == most).map(|(node, call)| match *node == context.node {
+        true => json!(call.id),
+        false => json!(format!("{node}:{}", call.id)),
+    });
+    let calls: Vec<_> = calls.iter().map(shown).collect();
+    let mut answer = json(StatusCode::OK, &json!({ "node": context.node, "calls": calls, "next": next }));
+    if !is_complete {
+        answer.headers_mut().insert("x-gateway-partial", HeaderValue::from_static(Statement::PARTIAL));
+    }
+    Ok(answer)
+}
+
+fn shown((node, call): &(String, OpenCall)) -> Value {
+    json!({
+        "node": node,
+        "number": call.id,
+        "booked": humantime::format_rfc3339_millis(call.booked).to_string(),
+        "day": call.day,
+        "tenant": call.tenant,
+        "route": call.route,
+        "why": call.why.as_str(),
+    })
+}
+
+/// An order to settle calls.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settlements {
+    calls: Vec<Settlement>,
+}
+
+/// The outcome of one call, in an order.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settlement {
+    node: String,
+    number: i64,
+    outcome: Decided,
+    #[serde(default)]
+    note: String,
+}
+
+impl Settlement {
+    fn name(&self) -> CallNumber {
+        CallNumber { node: self.node.clone(), number: self.number }
+    }
+}
+
+/// An outcome that an operator may give.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Decided {
+    Billable,
+    NotBillable,
+}
+
+impl From<Decided> for ledger::Outcome {
+    fn from(decided: Decided) -> Self {
+        match decided {
+            Decided::Billable => Self::Billable,
+            Decided::NotBillable => Self::NotBillable,
+        }
+    }
+}
+
+/// `POST /v1/usage/unknown/settle`: settles calls by hand, on whichever node they are booked.
+pub(super) async fn settle(
+    State(context): State<Arc<Context>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let calls = wanted(&whole_body(request).await?)?;
+    let (ledger, subject) = (context.ledger.clone(), calls.iter().map(named).collect::<Vec<_>>().join(", "));
+    let outcomes = calls.into_iter().map(|call| (call.name(), call.outcome.into())).collect();
+    carry_out(&context, &caller, Order::Settle, Some(subject), async move { settled(&ledger, outcomes).await }).await
+}
+
+/// Reads an order, whose calls are all different.
+fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
+    let unclear = || {
+        Refusal::invalid(
+            "the body must be {\"calls\":[{\"node\",\"number\",\"outcome\":\"billable\" or \"not_billable\",\"note\"}]}, with 1 to \
+             1000 different calls, and notes of one line of at most 200 characters",
+        )
+    };
+    let Settlements { calls } = serde_json::from_slice(body).map_err(|_| unclear())?;
+    let names: BTreeSet<_> = calls.iter().map(Settlement::name).collect();
+    let fits = |note: &str| note.chars().count() <= LONGEST_NOTE && !note.chars().any(char::is_control);
+    let is_clear = (1..=MOST).contains(&calls.len())
+        && names.len() == calls.len()
+        && calls.iter().all(|call| fits(&call.note) && is_node(&call.node));
+    if is_clear { Ok(calls) } else { Err(unclear()) }
+}
+
+/// Returns true for what may be the name of a node, and so may be written to the audit log.
+fn is_node(text: &str) -> bool {
+    (1..=LONGEST_NODE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Names a call with its outcome and note in the audit log, which holds no personal data.
+fn named(call: &Settlement) -> String {
+    let Settlement { node, number, outcome, note } = call;
+    let outcome = match outcome {
+        Decided::Billable => "billable",
+        Decided::NotBillable => "not billable",
+    };
+    if note.is_empty() {
+        format!("{node}/{number} {outcome}")
+    } else {
+        format!("{node}/{number} {outcome}: {}", clean(note))
+    }
+}
+
+/// Removes what looks like personal data, or like a secret.
+fn clean(note: &str) -> String {
+    let mut line = serde_json::to_vec(note).unwrap_or_default();
+    Redactor::new(Vec::new()).scrub(&mut line);
+    serde_json::from_slice(&line).unwrap_or_default()
+}
+
+async fn settled(ledger: &Ledger, outcomes: BTreeMap<CallNumber, ledger::Outcome>) -> Outcome {
+    let done = match ledger.settle_by_hand(outcomes).await {
+        Ok(done) => done,
+        Err(error) => {
+            let refusal = match error {
+                HandError::UnknownNode(_) => Refusal::UnknownNode,
+                HandError::Database(_) => Refusal::Unavailable(error.to_string()),
+            };
+            return Outcome { counts: json!({}), left: Vec::new(), answer: Err(refusal) };
+        }
+    };
+    let SettledByHand { settled, not_open, left } = done;
+    let left: Vec<_> = left.into_iter().collect();
+    let counts = json!({ "settled": settled.len(), "not_open": not_open.len() });
+    let shown = |calls: BTreeSet<CallNumber>| -> Vec<Value> {
+        calls.iter().map(|call| json!({ "node": call.node, "number": call.number })).collect()
+    };
+    let shown = json!({ "settled": shown(settled), "not_open": shown(not_open), "left": left });
+    let answer = if left.is_empty() {
+        json(StatusCode::OK, &shown)
+    } else {
+        let mut shown = shown;
+        shown["error_code"] = "SERVICE_UNAVAILABLE".into();
+        shown["message"] = "the nodes in left did not take their part yet; give the order again once they run".into();
+        ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &shown)).into_response()
+    };
+    Outcome { counts, left, answer: Ok(answer) }
+}

@@ -1,0 +1,238 @@
+//! Settlements by hand: an operator who has compared Iluma's bill gives the outcome of calls whose outcome is unknown.
+//!
+//! Invariants: a call in flight is never settled by hand, since its own answer will tell; only the node that booked a call
+//! settles it, once. Other nodes leave an order for it in Redis, and its reply there; in Redis each node also shows the
+//! calls that it has open.
+
+use super::batch;
+use super::charge::Outcome;
+use super::inner::Inner;
+use super::journal::{self, Changes};
+use super::published::{HandOrder, PublishedLedgers, ShownCalls};
+use super::settlement::{ByHand, Call, CallNumber, Closing, End, HandError, OpenCall, SettledByHand};
+use crate::base::database::DatabaseError;
+use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The largest number of calls that a node shows to the others: the next ones follow when these are settled.
+const MOST_SHOWN: usize = 1000;
+/// The longest wait for the node that an order is for: a node looks once a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The time between two looks for a reply.
+const LOOK: Duration = Duration::from_millis(100);
+/// The time after which a node shows its calls again, though they are the same: what a node that is gone for good has
+/// shown is forgotten by its age.
+const SHOW_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Settles calls, of this node and of others.
+pub(super) async fn settle(
+    ledger: &Arc<Inner>,
+    calls: BTreeMap<CallNumber, Outcome>,
+) -> Result<SettledByHand, HandError> {
+    let (own, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        calls.into_iter().partition(|(call, _)| call.node == ledger.name);
+    // The orders for other nodes are planned first: an order that names no node changes nothing.
+    let shown = match &ledger.published {
+        Some(published) if !others.is_empty() => published.open().await.ok(),
+        Some(_) | None => Some(BTreeMap::new()),
+    };
+    let Plan { orders, mut done } = plan(&others, shown.as_ref())?;
+    let own: BTreeMap<_, _> =
+        own.into_iter().map(|(call, outcome)| (call.number, HandOrder { outcome, booked: None })).collect();
+    for (number, result) in settle_own(ledger, own).await? {
+        done.note(CallNumber { node: ledger.name.clone(), number }, result);
+    }
+    if let Some(published) = ledger.published.as_ref().filter(|_| !orders.is_empty()) {
+        order(published, orders, &mut done).await;
+    }
+    Ok(done)
+}
+
+/// Settles calls of this journal in one transaction, and returns the answer for each.
+async fn settle_own(
+    ledger: &Arc<Inner>,
+    orders: BTreeMap<i64, HandOrder>,
+) -> Result<BTreeMap<i64, ByHand>, DatabaseError> {
+    if orders.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let first_new = ledger.first_new;
+    let work = move |connection: &Connection, changes: &mut Changes| {
+        let mut results = BTreeMap::new();
+        for (number, HandOrder { outcome, booked }) in orders {
+            let result = journal::standing(connection, number, booked, first_new)?;
+            if result == ByHand::Settled {
+                let closing = Closing { call: Call::Booked(number), end: End::Outcome(outcome, None) };
+                journal::close(connection, &closing, changes)?;
+            }
+            results.insert(number, result);
+        }
+        Ok(results)
+    };
+    batch::flush_with(ledger, work).await
+}
+
+/// The orders for other nodes, by their identity, and what can be answered without them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    orders: BTreeMap<String, BTreeMap<CallNumber, HandOrder>>,
+    done: SettledByHand,
+}
+
+/// Finds the node that each call is for among those that have shown their open calls; `shown` is `None` while Redis is out.
+fn plan(
+    calls: &BTreeMap<CallNumber, Outcome>,
+    shown: Option<&BTreeMap<String, ShownCalls>>,
+) -> Result<Plan, HandError> {
+    let mut plan = Plan::default();
+    for (call, outcome) in calls {
+        let Some(shown) = shown else {
+            plan.done.left.insert(call.node.clone());
+            continue;
+        };
+        let mut namesakes = shown.iter().filter(|(_, shown)| shown.name == call.node).peekable();
+        if namesakes.peek().is_none() {
+            return Err(HandError::UnknownNode(call.node.clone()));
+        }
+        let found = namesakes.filter_map(|(id, shown)| {
+            let open = shown.calls.iter().find(|open| open.id == call.number)?;
+            Some((id, HandOrder { outcome: *outcome, booked: Some(open.booked) }))
+        });
+        match found.collect::<Vec<_>>().as_slice() {
+            [] => drop(plan.done.not_open.insert(call.clone())),
+            [(id, order)] => {
+                plan.orders.entry((*id).clone()).or_default().insert(call.clone(), *order);
+            }
+            // Two nodes of one name have both a call of this number: nobody can tell which one is meant.
+            _ => drop(plan.done.left.insert(call.node.clone())),
+        }
+    }
+    Ok(plan)
+}
+
+/// Leaves orders for other nodes, and waits for their replies. An order that was not taken stays, and is taken once its
+/// node runs; giving it again changes nothing.
+async fn order(
+    published: &PublishedLedgers,
+    orders: BTreeMap<String, BTreeMap<CallNumber, HandOrder>>,
+    done: &mut SettledByHand,
+) {
+    let reply = uuid::Uuid::new_v4().simple().to_string();
+    let mut waiting = BTreeSet::new();
+    for (node, orders) in orders {
+        match published.order(&node, &reply, &orders).await {
+            Ok(()) => waiting.extend(orders.into_keys().map(|call| (node.clone(), call))),
+            Err(_) => done.left.extend(orders.into_keys().map(|call| call.node)),
+        }
+    }
+    let replies = async {
+        while !waiting.is_empty() {
+            tokio::time::sleep(LOOK).await;
+            let Ok(results) = published.replies(&reply).await else { continue };
+            waiting.retain(|(node, call)| match results.get(&(node.clone(), call.number)) {
+                Some(result) => {
+                    done.note(call.clone(), *result);
+                    false
+                }
+                None => true,
+            });
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, replies).await;
+    done.left.extend(waiting.into_iter().map(|(_, call)| call.node));
+}
+
+/// The calls that this node showed last.
+#[derive(Debug, Default)]
+pub(super) struct Shown(Option<(Instant, Vec<OpenCall>)>);
+
+/// Takes the orders of other nodes, and shows them the open calls of this one.
+pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut Shown) {
+    if let Ok(orders) = published.orders().await
+        && !orders.is_empty()
+    {
+        let own = orders.iter().map(|(number, (order, _))| (*number, *order)).collect();
+        if let Ok(results) = settle_own(ledger, own).await {
+            // An order that stays is taken again, and finds nothing to settle.
+            let _ = published.reply(&orders, &results).await;
+        }
+    }
+    let first_new = ledger.first_new;
+    let open = move |connection: &Connection| journal::unknown_calls(connection, first_new, MOST_SHOWN);
+    let Ok(calls) = ledger.database.read(open).await else { return };
+    let now = ledger.clock.now();
+    let is_shown =
+        last.0.as_ref().is_some_and(|(at, shown)| *shown == calls && now.saturating_duration_since(*at) < SHOW_AGAIN);
+    if !is_shown {
+        let shown = ShownCalls { name: ledger.name.clone(), at: ledger.clock.wall(), calls };
+        if published.show_open(&shown).await.is_ok() {
+            last.0 = Some((now, shown.calls));
+        }
+    }
+}
+
+/// Returns the calls that the other nodes show, by the name of the node and their number; `None` while Redis is out.
+pub(super) async fn elsewhere(ledger: &Inner) -> Option<Vec<(String, OpenCall)>> {
+    let Some(published) = &ledger.published else { return Some(Vec::new()) };
+    let others = published.open().await.ok()?.into_values();
+    let calls =
+        others.flat_map(|ShownCalls { name, calls, .. }| calls.into_iter().map(move |call| (name.clone(), call)));
+    let mut calls: Vec<_> = calls.collect();
+    calls.sort_by(|(one, call), (other, next)| (one, call.id).cmp(&(other, next.id)));
+    Some(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settlement::Why;
+    use super::*;
+    use std::time::SystemTime;
+
+    fn call(node: &str, number: i64) -> CallNumber {
+        CallNumber { node: node.to_owned(), number }
+    }
+
+    fn shown(name: &str, numbers: &[i64]) -> ShownCalls {
+        let text = || "x".to_owned();
+        let open = |id: &i64| OpenCall {
+            id: *id,
+            booked: SystemTime::UNIX_EPOCH + Duration::from_secs(id.unsigned_abs()),
+            day: text(),
+            tenant: text(),
+            route: text(),
+            why: Why::Lost,
+        };
+        ShownCalls { name: name.to_owned(), at: SystemTime::UNIX_EPOCH, calls: numbers.iter().map(open).collect() }
+    }
+
+    #[test]
+    fn each_call_is_ordered_from_the_one_node_that_shows_it() {
+        let nodes = BTreeMap::from([
+            ("id1".to_owned(), shown("b", &[1, 2])),
+            ("id2".to_owned(), shown("c", &[1])),
+            ("id3".to_owned(), shown("c", &[1, 4])),
+        ]);
+        let planned = |calls: &[CallNumber], nodes| {
+            let calls = calls.iter().map(|call| (call.clone(), Outcome::Billable)).collect();
+            plan(&calls, nodes)
+        };
+        let found = planned(&[call("b", 2), call("b", 3), call("c", 1), call("c", 4)], Some(&nodes)).unwrap();
+        let order = |number| {
+            let booked = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(number));
+            HandOrder { outcome: Outcome::Billable, booked }
+        };
+        let orders = BTreeMap::from([
+            ("id1".to_owned(), BTreeMap::from([(call("b", 2), order(2))])),
+            ("id3".to_owned(), BTreeMap::from([(call("c", 4), order(4))])),
+        ]);
+        assert_eq!(found.orders, orders);
+        assert_eq!(found.done.not_open, BTreeSet::from([call("b", 3)]), "the node does not show it");
+        assert_eq!(found.done.left, BTreeSet::from(["c".to_owned()]), "two nodes of this name show the number 1");
+        let unknown = planned(&[call("b", 1), call("nobody", 1)], Some(&nodes));
+        assert!(matches!(unknown, Err(HandError::UnknownNode(name)) if name == "nobody"));
+        let out = planned(&[call("b", 1)], None).unwrap();
+        assert_eq!((out.orders.len(), out.done.left), (0, BTreeSet::from(["b".to_owned()])), "Redis is out");
+    }
+}
