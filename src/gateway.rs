@@ -6,8 +6,8 @@
 //! was sent completely is finished even if no request waits for it any more.
 
 mod allowance;
-mod cached_question;
 mod cached_record;
+mod cached_request;
 mod call_guard;
 mod callback_setting;
 mod core;
@@ -118,7 +118,7 @@ async fn serve(
     let keys = gateway.registry.table();
     let known = config.tenants.authenticate(request.headers(), &keys, log.asked());
     let Authenticated { tenant, key } = known.map_err(|error| unauthenticated(gateway, log, error))?;
-    log.is_of(tenant, config);
+    log.set_tenant(tenant, config);
     if key.is_suspended {
         return Err(Rejection::TenantSuspended);
     }
@@ -130,7 +130,7 @@ async fn serve(
     let exchange = Exchange { gateway, config, tenant, route, log };
     match exchange.route.kind {
         // This is the path of a hit: the only handler that is not on the heap.
-        Kind::CachedQuestion(subject) => cached_question::serve(exchange, request, subject).await,
+        Kind::CachedRequest(subject) => cached_request::serve(exchange, request, subject).await,
         Kind::CachedRecord(subject) => Box::pin(cached_record::serve(exchange, request, subject)).await,
         Kind::PublicList(subject) => Box::pin(public_list::serve(exchange, request, subject)).await,
         Kind::Submission => Box::pin(submission::serve(exchange, request)).await,

@@ -35,7 +35,7 @@ mod totals;
 
 pub use booking::Booking;
 pub use books::{Ledger, report};
-pub use charge::{Outcome, Verdict, told, verdict};
+pub use charge::{ChargeOutcome, Outcome, charge_outcome, settlement_in};
 pub use counts::{Counts, Row, Statement};
 pub use journal::MIGRATIONS;
 pub use settlement::{CallNumber, ClaimLink, HandError, OpenCall, Refund, SettledByHand, Spent, Why};

@@ -1,6 +1,6 @@
 //! Request bodies, parsed once, and the reference prefix: toward Iluma a reference is `<tenant>:<reference>`.
 //!
-//! Invariants: a body is held only up to its bound; a body that [`Question::parse`] accepts has exactly one meaning (it
+//! Invariants: a body is held only up to its bound; a body that [`RequestContent::parse`] accepts has exactly one meaning (it
 //! notices repeated members, no number is read as a string, nothing invalid is replaced); the tenant's credential,
 //! hop-by-hop fields, cookies and trace context are never forwarded; prefixing and stripping change the caller's
 //! reference and no other byte; all work is linear in the length of the client's input.
@@ -8,6 +8,7 @@
 mod body;
 mod boundary;
 mod canonical;
+mod content;
 mod content_type;
 mod form;
 mod headers;
@@ -22,7 +23,6 @@ mod part_head;
 mod pieces;
 mod prefix;
 mod query;
-mod question;
 mod quote;
 mod scan;
 mod scan_form;
@@ -32,10 +32,10 @@ mod strip;
 
 pub use body::{BodyError, LARGEST_QUESTION, read};
 pub use boundary::Boundary;
+pub use content::{Ambiguity, RequestContent};
 pub use content_type::Kind;
 pub use headers::{Directives, forget_body, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
 pub use prefix::{ReferencePrefix, ReferencePrefixes, reference_json, reference_text};
-pub use question::{Ambiguity, Question};
 pub use scan::{Unreadable, scan_query};
 pub use stream::{FilteredBody, Outcome, StreamError};
 pub use strip::{Answer, List, Ownership, PrefixStripper, Record};

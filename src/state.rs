@@ -39,7 +39,8 @@ pub use error::StateError;
 pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
 pub use model::{
     Awaiting, Callback, Conclusion, Copy, Cursor, Deleted, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased,
-    Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, Receipt, Replay, Verdict, Waiting,
+    FanOutDecision, Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, ReceiveOutcome,
+    Replay, Waiting,
 };
 pub use pauses::{Endpoint, FAILING, PROBE_INTERVAL, Pause, PauseReason, Resume};
 pub use registry::{

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The longest wait of a start for Redis: a healthy Redis answers at once, and without one the gateway serves all the
 /// same.
-pub(super) const REDIS_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The clients of Redis; there are none for a single gateway.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Links {
     /// Waits until every client knows if its Redis answers. A client without an answer keeps trying.
     pub(super) async fn await_them(&self) -> Result<(), StartError> {
         for link in self.all() {
-            let ready = link.ready(REDIS_PATIENCE).await;
+            let ready = link.ready(REDIS_TIMEOUT).await;
             ready.map_err(|cause| StartError::UnusableRedis { key: link.name(), cause })?;
         }
         Ok(())

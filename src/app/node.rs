@@ -83,7 +83,7 @@ pub(super) struct Stages {
     /// The calls that outlive their requests.
     pub(super) leftovers: Tasks,
     /// The fan-out and delivery of callbacks. They stop with the servers.
-    pub(super) relay: Tasks,
+    pub(super) deliveries: Tasks,
     /// The background work, which ends after the last request.
     pub(super) background: Stage,
     /// The connections to Redis, through which the other stages deregister.

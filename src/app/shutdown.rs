@@ -9,7 +9,7 @@ impl App {
     pub async fn shutdown(self) {
         tracing::info!("draining");
         self.admin.drain();
-        let Stages { servers, leftovers, relay, background, links, admin } = &self.stages;
+        let Stages { servers, leftovers, deliveries, background, links, admin } = &self.stages;
         // One deadline covers everything: the process manager has one too.
         let end = tokio::time::Instant::now() + self.drain_timeout;
         servers.end(self.drain_timeout + LAST_MOMENT).await;
@@ -17,7 +17,7 @@ impl App {
         let left = || end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
         leftovers.drain(left()).await;
         // A delivery that does not end in time is sent again at the next start.
-        relay.drain(left()).await;
+        deliveries.drain(left()).await;
         self.gateway.leave().await;
         background.end(LAST_MOMENT).await;
         if let Some(membership) = &self.storage.membership {

@@ -40,9 +40,9 @@ impl Stage {
         self.stop.cancel();
     }
 
-    /// Asks the tasks to stop, and waits for them, for `patience` at most.
-    pub(super) async fn end(&self, patience: Duration) {
+    /// Asks the tasks to stop, and waits for them, for `timeout` at most.
+    pub(super) async fn end(&self, timeout: Duration) {
         self.ask_to_stop();
-        self.tasks.drain(patience).await;
+        self.tasks.drain(timeout).await;
     }
 }

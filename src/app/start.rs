@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::error::StartError;
-use super::links::{Links, REDIS_PATIENCE};
+use super::links::{Links, REDIS_TIMEOUT};
 use super::listeners::Listeners;
 use super::node::{App, Stages};
 use super::observe::{DELIVERIES, hooks, observe, observe_certificates, observe_ledger, observe_state, secrets};
@@ -33,7 +33,7 @@ use strum::VariantArray as _;
 use tokio::sync::mpsc;
 
 /// The interval of a node's heartbeats about limits.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Logs, metrics and clock, which every other part gets.
 struct Instruments {
@@ -154,7 +154,7 @@ async fn wire(
         stages,
         logs,
     };
-    app.callbacks.run(inflow, &app.stages.relay, &app.stages.servers.stop());
+    app.callbacks.run(inflow, &app.stages.deliveries, &app.stages.servers.stop());
     app.serve(listeners);
     let (server, admin, callbacks) = (app.server_address(), app.admin_address(), app.callbacks_address());
     let status = app.status_address().map(tracing::field::display);
@@ -178,12 +178,12 @@ async fn catch_up(
     storage.registry.follow().await;
     storage.keep(&stages.background);
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
-    gateway.cache().confirm(&Budget::of(REDIS_PATIENCE)).await;
+    gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
     for warning in links.durability_warnings(&storage.state).await {
         tracing::warn!(warning, "Redis: state may be lost");
     }
     renew_callback_urls(settings, &storage.state, stages);
-    keep_beating(gateway, stages).await;
+    keep_heartbeat(gateway, stages).await;
     Ok(())
 }
 
@@ -228,13 +228,13 @@ fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
 }
 
 /// Exchanges limits with the other nodes, now and once a second.
-async fn keep_beating(gateway: &Arc<Gateway>, stages: &Stages) {
-    gateway.beat().await;
+async fn keep_heartbeat(gateway: &Arc<Gateway>, stages: &Stages) {
+    gateway.heartbeat().await;
     let gateway = Arc::clone(gateway);
     stages.background.spawn_until_end(async move {
         loop {
-            tokio::time::sleep(BEAT).await;
-            gateway.beat().await;
+            tokio::time::sleep(HEARTBEAT).await;
+            gateway.heartbeat().await;
         }
     });
 }

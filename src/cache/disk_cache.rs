@@ -70,7 +70,7 @@ struct Waiting {
 
 /// Settings of the disk cache.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DiskCacheSettings {
     /// The file.
     pub(super) path: PathBuf,
     /// Bytes that it may take.
@@ -83,8 +83,8 @@ pub(super) struct Place {
 
 impl DiskCache {
     /// Opens the file. A file that can't be opened does not prevent the start.
-    pub(super) fn open(place: Place, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
-        let Place { path, bound, reserve, keyring } = place;
+    pub(super) fn open(settings: DiskCacheSettings, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
+        let DiskCacheSettings { path, bound, reserve, keyring } = settings;
         let cache = Self {
             // Twice: the cache is not to be the one that brings the disk down to the reserve of the state.
             disk: Disk::of(&path, reserve.bytes().saturating_mul(2)),

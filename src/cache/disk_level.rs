@@ -1,6 +1,6 @@
 //! The disk level: the file, its epochs, and the work beside requests.
 
-use super::disk_cache::{self, DiskCache, Place};
+use super::disk_cache::{self, DiskCache, DiskCacheSettings};
 use super::disk_file;
 use super::durable_epochs::{self, DurableEpochs};
 use super::epoch::{Change, Epochs};
@@ -50,13 +50,13 @@ impl DiskLevel {
         }
         let (durable, epochs, time) = DurableEpochs::load(database.clone(), clock).await?;
         let (epochs, durable) = (Arc::new(epochs), Arc::new(durable));
-        let place = Place {
+        let disk_settings = DiskCacheSettings {
             path,
             bound: settings.cache.disk,
             reserve: settings.state.disk_reserve,
             keyring: Keyring::new(&settings.state.encryption_keys),
         };
-        let disk = Arc::new(DiskCache::open(place, Arc::clone(&epochs), time, clock.clone()));
+        let disk = Arc::new(DiskCache::open(disk_settings, Arc::clone(&epochs), time, clock.clone()));
         Ok(Some(Self { disk, epochs, durable }))
     }
 

@@ -67,7 +67,7 @@ impl<'a> Scope<'a> {
 
 /// The request that an entry answers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct KeyInput<'a> {
     pub(super) subject: Subject,
     /// Path with version and query.
     pub(super) target: &'a str,
@@ -96,8 +96,8 @@ impl Keys {
     }
 
     /// Returns the key of a request. Entries of an epoch that ended are never found again.
-    pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, question: &Question<'_>) -> Key {
-        let Question { subject, target, parameters } = *question;
+    pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, input: &KeyInput<'_>) -> Key {
+        let KeyInput { subject, target, parameters } = *input;
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
         let own = scope.tenant.and_then(|tenant| epochs.tenants.get(tenant)).map_or(&[][..], |epoch| epoch);
         Key(self.namer.name([
@@ -135,7 +135,7 @@ mod tests {
         let account = account.parse().unwrap();
         let tenant = tenant.as_ref().map(|name| name.parse().unwrap());
         let scope = tenant.as_ref().map_or(Scope::shared(&account), |tenant| Scope::private(&account, tenant));
-        keys.key(epochs, &scope, &Question { subject: Subject::ALL[*subject], target, parameters })
+        keys.key(epochs, &scope, &KeyInput { subject: Subject::ALL[*subject], target, parameters })
     }
 
     fn parts() -> impl Strategy<Value = Parts> {

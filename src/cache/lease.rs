@@ -49,7 +49,7 @@ pub(super) enum ClaimAnswer {
 /// The right and the duty to make a call for all nodes. Dropping it gives it back, and the next waiter leads.
 #[derive(Debug)]
 pub struct Lease {
-    level2: Arc<RedisCache>,
+    l2: Arc<RedisCache>,
     key: Key,
     token: Token,
     returned: Returns,
@@ -79,27 +79,27 @@ impl Returns {
 }
 
 /// Gives dropped leases back, as soon as Redis answers. It ends with the queue.
-pub(super) async fn give_back(level2: Arc<RedisCache>, mut returned: mpsc::Receiver<Returned>) {
-    let mut up = level2.link.watch();
+pub(super) async fn give_back(l2: Arc<RedisCache>, mut returned: mpsc::Receiver<Returned>) {
+    let mut up = l2.link.watch();
     while let Some(Returned { key, token, until }) = returned.recv().await {
         if timeout_at(until, up.wait_for(|up| *up)).await.is_err() {
             continue;
         }
-        let keys = level2.link.keys();
+        let keys = l2.link.keys();
         let mut script = scripts::RELEASE.key(keys.cache_lease(key.bytes()));
         script.key(keys.cache_wanted(key.bytes()));
         script.arg(&token).arg(keys.results_channel()).arg(key.bytes());
-        let _: Result<i64, RedisFailure> = level2.tell(&script).await;
+        let _: Result<i64, RedisFailure> = l2.tell(&script).await;
     }
 }
 
 /// Returns the entry of a slot without claiming it.
-pub(super) async fn look_up(level2: &Arc<RedisCache>, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
-    let answer = ask(level2, slot, (&[], false), budget).await.ok()?;
+pub(super) async fn look_up(l2: &Arc<RedisCache>, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
+    let answer = ask(l2, slot, (&[], false), budget).await.ok()?;
     match (answer.0.as_str(), answer.1, answer.2) {
-        ("entry", value, left) => level2.usable(slot, &value, left, budget).await,
+        ("entry", value, left) => l2.usable(slot, &value, left, budget).await,
         _ => {
-            level2.counts.misses.fetch_add(1, Ordering::Relaxed);
+            l2.counts.misses.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
@@ -108,55 +108,55 @@ pub(super) async fn look_up(level2: &Arc<RedisCache>, slot: &CacheSlot, budget: 
 /// Returns the entry of a slot, or decides which node makes the call. `waited` is true if the caller has waited for
 /// another node's call, whose result it accepts.
 pub(super) async fn claim(
-    level2: &Arc<RedisCache>,
+    l2: &Arc<RedisCache>,
     returns: &Returns,
     slot: &CacheSlot,
     waited: bool,
     budget: &Budget,
 ) -> ClaimAnswer {
     let mut lease = Lease {
-        level2: Arc::clone(level2),
+        l2: Arc::clone(l2),
         key: slot.key.clone(),
         token: keyring::random(),
         returned: returns.clone(),
         // Redis may grant it although its answer is lost.
         held: true,
     };
-    let Ok((decision, value, left)) = ask(level2, slot, (&lease.token, waited), budget).await else {
+    let Ok((decision, value, left)) = ask(l2, slot, (&lease.token, waited), budget).await else {
         return ClaimAnswer::Out;
     };
     if decision == "lead" {
-        level2.counts.misses.fetch_add(1, Ordering::Relaxed);
+        l2.counts.misses.fetch_add(1, Ordering::Relaxed);
         return ClaimAnswer::Lead(lease);
     }
     lease.held = false;
     match decision.as_str() {
-        "entry" => match level2.usable(slot, &value, left, budget).await {
+        "entry" => match l2.usable(slot, &value, left, budget).await {
             Some(entry) => ClaimAnswer::Entry(entry),
             None => ClaimAnswer::Nothing,
         },
-        "landed" => level2.shared_result(slot, &value).map_or(ClaimAnswer::Nothing, ClaimAnswer::Shared),
+        "landed" => l2.shared_result(slot, &value).map_or(ClaimAnswer::Nothing, ClaimAnswer::Shared),
         "wait" => ClaimAnswer::Wait(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
         _ => {
-            level2.counts.misses.fetch_add(1, Ordering::Relaxed);
+            l2.counts.misses.fetch_add(1, Ordering::Relaxed);
             ClaimAnswer::Nothing
         }
     }
 }
 
 async fn ask(
-    level2: &RedisCache,
+    l2: &RedisCache,
     slot: &CacheSlot,
     (token, waited): (&[u8], bool),
     budget: &Budget,
 ) -> Result<(String, Vec<u8>, i64), RedisFailure> {
-    let (keys, key) = (level2.link.keys(), slot.key.bytes());
-    let mut script = scripts::CLAIM.key(level2.entry_key(slot));
+    let (keys, key) = (l2.link.keys(), slot.key.bytes());
+    let mut script = scripts::CLAIM.key(l2.entry_key(slot));
     script.key(keys.cache_lease(key)).key(keys.cache_result(key)).key(keys.cache_wanted(key));
     script.arg(token).arg(millis(LEASE)).arg(u8::from(waited));
-    let answer = level2.link.script(budget, &script).await;
+    let answer = l2.link.script(budget, &script).await;
     if answer.is_err() {
-        level2.counts.out.fetch_add(1, Ordering::Relaxed);
+        l2.counts.out.fetch_add(1, Ordering::Relaxed);
     }
     answer
 }
@@ -169,22 +169,22 @@ impl Lease {
 
     /// Extends the lease while the call runs. A Redis that is out does not affect the call.
     pub async fn renew(&self) {
-        let level2 = &self.level2;
-        let mut script = scripts::RENEW.key(level2.link.keys().cache_lease(self.key.bytes()));
+        let l2 = &self.l2;
+        let mut script = scripts::RENEW.key(l2.link.keys().cache_lease(self.key.bytes()));
         script.arg(&self.token).arg(millis(LEASE));
-        let _: Result<i64, RedisFailure> = level2.tell(&script).await;
+        let _: Result<i64, RedisFailure> = l2.tell(&script).await;
     }
 
     /// Shares a result that is not cached with waiters on other nodes, and ends the lease.
     pub async fn land(mut self, result: &SharedResult) {
-        let (level2, keys) = (&self.level2, self.level2.link.keys());
+        let (l2, keys) = (&self.l2, self.l2.link.keys());
         let name = keys.cache_result(self.key.bytes());
-        let value = level2.encrypted(&name, &wire::write_result(result));
+        let value = l2.encrypted(&name, &wire::write_result(result));
         let mut script = scripts::LAND.key(keys.cache_lease(self.key.bytes()));
         script.key(keys.cache_wanted(self.key.bytes())).key(name);
         script.arg(&self.token).arg(value).arg(millis(RESULT));
         script.arg(keys.results_channel()).arg(self.key.bytes());
-        let landed: Result<i64, RedisFailure> = level2.tell(&script).await;
+        let landed: Result<i64, RedisFailure> = l2.tell(&script).await;
         self.held = landed.is_err();
     }
 

@@ -7,9 +7,9 @@
 use super::disk_level::{DISK_CACHE, DiskLevel};
 use super::entry::{Entry, SharedResult};
 use super::epoch::{Change, Epochs};
-use super::key::{Key, Keys, Question, Scope};
+use super::key::{Key, KeyInput, Keys, Scope};
 use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
-use super::membership::{Follow, Membership, NodeIdentity};
+use super::membership::{CacheMembership, Follow, NodeIdentity};
 use super::memory::Memory;
 use super::policy;
 use super::purge::{self, Removed};
@@ -52,14 +52,14 @@ pub struct Cache {
     memory: Arc<Memory>,
     /// The slots of pending requests, by Iluma's id.
     pending: moka::sync::Cache<Key, Arc<Awaited>>,
-    level2: Level2,
+    l2: L2,
     lifetimes: ArcSwap<config::Cache>,
     clock: Clock,
 }
 
 /// The level below memory, which outlives the process.
 #[derive(Debug)]
-enum Level2 {
+enum L2 {
     None,
     Disk(DiskLevel),
     Redis(Shared),
@@ -67,7 +67,7 @@ enum Level2 {
 
 /// Choice of the level below memory.
 #[derive(Debug)]
-pub enum Level2Choice<'a> {
+pub enum L2Choice<'a> {
     /// Memory alone.
     None,
     /// A file, for a gateway that serves alone.
@@ -79,8 +79,8 @@ pub enum Level2Choice<'a> {
 /// The additional parts of a cache that nodes share.
 #[derive(Debug)]
 struct Shared {
-    level2: Arc<RedisCache>,
-    membership: Arc<Membership>,
+    l2: Arc<RedisCache>,
+    membership: Arc<CacheMembership>,
     returns: Returns,
     /// The leases to give back, until [`Cache::keep`] takes the receiver.
     returned: Mutex<Option<mpsc::Receiver<Returned>>>,
@@ -102,25 +102,19 @@ pub enum LeaseDecision {
 impl Cache {
     /// Returns a cache with an empty memory whose keys derive from `root`, for answers of the upstream at `origin`.
     #[must_use]
-    pub fn new(
-        settings: &config::Cache,
-        origin: &http::Uri,
-        root: &[u8; 32],
-        level2: Level2Choice<'_>,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(settings: &config::Cache, origin: &http::Uri, root: &[u8; 32], l2: L2Choice<'_>, clock: Clock) -> Self {
         let memory = Arc::new(Memory::new(settings.memory));
-        let (epochs, level2) = match level2 {
-            Level2Choice::None => (Arc::new(Epochs::new()), Level2::None),
-            Level2Choice::Disk(disk) => (Arc::clone(&disk.epochs), Level2::Disk(disk)),
-            Level2Choice::Redis(link, keyring, node) => {
+        let (epochs, l2) = match l2 {
+            L2Choice::None => (Arc::new(Epochs::new()), L2::None),
+            L2Choice::Disk(disk) => (Arc::clone(&disk.epochs), L2::Disk(disk)),
+            L2Choice::Redis(link, keyring, node) => {
                 let epochs = Arc::new(Epochs::new());
-                let level2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
+                let l2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
                 let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
                 let membership =
-                    Arc::new(Membership::new(Arc::clone(&level2), first, second, node.member(), clock.clone()));
+                    Arc::new(CacheMembership::new(Arc::clone(&l2), first, second, node.member(), clock.clone()));
                 let (returns, returned) = Returns::new();
-                (epochs, Level2::Redis(Shared { level2, membership, returns, returned: Mutex::new(Some(returned)) }))
+                (epochs, L2::Redis(Shared { l2, membership, returns, returned: Mutex::new(Some(returned)) }))
             }
         };
         Self {
@@ -131,7 +125,7 @@ impl Cache {
                 .max_capacity(MOST_PENDING)
                 .time_to_live(policy::PENDING_LIFETIME)
                 .build(),
-            level2,
+            l2,
             lifetimes: ArcSwap::from_pointee(settings.clone()),
             clock,
         }
@@ -153,15 +147,15 @@ impl Cache {
 
     /// Keeps the level below memory, and keeps up with the other nodes, until `stop`.
     pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
-        let shared = match &self.level2 {
-            Level2::None => return,
-            Level2::Disk(disk) => return disk.keep(tasks, stop),
-            Level2::Redis(shared) => shared,
+        let shared = match &self.l2 {
+            L2::None => return,
+            L2::Disk(disk) => return disk.keep(tasks, stop),
+            L2::Redis(shared) => shared,
         };
         let returned = shared.returned.lock().take();
         if let Some(returned) = returned {
-            let level2 = Arc::clone(&shared.level2);
-            tasks.spawn_until(&stop, lease::give_back(level2, returned));
+            let l2 = Arc::clone(&shared.l2);
+            tasks.spawn_until(&stop, lease::give_back(l2, returned));
         }
         shared.membership.keep(tasks, stop);
     }
@@ -181,7 +175,7 @@ impl Cache {
         // The number is read first: a change between the two lines then makes an unfindable key, and never a wrongly
         // kept answer.
         let began = self.epochs.last();
-        let key = self.keys.key(&self.epochs.table(), scope, &Question { subject, target, parameters });
+        let key = self.keys.key(&self.epochs.table(), scope, &KeyInput { subject, target, parameters });
         CacheSlot { key, subject, private: scope.private_to(), began }
     }
 
@@ -189,7 +183,7 @@ impl Cache {
     /// find out.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.level2.link.is_up())
+        self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.l2.link.is_up())
     }
 
     /// Applies the changes that other nodes made.
@@ -213,9 +207,9 @@ impl Cache {
     /// Returns the entry of the level below under the same conditions, and copies it to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let entry = match self.below(place) {
-            Level2::None => return None,
-            Level2::Disk(level) => level.disk.look_up(place).await?,
-            Level2::Redis(shared) => lease::look_up(&shared.level2, place, budget).await?,
+            L2::None => return None,
+            L2::Disk(level) => level.disk.look_up(place).await?,
+            L2::Redis(shared) => lease::look_up(&shared.l2, place, budget).await?,
         };
         self.taken(place, entry, max_age)
     }
@@ -235,9 +229,9 @@ impl Cache {
             return None;
         }
         let entry = match self.below(place) {
-            Level2::None => return None,
-            Level2::Disk(level) => level.disk.look_up(place).await?,
-            Level2::Redis(shared) => shared.level2.look_up_stale(place, budget).await?,
+            L2::None => return None,
+            L2::Disk(level) => level.disk.look_up(place).await?,
+            L2::Redis(shared) => shared.l2.look_up_stale(place, budget).await?,
         };
         served(Arc::new(entry))
     }
@@ -255,28 +249,28 @@ impl Cache {
     }
 
     /// Looks for the answer on the level below, if it is no older than `max_age`. Decides with the other nodes which of them
-    /// makes a call, or waits for its result, for at most `patience`. Redis itself must answer within `budget`.
+    /// makes a call, or waits for its result, for at most `timeout`. Redis itself must answer within `budget`.
     pub async fn claim(
         &self,
         place: &CacheSlot,
         max_age: Option<Duration>,
         budget: &Budget,
-        patience: Duration,
+        timeout: Duration,
     ) -> LeaseDecision {
         let shared = match self.below(place) {
-            Level2::None => return LeaseDecision::Alone,
-            Level2::Disk(level) => {
+            L2::None => return LeaseDecision::Alone,
+            L2::Disk(level) => {
                 let found = level.disk.look_up(place).await;
                 let hit = found.and_then(|entry| self.taken(place, entry, max_age));
                 return hit.map_or(LeaseDecision::Alone, LeaseDecision::Hit);
             }
-            Level2::Redis(shared) => shared,
+            L2::Redis(shared) => shared,
         };
         let (mut waited, mut cleared) = (false, false);
-        let end = tokio::time::Instant::now() + patience;
+        let end = tokio::time::Instant::now() + timeout;
         loop {
-            let waiter = shared.level2.waiters.register(&place.key);
-            let left = match lease::claim(&shared.level2, &shared.returns, place, waited, budget).await {
+            let waiter = shared.l2.waiters.register(&place.key);
+            let left = match lease::claim(&shared.l2, &shared.returns, place, waited, budget).await {
                 ClaimAnswer::Entry(entry) => {
                     let hit = self.taken(place, entry, max_age);
                     return hit.map_or(LeaseDecision::Alone, LeaseDecision::Hit);
@@ -299,7 +293,7 @@ impl Cache {
             tokio::select! {
                 () = waiter.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                () = shared.level2.link.out(budget) => return LeaseDecision::Alone,
+                () = shared.l2.link.out(budget) => return LeaseDecision::Alone,
             }
         }
     }
@@ -348,17 +342,17 @@ impl Cache {
         };
         let shared = match self.below(place) {
             // Dropping a lease gives it back.
-            Level2::None => return,
-            Level2::Disk(level) => {
+            L2::None => return,
+            L2::Disk(level) => {
                 level.disk.store(place, entry);
                 if let Some((name, value)) = note {
                     level.disk.note(&name, value, entry.lifetime).await;
                 }
                 return;
             }
-            Level2::Redis(shared) => shared,
+            L2::Redis(shared) => shared,
         };
-        let stored = shared.level2.store(place, entry, lease.as_ref().map_or(&[], Lease::token)).await;
+        let stored = shared.l2.store(place, entry, lease.as_ref().map_or(&[], Lease::token)).await;
         if let (Ok(_), Some(lease)) = (stored, lease) {
             lease.ended();
         }
@@ -366,7 +360,7 @@ impl Cache {
             self.memory.forget(&place.key);
         }
         if let Some((name, value)) = note {
-            shared.level2.note(&name, &value, entry.lifetime).await;
+            shared.l2.note(&name, &value, entry.lifetime).await;
         }
     }
 
@@ -384,10 +378,10 @@ impl Cache {
         if let Some(known) = self.pending.get(&name) {
             return Some((*known).clone());
         }
-        let noted = match &self.level2 {
-            Level2::None => None,
-            Level2::Disk(level) => level.disk.noted(&name).await,
-            Level2::Redis(shared) => shared.level2.noted(&name, budget).await,
+        let noted = match &self.l2 {
+            L2::None => None,
+            L2::Disk(level) => level.disk.noted(&name).await,
+            L2::Redis(shared) => shared.l2.noted(&name, budget).await,
         };
         wire::read_awaited(&noted?)
     }
@@ -395,15 +389,15 @@ impl Cache {
     /// Removes entries on every node, on disk and in Redis. The answer of a call in flight is not stored if the change
     /// concerns it.
     pub async fn change(&self, change: &Change) -> Removed {
-        let shared = match &self.level2 {
+        let shared = match &self.l2 {
             // A gateway that serves alone tells no other node, and has no entries of the registry.
-            Level2::None | Level2::Disk(_) if *change == Change::Registry => return Removed::default(),
-            Level2::None => {
+            L2::None | L2::Disk(_) if *change == Change::Registry => return Removed::default(),
+            L2::None => {
                 self.epochs.change(change);
                 return Removed { memory: self.memory.remove(change), ..Removed::default() };
             }
-            Level2::Disk(level) => return level.change(change, &self.memory).await,
-            Level2::Redis(shared) => shared,
+            L2::Disk(level) => return level.change(change, &self.memory).await,
+            L2::Redis(shared) => shared,
         };
         match purge::carry_out(&shared.membership, change).await {
             Ok(removed) => removed,
@@ -415,13 +409,13 @@ impl Cache {
     /// Counts the entries that a change would remove on every node, on disk and in Redis. Nothing is removed.
     pub async fn count(&self, change: &Change) -> Removed {
         let here = || Removed { memory: self.memory.count(change), ..Removed::default() };
-        match &self.level2 {
-            Level2::None => here(),
-            Level2::Disk(level) => match level.disk.count(change).await {
+        match &self.l2 {
+            L2::None => here(),
+            L2::Disk(level) => match level.disk.count(change).await {
                 Ok(disk) => Removed { disk, ..here() },
                 Err(_) => Removed { left: vec![DISK_CACHE.to_owned()], ..here() },
             },
-            Level2::Redis(shared) => match purge::count(&shared.membership, change).await {
+            L2::Redis(shared) => match purge::count(&shared.membership, change).await {
                 Ok(counted) => counted,
                 Err(_) => Removed { left: without_redis(), ..here() },
             },
@@ -437,38 +431,38 @@ impl Cache {
     /// Returns the counts of Redis' answers to the cache.
     #[must_use]
     pub fn redis_counts(&self) -> Option<Arc<Counts>> {
-        self.nodes().map(|shared| Arc::clone(&shared.level2.counts))
+        self.nodes().map(|shared| Arc::clone(&shared.l2.counts))
     }
 
     /// Returns how the disk served the cache.
     #[must_use]
     pub fn disk_counts(&self) -> Option<Arc<Counts>> {
-        match &self.level2 {
-            Level2::Disk(level) => Some(Arc::clone(&level.disk.counts)),
-            Level2::None | Level2::Redis(_) => None,
+        match &self.l2 {
+            L2::Disk(level) => Some(Arc::clone(&level.disk.counts)),
+            L2::None | L2::Redis(_) => None,
         }
     }
 
     /// Returns false while the settings want a disk cache, and it can't be used.
     #[must_use]
     pub fn is_disk_up(&self) -> bool {
-        match &self.level2 {
-            Level2::Disk(level) => level.disk.is_up(),
-            Level2::None | Level2::Redis(_) => true,
+        match &self.l2 {
+            L2::Disk(level) => level.disk.is_up(),
+            L2::None | L2::Redis(_) => true,
         }
     }
 
     /// Returns the parts that nodes share.
     const fn nodes(&self) -> Option<&Shared> {
-        match &self.level2 {
-            Level2::Redis(shared) => Some(shared),
-            Level2::None | Level2::Disk(_) => None,
+        match &self.l2 {
+            L2::Redis(shared) => Some(shared),
+            L2::None | L2::Disk(_) => None,
         }
     }
 
     /// Returns the level below for a slot: none for Iluma's health, which each node caches alone for seconds.
-    fn below(&self, place: &CacheSlot) -> &Level2 {
-        if place.subject == Subject::Health { &Level2::None } else { &self.level2 }
+    fn below(&self, place: &CacheSlot) -> &L2 {
+        if place.subject == Subject::Health { &L2::None } else { &self.l2 }
     }
 
     /// Stores an entry in memory. Returns false if a person in it was erased since its call began.
@@ -515,7 +509,7 @@ mod tests {
             bank_codes: minutes(1),
         };
         let origin = http::Uri::from_static("https://api.iluma.ai");
-        let cache = Cache::new(&settings, &origin, &[7; 32], Level2Choice::None, clock.clone());
+        let cache = Cache::new(&settings, &origin, &[7; 32], L2Choice::None, clock.clone());
         let place = place(&cache);
         (cache, place)
     }

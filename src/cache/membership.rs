@@ -40,8 +40,8 @@ const GONE: Duration = Duration::from_secs(600);
 
 /// This node among the others.
 #[derive(Debug)]
-pub(super) struct Membership {
-    level2: Arc<RedisCache>,
+pub(super) struct CacheMembership {
+    l2: Arc<RedisCache>,
     pub(super) memory: Arc<Memory>,
     epochs: Arc<Epochs>,
     clock: Clock,
@@ -97,18 +97,12 @@ fn name_of(member: &str) -> &str {
 /// The number of the last change, all epochs, and the changes after the last known one.
 type News = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
-impl Membership {
+impl CacheMembership {
     /// Makes the membership of the node `id`, which has applied nothing yet.
-    pub(super) fn new(
-        level2: Arc<RedisCache>,
-        memory: Arc<Memory>,
-        epochs: Arc<Epochs>,
-        id: String,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(l2: Arc<RedisCache>, memory: Arc<Memory>, epochs: Arc<Epochs>, id: String, clock: Clock) -> Self {
         let (origin, catching_up) = (clock.now(), tokio::sync::Mutex::default());
         let (confirmed, follow) = (AtomicU64::new(0), OnceLock::new());
-        Self { level2, memory, epochs, clock, id, confirmed, origin, catching_up, follow }
+        Self { l2, memory, epochs, clock, id, confirmed, origin, catching_up, follow }
     }
 
     /// Returns true if this node knows all changes except those of the last 5 s.
@@ -135,7 +129,7 @@ impl Membership {
                     tokio::select! {
                         () = tokio::time::sleep(HEARTBEAT) => {}
                         _ = changed.recv() => {}
-                        _ = up.changed() => node.level2.waiters.wake_all(),
+                        _ = up.changed() => node.l2.waiters.wake_all(),
                     }
                 }
             };
@@ -253,11 +247,11 @@ impl Membership {
     }
 
     pub(super) fn link(&self) -> &RedisClient {
-        &self.level2.link
+        &self.l2.link
     }
 
     pub(super) fn keys(&self) -> &KeySpace {
-        self.level2.link.keys()
+        self.l2.link.keys()
     }
 
     /// Wakes waiters whose call has ended on another node. It ends with the process.
@@ -265,11 +259,11 @@ impl Membership {
         loop {
             match results.recv().await {
                 Ok(message) => {
-                    if let Some(key) = self.level2.landed(&message) {
+                    if let Some(key) = self.l2.landed(&message) {
                         self.memory.end_pending(&key);
                     }
                 }
-                Err(RecvError::Lagged(_)) => self.level2.waiters.wake_all(),
+                Err(RecvError::Lagged(_)) => self.l2.waiters.wake_all(),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -296,8 +290,8 @@ mod tests {
         let target = RedisTarget::of_url("state.redis.url", "redis://127.0.0.1:1/".into(), None);
         let link = RedisClient::new(&target, KeySpace::new(&[1; 32]), &[]).unwrap();
         let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(ByteSize::mib(1))));
-        let level2 = RedisCache::new(link, Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
-        let node = Membership::new(Arc::new(level2), memory, epochs, "a".into(), Clock::system());
+        let l2 = RedisCache::new(link, Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
+        let node = CacheMembership::new(Arc::new(l2), memory, epochs, "a".into(), Clock::system());
         let _other = node.catching_up.lock().await;
         tokio::time::pause();
         let (budget, began) = (Budget::of(Duration::from_millis(50)), tokio::time::Instant::now());

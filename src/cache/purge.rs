@@ -4,7 +4,7 @@
 
 use super::change_log::{self, Logged, TENANT};
 use super::epoch::{Change, Epoch};
-use super::membership::{Membership, NodeTaken};
+use super::membership::{CacheMembership, NodeTaken};
 use super::wire;
 use crate::base::keyring;
 use crate::iluma::person::Tag;
@@ -58,7 +58,7 @@ impl Removed {
 ///
 /// # Errors
 /// Returns an error if Redis is out: the change was not begun, or its beginning is uncertain.
-pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Removed, RedisFailure> {
+pub(super) async fn carry_out(node: &CacheMembership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = begin(node, change).await?;
     node.heartbeat(&Budget::of(ORDER)).await?;
     let redis = match change {
@@ -75,7 +75,7 @@ pub(super) async fn carry_out(node: &Membership, change: &Change) -> Result<Remo
 ///
 /// # Errors
 /// Returns an error if Redis is out.
-pub(super) async fn count(node: &Membership, change: &Change) -> Result<Removed, RedisFailure> {
+pub(super) async fn count(node: &CacheMembership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = append(node, &Logged::Count(change.clone()), &[]).await?;
     node.heartbeat(&Budget::of(ORDER)).await?;
     let redis = sweep(node, scope(change), Sweep::Count).await?;
@@ -83,7 +83,7 @@ pub(super) async fn count(node: &Membership, change: &Change) -> Result<Removed,
 }
 
 /// Waits until the nodes have taken a change or a count, and returns what they report.
-async fn taken(node: &Membership, number: u64, strictly: bool, redis: u64) -> Result<Removed, RedisFailure> {
+async fn taken(node: &CacheMembership, number: u64, strictly: bool, redis: u64) -> Result<Removed, RedisFailure> {
     let nodes = node.applied_by_all(number, strictly).await?;
     let left = nodes.iter().filter(|node| !node.is_done).map(|node| format!("node {}", node.name)).collect();
     let mut command = redis::cmd("GET");
@@ -92,7 +92,7 @@ async fn taken(node: &Membership, number: u64, strictly: bool, redis: u64) -> Re
     Ok(Removed { memory: memory.unwrap_or(0), redis, nodes, left, ..Removed::default() })
 }
 
-async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> {
+async fn begin(node: &CacheMembership, change: &Change) -> Result<u64, RedisFailure> {
     let field = |name: String| (name, keyring::random::<16>());
     let fields: Vec<(String, Epoch)> = match change {
         Change::Subject(subject) => vec![field(subject.as_str().to_owned())],
@@ -104,7 +104,7 @@ async fn begin(node: &Membership, change: &Change) -> Result<u64, RedisFailure> 
 }
 
 /// Gives an entry the next number in the list, and these epochs new values.
-async fn append(node: &Membership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
+async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
     let keys = node.keys();
     let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
     script.key(keys.cache_number()).key(keys.cache_changes());
@@ -122,7 +122,7 @@ async fn append(node: &Membership, entry: &Logged, epochs: &[(String, Epoch)]) -
 }
 
 /// Removes the entries that are indexed by a tag.
-async fn erase(node: &Membership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFailure> {
+async fn erase(node: &CacheMembership, tags: &BTreeSet<Tag>) -> Result<u64, RedisFailure> {
     let mut removed = 0;
     let mut script = scripts::ERASE_TAGGED.prepare_invoke();
     for tag in tags {
@@ -160,7 +160,7 @@ enum Sweep {
 }
 
 /// Removes or counts the entries whose names match, and returns their number.
-async fn sweep(node: &Membership, (subject, private): (&str, &str), sweep: Sweep) -> Result<u64, RedisFailure> {
+async fn sweep(node: &CacheMembership, (subject, private): (&str, &str), sweep: Sweep) -> Result<u64, RedisFailure> {
     let pattern = node.keys().cache_entries(subject, private);
     let (mut cursor, mut number) = (0_u64, 0_u64);
     loop {

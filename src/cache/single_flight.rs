@@ -16,7 +16,7 @@ pub struct SingleFlight<T>(Arc<Mutex<HashMap<Key, watch::Receiver<Option<T>>>>>)
 
 /// The role of a request that joins a call.
 #[derive(Debug)]
-pub enum Role<T> {
+pub enum FlightRole<T> {
     /// The request makes the call.
     Leader(Leader<T>),
     /// The request waits for the leader's answer.
@@ -44,13 +44,13 @@ impl<T: Clone> SingleFlight<T> {
 
     /// Leads the call for `key`, or follows the one in flight.
     #[must_use]
-    pub fn join(&self, key: &Key) -> Role<T> {
+    pub fn join(&self, key: &Key) -> FlightRole<T> {
         match self.0.lock().entry(key.clone()) {
-            Entry::Occupied(flight) => Role::Follower(Follower(flight.get().clone())),
+            Entry::Occupied(flight) => FlightRole::Follower(Follower(flight.get().clone())),
             Entry::Vacant(place) => {
                 let (answer, waiting) = watch::channel(None);
                 place.insert(waiting);
-                Role::Leader(Leader { flights: Self(Arc::clone(&self.0)), key: key.clone(), answer })
+                FlightRole::Leader(Leader { flights: Self(Arc::clone(&self.0)), key: key.clone(), answer })
             }
         }
     }
@@ -91,30 +91,30 @@ impl<T: Clone> Follower<T> {
 #[cfg(test)]
 mod tests {
     use super::super::epoch::Table;
-    use super::super::key::{Keys, Question, Scope};
+    use super::super::key::{KeyInput, Keys, Scope};
     use super::*;
     use crate::iluma::subject::Subject;
 
-    fn a_key(question: &[u8]) -> Key {
+    fn a_key(parameters: &[u8]) -> Key {
         let epochs = Table { era: [0; 16], subjects: [[0; 16]; Subject::ALL.len()], tenants: Default::default() };
         Keys::new(&[3; 32], &http::Uri::from_static("http://a")).key(
             &epochs,
             &Scope::shared(&"live".parse().unwrap()),
-            &Question { subject: Subject::Bank, target: "/", parameters: question },
+            &KeyInput { subject: Subject::Bank, target: "/", parameters },
         )
     }
 
     fn leader(flights: &SingleFlight<u32>, key: &Key) -> Leader<u32> {
         match flights.join(key) {
-            Role::Leader(leader) => leader,
-            Role::Follower(_) => panic!("the call has a leader already"),
+            FlightRole::Leader(leader) => leader,
+            FlightRole::Follower(_) => panic!("the call has a leader already"),
         }
     }
 
     fn waiter(flights: &SingleFlight<u32>, key: &Key) -> Follower<u32> {
         match flights.join(key) {
-            Role::Leader(_) => panic!("the call has no leader"),
-            Role::Follower(waiter) => waiter,
+            FlightRole::Leader(_) => panic!("the call has no leader"),
+            FlightRole::Follower(waiter) => waiter,
         }
     }
 

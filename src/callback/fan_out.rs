@@ -10,7 +10,7 @@ use super::service::{Callbacks, REST};
 use crate::base::name::TenantName;
 use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
-use crate::state::{Copy, StateError, Verdict, Waiting};
+use crate::state::{Copy, FanOutDecision, StateError, Waiting};
 use futures_util::future::join_all;
 use std::time::Duration;
 
@@ -51,11 +51,11 @@ impl Callbacks {
         let config = self.config.load_full();
         // The body was parsed when it arrived.
         let Ok(body) = CallbackBody::parse(&waiting.body) else {
-            return self.state.settle(waiting, Verdict::Unowned, &config.outbox).await.map(|_| ());
+            return self.state.settle(waiting, FanOutDecision::Unowned, &config.outbox).await.map(|_| ());
         };
-        let verdict = match find(&config, waiting, &body, self.clock.wall()) {
-            Finding::Overtaking(until) => Verdict::Wait(until),
-            Finding::Unowned => Verdict::Unowned,
+        let decision = match find(&config, waiting, &body, self.clock.wall()) {
+            Finding::Overtaking(until) => FanOutDecision::Wait(until),
+            Finding::Unowned => FanOutDecision::Unowned,
             Finding::Recipients(kind, recipients) => {
                 let mut copies = Vec::with_capacity(recipients.len());
                 for (tenant, reference) in recipients {
@@ -67,10 +67,10 @@ impl Callbacks {
                         (self.hooks.note)(Note::Skipped(&tenant, Skipped::NoUrl));
                     }
                 }
-                Verdict::Deliver(kind, copies)
+                FanOutDecision::Deliver(kind, copies)
             }
         };
-        for tenant in self.state.settle(waiting, verdict, &config.outbox).await? {
+        for tenant in self.state.settle(waiting, decision, &config.outbox).await? {
             tracing::warn!(%tenant, "the team's outbox is full: a callback is a dead letter at once");
             (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
         }

@@ -12,7 +12,7 @@ use crate::base::peer::Client;
 use crate::base::web::{self, Bounds, whole_body};
 use crate::iluma::callback_body::CallbackBody;
 use crate::iluma::callback_type::CallbackType;
-use crate::state::{Callback, Receipt, StateError};
+use crate::state::{Callback, ReceiveOutcome, StateError};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -140,8 +140,8 @@ impl Callbacks {
         // A peer that gets no answer in time sends the callback again, and it is recognised as a repeat.
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
         match stored.unwrap_or(Err(StateError::Unavailable)) {
-            Ok(Receipt::Repeat) => Ok(Admission::Repeat),
-            Ok(Receipt::New) => {
+            Ok(ReceiveOutcome::Repeat) => Ok(Admission::Repeat),
+            Ok(ReceiveOutcome::New) => {
                 // If the channel is full the cache learns it later; the callback is delivered all the same. A body with
                 // its id at another position is no answer of a known shape.
                 if let Some(id) = id {

@@ -43,14 +43,14 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
         }
     }
     let fallback_owner = account.and_then(|account| account.fallback_owner.clone()).filter(|_| body.id.is_some());
-    let patience = match &fallback_owner {
+    let wait = match &fallback_owner {
         Some(_) if !account.is_some_and(|account| account.prefixes) => EARLY,
         // If references have prefixes, a callback without one was not requested here: no other team will own it.
         Some(_) if waiting.kind.is_some() => Duration::ZERO,
         // A callback that is set aside is still given to a later owner, and operators see it without waiting.
         _ => UNOWNED,
     };
-    let until = waiting.received + patience;
+    let until = waiting.received + wait;
     if recipients.is_empty() && now >= until && prefix.is_none() {
         let own = body.reference.as_ref().and_then(|text| serde_json::to_vec(text).ok()).map(Bytes::from);
         recipients.extend(fallback_owner.map(|tenant| (tenant, own)));

@@ -93,8 +93,8 @@ async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
     state::verify_file(&settings.state).map_err(StartError::from)?;
     // A Redis that can't be reached is reported already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
-        let concerns = app::durability_warnings(&settings).await?;
-        findings.warnings.extend(concerns.iter().map(|concern| keyed(concern)));
+        let durability = app::durability_warnings(&settings).await?;
+        findings.warnings.extend(durability.iter().map(|warning| keyed(warning)));
     }
     Ok(findings.warnings)
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// The longest wait for the answer: far longer than a healthy gateway takes, and shorter than the usual limits of health checks.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer; a normal one is one line.
 const LONGEST_ANSWER: usize = 64 << 10;
 /// The header of the PROXY protocol by which a load balancer checks the gateway itself (version 2, command LOCAL).
@@ -44,7 +44,7 @@ pub(super) enum HealthError {
     Tls(&'static str, rustls::Error),
     #[error("nothing answers at {0}: {1}; is the gateway running?")]
     Unreachable(SocketAddr, Box<dyn std::error::Error + Send + Sync>),
-    #[error("{0} did not answer within {wait} s", wait = PATIENCE.as_secs())]
+    #[error("{0} did not answer within {wait} s", wait = TIMEOUT.as_secs())]
     Silent(SocketAddr),
     #[error("not ready: {0}")]
     NotReady(String),
@@ -82,7 +82,7 @@ pub(super) async fn run(args: &Args) -> Result<(), HealthError> {
             }
         }
     };
-    match tokio::time::timeout(PATIENCE, asked).await.map_err(|_| HealthError::Silent(address))?? {
+    match tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| HealthError::Silent(address))?? {
         (StatusCode::OK, _) => Ok(()),
         (status, answer) => Err(HealthError::NotReady(format!("{status}: {}", answer.trim()))),
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest time of an order, which waits seconds for every node.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer: most are a few numbers; a year's usage has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -80,7 +80,7 @@ pub(super) enum OperatorError {
     #[error("{0} does not speak {1}: give the listener's URL with --admin, with https:// if it has TLS")]
     OtherScheme(Uri, &'static str),
     /// The answer takes too long.
-    #[error("{0} did not answer within {wait} s: is it overloaded, or is a firewall between?", wait = PATIENCE.as_secs())]
+    #[error("{0} did not answer within {wait} s: is it overloaded, or is a firewall between?", wait = TIMEOUT.as_secs())]
     Silent(Uri),
     /// The connection ended for another reason.
     #[error("no answer from the gateway at {0}: {1}")]
@@ -137,7 +137,7 @@ impl Target {
                 Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| failed(&*error))?;
             Ok::<_, OperatorError>((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
         };
-        match tokio::time::timeout(PATIENCE, answer).await.map_err(|_| OperatorError::Silent(target.clone()))?? {
+        match tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| OperatorError::Silent(target.clone()))?? {
             (StatusCode::OK, body) => Ok(body),
             (_, body) => Err(OperatorError::Refused(body)),
         }

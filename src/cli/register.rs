@@ -24,7 +24,7 @@ use std::time::Duration;
 const URLS: &str = "/v1/callback/urls";
 
 /// The longest time of a request. Iluma first posts a test to the gateway and waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
@@ -68,7 +68,7 @@ pub(super) async fn run(args: &Args) -> Result<String, RegisterError> {
 pub(super) async fn register(settings: &Settings) -> Result<String, RegisterError> {
     let public_url = settings.callbacks.public_url.as_ref().ok_or(RegisterError::NoPublicUrl)?;
     let (connections, clock) = (Tasks::new(), Clock::system());
-    let patient = config::Upstream { timeout: settings.upstream.timeout.max(PATIENCE), ..settings.upstream.clone() };
+    let patient = config::Upstream { timeout: settings.upstream.timeout.max(TIMEOUT), ..settings.upstream.clone() };
     let upstream = Upstream::new(&patient, &clock, connections)?;
     let (mut told, mut failed) = (String::new(), false);
     for (name, account) in &settings.accounts {
@@ -162,7 +162,7 @@ impl Iluma<'_> {
         let body = body.map_or(OutgoingBody::Empty, |body| OutgoingBody::Full(Some(body)));
         let outgoing = Outgoing { method, target: PathAndQuery::from_static(URLS), headers, body, repeatable };
         let response = self.upstream.send(outgoing, Some(&self.credential)).await.map_err(|error| error.to_string())?;
-        upstream::collect(response, Some(&self.credential), PATIENCE).await.map_err(|error| error.to_string())
+        upstream::collect(response, Some(&self.credential), TIMEOUT).await.map_err(|error| error.to_string())
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The longest wait for Redis.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]
@@ -143,7 +143,7 @@ async fn report(settings: &Settings, days: (Day, Day)) -> Result<Statement, Usag
             let link = RedisClient::new(&redis.main, KeySpace::new(settings.state.root_key.expose_secret()), &[])?;
             link.keep(&tasks, stop.clone());
             let mut up = link.watch();
-            let _ = tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await;
+            let _ = tokio::time::timeout(TIMEOUT, up.wait_for(|up| *up)).await;
             Some(link)
         }
         None => None,

@@ -11,7 +11,7 @@ use crate::base::name::AccountName;
 use crate::base::retry_after::retry_after;
 use crate::iluma::answer::Answer;
 use crate::iluma::route_name::RouteName;
-use crate::ledger::{self, Booking, Ledger, Outcome, Verdict};
+use crate::ledger::{self, Booking, ChargeOutcome, Ledger, Outcome};
 use crate::limit::{Call, CallPermit, Endpoint};
 use crate::redis::Budget;
 use crate::reply::Rejection;
@@ -130,13 +130,13 @@ impl CallGuard {
             // Nothing was processed, so everything is given back.
             CallError::Unreachable | CallError::NotProcessed => self.started = false,
             CallError::ClientTooSlow | CallError::ClientCutOff => {
-                self.settle(&Verdict { outcome: Outcome::NotBillable, id: None });
+                self.settle(&ChargeOutcome { outcome: Outcome::NotBillable, id: None });
             }
             CallError::TimedOut
             | CallError::Broken
             | CallError::Garbled
             | CallError::Truncated
-            | CallError::TooLarge => self.settle(&Verdict::UNKNOWN),
+            | CallError::TooLarge => self.settle(&ChargeOutcome::UNKNOWN),
         }
     }
 
@@ -165,9 +165,9 @@ impl CallGuard {
     pub(super) fn whole(&mut self, status: StatusCode, answer: Option<&Answer>) {
         let account = self.account_name();
         if self.charged {
-            self.settle(&ledger::verdict(self.route, status.as_u16(), answer.filter(|_| self.charges())));
+            self.settle(&ledger::charge_outcome(self.route, status.as_u16(), answer.filter(|_| self.charges())));
         } else if status.is_success()
-            && let Some((id, outcome)) = answer.filter(|_| self.route.spec().settles).and_then(ledger::told)
+            && let Some((id, outcome)) = answer.filter(|_| self.route.spec().settles).and_then(ledger::settlement_in)
         {
             self.ledger.settle(&account, id, outcome);
         }
@@ -177,10 +177,10 @@ impl CallGuard {
         }
     }
 
-    fn settle(&mut self, verdict: &Verdict) {
+    fn settle(&mut self, charge: &ChargeOutcome) {
         if let Some(booking) = self.booking.take() {
-            let free = Verdict { outcome: Outcome::NotBillable, id: None };
-            booking.settle(&self.account_name(), if self.charges() { verdict } else { &free });
+            let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
+            booking.settle(&self.account_name(), if self.charges() { charge } else { &free });
         }
     }
 
@@ -233,7 +233,7 @@ impl Drop for CallGuard {
             }
             let cut_off = self.upload.as_ref().is_some_and(|upload| !upload.is_done());
             let outcome = if cut_off { Outcome::NotBillable } else { Outcome::Unknown };
-            self.settle(&Verdict { outcome, id: None });
+            self.settle(&ChargeOutcome { outcome, id: None });
             if !self.charged {
                 self.config.tallies[self.tenant].call(self.route);
             }

@@ -8,7 +8,7 @@ use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::base::keyring::Keyring;
 use crate::base::tasks::Tasks;
-use crate::cache::{Cache, DiskLevel, Level2Choice, NodeIdentity, SingleFlight};
+use crate::cache::{Cache, DiskLevel, L2Choice, NodeIdentity, SingleFlight};
 use crate::callback::Callbacks;
 use crate::config::Settings;
 use crate::iluma::person::Persons;
@@ -74,10 +74,10 @@ impl Gateway {
         let root = settings.state.root_key.expose_secret();
         let identity = NodeIdentity { name: &settings.node, id: parts.ledger.node() };
         let keyring = Keyring::new(&settings.state.encryption_keys);
-        let level2 = match (parts.link, parts.disk) {
-            (Some(link), _) => Level2Choice::Redis(link, keyring, identity),
-            (None, Some(disk)) => Level2Choice::Disk(disk),
-            (None, None) => Level2Choice::None,
+        let l2 = match (parts.link, parts.disk) {
+            (Some(link), _) => L2Choice::Redis(link, keyring, identity),
+            (None, Some(disk)) => L2Choice::Disk(disk),
+            (None, None) => L2Choice::None,
         };
         let clock = telemetry.clock.clone();
         let connections = Tasks::new();
@@ -91,7 +91,7 @@ impl Gateway {
         let config = RuntimeConfig::new(settings, None, environment)?;
         Ok(Self {
             config: ArcSwap::from_pointee(config),
-            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, level2, clock.clone())),
+            cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, l2, clock.clone())),
             callbacks: parts.callbacks,
             owners: Owners::new(parts.state, settings.state.retention.owners),
             flights: SingleFlight::new(),
@@ -142,9 +142,9 @@ impl Gateway {
     }
 
     /// Exchanges limits with other nodes, if there are any. It is called once a second.
-    pub async fn beat(&self) {
+    pub async fn heartbeat(&self) {
         let config = self.config.load_full();
-        config.limits.beat().await;
+        config.limits.heartbeat().await;
     }
 
     /// Leaves the group of nodes, so that the others take over this one's part at once.

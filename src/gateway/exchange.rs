@@ -1,7 +1,7 @@
 //! The context of one tenant's request: handlers take it, and nothing else that it contains.
 
 use super::core::Gateway;
-use super::owners::Asker;
+use super::owners::Requester;
 use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
 use crate::iluma::routes::Route;
@@ -39,8 +39,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Returns the tenant as the requester of a record.
-    pub(super) fn asker(&self) -> Asker {
-        Asker {
+    pub(super) fn requester(&self) -> Requester {
+        Requester {
             tenant: self.tenant.name.clone(),
             account: self.tenant.account.clone(),
             kind: self.route.callback_type(),

@@ -7,13 +7,13 @@ use super::call_guard::{CallGuard, PlannedCall};
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Fetched, Joined, Lead, from_other_node, renewing};
-use super::owners::{Asker, Owned};
+use super::owners::{Owned, Requester};
 use super::replies::{brought, collapsed, from_entry, from_stale};
 use super::request_log::RequestLog;
 use super::runtime::RuntimeConfig;
 use super::send;
 use crate::base::json_template::JsonTemplate;
-use crate::cache::{Hit, Leader, LeaseDecision, Report, Role, Scope, Subject};
+use crate::cache::{FlightRole, Hit, Leader, LeaseDecision, Report, Scope, Subject};
 use crate::iluma::route_name::RouteName;
 use crate::redis::Budget;
 use crate::reference::Directives;
@@ -43,7 +43,7 @@ enum Leading {
 #[derive(Clone, Copy)]
 struct Caller<'a> {
     /// The requester of the record; `None` if the answer is no record.
-    asker: Option<&'a Asker>,
+    requester: Option<&'a Requester>,
     /// The caller's own reference, as JSON text.
     reference: Option<&'a [u8]>,
 }
@@ -58,8 +58,8 @@ impl Gateway {
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (directives, reference, route, slot) =
             (request.directives, request.reference.clone(), request.route, request.slot.clone());
-        let (reference, asker) = (reference.as_deref(), request.asker.clone());
-        let caller = Caller { asker: asker.as_ref(), reference };
+        let (reference, requester) = (reference.as_deref(), request.requester.clone());
+        let caller = Caller { requester: requester.as_ref(), reference };
         if let Some(detail) = request.bypass {
             if directives.only_if_cached {
                 return Err(Rejection::OnlyIfCached);
@@ -104,8 +104,8 @@ impl Gateway {
             failed => {
                 // There is no new answer, and that is Iluma's fault: a stale answer may be served.
                 if let Some(hit) = self.cache.look_up_stale(&slot, directives.max_age, &log.redis).await {
-                    if let Some(asker) = &asker {
-                        self.own_hit(asker, &hit, reference, &log.redis).await;
+                    if let Some(requester) = &requester {
+                        self.own_hit(requester, &hit, reference, &log.redis).await;
                     }
                     return Ok(from_stale(&hit, reference, route, log));
                 }
@@ -131,16 +131,16 @@ impl Gateway {
         route: RouteName,
         log: &mut RequestLog,
     ) -> Response<ReplyBody> {
-        if let Some(asker) = caller.asker {
-            self.own_hit(asker, hit, caller.reference, &log.redis).await;
+        if let Some(requester) = caller.requester {
+            self.own_hit(requester, hit, caller.reference, &log.redis).await;
         }
         from_entry(hit, caller.reference, route, log)
     }
 
     /// Makes the caller an owner of the record in a call's answer.
-    async fn own_fetched(&self, Caller { asker, reference }: Caller<'_>, fetched: &FetchResult, redis: &Budget) {
-        if let (Some(asker), Some(id)) = (asker, &fetched.id) {
-            self.owners.own(asker, Owned { id, reference, awaits: true, tags: &fetched.tags }, redis).await;
+    async fn own_fetched(&self, Caller { requester, reference }: Caller<'_>, fetched: &FetchResult, redis: &Budget) {
+        if let (Some(requester), Some(id)) = (requester, &fetched.id) {
+            self.owners.own(requester, Owned { id, reference, awaits: true, tags: &fetched.tags }, redis).await;
         }
     }
 
@@ -214,8 +214,8 @@ impl Gateway {
                 return Ok(Joined::Hit(hit));
             }
             let leader = match self.flights.join(&request.slot.key) {
-                Role::Leader(leader) => leader,
-                Role::Follower(waiter) => {
+                FlightRole::Leader(leader) => leader,
+                FlightRole::Follower(waiter) => {
                     let Some(fetched) = waiter.landed().await else { continue };
                     let fetched = fetched?;
                     match fetched.shared.clone() {
@@ -249,8 +249,8 @@ impl Gateway {
         leader: Leader<Fetched>,
         log: &RequestLog,
     ) -> Result<Leading, Rejection> {
-        let patience = config.upstream.timeouts().answer * 2;
-        let lease = match self.cache.claim(&request.slot, request.directives.max_age, &log.redis, patience).await {
+        let timeout = config.upstream.timeouts().answer * 2;
+        let lease = match self.cache.claim(&request.slot, request.directives.max_age, &log.redis, timeout).await {
             LeaseDecision::Hit(hit) => return Ok(Leading::Hit(hit)),
             LeaseDecision::Shared(result) => {
                 let outcome = from_other_node(result);

@@ -255,7 +255,7 @@ mod tests {
         };
         let Received { collected: mut shown, answer } = Received::new(collected, &Persons::new(&[4; 32]));
         // The ledger uses the same parsed answer.
-        let _ = ledger::verdict(RouteName::Bank, status, Some(&answer));
+        let _ = ledger::charge_outcome(RouteName::Bank, status, Some(&answer));
         let prefix = prefix.map(|team| ReferencePrefix::of(&team.parse().unwrap()));
         let read = Read::of(&mut shown, &answer, Subject::Bank, (reference.map(str::as_bytes), prefix.as_ref()));
         (shown, read)

@@ -1,6 +1,6 @@
 //! A request that the cache may answer, with the call that answers it otherwise.
 
-use super::owners::Asker;
+use super::owners::Requester;
 use super::send;
 use crate::cache::CacheSlot;
 use crate::iluma::person::Tag;
@@ -28,7 +28,7 @@ pub(super) struct FetchRequest {
     /// The persons that the request names.
     pub(super) tags: BTreeSet<Tag>,
     /// The team that becomes an owner of the record in the answer, if there is one.
-    pub(super) asker: Option<Asker>,
+    pub(super) requester: Option<Requester>,
     /// The prefix of its reference at Iluma.
     pub(super) prefix: Option<ReferencePrefix>,
     /// The reason for a bypass of the cache, if any.
@@ -53,7 +53,7 @@ impl FetchRequest {
             account: tenant.map(|tenant| tenant.account_index),
             outgoing: send::get(target, headers),
             tags: BTreeSet::new(),
-            asker: None,
+            requester: None,
             prefix: None,
             bypass: None,
         }

@@ -32,7 +32,7 @@ const LATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A team that requests a record.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
+pub(super) struct Requester {
     pub(super) tenant: TenantName,
     pub(super) account: AccountName,
     /// The type of Iluma's callbacks about the record.
@@ -106,26 +106,28 @@ impl Owners {
 
     /// Makes the team an owner. If that can't be written now the answer is sent all the same, and the owner is written
     /// as soon as possible.
-    pub(super) async fn own(&self, asker: &Asker, owned: Owned<'_>, redis: &Budget) {
+    pub(super) async fn own(&self, requester: &Requester, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
         // An empty reference counts as none, so that an owner gets one callback.
         let reference = reference.filter(|reference| *reference != br#""""#);
-        let name =
-            self.hashes.each_ref().map(|hash| hash.hash_one((asker.tenant.as_str(), asker.account.as_str(), id)));
+        let name = self
+            .hashes
+            .each_ref()
+            .map(|hash| hash.hash_one((requester.tenant.as_str(), requester.account.as_str(), id)));
         let newest = self.hashes[0].hash_one(reference);
         let known = if awaits { None } else { self.known.get(&name) };
         if known.as_ref().is_some_and(|known| known.swap(newest, Ordering::Relaxed) == newest) {
             return;
         }
         let owning = Owning {
-            account: asker.account.clone(),
+            account: requester.account.clone(),
             id: id.to_owned(),
-            tenant: asker.tenant.clone(),
+            tenant: requester.tenant.clone(),
             reference: reference.map(Bytes::copy_from_slice),
-            kind: asker.kind,
+            kind: requester.kind,
             awaits,
             tags: tags.to_vec(),
-            asked: asker.asked,
+            asked: requester.asked,
         };
         if known.is_some() && self.write_late(&owning) {
             return;

@@ -5,7 +5,7 @@
 
 use super::core::Gateway;
 use super::exchange::Exchange;
-use super::owners::{Asker, Owned};
+use super::owners::{Owned, Requester};
 use super::received::Received;
 use super::replies::{is_absent, of_parts, stripped};
 use super::send;
@@ -104,7 +104,7 @@ impl Exchange<'_> {
         // From now on state knows the owner, and the next answer may come from memory.
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         let owned = Owned { id, reference: record.reference.as_deref(), awaits: true, tags: &tags };
-        self.gateway.owners.own(&self.asker(), owned, &self.log.redis).await;
+        self.gateway.owners.own(&self.requester(), owned, &self.log.redis).await;
         Ok(Seen::Own(record.own()))
     }
 
@@ -128,19 +128,19 @@ impl Exchange<'_> {
 impl Gateway {
     /// Makes the team an owner of the record in an answer from the cache, and makes the callback that a call would have
     /// caused.
-    pub(super) async fn own_hit(&self, asker: &Asker, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
+    pub(super) async fn own_hit(&self, requester: &Requester, hit: &Hit, reference: Option<&[u8]>, redis: &Budget) {
         let Entry { id: Some(id), pending, tags, body, .. } = &*hit.entry else { return };
-        self.owners.own(asker, Owned { id, reference, awaits: *pending, tags }, redis).await;
+        self.owners.own(requester, Owned { id, reference, awaits: *pending, tags }, redis).await;
         if *pending {
             return;
         }
-        if let Some(kind) = asker.kind
-            && self.callbacks.may_listen(&asker.tenant)
+        if let Some(kind) = requester.kind
+            && self.callbacks.may_listen(&requester.tenant)
         {
             let (tenant, reference, body) =
-                (asker.tenant.clone(), reference.map(Bytes::copy_from_slice), body.with(reference));
+                (requester.tenant.clone(), reference.map(Bytes::copy_from_slice), body.with(reference));
             let copy = Copy { tenant, reference, body };
-            let (account, id) = (asker.account.clone(), id.to_string());
+            let (account, id) = (requester.account.clone(), id.to_string());
             self.callbacks.hit(Made { account, id, kind, copy, tags: tags.to_vec() });
         }
     }

@@ -1,6 +1,6 @@
 //! A public list, which is the same for every tenant of an account.
 
-use super::cached_question::bypassed;
+use super::cached_request::bypassed;
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
 use super::send;

@@ -122,7 +122,7 @@ impl RequestLog {
     }
 
     /// Sets the tenant.
-    pub(super) fn is_of(&mut self, tenant: &Tenant, config: &RuntimeConfig) {
+    pub(super) fn set_tenant(&mut self, tenant: &Tenant, config: &RuntimeConfig) {
         self.tenant = Some(tenant.name.clone());
         self.tenant_index = Some(tenant.index);
         self.tally = Some(Arc::clone(&config.tallies[tenant.index]));

@@ -186,7 +186,7 @@ impl RuntimeConfig {
                 UnknownRoutes::Post if method == Method::POST => Ok(()),
                 UnknownRoutes::Post | UnknownRoutes::Deny => Err(Rejection::UnknownRoute),
             },
-            Kind::CachedQuestion(_)
+            Kind::CachedRequest(_)
             | Kind::CachedRecord(_)
             | Kind::PublicList(_)
             | Kind::Health(_)

@@ -40,7 +40,7 @@ impl Gateway {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
             // The callback shows whether its call was charged.
             let received = Received::new(from_callback(body.clone()), &self.persons);
-            if let Some((named, outcome)) = ledger::told(&received.answer)
+            if let Some((named, outcome)) = ledger::settlement_in(&received.answer)
                 && named == id
             {
                 self.ledger.settle(&account, &id, outcome);

@@ -8,8 +8,8 @@ use super::replies::{of_parts, stripped, with_body};
 use super::streamed::scanned;
 use crate::base::json_template::Absent;
 use crate::reference::{
-    self, BodyError, FilteredBody, Kind, Outcome, PrefixStripper, Question, Record, ReferencePrefix, ReferencePrefixes,
-    Unreadable,
+    self, BodyError, FilteredBody, Kind, Outcome, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes,
+    RequestContent, Unreadable,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -101,9 +101,9 @@ async fn prepare(
         }
         Kind::Json | Kind::Form => {
             let body = exchange.read(body).await?;
-            let question = Question::parse(headers, &body)?;
-            let reference = question.only_reference(in_query)?;
-            let body = OutgoingBody::Full(question.prefixed(&prefix, absent).or(Some(body)));
+            let content = RequestContent::parse(headers, &body)?;
+            let reference = content.only_reference(in_query)?;
+            let body = OutgoingBody::Full(content.prefixed(&prefix, absent).or(Some(body)));
             Prepared { target, body, reference, outcome: None }
         }
     };
@@ -127,7 +127,7 @@ async fn answered(
         // A recapture's record has the reference of its first submission.
         let known = made.reference.clone().filter(|_| made.prefixed_by.is_some()).or(reference.clone());
         let owned = Owned { id, reference: known.as_deref(), awaits: true, tags: &tags };
-        exchange.gateway.owners.own(&exchange.asker(), owned, &exchange.log.redis).await;
+        exchange.gateway.owners.own(&exchange.requester(), owned, &exchange.log.redis).await;
     }
     let body = made.made_with(reference.as_deref());
     Ok(with_body(received.collected, body))
@@ -141,7 +141,7 @@ async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Res
     {
         let tags: Vec<_> = received.answer.persons().iter().copied().collect();
         let owned = Owned { id: &id, reference: reference.as_deref(), awaits: true, tags: &tags };
-        exchange.gateway.owners.own(&exchange.asker(), owned, &exchange.log.redis).await;
+        exchange.gateway.owners.own(&exchange.requester(), owned, &exchange.log.redis).await;
     }
     let Collected { status, headers, body } = received.collected;
     Ok(of_parts(status, headers, ReplyBody::full(body)))

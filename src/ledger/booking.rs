@@ -1,6 +1,6 @@
 //! The guard of one call's intent.
 
-use super::charge::{Outcome, Verdict};
+use super::charge::{ChargeOutcome, Outcome};
 use super::inner::Inner;
 use super::journal;
 use super::settlement::{Call, ClaimLink, End};
@@ -50,9 +50,9 @@ impl Booking {
     pub fn withdraw(self) {}
 
     /// Records the outcome of the call.
-    pub fn settle(mut self, account: &AccountName, verdict: &Verdict) {
-        let name = verdict.id.as_deref().map(|id| self.ledger.name(account, id));
-        self.end(verdict.outcome, name);
+    pub fn settle(mut self, account: &AccountName, charge: &ChargeOutcome) {
+        let name = charge.id.as_deref().map(|id| self.ledger.name(account, id));
+        self.end(charge.outcome, name);
     }
 
     fn end(&mut self, outcome: Outcome, name: Option<[u8; 32]>) {

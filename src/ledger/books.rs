@@ -305,7 +305,7 @@ pub async fn report(
 
 #[cfg(test)]
 mod tests {
-    use super::super::charge::Verdict;
+    use super::super::charge::ChargeOutcome;
     use super::super::counts::Counts;
     use super::*;
     use crate::base::database::OpenError;
@@ -354,8 +354,8 @@ mod tests {
         "live".parse().unwrap()
     }
 
-    fn billable() -> Verdict {
-        Verdict { outcome: Outcome::Billable, id: None }
+    fn billable() -> ChargeOutcome {
+        ChargeOutcome { outcome: Outcome::Billable, id: None }
     }
 
     #[tokio::test]
@@ -368,7 +368,7 @@ mod tests {
         booking.settle(&account(), &billable());
         let expected = Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
-        let free = Verdict { outcome: Outcome::NotBillable, id: None };
+        let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
         ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &free);
         ledger.book(&name(), RouteName::Bank, None).await.unwrap().withdraw();
         let expected = Counts { upstream_calls: 2, billable: 1, cost: 500, ..Counts::default() };
@@ -380,8 +380,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48])).await.unwrap();
-        let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.to_owned()) };
-        let free = Verdict { outcome: Outcome::NotBillable, id: None };
+        let pending = |id: &str| ChargeOutcome { outcome: Outcome::Unknown, id: Some(id.to_owned()) };
+        let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
         // The call's own answer decides its claim itself.
         book(1).await.settle(&account(), &free);
         book(2).await.settle(&account(), &billable());
@@ -489,7 +489,7 @@ mod tests {
     async fn a_pending_call_is_settled_once_by_a_later_or_an_earlier_outcome() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
-        let pending = |id: &str| Verdict { outcome: Outcome::Unknown, id: Some(id.into()) };
+        let pending = |id: &str| ChargeOutcome { outcome: Outcome::Unknown, id: Some(id.into()) };
         ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &pending("later"));
         assert_eq!(bank(&ledger).await.unknown, 1);
         ledger.settle(&"other".parse().unwrap(), "later", Outcome::Billable);

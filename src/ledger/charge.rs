@@ -32,42 +32,42 @@ pub enum Outcome {
 
 /// The charge that follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ChargeOutcome {
     /// The outcome, as far as it is known.
     pub outcome: Outcome,
     /// Upstream's id of the record, by which a later callback or GET can settle the call.
     pub id: Option<String>,
 }
 
-impl Verdict {
+impl ChargeOutcome {
     /// The outcome is unknown, and nothing will settle it.
     pub const UNKNOWN: Self = Self { outcome: Outcome::Unknown, id: None };
 }
 
 /// Returns Iluma's charge for a call on a row with this answer; `answer` is `None` if its body could not be read.
 #[must_use]
-pub fn verdict(route: RouteName, status: u16, answer: Option<&Answer>) -> Verdict {
+pub fn charge_outcome(route: RouteName, status: u16, answer: Option<&Answer>) -> ChargeOutcome {
     match status {
         200..=299 => match answer.and_then(State::of) {
             Some(State::Pending) => {
-                Verdict { outcome: Outcome::Unknown, id: answer.and_then(Answer::id).map(str::to_owned) }
+                ChargeOutcome { outcome: Outcome::Unknown, id: answer.and_then(Answer::id).map(str::to_owned) }
             }
-            Some(State::Free) => Verdict { outcome: Outcome::NotBillable, id: None },
+            Some(State::Free) => ChargeOutcome { outcome: Outcome::NotBillable, id: None },
             // The charge on an undocumented row is not documented either.
-            Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => Verdict::UNKNOWN,
-            Some(State::Done | State::None) => Verdict { outcome: Outcome::Billable, id: None },
-            None => Verdict::UNKNOWN,
+            Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => ChargeOutcome::UNKNOWN,
+            Some(State::Done | State::None) => ChargeOutcome { outcome: Outcome::Billable, id: None },
+            None => ChargeOutcome::UNKNOWN,
         },
         // 503 means "All upstream data suppliers are unavailable": no source was asked.
-        300..=499 | 503 => Verdict { outcome: Outcome::NotBillable, id: None },
-        _ => Verdict::UNKNOWN,
+        300..=499 | 503 => ChargeOutcome { outcome: Outcome::NotBillable, id: None },
+        _ => ChargeOutcome::UNKNOWN,
     }
 }
 
 /// Returns the outcome in a callback, or in the answer to a GET, for the call that made its record: the record's id and
 /// the outcome. `None` if it shows no outcome.
 #[must_use]
-pub fn told(answer: &Answer) -> Option<(&str, Outcome)> {
+pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
     let id = answer.id()?;
     match State::of(answer)? {
         State::Free => Some((id, Outcome::NotBillable)),
@@ -146,25 +146,25 @@ mod tests {
             (RouteName::Bank, 504, None, Unknown, None),
         ];
         for (route, status, body, outcome, id) in cases {
-            let expected = Verdict { outcome, id: id.map(str::to_owned) };
+            let expected = ChargeOutcome { outcome, id: id.map(str::to_owned) };
             let answer = body.map(|body| Answer::parse(&Bytes::copy_from_slice(body), None));
-            assert_eq!(verdict(route, status, answer.as_ref()), expected, "{route} {status} {body:?}");
+            assert_eq!(charge_outcome(route, status, answer.as_ref()), expected, "{route} {status} {body:?}");
         }
     }
 
     #[test]
     fn a_later_word_settles_what_is_done() {
-        let told = |body: &str| {
+        let settlement_in = |body: &str| {
             let answer = Answer::parse(&Bytes::copy_from_slice(body.as_bytes()), None);
-            super::told(&answer).map(|(id, outcome)| (id.to_owned(), outcome))
+            super::settlement_in(&answer).map(|(id, outcome)| (id.to_owned(), outcome))
         };
         let id = || "a".to_owned();
-        assert_eq!(told(r#"{"id":"a","status":"COMPLETED","result":{}}"#), Some((id(), Billable)));
-        assert_eq!(told(r#"{"id":"a","status":"FAILED","failure_reason":"X"}"#), Some((id(), Billable)));
+        assert_eq!(settlement_in(r#"{"id":"a","status":"COMPLETED","result":{}}"#), Some((id(), Billable)));
+        assert_eq!(settlement_in(r#"{"id":"a","status":"FAILED","failure_reason":"X"}"#), Some((id(), Billable)));
         let network = r#"{"id":"a","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#;
-        assert_eq!(told(network), Some((id(), NotBillable)));
+        assert_eq!(settlement_in(network), Some((id(), NotBillable)));
         for silent in [r#"{"id":"a","status":"PENDING"}"#, r#"{"status":"COMPLETED"}"#, r#"{"id":"a"}"#, "x", "[]"] {
-            assert_eq!(told(silent), None, "{silent}");
+            assert_eq!(settlement_in(silent), None, "{silent}");
         }
     }
 }

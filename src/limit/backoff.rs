@@ -18,13 +18,13 @@ pub(super) const JITTER: f64 = 0.3;
 pub(super) struct Backoff {
     step: u32,
     until: Instant,
-    /// The number of the probe that is on its way.
+    /// The number of the probe in flight.
     probe: Option<u64>,
 }
 
 /// The decision about a call to an endpoint that refuses calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum BackoffDecision {
     /// The call may probe.
     Probe,
     /// Nothing is sent for this time.
@@ -71,18 +71,18 @@ impl Backoff {
     }
 
     /// Decides about a call. If it may probe, it becomes the probe `number`.
-    pub(super) fn way(&mut self, now: Instant, number: u64) -> Way {
+    pub(super) fn decide(&mut self, now: Instant, number: u64) -> BackoffDecision {
         match self.until.saturating_duration_since(now) {
-            Duration::ZERO if self.probe.is_some() => Way::Probing,
+            Duration::ZERO if self.probe.is_some() => BackoffDecision::Probing,
             Duration::ZERO => {
                 self.probe = Some(number);
-                Way::Probe
+                BackoffDecision::Probe
             }
-            left => Way::Wait(left),
+            left => BackoffDecision::Wait(left),
         }
     }
 
-    /// Returns true if this is the probe that is on its way.
+    /// Returns true if this is the probe in flight.
     pub(super) fn is_probe(&self, number: u64) -> bool {
         self.probe == Some(number)
     }
@@ -119,10 +119,10 @@ mod tests {
         let mut now = Clock::system().now();
         let mut backoff = Backoff::begin(now, PLAIN);
         for (number, expected) in (1..).zip([1, 2, 4, 8, 16, 32, 60, 60]) {
-            assert_eq!(backoff.way(now, number), Way::Wait(seconds(expected)));
+            assert_eq!(backoff.decide(now, number), BackoffDecision::Wait(seconds(expected)));
             now += seconds(expected);
-            assert_eq!(backoff.way(now, number), Way::Probe);
-            assert_eq!(backoff.way(now, 100 + number), Way::Probing, "one call probes");
+            assert_eq!(backoff.decide(now, number), BackoffDecision::Probe);
+            assert_eq!(backoff.decide(now, 100 + number), BackoffDecision::Probing, "one call probes");
             backoff.refuse(now, Refused { probe: Some(number), ..PLAIN });
         }
     }
@@ -134,8 +134,8 @@ mod tests {
         for _ in 0..10 {
             backoff.refuse(now + Duration::from_millis(500), PLAIN);
         }
-        assert_eq!(backoff.way(now, 1), Way::Wait(seconds(1)));
-        assert_eq!(backoff.way(now + seconds(1), 1), Way::Probe);
+        assert_eq!(backoff.decide(now, 1), BackoffDecision::Wait(seconds(1)));
+        assert_eq!(backoff.decide(now + seconds(1), 1), BackoffDecision::Probe);
         backoff.refuse(now + seconds(1), PLAIN);
         assert!(backoff.is_probe(1), "an old call's refusal does not end the probe");
     }
@@ -159,10 +159,10 @@ mod tests {
     fn a_probe_without_a_result_leaves_its_place_to_the_next() {
         let now = Clock::system().now();
         let mut backoff = Backoff::begin(now, Refused { retry_after: Some(Duration::ZERO), ..PLAIN });
-        assert_eq!(backoff.way(now, 1), Way::Probe);
+        assert_eq!(backoff.decide(now, 1), BackoffDecision::Probe);
         backoff.release(2);
-        assert_eq!(backoff.way(now, 2), Way::Probing);
+        assert_eq!(backoff.decide(now, 2), BackoffDecision::Probing);
         backoff.release(1);
-        assert_eq!(backoff.way(now, 2), Way::Probe);
+        assert_eq!(backoff.decide(now, 2), BackoffDecision::Probe);
     }
 }

@@ -4,7 +4,7 @@
 //! Invariants: an endpoint that accepts calls costs one look-up in an empty map; a pass that was given before its endpoint
 //! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.
 
-use super::backoff::{Backoff, Refused, Way};
+use super::backoff::{Backoff, BackoffDecision, Refused};
 use super::shared::{Nodes, Probe, Seen};
 use crate::base::clock::Clock;
 use crate::base::keyring;
@@ -77,11 +77,11 @@ impl Endpoints {
             // Before the look, so that a change in between is not missed.
             let changed = shared.changed.notified();
             let now = shared.clock.now();
-            let way = shared.refusing.lock().get_mut(endpoint).map(|backoff| backoff.way(now, number));
+            let decision = shared.refusing.lock().get_mut(endpoint).map(|backoff| backoff.decide(now, number));
             let left = deadline.saturating_duration_since(now);
-            let wait = match way {
+            let wait = match decision {
                 None => return Ok(pass),
-                Some(Way::Probe) => {
+                Some(BackoffDecision::Probe) => {
                     pass.is_probe = true;
                     match shared.ask(&pass, redis).await {
                         None => return Ok(pass),
@@ -91,9 +91,9 @@ impl Endpoints {
                         }
                     }
                 }
-                Some(Way::Wait(wait)) => wait,
-                Some(Way::Probing) if left.is_zero() => return Err(SOON),
-                Some(Way::Probing) => left,
+                Some(BackoffDecision::Wait(wait)) => wait,
+                Some(BackoffDecision::Probing) if left.is_zero() => return Err(SOON),
+                Some(BackoffDecision::Probing) => left,
             };
             if wait > left {
                 return Err(wait);

@@ -283,11 +283,11 @@ impl Limits {
 
     /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. It is called once a
     /// second if there are other nodes.
-    pub async fn beat(&self) {
+    pub async fn heartbeat(&self) {
         let Some(nodes) = &self.nodes else { return };
         let rated = || self.tenants.iter().filter_map(|tenant| Some((&tenant.name, tenant.rate.as_ref()?)));
         let asked: Vec<_> = rated().map(|(name, rate)| (name.clone(), rate.asked())).collect();
-        match nodes.beat(&asked).await {
+        match nodes.heartbeat(&asked).await {
             Some(totals) => {
                 for (((_, rate), (_, mine)), all) in rated().zip(&asked).zip(totals) {
                     rate.take_part(part(rate.per_second(), *mine, all, nodes.alive()));

@@ -300,7 +300,7 @@ mod tests {
             Self { clock, rates }
         }
 
-        fn beat(&self) {
+        fn heartbeat(&self) {
             let asked = self.rates.each_ref().map(Rate::asked);
             for (rate, mine) in self.rates.iter().zip(asked) {
                 rate.take_part(part(rate.per_second(), mine, asked.iter().sum(), 3));
@@ -317,7 +317,7 @@ mod tests {
                 }
                 self.clock.advance(Duration::from_millis(10));
             }
-            self.beat();
+            self.heartbeat();
             admitted
         }
     }

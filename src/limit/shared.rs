@@ -212,7 +212,7 @@ impl Nodes {
 
     /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
     /// nodes; `None` while Redis is out.
-    pub(super) async fn beat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
+    pub(super) async fn heartbeat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
         let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
         script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);
         for (tenant, count) in asked {

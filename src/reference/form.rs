@@ -2,17 +2,17 @@
 
 use super::body::BodyError;
 use super::canonical::{Canonical, Tag, Value};
+use super::content::{Ambiguity, RequestContent};
 use super::insert_point::InsertPoint;
 use super::name::{Named, named};
 use super::prefix::{LARGEST_REFERENCE, reference_json};
-use super::question::{Ambiguity, Question};
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Parses a form. Its values count as strings, so it means the same as the JSON object with these strings.
-pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
     // Servers that ignore content types read it as JSON, where the reference would be another one.
     if text.starts_with(b"{") {
@@ -35,7 +35,7 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
     }
     let (parameters, duplicate) = canonical.finish();
     let (place, reference) = placed(body, own);
-    Ok(Question {
+    Ok(RequestContent {
         parameters,
         reference,
         ambiguity: duplicate.then_some(Ambiguity::DuplicateMember),
@@ -129,16 +129,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(body: &[u8]) -> Result<Question, BodyError> {
-        question(&Bytes::copy_from_slice(body))
+    fn parse(body: &[u8]) -> Result<RequestContent, BodyError> {
+        content(&Bytes::copy_from_slice(body))
     }
 
     #[test]
     fn members_are_decoded_and_sorted() {
-        let question = parse(b"b=2&a=1+%2B&&reference_id=x%22y").unwrap();
-        assert_eq!(question.parameters, parse(b"a=1%20%2b&b=%32").unwrap().parameters);
-        assert_eq!(question.reference.as_deref(), Some(&br#""x\"y""#[..]));
-        assert_eq!(question.ambiguity, None);
+        let content = parse(b"b=2&a=1+%2B&&reference_id=x%22y").unwrap();
+        assert_eq!(content.parameters, parse(b"a=1%20%2b&b=%32").unwrap().parameters);
+        assert_eq!(content.reference.as_deref(), Some(&br#""x\"y""#[..]));
+        assert_eq!(content.ambiguity, None);
         assert_eq!(parse(b"a=1&a=1").unwrap().ambiguity, Some(Ambiguity::DuplicateMember));
         assert_eq!(parse(b"a").unwrap().parameters, parse(b"a=").unwrap().parameters);
     }
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = question(&body.into());
+            let _ = content(&body.into());
         }
     }
 }

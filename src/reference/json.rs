@@ -2,10 +2,10 @@
 
 use super::body::BodyError;
 use super::canonical::{Canonical, Tag, Value};
+use super::content::{Ambiguity, RequestContent};
 use super::insert_point::InsertPoint;
 use super::name::{Named, named};
 use super::prefix::{LARGEST_REFERENCE, reference_json};
-use super::question::{Ambiguity, Question};
 use crate::base::json::{self, Items, Members, span};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ const DEEPEST: usize = 16;
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Parses one JSON object. A byte order mark before it is ignored, and not forwarded.
-pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
+pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let body = &if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body.clone() };
     let text = std::str::from_utf8(body).map_err(|_| BodyError::Malformed)?;
     let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
@@ -50,7 +50,7 @@ pub(super) fn question(body: &Bytes) -> Result<Question, BodyError> {
         Some((None, null)) => (None, InsertPoint::absent(body, null, "\"", ":\"")),
         None => (None, InsertPoint::absent(body, end.0..end.0, end.1, ":\"")),
     };
-    Ok(Question { parameters, reference, ambiguity, place: Some(place) })
+    Ok(RequestContent { parameters, reference, ambiguity, place: Some(place) })
 }
 
 /// Returns the reference in Iluma's spelling: a slice of `body` if it has that spelling.
@@ -114,8 +114,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(body: &str) -> Result<Question, BodyError> {
-        question(&Bytes::copy_from_slice(body.as_bytes()))
+    fn parse(body: &str) -> Result<RequestContent, BodyError> {
+        content(&Bytes::copy_from_slice(body.as_bytes()))
     }
 
     fn parameters(body: &str) -> Vec<u8> {
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(parameters("\u{feff}{\"a\":\"x\"}"), base);
         let whole = Bytes::from_static("\u{feff}{\"reference_id\":\"r\"}".as_bytes());
         let prefix = crate::reference::ReferencePrefix::of(&"lending".parse().unwrap());
-        let prefixed = question(&whole).unwrap().prefixed(&prefix, crate::base::json_template::Absent::Insert).unwrap();
+        let prefixed = content(&whole).unwrap().prefixed(&prefix, crate::base::json_template::Absent::Insert).unwrap();
         assert_eq!(prefixed, r#"{"reference_id":"lending:r"}"#);
         let half = parse(r#"{"a":"\ud800"}"#).unwrap();
         assert_eq!(half.ambiguity, None);
@@ -219,13 +219,13 @@ mod tests {
         ] {
             assert_eq!(parse(bad), Err(BodyError::Malformed), "{bad}");
         }
-        assert_eq!(question(&Bytes::from_static(b"{\"a\":\"\xff\"}")), Err(BodyError::Malformed));
+        assert_eq!(content(&Bytes::from_static(b"{\"a\":\"\xff\"}")), Err(BodyError::Malformed));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = question(&body.into());
+            let _ = content(&body.into());
         }
 
         #[test]

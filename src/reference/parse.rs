@@ -1,30 +1,30 @@
 //! Reads a request from a body by the type that its head declares.
 
 use super::body::BodyError;
+use super::content::{Ambiguity, RequestContent};
 use super::content_type::{Charset, Kind};
-use super::question::{Ambiguity, Question};
 use super::{form, json};
 use bytes::Bytes;
 use http::HeaderMap;
 
-impl Question {
+impl RequestContent {
     /// Parses a JSON or form body.
     ///
     /// # Errors
     /// Returns an error if the reference can't be read exactly, because then it could not be given back.
     pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
         let (kind, charset) = Kind::with_charset(headers)?;
-        let mut question = match kind {
-            Kind::Json => json::question(body)?,
-            Kind::Form => form::question(body)?,
+        let mut content = match kind {
+            Kind::Json => json::content(body)?,
+            Kind::Form => form::content(body)?,
             Kind::Multipart(_) => return Err(BodyError::UnknownType),
         };
         match charset {
             Charset::Utf8 => {}
             Charset::Ascii if body.is_ascii() => {}
-            Charset::Ascii | Charset::Other => question.ambiguity = Some(Ambiguity::Charset),
+            Charset::Ascii | Charset::Other => content.ambiguity = Some(Ambiguity::Charset),
         }
-        Ok(question)
+        Ok(content)
     }
 }
 
@@ -37,8 +37,8 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())])
     }
 
-    fn parse(content_type: &str, body: &str) -> Result<Question, BodyError> {
-        Question::parse(&headers(content_type), &Bytes::copy_from_slice(body.as_bytes()))
+    fn parse(content_type: &str, body: &str) -> Result<RequestContent, BodyError> {
+        RequestContent::parse(&headers(content_type), &Bytes::copy_from_slice(body.as_bytes()))
     }
 
     #[test]
@@ -59,13 +59,16 @@ mod tests {
             let headers = headers(&kind);
             assert!(matches!(Kind::of(&headers), Err(BodyError::UnknownType)), "{odd}");
         }
-        assert!(Question::parse(&HeaderMap::new(), &Bytes::from_static(b"{}")).is_ok(), "as it is without the gateway");
+        assert!(
+            RequestContent::parse(&HeaderMap::new(), &Bytes::from_static(b"{}")).is_ok(),
+            "as it is without the gateway"
+        );
         let mut encoded = headers("application/json");
         encoded.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
-        assert_eq!(Question::parse(&encoded, &Bytes::from_static(b"{}")), Err(BodyError::Encoded));
+        assert_eq!(RequestContent::parse(&encoded, &Bytes::from_static(b"{}")), Err(BodyError::Encoded));
         let mut twice = headers("application/json");
         twice.append(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
-        assert_eq!(Question::parse(&twice, &Bytes::from_static(b"{}")), Err(BodyError::UnknownType));
+        assert_eq!(RequestContent::parse(&twice, &Bytes::from_static(b"{}")), Err(BodyError::UnknownType));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl ReferencePrefix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{Question, reference_text};
+    use crate::reference::{RequestContent, reference_text};
     use http::HeaderMap;
     use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
@@ -45,8 +45,8 @@ mod tests {
 
     fn prefixed(content_type: &str, body: &str, absent: Absent) -> Result<String, BodyError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
-        let question = Question::parse(&headers, &Bytes::copy_from_slice(body.as_bytes()))?;
-        Ok(String::from_utf8(question.prefixed(&prefix(), absent).unwrap().to_vec()).unwrap())
+        let content = RequestContent::parse(&headers, &Bytes::copy_from_slice(body.as_bytes()))?;
+        Ok(String::from_utf8(content.prefixed(&prefix(), absent).unwrap().to_vec()).unwrap())
     }
 
     fn target(target: &str, absent: Absent) -> Result<(String, Option<String>), BodyError> {

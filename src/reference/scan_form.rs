@@ -7,7 +7,7 @@ use super::prefix::LARGEST_REFERENCE;
 
 /// The position of the next byte in a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ScanState {
     /// The next byte precedes the first name of a body, where JSON would be recognised.
     Start,
     Name,
@@ -22,51 +22,54 @@ enum Place {
 
 /// A form that is read byte by byte.
 pub(super) struct FormReader {
-    place: Place,
+    state: ScanState,
 }
 
 impl FormReader {
     /// Returns the reader of a body.
     pub(super) const fn body() -> Self {
-        Self { place: Place::Start }
+        Self { state: ScanState::Start }
     }
 
     /// Returns the reader of a query.
     pub(super) const fn query() -> Self {
-        Self { place: Place::Name }
+        Self { state: ScanState::Name }
     }
 
     pub(super) fn feed(&mut self, data: &[u8], judge: &mut Judge) -> Result<(), BodyError> {
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
             // Files in base64 are long.
-            let skipped =
-                if self.place == Place::Skipped { memchr::memchr2(b'&', b';', rest).unwrap_or(rest.len()) } else { 0 };
+            let skipped = if self.state == ScanState::Skipped {
+                memchr::memchr2(b'&', b';', rest).unwrap_or(rest.len())
+            } else {
+                0
+            };
             if let Some(byte) = rest.get(skipped) {
                 self.byte(*byte, judge)?;
             }
             at += skipped + 1;
         }
         // The end of the body may be the end of the reference, so its received part is checked before it passes.
-        if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
+        if matches!(self.state, ScanState::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
     fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<(), BodyError> {
-        self.place = match (self.place, byte) {
-            (Place::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => Place::Start,
-            (Place::Start, b'{') => return Err(BodyError::Mistyped),
+        self.state = match (self.state, byte) {
+            (ScanState::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => ScanState::Start,
+            (ScanState::Start, b'{') => return Err(BodyError::Mistyped),
             // Some servers read a semicolon as a separator too.
-            (Place::Start | Place::Name | Place::Skipped, b'&' | b';') => {
+            (ScanState::Start | ScanState::Name | ScanState::Skipped, b'&' | b';') => {
                 judge.clear();
-                Place::Name
+                ScanState::Name
             }
-            (Place::Start | Place::Name, b'=') => {
+            (ScanState::Start | ScanState::Name, b'=') => {
                 let other = named(&judge.name()) == Named::Other;
                 judge.clear();
-                if other { Place::Skipped } else { Place::Reference { length: 0, digits: 0 } }
+                if other { ScanState::Skipped } else { ScanState::Reference { length: 0, digits: 0 } }
             }
-            (Place::Start | Place::Name, _) if judge.name_byte(byte) => Place::Name,
-            (Place::Start | Place::Name, _) => {
+            (ScanState::Start | ScanState::Name, _) if judge.name_byte(byte) => ScanState::Name,
+            (ScanState::Start | ScanState::Name, _) => {
                 // A file that is declared as a form has a long name. An incomplete escape has no letter yet.
                 let name = judge.name();
                 let end = name.len() - name.len().min(2);
@@ -74,21 +77,21 @@ impl FormReader {
                     return Err(BodyError::Malformed);
                 }
                 judge.clear();
-                Place::Skipped
+                ScanState::Skipped
             }
-            (Place::Reference { .. }, b'&' | b';') => {
+            (ScanState::Reference { .. }, b'&' | b';') => {
                 judge.end_of_reference()?;
-                Place::Name
+                ScanState::Name
             }
-            (Place::Reference { length, digits }, _) => {
+            (ScanState::Reference { length, digits }, _) => {
                 judge.reference_byte(byte)?;
                 match digits {
                     0 if length == LARGEST_REFERENCE => return Err(BodyError::Reference),
-                    0 => Place::Reference { length: length + 1, digits: if byte == b'%' { 2 } else { 0 } },
-                    _ => Place::Reference { length, digits: digits - 1 },
+                    0 => ScanState::Reference { length: length + 1, digits: if byte == b'%' { 2 } else { 0 } },
+                    _ => ScanState::Reference { length, digits: digits - 1 },
                 }
             }
-            (Place::Skipped, _) => Place::Skipped,
+            (ScanState::Skipped, _) => ScanState::Skipped,
         };
         Ok(())
     }

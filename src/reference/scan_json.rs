@@ -12,12 +12,12 @@ pub(super) struct JsonReader {
     value: bool,
     /// True if that value is the reference.
     reference: bool,
-    place: Place,
+    state: ScanState,
 }
 
 /// The position of the next byte in a JSON text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ScanState {
     /// The next byte precedes the object.
     #[default]
     Before,
@@ -40,73 +40,73 @@ impl JsonReader {
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
             // Files in base64 are long.
-            let skipped = match self.place {
-                Place::Done => return Ok(()),
-                Place::Skipped { escaped: false } => memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
-                Place::Before
-                | Place::Between
-                | Place::Name { .. }
-                | Place::Reference { .. }
-                | Place::Skipped { escaped: true } => 0,
+            let skipped = match self.state {
+                ScanState::Done => return Ok(()),
+                ScanState::Skipped { escaped: false } => memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
+                ScanState::Before
+                | ScanState::Between
+                | ScanState::Name { .. }
+                | ScanState::Reference { .. }
+                | ScanState::Skipped { escaped: true } => 0,
             };
             if let Some(byte) = rest.get(skipped) {
-                self.place = self.byte(*byte, judge)?;
+                self.state = self.byte(*byte, judge)?;
             }
             at += skipped + 1;
         }
         // The end of the body may be the end of the reference, so its received part is checked before it passes.
-        if matches!(self.place, Place::Reference { .. }) { judge.so_far() } else { Ok(()) }
+        if matches!(self.state, ScanState::Reference { .. }) { judge.so_far() } else { Ok(()) }
     }
 
-    fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<Place, BodyError> {
-        Ok(match self.place {
-            Place::Before => match byte {
+    fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<ScanState, BodyError> {
+        Ok(match self.state {
+            ScanState::Before => match byte {
                 // A byte order mark may precede the object.
-                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => Place::Before,
+                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => ScanState::Before,
                 b'{' => {
                     *self = Self { depth: 1, ..Self::default() };
-                    Place::Between
+                    ScanState::Between
                 }
-                _ => Place::Done,
+                _ => ScanState::Done,
             },
-            Place::Between => return self.between(byte),
-            Place::Name { escaped: false } if byte == b'"' => {
+            ScanState::Between => return self.between(byte),
+            ScanState::Name { escaped: false } if byte == b'"' => {
                 self.reference = named(&judge.name()) != Named::Other;
                 judge.clear();
-                Place::Between
+                ScanState::Between
             }
-            Place::Name { escaped } => {
+            ScanState::Name { escaped } => {
                 let escaped = byte == b'\\' && !escaped;
                 if judge.name_byte(byte) {
-                    Place::Name { escaped }
+                    ScanState::Name { escaped }
                 } else if named_so_far(&judge.name()) == Named::Other {
                     judge.clear();
-                    Place::Skipped { escaped }
+                    ScanState::Skipped { escaped }
                 } else {
                     return Err(BodyError::Reference);
                 }
             }
-            Place::Reference { escaped: false } if byte == b'"' => {
+            ScanState::Reference { escaped: false } if byte == b'"' => {
                 judge.end_of_reference()?;
-                Place::Between
+                ScanState::Between
             }
-            Place::Reference { escaped } => {
+            ScanState::Reference { escaped } => {
                 judge.reference_byte(byte)?;
-                Place::Reference { escaped: byte == b'\\' && !escaped }
+                ScanState::Reference { escaped: byte == b'\\' && !escaped }
             }
-            Place::Skipped { escaped: false } if byte == b'"' => Place::Between,
-            Place::Skipped { escaped } => Place::Skipped { escaped: byte == b'\\' && !escaped },
-            Place::Done => Place::Done,
+            ScanState::Skipped { escaped: false } if byte == b'"' => ScanState::Between,
+            ScanState::Skipped { escaped } => ScanState::Skipped { escaped: byte == b'\\' && !escaped },
+            ScanState::Done => ScanState::Done,
         })
     }
 
     /// Reads a byte outside of strings.
-    fn between(&mut self, byte: u8) -> Result<Place, BodyError> {
+    fn between(&mut self, byte: u8) -> Result<ScanState, BodyError> {
         match byte {
-            b'"' if self.depth > 1 => return Ok(Place::Skipped { escaped: false }),
-            b'"' if !self.value => return Ok(Place::Name { escaped: false }),
-            b'"' if self.reference => return Ok(Place::Reference { escaped: false }),
-            b'"' => return Ok(Place::Skipped { escaped: false }),
+            b'"' if self.depth > 1 => return Ok(ScanState::Skipped { escaped: false }),
+            b'"' if !self.value => return Ok(ScanState::Name { escaped: false }),
+            b'"' if self.reference => return Ok(ScanState::Reference { escaped: false }),
+            b'"' => return Ok(ScanState::Skipped { escaped: false }),
             b'{' | b'[' => {
                 // Some servers read a list of one text as that text.
                 if self.depth == 1 && self.reference {
@@ -118,14 +118,14 @@ impl JsonReader {
                 self.depth -= 1;
                 // More objects may follow, for servers that read line by line.
                 if self.depth == 0 {
-                    return Ok(Place::Before);
+                    return Ok(ScanState::Before);
                 }
             }
             b':' if self.depth == 1 => self.value = true,
             b',' if self.depth == 1 => (self.value, self.reference) = (false, false),
             _ => {}
         }
-        Ok(Place::Between)
+        Ok(ScanState::Between)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
 use super::scan::ForeignPrefixScanner;
-use super::{Answer, Boundary, PrefixStripper, Question, ReferencePrefix, ReferencePrefixes, scan_query};
+use super::{Answer, Boundary, PrefixStripper, ReferencePrefix, ReferencePrefixes, RequestContent, scan_query};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::linear::{assert_linear, repeated};
 use bytes::Bytes;
@@ -64,8 +64,8 @@ fn questions_are_parsed_and_prefixed_in_linear_time() {
                 &format!("{kind} {before}{piece}"),
                 |size| Bytes::from(repeated(before, piece, behind, size)),
                 |body| {
-                    if let Ok(question) = Question::parse(&headers, body) {
-                        let _ = question.prefixed(&prefix(), Absent::Insert);
+                    if let Ok(content) = RequestContent::parse(&headers, body) {
+                        let _ = content.prefixed(&prefix(), Absent::Insert);
                     }
                 },
             );

@@ -6,7 +6,7 @@ use super::proxy_header;
 use super::signs::Signs;
 use super::socket::{ResetWatch, Resets, Socket};
 use super::stall::StallGuard;
-use super::streams::{Bounded, Patience, Streams};
+use super::streams::{Bounded, StreamTimeouts, Streams};
 use crate::base::peer::Peer;
 use crate::base::tasks::Tasks;
 use crate::config::Listener;
@@ -97,9 +97,9 @@ impl Connection {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let patience = self.bounds.header_timeout;
+        let timeout = self.bounds.header_timeout;
         let address = if self.listener.proxy_protocol {
-            let read = self.drain.unless_told(tokio::time::timeout(patience, proxy_header::read(&mut stream))).await;
+            let read = self.drain.unless_told(tokio::time::timeout(timeout, proxy_header::read(&mut stream))).await;
             match read {
                 Some(Ok(read)) => self.source(address, read.map_err(ConnectionError::ProxyHeader)?),
                 Some(Err(late)) => return Err(ConnectionError::ProxyHeader(late.into())),
@@ -115,7 +115,7 @@ impl Connection {
         let ended = match &self.listener.tls {
             Some(tls) => {
                 let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
-                let accepted = self.drain.unless_told(tokio::time::timeout(patience, accept)).await;
+                let accepted = self.drain.unless_told(tokio::time::timeout(timeout, accept)).await;
                 let stream = match accepted {
                     Some(Ok(accepted)) => accepted?,
                     Some(Err(late)) => return Err(io::Error::from(late).into()),
@@ -126,7 +126,7 @@ impl Connection {
             }
             None => {
                 let preface = socket.begins_with_preface();
-                let begun = self.drain.unless_told(tokio::time::timeout(patience, preface)).await;
+                let begun = self.drain.unless_told(tokio::time::timeout(timeout, preface)).await;
                 let Some(Ok(Ok(h2))) = begun else { return Ok(()) };
                 self.http(socket, watch, h2, service).await
             }
@@ -180,12 +180,12 @@ impl Connection {
             .max_header_list_size(u32::try_from(self.bounds.header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL)
             .serve_connection(io, service);
-        let patience = Patience {
+        let timeouts = StreamTimeouts {
             first: self.bounds.header_timeout,
             idle: self.bounds.keep_alive_timeout,
             untaken: self.bounds.write_timeout,
         };
-        Bounded::new(self.drain.watch(connection), streams, patience).await.unwrap_or(Ok(()))
+        Bounded::new(self.drain.watch(connection), streams, timeouts).await.unwrap_or(Ok(()))
     }
 
     async fn http1<S, B, I>(

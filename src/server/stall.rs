@@ -20,7 +20,7 @@ const MOST_LINGERED: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,
-    patience: Duration,
+    timeout: Duration,
     /// The timer that runs while a write waits; made for the first one.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -39,8 +39,8 @@ impl<I: Resets> Drop for StallGuard<I> {
 }
 
 impl<I: Resets> StallGuard<I> {
-    pub(super) fn new(stream: I, patience: Duration, signs: Signs) -> Self {
-        Self { stream, patience, timer: None, waiting: false, signs, lingering: None, lingered: 0 }
+    pub(super) fn new(stream: I, timeout: Duration, signs: Signs) -> Self {
+        Self { stream, timeout, timer: None, waiting: false, signs, lingering: None, lingered: 0 }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -48,10 +48,10 @@ impl<I: Resets> StallGuard<I> {
             self.waiting = false;
             return written;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
         if !self.waiting {
             self.waiting = true;
-            timer.as_mut().reset(Instant::now() + self.patience);
+            timer.as_mut().reset(Instant::now() + self.timeout);
         }
         timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }

@@ -52,12 +52,12 @@ impl Streams {
     /// Returns true if there was no request for too long: `first` before the first request, `idle` after one.
     fn is_idle_for(&self, first: Duration, idle: Duration) -> bool {
         let open = self.0.lock();
-        let patience = if open.next == 0 { first } else { idle };
-        open.requests == 0 && open.idle_since.elapsed() >= patience
+        let timeout = if open.next == 0 { first } else { idle };
+        open.requests == 0 && open.idle_since.elapsed() >= timeout
     }
 
-    fn has_untaken_for(&self, patience: Duration) -> bool {
-        self.0.lock().untaken.values().any(|since| since.elapsed() >= patience)
+    fn has_untaken_for(&self, timeout: Duration) -> bool {
+        self.0.lock().untaken.values().any(|since| since.elapsed() >= timeout)
     }
 }
 
@@ -123,7 +123,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Carried<B> {
 pub(super) struct Bounded<C> {
     connection: Drained<C>,
     streams: Streams,
-    patience: Patience,
+    timeouts: StreamTimeouts,
     alarm: LazySleep,
     look: Instant,
     ending: bool,
@@ -131,7 +131,7 @@ pub(super) struct Bounded<C> {
 
 /// The time limits of a peer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct StreamTimeouts {
     /// The time until the first request.
     pub(super) first: Duration,
     /// The time without a request after that.
@@ -140,7 +140,7 @@ pub(super) struct Patience {
     pub(super) untaken: Duration,
 }
 
-impl Patience {
+impl StreamTimeouts {
     fn shortest(&self) -> Duration {
         self.first.min(self.idle).min(self.untaken)
     }
@@ -148,9 +148,9 @@ impl Patience {
 
 impl<C> Bounded<C> {
     /// Bounds a connection that carries `streams`.
-    pub(super) fn new(connection: Drained<C>, streams: Streams, patience: Patience) -> Self {
-        let look = Instant::now() + patience.shortest();
-        Self { connection, streams, patience, alarm: LazySleep::default(), look, ending: false }
+    pub(super) fn new(connection: Drained<C>, streams: Streams, timeouts: StreamTimeouts) -> Self {
+        let look = Instant::now() + timeouts.shortest();
+        Self { connection, streams, timeouts, alarm: LazySleep::default(), look, ending: false }
     }
 }
 
@@ -167,17 +167,17 @@ impl<C: GracefulConnection> Future for Bounded<C> {
             if !self.alarm.poll(cx, look) {
                 return Poll::Pending;
             }
-            if self.streams.has_untaken_for(self.patience.untaken) {
+            if self.streams.has_untaken_for(self.timeouts.untaken) {
                 return Poll::Ready(None);
             }
-            if self.streams.is_idle_for(self.patience.first, self.patience.idle) {
+            if self.streams.is_idle_for(self.timeouts.first, self.timeouts.idle) {
                 if self.ending {
                     return Poll::Ready(None);
                 }
                 self.ending = true;
                 self.connection.end();
             }
-            self.look = Instant::now() + self.patience.shortest();
+            self.look = Instant::now() + self.timeouts.shortest();
         }
     }
 }

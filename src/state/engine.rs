@@ -3,8 +3,8 @@
 use super::envelopes::DeliveryId;
 use super::error::StateError;
 use super::model::{
-    Callback, Conclusion, Deleted, Delivery, DeliveryStatus, Erased, Found, Listed, Made, Owner, Owning, Page, Queues,
-    Receipt, Replay, Verdict, Waiting,
+    Callback, Conclusion, Deleted, Delivery, DeliveryStatus, Erased, FanOutDecision, Found, Listed, Made, Owner,
+    Owning, Page, Queues, ReceiveOutcome, Replay, Waiting,
 };
 use super::pauses::{Endpoint, Pause, PauseReason, Resume};
 use super::redis::Redis;
@@ -56,7 +56,7 @@ impl State {
     ///
     /// # Errors
     /// Returns an error if the callback was not stored: Iluma has to send it again.
-    pub async fn receive(&self, callback: Callback) -> Result<Receipt, StateError> {
+    pub async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
             Self::Redis(engine) => engine.receive(callback).await,
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    /// Stores the verdict on a callback with all its deliveries in one step. If an owner was added since the hand-out,
+    /// Stores the decision on a callback with all its deliveries in one step. If an owner was added since the hand-out,
     /// the callback is handed out again; existing deliveries are not made twice. Returns the team of each delivery that
     /// found its outbox full: such a delivery is a dead letter at once.
     ///
@@ -84,12 +84,12 @@ impl State {
     pub async fn settle(
         &self,
         waiting: &Waiting,
-        verdict: Verdict,
+        decision: FanOutDecision,
         bounds: &OutboxBounds,
     ) -> Result<Vec<TenantName>, StateError> {
         match self {
-            Self::Sqlite(engine) => engine.settle(waiting, verdict, bounds).await,
-            Self::Redis(engine) => engine.settle(waiting, verdict, bounds).await,
+            Self::Sqlite(engine) => engine.settle(waiting, decision, bounds).await,
+            Self::Redis(engine) => engine.settle(waiting, decision, bounds).await,
         }
     }
 

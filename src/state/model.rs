@@ -78,7 +78,7 @@ pub struct Callback {
 
 /// The result of storing a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Receipt {
+pub enum ReceiveOutcome {
     /// The callback is stored.
     New,
     /// The same bytes for the same id are stored already: nothing changed.
@@ -119,7 +119,7 @@ pub struct Awaiting {
 
 /// The decision about a callback.
 #[derive(Debug, Clone)]
-pub enum Verdict {
+pub enum FanOutDecision {
     /// These deliveries are made; there may be none.
     Deliver(CallbackType, Vec<Copy>),
     /// No owner is known yet: the callback is examined again at this time, or when an owner is added.

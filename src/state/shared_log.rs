@@ -21,13 +21,13 @@ use std::time::{Duration, SystemTime};
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
 /// The longest time of one request to Redis.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of entries that one step shares.
 const MOST_SHARED: usize = 200;
 /// The interval at which entries that are not shared yet are looked up.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of such intervals between two removals of expired entries.
-const LOOKS_PER_SWEEP: u32 = 3600;
+const INTERVALS_PER_SWEEP: u32 = 3600;
 
 /// A log. The table of its name in the node's own database has `id`, `entry` and `shared`.
 #[derive(Debug)]
@@ -133,14 +133,14 @@ impl SharedLog {
         loop {
             self.notice_loss().await;
             self.share().await;
-            if looks.is_multiple_of(LOOKS_PER_SWEEP) {
+            if looks.is_multiple_of(INTERVALS_PER_SWEEP) {
                 let (oldest, delete) =
                     (self.oldest(), format!("DELETE FROM {} WHERE id < ?1 AND shared = 1", self.table));
                 // The next sweep removes what this one could not.
                 let _ = self.database.write(move |connection| connection.execute(&delete, [oldest])).await;
             }
             looks = looks.wrapping_add(1);
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 
@@ -159,7 +159,7 @@ impl SharedLog {
         }
         let mut command = redis::cmd("HEXISTS");
         let command = command.arg(&shared.entries).arg(&last);
-        if shared.link.command(&Budget::of(PATIENCE), command).await == Ok(false) {
+        if shared.link.command(&Budget::of(TIMEOUT), command).await == Ok(false) {
             let update = format!("UPDATE {} SET shared = 0", self.table);
             // The next interval notices the loss again.
             let _ = self.database.write(move |connection| connection.execute(&update, [])).await;
@@ -206,7 +206,7 @@ impl SharedLog {
         for (id, text) in entries {
             call.arg(id.as_str()).arg(text.as_str());
         }
-        let _: u64 = shared.link.script(&Budget::of(PATIENCE), &call).await?;
+        let _: u64 = shared.link.script(&Budget::of(TIMEOUT), &call).await?;
         Ok(())
     }
 
@@ -241,7 +241,7 @@ async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, Stri
     let upper = page.to.map_or("+".to_owned(), |to| format!("({}", bound(Some(to))));
     let mut call = scripts::LIST.key(&shared.ids);
     call.key(&shared.entries).arg(lower).arg(upper).arg(page.most);
-    shared.link.script(&Budget::of(PATIENCE), &call).await
+    shared.link.script(&Budget::of(TIMEOUT), &call).await
 }
 
 /// Returns the beginning of the ids of a moment; empty for none.
@@ -258,7 +258,7 @@ pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
 pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&state.path, flags)?;
-    database.busy_timeout(PATIENCE)?;
+    database.busy_timeout(TIMEOUT)?;
     let insert = format!("INSERT INTO {table} VALUES (?1, ?2, ?3)");
     database.execute(&insert, (id, text, state.redis.is_none())).map(|_| ())
 }

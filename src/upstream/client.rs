@@ -6,7 +6,7 @@ use super::connection::Pooled;
 use super::credential::Credential;
 use super::deadline::Timeouts;
 use super::error::CallError;
-use super::exchange::{Failed, Fate, exchange};
+use super::exchange::{Failed, SendOutcome, exchange};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::reachability::Reachability;
@@ -112,8 +112,8 @@ impl Upstream {
                 }
                 Err(failed) => failed,
             };
-            sends += usize::from(failed.fate != Fate::Unsent);
-            only_fresh |= matches!(failed.fate, Fate::Sent(_));
+            sends += usize::from(failed.outcome != SendOutcome::Unsent);
+            only_fresh |= matches!(failed.outcome, SendOutcome::Sent(_));
             request = next(failed, fresh, sends)?;
         }
     }
@@ -148,14 +148,14 @@ impl Upstream {
 /// Returns the request to be sent again, or the error that ends the call. `fresh` is true if its connection had carried
 /// no request before; `sends` is the number of times that it may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
-    let error = match failed.fate {
+    let error = match failed.outcome {
         // A kept connection had closed: another one will work. A new connection that accepts nothing is no connection.
-        Fate::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
-        Fate::Unsent => return Err(CallError::Unreachable),
-        Fate::NotProcessed => CallError::NotProcessed,
+        SendOutcome::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
+        SendOutcome::Unsent => return Err(CallError::Unreachable),
+        SendOutcome::NotProcessed => CallError::NotProcessed,
         // A kept connection that closes just as it is used again is not Iluma's fault.
-        Fate::Sent(CallError::Broken) if !fresh && sends == 1 && is_repeatable(&failed) => CallError::Broken,
-        Fate::Sent(error) => return Err(error),
+        SendOutcome::Sent(CallError::Broken) if !fresh && sends == 1 && is_repeatable(&failed) => CallError::Broken,
+        SendOutcome::Sent(error) => return Err(error),
     };
     if sends >= MOST_SENDS {
         return Err(error);
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use http::{HeaderMap, Method};
 
-    fn failed(fate: Fate, repeatable: bool, kept: bool) -> Failed {
+    fn failed(outcome: SendOutcome, repeatable: bool, kept: bool) -> Failed {
         let request = Outgoing {
             method: Method::POST,
             target: "/".parse().unwrap(),
@@ -181,31 +181,31 @@ mod tests {
             body: OutgoingBody::Empty,
             repeatable,
         };
-        Failed { fate, request: kept.then(|| Box::new(request)) }
+        Failed { outcome, request: kept.then(|| Box::new(request)) }
     }
 
     #[test]
     fn a_request_is_sent_again_only_where_that_is_harmless() {
         let (repeatable, once) = (true, false);
         let (fresh, kept) = (true, false);
-        let broken = Fate::Sent(CallError::Broken);
-        for (fate, repeats, connection, sends, expected) in [
-            (Fate::Unsent, once, kept, 0, None),
-            (Fate::Unsent, once, fresh, 0, Some(CallError::Unreachable)),
-            (Fate::NotProcessed, once, fresh, 1, None),
-            (Fate::NotProcessed, once, kept, MOST_SENDS - 1, None),
-            (Fate::NotProcessed, once, kept, MOST_SENDS, Some(CallError::NotProcessed)),
+        let broken = SendOutcome::Sent(CallError::Broken);
+        for (outcome, repeats, connection, sends, expected) in [
+            (SendOutcome::Unsent, once, kept, 0, None),
+            (SendOutcome::Unsent, once, fresh, 0, Some(CallError::Unreachable)),
+            (SendOutcome::NotProcessed, once, fresh, 1, None),
+            (SendOutcome::NotProcessed, once, kept, MOST_SENDS - 1, None),
+            (SendOutcome::NotProcessed, once, kept, MOST_SENDS, Some(CallError::NotProcessed)),
             (broken, once, kept, 1, Some(CallError::Broken)),
             (broken, repeatable, kept, 1, None),
             (broken, repeatable, kept, 2, Some(CallError::Broken)),
             (broken, repeatable, fresh, 1, Some(CallError::Broken)),
-            (Fate::Sent(CallError::TimedOut), repeatable, kept, 1, Some(CallError::TimedOut)),
-            (Fate::Sent(CallError::Garbled), repeatable, kept, 1, Some(CallError::Garbled)),
+            (SendOutcome::Sent(CallError::TimedOut), repeatable, kept, 1, Some(CallError::TimedOut)),
+            (SendOutcome::Sent(CallError::Garbled), repeatable, kept, 1, Some(CallError::Garbled)),
         ] {
-            let step = next(failed(fate, repeats, true), connection, sends);
-            assert_eq!(step.err(), expected, "{fate:?}, {repeats}, fresh {connection}, {sends} sends");
+            let step = next(failed(outcome, repeats, true), connection, sends);
+            assert_eq!(step.err(), expected, "{outcome:?}, {repeats}, fresh {connection}, {sends} sends");
         }
-        let lost = next(failed(Fate::NotProcessed, once, false), kept, 1);
+        let lost = next(failed(SendOutcome::NotProcessed, once, false), kept, 1);
         assert_eq!(lost.err(), Some(CallError::NotProcessed), "a body that was not kept is not sent again");
     }
 }

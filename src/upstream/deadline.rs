@@ -46,8 +46,8 @@ impl ResponseDeadline {
             return Poll::Ready(Ok(sent));
         }
         let stage = self.look();
-        let patience = if self.sending { self.timeouts.idle } else { self.timeouts.answer };
-        if !alarm.poll(cx, self.since + patience) {
+        let timeout = if self.sending { self.timeouts.idle } else { self.timeouts.answer };
+        if !alarm.poll(cx, self.since + timeout) {
             return Poll::Pending;
         }
         let client = self.sending && stage == Stage::Waiting;

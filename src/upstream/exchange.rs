@@ -27,14 +27,14 @@ pub(super) enum Source {
 
 /// A request that got no head of an answer.
 pub(super) struct Failed {
-    pub(super) fate: Fate,
+    pub(super) outcome: SendOutcome,
     /// The request, if it can be sent again.
     pub(super) request: Option<Box<Outgoing>>,
 }
 
 /// The outcome of a request without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum SendOutcome {
     /// No byte of the request left.
     Unsent,
     /// Upstream proved that it processed nothing of it.
@@ -72,7 +72,9 @@ pub(super) async fn exchange(
             let replay = Replay::of(&mut request);
             let sent = http2(&mut connection.sender.clone(), request.into_http2(origin), &mut deadline).await;
             let finished = finish(sent, &deadline, repeatable, || replay.into_request());
-            if let Err(Failed { fate: Fate::Sent(CallError::TimedOut) | Fate::NotProcessed, .. }) = &finished {
+            if let Err(Failed { outcome: SendOutcome::Sent(CallError::TimedOut) | SendOutcome::NotProcessed, .. }) =
+                &finished
+            {
                 connection.retire();
             }
             let (head, body) = finished?.into_parts();
@@ -102,25 +104,25 @@ fn finish(
     repeatable: bool,
     again: impl FnOnce() -> Option<Outgoing>,
 ) -> Result<Response<Incoming>, Failed> {
-    let fate = match sent {
+    let outcome = match sent {
         Ok(Ok(response)) => match checked(response) {
             Ok(response) => return Ok(response),
-            Err(error) => Fate::Sent(error),
+            Err(error) => SendOutcome::Sent(error),
         },
         Ok(Err(mut failure)) => {
             if let Some(request) = failure.take_message() {
                 let request = Box::new(Outgoing::from_request(request, repeatable));
-                return Err(Failed { fate: Fate::Unsent, request: Some(request) });
+                return Err(Failed { outcome: SendOutcome::Unsent, request: Some(request) });
             }
-            fate(failure.error(), deadline)
+            outcome(failure.error(), deadline)
         }
-        Err(error) => Fate::Sent(error),
+        Err(error) => SendOutcome::Sent(error),
     };
-    let request = match fate {
-        Fate::NotProcessed | Fate::Sent(CallError::Broken) => again().map(Box::new),
-        Fate::Unsent | Fate::Sent(_) => None,
+    let request = match outcome {
+        SendOutcome::NotProcessed | SendOutcome::Sent(CallError::Broken) => again().map(Box::new),
+        SendOutcome::Unsent | SendOutcome::Sent(_) => None,
     };
-    Err(Failed { fate, request })
+    Err(Failed { outcome, request })
 }
 
 /// Checks the framing of an answer, so that it can be passed on.
@@ -136,15 +138,15 @@ fn checked(mut response: Response<Incoming>) -> Result<Response<Incoming>, CallE
     Ok(response)
 }
 
-fn fate(error: &hyper::Error, deadline: &ResponseDeadline) -> Fate {
+fn outcome(error: &hyper::Error, deadline: &ResponseDeadline) -> SendOutcome {
     if deadline.client_broke_off() {
-        Fate::Sent(CallError::ClientCutOff)
+        SendOutcome::Sent(CallError::ClientCutOff)
     } else if proves_unprocessed(error) {
-        Fate::NotProcessed
+        SendOutcome::NotProcessed
     } else if error.is_parse() {
-        Fate::Sent(CallError::Garbled)
+        SendOutcome::Sent(CallError::Garbled)
     } else {
-        Fate::Sent(CallError::Broken)
+        SendOutcome::Sent(CallError::Broken)
     }
 }
 

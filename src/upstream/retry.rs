@@ -9,10 +9,10 @@ use http::{Response, StatusCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The number that a GET adds to the budget, and the cost of a repetition.
-const LOOK: u32 = 1;
-const AGAIN: u32 = 10;
+const DEPOSIT: u32 = 1;
+const COST: u32 = 10;
 /// The largest budget: ten repetitions, so that requests survive the restart of a host without flooding it.
-const MOST: u32 = 10 * AGAIN;
+const MOST: u32 = 10 * COST;
 
 /// The budget of one account.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ impl RetryBudget {
 
     /// Adds a GET to the budget.
     pub fn note(&self) {
-        let add = |budget: u32| Some((budget + LOOK).min(MOST));
+        let add = |budget: u32| Some((budget + DEPOSIT).min(MOST));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// Takes one repetition from the budget; returns false if it is used up.
     #[must_use]
     pub fn spend(&self) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| budget.checked_sub(AGAIN)).is_ok()
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| budget.checked_sub(COST)).is_ok()
     }
 }
 

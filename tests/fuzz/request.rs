@@ -140,7 +140,7 @@ async fn handle(request: Request<Incoming>) -> Response<Empty<Bytes>> {
     reference::forwardable_request(&mut parts.headers);
     check_forwarded(&original, &parts.headers);
 
-    if let Kind::CachedQuestion(_) = route.kind {
+    if let Kind::CachedRequest(_) = route.kind {
         match reference::read(body, PATIENCE, PATIENCE, |_| true).await {
             Ok(body) => check_question(&original, &body),
             Err(error) => assert_ne!(error, BodyError::TooSlow),

@@ -6,7 +6,7 @@ use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::keyring::{EncryptionKey, Keyring};
 use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::cache::{
-    Cache, CacheSlot, Lease, LeaseDecision, Level2Choice, NodeIdentity, Scope, SharedResult, Subject,
+    Cache, CacheSlot, L2Choice, Lease, LeaseDecision, NodeIdentity, Scope, SharedResult, Subject,
 };
 use iluma_gateway::config;
 use iluma_gateway::redis::{Budget, KeySpace, RedisClient};
@@ -45,7 +45,7 @@ impl Node {
         let link = RedisClient::new(&target, keys.clone(), &Cache::channels(&keys)).expect("a URL");
         let key = EncryptionKey { id: "a".to_owned(), key: SecretBox::new(Box::new([2; 32])) };
         let origin = http::Uri::from_static("http://127.0.0.1:9");
-        let shared = Level2Choice::Redis(link.clone(), Keyring::new(&[key]), NodeIdentity { name, id: name });
+        let shared = L2Choice::Redis(link.clone(), Keyring::new(&[key]), NodeIdentity { name, id: name });
         let cache = Cache::new(&settings, &origin, &ROOT, shared, Clock::system());
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         link.keep(&tasks, stop.clone());

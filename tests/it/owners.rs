@@ -112,9 +112,9 @@ async fn another_teams_id_is_answered_like_one_that_does_not_exist() {
     let unsealed = "prefix_references = false";
     for (settings, builder) in [
         ("sealed", quick()),
-        ("sealed, heir", quick().tenant("lending", "owns_unprefixed = true")),
+        ("prefixed, fallback owner", quick().tenant("lending", "owns_unprefixed = true")),
         ("unsealed", quick().account(unsealed)),
-        ("unsealed, heir", quick().account(unsealed).tenant("lending", "owns_unprefixed = true")),
+        ("not prefixed, fallback owner", quick().account(unsealed).tenant("lending", "owns_unprefixed = true")),
     ] {
         let rig = builder.start().await;
         let looks = records(&rig, "payments").await;

@@ -60,14 +60,14 @@ async fn node(redis: &Redis, name: &str, settings: &Settings) -> Node {
     until("Redis", || link.is_up()).await;
     let nodes = Nodes::new(link.clone(), name);
     let limits = Arc::new(Limits::new(settings, None, &clock, &tasks, Some(&nodes)));
-    limits.beat().await;
+    limits.heartbeat().await;
     Node { limits, link, clock, stop }
 }
 
 async fn three(redis: &Redis, settings: &Settings) -> [Node; 3] {
     let nodes = [node(redis, "a", settings).await, node(redis, "b", settings).await, node(redis, "c", settings).await];
     for node in &nodes {
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
     }
     nodes
 }
@@ -221,12 +221,12 @@ async fn a_quota_is_exact_over_nodes_and_restarts_of_redis() {
     for node in &nodes {
         let _ = node.limits.admit_call(0, Call { price: None, ..charged(&endpoint()) }, &Budget::of(PATIENCE)).await;
         until("Redis again", || node.link.is_up()).await;
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
     }
     let (a, b, c) = tokio::join!(ask(&nodes[0], 70), ask(&nodes[1], 70), ask(&nodes[2], 60));
     assert_eq!(a + b + c, 60);
     for node in &nodes {
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
         assert_eq!(node.limits.quotas(0).expect("a team")[0].used, 100);
     }
 }
@@ -273,7 +273,7 @@ async fn a_call_that_is_dropped_at_any_await_point_counts_at_no_node() {
     }
     assert!(polls >= 2, "the call waits for the count and for its slot");
     for node in &nodes {
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
         assert_eq!(node.limits.quotas(0).expect("a team")[0].used, 0, "whatever Redis was told meanwhile");
     }
     for node in &nodes {
@@ -297,7 +297,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
         nodes[0].limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.expect("a permit").sent();
     }
     for node in &nodes {
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
     }
     redis.pause();
     let mut passed = 0;
@@ -313,7 +313,7 @@ async fn while_redis_is_out_a_quota_is_divided_and_never_exceeded() {
     redis.resume();
     for node in &nodes {
         until("Redis again", || node.link.is_up()).await;
-        node.limits.beat().await;
+        node.limits.heartbeat().await;
     }
     for node in &nodes {
         assert!(node.limits.admit_call(0, charged(&endpoint()), &Budget::of(PATIENCE)).await.is_err());
@@ -338,7 +338,7 @@ async fn a_teams_requests_are_shared_out_by_what_the_nodes_see() {
             }
         }
         for node in &nodes {
-            node.limits.beat().await;
+            node.limits.heartbeat().await;
         }
     }
     let all: u32 = passed.iter().sum();

@@ -22,8 +22,8 @@ use iluma_gateway::config::{self, OutboxBounds, Retention};
 use iluma_gateway::iluma::callback_type::CallbackType;
 use iluma_gateway::iluma::person::Tag;
 use iluma_gateway::state::{
-    Awaiting, Callback, Copy, Delivery, DeliveryOutcome, DeliveryStatus, Erased, LATE, MIGRATIONS, Made, Outbox,
-    Owning, Page, Queues, Receipt, Replay, Sqlite, State, StateError, Verdict, Waiting,
+    Awaiting, Callback, Copy, Delivery, DeliveryOutcome, DeliveryStatus, Erased, FanOutDecision, LATE, MIGRATIONS,
+    Made, Outbox, Owning, Page, Queues, ReceiveOutcome, Replay, Sqlite, State, StateError, Waiting,
 };
 use secrecy::SecretBox;
 use std::path::Path;
@@ -219,21 +219,21 @@ impl Engine {
     async fn fan_out(&self) -> usize {
         let waiting = self.state.waiting(100, LEASE).await.unwrap();
         for one in &waiting {
-            self.state.settle(one, self.verdict(one), &ROOM).await.unwrap();
+            self.state.settle(one, self.decision(one), &ROOM).await.unwrap();
         }
         waiting.len()
     }
 
-    fn verdict(&self, waiting: &Waiting) -> Verdict {
+    fn decision(&self, waiting: &Waiting) -> FanOutDecision {
         let copy = |owner: &Awaiting| Copy {
             tenant: owner.tenant.clone(),
             reference: owner.reference.clone(),
             body: [owner.reference.as_deref().unwrap_or(b"-"), b" ", &waiting.body].concat().into(),
         };
         if waiting.awaiting.is_empty() {
-            return Verdict::Wait(self.clock.wall() + Duration::from_secs(60));
+            return FanOutDecision::Wait(self.clock.wall() + Duration::from_secs(60));
         }
-        Verdict::Deliver(waiting.kind.unwrap(), waiting.awaiting.iter().map(copy).collect())
+        FanOutDecision::Deliver(waiting.kind.unwrap(), waiting.awaiting.iter().map(copy).collect())
     }
 
     async fn claim(&self, team: &str) -> Vec<Delivery> {
@@ -277,24 +277,24 @@ async fn a_team_owns_what_it_was_made_owner_of(engine: Engine) {
 
 async fn a_repeat_is_the_same_id_and_the_same_bytes(engine: Engine) {
     let receive = async |id, body| engine.state.receive(callback(id, body)).await.unwrap();
-    assert_eq!(receive("1", "x").await, Receipt::New);
-    assert_eq!(receive("1", "x").await, Receipt::Repeat);
-    assert_eq!(receive("1", "y").await, Receipt::New);
-    assert_eq!(receive("2", "x").await, Receipt::New);
+    assert_eq!(receive("1", "x").await, ReceiveOutcome::New);
+    assert_eq!(receive("1", "x").await, ReceiveOutcome::Repeat);
+    assert_eq!(receive("1", "y").await, ReceiveOutcome::New);
+    assert_eq!(receive("2", "x").await, ReceiveOutcome::New);
     let other = Callback { account: "development".parse().unwrap(), ..callback("1", "x") };
-    assert_eq!(engine.state.receive(other).await.unwrap(), Receipt::New);
+    assert_eq!(engine.state.receive(other).await.unwrap(), ReceiveOutcome::New);
     // The callback is recognised as long as it may be repeated, fanned out or not.
     engine.state.own(owning("1", "lending", "a")).await.unwrap();
     engine.fan_out().await;
     engine.clock.advance(LATE + DAY);
     while engine.state.sweep().await.unwrap() > 0 {}
-    assert_eq!(receive("1", "x").await, Receipt::Repeat);
+    assert_eq!(receive("1", "x").await, ReceiveOutcome::Repeat);
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#, r#""a" y"#]);
 }
 
 async fn a_callback_waits_for_its_owner_and_is_delivered_once(engine: Engine) {
     let state = &engine.state;
-    assert_eq!(state.receive(callback("1", "x")).await, Ok(Receipt::New));
+    assert_eq!(state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::New));
     state.arrival().await;
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.fan_out().await, 0, "it waits");
@@ -335,17 +335,17 @@ async fn an_owner_who_comes_while_a_callback_is_fanned_out_is_not_missed(engine:
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(state.waiting(1, LEASE).await.unwrap().len(), 0, "it is handed out once");
     state.own(owning("1", "payments", "b")).await.unwrap();
-    state.settle(&waiting, engine.verdict(&waiting), &ROOM).await.unwrap();
+    state.settle(&waiting, engine.decision(&waiting), &ROOM).await.unwrap();
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("lending").await, [r#""a" x"#]);
     assert_eq!(engine.deliver("payments").await, [r#""b" x"#]);
 
     state.receive(callback("2", "x")).await.unwrap();
-    for verdict in [Verdict::Unowned, Verdict::Wait(engine.clock.wall() + DAY)] {
+    for decision in [FanOutDecision::Unowned, FanOutDecision::Wait(engine.clock.wall() + DAY)] {
         let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
-        let reference = format!("{verdict:?}").replace(|c: char| !c.is_alphanumeric(), "");
+        let reference = format!("{decision:?}").replace(|c: char| !c.is_alphanumeric(), "");
         state.own(owning("2", "risk", &reference)).await.unwrap();
-        state.settle(&waiting, verdict, &ROOM).await.unwrap();
+        state.settle(&waiting, decision, &ROOM).await.unwrap();
     }
     assert_eq!(engine.fan_out().await, 1);
     assert_eq!(engine.deliver("risk").await.len(), 2);
@@ -439,7 +439,7 @@ async fn unowned_ones_are_kept_apart_until_an_owner_comes(engine: Engine) {
     state.receive(callback("1", "x")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(state.queues().await.unwrap(), Queues { waiting: 1, ..Queues::default() });
-    state.settle(&waiting, Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&waiting, FanOutDecision::Unowned, &ROOM).await.unwrap();
     assert_eq!(state.queues().await.unwrap(), Queues { unowned: 1, ..Queues::default() });
     engine.clock.advance(DAY);
     assert_eq!(engine.fan_out().await, 0);
@@ -548,7 +548,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     let held = claimed.remove(0);
     let tagged = Callback { tags: vec![person(7)], ..callback("unowned", "x") };
     state.receive(tagged.clone()).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     state.receive(Callback { id: "waiting".into(), ..tagged.clone() }).await.unwrap();
     state.own(owning("other", "lending", "z")).await.unwrap();
     state.receive(callback("other", "x")).await.unwrap();
@@ -567,11 +567,11 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     assert_eq!((owners.len(), owners[0].reference.clone()), (1, None));
 
     // A later callback is delivered, and leaves nothing.
-    assert_eq!(state.receive(callback("queued", "x")).await, Ok(Receipt::Repeat));
+    assert_eq!(state.receive(callback("queued", "x")).await, Ok(ReceiveOutcome::Repeat));
     state.receive(callback("queued", "later")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     assert_eq!(waiting.awaiting, [Awaiting { tenant: tenant("lending"), reference: None, erased: true }]);
-    state.settle(&waiting, engine.verdict(&waiting), &ROOM).await.unwrap();
+    state.settle(&waiting, engine.decision(&waiting), &ROOM).await.unwrap();
     assert_eq!(engine.deliver("lending").await, ["- later"]);
     assert_eq!(engine.listed(DeliveryStatus::Delivered).await, 1, "another team's");
     state.receive(callback("dead", "later")).await.unwrap();
@@ -580,7 +580,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     assert_eq!(engine.listed(DeliveryStatus::Dead).await, 0);
     // It is not kept either if it has no known owner.
     state.receive(Callback { id: "nobody".into(), ..tagged }).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
 }
 
@@ -621,7 +621,7 @@ async fn what_is_old_is_swept(engine: Engine) {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(callback("unowned", "x")).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     let counts = async || {
         while state.sweep().await.unwrap() > 0 {}
         let mut counts = Vec::new();
@@ -639,7 +639,7 @@ async fn what_is_old_is_swept(engine: Engine) {
     assert_eq!(counts().await, (vec![0, 0, 0, 0], 1), "nobody came for what was queued either");
     engine.clock.advance(60 * DAY);
     assert_eq!(counts().await, (vec![0, 0, 0, 0], 0));
-    assert_eq!(state.receive(callback("0", "x")).await, Ok(Receipt::New), "after so long it is no repeat");
+    assert_eq!(state.receive(callback("0", "x")).await, Ok(ReceiveOutcome::New), "after so long it is no repeat");
 }
 
 async fn urls_are_the_teams_own(engine: Engine) {
@@ -725,7 +725,7 @@ async fn an_outbox_has_bounds(engine: Engine) {
     state.own(owning("1", "risk", "a")).await.unwrap();
     state.receive(callback("1", "x")).await.unwrap();
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
-    let dead = state.settle(&waiting, engine.verdict(&waiting), &bounds).await;
+    let dead = state.settle(&waiting, engine.decision(&waiting), &bounds).await;
     assert_eq!(dead, Ok(vec![tenant("lending")]));
     assert_eq!(size("lending").await, (3, full, 1));
     assert_eq!(size("risk").await.0, 2);
@@ -773,7 +773,7 @@ async fn a_hand_out_whose_caller_goes_away_is_given_back(engine: Engine) {
             state.conclude(delivery, DeliveryOutcome::Untried).await.unwrap();
         }
         for one in waiting.iter().flatten().flatten() {
-            state.settle(one, Verdict::Wait(SystemTime::UNIX_EPOCH), &ROOM).await.unwrap();
+            state.settle(one, FanOutDecision::Wait(SystemTime::UNIX_EPOCH), &ROOM).await.unwrap();
         }
         let is_whole = claimed.is_some_and(|claimed| claimed.unwrap().len() == 3);
         if is_whole && waiting.is_some_and(|waiting| waiting.unwrap().len() == 1) {
@@ -808,7 +808,7 @@ async fn everything_is_there_after_a_restart(engine: Engine) {
     let engine = engine.restarted().await;
     assert_eq!(engine.state.owners(&live(), "0").await.unwrap().len(), 1);
     assert_eq!(engine.state.urls(&tenant("lending")).await.unwrap().len(), 1);
-    assert_eq!(engine.state.receive(callback("0", "x")).await, Ok(Receipt::Repeat));
+    assert_eq!(engine.state.receive(callback("0", "x")).await, Ok(ReceiveOutcome::Repeat));
     assert_eq!(engine.fan_out().await, 1);
     // Claimed entries return: at once, or at the end of the lease.
     engine.clock.advance(LEASE + Duration::from_secs(1));
@@ -836,10 +836,10 @@ async fn below_the_disks_reserve_only_what_must_not_be_lost_is_written() {
     let engine = Engine { state: with(ByteSize::mib(1 << 40)), clock: clock.clone(), restart: Restart::Elsewhere };
     let state = &engine.state;
     state.own(owning("1", "lending", "a")).await.unwrap();
-    assert_eq!(state.receive(callback("1", "x")).await, Ok(Receipt::New), "the inbox");
+    assert_eq!(state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::New), "the inbox");
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     let refused = Err(StateError::Unavailable);
-    assert_eq!(state.settle(&waiting, engine.verdict(&waiting), &ROOM).await, refused, "deliveries");
+    assert_eq!(state.settle(&waiting, engine.decision(&waiting), &ROOM).await, refused, "deliveries");
     let copy = copy("lending", "a");
     let made = Made { account: live(), id: "1".into(), kind: KIND, copy, tags: Vec::new() };
     assert_eq!(state.enqueue(vec![made], &ROOM).await, refused, "callbacks of hits");

@@ -274,8 +274,8 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
     let image = straight(IMAGES).multipart(&image()).send().await.json();
     for (path, record, reference) in [(BANK, &bank, "old"), (IMAGES, &image, "foo123")] {
         let path = format!("{path}/{}", record["id"].as_str().expect("an id"));
-        let heir = rig.ask("lending", "GET", &path).send().await;
-        assert_eq!((heir.status, &heir.json()["reference_id"]), (200, &json!(reference)), "{path}");
+        let fallback = rig.ask("lending", "GET", &path).send().await;
+        assert_eq!((fallback.status, &fallback.json()["reference_id"]), (200, &json!(reference)), "{path}");
         rig.ask("payments", "GET", &path).send().await.is_rejection(404, "DATA_NOT_FOUND");
     }
     // After the first GET the record is the fallback owner's like any other: the final answer is stored.
@@ -289,8 +289,8 @@ async fn what_was_there_before_is_read_by_its_heir_alone() {
     tokio::time::timeout(PATIENCE, settled).await.expect("a result");
     let before = asked();
     for _ in 0..3 {
-        let heir = rig.ask("lending", "GET", &path).send().await;
-        assert_eq!((heir.status, &heir.json()["reference_id"]), (200, &json!("old")));
+        let fallback = rig.ask("lending", "GET", &path).send().await;
+        assert_eq!((fallback.status, &fallback.json()["reference_id"]), (200, &json!("old")));
     }
     assert_eq!(asked(), before);
     let list = async |team: &str| {

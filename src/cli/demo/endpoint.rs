@@ -25,7 +25,7 @@ const LARGEST: usize = 1 << 20;
 const KEPT: usize = 100;
 
 /// The longest time that the end waits for its connections.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A server on loopback that runs until it is stopped.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Endpoint {
 
     pub(super) async fn stop(self) {
         self.stop.cancel();
-        self.tasks.drain(PATIENCE).await;
+        self.tasks.drain(TIMEOUT).await;
     }
 }
 

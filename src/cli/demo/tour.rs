@@ -32,7 +32,7 @@ pub(super) const URLS: &str = "/v1/callback/urls";
 const CROWD: u32 = 50;
 
 /// The longest step of the tour: the log's writer wakes ten times a second, callbacks take some tenths of a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway and the other parts that the tour uses.
 pub(super) struct Tour<'a> {
@@ -393,7 +393,7 @@ impl<'a> Tour<'a> {
 
     /// Pauses for a moment; returns an error if the awaited event is overdue.
     async fn pause_since(&self, started: Instant, what: &str) -> Result<(), DemoError> {
-        expect(self.clock.now() - started < PATIENCE, what)?;
+        expect(self.clock.now() - started < TIMEOUT, what)?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok(())
     }

@@ -41,7 +41,7 @@ pub struct RouteSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Reads the body of a request and answers it from the cache if possible.
-    CachedQuestion(Subject),
+    CachedRequest(Subject),
     /// Answers with a record by its id. A final answer is cached; a pending record is polled at most once a second.
     CachedRecord(Subject),
     /// Answers with a public list, cached for every tenant of an account.
@@ -77,7 +77,7 @@ impl Kind {
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
-            Self::CachedQuestion(subject)
+            Self::CachedRequest(subject)
             | Self::CachedRecord(subject)
             | Self::PublicList(subject)
             | Self::Health(subject) => Some(subject),
@@ -99,7 +99,7 @@ impl Kind {
     #[must_use]
     pub const fn is_of_ilumas_api(self) -> bool {
         match self {
-            Self::CachedQuestion(_)
+            Self::CachedRequest(_)
             | Self::CachedRecord(_)
             | Self::PublicList(_)
             | Self::Submission
@@ -121,7 +121,7 @@ impl Kind {
     #[must_use]
     pub const fn only_method(self) -> Option<Method> {
         match self {
-            Self::CachedQuestion(_) => Some(Method::POST),
+            Self::CachedRequest(_) => Some(Method::POST),
             Self::PublicList(_) => Some(Method::GET),
             Self::CachedRecord(_)
             | Self::Health(_)
@@ -263,7 +263,7 @@ const fn shows_records(
 /// The rows of the table, in the order of [`RouteName`].
 pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     RouteSpec {
-        kind: Kind::CachedQuestion(Subject::Bank),
+        kind: Kind::CachedRequest(Subject::Bank),
         ..makes_records(
             RouteName::Bank,
             "bank",
@@ -279,7 +279,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         BANK,
     ),
     RouteSpec {
-        kind: Kind::CachedQuestion(Subject::Cft),
+        kind: Kind::CachedRequest(Subject::Cft),
         ..streamed(RouteName::Cft, "cft", &["POST v*/identity/cft/individual_watchlist"])
     },
     free(
@@ -428,8 +428,8 @@ impl RouteSpec {
             Kind::CachedRecord(_) | Kind::Records | Kind::File => by_id,
             // The path of a new record has no id; the path of a repeated one has.
             Kind::Submission => !by_id || self.names_records(),
-            Kind::CachedQuestion(Subject::Bank) => !by_id,
-            Kind::CachedQuestion(_)
+            Kind::CachedRequest(Subject::Bank) => !by_id,
+            Kind::CachedRequest(_)
             | Kind::PublicList(_)
             | Kind::Health(_)
             | Kind::Streamed

@@ -2,7 +2,7 @@
 
 use super::super::envelopes::CallbackName;
 use super::super::error::StateError;
-use super::super::model::{Awaiting, Callback, Copy, LATE, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
+use super::super::model::{Awaiting, Callback, Copy, FanOutDecision, LATE, ReceiveOutcome, UNREADABLE_WAIT, Waiting};
 use super::super::times::length;
 use super::engine::{MOST_BYTES, MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed, text_of};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Redis {
-    pub(in super::super) async fn receive(&self, callback: Callback) -> Result<Receipt, StateError> {
+    pub(in super::super) async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         let Callback { account, kind, id, body, tags } = callback;
         let record = self.secrecy.record(&account, &id);
         let name = self.secrecy.callback(&record, &body);
@@ -29,10 +29,10 @@ impl Redis {
             })
             .await?;
         if !new {
-            return Ok(Receipt::Repeat);
+            return Ok(ReceiveOutcome::Repeat);
         }
         self.arrived.notify_one();
-        Ok(Receipt::New)
+        Ok(ReceiveOutcome::New)
     }
 
     pub(in super::super) async fn waiting(
@@ -80,20 +80,20 @@ impl Redis {
     pub(in super::super) async fn settle(
         &self,
         waiting: &Waiting,
-        verdict: Verdict,
+        decision: FanOutDecision,
         bounds: &OutboxBounds,
     ) -> Result<Vec<TenantName>, StateError> {
         let Waiting { name, fencing_token, .. } = waiting;
         let mut dead = Vec::new();
-        match verdict {
-            Verdict::Wait(until) => {
+        match decision {
+            FanOutDecision::Wait(until) => {
                 let until = self.theirs(until).await?;
                 self.settled(name, *fencing_token, &Settlement::Wait(until)).await?;
             }
-            Verdict::Unowned => {
+            FanOutDecision::Unowned => {
                 self.settled(name, *fencing_token, &Settlement::Unowned).await?;
             }
-            Verdict::Deliver(kind, copies) => dead = self.fan_out(waiting, kind, copies, bounds).await?,
+            FanOutDecision::Deliver(kind, copies) => dead = self.fan_out(waiting, kind, copies, bounds).await?,
         }
         // An owner may have been added meanwhile.
         self.arrived.notify_one();
@@ -167,8 +167,8 @@ impl Redis {
                 Settlement::Wait(until) => call.arg("wait").arg(0).arg(*until).arg(0).arg(0),
                 Settlement::Unowned => call.arg("unowned").arg(dead_letters).arg(0).arg(0).arg(0),
                 Settlement::Deliver { is_last, bounds, .. } => {
-                    let verdict = if *is_last { "deliver" } else { "more" };
-                    call.arg(verdict).arg(length(LATE)).arg(0).arg(bounds.deliveries).arg(bounds.bytes.bytes())
+                    let decision = if *is_last { "deliver" } else { "more" };
+                    call.arg(decision).arg(length(LATE)).arg(0).arg(bounds.deliveries).arg(bounds.bytes.bytes())
                 }
             };
             if let Settlement::Deliver { deliveries, .. } = settlement {

@@ -105,12 +105,13 @@ impl Redis {
         let counts = (parsed(attempts).unwrap_or(0), parsed(probes).unwrap_or(0));
         let (history, now) = (parsed(history).unwrap_or_default(), self.clock.wall());
         let age = now.duration_since(self.ours(parsed(received).unwrap_or(0))).unwrap_or_default();
-        let (fate, at) = if age < self.retention.dead_letters {
+        let (name, at) = if age < self.retention.dead_letters {
             ("retry", self.theirs(now + UNREADABLE_WAIT).await?)
         } else {
             ("dead", 0)
         };
-        self.concluded(&id, fencing_token, &Fate { fate, at, counts, history, news: EndpointNews::None }).await
+        self.concluded(&id, fencing_token, &StoredConclusion { name, at, counts, history, news: EndpointNews::None })
+            .await
     }
 
     pub(in super::super) async fn conclude(
@@ -119,21 +120,21 @@ impl Redis {
         conclusion: Conclusion,
     ) -> Result<(), StateError> {
         let Conclusion { outcome, attempt } = conclusion;
-        let (fate, at) = match outcome {
+        let (name, at) = match outcome {
             DeliveryOutcome::Delivered => ("delivered", 0),
             DeliveryOutcome::Dead => ("dead", 0),
             DeliveryOutcome::Retry(at) => ("retry", self.theirs(at).await?),
             DeliveryOutcome::Probed => ("probed", 0),
             DeliveryOutcome::Untried => ("untried", 0),
         };
-        let fate = Fate {
-            fate,
+        let stored = StoredConclusion {
+            name,
             at,
             counts: outcome.counts(delivery),
             history: extended(&delivery.history, attempt.as_ref()),
             news: attempt.map_or(EndpointNews::None, |attempt| attempt.news()),
         };
-        self.concluded(&delivery.id, delivery.fencing_token, &fate).await
+        self.concluded(&delivery.id, delivery.fencing_token, &stored).await
     }
 
     pub(super) fn prepared(
@@ -170,9 +171,14 @@ impl Redis {
     }
 
     /// Stores the outcome of a delivery, its counts and attempts, and the time of its next attempt.
-    async fn concluded(&self, id: &DeliveryId, fencing_token: i64, fate: &Fate) -> Result<(), StateError> {
-        let (attempts, probes) = fate.counts;
-        let news = match fate.news {
+    async fn concluded(
+        &self,
+        id: &DeliveryId,
+        fencing_token: i64,
+        stored: &StoredConclusion,
+    ) -> Result<(), StateError> {
+        let (attempts, probes) = stored.counts;
+        let news = match stored.news {
             EndpointNews::None => "",
             EndpointNews::Success => "success",
             EndpointNews::Failure => "failure",
@@ -180,8 +186,8 @@ impl Redis {
         };
         let _: bool = self
             .run(&CONCLUDE, |call| {
-                call.arg(&id.0).arg(fencing_token).arg(fate.fate).arg(attempts).arg(fate.at).arg(probes);
-                call.arg(&fate.history).arg(news).arg(length(FAILING)).arg(length(PROBE_INTERVAL));
+                call.arg(&id.0).arg(fencing_token).arg(stored.name).arg(attempts).arg(stored.at).arg(probes);
+                call.arg(&stored.history).arg(news).arg(length(FAILING)).arg(length(PROBE_INTERVAL));
             })
             .await?;
         Ok(())
@@ -189,8 +195,8 @@ impl Redis {
 }
 
 /// The end of a claim, as the script takes it.
-struct Fate {
-    fate: &'static str,
+struct StoredConclusion {
+    name: &'static str,
     /// The time of the next attempt by Redis' clock.
     at: i64,
     /// The number of failed attempts, and of probes among them.

@@ -91,15 +91,15 @@ impl Record {
     }
 
     /// Writes the record, authenticated for the key's id.
-    pub(super) fn write(&self, id: &str, seal: &Pseudonymizer) -> String {
+    pub(super) fn write(&self, id: &str, mac: &Pseudonymizer) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
-        format!("{}.{text}", hex(&seal.name([id.as_bytes(), text.as_bytes()])))
+        format!("{}.{text}", hex(&mac.name([id.as_bytes(), text.as_bytes()])))
     }
 
     /// Reads a record; none if it was not written with the root key for this id.
-    pub(super) fn read(id: &str, value: &str, seal: &Pseudonymizer) -> Option<Self> {
+    pub(super) fn read(id: &str, value: &str, mac: &Pseudonymizer) -> Option<Self> {
         let (tag, text) = value.split_once('.')?;
-        let expected = hex(&seal.name([id.as_bytes(), text.as_bytes()]));
+        let expected = hex(&mac.name([id.as_bytes(), text.as_bytes()]));
         let is_ours: bool = expected.as_bytes().ct_eq(tag.as_bytes()).into();
         is_ours.then(|| serde_json::from_str(text).ok())?
     }
@@ -135,14 +135,14 @@ mod tests {
 
     #[test]
     fn a_record_is_good_for_its_id_and_root_key_alone() {
-        let seal = Pseudonymizer::new(&[1; 32], "test");
+        let mac = Pseudonymizer::new(&[1; 32], "test");
         let record = Record::new(&"lending".parse().unwrap(), [7; 32], Some("a note".into()), time(5_000));
-        let written = record.write("a", &seal);
-        assert_eq!(Record::read("a", &written, &seal), Some(record));
-        assert_eq!(Record::read("b", &written, &seal), None);
+        let written = record.write("a", &mac);
+        assert_eq!(Record::read("a", &written, &mac), Some(record));
+        assert_eq!(Record::read("b", &written, &mac), None);
         assert_eq!(Record::read("a", &written, &Pseudonymizer::new(&[2; 32], "test")), None);
-        assert_eq!(Record::read("a", &written.replace("lending", "payments"), &seal), None);
-        assert_eq!(Record::read("a", "nothing", &seal), None);
+        assert_eq!(Record::read("a", &written.replace("lending", "payments"), &mac), None);
+        assert_eq!(Record::read("a", "nothing", &mac), None);
     }
 
     #[test]

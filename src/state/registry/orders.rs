@@ -86,7 +86,7 @@ impl Registry {
         if !is_open(&before, self.now()) {
             return Err(KeyOrderError::Ended);
         }
-        let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.seal));
+        let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.mac));
         let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
         let end = millis(self.now() + grace).to_string();
         let new = NewKey { tenant: tenant.clone(), note: before.note, lifetime: lifetime.map(Duration::from_millis) };
@@ -134,7 +134,7 @@ impl Registry {
         let id = hex(&keyring::random::<8>());
         let mut record = Record::new(&tenant, sha256, note, now);
         record.expires = lifetime.map(|lifetime| millis(now + lifetime));
-        changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.seal));
+        changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.mac));
         let info = record.info(&id, record.expires, None).ok_or(KeyOrderError::State(StateError::Refused))?;
         let left = self.apply(changed).await?;
         Ok(Taken { value: (info, key), left })
@@ -145,7 +145,7 @@ impl Registry {
         if let Some(known) = self.infos(tenant).into_iter().find(|key| key.id == id) {
             return if known.source == Source::File { Err(KeyOrderError::FromFile) } else { Ok(known) };
         }
-        let record = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.seal));
+        let record = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.mac));
         let revoked = self.row(Field::End, id).and_then(|end| end.parse::<i64>().ok()).map(i64::abs);
         let info = record.and_then(|record| record.info(id, revoked, None));
         info.filter(|info| info.tenant == *tenant).ok_or(KeyOrderError::Unknown)

@@ -16,7 +16,7 @@ pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
 );
 
 /// The longest time of one request to Redis.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of rows in one step in Redis, because other clients wait for it.
 const MOST_ROWS: usize = 200;
 
@@ -51,7 +51,7 @@ pub(super) async fn read(link: &RedisClient, known: &str) -> Result<Option<(Stri
     let mut call = scripts::READ.key(link.keys().registry_number());
     call.key(link.keys().registry_rows()).arg(known);
     let (number, is_new, fields): (String, bool, Vec<(String, String)>) =
-        link.script(&Budget::of(PATIENCE), &call).await?;
+        link.script(&Budget::of(TIMEOUT), &call).await?;
     let rows = fields.into_iter().filter_map(|(field, value)| Some((name_of(&field)?, value)));
     Ok(is_new.then(|| (number, rows.collect())))
 }
@@ -65,7 +65,7 @@ pub(super) async fn publish(link: &RedisClient, rows: &Rows, is_change: bool) ->
         for (name, value) in some {
             call.arg(field_of(name)).arg(name.0.rule().as_str()).arg(value.as_str());
         }
-        let _: u64 = link.script(&Budget::of(PATIENCE), &call).await?;
+        let _: u64 = link.script(&Budget::of(TIMEOUT), &call).await?;
     }
     Ok(())
 }

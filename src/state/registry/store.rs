@@ -22,9 +22,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 /// The interval at which the shared copy is read: the longest delay that a lost message costs.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of such intervals between two writes of the keys' last uses.
-const LOOKS_PER_FLUSH: u32 = 5;
+const INTERVALS_PER_FLUSH: u32 = 5;
 
 /// Announces to every node that the shared copy has changed; returns the names of the nodes and stores that were not reached.
 pub type Announce = Box<dyn Fn() -> BoxFuture<'static, Vec<String>> + Send + Sync>;
@@ -36,7 +36,7 @@ pub struct Registry(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     database: Database,
     link: Option<RedisClient>,
-    pub(super) seal: Pseudonymizer,
+    pub(super) mac: Pseudonymizer,
     pub(super) clock: Clock,
     rows: Mutex<Rows>,
     files: Mutex<Vec<(TenantName, FileKey)>>,
@@ -68,11 +68,11 @@ impl Registry {
         clock: Clock,
     ) -> Result<Self, DatabaseError> {
         let rows = storage::load(&database).await?;
-        let seal = Pseudonymizer::new(settings.state.root_key.expose_secret(), "key records v1");
+        let mac = Pseudonymizer::new(settings.state.root_key.expose_secret(), "key records v1");
         let registry = Self(Arc::new(Inner {
             database,
             link,
-            seal,
+            mac,
             clock,
             rows: Mutex::new(rows),
             files: Mutex::default(),
@@ -109,10 +109,10 @@ impl Registry {
     pub async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
             self.follow().await;
             looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(LOOKS_PER_FLUSH) {
+            if looks.is_multiple_of(INTERVALS_PER_FLUSH) {
                 self.flush_uses().await;
             }
         }
@@ -235,7 +235,7 @@ impl Registry {
         let mut keys: Vec<_> =
             files.iter().map(|(tenant, key)| active(key.sha256, KeyInfo::of_file(tenant, key))).collect();
         for ((_, id), value) in rows.iter().filter(|((field, _), _)| *field == Field::Key) {
-            let Some(record) = Record::read(id, value, &self.0.seal) else {
+            let Some(record) = Record::read(id, value, &self.0.mac) else {
                 tracing::error!(id, "a key's record was not written with this root key: it is not used");
                 continue;
             };

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 /// The stored status of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
-pub(super) enum Standing {
+pub(super) enum StoredStatus {
     Queued = 0,
     Dead = 1,
     Delivered = 2,
@@ -76,7 +76,7 @@ pub(super) fn again(db: &Connection, id: DeliveryId, at: i64) -> rusqlite::Resul
 }
 
 /// Ends a delivery; returns the number of changed rows.
-pub(super) fn end(db: &Connection, id: DeliveryId, standing: Standing, now: i64) -> rusqlite::Result<usize> {
+pub(super) fn end(db: &Connection, id: DeliveryId, standing: StoredStatus, now: i64) -> rusqlite::Result<usize> {
     db.prepare_cached(
         "UPDATE deliveries SET standing = iif(fleeting, 3, ?2), content = iif(fleeting, NULL, content), due = ?3
          WHERE id = ?1 AND standing = 0",

@@ -5,7 +5,7 @@ use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
 use super::super::pauses::{Endpoint, FAILING, PROBE_INTERVAL, Pause, PauseReason, Resume};
 use super::super::times::{length, time};
-use super::delivery_row::{DeliveryRow, Standing, end};
+use super::delivery_row::{DeliveryRow, StoredStatus, end};
 use super::engine::{Sqlite, limit};
 use crate::base::name::TenantName;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -99,7 +99,7 @@ impl Sqlite {
         let expire = move |db: &Connection| {
             let mut dead = Vec::new();
             for (id, tenant) in old {
-                if end(db, id, Standing::Dead, now)? > 0 {
+                if end(db, id, StoredStatus::Dead, now)? > 0 {
                     dead.extend(tenant.parse::<TenantName>());
                 }
             }

@@ -2,9 +2,9 @@
 
 use super::super::envelopes::{CallbackName, DeliveryId, Record};
 use super::super::error::StateError;
-use super::super::model::{Awaiting, Callback, Copy, LATE, Receipt, UNREADABLE_WAIT, Verdict, Waiting};
+use super::super::model::{Awaiting, Callback, Copy, FanOutDecision, LATE, ReceiveOutcome, UNREADABLE_WAIT, Waiting};
 use super::super::times::{length, millis, time};
-use super::delivery_row::Standing;
+use super::delivery_row::StoredStatus;
 use super::engine::{Sqlite, limit};
 use super::outbox::NewDelivery;
 use super::persons::{erased_since, has_owner, is_erased, note_persons};
@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;
 
 impl Sqlite {
-    pub(in super::super) async fn receive(&self, callback: Callback) -> Result<Receipt, StateError> {
+    pub(in super::super) async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         let Callback { account, kind, id, body, tags } = callback;
         let record = self.secrecy.record(&account, &id);
         let name = self.secrecy.callback(&record, &body);
@@ -43,10 +43,10 @@ impl Sqlite {
             Ok(stored > 0)
         });
         if !stored.await? {
-            return Ok(Receipt::Repeat);
+            return Ok(ReceiveOutcome::Repeat);
         }
         self.arrived.notify_one();
-        Ok(Receipt::New)
+        Ok(ReceiveOutcome::New)
     }
 
     pub(in super::super) async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
@@ -83,20 +83,20 @@ impl Sqlite {
     pub(in super::super) async fn settle(
         &self,
         waiting: &Waiting,
-        verdict: Verdict,
+        decision: FanOutDecision,
         bounds: &OutboxBounds,
     ) -> Result<Vec<TenantName>, StateError> {
         let (name, touched) = (waiting.name, waiting.fencing_token);
-        let (made, dead) = match verdict {
-            Verdict::Wait(until) => {
+        let (made, dead) = match decision {
+            FanOutDecision::Wait(until) => {
                 self.wait(name, touched, millis(until)).await?;
                 (0, Vec::new())
             }
-            Verdict::Unowned => {
+            FanOutDecision::Unowned => {
                 self.set_aside(name, touched).await?;
                 (0, Vec::new())
             }
-            Verdict::Deliver(kind, copies) => self.fan_out(waiting, kind, copies, *bounds).await?,
+            FanOutDecision::Deliver(kind, copies) => self.fan_out(waiting, kind, copies, *bounds).await?,
         };
         self.callbacks.give_back(&name);
         // An owner may have been added meanwhile.
@@ -137,8 +137,8 @@ impl Sqlite {
             let fleeting = fleeting || is_erased(db, &record)?;
             for row in rows {
                 if row.fits(db, &bounds)? {
-                    made += row.insert(db, Standing::Queued, (now, received), fleeting)?;
-                } else if row.insert(db, Standing::Dead, (now, received), fleeting)? > 0 {
+                    made += row.insert(db, StoredStatus::Queued, (now, received), fleeting)?;
+                } else if row.insert(db, StoredStatus::Dead, (now, received), fleeting)? > 0 {
                     dead.push(row.tenant);
                 }
             }

@@ -5,7 +5,7 @@ use super::super::envelopes::DeliveryId;
 use super::super::error::StateError;
 use super::super::model::{Cursor, Deleted, DeliveryStatus, Found, Listed, MOST_LISTED, Outbox, Page, Queues, Replay};
 use super::super::times::{millis, time};
-use super::delivery_row::{DeliveryRow, Standing};
+use super::delivery_row::{DeliveryRow, StoredStatus};
 use super::engine::Sqlite;
 use super::inbox::CallbackRow;
 use crate::base::name::TenantName;
@@ -18,9 +18,9 @@ impl Sqlite {
             DeliveryStatus::Unowned => {
                 return if page.tenant.is_some() { Ok(Vec::new()) } else { self.unowned(after, page).await };
             }
-            DeliveryStatus::Queued => Standing::Queued,
-            DeliveryStatus::Dead => Standing::Dead,
-            DeliveryStatus::Delivered => Standing::Delivered,
+            DeliveryStatus::Queued => StoredStatus::Queued,
+            DeliveryStatus::Dead => StoredStatus::Dead,
+            DeliveryStatus::Delivered => StoredStatus::Delivered,
         };
         let page = page.clone();
         let look = self.database.read(move |db| {

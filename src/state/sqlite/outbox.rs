@@ -6,7 +6,7 @@ use super::super::error::StateError;
 use super::super::model::{Conclusion, Copy, Delivery, DeliveryOutcome, Made, UNREADABLE_WAIT};
 use super::super::pauses::Endpoint;
 use super::super::times::{length, millis};
-use super::delivery_row::{DeliveryRow, Standing, again, end};
+use super::delivery_row::{DeliveryRow, StoredStatus, again, end};
 use super::endpoints;
 use super::engine::{Sqlite, limit};
 use super::persons::{is_erased, note_persons};
@@ -39,7 +39,7 @@ impl Sqlite {
                     continue;
                 }
                 let fleeting = is_erased(db, &row.record)?;
-                row.insert(db, Standing::Queued, (now, now), fleeting)?;
+                row.insert(db, StoredStatus::Queued, (now, now), fleeting)?;
                 if !fleeting {
                     note_persons(db, &persons, &row.record, now)?;
                 }
@@ -89,7 +89,7 @@ impl Sqlite {
                 }
                 Err(_) => {
                     let id = row.id;
-                    self.database.write(move |db| end(db, id, Standing::Dead, now)).await?;
+                    self.database.write(move |db| end(db, id, StoredStatus::Dead, now)).await?;
                 }
             }
         }
@@ -116,8 +116,8 @@ impl Sqlite {
                 .execute(params![id.0, attempts, probes, history])?;
                 match outcome {
                     DeliveryOutcome::Untried | DeliveryOutcome::Probed => Ok(0),
-                    DeliveryOutcome::Delivered => end(db, id, Standing::Delivered, now),
-                    DeliveryOutcome::Dead => end(db, id, Standing::Dead, now),
+                    DeliveryOutcome::Delivered => end(db, id, StoredStatus::Delivered, now),
+                    DeliveryOutcome::Dead => end(db, id, StoredStatus::Dead, now),
                     DeliveryOutcome::Retry(at) => again(db, id, millis(at)),
                 }
             };
@@ -196,11 +196,11 @@ impl NewDelivery {
     pub(super) fn insert(
         &self,
         db: &Connection,
-        standing: Standing,
+        standing: StoredStatus,
         (due, received): (i64, i64),
         fleeting: bool,
     ) -> rusqlite::Result<usize> {
-        let is_kept = !fleeting || standing == Standing::Queued;
+        let is_kept = !fleeting || standing == StoredStatus::Queued;
         let (standing, content) = if is_kept { (standing as i64, Some(&self.content)) } else { (3, None) };
         db.prepare_cached(
             "INSERT OR IGNORE INTO deliveries (id, record, tenant, account, kind, content, standing, due, received, fleeting,

@@ -25,7 +25,7 @@ pub(super) const PERIOD: Duration = Duration::from_millis(100);
 const BATCH: usize = 1024 * 1024;
 
 /// The longest time that the end of a log waits for a sink that accepts nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A function that adds the writer's own lines, now or (true) at the end of the log.
 pub(super) type Tick = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
@@ -130,7 +130,7 @@ impl LogWriter {
         let mut writers: Vec<Self> = writers.into_iter().collect();
         writers.iter().for_each(Self::close);
         let clock = Clock::system();
-        let end = clock.now() + PATIENCE;
+        let end = clock.now() + TIMEOUT;
         for writer in &mut writers {
             writer.wait(end.saturating_duration_since(clock.now()));
         }
@@ -161,7 +161,7 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.close();
-        self.wait(PATIENCE);
+        self.wait(TIMEOUT);
     }
 }
 
@@ -391,7 +391,7 @@ pub(super) mod tests {
         let (clock, began) = (Clock::system(), Clock::system().now());
         LogWriter::finish_all(writers);
         let took = clock.now() - began;
-        assert!(took < PATIENCE * 2, "{took:?}");
+        assert!(took < TIMEOUT * 2, "{took:?}");
         sinks.iter().for_each(|sink| sink.set(|state| state.stopped = false));
     }
 

@@ -182,7 +182,7 @@ async fn the_page_of_the_commands_is_their_help() {
 /// Returns the treatment of a row in words.
 const fn treatment(row: &RouteSpec) -> &'static str {
     match row.kind {
-        Kind::CachedQuestion(_) => "read (1 MiB), cached, collapsed",
+        Kind::CachedRequest(_) => "read (1 MiB), cached, collapsed",
         Kind::CachedRecord(_) => "owner only; a final answer is cached, a pending id is polled at most once a second",
         Kind::PublicList(_) => "cached for all teams of an account",
         Kind::Health(Subject::Health) => "needs no key; Iluma's answer, kept for 5 s",

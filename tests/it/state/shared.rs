@@ -11,8 +11,8 @@ use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::RedisTarget;
 use iluma_gateway::redis::{KeySpace, RedisClient};
 use iluma_gateway::state::{
-    Callback, Copy, DeliveryOutcome, DeliveryStatus, Erased, LATE, Made, Owning, Receipt, Replay, State, StateError,
-    Verdict,
+    Callback, Copy, DeliveryOutcome, DeliveryStatus, Erased, FanOutDecision, LATE, Made, Owning, ReceiveOutcome,
+    Replay, State, StateError,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -129,8 +129,8 @@ async fn what_a_dead_node_held_comes_back_and_it_changes_nothing_if_it_was_only_
     assert_eq!(other.waiting(1, LEASE).await.unwrap().len(), 0);
     engine.clock.advance(LEASE + Duration::from_secs(1));
     let held = other.waiting(1, LEASE).await.unwrap().remove(0);
-    engine.state.settle(&slow, Verdict::Unowned, &ROOM).await.unwrap();
-    other.settle(&held, engine.verdict(&held), &ROOM).await.unwrap();
+    engine.state.settle(&slow, FanOutDecision::Unowned, &ROOM).await.unwrap();
+    other.settle(&held, engine.decision(&held), &ROOM).await.unwrap();
     assert_eq!(engine.deliver("lending").await, [r#""a" y"#]);
     assert_eq!(engine.listed(DeliveryStatus::Unowned).await, 0);
 }
@@ -172,7 +172,7 @@ async fn nothing_in_redis_tells_of_a_person() {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Retry(engine.clock.wall())).await.unwrap();
     state.receive(callback("needle-7263-unowned", "{needle-7263}")).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     state.receive(callback("needle-7263-waiting", "{needle-7263}")).await.unwrap();
     state.set_url(&tenant("lending"), KIND, "https://needle-7263.internal/").await.unwrap();
     let made = Made {
@@ -202,7 +202,7 @@ async fn a_redis_that_hangs_or_is_gone_is_told_in_time_and_found_again() {
     engine.recovers().await;
     // It is unknown whether it was stored; it is not stored twice.
     engine.state.receive(callback("1", "x")).await.unwrap();
-    assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::Repeat));
+    assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::Repeat));
     let mut engine = engine;
     if let Restart::Redis(redis, _) = &mut engine.restart {
         redis.kill();
@@ -263,7 +263,7 @@ async fn nothing_is_left_of_what_is_swept() {
     state.conclude(&claimed.remove(0), DeliveryOutcome::Dead).await.unwrap();
     state.conclude(&claimed.remove(0), DeliveryOutcome::Delivered).await.unwrap();
     state.receive(Callback { tags: tags.clone(), ..callback("unowned", "x") }).await.unwrap();
-    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], Verdict::Unowned, &ROOM).await.unwrap();
+    state.settle(&state.waiting(1, LEASE).await.unwrap()[0], FanOutDecision::Unowned, &ROOM).await.unwrap();
     state.erase(&[person(2)]).await.unwrap();
     state.own(Owning { awaits: false, ..owning("alone", "risk", "") }).await.unwrap();
     for age in [LATE, 8 * DAY, 31 * DAY, 100 * DAY] {
@@ -293,7 +293,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
             break;
         }
         for one in &waiting {
-            state.settle(one, Verdict::Unowned, &ROOM).await.unwrap();
+            state.settle(one, FanOutDecision::Unowned, &ROOM).await.unwrap();
             unowned += 1;
         }
     }
@@ -316,7 +316,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
     let waiting = state.waiting(1, LEASE).await.unwrap().remove(0);
     let large = |copy: Copy| Copy { body: Bytes::from(vec![b'x'; 1 << 20]), ..copy };
     let copies = (0..12).map(|number| large(copy("lending", &number.to_string())));
-    state.settle(&waiting, Verdict::Deliver(KIND, copies.collect()), &ROOM).await.unwrap();
+    state.settle(&waiting, FanOutDecision::Deliver(KIND, copies.collect()), &ROOM).await.unwrap();
     state.enqueue(vec![made("payments"), made("risk")], &ROOM).await.unwrap();
     let wanted =
         [("lending", 11), ("nobody", 3), ("payments", 5), ("risk", 5)].map(|(team, most)| (tenant(team), most));
@@ -343,5 +343,5 @@ async fn what_may_lose_state_is_told() {
     // A user who may not read the configuration can work all the same.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
     assert!(engine.state.durability_warnings().await.unwrap()[0].to_string().contains("snapshot"));
-    assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(Receipt::New));
+    assert_eq!(engine.state.receive(callback("1", "x")).await, Ok(ReceiveOutcome::New));
 }

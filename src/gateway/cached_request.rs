@@ -8,7 +8,7 @@ use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
 use crate::iluma::person::{Persons, Tag};
 use crate::iluma::routes::References;
-use crate::reference::{Ambiguity, BodyError, Directives, Question, reference_text};
+use crate::reference::{Ambiguity, BodyError, Directives, RequestContent, reference_text};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
@@ -31,33 +31,33 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let body = exchange.read(body).await?;
     let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
-    let mut question = match Question::parse(&parts.headers, &body) {
-        Ok(question) => question,
+    let mut content = match RequestContent::parse(&parts.headers, &body) {
+        Ok(content) => content,
         // The body is malformed or unreadable: on a row without references Iluma judges it.
-        Err(_) if !is_prefixed => Question::unreadable(),
+        Err(_) if !is_prefixed => RequestContent::unreadable(),
         Err(error) => return Err(error.into()),
     };
-    let target = if is_prefixed { prefixed_target(&exchange, &mut question)? } else { exchange.route.target.clone() };
+    let target = if is_prefixed { prefixed_target(&exchange, &mut content)? } else { exchange.route.target.clone() };
     let directives = Directives::of(&parts.headers).at_most(exchange.tenant.max_age.of(subject));
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
     let head = if is_prefixed { head.read_as_utf8() } else { head };
-    let bypass = head.bypass.or_else(|| bypass(&question, directives));
+    let bypass = head.bypass.or_else(|| bypass(&content, directives));
     let gateway = exchange.gateway;
     if gateway.cache.is_behind() {
         gateway.cache.confirm(&exchange.log.redis).await;
     }
     let scope = scope_of(exchange.tenant);
-    let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &question.parameters);
-    let asker = is_prefixed.then(|| exchange.asker());
+    let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &content.parameters);
+    let requester = is_prefixed.then(|| exchange.requester());
     // A hit needs no more. The rest is large and waits for a call: on the heap it costs nothing on other requests.
     if bypass.is_none()
         && !directives.no_cache
         && let Some(hit) = gateway.cache.look_up(&slot, directives.max_age)
         && !hit.entry.pending
     {
-        let reference = question.reference.as_deref();
-        if let Some(asker) = &asker {
-            gateway.own_hit(asker, &hit, reference, &exchange.log.redis).await;
+        let reference = content.reference.as_deref();
+        if let Some(requester) = &requester {
+            gateway.own_hit(requester, &hit, reference, &exchange.log.redis).await;
         }
         return Ok(from_entry(&hit, reference, exchange.route.name, exchange.log));
     }
@@ -69,8 +69,8 @@ pub(super) async fn serve(
     );
     let tags = persons_in(&gateway.persons, &parts.headers, &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
-    let prefixed = prefix.as_ref().and_then(|prefix| question.prefixed(prefix, Absent::Insert));
-    let body = prefixed.or_else(|| question.body().cloned()).unwrap_or(body);
+    let prefixed = prefix.as_ref().and_then(|prefix| content.prefixed(prefix, Absent::Insert));
+    let body = prefixed.or_else(|| content.body().cloned()).unwrap_or(body);
     let outgoing = Outgoing {
         method: parts.method,
         target,
@@ -85,12 +85,12 @@ pub(super) async fn serve(
         slot,
         route: exchange.route.name,
         directives,
-        reference: question.reference,
+        reference: content.reference,
         tenant: Some(exchange.tenant.index),
         account: Some(exchange.tenant.account_index),
         outgoing,
         tags,
-        asker,
+        requester,
         prefix,
         bypass,
     };
@@ -99,7 +99,7 @@ pub(super) async fn serve(
 
 /// Takes the reference of the query as the request's own if its body has none. Returns the target for Iluma, with the
 /// tenant's prefix on its reference. If references have no prefixes, none may begin with another team's.
-fn prefixed_target(exchange: &Exchange<'_>, question: &mut Question) -> Result<PathAndQuery, Rejection> {
+fn prefixed_target(exchange: &Exchange<'_>, content: &mut RequestContent) -> Result<PathAndQuery, Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
     // Most requests have no query.
@@ -107,11 +107,11 @@ fn prefixed_target(exchange: &Exchange<'_>, question: &mut Question) -> Result<P
         Some(_) => own.target(target, Absent::Leave)?,
         None => (target.clone(), None),
     };
-    question.reference = question.only_reference(in_query)?;
+    content.reference = content.only_reference(in_query)?;
     if exchange.prefix().is_some() {
         return Ok(prefixed);
     }
-    let text = question.reference.as_deref().and_then(reference_text);
+    let text = content.reference.as_deref().and_then(reference_text);
     if text.is_some_and(|text| prefixes.is_foreign(&own, &text)) {
         return Err(BodyError::Foreign.into());
     }
@@ -152,8 +152,8 @@ fn scope_of(tenant: &Tenant) -> Scope<'_> {
 }
 
 /// Returns the reason for a bypass of the cache, if any.
-fn bypass(question: &Question, directives: Directives) -> Option<&'static str> {
-    match question.ambiguity {
+fn bypass(content: &RequestContent, directives: Directives) -> Option<&'static str> {
+    match content.ambiguity {
         Some(Ambiguity::DuplicateMember) => Some("duplicate-member"),
         Some(Ambiguity::Nesting) => Some("nesting"),
         Some(Ambiguity::Unreadable) => Some("unreadable"),

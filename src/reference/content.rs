@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// The content of a bank or watchlist request.
 #[derive(Debug)]
-pub struct Question {
+pub struct RequestContent {
     /// All members except `reference_id` in one canonical encoding: it is equal exactly if the requests are equal.
     pub parameters: Vec<u8>,
     /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
@@ -20,13 +20,13 @@ pub struct Question {
 }
 
 /// Compares meaning and reference; the spelling does not matter.
-impl PartialEq for Question {
+impl PartialEq for RequestContent {
     fn eq(&self, other: &Self) -> bool {
         self.parameters == other.parameters && self.reference == other.reference && self.ambiguity == other.ambiguity
     }
 }
 
-impl Eq for Question {}
+impl Eq for RequestContent {}
 
 /// The reason why a request must bypass the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum Ambiguity {
     Charset,
 }
 
-impl Question {
+impl RequestContent {
     /// Returns a request that could not be parsed, for a route on which Iluma judges it.
     #[must_use]
     pub const fn unreadable() -> Self {
