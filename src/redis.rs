@@ -9,9 +9,11 @@ mod connection;
 pub mod diagnosis;
 pub mod keys;
 mod layout;
+mod replicated;
 pub mod scripts;
 mod topology;
 
 pub use budget::Budget;
 pub use client::{RedisClient, RedisFailure, examine};
 pub use keys::{Channel, KeySpace, RedisKey};
+pub use replicated::ReplicatedWriter;

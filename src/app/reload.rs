@@ -54,6 +54,7 @@ impl App {
 pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let (server, state, kept) = (&settings.server, &settings.state, &settings.state.retention);
     let targets = state.redis.iter().flat_map(|redis| [Some(&redis.main), redis.cache.as_ref()]).flatten();
+    let replicas = state.redis.iter().map(|redis| redis.replicas.to_be_bytes().to_vec());
     vec![
         ("server.listen", server.listener.listen.to_string()),
         ("server.max_connections", server.max_connections.to_string()),
@@ -71,7 +72,10 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
             "state.encryption_keys",
             digest(state.encryption_keys.iter().flat_map(|key| [key.id.as_bytes(), &key.key.expose_secret()[..]])),
         ),
-        ("state.redis", digest(targets.flat_map(RedisTarget::parts).collect::<Vec<_>>().iter().map(Vec::as_slice))),
+        (
+            "state.redis",
+            digest(targets.flat_map(RedisTarget::parts).chain(replicas).collect::<Vec<_>>().iter().map(Vec::as_slice)),
+        ),
         ("state.retention.owners", format!("{:?}", kept.owners)),
         ("state.retention.delivered_callbacks", format!("{:?}", kept.delivered_callbacks)),
         ("state.retention.dead_letters", format!("{:?}", kept.dead_letters)),

@@ -140,14 +140,17 @@ impl Callbacks {
         // A peer that gets no answer in time sends the callback again, and it is recognised as a repeat.
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
         match stored.unwrap_or(Err(StateError::Unavailable)) {
-            Ok(ReceiveOutcome::Repeat) => Ok(Admission::Repeat),
-            Ok(ReceiveOutcome::New) => {
+            Ok(outcome) => {
                 // If the channel is full the cache learns it later; the callback is delivered all the same. A body with
-                // its id at another position is no answer of a known shape.
+                // its id at another position is no answer of a known shape. A repeat may be the first that is
+                // acknowledged, and so the first to learn from.
                 if let Some(id) = id {
                     let _ = self.arrived.try_send(Arrived { account, kind, id, body: bytes });
                 }
-                Ok(Admission::Stored)
+                Ok(match outcome {
+                    ReceiveOutcome::New => Admission::Stored,
+                    ReceiveOutcome::Repeat => Admission::Repeat,
+                })
             }
             Err(_) => Err(Admission::NotStored),
         }

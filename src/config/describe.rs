@@ -152,7 +152,7 @@ fn state(f: &mut Formatter<'_>, state: &State) -> fmt::Result {
                 format!(", cache = {{ {} }}", redis_target(cache))
             }
         });
-        writeln!(f, "redis = {{ {}{cache} }}", redis_target(&redis.main))?;
+        writeln!(f, "redis = {{ {}, replicas = {}{cache} }}", redis_target(&redis.main), redis.replicas)?;
     }
     writeln!(f, "redis_timeout = {}", time(state.redis_timeout))?;
     writeln!(f, "disk_reserve = \"{}\"", state.disk_reserve)?;

@@ -7,12 +7,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// The largest number of sentinels or nodes in a list: more than any deployment has.
 const MOST_SERVERS: usize = 16;
+/// The largest number of replicas: more than any deployment has.
+const MOST_REPLICAS: u32 = 16;
 /// The highest number of a database: far more than Redis' default of 16.
 const MOST_DATABASES: i64 = 65_535;
 
 /// Reads the Redis of the state, and that of the cache if it has its own.
 pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
     let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
+    let replicas = redis.maybe("replicas", |number| number.number(0..=MOST_REPLICAS)).unwrap_or(0);
     let cache_url = redis.maybe("cache_url", url);
     let main = target(redis, ["state.redis.url", "state.redis.sentinel", "state.redis.cluster"], extra_ca.clone());
     let cache = redis.maybe("cache", |cache| {
@@ -25,7 +28,7 @@ pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
         redis.fault_at("cache_url", "give this or [state.redis.cache], not both");
     }
     let by_url = cache_url.map(|url| RedisTarget::of_url("state.redis.cache_url", url, extra_ca));
-    Some(Redis { main: main?, cache: cache.or(by_url) })
+    Some(Redis { main: main?, replicas, cache: cache.or(by_url) })
 }
 
 fn target(section: &Section<'_>, names: [&'static str; 3], extra_ca: Option<Vec<u8>>) -> Option<RedisTarget> {
@@ -123,8 +126,10 @@ mod tests {
             ("cluster = [\"a:1\", \"[::1]:2\"]\nusername = \"u\"\npassword = { env = \"P\" }", "state.redis.cluster"),
         ] {
             let redis = parsed(text).expect("good");
-            assert_eq!((redis.main.name, redis.cache.is_none()), (name, true), "{text}");
+            assert_eq!((redis.main.name, redis.cache.is_none(), redis.replicas), (name, true, 0), "{text}");
         }
+        let redis = parsed("cluster = [\"a:1\"]\nreplicas = 2").expect("good");
+        assert_eq!(redis.replicas, 2);
         let redis = parsed("url = { env = \"URL\" }\n[state.redis.cache]\ncluster = [\"[::1]:2\"]").expect("good");
         let cache = redis.cache.expect("a cache");
         assert_eq!(cache.name, "state.redis.cache.cluster");
@@ -141,6 +146,7 @@ mod tests {
             ("url = { env = \"URL\" }\ndatabase = 1", "state.redis.database: is part of the URL"),
             ("cluster = [\"a:1\"]\ndatabase = 1", "state.redis.database: a cluster has only database 0"),
             ("cluster = [\"a\"]", "state.redis.cluster[0]: must be a host and a port"),
+            ("cluster = [\"a:1\"]\nreplicas = -1", "state.redis.replicas: must be a whole number from 0 to 16"),
             ("cluster = []", "state.redis.cluster: must have 1 to 16 members"),
             ("sentinel = { nodes = [\"a:1\"] }", "state.redis.sentinel.master: missing"),
             (

@@ -241,6 +241,8 @@ pub struct State {
 pub struct Redis {
     /// The Redis for data that must not be lost: callbacks, limits, quotas.
     pub main: RedisTarget,
+    /// The replicas that must have a callback before it is acknowledged.
+    pub replicas: u32,
     /// The Redis of the cache, which may be lost, if it has one of its own.
     pub cache: Option<RedisTarget>,
 }

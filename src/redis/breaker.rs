@@ -5,6 +5,7 @@
 
 use super::connection::Connector;
 use super::diagnosis::{Cause, Grade};
+use super::keys::RedisKey;
 use crate::base::keyring;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
@@ -88,6 +89,16 @@ impl Breaker {
     /// Returns the connection; `None` while the breaker is open.
     pub(super) fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
         self.connection.load_full()
+    }
+
+    /// Opens another connection to the server of the current one.
+    pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
+        self.connector.another().await
+    }
+
+    /// Opens a connection to another node of a cluster, if that one holds `key`; `None` if the server is always the same.
+    pub(super) async fn to_owner_of(&self, key: &RedisKey) -> Option<Result<MultiplexedConnection, Cause>> {
+        if self.connector.is_cluster() { Some(self.connector.to_owner_of(key).await) } else { None }
     }
 
     /// Opens the breaker, if `connection` is still the current one.

@@ -8,7 +8,7 @@ use super::breaker::Breaker;
 use super::budget::Budget;
 use super::connection::{Connector, sign_of_life};
 use super::diagnosis::{Cause, Grade, ServerInfo};
-use super::keys::{Channel, KeySpace};
+use super::keys::{Channel, KeySpace, RedisKey};
 use crate::base::tasks::Tasks;
 use crate::config;
 use redis::aio::MultiplexedConnection;
@@ -35,6 +35,13 @@ pub enum RedisFailure {
     /// Redis answered with an unexpected value: another program's, or a damaged one.
     #[error("Redis holds something else there")]
     Unexpected,
+}
+
+impl RedisFailure {
+    /// Returns the failure that an error means.
+    pub(super) fn of(error: &RedisError) -> Self {
+        if is_about_the_value(error) { Self::Unexpected } else { Self::Out }
+    }
 }
 
 /// A Redis. Clones share the connection.
@@ -119,6 +126,16 @@ impl RedisClient {
         self.0.breaker.causes().borrow().last().cloned()
     }
 
+    /// Returns the connection; `None` while Redis is out.
+    pub(super) fn current(&self) -> Option<Arc<MultiplexedConnection>> {
+        self.0.breaker.connection()
+    }
+
+    /// Opens another connection to the same server, for one user at a time.
+    pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
+        self.0.breaker.another().await
+    }
+
     /// Returns a receiver that shows whether Redis answers.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
@@ -151,11 +168,11 @@ impl RedisClient {
         }
     }
 
-    /// Returns the settings of this Redis that may lose state.
+    /// Returns the settings of this Redis that may lose state, where a callback needs `replicas` replicas.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
-    pub async fn durability_warnings(&self) -> Result<Vec<Cause>, RedisFailure> {
+    pub async fn durability_warnings(&self, replicas: u32) -> Result<Vec<Cause>, RedisFailure> {
         let info: Result<String, _> = self.command(&Budget::of(ORDER), &redis::cmd("INFO")).await;
         // The user may not be allowed to run INFO.
         let info = match info {
@@ -169,7 +186,15 @@ impl RedisClient {
             pairs.ok().and_then(|mut pairs| pairs.remove(name))
         };
         let (save, fsync) = (setting("save").await, setting("appendfsync").await);
-        Ok(ServerInfo(&info).durability_warnings(save.as_deref(), fsync.as_deref()))
+        let mut warnings = ServerInfo(&info).durability_warnings(save.as_deref(), fsync.as_deref());
+        warnings.extend(ServerInfo(&info).replication_warning(replicas));
+        if replicas > 0 {
+            // It waits for no replica, and so returns at once.
+            let wait = redis::cmd("WAIT").arg(0).arg(1).clone();
+            let allowed: Result<u32, _> = self.command(&Budget::of(ORDER), &wait).await;
+            warnings.extend((allowed == Err(RedisFailure::Unexpected)).then_some(Cause::WaitForbidden));
+        }
+        Ok(warnings)
     }
 
     /// Sends one command.
@@ -178,6 +203,29 @@ impl RedisClient {
     /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub async fn command<T: FromRedisValue>(&self, budget: &Budget, command: &Cmd) -> Result<T, RedisFailure> {
         self.ask(budget, |mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// Sends one command about a key that need not be in the slot of all others: in a cluster, to the node that holds it.
+    ///
+    /// # Errors
+    /// Returns an error if that node does not answer, or if it answers with an unexpected value.
+    pub async fn command_at<T: FromRedisValue>(
+        &self,
+        key: &RedisKey,
+        budget: &Budget,
+        command: &Cmd,
+    ) -> Result<T, RedisFailure> {
+        let asked = async {
+            let Ok(mut connection) = self.0.breaker.to_owner_of(key).await? else {
+                return Some(Err(RedisFailure::Out));
+            };
+            Some(command.query_async(&mut connection).await.map_err(|error| RedisFailure::of(&error)))
+        };
+        match budget.wait(asked).await {
+            Some(Some(answer)) => answer,
+            Some(None) => self.command(budget, command).await,
+            None => Err(RedisFailure::Out),
+        }
     }
 
     /// Sends several commands in one round trip.
@@ -218,10 +266,12 @@ impl RedisClient {
         };
         match budget.wait(asked).await {
             Some(Some(Ok(value))) => Ok(value),
-            Some(Some(Err(error))) if is_about_the_value(&error) => Err(RedisFailure::Unexpected),
             Some(Some(Err(error))) => {
-                self.0.breaker.trip(&connection, Cause::of(&error));
-                Err(RedisFailure::Out)
+                let failure = RedisFailure::of(&error);
+                if failure == RedisFailure::Out {
+                    self.0.breaker.trip(&connection, Cause::of(&error));
+                }
+                Err(failure)
             }
             Some(None) => Err(RedisFailure::Out),
             None => {

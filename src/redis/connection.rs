@@ -1,10 +1,10 @@
 //! Connects to Redis: to the right server, as the right user, with a layout that this version knows.
 
 use super::diagnosis::{Cause, ServerInfo, Unreachable};
-use super::keys::{Channel, KeySpace};
+use super::keys::{Channel, KeySpace, RedisKey};
 use super::layout;
 use super::topology::{Located, Topology};
-use crate::config::{RedisTarget, ServerAddress};
+use crate::config::RedisTarget;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, RedisResult};
@@ -17,8 +17,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Makes connections to one Redis.
 pub(super) struct Connector {
     topology: Topology,
-    /// The server of the last connection, if it was located by sentinels or a cluster.
-    address: Mutex<Option<ServerAddress>>,
+    /// The server of the last connection.
+    located: Mutex<Option<Located>>,
     keys: KeySpace,
     channels: Vec<Channel>,
 }
@@ -29,7 +29,7 @@ impl Connector {
     /// # Errors
     /// Returns an error if the URL or the certificates can't be used; the configuration has checked both.
     pub(super) fn new(target: &RedisTarget, keys: KeySpace, channels: &[Channel]) -> Result<Self, RedisError> {
-        Ok(Self { topology: Topology::new(target)?, address: Mutex::default(), keys, channels: channels.to_vec() })
+        Ok(Self { topology: Topology::new(target)?, located: Mutex::default(), keys, channels: channels.to_vec() })
     }
 
     /// Connects, and verifies that the server can be used. Published messages go to `push`.
@@ -49,8 +49,9 @@ impl Connector {
         let settings =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None).set_push_sender(push);
         let cause = |error: RedisError| Cause::of(&error);
-        let Located { client, address } = self.topology.locate(&self.keys.layout()).await?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(cause)?;
+        let located = self.topology.locate(&self.keys.layout()).await?;
+        let mut connection =
+            located.client.get_multiplexed_async_connection_with_config(&settings).await.map_err(cause)?;
         // A user without the right to INFO may still have all necessary rights.
         let info: String = redis::cmd("INFO").query_async(&mut connection).await.unwrap_or_default();
         if let Some(fault) = ServerInfo(&info).fault(self.topology.is_cluster()) {
@@ -61,8 +62,24 @@ impl Connector {
             connection.subscribe(channel).await.map_err(cause)?;
         }
         sign_of_life(&self.keys).query_async::<()>(&mut connection).await.map_err(cause)?;
-        *self.address.lock() = address;
+        *self.located.lock() = Some(located);
         Ok(connection)
+    }
+
+    /// Opens another connection to the server of the last one, which hears no messages.
+    pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
+        let client = self.located.lock().as_ref().map(|located| located.client.clone());
+        opened(&client.ok_or(Cause::Disconnected)?).await
+    }
+
+    /// Returns true if the servers are a cluster.
+    pub(super) const fn is_cluster(&self) -> bool {
+        self.topology.is_cluster()
+    }
+
+    /// Opens a connection to the server that holds `key`, which may be another node of a cluster.
+    pub(super) async fn to_owner_of(&self, key: &RedisKey) -> Result<MultiplexedConnection, Cause> {
+        opened(&self.topology.locate(key).await?.client).await
     }
 
     /// Returns the cause with the topology's correction.
@@ -76,7 +93,7 @@ impl Connector {
             timeout(PROBE_TIMEOUT, sign_of_life(&self.keys).query_async(&mut connection)).await;
         match answer {
             Ok(Ok(())) => {
-                let address = self.address.lock().clone();
+                let address = self.located.lock().as_ref().and_then(|located| located.address.clone());
                 // A primary that is cut off from its sentinels accepts writes that are lost.
                 match address {
                     Some(address) if self.topology.has_moved(&address).await => Err(Cause::Failover),
@@ -87,6 +104,15 @@ impl Connector {
             Err(_) => Err(Cause::Slow),
         }
     }
+}
+
+/// Opens a connection that hears no messages.
+async fn opened(client: &redis::Client) -> Result<MultiplexedConnection, Cause> {
+    // The library's own timeouts are off: PROBE_TIMEOUT covers each step.
+    let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let connected = timeout(PROBE_TIMEOUT, client.get_multiplexed_async_connection_with_config(&settings));
+    let connected = connected.await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
+    connected.map_err(|error| Cause::of(&error))
 }
 
 /// Returns a command that writes: a Redis that refuses writes is useless, even if it can be read.

@@ -4,6 +4,7 @@
 //! cause in the same words. No text quotes a command, a value or a secret.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// The oldest version of Redis that has everything that the gateway uses.
@@ -123,6 +124,32 @@ pub enum Cause {
     /// Quotas and published figures may be evicted.
     #[error("Redis removes quotas and books when its memory is full: maxmemory-policy is {0}; set noeviction")]
     EvictsQuotas(String),
+    /// A callback needs more replicas than there are.
+    #[error(
+        "state.redis.replicas is {wanted} and Redis has {in_sync} in sync: callbacks are answered 503 until there are {wanted}"
+    )]
+    ReplicasMissing {
+        /// The replicas that a callback needs.
+        wanted: u32,
+        /// The replicas that are in sync.
+        in_sync: u32,
+    },
+    /// A replica may be promoted that lacks acknowledged callbacks.
+    #[error(
+        "Redis has {in_sync} replicas in sync and state.redis.replicas is {wanted}: \
+         a failover to another one loses acknowledged callbacks; set replicas = {in_sync}"
+    )]
+    ReplicasUnawaited {
+        /// The replicas that a callback needs.
+        wanted: u32,
+        /// The replicas that are in sync.
+        in_sync: u32,
+    },
+    /// The user may not wait for replicas.
+    #[error(
+        "Redis runs no WAIT for this user: no callback can be acknowledged with state.redis.replicas; allow it (ACL: +wait)"
+    )]
+    WaitForbidden,
 }
 
 /// The reason why no connection was made.
@@ -188,7 +215,10 @@ impl Cause {
             | Self::PersistenceUnknown
             | Self::ConfigForbidden
             | Self::EvictsState(_)
-            | Self::EvictsQuotas(_) => Grade::Warning,
+            | Self::EvictsQuotas(_)
+            | Self::ReplicasMissing { .. }
+            | Self::ReplicasUnawaited { .. }
+            | Self::WaitForbidden => Grade::Warning,
         }
     }
 
@@ -294,6 +324,20 @@ impl<'a> ServerInfo<'a> {
             return Some(Cause::Cluster);
         }
         (self.field("role") == Some("slave")).then_some(Cause::Replica)
+    }
+
+    /// Returns the warning about a server with fewer or more replicas in sync than a callback needs, if any.
+    pub(super) fn replication_warning(self, wanted: u32) -> Option<Cause> {
+        let is_in_sync = |line: &&str| {
+            line.strip_prefix("slave").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                && line.contains("state=online")
+        };
+        let in_sync = u32::try_from(self.0.lines().filter(is_in_sync).count()).unwrap_or(u32::MAX);
+        match in_sync.cmp(&wanted) {
+            Ordering::Less => Some(Cause::ReplicasMissing { wanted, in_sync }),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Cause::ReplicasUnawaited { wanted, in_sync }),
+        }
     }
 
     /// Returns the settings of a server that may lose state; `None` means that a setting may not be read.
@@ -424,5 +468,23 @@ mod tests {
         assert_eq!(warnings("aof_enabled:0", Some("3600 1"), Some("always")), [Cause::SnapshotsOnly]);
         assert_eq!(warnings("aof_enabled:0", Some(""), Some("always")), [Cause::NotPersistent]);
         assert_eq!(warnings("", Some(""), Some("always")), [Cause::PersistenceUnknown]);
+    }
+
+    #[test]
+    fn replicas_that_are_too_few_or_not_waited_for_are_named() {
+        let replica =
+            |at: usize, state: &str| format!("slave{at}:ip=10.0.0.{at},port=6379,state={state},offset=1,lag=0\r\n");
+        let head = "role:master\r\nconnected_slaves:2\r\nslave_read_only:1\r\n".to_owned();
+        let (one, two) = (
+            head.clone() + &replica(0, "online") + &replica(1, "wait_bgsave"),
+            head + &replica(0, "online") + &replica(1, "online"),
+        );
+        let warning = |info: &str, wanted| ServerInfo(info).replication_warning(wanted);
+        assert_eq!(warning("role:master\r\nconnected_slaves:0\r\n", 0), None);
+        assert_eq!(warning(&one, 1), None);
+        assert_eq!(warning(&two, 2), None);
+        assert_eq!(warning(&one, 2), Some(Cause::ReplicasMissing { wanted: 2, in_sync: 1 }));
+        assert_eq!(warning(&two, 1), Some(Cause::ReplicasUnawaited { wanted: 1, in_sync: 2 }));
+        assert_eq!(warning(&one, 0), Some(Cause::ReplicasUnawaited { wanted: 0, in_sync: 1 }));
     }
 }

@@ -1,7 +1,7 @@
 //! The names of all keys and channels of gateways in Redis.
 //!
 //! Invariants: every name except [`root_sentinel`] begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster
-//! keeps all of them in one slot and a script may use any of them; gateways with the same root key share these names; a
+//! keeps all of them in one slot and a script may use any of them; the user of a Redis needs keys `{iluma-gateway:*`; gateways with the same root key share these names; a
 //! name reveals nothing of a request, only rows, tenants and accounts of the configuration.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
@@ -37,10 +37,10 @@ impl ToRedisArgs for RedisKey {
 impl ToSingleRedisArg for RedisKey {}
 
 /// Returns the key of the root key's sentinel. There is one for a whole Redis, because names that derive from a wrong
-/// root key would not lead to it.
+/// root key would not lead to it. In a cluster its slot may belong to another node than all other keys.
 #[must_use]
 pub fn root_sentinel() -> RedisKey {
-    RedisKey(b"iluma-gateway:root-sentinel".to_vec())
+    RedisKey(b"{iluma-gateway:root}:sentinel".to_vec())
 }
 
 /// The name of a channel in Redis. Only a [`KeySpace`] makes names.

@@ -19,8 +19,8 @@
 //! Events of a node wake its own waiting tasks; other nodes find them at their next poll.
 //!
 //! Durability is that of the Redis: [`durability_warnings`](super::State::durability_warnings) reports its weaknesses. Replicas get an
-//! acknowledged change a moment later: a failover in that moment loses it. The append-only file contains erased data,
-//! encrypted, until Redis rewrites it.
+//! acknowledged change a moment later: a failover in that moment loses it, except for callbacks, which may wait for
+//! `state.redis.replicas`. The append-only file contains erased data, encrypted, until Redis rewrites it.
 
 mod endpoints;
 mod engine;

@@ -165,14 +165,14 @@ impl Sentinels {
         if !other.is_empty() {
             return Err(wrong(&other, "Redis").into());
         }
+        let root = keys::root_sentinel();
         if note {
             let mut set = redis::cmd("SET");
-            set.arg(keys::root_sentinel()).arg(&self.root).arg("NX");
-            // If the key belongs to another shard, only each node's own database finds a wrong root key.
-            let _: Result<Option<String>, RedisFailure> = link.command(&Budget::of(PATIENCE), &set).await;
+            set.arg(&root).arg(&self.root).arg("NX");
+            let _: Result<Option<String>, RedisFailure> = link.command_at(&root, &Budget::of(PATIENCE), &set).await;
         }
-        let get = redis::cmd("GET").arg(keys::root_sentinel()).clone();
-        match link.command::<Option<String>>(&Budget::of(PATIENCE), &get).await {
+        let get = redis::cmd("GET").arg(&root).clone();
+        match link.command_at::<Option<String>>(&root, &Budget::of(PATIENCE), &get).await {
             Ok(Some(known)) if known != self.root => Err(WrongKey::Root("Redis").into()),
             Ok(_) | Err(RedisFailure::Unexpected) => Ok(()),
             Err(error @ RedisFailure::Out) => Err(StateError::from(error).into()),

@@ -12,7 +12,7 @@ use crate::config::{self, Retention};
 use crate::iluma::person::Tag;
 use crate::redis::diagnosis::Cause;
 use crate::redis::scripts::state::TIME;
-use crate::redis::{Budget, RedisClient, RedisFailure};
+use crate::redis::{Budget, RedisClient, RedisFailure, ReplicatedWriter};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -33,6 +33,8 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Redis {
     pub(super) link: RedisClient,
+    /// The writer of received callbacks, which may wait for replicas.
+    receiving: ReplicatedWriter,
     pub(in super::super) secrecy: Secrecy,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
@@ -51,7 +53,9 @@ impl Redis {
     /// Makes the engine on the Redis of `link`, whose connection the caller keeps.
     #[must_use]
     pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
+        let replicas = settings.redis.as_ref().map_or(0, |redis| redis.replicas);
         Self {
+            receiving: ReplicatedWriter::new(link.clone(), replicas),
             link,
             secrecy: Secrecy::new(settings),
             retention: settings.retention,
@@ -116,17 +120,42 @@ impl Redis {
         script: &Script,
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, StateError> {
+        let call = self.call(script, fill).await?;
+        let answer = self.link.script(&Budget::of(PATIENCE), &call).await?;
+        Ok(self.noted(answer))
+    }
+
+    /// Runs a script as [`run`](Self::run) does, and returns once enough replicas have what it wrote.
+    pub(super) async fn run_replicated<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, StateError> {
+        let call = self.call(script, fill).await?;
+        let answer = self.receiving.script(&Budget::of(PATIENCE), &call).await?;
+        Ok(self.noted(answer))
+    }
+
+    async fn call<'a>(
+        &self,
+        script: &'a Script,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<ScriptInvocation<'a>, StateError> {
         self.ready().await?;
         let mut call = script.key(self.link.keys().state());
         call.arg(length(self.clock.added()));
         fill(&mut call);
-        let (now, answer): (i64, T) = self.link.script(&Budget::of(PATIENCE), &call).await?;
+        Ok(call)
+    }
+
+    /// Notes the difference of the clocks, and returns the script's own answer.
+    fn noted<T>(&self, (now, answer): (i64, T)) -> T {
         self.skew.note(now, millis(self.clock.wall()), self.clock.now());
-        Ok(answer)
+        answer
     }
 
     pub(in super::super) async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
-        Ok(self.link.durability_warnings().await?)
+        Ok(self.link.durability_warnings(self.receiving.replicas()).await?)
     }
 
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StateError> {

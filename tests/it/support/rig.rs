@@ -268,6 +268,13 @@ impl RigBuilder {
         self.secret("REDIS", url).section("state", "redis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"")
     }
 
+    /// Shares the gateway's state and cache in these servers; `more` has further keys of `state.redis`, as `, a = 1`.
+    pub fn topology(self, topology: &super::Topology, more: &str) -> Self {
+        let (form, url) = topology.form();
+        let redis = format!("redis = {{ {form}{more} }}\nredis_timeout = \"1s\"");
+        self.secret("REDIS", &url).section("state", &redis)
+    }
+
     /// Adds a secret that the settings can name as `{ env = "NAME" }`.
     pub fn secret(mut self, name: &str, value: &str) -> Self {
         self.secrets.insert(name.into(), value.into());

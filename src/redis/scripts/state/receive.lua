@@ -1,6 +1,10 @@
 -- ARGV: name, record, account, kind, content, id, persons. Answers 1 if the callback is new.
 local name, record = ARGV[2], ARGV[3]
-if call('EXISTS', key('callback', name)) == 1 then return {now, 0} end
+if call('EXISTS', key('callback', name)) == 1 then
+  -- Replicas are waited for by what was written: a repeat that writes nothing would be acknowledged without them.
+  call('HSET', key('callback', name), 'repeated', now)
+  return {now, 0}
+end
 local known = owners(record)
 local fleeting = is_erased(known) or next(known) == nil and erased_since(8, #ARGV, -math.huge)
 call('HSET', key('callback', name), 'record', record, 'account', ARGV[4], 'kind', ARGV[5], 'content', ARGV[6],

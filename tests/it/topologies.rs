@@ -1,0 +1,212 @@
+//! Two nodes over real servers of each form and make: what they share is the same everywhere.
+
+use crate::support::{Cluster, Program, Redis, Rig, Sentinels, Topology, Upstream, until};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const CFT: &str = "/v1/identity/cft/individual_watchlist";
+const KTP: &str = "/v1/identity/ktp_name/validations";
+const KIND: &str = "NAME_VALIDATOR_REQUEST";
+
+/// Two nodes of one deployment, and the endpoint of the team `lending`.
+struct Pair {
+    a: Rig,
+    b: Rig,
+    endpoint: Upstream,
+}
+
+fn person(name: &str) -> String {
+    json!({"given_name": name, "surname": "Demo"}).to_string()
+}
+
+fn account(number: &str, reference: &str) -> String {
+    json!({"bank_code": "BCA", "bank_account_number": number, "reference_id": reference}).to_string()
+}
+
+impl Pair {
+    async fn on(topology: &Topology) -> Self {
+        let endpoint = Upstream::answering(|_| Response::new(Full::<Bytes>::default())).await;
+        let urls = format!("callback_urls = {{ {KIND} = \"{}/\" }}", endpoint.url());
+        let builder = Rig::builder().topology(topology, "").tenant("lending", &urls);
+        let builder = builder.tenant("scoring", "upstream_calls_per_day = 3").simulator(|options| {
+            options.pending_first = true;
+            options.callback_delay = Duration::from_secs(3600);
+            options.latency = Duration::from_millis(20);
+        });
+        let a = builder.start().await;
+        let b = a.another().await;
+        Self { a, b, endpoint }
+    }
+
+    fn requests(&self, route: &str) -> u64 {
+        self.a.sim().stats().routes.get(route).map_or(0, |stats| stats.requests)
+    }
+
+    async fn is_known(node: &Rig, name: &str) -> bool {
+        node.post("lending", CFT, person(name)).header("cache-control", "only-if-cached").send().await.status == 200
+    }
+
+    async fn share_the_cache(&self) {
+        let first = self.a.post("lending", CFT, person("Contoh")).send().await;
+        assert_eq!(first.header("cache-status"), "iluma-gateway; fwd=uri-miss; stored");
+        until("the other node may know it", || self.requests("cft") == 1).await;
+        let second = self.b.post("payments", CFT, person("Contoh")).send().await;
+        assert!(second.header("cache-status").starts_with("iluma-gateway; hit"), "{:?}", second.headers);
+        assert_eq!(second.body, first.body);
+    }
+
+    async fn collapse(&self) {
+        let before = self.requests("cft");
+        let mut crowd = JoinSet::new();
+        for at in 0..20 {
+            let node = if at % 2 == 0 { &self.a } else { &self.b };
+            crowd.spawn(node.post("lending", CFT, person("Ramai")).send());
+        }
+        while let Some(done) = crowd.join_next().await {
+            assert_eq!(done.expect("an answer").status, 200);
+        }
+        assert_eq!(self.requests("cft"), before + 1);
+    }
+
+    async fn share_what_is_pending_and_deliver_its_callback(&self) {
+        let first = self.a.post("lending", BANK, account("1234567811", "loan-1")).send().await.json();
+        assert_eq!(first["status"], "PENDING");
+        let shared = self.b.post("payments", BANK, account("1234567811", "pay-1")).send().await;
+        assert_eq!((&shared.json()["id"], &shared.json()["reference_id"]), (&first["id"], &json!("pay-1")));
+        assert_eq!(self.requests("bank"), 1);
+        let result = json!({
+            "id": first["id"], "reference_id": "lending:loan-1", "status": "COMPLETED", "bank_code": "BCA",
+            "bank_account_number": "1234567811", "result": {"is_found": true, "account_holder_name": "BUDI"}
+        });
+        // It is posted to the node that did not make the call, and twice.
+        for _ in 0..2 {
+            assert_eq!(self.b.callback(KIND, result.to_string()).send().await.status, 200);
+        }
+        until("it is delivered", || !self.endpoint.heard().is_empty()).await;
+        let delivered: Vec<Value> =
+            self.endpoint.heard().iter().map(|heard| serde_json::from_slice(&heard.body).expect("JSON")).collect();
+        assert_eq!(delivered.len(), 1, "once: {delivered:?}");
+        assert_eq!((&delivered[0]["id"], &delivered[0]["reference_id"]), (&first["id"], &json!("loan-1")));
+        let answer = async || self.a.post("payments", BANK, account("1234567811", "pay-2")).send().await.json();
+        while answer().await["status"] == "PENDING" {
+            // A node may keep "pending" for 5 s by its own clock.
+            self.a.clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(answer().await["result"]["account_holder_name"], "BUDI");
+        assert_eq!(self.requests("bank"), 1);
+    }
+
+    async fn keep_a_quota_and_the_books(&self) {
+        let mut statuses = Vec::new();
+        for at in 0..4 {
+            let node = if at % 2 == 0 { &self.a } else { &self.b };
+            let body = json!({"nik": format!("317123456789{at:04}"), "name": "Contoh"}).to_string();
+            statuses.push(node.post("scoring", KTP, body).send().await.status);
+        }
+        assert_eq!(statuses, [200, 200, 200, 429]);
+        let charged = self.a.sim().stats().charged;
+        for node in [&self.a, &self.b] {
+            let books = async || {
+                let usage = node.operator("GET", "/v1/usage").send().await.json();
+                let sum = |name: &str| {
+                    usage["rows"].as_array().into_iter().flatten().filter_map(|row| row[name].as_u64()).sum::<u64>()
+                };
+                sum("billable") == charged && sum("unknown") == 0
+            };
+            let look = async {
+                while !books().await {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let seen = tokio::time::timeout(crate::support::PATIENCE, look).await;
+            assert!(seen.is_ok(), "each node tells the {charged} calls of both");
+        }
+    }
+
+    async fn purge_and_erase(&self) {
+        for node in [&self.a, &self.b] {
+            node.post("lending", CFT, person("Hapus")).send().await;
+        }
+        let purged = self.b.operator("POST", "/v1/cache/purge").json(r#"{"route":"cft"}"#).send().await;
+        assert_eq!(purged.status, 200, "{}", purged.text());
+        for node in [&self.a, &self.b] {
+            assert!(!Self::is_known(node, "Hapus").await);
+        }
+        let order = json!({"bank_code": "BCA", "bank_account_number": "1234567811"}).to_string();
+        let erased = self.a.operator("POST", "/v1/erase").json(order).send().await;
+        assert_eq!(erased.status, 200, "{}", erased.text());
+        for node in [&self.a, &self.b] {
+            let asked =
+                node.post("lending", BANK, account("1234567811", "x")).header("cache-control", "only-if-cached");
+            assert_eq!(asked.send().await.status, 504);
+        }
+    }
+}
+
+/// Runs everything that two nodes share.
+async fn is_shared_over(topology: &Topology) {
+    let pair = Pair::on(topology).await;
+    assert_eq!(pair.b.metric("iluma_gateway_redis_up").await, 1.0);
+    pair.share_the_cache().await;
+    pair.collapse().await;
+    pair.share_what_is_pending_and_deliver_its_callback().await;
+    pair.keep_a_quota_and_the_books().await;
+    pair.purge_and_erase().await;
+    assert_eq!(pair.a.metric("iluma_gateway_redis_up").await, 1.0);
+    pair.b.stop().await;
+    pair.a.stop().await;
+}
+
+async fn single(program: Program) -> Topology {
+    Topology::Single(Redis::of(program, &["--save", ""]).await)
+}
+
+#[tokio::test]
+async fn redis_7_serves_two_nodes() {
+    is_shared_over(&single(Program::Redis).await).await;
+}
+
+#[tokio::test]
+async fn redis_6_2_serves_two_nodes() {
+    is_shared_over(&single(Program::Redis62).await).await;
+}
+
+#[tokio::test]
+async fn valkey_serves_two_nodes() {
+    is_shared_over(&single(Program::Valkey).await).await;
+}
+
+#[tokio::test]
+async fn a_primary_with_a_replica_behind_three_sentinels_serves_two_nodes() {
+    is_shared_over(&Topology::Sentinels(Sentinels::start(Program::Redis).await)).await;
+}
+
+#[tokio::test]
+async fn redis_6_2_behind_sentinels_serves_two_nodes() {
+    is_shared_over(&Topology::Sentinels(Sentinels::start(Program::Redis62).await)).await;
+}
+
+#[tokio::test]
+async fn valkey_behind_sentinels_serves_two_nodes() {
+    is_shared_over(&Topology::Sentinels(Sentinels::start(Program::Valkey).await)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_shard_serves_two_nodes() {
+    is_shared_over(&Topology::Cluster(Cluster::start(Program::Redis, 1).await)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_three_shards_serves_two_nodes() {
+    is_shared_over(&Topology::Cluster(Cluster::start(Program::Redis, 3).await)).await;
+}
+
+#[tokio::test]
+async fn a_valkey_cluster_of_three_shards_serves_two_nodes() {
+    is_shared_over(&Topology::Cluster(Cluster::start(Program::Valkey, 3).await)).await;
+}
