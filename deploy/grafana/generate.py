@@ -263,6 +263,7 @@ def nodes():
         panel("timeseries", "Failed TLS handshakes", "A second. Alert TlsHandshakesFail from one a second on.", (rate("tls_handshake_failures_total", by="listener"), "{{listener}}"), unit="reqps", thresholds=steps(GREEN, (1, RED))),
         panel("timeseries", "Scrapes", "1 while Prometheus reaches a node. Alert IlumaGatewayDown.", ('up{job=~"$job",instance=~"$instance"}', "{{instance}}"), maximum=1, thresholds=GOOD_IS_ONE),
         panel("timeseries", "Free disk", "Where state.path is. Alert IlumaGatewayDiskLow below 1 GiB; below state.disk_reserve only what must not be lost is written.", (f"{P}disk_free_bytes{{{NODES}}}", "{{instance}}"), unit="bytes"),
+        panel("timeseries", "Cache on disk", "1 while a node can use the file of its disk cache, and where none is configured. Alert IlumaGatewayCacheDiskDown.", (f"{P}cache_disk_up{{{NODES}}}", "{{instance}}"), maximum=1, thresholds=GOOD_IS_ONE),
         panel("stat", "Unreadable state", "Entries that do not decrypt, in the dashboard's time. Alert IlumaGatewayStateUnreadable.", (grown("state_unreadable_total"), "unreadable"), thresholds=BAD_ABOVE_ZERO, decimals=0),
         panel("timeseries", "Errors of the books", "Requests that were refused because books or state could not be written or read, a second. Alert IlumaGatewayBooksNotWritable.",
               (rate("gateway_errors_total", 'reason=~"ledger_unavailable|state_unavailable"') + " or vector(0)", "refused"), unit="reqps", thresholds=steps(GREEN, (0.001, RED))),

@@ -91,11 +91,11 @@ fn cluster(seeds: &[Redis]) -> RedisServers {
 
 #[tokio::test]
 async fn a_cluster_of_one_shard_serves_and_a_server_that_is_none_is_named() {
-    let (one, alone) = (Cluster::start(Program::Redis, 1).await, Redis::start().await);
+    let (one, alone) = (Cluster::start(Program::Redis, 1).await, [Redis::start().await]);
     let kept = Kept::on("state.redis.cluster", cluster(&one.nodes));
     assert_eq!(kept.client.ready(PATIENCE).await, Ok(true));
     assert!(kept.writes().await);
-    let wrong = Kept::on("state.redis.cluster", cluster(&[alone]));
+    let wrong = Kept::on("state.redis.cluster", cluster(&alone));
     assert_eq!(wrong.client.ready(PATIENCE).await, Err(Cause::NotACluster));
 }
 
@@ -114,14 +114,13 @@ async fn in_a_cluster_the_owner_of_the_slot_is_found_and_followed_when_the_slot_
 
 #[tokio::test]
 async fn in_a_cluster_a_promotion_is_followed_within_5_s() {
-    let mut all = Cluster::start(Program::Redis, 3).await;
+    let mut all = Cluster::with_replicas(Program::Redis, 3).await;
     let kept = Kept::on("state.redis.cluster", cluster(&all.nodes));
     assert_eq!(kept.client.ready(PATIENCE).await, Ok(true));
     assert!(kept.writes().await);
-    all.add_replica().await;
     all.fail_over().await;
     kept.is_back(Instant::now()).await;
-    assert!(written(all.nodes.last().expect("the replica")), "to the new owner");
+    assert!(written(&all.nodes[all.owner()]), "to the new owner");
 }
 
 /// The key by which a wrong root key is noticed is the only one outside the slot of the others.

@@ -1,10 +1,14 @@
 //! Two nodes over real servers of each form and make: what they share is the same everywhere.
 
-use crate::support::{Cluster, Program, Redis, Rig, Sentinels, Topology, Upstream, until};
+use crate::support::process::Folder;
+use crate::support::tls::Authority;
+use crate::support::{Cluster, Program, Redis, Rig, Sentinels, Topology, Upstream, folder, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use redis::cmd;
 use serde_json::{Value, json};
+use std::net::TcpListener;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -209,4 +213,75 @@ async fn a_cluster_of_three_shards_serves_two_nodes() {
 #[tokio::test]
 async fn a_valkey_cluster_of_three_shards_serves_two_nodes() {
     is_shared_over(&Topology::Cluster(Cluster::start(Program::Valkey, 3).await)).await;
+}
+
+/// The rules are those of docs/several-nodes.md.
+#[tokio::test]
+async fn a_user_with_our_keys_and_channels_alone_serves_two_nodes() {
+    let redis = Redis::with(&["--save", ""]).await;
+    let document = include_str!("../../docs/several-nodes.md");
+    let rules =
+        document.lines().find_map(|line| line.strip_prefix("ACL SETUSER gateway on >PASSWORD ")).expect("rules");
+    redis.ask::<()>(
+        cmd("ACL").arg("SETUSER").arg("gateway").arg("on").arg(">right").arg(rules.split(' ').collect::<Vec<_>>()),
+    );
+    redis.ask::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("off"));
+    let url = format!("redis://gateway:right@{}/", redis.addr());
+    let said = checked(&url, ", replicas = 1").await;
+    let refused = ["CONFIG", "WAIT", "INFO"].map(|command| said.contains(command));
+    assert_eq!(refused, [false; 3], "nothing of what check looks at: {said}");
+    is_shared_over(&Topology::Other { servers: vec![redis], keys: "url = { env = \"REDIS\" }".to_owned(), url }).await;
+}
+
+/// Returns what `check` says about a Redis that works.
+async fn checked(url: &str, more: &str) -> String {
+    let folder = Folder::new("http://127.0.0.1:9").env("REDIS", url);
+    let redis = format!("redis = {{ url = {{ env = \"REDIS\" }}{more} }}\n[accounts.live]");
+    folder.write("config.toml", &Folder::text("http://127.0.0.1:9").replace("[accounts.live]", &redis));
+    let said = folder.once("check").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    said.stderr
+}
+
+#[tokio::test]
+async fn a_redis_without_config_serves_two_nodes_and_check_warns() {
+    let redis = Redis::with(&["--save", "", "--rename-command", "CONFIG", ""]).await;
+    let said = checked(&redis.url(), "").await;
+    assert!(said.contains("state.redis.url: Redis forbids CONFIG GET"), "{said}");
+    is_shared_over(&Topology::Single(redis)).await;
+}
+
+#[tokio::test]
+async fn a_redis_over_tls_with_a_certificate_of_our_own_serves_two_nodes() {
+    let (dir, ours) = (folder(), Authority::new());
+    ours.leaf("127.0.0.1").write(dir.path(), None);
+    let ca = ours.write(dir.path(), "ca.pem");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port().to_string();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+    let redis = Redis::with(&[&["--save", ""], &tls[..], &["--tls-ca-cert-file", &path("ca.pem")]].concat()).await;
+    let (url, keys) = (format!("rediss://127.0.0.1:{port}/"), format!("extra_ca = {ca:?}"));
+    checked(&url, &format!(", {keys}")).await;
+    let keys = format!("url = {{ env = \"REDIS\" }}, {keys}");
+    is_shared_over(&Topology::Other { servers: vec![redis], keys, url }).await;
+}
+
+#[tokio::test]
+async fn a_cache_with_a_redis_of_its_own_serves_two_nodes() {
+    let (state, cache) =
+        (Redis::start().await, Redis::with(&["--save", "", "--maxmemory-policy", "allkeys-lru"]).await);
+    let url = state.url();
+    let said = checked(&url, ", cache = { url = { env = \"REDIS\" } }").await;
+    assert!(!said.contains("noeviction"), "{said}");
+    let dir = folder();
+    let file = dir.path().join("cache-url");
+    std::fs::write(&file, cache.url()).expect("a file");
+    let keys = format!("url = {{ env = \"REDIS\" }}, cache = {{ url = {{ file = {file:?} }} }}");
+    let topology = Topology::Other { servers: vec![state, cache], keys, url };
+    is_shared_over(&topology).await;
+    let Topology::Other { servers, .. } = &topology else { unreachable!("two servers") };
+    let has = |server: &Redis, what: &str| !server.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg(what)).is_empty();
+    assert_eq!([has(&servers[0], "*:state:*"), has(&servers[0], "*:cache:*")], [true, false]);
+    assert_eq!([has(&servers[1], "*:state:*"), has(&servers[1], "*:cache:*")], [false, true]);
 }

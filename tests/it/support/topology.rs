@@ -12,6 +12,12 @@ pub enum Topology {
     Single(Redis),
     Sentinels(Sentinels),
     Cluster(Cluster),
+    /// Servers whose keys of `state.redis`, and the URL that is the secret `REDIS`, the test gives.
+    Other {
+        servers: Vec<Redis>,
+        keys: String,
+        url: String,
+    },
 }
 
 impl Topology {
@@ -26,6 +32,7 @@ impl Topology {
                 let nodes = list(servers.sentinels.iter().map(|sentinel| sentinel.addr).collect());
                 (format!("sentinel = {{ master = \"{MASTER}\", nodes = [{nodes}] }}"), String::new())
             }
+            Self::Other { keys, url, .. } => (keys.clone(), url.clone()),
             Self::Cluster(cluster) => {
                 let nodes = list(cluster.nodes.iter().map(Redis::addr).collect());
                 (format!("cluster = [{nodes}]"), String::new())
@@ -39,6 +46,7 @@ impl Topology {
             Self::Single(redis) => redis,
             Self::Sentinels(servers) => servers.primary(),
             Self::Cluster(cluster) => &cluster.nodes[cluster.owner()],
+            Self::Other { servers, .. } => &servers[0],
         }
     }
 }
@@ -142,10 +150,10 @@ impl Drop for Sentinel {
     }
 }
 
-/// A cluster, whose nodes are primaries unless a test adds replicas.
+/// A cluster: its primaries, and then their replicas if it has any.
 pub struct Cluster {
     pub nodes: Vec<Redis>,
-    program: Program,
+    shards: usize,
 }
 
 impl Cluster {
@@ -155,7 +163,7 @@ impl Cluster {
         for _ in 0..shards {
             nodes.push(Self::node(program).await);
         }
-        let (cluster, part) = (Self { nodes, program }, 16_384 / shards);
+        let (cluster, part) = (Self { nodes, shards }, 16_384 / shards);
         for (at, node) in cluster.nodes.iter().enumerate() {
             let last = if at + 1 == shards { 16_383 } else { (at + 1) * part - 1 };
             // Redis 6.2 has no ranges here.
@@ -165,6 +173,23 @@ impl Cluster {
             cluster.meet(node);
         }
         cluster.is_whole().await;
+        cluster
+    }
+
+    /// Starts a cluster of so many shards, each with a replica.
+    pub async fn with_replicas(program: Program, shards: usize) -> Self {
+        let mut cluster = Self::start(program, shards).await;
+        for _ in 0..shards {
+            let replica = Self::node(program).await;
+            cluster.meet(&replica);
+            cluster.nodes.push(replica);
+        }
+        cluster.is_whole().await;
+        let (primaries, replicas) = cluster.nodes.split_at(shards);
+        for (primary, replica) in primaries.iter().zip(replicas) {
+            replica.ask::<()>(cmd("CLUSTER").arg("REPLICATE").arg(Self::id(primary)));
+        }
+        until("the replicas are in sync", || replicas.iter().all(Redis::is_in_sync)).await;
         cluster
     }
 
@@ -190,18 +215,6 @@ impl Cluster {
         until("the cluster is whole", || self.nodes.iter().all(ok)).await;
     }
 
-    /// Adds a replica of the node that holds the gateways' keys.
-    pub async fn add_replica(&mut self) {
-        let owner = self.owner();
-        let replica = Self::node(self.program).await;
-        self.meet(&replica);
-        self.nodes.push(replica);
-        self.is_whole().await;
-        let (replica, id) = (self.nodes.last().expect("a node"), Self::id(&self.nodes[owner]));
-        replica.ask::<()>(cmd("CLUSTER").arg("REPLICATE").arg(id));
-        until("the replica has the keys", || replica.is_in_sync()).await;
-    }
-
     fn id(node: &Redis) -> String {
         node.ask(cmd("CLUSTER").arg("MYID"))
     }
@@ -220,9 +233,9 @@ impl Cluster {
     /// Kills the primary that holds the gateways' keys, and waits until its replica is promoted; returns the number of
     /// the killed node.
     pub async fn fail_over(&mut self) -> usize {
-        let (owner, replica) = (self.owner(), self.nodes.len() - 1);
+        let owner = self.owner();
         self.nodes[owner].kill();
-        until("the replica is promoted", || self.nodes[replica].is_primary()).await;
+        until("the replica is promoted", || self.nodes[owner + self.shards].is_primary()).await;
         owner
     }
 
