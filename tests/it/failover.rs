@@ -50,8 +50,8 @@ impl Seen {
         while !self.over.load(Ordering::SeqCst) {
             pace.tick().await;
             let n = self.next.fetch_add(1, Ordering::SeqCst);
-            let about = if n % 3 == 0 { n / 2 } else { n };
-            let (path, body) = if n % 2 == 0 {
+            let about = if n.is_multiple_of(3) { n / 2 } else { n };
+            let (path, body) = if n.is_multiple_of(2) {
                 (
                     BANK,
                     json!({"bank_code": "BCA", "bank_account_number": format!("{}11", 10_000_000 + about), "reference_id": "r"}),

@@ -31,6 +31,7 @@ mod isolation;
 mod journey;
 mod keys;
 mod kills;
+mod layouts;
 mod leases;
 mod limits;
 mod metrics;

@@ -18,7 +18,8 @@ async fn replica(of: &Redis) -> Redis {
     let port = of.addr().port().to_string();
     let replica =
         Redis::with(&["--save", "", "--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port]).await;
-    until("the replica is in sync", || replica.is_in_sync()).await;
+    // The primary learns it after the replica does.
+    until("the replica is in sync", || of.ask::<String>(cmd("INFO").arg("replication")).contains("state=online")).await;
     replica
 }
 

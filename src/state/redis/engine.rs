@@ -180,7 +180,8 @@ impl Redis {
 
     pub(in super::super) async fn verify_keys(&self) -> Result<(), KeyError> {
         if !self.verified.load(Ordering::Relaxed) {
-            self.sentinels.verify(&self.link, true).await?;
+            // Boxed: it happens once, and every request that asks state would carry its size.
+            Box::pin(self.sentinels.verify(&self.link, true)).await?;
             self.verified.store(true, Ordering::Relaxed);
         }
         Ok(())

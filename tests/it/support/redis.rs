@@ -59,8 +59,24 @@ impl Redis {
 
     /// Starts a server of this program.
     pub async fn of(program: Program, arguments: &[&str]) -> Self {
+        Self::in_folder(program, folder(), arguments).await
+    }
+
+    /// Starts a server over a copy of a dump.
+    pub async fn over(dump: &Path) -> Self {
+        let folder = folder();
+        std::fs::copy(dump, folder.path().join("dump.rdb")).expect("a dump");
+        Self::in_folder(Program::Redis, folder, &["--save", "", "--appendonly", "no"]).await
+    }
+
+    /// Returns the path of a file that the server writes.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn in_folder(program: Program, folder: TempDir, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { program, folder: folder(), port: 0, arguments, child: None };
+        let mut redis = Self { program, folder, port: 0, arguments, child: None };
         // Another process may take the free port before the server does.
         for _ in 0..20 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// Redis servers that share one form.
+#[allow(clippy::large_enum_variant, reason = "a test has one of them")]
 pub enum Topology {
     Single(Redis),
     Sentinels(Sentinels),

@@ -1,0 +1,145 @@
+//! State that an earlier version wrote is opened: `tests/fixtures` has a database and a Redis of each layout's first day.
+//!
+//! `UPDATE_FIXTURES=1 cargo nextest run -E 'test(/^layouts::/)'` writes them anew: for a new layout only, into a folder
+//! of its own, so that the old ones go on being opened.
+
+use crate::support::{Redis, Rig, RigBuilder, Upstream, folder, until};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use redis::cmd;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const KIND: &str = "NAME_VALIDATOR_REQUEST";
+/// An endpoint where nobody takes a callback.
+const NOWHERE: &str = "http://127.0.0.1:9/";
+const DATABASE: &str = "iluma-gateway.db";
+/// The folder of the last layout: of the first version that promises to be opened by later ones.
+const LAYOUT: &str = "layout-1";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(LAYOUT).join(name)
+}
+
+fn is_written_anew() -> bool {
+    std::env::var_os("UPDATE_FIXTURES").is_some()
+}
+
+/// Returns a gateway with the fixtures' secrets, over the state in a folder. Nothing of it is too old.
+fn over(state: &Arc<TempDir>, iluma: &Upstream, endpoint: &str) -> RigBuilder {
+    let kept = ["owners", "delivered_callbacks", "dead_letters", "ledger"].map(|what| format!("{what} = \"3650d\""));
+    Rig::builder()
+        .in_folder(state)
+        .upstream(iluma.url())
+        .secret("ROOT", &"1a".repeat(32))
+        .secret("ENCRYPTION", &"2b".repeat(32))
+        .section("state", &format!("retention = {{ {} }}", kept.join(", ")))
+        .tenant("lending", &format!("callback_urls = {{ {KIND} = \"{endpoint}\" }}"))
+}
+
+/// Writes of everything that is kept a piece: an owner with its call, a delivery that waits, a key, a suspension, an
+/// erasure.
+async fn fill(rig: &Rig) {
+    let question = json!({"bank_code": "BCA", "bank_account_number": "1234567855", "reference_id": "loan-1"});
+    let asked = rig.post("lending", BANK, question.to_string()).send().await;
+    assert_eq!(asked.json()["status"], "COMPLETED", "{}", asked.text());
+    let callback = json!({"id": "bknv_fixture", "reference_id": "lending:loan-2", "status": "COMPLETED"});
+    assert_eq!(rig.callback(KIND, callback.to_string()).send().await.status, 200);
+    let waits = r#"iluma_gateway_callback_queue{state="queued",tenant="lending"}"#;
+    rig.metric_becomes(waits, |count| count == 1.0).await;
+    for (path, body) in [
+        ("/v1/tenants/lending/keys", r#"{"note":"of the fixture"}"#),
+        ("/v1/tenants/payments/suspend", ""),
+        ("/v1/erase", r#"{"nik":"3171234567890123"}"#),
+    ] {
+        let ordered = rig.operator("POST", path).json(body).send().await;
+        assert_eq!(ordered.status, 200, "{path}: {}", ordered.text());
+    }
+}
+
+/// Verifies that all of it is there.
+async fn is_there(rig: &Rig, endpoint: &Upstream) {
+    until("the delivery that waited is made", || !endpoint.heard().is_empty()).await;
+    let delivered: Value = serde_json::from_slice(&endpoint.heard()[0].body).expect("JSON");
+    assert_eq!((&delivered["id"], &delivered["reference_id"]), (&json!("bknv_fixture"), &json!("loan-2")));
+    let keys = rig.operator("GET", "/v1/tenants/lending/keys").send().await.json();
+    let notes: Vec<_> = keys["keys"].as_array().expect("keys").iter().map(|key| key["note"].clone()).collect();
+    assert!(notes.contains(&json!("of the fixture")), "{notes:?}");
+    assert_eq!(rig.ask("payments", "GET", "/_gateway/usage").send().await.status, 403, "suspended");
+    let usage = rig.operator("GET", "/v1/usage?from=2026-11-01&to=2027-01-31").send().await.json();
+    let billable: u64 = usage["rows"].as_array().expect("rows").iter().filter_map(|row| row["billable"].as_u64()).sum();
+    assert_eq!(billable, 1, "{usage}");
+    let erasures = rig.operator("GET", "/v1/erasures").send().await;
+    assert_eq!(erasures.json()["erasures"].as_array().map(Vec::len), Some(1), "{}", erasures.text());
+    // The owner's question about the record goes on to Iluma; the other team's ends here.
+    // A callback that names nobody goes to the owner of its record, with the owner's reference.
+    let callback = json!({"id": "bknv_owned", "status": "COMPLETED"}).to_string();
+    assert_eq!(rig.callback(KIND, callback).send().await.status, 200);
+    until("the owner has its callback", || endpoint.heard().len() >= 2).await;
+    let delivered: Value = serde_json::from_slice(&endpoint.heard()[1].body).expect("JSON");
+    assert_eq!(delivered["id"], "bknv_owned");
+}
+
+/// An upstream where every account is found, under one id, and an endpoint that takes every callback.
+async fn around() -> (Upstream, Upstream) {
+    let found = json!({"is_found": true, "account_holder_name": "BUDI"});
+    let answer = json!({"status": "COMPLETED", "id": "bknv_owned", "result": found}).to_string();
+    let iluma = Upstream::answering(move |_| {
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from(answer.clone()))).expect("an answer")
+    });
+    (iluma.await, Upstream::answering(|_| Response::new(Full::<Bytes>::default())).await)
+}
+
+/// Puts the fixture's database into a folder.
+fn unpacked(database: &str) -> Arc<TempDir> {
+    let state = folder();
+    std::fs::copy(fixture(database), state.path().join(DATABASE)).expect("a fixture");
+    Arc::new(state)
+}
+
+/// Keeps the database of a gateway that has ended.
+fn keep(state: &TempDir, database: &str) {
+    std::fs::create_dir_all(fixture("")).expect("a folder");
+    assert!(!state.path().join(format!("{DATABASE}-wal")).exists(), "all is in the file");
+    std::fs::copy(state.path().join(DATABASE), fixture(database)).expect("a fixture");
+}
+
+#[tokio::test]
+async fn a_database_of_the_last_layout_is_opened() {
+    let (iluma, endpoint) = around().await;
+    if is_written_anew() {
+        let state = Arc::new(folder());
+        let rig = over(&state, &iluma, NOWHERE).start().await;
+        fill(&rig).await;
+        rig.stop().await;
+        keep(&state, "alone.sqlite");
+    }
+    let state = unpacked("alone.sqlite");
+    let rig = over(&state, &iluma, &endpoint.url()).start().await;
+    is_there(&rig, &endpoint).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_of_the_last_layout_is_opened() {
+    let (iluma, endpoint) = around().await;
+    if is_written_anew() {
+        let (state, redis) = (Arc::new(folder()), Redis::start().await);
+        let rig = over(&state, &iluma, NOWHERE).redis(&redis).start().await;
+        fill(&rig).await;
+        rig.stop().await;
+        keep(&state, "node.sqlite");
+        redis.ask::<()>(&cmd("SAVE"));
+        std::fs::copy(redis.file("dump.rdb"), fixture("dump.rdb")).expect("a fixture");
+    }
+    let state = unpacked("node.sqlite");
+    let redis = Redis::over(&fixture("dump.rdb")).await;
+    let rig = over(&state, &iluma, &endpoint.url()).redis(&redis).start().await;
+    is_there(&rig, &endpoint).await;
+    rig.stop().await;
+}
