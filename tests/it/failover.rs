@@ -28,7 +28,7 @@ const LEASES: Duration = Duration::from_secs(100);
 /// not miss each other's signs of life.
 const PACE: Duration = Duration::from_millis(10);
 
-/// What clients and Iluma saw.
+/// Record of the answers that clients and Iluma got.
 #[derive(Default)]
 struct Seen {
     over: AtomicBool,
@@ -154,7 +154,7 @@ impl Load {
         }
     }
 
-    /// Ends the load, and verifies what became of it.
+    /// Ends the load, and verifies answers, deliveries and books.
     async fn was_served(mut self, what: &str) {
         self.seen.over.store(true, Ordering::SeqCst);
         while let Some(ended) = self.clients.join_next().await {

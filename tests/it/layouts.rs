@@ -1,6 +1,6 @@
 //! State that an earlier version wrote is opened: `tests/fixtures` has a database and a Redis of each layout's first day.
 //!
-//! `UPDATE_FIXTURES=1 cargo nextest run -E 'test(/^layouts::/)'` writes them anew: for a new layout only, into a folder
+//! `UPDATE_FIXTURES=1 cargo nextest run -E 'test(/^layouts::/)'` writes new ones: for a new layout only, into a folder
 //! of its own, so that the old ones go on being opened.
 
 use crate::support::{Redis, Rig, RigBuilder, Upstream, folder, until};
