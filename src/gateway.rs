@@ -10,6 +10,7 @@ mod cached_record;
 mod cached_request;
 mod call_guard;
 mod callback_setting;
+mod claim;
 mod core;
 mod exchange;
 mod fetch;
@@ -18,6 +19,8 @@ mod fetch_request;
 mod fetch_result;
 mod file;
 mod health;
+mod idempotency;
+mod kept_answer;
 mod observer;
 mod options;
 mod own_api;
@@ -25,9 +28,11 @@ mod own_callbacks;
 mod own_keys;
 mod owners;
 mod ownership;
+mod persons_in;
 mod public_list;
 mod received;
 mod records;
+mod repetition;
 mod replies;
 mod request_log;
 mod runtime;
@@ -127,16 +132,15 @@ async fn serve(
     let is_own_api = route.kind == Kind::OwnApi;
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
 
-    let exchange = Exchange { gateway, config, tenant, route, log };
+    let exchange = Exchange { gateway, config, tenant, route, log, idempotency: None };
     match exchange.route.kind {
         // This is the path of a hit: the only handler that is not on the heap.
         Kind::CachedRequest(subject) => cached_request::serve(exchange, request, subject).await,
         Kind::CachedRecord(subject) => Box::pin(cached_record::serve(exchange, request, subject)).await,
         Kind::PublicList(subject) => Box::pin(public_list::serve(exchange, request, subject)).await,
-        Kind::Submission => Box::pin(submission::serve(exchange, request)).await,
+        Kind::Submission | Kind::Streamed => Box::pin(idempotency::serve(exchange, request)).await,
         Kind::Records => Box::pin(records::serve(exchange, request)).await,
         Kind::File => Box::pin(file::serve(exchange, request)).await,
-        Kind::Streamed => Box::pin(streamed::serve(exchange, request)).await,
         Kind::Unknown => Box::pin(unknown_route::serve(exchange, request)).await,
         Kind::CallbackSetting => Box::pin(callback_setting::serve(exchange, request)).await,
         Kind::OwnApi => Box::pin(own_api::serve(exchange, request)).await,

@@ -10,8 +10,10 @@ mod boundary;
 mod canonical;
 mod content;
 mod content_type;
+mod fingerprint;
 mod form;
 mod headers;
+mod idempotency_key;
 mod insert_point;
 mod json;
 mod judge;
@@ -20,6 +22,7 @@ mod name;
 mod parameters;
 mod parse;
 mod part_head;
+mod parts_hash;
 mod pieces;
 mod prefix;
 mod query;
@@ -34,7 +37,12 @@ pub use body::{BodyError, LARGEST_QUESTION, read};
 pub use boundary::Boundary;
 pub use content::{Ambiguity, RequestContent};
 pub use content_type::Kind;
-pub use headers::{Directives, forget_body, forwardable_request, forwardable_response, forwardable_trailers, is_magic};
+pub use fingerprint::{Fingerprint, FingerprintedBody, Fingerprinting, Readable, content_class};
+pub use headers::{
+    Directives, IDEMPOTENT_REPLAYED, forget_body, forwardable_request, forwardable_response, forwardable_trailers,
+    is_magic,
+};
+pub use idempotency_key::{IdempotencyKey, MalformedKey};
 pub use prefix::{ReferencePrefix, ReferencePrefixes, reference_json, reference_text};
 pub use scan::{Unreadable, scan_query};
 pub use stream::{FilteredBody, Outcome, StreamError};

@@ -3,8 +3,10 @@
 //! Invariants: every error that the gateway makes has Iluma's own shape (`{"error_code","message"}`) and its reason in
 //! `x-gateway-error`; a message never quotes the request.
 
+mod key_conflict;
 mod reason;
 
+pub use key_conflict::KeyConflict;
 pub use reason::Reason;
 
 use crate::base::host::HostError;
@@ -79,6 +81,9 @@ pub enum Rejection {
     /// An order about the team's own callbacks.
     #[error(transparent)]
     Order(#[from] OrderError),
+    /// The request's `Idempotency-Key` forbids it.
+    #[error(transparent)]
+    IdempotencyKey(#[from] KeyConflict),
     /// A limit was reached.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -178,6 +183,20 @@ impl Shape {
         }
     }
 
+    const fn of_key_conflict(error: &KeyConflict) -> Self {
+        match error {
+            KeyConflict::Malformed(_) => Shape::invalid(Reason::MalformedIdempotencyKey),
+            KeyConflict::Reused => {
+                Shape(StatusCode::UNPROCESSABLE_ENTITY, "API_VALIDATION_ERROR", Reason::IdempotencyKeyReused)
+            }
+            KeyConflict::InFlight => Shape::conflict(Reason::IdempotencyInFlight),
+            KeyConflict::OutcomeUnknown => Shape::conflict(Reason::IdempotencyOutcomeUnknown),
+            KeyConflict::NotKept => Shape::conflict(Reason::IdempotencyAnswerNotKept),
+            KeyConflict::Erased => Shape::conflict(Reason::IdempotencyAnswerErased),
+            KeyConflict::Unavailable => Shape::unavailable(Reason::IdempotencyUnavailable),
+        }
+    }
+
     /// Makes the shape of a call with an unknown outcome.
     const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
@@ -210,6 +229,7 @@ impl Rejection {
             Self::Key(error) => Shape::of_key_order(error),
             Self::Setting(error) => Shape::of_setting(error),
             Self::Order(error) => Shape::of_callback_order(error),
+            Self::IdempotencyKey(error) => Shape::of_key_conflict(error),
             Self::RouteNotAllowed => Shape::forbidden(Reason::RouteNotAllowed),
             Self::UnknownRoute => Shape::forbidden(Reason::UnknownRoute),
             Self::Refused(Refusal::Exceeded { limit: Limit::Requests, .. }) => Shape::rate_limited(Reason::RateLimited),
@@ -293,6 +313,7 @@ impl Rejection {
             | Self::Setting(SettingError::Unavailable)
             | Self::Order(OrderError::Busy | OrderError::Unavailable)
             | Self::OwnerUnknown
+            | Self::IdempotencyKey(KeyConflict::InFlight | KeyConflict::Unavailable)
             | Self::Key(KeyOrderError::State(_))
             | Self::Unbooked
             | Self::BooksClosed => {

@@ -1,4 +1,5 @@
-//! Durable state: the owners of records, the received callbacks, their deliveries, and the URLs that teams set.
+//! Durable state: the owners of records, the received callbacks, their deliveries, the URLs that teams set, and the answers
+//! that are kept for requests with an idempotency key.
 //!
 //! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
 //! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery
@@ -15,6 +16,7 @@ mod engine;
 mod envelopes;
 mod erasures;
 mod error;
+mod idempotency;
 mod leases;
 mod membership;
 mod model;
@@ -36,6 +38,7 @@ pub use erasures::{
     persons_of, stored_receipts,
 };
 pub use error::StateError;
+pub use idempotency::{ClaimEnd, ClaimId, ClaimToken, Claimed, Claiming, Holder, KEPT};
 pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
 pub use model::{
     Awaiting, Callback, Conclusion, Copy, Cursor, Deleted, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased,

@@ -32,11 +32,13 @@ pub enum CacheOutcome {
     Bypass,
     /// The caller's `cache-control` excluded the stored answer.
     Request,
+    /// The request was sent before, and its idempotency key has the answer.
+    Replayed,
 }
 
 impl CacheOutcome {
     /// Every outcome; `ALL[outcome as usize] == outcome`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::None,
         Self::Hit,
         Self::Miss,
@@ -46,6 +48,7 @@ impl CacheOutcome {
         Self::Stale,
         Self::Bypass,
         Self::Request,
+        Self::Replayed,
     ];
 
     /// Returns the name in logs and metrics.
@@ -61,6 +64,7 @@ impl CacheOutcome {
             Self::Stale => "stale",
             Self::Bypass => "bypass",
             Self::Request => "request",
+            Self::Replayed => "replayed",
         }
     }
 
@@ -71,7 +75,7 @@ impl CacheOutcome {
             Self::Hit | Self::Stale => Some(Saved::Hit),
             Self::Collapsed => Some(Saved::Collapsed),
             Self::Shared => Some(Saved::Shared),
-            Self::None | Self::Miss | Self::Stored | Self::Bypass | Self::Request => None,
+            Self::None | Self::Miss | Self::Stored | Self::Bypass | Self::Request | Self::Replayed => None,
         }
     }
 }

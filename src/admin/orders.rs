@@ -62,8 +62,8 @@ impl Orders {
             left.push("state".to_owned());
             Erased::default()
         });
-        let Erased { owners, callbacks, deliveries } = erased;
-        let removed = ErasedCounts { memory, disk, redis, owners, callbacks, deliveries };
+        let Erased { owners, callbacks, deliveries, answers } = erased;
+        let removed = ErasedCounts { answers, callbacks, deliveries, disk, memory, owners, redis };
         let nodes = node_outcomes(nodes, &self.node, left.is_empty());
         let (mut receipt, written) = self.erasures.note(removed, nodes, left.clone(), &persons).await;
         if written.is_err() {

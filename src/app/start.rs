@@ -211,8 +211,9 @@ fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
 fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
     let background = &stages.background;
     gateway.cache().keep(background.tasks(), background.stop());
-    let (learner, owners) = (Arc::clone(gateway), Arc::clone(gateway));
+    let [learner, owners, claims] = [(); 3].map(|()| Arc::clone(gateway));
     background.spawn_until_end(async move { owners.keep_owners().await });
+    background.spawn_until_end(async move { claims.free_claims().await });
     background.spawn_until_end(async move { learner.learn(arrivals).await });
 }
 

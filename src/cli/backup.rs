@@ -74,7 +74,7 @@ pub(super) async fn restore(args: &RestoreArgs) -> Result<String, CopyError> {
 fn report(done: &Restored, args: &RestoreArgs) -> String {
     let mut said = String::new();
     let erased = &done.erased;
-    let sum = erased.owners + erased.callbacks + erased.deliveries;
+    let sum = erased.owners + erased.callbacks + erased.deliveries + erased.answers;
     // Writing to a string does not fail.
     let _ = writeln!(said, "restored {}; stored answers are not used any more", args.from.display());
     let _ = writeln!(said, "erased again: {} means of identification, {sum} entries", done.persons);

@@ -2,23 +2,21 @@
 
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
+use super::persons_in::persons_in;
 use super::replies::{CACHE_STATUS, from_entry, passed_on};
 use super::shared_head::SharedHead;
 use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
-use crate::iluma::person::{Persons, Tag};
 use crate::iluma::routes::References;
 use crate::reference::{Ambiguity, BodyError, Directives, RequestContent, reference_text};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use std::collections::BTreeSet;
 
 const NO_STORE: &str = "no-store";
 
@@ -67,7 +65,7 @@ pub(super) async fn serve(
         no_store = directives.no_store,
         "not answered from memory: bypassed for that reason, or the caller wants a fresh answer, or none is stored"
     );
-    let tags = persons_in(&gateway.persons, &parts.headers, &body);
+    let tags = persons_in(&gateway.persons, parts.headers.get(CONTENT_TYPE), &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
     let prefixed = prefix.as_ref().and_then(|prefix| content.prefixed(prefix, Absent::Insert));
     let body = prefixed.or_else(|| content.body().cloned()).unwrap_or(body);
@@ -134,16 +132,6 @@ pub(super) async fn bypassed(
     let mut response = passed_on(response, &exchange.account().credential, total).await?;
     response.headers_mut().insert(CACHE_STATUS, Report::Bypass { detail }.header());
     Ok(response)
-}
-
-/// Returns the persons that a request names.
-fn persons_in(persons: &Persons, headers: &HeaderMap, body: &Bytes) -> BTreeSet<Tag> {
-    let is_form = |kind: &HeaderValue| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form");
-    if headers.get(CONTENT_TYPE).is_some_and(is_form) {
-        let fields: Vec<_> = form_urlencoded::parse(body).collect();
-        return persons.in_fields(fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
-    }
-    persons.in_json(body)
 }
 
 /// Returns the teams that the entries of a tenant's requests may serve.

@@ -5,6 +5,7 @@
 //! answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any point gives
 //! everything back.
 
+use super::claim::ClaimGuard;
 use super::received::Received;
 use super::runtime::RuntimeConfig;
 use crate::base::name::AccountName;
@@ -46,6 +47,8 @@ pub(super) struct CallGuard {
     limits: Option<CallPermit>,
     /// The intent; `None` if Iluma does not charge for the call, or if it is settled.
     booking: Option<Booking>,
+    /// The claim of the request's idempotency key, if the request has one.
+    claim: Option<Box<ClaimGuard>>,
     endpoint: Endpoint,
     /// The wait that an answer asked for.
     asked: Option<Duration>,
@@ -61,6 +64,7 @@ impl CallGuard {
         config: &Arc<RuntimeConfig>,
         ledger: &Ledger,
         call: PlannedCall<'_>,
+        claim: Option<Box<ClaimGuard>>,
         redis: &Budget,
     ) -> Result<Self, Rejection> {
         let PlannedCall { tenant, route, charged, endpoint } = call;
@@ -75,6 +79,7 @@ impl CallGuard {
             charged,
             limits: None,
             booking: None,
+            claim,
             endpoint: Arc::clone(endpoint),
             asked: None,
             started: false,
@@ -86,7 +91,8 @@ impl CallGuard {
         let limits = guard.limits.insert(config.limits.admit_call(tenant.index, wanted, redis).await?);
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
-            guard.booking = Some(ledger.book(&tenant.name, route, None).await.map_err(|_| Rejection::Unbooked)?);
+            let claim = guard.claim.as_ref().map(|claim| claim.link());
+            guard.booking = Some(ledger.book(&tenant.name, route, claim).await.map_err(|_| Rejection::Unbooked)?);
         }
         Ok(guard)
     }
@@ -94,6 +100,9 @@ impl CallGuard {
     /// Marks the call as sent now.
     pub(super) fn start(&mut self, upload: Option<Arc<Progress>>) {
         (self.started, self.upload) = (true, upload);
+        if let Some(claim) = &mut self.claim {
+            claim.sent();
+        }
     }
 
     /// Makes the call. A free GET is repeated once if that may succeed and the budget allows it.
@@ -128,8 +137,12 @@ impl CallGuard {
         self.tell_circuit();
         match error {
             // Nothing was processed, so everything is given back.
-            CallError::Unreachable | CallError::NotProcessed => self.started = false,
+            CallError::Unreachable | CallError::NotProcessed => {
+                self.started = false;
+                self.unsent();
+            }
             CallError::ClientTooSlow | CallError::ClientCutOff => {
+                self.unsent();
                 self.settle(&ChargeOutcome { outcome: Outcome::NotBillable, id: None });
             }
             CallError::TimedOut
@@ -144,7 +157,17 @@ impl CallGuard {
     pub(super) fn answered(mut self, received: &Received) {
         let (status, headers) = (received.collected.status, &received.collected.headers);
         self.head(status, headers);
+        if let Some(claim) = self.claim.take() {
+            claim.answered(self.route, received);
+        }
         self.whole(status, Some(&received.answer));
+    }
+
+    /// Frees the idempotency key: Iluma has not processed the request.
+    fn unsent(&mut self) {
+        if let Some(claim) = &mut self.claim {
+            claim.unsent();
+        }
     }
 
     /// Records the head of an answer.
@@ -232,6 +255,9 @@ impl Drop for CallGuard {
                 limits.sent();
             }
             let cut_off = self.upload.as_ref().is_some_and(|upload| !upload.is_done());
+            if cut_off {
+                self.unsent();
+            }
             let outcome = if cut_off { Outcome::NotBillable } else { Outcome::Unknown };
             self.settle(&ChargeOutcome { outcome, id: None });
             if !self.charged {

@@ -1,5 +1,6 @@
 //! The gateway: the shared parts of all requests, and their lifetime.
 
+use super::claim;
 use super::fetch_result::{self, Fetched, OvertakingCallbacks};
 use super::owners::Owners;
 use super::request_log::Telemetry;
@@ -15,7 +16,7 @@ use crate::iluma::person::Persons;
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
 use crate::redis::RedisClient;
-use crate::state::{Registry, State};
+use crate::state::{ClaimEnd, ClaimId, Holder, Registry, State};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ pub struct Gateway {
     pub(super) cache: Arc<Cache>,
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) owners: Owners,
+    pub(super) state: State,
+    /// This process, as the maker of calls with an idempotency key.
+    pub(super) holder: Holder,
     pub(super) flights: SingleFlight<Fetched>,
     pub(super) overtaking: OvertakingCallbacks,
     pub(super) persons: Persons,
@@ -93,7 +97,9 @@ impl Gateway {
             config: ArcSwap::from_pointee(config),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, l2, clock.clone())),
             callbacks: parts.callbacks,
-            owners: Owners::new(parts.state, settings.state.retention.owners),
+            owners: Owners::new(parts.state.clone(), settings.state.retention.owners),
+            state: parts.state,
+            holder: Holder::new(parts.ledger.node()),
             flights: SingleFlight::new(),
             overtaking: fetch_result::no_overtaking_callbacks(),
             persons: parts.persons,
@@ -156,6 +162,15 @@ impl Gateway {
     /// Writes waiting owners until the future is dropped.
     pub async fn keep_owners(&self) {
         self.owners.keep().await;
+    }
+
+    /// Frees the idempotency keys of calls that were settled as not billable, until the future is dropped.
+    pub async fn free_claims(&self) {
+        loop {
+            for link in self.ledger.freed().await {
+                claim::write_end(&self.state, &ClaimId::of_link(&link), &ClaimEnd::Free).await;
+            }
+        }
     }
 
     /// Returns the cache.

@@ -1,5 +1,6 @@
 //! The context of one tenant's request: handlers take it, and nothing else that it contains.
 
+use super::claim::Idempotency;
 use super::core::Gateway;
 use super::owners::Requester;
 use super::request_log::RequestLog;
@@ -9,7 +10,7 @@ use crate::reference::{self, ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
 use crate::tenant::Tenant;
 use bytes::Bytes;
-use hyper::body::Incoming;
+use http_body::Body;
 use std::sync::Arc;
 
 /// One tenant's request that was authenticated and admitted.
@@ -19,6 +20,8 @@ pub(super) struct Exchange<'a> {
     pub(super) tenant: &'a Tenant,
     pub(super) route: Route,
     pub(super) log: &'a mut RequestLog,
+    /// The idempotency of the request's own call; `None` without a key, and once the call is made.
+    pub(super) idempotency: Option<Idempotency>,
 }
 
 impl<'a> Exchange<'a> {
@@ -38,6 +41,11 @@ impl<'a> Exchange<'a> {
         self.config.prefixes(self.tenant)
     }
 
+    /// Returns true if the request was sent before: its answer is kept, so nothing is sent for it.
+    pub(super) fn is_repetition(&self) -> bool {
+        matches!(self.idempotency, Some(Idempotency::Repetition(_)))
+    }
+
     /// Returns the tenant as the requester of a record.
     pub(super) fn requester(&self) -> Requester {
         Requester {
@@ -49,7 +57,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Reads the request's body whole.
-    pub(super) async fn read(&mut self, body: Incoming) -> Result<Bytes, Rejection> {
+    pub(super) async fn read<B: Body<Data = Bytes>>(&mut self, body: B) -> Result<Bytes, Rejection> {
         let timeouts = self.config.upstream.timeouts();
         let log = &*self.log;
         let body = reference::read(body, timeouts.idle, timeouts.answer, |bytes| log.has_room(bytes)).await?;

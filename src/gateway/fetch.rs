@@ -282,7 +282,7 @@ impl Gateway {
                 let (route, charged) = (request.route, !request.outgoing.repeatable);
                 let endpoint = config.table.endpoint(&request.outgoing.method, &request.outgoing.target);
                 let planned = PlannedCall { tenant, route, charged, endpoint: &endpoint };
-                CallGuard::admit(config, &self.ledger, planned, redis).await.map(Some)
+                CallGuard::admit(config, &self.ledger, planned, None, redis).await.map(Some)
             }
             None => Ok(None),
         }

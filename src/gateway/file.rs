@@ -2,6 +2,7 @@
 
 use super::exchange::Exchange;
 use super::streamed;
+use crate::reference::FingerprintedBody;
 use crate::reply::{Rejection, ReplyBody};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -14,7 +15,7 @@ pub(super) async fn serve(
     if let Some(failure) = exchange.check_owner().await? {
         return Ok(failure);
     }
-    let response = streamed::forward(&mut exchange, request).await?;
+    let response = streamed::forward(&mut exchange, request.map(FingerprintedBody::plain)).await?;
     // A missing file is answered like a missing record.
     if response.status() == StatusCode::NOT_FOUND { Err(Rejection::NotFound) } else { Ok(response) }
 }

@@ -1,6 +1,7 @@
 //! One upstream call of a request: admitted, sent, accounted for.
 
 use super::call_guard::{CallGuard, PlannedCall};
+use super::claim::{ClaimGuard, Idempotency};
 use super::exchange::Exchange;
 use super::observer::ResponseObserver;
 use super::received::Received;
@@ -53,16 +54,35 @@ impl Exchange<'_> {
             };
             Streamed { sent, observer, took }
         };
-        let called = self.make(route, outgoing, call).await?;
+        let called = self.make(route, outgoing, None, call).await?;
         self.log.upstream_took = Some(called.took);
         self.log.upstream_status = called.sent.as_ref().ok().map(|response| response.status().as_u16());
         self.log.observer = called.observer;
         Ok(called.sent?)
     }
 
+    /// Makes the request's own call under its idempotency key, if it has one, or gives the answer that the key has.
+    /// Otherwise does the same as [`Exchange::send_whole`].
+    pub(super) async fn send_own(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
+        match self.idempotency.take() {
+            Some(Idempotency::Repetition(repetition)) => self.repeat(repetition, outgoing).await,
+            Some(Idempotency::Claim(claim)) => self.whole(route, outgoing, Some(claim)).await,
+            None => self.whole(route, outgoing, None).await,
+        }
+    }
+
     /// Makes one upstream call and reads its answer whole, even if this future is dropped. Its outcome is in the ledger
     /// when this returns.
     pub(super) async fn send_whole(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
+        self.whole(route, outgoing, None).await
+    }
+
+    async fn whole(
+        &mut self,
+        route: RouteName,
+        outgoing: Outgoing,
+        claim: Option<Box<ClaimGuard>>,
+    ) -> Result<Received, Rejection> {
         let (config, index, gateway) = (Arc::clone(self.config), self.tenant.account_index, Arc::clone(self.gateway));
         let call = move |mut guard: CallGuard, outgoing: Outgoing| async move {
             let started = gateway.clock.now();
@@ -87,7 +107,7 @@ impl Exchange<'_> {
             let _ = gateway.ledger.settled().await;
             Whole { received, took }
         };
-        let Whole { received, took } = self.make(route, outgoing, call).await?;
+        let Whole { received, took } = self.make(route, outgoing, claim, call).await?;
         self.log.upstream_took = Some(took);
         self.log.upstream_status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
         let mut received = received?;
@@ -100,6 +120,7 @@ impl Exchange<'_> {
         &mut self,
         route: RouteName,
         outgoing: Outgoing,
+        claim: Option<Box<ClaimGuard>>,
         call: impl FnOnce(CallGuard, Outgoing) -> F,
     ) -> Result<T, Rejection>
     where
@@ -109,7 +130,7 @@ impl Exchange<'_> {
         let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
         let endpoint = self.config.table.endpoint(&outgoing.method, &outgoing.target);
         let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable, endpoint: &endpoint };
-        let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, &self.log.redis).await?;
+        let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, claim, &self.log.redis).await?;
         let (permit, made) = (self.log.permit(), call(guard, outgoing));
         let made = async move {
             let _held = permit;

@@ -1,12 +1,15 @@
 //! Rows that are not cached: both bodies are streamed.
 
 use super::exchange::Exchange;
-use super::replies::passed_on;
+use super::replies::{of_parts, passed_on};
 use crate::iluma::route_name::RouteName;
-use crate::reference::{self, BodyError, FilteredBody, Outcome, ReferencePrefix, ReferencePrefixes, Unreadable};
+use crate::reference::{
+    self, BodyError, FilteredBody, FingerprintedBody, Outcome, ReferencePrefix, ReferencePrefixes, Unreadable,
+};
 use crate::reply::{Rejection, ReplyBody};
-use crate::upstream::{Outgoing, OutgoingBody};
-use http::{HeaderMap, Request, Response};
+use crate::upstream::{Collected, Outgoing, OutgoingBody};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use std::sync::Arc;
 /// Streams a request to Iluma and the answer back.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
-    request: Request<Incoming>,
+    request: Request<FingerprintedBody<Incoming>>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     forward(&mut exchange, request).await
 }
@@ -22,7 +25,7 @@ pub(super) async fn serve(
 /// Streams a request to Iluma and the answer back.
 pub(super) async fn forward(
     exchange: &mut Exchange<'_>,
-    request: Request<Incoming>,
+    request: Request<FingerprintedBody<Incoming>>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (mut parts, body) = request.into_parts();
     let (name, target, repeatable) = (exchange.route.name, exchange.route.target.clone(), exchange.route.repeatable);
@@ -34,20 +37,30 @@ pub(super) async fn forward(
     let unreadable = if is_strict { Unreadable::Refused } else { Unreadable::Passes };
     let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), unreadable)?;
     reference::forwardable_request(&mut parts.headers);
+    // An answer that is kept for repetitions is read.
+    let is_kept = exchange.idempotency.is_some();
+    if is_kept {
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
-    let sent = exchange.send(name, outgoing).await;
     // A refused body also breaks the call: the refusal is the reason.
-    if let Some(Err(error)) = outcome.and_then(|outcome| outcome.result()) {
-        return Err(error.into());
+    let refusal = || outcome.and_then(|outcome| outcome.result()).and_then(Result::err);
+    if is_kept {
+        let sent = exchange.send_own(name, outgoing).await;
+        refusal().map_or(Ok(()), Err)?;
+        let Collected { status, headers, body } = sent?.collected;
+        return Ok(of_parts(status, headers, ReplyBody::full(body)));
     }
+    let sent = exchange.send(name, outgoing).await;
+    refusal().map_or(Ok(()), Err)?;
     passed_on(sent?, &exchange.account().credential, exchange.config.upstream.timeouts().answer).await
 }
 
 /// Returns a body that is cut off at a reference with another team's prefix, and its result.
 pub(super) fn scanned(
     headers: &HeaderMap,
-    body: Incoming,
+    body: FingerprintedBody<Incoming>,
     (prefix, prefixes): (&ReferencePrefix, &ReferencePrefixes),
     unreadable: Unreadable,
 ) -> Result<(OutgoingBody, Option<Arc<Outcome>>), BodyError> {

@@ -8,8 +8,8 @@ use super::replies::{of_parts, stripped, with_body};
 use super::streamed::scanned;
 use crate::base::json_template::Absent;
 use crate::reference::{
-    self, BodyError, FilteredBody, Kind, Outcome, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes,
-    RequestContent, Unreadable,
+    self, BodyError, FilteredBody, FingerprintedBody, Kind, Outcome, PrefixStripper, Record, ReferencePrefix,
+    ReferencePrefixes, RequestContent, Unreadable,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -24,10 +24,12 @@ use std::sync::Arc;
 /// Sends a submission to Iluma, and makes the team an owner of its record.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
-    request: Request<Incoming>,
+    request: Request<FingerprintedBody<Incoming>>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let is_anew = exchange.route.record.is_some();
-    if is_anew && let Some(failure) = exchange.check_owner().await? {
+    // A repetition is answered from state: its record was checked the first time.
+    let checks_owner = is_anew && !exchange.is_repetition();
+    if checks_owner && let Some(failure) = exchange.check_owner().await? {
         return Ok(failure);
     }
     let (mut parts, body) = request.into_parts();
@@ -47,7 +49,7 @@ pub(super) async fn serve(
     let repeatable = exchange.route.repeatable;
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
-    let sent = exchange.send_whole(exchange.route.name, outgoing).await;
+    let sent = exchange.send_own(exchange.route.name, outgoing).await;
     let received = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
         // A refused body also breaks the call: the refusal is the reason.
         (_, Some(Err(error))) => return Err(error.into()),
@@ -77,7 +79,7 @@ async fn prepare(
     exchange: &mut Exchange<'_>,
     prefix: ReferencePrefix,
     headers: &mut HeaderMap,
-    body: Incoming,
+    body: FingerprintedBody<Incoming>,
 ) -> Result<Prepared, Rejection> {
     let is_anew = exchange.route.record.is_some();
     if body.is_end_stream() {
@@ -86,8 +88,7 @@ async fn prepare(
             return Err(BodyError::Malformed.into());
         }
         let target = exchange.route.target.clone();
-        let body = OutgoingBody::stream(body, reference::forwardable_trailers);
-        return Ok(Prepared { target, body, reference: None, outcome: None });
+        return Ok(Prepared { target, body: OutgoingBody::Empty, reference: None, outcome: None });
     }
     // A repeated record keeps its reference.
     let absent = if is_anew { Absent::Leave } else { Absent::Insert };

@@ -7,7 +7,7 @@ use super::ownership::Known;
 use super::replies::of_parts;
 use super::streamed;
 use crate::iluma::mentions::Mentions;
-use crate::reference::{ReferencePrefix, ReferencePrefixes};
+use crate::reference::{FingerprintedBody, ReferencePrefix, ReferencePrefixes};
 use crate::reply::{Rejection, ReplyBody};
 use futures_util::future::try_join_all;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, IF_RANGE, RANGE};
@@ -24,7 +24,7 @@ pub(super) async fn serve(
     // A part of an answer could not be parsed.
     headers.remove(RANGE);
     headers.remove(IF_RANGE);
-    let response = streamed::forward(&mut exchange, request).await?;
+    let response = streamed::forward(&mut exchange, request.map(FingerprintedBody::plain)).await?;
     if !is_json(response.headers()) {
         return Ok(response);
     }

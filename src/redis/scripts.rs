@@ -99,8 +99,10 @@ pub mod state {
 
     scripts! {
         CLAIM = ["state/prelude.lua", "state/claim.lua"];
+        CLAIM_KEY = ["state/prelude.lua", "state/claim_key.lua"];
         CONCLUDE = ["state/prelude.lua", "state/conclude.lua"];
         DELETE = ["state/prelude.lua", "state/delete.lua"];
+        END_CLAIM = ["state/prelude.lua", "state/end_claim.lua"];
         ENQUEUE = ["state/prelude.lua", "state/enqueue.lua"];
         ERASE = ["state/prelude.lua", "state/erase.lua"];
         EXPIRE_PAUSED = ["state/prelude.lua", "state/expire_paused.lua"];

@@ -35,11 +35,18 @@ fn is_trace(name: &str) -> bool {
         || name.starts_with("x-datadog-")
 }
 
+/// The field with the key of a request that may be repeated.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The field that marks the stored answer to a repeated request.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// Returns true for a field of a request that is not sent to Iluma, in addition to the hop-by-hop fields.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The gateway makes its own host, has decided whether the body is ready, and has read the cache directives.
-    let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma");
+    // The gateway makes its own host, has decided whether the body is ready, and has read the cache directives and the
+    // key.
+    let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma" | IDEMPOTENCY_KEY);
     let trace = name == "x-request-id" || is_trace(name);
     // A client can't ask for a part of an answer: a secret could be cut into two parts.
     let part = matches!(name, "range" | "if-range");
@@ -79,8 +86,16 @@ fn is_disguise(name: &str) -> bool {
 fn stays_with_response(name: &str) -> bool {
     // A session of Iluma's load balancer belongs to the account, not to one team; alt-svc would lead clients around the
     // gateway; the gateway sets the other fields itself.
-    matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "x-request-id" | "x-gateway-error" | "cache-status")
-        || is_trace(name)
+    matches!(
+        name,
+        "set-cookie"
+            | "set-cookie2"
+            | "alt-svc"
+            | "x-request-id"
+            | "x-gateway-error"
+            | "cache-status"
+            | "idempotent-replayed"
+    ) || is_trace(name)
 }
 
 /// Removes from a request's head the fields that are not forwarded.
@@ -212,6 +227,7 @@ mod tests {
             ("expect", "100-continue"),
             ("host", "gateway"),
             ("upgrade", "h2c"),
+            ("idempotency-key", "k"),
             ("content-type", "application/json"),
             ("x-magic-reply", "PENDING"),
             ("accept", "*/*"),
@@ -251,15 +267,7 @@ mod tests {
             forwardable_trailers(&mut trailers);
             assert!(trailers.is_empty(), "{name}");
         }
-        for name in [
-            "accept-language",
-            "x-magic-reply",
-            "x-sim-fault",
-            "user-agent",
-            "origin",
-            "x-request-kind",
-            "idempotency-key",
-        ] {
+        for name in ["accept-language", "x-magic-reply", "x-sim-fault", "user-agent", "origin", "x-request-kind"] {
             let mut sent = headers(&[(name, "1")]);
             forwardable_request(&mut sent);
             assert!(sent.contains_key(name), "{name}");
@@ -293,6 +301,7 @@ mod tests {
             ("connection", "x-hop"),
             ("x-hop", "1"),
             ("keep-alive", "timeout=5"),
+            ("idempotent-replayed", "true"),
             ("etag", "\"1\""),
         ]);
         forwardable_response(&mut got);

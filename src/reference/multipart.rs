@@ -9,6 +9,7 @@
 use super::body::BodyError;
 use super::boundary::Boundary;
 use super::part_head::Head;
+use super::parts_hash::{Hashed, PartsHash};
 use super::pieces::Pieces;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes, reference_json};
 use crate::base::json_template::{Absent, join};
@@ -27,6 +28,8 @@ enum Task {
     Prefix(ReferencePrefix, Absent),
     /// The reference passes unless it has another team's prefix.
     Scan(ReferencePrefix, ReferencePrefixes),
+    /// The parts are hashed; the reference is a part like any other.
+    Hash(Box<PartsHash>),
 }
 
 /// The position of the next byte in the body.
@@ -67,10 +70,23 @@ impl Rewriter {
         Self::new(boundary, Task::Scan(own, prefixes))
     }
 
+    pub(super) fn hash(boundary: &Boundary) -> Self {
+        Self::new(boundary, Task::Hash(Box::default()))
+    }
+
     fn new(boundary: &Boundary, task: Task) -> Self {
         let delimiter = Finder::new(&boundary.delimiter).into_owned();
         let (held, head, value) = (Vec::new(), Vec::new(), Vec::new());
         Self { delimiter, task, state: State::Start, held, head, value, parts: 0, reference: None }
+    }
+
+    /// Returns the hash of the parts and the fields among them; `None` if the body did not end, or was not hashed.
+    pub(super) fn hashed(self) -> Option<Hashed> {
+        self.finish().ok()?;
+        match self.task {
+            Task::Hash(parts) => Some(parts.finish()),
+            Task::Prefix(..) | Task::Scan(..) => None,
+        }
     }
 
     /// Returns the caller's reference as JSON text, once the whole body has passed.
@@ -118,7 +134,10 @@ impl Rewriter {
                     *fresh &= passes == 0;
                     let passed = data.split_to(passes);
                     if matches!(self.state, State::Part { .. }) {
-                        out.push(passed);
+                        match &mut self.task {
+                            Task::Hash(parts) => parts.data(&passed),
+                            Task::Prefix(..) | Task::Scan(..) => out.push(passed),
+                        }
                     } else {
                         self.value.extend_from_slice(&passed);
                         if self.value.len() > LARGEST_REFERENCE {
@@ -146,7 +165,7 @@ impl Rewriter {
                 }
                 State::Epilogue => match self.task {
                     // RFC 2046 says that the epilogue is ignored, so it is not forwarded.
-                    Task::Prefix(..) => return Ok(()),
+                    Task::Prefix(..) | Task::Hash(_) => return Ok(()),
                     // The declared length can't change here, so the epilogue can't be dropped.
                     Task::Scan(..) => return Err(BodyError::Malformed),
                 },
@@ -214,6 +233,12 @@ impl Rewriter {
         self.head.truncate(end);
         data.advance(end - before);
         let head = Head::parse(&self.head[..end - END.len()])?;
+        if let Task::Hash(parts) = &mut self.task {
+            parts.begin(&self.head[..end - END.len()]);
+            self.head.clear();
+            self.state = State::Part { fresh: true };
+            return Ok(());
+        }
         self.state = if head.is_reference {
             if self.reference.is_some() {
                 return Err(BodyError::Reference);
@@ -228,6 +253,9 @@ impl Rewriter {
 
     /// Passes the prefixed reference, if the part that ended is the reference.
     fn end_part(&mut self, out: &mut Pieces) -> Result<(), BodyError> {
+        if let Task::Hash(parts) = &mut self.task {
+            parts.end();
+        }
         let State::Reference { head, .. } = &self.state else { return Ok(()) };
         let value = String::from_utf8(std::mem::take(&mut self.value)).map_err(|_| BodyError::Reference)?;
         if head.must_be_ascii && !value.is_ascii() {
@@ -245,6 +273,8 @@ impl Rewriter {
                 }
                 out.push(join(&[&text, value.as_bytes()]));
             }
+            // No part is the reference there.
+            (Task::Hash(_), _) => {}
             (Task::Prefix(prefix, _), declared) => {
                 let length = value.len() + prefix.name().len() + 1;
                 let (before, length, behind) = match declared {

@@ -2,6 +2,7 @@
 
 use super::envelopes::DeliveryId;
 use super::error::StateError;
+use super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming};
 use super::model::{
     Callback, Conclusion, Deleted, Delivery, DeliveryStatus, Erased, FanOutDecision, Found, Listed, Made, Owner,
     Owning, Page, Queues, ReceiveOutcome, Replay, Waiting,
@@ -250,6 +251,41 @@ impl State {
         match self {
             Self::Sqlite(engine) => engine.urls(tenant).await,
             Self::Redis(engine) => engine.urls(tenant).await,
+        }
+    }
+
+    /// Claims an idempotency key, durably, or returns what the key has. After [`Claimed::New`] and after an error the
+    /// claim must be [ended](State::end_claim).
+    ///
+    /// # Errors
+    /// Returns an error if the key may not be claimed: state can't be written, or the disk is below its reserve.
+    pub async fn claim_key(&self, claiming: &Claiming) -> Result<Claimed, StateError> {
+        let id = self.claim_of(claiming);
+        match self {
+            Self::Sqlite(engine) => engine.claim_key(claiming, id).await,
+            Self::Redis(engine) => engine.claim_key(claiming, id).await,
+        }
+    }
+
+    /// Returns the claim of a request, which need not exist.
+    #[must_use]
+    pub fn claim_of(&self, claiming: &Claiming) -> ClaimId {
+        let secrecy = match self {
+            Self::Sqlite(engine) => &engine.secrecy,
+            Self::Redis(engine) => &engine.secrecy,
+        };
+        ClaimId { name: secrecy.claim(&claiming.tenant, &claiming.key), token: claiming.token }
+    }
+
+    /// Ends a claim. A claim whose outcome is unknown may still get an answer, and any claim may become free. Returns false
+    /// if the claim is not there any more, or has ended.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was changed; the call may be repeated.
+    pub async fn end_claim(&self, claim: &ClaimId, end: ClaimEnd) -> Result<bool, StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.end_claim(claim, end).await,
+            Self::Redis(engine) => engine.end_claim(claim, end).await,
         }
     }
 

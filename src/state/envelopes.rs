@@ -20,6 +20,9 @@ pub(super) type Record = [u8; 32];
 /// The name of a reference of a team that waits for a record.
 pub(super) type ReferenceName = [u8; 32];
 
+/// The name of a team's idempotency key.
+pub(super) type ClaimName = [u8; 32];
+
 /// The name of a callback: the same for the same bytes about the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallbackName(pub(super) [u8; 32]);
@@ -119,6 +122,23 @@ impl Secrecy {
 
     pub(super) fn delivery(&self, callback: &CallbackName, reference: &ReferenceName) -> DeliveryId {
         CallbackName(self.namer.name([b"delivery", &callback.0, reference])).short()
+    }
+
+    pub(super) fn claim(&self, tenant: &TenantName, key: &[u8]) -> ClaimName {
+        self.namer.name([b"claim", tenant.as_str().as_bytes(), key])
+    }
+
+    /// Returns the stored name of a request that has an idempotency key: its path may name a person.
+    pub(super) fn claimed_request(&self, claim: &ClaimName, request: &[u8; 32]) -> [u8; 32] {
+        self.namer.name([b"request", claim, request])
+    }
+
+    pub(super) fn hide_kept_answer(&self, claim: &ClaimName, answer: &[u8]) -> Vec<u8> {
+        self.keyring.encrypt(&place(b"answer", claim, ""), answer)
+    }
+
+    pub(super) fn show_kept_answer(&self, claim: &ClaimName, hidden: &[u8]) -> Result<Bytes, StateError> {
+        self.open(&place(b"answer", claim, ""), hidden).map(Bytes::from)
     }
 
     /// Returns the stored name of a person, which is not the tag that callers use.

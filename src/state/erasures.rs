@@ -43,6 +43,9 @@ pub struct ErasureReceipt {
 /// The numbers of entries that an erasure removed, by place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasedCounts {
+    /// Answers that were kept for requests with an idempotency key.
+    #[serde(default)]
+    pub answers: u64,
     /// Callbacks that waited, or had no owner.
     pub callbacks: u64,
     /// Deliveries.

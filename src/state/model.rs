@@ -371,6 +371,8 @@ pub struct Erased {
     pub callbacks: u64,
     /// Deliveries: queued, dead and delivered.
     pub deliveries: u64,
+    /// Answers that were kept for requests with an idempotency key.
+    pub answers: u64,
 }
 
 impl Waiting {

@@ -26,6 +26,7 @@ mod endpoints;
 mod engine;
 mod fields;
 mod hand_out;
+mod idempotency;
 mod inbox;
 mod lists;
 mod outbox;

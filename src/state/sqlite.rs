@@ -6,6 +6,7 @@
 mod delivery_row;
 mod endpoints;
 mod engine;
+mod idempotency;
 mod inbox;
 mod lists;
 mod outbox;

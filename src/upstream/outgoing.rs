@@ -8,7 +8,6 @@ use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::BoxBody;
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -93,8 +92,8 @@ pub enum OutgoingBody {
     Full(Option<Bytes>),
     /// A body that is passed on as the client sends it.
     Stream {
-        /// The client's body, or a filter's output.
-        body: Source,
+        /// The client's body, through filters.
+        body: BoxBody<Bytes, BoxError>,
         /// The progress, for the deadline.
         progress: Arc<Progress>,
         /// Removes trailers that are not forwarded.
@@ -102,15 +101,6 @@ pub enum OutgoingBody {
         /// The pieces that were passed on so far, if the request may have to be sent again.
         sent: Option<Arc<Pieces>>,
     },
-}
-
-/// The source of a streamed body.
-#[derive(Debug)]
-pub enum Source {
-    /// The client.
-    Client(Incoming),
-    /// The client, through a filter. This is rare, so it is on the heap.
-    Filtered(BoxBody<Bytes, BoxError>),
 }
 
 /// The error that cut off a streamed body.
@@ -161,23 +151,14 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Passes on a client's body while it arrives; `trailers` removes those that are not forwarded.
-    #[must_use]
-    pub fn stream(body: Incoming, trailers: fn(&mut HeaderMap)) -> Self {
-        if body.is_end_stream() {
-            return Self::Empty;
-        }
-        Self::Stream { body: Source::Client(body), progress: Arc::default(), trailers, sent: None }
-    }
-
-    /// Passes on a client's body through a filter, which may cut it off.
+    /// Passes on a client's body through a filter, which may cut it off; `trailers` removes those that are not forwarded.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where
         B: Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<BoxError>,
     {
-        let body = Source::Filtered(body.map_err(Into::into).boxed());
+        let body = body.map_err(Into::into).boxed();
         Self::Stream { body, progress: Arc::default(), trailers, sent: None }
     }
 
@@ -187,32 +168,6 @@ impl OutgoingBody {
         match self {
             Self::Stream { progress, .. } => Some(Arc::clone(progress)),
             Self::Empty | Self::Full(_) => None,
-        }
-    }
-}
-
-impl Body for Source {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::Client(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Filtered(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Client(body) => body.is_end_stream(),
-            Self::Filtered(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Client(body) => body.size_hint(),
-            Self::Filtered(body) => body.size_hint(),
         }
     }
 }

@@ -73,7 +73,7 @@ fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
 }
 
 /// Sends the gateway a request whose future is dropped after `polls` polls. Returns true if it was answered before.
-async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
+pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
     let service = service_fn(move |request| {

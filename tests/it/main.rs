@@ -25,6 +25,7 @@ mod h2_upstream;
 mod hooks;
 mod hostile;
 mod house;
+mod idempotency;
 mod identity;
 mod inbox;
 mod isolation;

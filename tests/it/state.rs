@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a case states what it expects, in a function of its own for every engine")]
 
+mod claims;
 mod endpoints;
 mod shared;
 
 use crate::support::{Redis, folder};
 use bytes::Bytes;
+use claims::{
+    a_claim_ends_as_its_call_does, a_claim_outlives_its_process_as_unknown, a_kept_answer_is_erased_with_its_person,
+    a_key_has_one_claim_and_keeps_its_answer_for_a_day, old_keys_are_swept,
+};
 use endpoints::{
     a_pause_by_order_is_durable_and_stops_attempts_but_not_age,
     an_endpoint_that_failed_for_a_day_is_probed_and_resumed_by_a_success,
@@ -167,6 +172,11 @@ suite!(
     an_endpoint_that_is_gone_is_paused_until_its_url_is_set_again,
     an_endpoint_that_failed_for_a_day_is_probed_and_resumed_by_a_success,
     a_pause_by_order_is_durable_and_stops_attempts_but_not_age,
+    a_key_has_one_claim_and_keeps_its_answer_for_a_day,
+    a_claim_ends_as_its_call_does,
+    a_claim_outlives_its_process_as_unknown,
+    a_kept_answer_is_erased_with_its_person,
+    old_keys_are_swept,
     everything_is_there_after_a_restart,
     what_cannot_be_stored_is_told,
 );
@@ -555,7 +565,7 @@ async fn a_person_is_erased_everywhere(engine: Engine) {
     engine.fan_out().await;
 
     let erased = state.erase(&[person(7)]).await.unwrap();
-    assert_eq!(erased, Erased { owners: 3, callbacks: 2, deliveries: 6 });
+    assert_eq!(erased, Erased { owners: 3, callbacks: 2, deliveries: 6, answers: 0 });
     assert_eq!(state.erase(&[person(7)]).await.unwrap(), Erased::default());
     for standing in [DeliveryStatus::Dead, DeliveryStatus::Delivered, DeliveryStatus::Unowned] {
         assert_eq!(engine.listed(standing).await, 0, "{standing:?}");
@@ -608,7 +618,7 @@ async fn what_is_erased_while_it_is_asked_is_not_stored_again(engine: Engine) {
     let again = Owning { tags: vec![person(7)], ..owning("1", "lending", "b") };
     state.own(Owning { asked: engine.clock.wall(), ..again }).await.unwrap();
     assert_eq!(state.owners(&live(), "1").await.unwrap()[0].reference, quoted("b"));
-    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 2, callbacks: 1, deliveries: 1 }));
+    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 2, callbacks: 1, deliveries: 1, answers: 0 }));
     for id in ["1", "2"] {
         assert_eq!(state.owners(&live(), id).await.unwrap()[0].reference, None);
     }

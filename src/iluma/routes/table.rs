@@ -26,6 +26,8 @@ pub struct RouteSpec {
     pub charge: Charge,
     /// The treatment of references before they are sent to Iluma.
     pub references: References,
+    /// True if a request may carry an `Idempotency-Key`: its repetition gets the stored answer, and costs nothing.
+    pub idempotent: bool,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
     /// The types of Iluma's callbacks about records of the row: the first type whose text is
@@ -188,6 +190,7 @@ const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static
         kind: Kind::Streamed,
         charge: Charge::Answered,
         references: References::Checked,
+        idempotent: true,
         settles: false,
         callbacks: &[],
         includes: &[],
@@ -210,6 +213,7 @@ const fn free(
         kind,
         charge: Charge::Never,
         references: References::Untouched,
+        idempotent: false,
         settles: false,
         callbacks: &[],
         includes: &[],
@@ -231,6 +235,7 @@ const fn makes_records(
         kind: Kind::Submission,
         charge: Charge::Answered,
         references: References::Prefixed,
+        idempotent: true,
         settles: false,
         callbacks,
         includes,
@@ -253,6 +258,7 @@ const fn shows_records(
         kind,
         charge: Charge::Never,
         references: References::Prefixed,
+        idempotent: false,
         settles: true,
         callbacks,
         includes: &[],
@@ -264,6 +270,7 @@ const fn shows_records(
 pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     RouteSpec {
         kind: Kind::CachedRequest(Subject::Bank),
+        idempotent: false,
         ..makes_records(
             RouteName::Bank,
             "bank",
@@ -280,6 +287,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     ),
     RouteSpec {
         kind: Kind::CachedRequest(Subject::Cft),
+        idempotent: false,
         ..streamed(RouteName::Cft, "cft", &["POST v*/identity/cft/individual_watchlist"])
     },
     free(
@@ -391,6 +399,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
     RouteSpec {
         kind: Kind::Unknown,
         charge: Charge::Unknown,
+        idempotent: false,
         references: References::Checked,
         ..streamed(RouteName::Other, "other", &[])
     },
@@ -542,6 +551,9 @@ mod tests {
                 assert_eq!(row.charge, Charge::Never, "{name}: charge");
             }
             assert_eq!(row.charge == Charge::Unknown, row.kind == Kind::Unknown, "{name}: charge");
+            // The cache serves a repetition of the other charged rows.
+            let is_repeated = matches!(row.kind, Kind::Streamed | Kind::Submission);
+            assert_eq!(row.idempotent, is_repeated && row.charge == Charge::Answered, "{name}: idempotent");
             if let Some(method) = row.kind.only_method() {
                 assert!(row.patterns().all(|(own, _)| own == method), "{name}: methods");
             }

@@ -1,6 +1,7 @@
 //! Erasure of persons, and removal of old entries.
 
 use super::super::error::StateError;
+use super::super::idempotency::KEPT;
 use super::super::model::{EARLY, Erased, LATE};
 use super::super::times::length;
 use super::engine::{MOST_TOUCHED, Redis};
@@ -20,10 +21,12 @@ impl Redis {
                 let erase = |call: &mut ScriptInvocation<'_>| {
                     call.arg(&person).arg(u8::from(first)).arg(MOST_TOUCHED);
                 };
-                let (owners, callbacks, deliveries, rest): (u64, u64, u64, bool) = self.run(&ERASE, erase).await?;
+                let (owners, callbacks, deliveries, answers, rest): (u64, u64, u64, u64, bool) =
+                    self.run(&ERASE, erase).await?;
                 erased.owners += owners;
                 erased.callbacks += callbacks;
                 erased.deliveries += deliveries;
+                erased.answers += answers;
                 (first, more) = (false, rest);
             }
         }
@@ -33,7 +36,7 @@ impl Redis {
     pub(in super::super) async fn sweep(&self) -> Result<u64, StateError> {
         let Retention { owners, delivered_callbacks: delivered, dead_letters: dead, .. } = self.retention;
         // Persons are kept as long as any entry that they lead to.
-        let persons = owners.max(delivered).max(dead) + EARLY + LATE;
+        let persons = owners.max(delivered).max(dead).max(KEPT) + EARLY + LATE;
         let mut swept = 0;
         for (list, age) in [
             ("deliveries:delivered", delivered),
@@ -45,6 +48,7 @@ impl Redis {
             ("callbacks:known", delivered),
             ("callbacks:unowned", Duration::ZERO),
             ("owners", owners),
+            ("claims", KEPT),
             ("persons", persons),
             ("erased", persons),
         ] {

@@ -74,5 +74,8 @@ fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqli
     of("UPDATE callbacks SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
     erased.deliveries +=
         of("UPDATE deliveries SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
+    // A record may be the name of an idempotency key.
+    erased.answers +=
+        of("UPDATE claims SET standing = 'erased', content = NULL WHERE name = ?1 AND content IS NOT NULL")?;
     Ok(())
 }

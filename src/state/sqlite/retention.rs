@@ -1,6 +1,7 @@
 //! Removal of old rows.
 
 use super::super::error::StateError;
+use super::super::idempotency::KEPT;
 use super::super::model::{EARLY, LATE};
 use super::super::times::length;
 use super::engine::Sqlite;
@@ -17,7 +18,8 @@ impl Sqlite {
         let (owners, delivered, dead) =
             (before(retention.owners), before(retention.delivered_callbacks), before(retention.dead_letters));
         // Persons are kept as long as any entry that they lead to.
-        let persons = owners.min(delivered).min(dead) - length(EARLY + LATE);
+        let claims = before(KEPT);
+        let persons = owners.min(delivered).min(dead).min(claims) - length(EARLY + LATE);
         let swept = self.database.write(move |db| {
             let mut swept = 0;
             let mut run = |statement: &str, time: i64| -> rusqlite::Result<()> {
@@ -50,6 +52,7 @@ impl Sqlite {
                 "DELETE FROM persons WHERE (person, record) IN (SELECT person, record FROM persons WHERE at < ?1 LIMIT ?2)",
                 persons,
             )?;
+            run(&delete("claims", "name", "at < ?1"), claims)?;
             run(&delete("erased", "person", "at < ?1"), persons)?;
             Ok(swept as u64)
         });

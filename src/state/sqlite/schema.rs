@@ -75,5 +75,12 @@ pub const MIGRATIONS: (&str, &[&str]) = (
     CREATE TABLE endpoints (tenant TEXT NOT NULL, kind TEXT NOT NULL, failing INTEGER, pause TEXT, since INTEGER,
         probe INTEGER, PRIMARY KEY (tenant, kind)) WITHOUT ROWID;
     ",
+        "
+    -- Idempotency keys: the claim's token, the keyed hash of the request, the process that makes the call, the standing of
+    -- the key, the answer, and when the key was claimed.
+    CREATE TABLE claims (name BLOB NOT NULL PRIMARY KEY, token BLOB NOT NULL, request BLOB NOT NULL, holder TEXT NOT NULL,
+        standing TEXT NOT NULL, content BLOB, at INTEGER NOT NULL);
+    CREATE INDEX claims_at ON claims (at);
+    ",
     ],
 );

@@ -223,10 +223,11 @@ fn the_page_of_the_routes_is_the_route_table() {
             treatment(row).to_owned(),
             reference.to_owned(),
             charged.to_owned(),
+            if row.idempotent { "yes" } else { "" }.to_owned(),
             allowed,
         ]
     });
-    let heads = ["route", "methods and paths", "treatment", "reference", "charged", "`routes` includes"];
+    let heads = ["route", "methods and paths", "treatment", "reference", "charged", "idempotent", "`routes` includes"];
     is_up_to_date("docs/routes.md", "the route table", &format!("\n{}\n", table(heads, rows)));
 
     let records =

@@ -305,7 +305,7 @@ async fn what_takes_many_steps_is_done_to_the_end() {
         state.conclude(&delivery, DeliveryOutcome::Dead).await.unwrap();
     }
     assert_eq!(state.replay(Replay::AllDead(None)).await, Ok(230));
-    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250 }));
+    assert_eq!(state.erase(&[person(7)]).await, Ok(Erased { owners: 1, callbacks: 0, deliveries: 250, answers: 0 }));
     assert_eq!(state.queues().await.unwrap().tenants, []);
 
     // The deliveries have more bytes than a step carries: one for each of many references.

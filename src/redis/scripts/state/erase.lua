@@ -1,10 +1,11 @@
 -- ARGV: person, 1 for the first step of the erasure, the largest number of entries to change. Answers the numbers of
--- owners, callbacks and deliveries whose content was removed, and whether more steps are needed.
+-- owners, callbacks, deliveries and answers whose content was removed, and whether more steps are needed. A record may be
+-- the name of an idempotency key.
 local person, most = ARGV[2], tonumber(ARGV[4])
 -- This comes first, so that nothing of the person is stored while the rest is removed.
 if ARGV[3] == '1' then call('ZADD', key('erased'), now, person) end
 local records = key('records', person)
-local counts, work = {0, 0, 0}, 0
+local counts, work = {0, 0, 0, 0}, 0
 while work < most do
   local record = call('SRANDMEMBER', records)
   if not record then break end
@@ -24,6 +25,11 @@ while work < most do
       call('DEL', awaiting)
       call('HSET', awaiting, names[1], '')
     end
+  end
+  local claim = key('claim', record)
+  if call('HDEL', claim, 'content') == 1 then
+    call('HSET', claim, 'standing', 'erased')
+    counts[4] = counts[4] + 1
   end
   local of = key('callbacks:of', record)
   for _, name in ipairs(call('ZRANGE', of, 0, most - 1)) do
@@ -50,4 +56,4 @@ while work < most do
     call('ZREM', key('persons'), person .. record)
   end
 end
-return {now, {counts[1], counts[2], counts[3], call('EXISTS', records)}}
+return {now, {counts[1], counts[2], counts[3], counts[4], call('EXISTS', records)}}

@@ -21,6 +21,9 @@ for _, name in ipairs(names) do
     call('HDEL', of, tenant)
     if call('HLEN', of) == call('HEXISTS', of, TOUCHED) then call('DEL', of) end
     call('ZREM', key(list), name)
+  elseif list == 'claims' then
+    call('DEL', key('claim', name))
+    call('ZREM', key(list), name)
   elseif list == 'persons' then
     call('SREM', key('records', string.sub(name, 1, 32)), string.sub(name, 33))
     call('ZREM', key(list), name)

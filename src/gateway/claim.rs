@@ -1,0 +1,168 @@
+//! The claim of an idempotency key, from before it is made until its end is in state.
+//!
+//! Invariants: a claim has one owner, and ends with it, in whatever way the request ends; as long as the call was not
+//! sent it ends as free; once the call may have been sent it ends as unknown, unless its answer decides.
+
+use super::kept_answer::{Decision, KeptAnswer, decide};
+use super::persons_in::persons_in;
+use super::received::Received;
+use crate::base::tasks::Tasks;
+use crate::iluma::person::{Persons, Tag};
+use crate::iluma::route_name::RouteName;
+use crate::reference::{Fingerprinting, Readable};
+use crate::state::{ClaimEnd, ClaimId, Claiming, State, StateError};
+use http::HeaderValue;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
+
+/// The pause before the end of a claim is written again after a failure.
+const REST: Duration = Duration::from_secs(1);
+/// The largest number of attempts to write it; without an end the key is refused until it is forgotten.
+const MOST_ATTEMPTS: usize = 30;
+
+/// The idempotency of a request with a key.
+#[derive(Debug)]
+pub(super) enum Idempotency {
+    /// The request makes the call.
+    Claim(Box<ClaimGuard>),
+    /// The request gets the answer that is kept, if its body is the same.
+    Repetition(Repetition),
+}
+
+/// An answer that is kept, and the fingerprint of the body that asks for it.
+#[derive(Debug)]
+pub(super) struct Repetition {
+    pub(super) kept: KeptAnswer,
+    pub(super) body: Arc<Fingerprinting>,
+}
+
+/// The facts of a request that its claim needs when the answer is there.
+#[derive(Debug, Default)]
+pub(super) struct ClaimedRequest {
+    pub(super) body: Arc<Fingerprinting>,
+    pub(super) content_type: Option<HeaderValue>,
+    /// The persons that its path names.
+    pub(super) in_path: BTreeSet<Tag>,
+}
+
+/// Owns a claim. Its drop writes the end.
+#[derive(Debug)]
+pub(super) struct ClaimGuard {
+    state: State,
+    tasks: Tasks,
+    persons: Persons,
+    id: ClaimId,
+    asked: SystemTime,
+    pub(super) request: ClaimedRequest,
+    /// The end if the claim ends now; `None` if there is no claim.
+    end: Option<ClaimEnd>,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl ClaimGuard {
+    /// Owns a claim before it is made, so that a cancelled claim ends too. The receiver completes once the end is written.
+    pub(super) fn before(
+        (state, persons): (&State, &Persons),
+        tasks: &Tasks,
+        claiming: &Claiming,
+        asked: SystemTime,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (ended, written) = oneshot::channel();
+        let guard = Self {
+            state: state.clone(),
+            tasks: tasks.clone(),
+            persons: persons.clone(),
+            id: state.claim_of(claiming),
+            asked,
+            request: ClaimedRequest::default(),
+            end: Some(ClaimEnd::Free),
+            ended: Some(ended),
+        };
+        (guard, written)
+    }
+
+    /// Gives the guard up: another request has the key.
+    pub(super) fn forget(mut self) {
+        self.end = None;
+    }
+
+    /// Returns the claim for the ledger.
+    pub(super) fn link(&self) -> [u8; 48] {
+        self.id.link()
+    }
+
+    /// Notes that the call may be sent from now on.
+    pub(super) fn sent(&mut self) {
+        self.end = Some(ClaimEnd::Unknown);
+    }
+
+    /// Notes that nothing of the call was processed.
+    pub(super) fn unsent(&mut self) {
+        self.end = Some(ClaimEnd::Free);
+    }
+
+    /// Ends the claim by an answer.
+    pub(super) fn answered(mut self, route: RouteName, received: &Received) {
+        self.end = Some(match decide(route, received) {
+            Decision::Keep => self.kept(received),
+            Decision::Free => ClaimEnd::Free,
+            Decision::Unknown => ClaimEnd::Unknown,
+        });
+    }
+
+    /// Returns the end with the answer for repetitions. Without the whole body of the request, or without the persons in
+    /// it, nothing is kept.
+    fn kept(&self, received: &Received) -> ClaimEnd {
+        let asks = self.request.body.made();
+        if asks.is_none() && !received.is_success() {
+            // Iluma refused the request before it had read it.
+            return ClaimEnd::Free;
+        }
+        let Some(made) = asks else { return ClaimEnd::NotKept };
+        let mut tags = match &made.readable {
+            Readable::Text(text) => persons_in(&self.persons, self.request.content_type.as_ref(), text),
+            Readable::Fields(fields) => {
+                // curl's example in the API document puts quotes around values.
+                let plain = fields.iter().map(|(name, value)| (name.as_str(), value.trim_matches('"')));
+                self.persons.in_fields(plain)
+            }
+            Readable::Nothing => return ClaimEnd::NotKept,
+        };
+        tags.extend(received.answer.persons());
+        tags.extend(&self.request.in_path);
+        let kept = KeptAnswer { hash: made.hash, length: made.length, answer: received.collected.clone() };
+        match kept.encode() {
+            Some(content) => ClaimEnd::Answered { content, tags: tags.into_iter().collect(), asked: self.asked },
+            None => ClaimEnd::NotKept,
+        }
+    }
+}
+
+impl Drop for ClaimGuard {
+    fn drop(&mut self) {
+        // At the end of a process nothing can be written: the key is refused until it is forgotten.
+        if let Some(end) = self.end.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            let (state, id, ended) = (self.state.clone(), self.id, self.ended.take());
+            self.tasks.spawn(async move {
+                write_end(&state, &id, &end).await;
+                drop(ended);
+            });
+        }
+    }
+}
+
+/// Writes the end of a claim, however often that fails within half a minute.
+pub(super) async fn write_end(state: &State, id: &ClaimId, end: &ClaimEnd) {
+    for _ in 0..MOST_ATTEMPTS {
+        match state.end_claim(id, end.clone()).await {
+            Ok(_) => return,
+            Err(StateError::Refused) => break,
+            Err(StateError::Unavailable) => tokio::time::sleep(REST).await,
+        }
+    }
+    tracing::warn!("cannot write the answer to a request with an Idempotency-Key; its key is refused for 24 h");
+}

@@ -1,0 +1,111 @@
+//! Requests that may carry an `Idempotency-Key`: one call, however often the request is sent.
+//!
+//! A key is claimed before the request is served. The repetition of a request goes the same way as the first one, with the
+//! answer that is kept instead of a call. Invariant: without a key nothing is different.
+
+use super::claim::{ClaimGuard, ClaimedRequest, Idempotency, Repetition};
+use super::exchange::Exchange;
+use super::kept_answer::KeptAnswer;
+use super::persons_in::persons_in_path;
+use super::{streamed, submission};
+use crate::base::keyring::random;
+use crate::iluma::routes::Kind;
+use crate::reference::{FingerprintedBody, Fingerprinting, IDEMPOTENT_REPLAYED, IdempotencyKey, content_class};
+use crate::reply::{KeyConflict, Rejection, ReplyBody};
+use crate::state::{Claimed, Claiming};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest time for which an answer waits until the end of its claim is in state.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Serves a request to a row that takes keys.
+pub(super) async fn serve(
+    mut exchange: Exchange<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let takes_keys = exchange.route.name.spec().idempotent;
+    let key = if takes_keys { IdempotencyKey::of(request.headers()).map_err(KeyConflict::from)? } else { None };
+    let Some(key) = key else { return handle(exchange, request.map(FingerprintedBody::plain)).await };
+    let claiming = Claiming {
+        tenant: exchange.tenant.name.clone(),
+        key: key.as_bytes().into(),
+        request: identity(request.method(), &exchange, request.headers()),
+        holder: exchange.gateway.holder.clone(),
+        token: random(),
+    };
+    let gateway = Arc::clone(exchange.gateway);
+    let (mut claim, written) =
+        ClaimGuard::before((&gateway.state, &gateway.persons), &gateway.tasks, &claiming, exchange.log.asked());
+    let claimed = gateway.state.claim_key(&claiming).await.map_err(|_| KeyConflict::Unavailable)?;
+    let (request, body) = fingerprinted(&exchange, request);
+    match claimed {
+        Claimed::New => {
+            let content_type = request.headers().get(CONTENT_TYPE).cloned();
+            let in_path = persons_in_path(&exchange.gateway.persons, exchange.route.target.path());
+            claim.request = ClaimedRequest { body, content_type, in_path };
+            exchange.idempotency = Some(Idempotency::Claim(Box::new(claim)));
+            let response = handle(exchange, request).await;
+            // A client that has its answer may send the request again at once.
+            let _ = tokio::time::timeout(PATIENCE, written).await;
+            response
+        }
+        claimed => {
+            claim.forget();
+            let kept = repeated(claimed)?;
+            exchange.idempotency = Some(Idempotency::Repetition(Repetition { kept, body }));
+            let mut response = handle(exchange, request).await?;
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+    }
+}
+
+async fn handle(
+    exchange: Exchange<'_>,
+    request: Request<FingerprintedBody<Incoming>>,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if exchange.route.kind == Kind::Submission {
+        submission::serve(exchange, request).await
+    } else {
+        streamed::serve(exchange, request).await
+    }
+}
+
+/// Returns the hash of what is known of a request before its body, and must be the same in a repetition.
+fn identity(method: &Method, exchange: &Exchange<'_>, headers: &HeaderMap) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [method.as_str().as_bytes(), exchange.route.target.as_str().as_bytes(), &content_class(headers)] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Returns the request with a body whose fingerprint is made while it is read.
+fn fingerprinted(
+    exchange: &Exchange<'_>,
+    request: Request<Incoming>,
+) -> (Request<FingerprintedBody<Incoming>>, Arc<Fingerprinting>) {
+    let (parts, body) = request.into_parts();
+    let permit = exchange.log.permit();
+    let room = Box::new(move |bytes| permit.as_ref().is_some_and(|permit| permit.hold(bytes)));
+    let (body, fingerprint) = FingerprintedBody::new(&parts.headers, body, room);
+    (Request::from_parts(parts, body), fingerprint)
+}
+
+/// Returns the answer that a repeated request gets, if its body is the same.
+fn repeated(claimed: Claimed) -> Result<KeptAnswer, KeyConflict> {
+    match claimed {
+        Claimed::Answered(content) => KeptAnswer::decode(content).ok_or(KeyConflict::NotKept),
+        Claimed::New | Claimed::InFlight => Err(KeyConflict::InFlight),
+        Claimed::Unknown => Err(KeyConflict::OutcomeUnknown),
+        Claimed::NotKept => Err(KeyConflict::NotKept),
+        Claimed::Erased => Err(KeyConflict::Erased),
+        Claimed::OtherRequest => Err(KeyConflict::Reused),
+    }
+}

@@ -1,0 +1,38 @@
+//! The refusals of a request for its `Idempotency-Key`.
+
+use crate::reference::MalformedKey;
+
+/// The reason why a request with an `Idempotency-Key` is neither sent nor answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyConflict {
+    /// The key is malformed, or given twice.
+    #[error(transparent)]
+    Malformed(#[from] MalformedKey),
+    /// The key was given to another request.
+    #[error(
+        "this Idempotency-Key was given to another request in the last 24 h: with another body, path or content type a \
+         request needs a key of its own; nothing was sent"
+    )]
+    Reused,
+    /// The request with the key is in flight.
+    #[error("a request with this Idempotency-Key is in flight, try again later; nothing was sent")]
+    InFlight,
+    /// The request with the key was sent, and no answer to it is known.
+    #[error(
+        "the request with this Idempotency-Key was sent and its outcome is unknown: it may have been charged; nothing \
+         was sent again, use another key to make a second call"
+    )]
+    OutcomeUnknown,
+    /// The request with the key was answered, and its answer is not stored.
+    #[error(
+        "the request with this Idempotency-Key was answered, and its answer was too large to be kept; nothing was sent \
+         again, use another key to make a second call"
+    )]
+    NotKept,
+    /// The answer was erased with its person.
+    #[error("the answer to the request with this Idempotency-Key was erased; nothing was sent again")]
+    Erased,
+    /// The key can't be stored or read.
+    #[error("the Idempotency-Key can't be stored right now, try again later; nothing was sent")]
+    Unavailable,
+}

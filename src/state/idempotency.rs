@@ -1,0 +1,237 @@
+//! The idempotency keys of teams: a key is claimed before its call, and keeps the answer for a day.
+//!
+//! Invariants: a key has one claim at a time, whose token ends it; a claim that ended as free leaves nothing behind; an
+//! answer that names an erased person is not stored again.
+
+use super::envelopes::ClaimName;
+use crate::base::keyring::random;
+use crate::base::name::TenantName;
+use crate::iluma::person::Tag;
+use bytes::Bytes;
+use std::time::{Duration, SystemTime};
+
+/// The time for which a key is kept.
+pub const KEPT: Duration = Duration::from_secs(86400);
+
+/// The time after which a claim of another node counts as lost: far more than a call and the upload of its body take.
+const LONGEST_CALL: Duration = Duration::from_secs(600);
+
+/// The process that makes a call: a node's identity, which stays the same over restarts, and its current process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    node: String,
+    process: String,
+}
+
+impl Holder {
+    /// Names this process of a node.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        let process = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { node: node.to_owned(), process }
+    }
+
+    /// Returns the text by which engines store it.
+    pub(super) fn text(&self) -> String {
+        format!("{}/{}", self.node, self.process)
+    }
+
+    /// Returns true if an earlier process of the same node is meant, which has ended.
+    fn has_succeeded(&self, other: &str) -> bool {
+        other.split_once('/').is_some_and(|(node, process)| node == self.node && process != self.process)
+    }
+}
+
+/// A request with a key.
+#[derive(Debug, Clone)]
+pub struct Claiming {
+    /// The team, whose keys are its own.
+    pub tenant: TenantName,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// The hash of what must be the same in a repetition and is known before the body.
+    pub request: [u8; 32],
+    /// The process that makes the call.
+    pub holder: Holder,
+    /// The token of this claim: a step that is repeated finds its own claim.
+    pub token: ClaimToken,
+}
+
+/// The token of one claim.
+pub type ClaimToken = [u8; 16];
+
+/// One claim of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimId {
+    pub(super) name: ClaimName,
+    pub(super) token: ClaimToken,
+}
+
+impl ClaimId {
+    /// Returns the bytes by which the ledger refers to the claim: the key's name and the token.
+    #[must_use]
+    pub fn link(&self) -> [u8; 48] {
+        let mut link = [0; 48];
+        link[..32].copy_from_slice(&self.name);
+        link[32..].copy_from_slice(&self.token);
+        link
+    }
+
+    /// Returns the claim that the ledger refers to.
+    #[must_use]
+    pub fn of_link(link: &[u8; 48]) -> Self {
+        let (mut name, mut token) = ([0; 32], [0; 16]);
+        name.copy_from_slice(&link[..32]);
+        token.copy_from_slice(&link[32..]);
+        Self { name, token }
+    }
+}
+
+/// The standing of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The key is claimed by this request now: it must end the claim.
+    New,
+    /// Another request with the key is in flight.
+    InFlight,
+    /// The outcome of the request that had the key is unknown.
+    Unknown,
+    /// The key has an answer.
+    Answered(Bytes),
+    /// The request that had the key was answered, and the answer was not kept.
+    NotKept,
+    /// The answer was erased, because its person was.
+    Erased,
+    /// The key was given to another request.
+    OtherRequest,
+}
+
+/// The end of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimEnd {
+    /// The key may be used again.
+    Free,
+    /// The answer is kept for repetitions.
+    Answered {
+        /// The answer.
+        content: Bytes,
+        /// The persons that the request and the answer name.
+        tags: Vec<Tag>,
+        /// The time of the request: data that was erased later is not stored again.
+        asked: SystemTime,
+    },
+    /// There was an answer that is not kept.
+    NotKept,
+    /// The outcome is unknown.
+    Unknown,
+}
+
+/// The stored standing of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Standing {
+    InFlight,
+    Answered,
+    Unknown,
+    NotKept,
+    Erased,
+}
+
+impl ClaimEnd {
+    /// Returns the standing that the end leads to; `None` if it leaves nothing.
+    pub(super) const fn standing(&self) -> Option<Standing> {
+        match self {
+            Self::Free => None,
+            Self::Answered { .. } => Some(Standing::Answered),
+            Self::NotKept => Some(Standing::NotKept),
+            Self::Unknown => Some(Standing::Unknown),
+        }
+    }
+}
+
+/// A key as an engine has it.
+#[derive(Debug)]
+pub(super) struct KeyRow {
+    pub(super) token: Vec<u8>,
+    /// The keyed hash of the request.
+    pub(super) request: Vec<u8>,
+    pub(super) holder: String,
+    pub(super) standing: Option<Standing>,
+    pub(super) content: Option<Vec<u8>>,
+    /// The time since the claim.
+    pub(super) age: Duration,
+}
+
+impl KeyRow {
+    /// Returns the meaning of an existing key for a request; the content is still encrypted.
+    pub(super) fn met_by(self, claiming: &Claiming, request: &[u8; 32]) -> Claimed {
+        let in_flight = if claiming.holder.has_succeeded(&self.holder) || self.age > LONGEST_CALL {
+            Claimed::Unknown
+        } else {
+            Claimed::InFlight
+        };
+        if self.request != request {
+            return Claimed::OtherRequest;
+        }
+        match (self.standing, self.content) {
+            (Some(Standing::InFlight), _) if self.token == claiming.token => Claimed::New,
+            (Some(Standing::InFlight), _) if self.holder == claiming.holder.text() => Claimed::InFlight,
+            (Some(Standing::InFlight), _) => in_flight,
+            (Some(Standing::Answered), Some(content)) => Claimed::Answered(content.into()),
+            (Some(Standing::Answered | Standing::NotKept), _) => Claimed::NotKept,
+            (Some(Standing::Erased), _) => Claimed::Erased,
+            // A newer version may know another standing: it is no reason for a second call.
+            (Some(Standing::Unknown) | None, _) => Claimed::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_what_a_key_means() {
+        let holder = Holder { node: "a".into(), process: "2".into() };
+        let claiming = Claiming {
+            tenant: "lending".parse().unwrap(),
+            key: (*b"k").into(),
+            request: [1; 32],
+            holder,
+            token: [7; 16],
+        };
+        let (young, old) = (Duration::ZERO, LONGEST_CALL + Duration::from_secs(1));
+        let content = || Some(b"answer".to_vec());
+        for (standing, token, holder, age, content, expected) in [
+            (Some(Standing::InFlight), 7, "a/2", young, None, Claimed::New),
+            (Some(Standing::InFlight), 8, "a/2", young, None, Claimed::InFlight),
+            (Some(Standing::InFlight), 8, "a/2", old, None, Claimed::InFlight),
+            (Some(Standing::InFlight), 8, "a/1", young, None, Claimed::Unknown),
+            (Some(Standing::InFlight), 8, "b/1", young, None, Claimed::InFlight),
+            (Some(Standing::InFlight), 8, "b/1", old, None, Claimed::Unknown),
+            (Some(Standing::Answered), 8, "b/1", old, content(), Claimed::Answered(Bytes::from_static(b"answer"))),
+            (Some(Standing::Answered), 8, "b/1", old, None, Claimed::NotKept),
+            (Some(Standing::NotKept), 8, "b/1", old, None, Claimed::NotKept),
+            (Some(Standing::Erased), 8, "b/1", old, None, Claimed::Erased),
+            (Some(Standing::Unknown), 8, "a/2", young, None, Claimed::Unknown),
+            (None, 8, "a/2", young, None, Claimed::Unknown),
+        ] {
+            let row = |request: u8| KeyRow {
+                token: vec![token; 16],
+                request: vec![request; 32],
+                holder: holder.into(),
+                standing,
+                content: content.clone(),
+                age,
+            };
+            assert_eq!(row(1).met_by(&claiming, &[1; 32]), expected, "{standing:?} {token} {holder} {age:?}");
+            assert_eq!(row(2).met_by(&claiming, &[1; 32]), Claimed::OtherRequest, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_the_same_after_the_ledger_had_it() {
+        let claim = ClaimId { name: [1; 32], token: [2; 16] };
+        assert_eq!(ClaimId::of_link(&claim.link()), claim);
+    }
+}
