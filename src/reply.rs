@@ -47,18 +47,18 @@ pub enum Rejection {
     Unauthenticated(#[from] Unauthenticated),
     /// The path is never forwarded.
     #[error(
-        "this path is not forwarded: callback, businesses and api_keys are kept for the gateway's own rows, which are {}",
+        "this path is not forwarded to Iluma; of paths with callback, businesses or api_keys the gateway has only {}",
         documented("callback")
     )]
     Forbidden,
     /// The team's own API has no such path.
-    #[error("the gateway's own API has no such method and path, there are {}", documented("_gateway"))]
+    #[error("the gateway's own API has no such method and path; it has {}", documented("_gateway"))]
     UnknownOwnPath,
     /// Too many wrong keys came from the client's address.
-    #[error("too many wrong API keys came from this address; a valid one is not refused")]
+    #[error("too many wrong API keys came from this address: wait for retry-after; a valid key is never refused")]
     TooManyFailures(Duration),
     /// Operators have suspended the team.
-    #[error("this team is suspended, platform operations can resume it")]
+    #[error("this team is suspended; platform operations can resume it")]
     TenantSuspended,
     /// A team's order about its key.
     #[error(transparent)]
@@ -67,11 +67,11 @@ pub enum Rejection {
     #[error("the body may be {{\"grace\":\"24h\"}}, a time span of at most a year")]
     Grace,
     /// The tenant's `routes` do not include the row.
-    #[error("this API key may not use this route, platform operations can add it to the routes of the team")]
+    #[error("this API key may not use this route; platform operations can add it to the routes of the team")]
     RouteNotAllowed,
     /// No row matches the path.
     #[error(
-        "the gateway does not know this method and path, platform operations can allow it by upstream.unknown_routes \
+        "the gateway does not know this method and path; platform operations can allow it by upstream.unknown_routes \
          or by an entry in routes"
     )]
     UnknownRoute,
@@ -97,22 +97,22 @@ pub enum Rejection {
     #[error("circuit open: Iluma is failing; nothing was sent, try again in {} s", whole_seconds(*.0))]
     CircuitOpen(Duration),
     /// The intent could not be written: a call without an intent is not sent.
-    #[error("the call journal is not writable; nothing was sent, try again later")]
+    #[error("the call journal is not writable, so nothing was sent; try again later")]
     Unbooked,
     /// The ledger can't be read.
-    #[error("the usage ledger can't be read right now, try again later")]
+    #[error("the usage ledger can't be read right now; try again later")]
     BooksClosed,
     /// The record does not exist, or belongs to another team: the answer does not reveal which.
     #[error("there is no such record")]
     NotFound,
     /// State can't be read, so the owner of a record can't be verified.
-    #[error("ownership of this record can't be verified right now, try again later")]
+    #[error("ownership of this record can't be verified right now; try again later")]
     OwnerUnknown,
     /// The request accepts only a stored answer, and there is none.
     #[error("there is no stored answer, and only-if-cached accepts no other; nothing was sent")]
     OnlyIfCached,
     /// The gateway itself failed.
-    #[error("the gateway failed to handle the request")]
+    #[error("the gateway failed to handle the request; report it with the x-request-id")]
     Internal,
 }
 

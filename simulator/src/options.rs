@@ -27,7 +27,7 @@ A word in a file's name: unreadable, unrecognized, neterror, noface, mismatch.
 A word in a capture's reference_id: sim-review, sim-fail, sim-abandon.
 
 Faults: the header `x-sim-fault: kind[=value]`, or POST /_sim/faults.
-GET /_sim says more, also about statistics and what was received.";
+GET /_sim describes these, the statistics, and the list of received requests.";
 
 /// A simulated Iluma to develop and test against
 ///
@@ -55,7 +55,7 @@ pub struct Args {
     /// Delay of every answer, after the request was processed
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// Requests a second that each key may make; any more are answered RATE_LIMIT_EXCEEDED
+    /// The largest number of requests a second of each key; further ones are answered RATE_LIMIT_EXCEEDED
     #[arg(long, value_name = "N")]
     pub requests_per_second: Option<u32>,
     /// Value of `retry-after` on 429 and 503 (whole seconds)

@@ -15,16 +15,16 @@ use std::time::Duration;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// No admin token is configured.
-    #[error("the admin API is off; admin.token in the configuration turns it on")]
+    #[error("the admin API is off; set admin.token in the configuration to use it")]
     Off,
     #[error("the admin token is missing or wrong")]
     Unauthorized,
     /// The time until the client may try another token.
-    #[error("too many wrong tokens came from this address; a right one is not refused")]
+    #[error("too many wrong tokens came from this address: wait for retry-after; a valid token is never refused")]
     TooManyFailures(Duration),
     #[error("this order needs the role {}", .0.as_str())]
     Role(Role),
-    #[error("there is nothing at this path")]
+    #[error("there is no such path")]
     UnknownPath,
     #[error("there is no such tenant")]
     UnknownTenant,
@@ -32,7 +32,7 @@ pub(super) enum Refusal {
     #[error("no node has this name, and nothing was settled; GET /v1/usage/unknown names the node of each call")]
     UnknownNode,
     /// No delivery and no unowned callback has this id.
-    #[error("there is no callback of this id; ids are those of the list")]
+    #[error("there is no callback with this id; GET /v1/callbacks lists the ids")]
     UnknownCallback,
     /// Only dead letters are deleted.
     #[error("this callback is not a dead letter, and only dead letters can be deleted")]
@@ -45,9 +45,9 @@ pub(super) enum Refusal {
     /// An order about a key.
     #[error(transparent)]
     Key(KeyOrderError),
-    #[error("this path has no such method; the header allow lists those that it has")]
+    #[error("this path does not take this method; the header allow lists the methods that it takes")]
     Method,
-    #[error("a body has 64 KiB at most here")]
+    #[error("the body is larger than 64 KiB")]
     TooLarge,
     #[error("the body did not arrive in time")]
     TooSlow,
@@ -59,9 +59,9 @@ pub(super) enum Refusal {
     /// A necessary part can't be reached; the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
-    #[error("no answer in time; an order that was begun runs to its end, and the audit log says how")]
+    #[error("no answer in time; an order that has begun continues, and GET /v1/audit shows its outcome")]
     Late,
-    #[error("the gateway failed to handle the request")]
+    #[error("the gateway failed to handle the request; report it with the x-request-id")]
     Internal,
 }
 

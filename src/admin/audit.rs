@@ -97,8 +97,12 @@ where
         let (name, token) = (order.as_str(), &*caller.token);
         caller.record();
         let Ok(entry) = audit.begin(ordered(&caller, order, subject, BEGUN)).await else {
-            tracing::error!(audit = name, token, "the audit log can't be written: the order is refused");
-            let why = "the audit log can't be written, nothing was done".to_owned();
+            tracing::error!(
+                audit = name,
+                token,
+                "the audit log can't be written: the order is refused; free space or repair the disk"
+            );
+            let why = "the audit log can't be written, so the order was not carried out; try again later".to_owned();
             let _ = told.send(Err(Refusal::Unavailable(why)));
             return;
         };
@@ -140,7 +144,10 @@ pub(super) async fn gate(
     if response.status().is_client_error() && !caller.is_recorded() {
         let refused = ordered(&caller, order, subject, REFUSED);
         if context.orders.audit.begin(refused).await.is_err() {
-            tracing::error!(audit = order.as_str(), "the audit log can't be written: a refused order is not in it");
+            tracing::error!(
+                audit = order.as_str(),
+                "the audit log can't be written: it lacks an order that was refused; free space or repair the disk"
+            );
         }
     }
     response
@@ -162,7 +169,10 @@ fn ordered(caller: &Caller, order: Order, subject: Option<String>, outcome: &'st
 
 async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts: Value) {
     if audit.end(entry, outcome, counts).await.is_err() {
-        tracing::error!(outcome, "the audit log can't be written: an order's entry has no outcome");
+        tracing::error!(
+            outcome,
+            "the audit log can't be written: the entry of an order has no outcome; free space or repair the disk"
+        );
     }
 }
 

@@ -164,7 +164,8 @@ fn taken_by(mut shown: Value, left: Vec<String>) -> Outcome {
         json(StatusCode::OK, &shown)
     } else {
         shown["error_code"] = "SERVICE_UNAVAILABLE".into();
-        shown["message"] = "this is in effect here, and what is left takes it over once it can be reached".into();
+        shown["message"] =
+            "the order is in effect here; the nodes and stores in `left` apply it once they can be reached".into();
         shown["left"] = left.clone().into();
         ([(GATEWAY_ERROR, "incomplete")], json(StatusCode::SERVICE_UNAVAILABLE, &shown)).into_response()
     };

@@ -27,7 +27,7 @@ impl App {
         self.sockets.replace(settings);
         for (now, (key, value)) in fixed(settings).into_iter().zip(&self.fixed) {
             if now.1 != *value {
-                tracing::warn!(key, "this change takes effect at the next start");
+                tracing::warn!(key, "the change of this key takes effect at the next start");
             }
         }
         Ok(())
@@ -43,7 +43,10 @@ impl App {
             }
             Err(why) => {
                 self.metrics.config_reload(Reload::Refused);
-                tracing::error!(why, "the changed configuration is refused, the old one stays in effect");
+                tracing::error!(
+                    why,
+                    "the changed configuration has faults, so the old one stays in effect; correct it, and test it with iluma-gateway check"
+                );
             }
         }
     }

@@ -27,7 +27,7 @@ impl App {
         admin.end(LAST_MOMENT).await;
         self.admin.finish(LAST_MOMENT).await;
         if self.storage.ledger.finish().await.is_err() {
-            tracing::error!("the ledger's last counts could not be written");
+            tracing::error!("the last counts of the ledger could not be written: usage lacks the newest requests");
         }
         self.storage.database.close().await;
         LogWriter::finish_all(self.logs);

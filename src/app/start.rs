@@ -180,7 +180,7 @@ async fn catch_up(
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
     for warning in links.durability_warnings(&storage.state).await {
-        tracing::warn!(warning, "Redis: state may be lost");
+        tracing::warn!(warning, "Redis may lose state");
     }
     renew_callback_urls(settings, &storage.state, stages);
     keep_heartbeat(gateway, stages).await;

@@ -16,10 +16,10 @@ pub enum NotWhole<E> {
     #[error("the body is too large")]
     TooLarge,
     /// The memory for held bodies is used up.
-    #[error("there is no room for the body")]
+    #[error("too many bodies are held at once; try again later")]
     NoRoom,
     /// No data arrived within the idle time.
-    #[error("the body stopped coming")]
+    #[error("the body did not arrive in time")]
     TooSlow,
     /// The peer or the network cut the body off.
     #[error("the body was cut off")]

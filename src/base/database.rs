@@ -47,7 +47,7 @@ pub enum DatabaseError {
     #[error("the database can't be written")]
     Unwritable,
     /// The work can't be done: a constraint, or a programming error.
-    #[error("the database refused the work")]
+    #[error("the database reported an error")]
     Refused,
     /// The file is damaged, or no database.
     #[error("the database file is damaged")]

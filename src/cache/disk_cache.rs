@@ -329,7 +329,7 @@ impl DiskCache {
             && self.move_aside().is_ok()
         {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "the disk cache can't be opened: it is set aside, and a new one is made");
+            tracing::warn!(%path, %error, "the disk cache can't be opened: its file is set aside, and a new one is made");
             opened = DiskFile::open(&self.path, self.bound);
         }
         match opened {
@@ -337,7 +337,7 @@ impl DiskCache {
             // It is logged once; `cache_disk_up` shows it as long as it lasts.
             Err(error) if is_start => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "no disk cache: answers are kept in memory alone until the file can be opened");
+                tracing::warn!(%path, %error, "the disk cache can't be opened: answers are kept in memory only; repair the disk or its permissions");
             }
             Err(_) => {}
         }

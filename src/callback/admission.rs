@@ -22,10 +22,10 @@ pub enum Admission {
     #[error("test")]
     Test,
     /// There is no such path, account or type.
-    #[error("there is nothing at this path")]
+    #[error("there is no such path")]
     Unknown,
     /// The method is not POST.
-    #[error("only POST is known here")]
+    #[error("this path takes only POST")]
     Method,
     /// The client's address is in none of the networks that callbacks may come from.
     #[error("callbacks are not taken from this address")]
@@ -34,7 +34,7 @@ pub enum Admission {
     #[error("the callback token is missing or wrong")]
     Unauthorized,
     /// Too many wrong tokens came from the client's address: whole seconds until it may try another one.
-    #[error("too many wrong tokens came from this address; a right one is not refused")]
+    #[error("too many wrong tokens came from this address: wait for retry-after; a valid token is never refused")]
     TooManyFailures(u64),
     /// The body is longer than [`MOST_BYTES`](super::MOST_BYTES).
     #[error("the body is larger than 1 MiB")]

@@ -90,7 +90,7 @@ impl Callbacks {
         match retry::wait(&self.config.load().retry, scheduled, sent.retry_after) {
             Some(wait) => (Attempt::Failed, DeliveryOutcome::Retry(self.clock.wall() + wait)),
             None => {
-                tracing::warn!(%tenant, %id, %result, "a callback is a dead letter now");
+                tracing::warn!(%tenant, %id, %result, "the last attempt at a callback failed: it is a dead letter; replay it once the endpoint works");
                 (Attempt::Dead, DeliveryOutcome::Dead)
             }
         }
@@ -132,7 +132,7 @@ impl Callbacks {
         match self.state.expire_paused(age).await {
             Ok(dead) => {
                 for tenant in dead {
-                    tracing::warn!(%tenant, "a callback to a paused endpoint is too old, and is a dead letter now");
+                    tracing::warn!(%tenant, "a callback to a paused endpoint is too old: it is a dead letter; replay it once the endpoint works");
                     (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
                 }
             }

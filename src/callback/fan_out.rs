@@ -41,7 +41,7 @@ impl Callbacks {
             }
             let settled = join_all(waiting.iter().map(|waiting| self.fan_out(waiting))).await;
             if let Some(error) = settled.into_iter().find_map(Result::err) {
-                tracing::warn!(%error, "cannot fan out a callback; it waits, and will be tried again");
+                tracing::warn!(%error, "cannot fan out a callback; will retry");
                 tokio::time::sleep(REST).await;
             }
         }
@@ -71,7 +71,7 @@ impl Callbacks {
             }
         };
         for tenant in self.state.settle(waiting, decision, &config.outbox).await? {
-            tracing::warn!(%tenant, "the team's outbox is full: a callback is a dead letter at once");
+            tracing::warn!(%tenant, "the team's outbox is full: a new callback is a dead letter; replay it once the endpoint works");
             (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
         }
         Ok(())

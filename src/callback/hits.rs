@@ -63,7 +63,7 @@ impl Callbacks {
         match self.state.enqueue(wanted, &config.outbox).await {
             Ok(dropped) => dropped.iter().for_each(|tenant| (self.hooks.note)(Note::Skipped(tenant, Skipped::Dropped))),
             Err(error) => {
-                tracing::warn!(%error, "cannot store callbacks of cache hits; they are lost");
+                tracing::warn!(%error, "cannot store callbacks of cache hits: they are lost; their results can be read by GET");
                 lost.extend(tenants);
             }
         }

@@ -24,7 +24,7 @@ pub enum OrderError {
     #[error("there is no such tenant")]
     UnknownTenant,
     /// There is no such delivery, or it is another team's.
-    #[error("there is no callback of this id; ids are those of the list")]
+    #[error("there is no callback with this id; the list of callbacks shows the ids")]
     NotFound,
     /// Only dead letters are deleted.
     #[error("this callback is not a dead letter, and only dead letters can be deleted")]

@@ -31,7 +31,7 @@ pub(super) struct RestoreArgs {
     /// state that is replaced.
     #[arg(long, value_name = "FILE")]
     erasures: Option<PathBuf>,
-    /// Keep the keys that were made by the API, also those that were revoked since.
+    /// Keep the keys that were made by the API, including those that were revoked after the copy was made.
     #[arg(long)]
     keep_keys: bool,
 }

@@ -24,7 +24,7 @@ enum Action {
     Replay(Replay),
     /// Stop attempts at the URL of a team for a type, or at all of the team's URLs.
     Pause(Endpoints),
-    /// Let attempts go on, whatever stopped them.
+    /// Resume attempts after a pause of any reason.
     Resume(Endpoints),
     /// Send a signed test delivery to the URL of a team for a type, or to all of the team's URLs.
     Test(Endpoints),
@@ -44,7 +44,7 @@ struct List {
     /// Only callbacks of this type, such as `NAME_VALIDATOR_REQUEST`.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only callbacks from this time on, such as `2026-11-25T08:30:00Z`: when they ended, or were received if they have not.
+    /// Only callbacks from this time on, such as `2026-11-25T08:30:00Z`: the time of their end, or of receipt if they have not ended.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only callbacks until this time.
@@ -65,10 +65,10 @@ struct Replay {
     target: Target,
     #[command(flatten)]
     what: Replayed,
-    /// The time since when the team's callbacks are sent again, such as `2026-11-25T08:30:00Z`.
+    /// The beginning of the time span, such as `2026-11-25T08:30:00Z`.
     #[arg(long, value_name = "TIME", requires = "tenant")]
     since: Option<String>,
-    /// The time until when they are.
+    /// The end of that time span; without it, now.
     #[arg(long, value_name = "TIME", requires = "since")]
     until: Option<String>,
 }

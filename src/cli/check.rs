@@ -15,8 +15,7 @@ pub(super) struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Look at the file alone: no secret, no certificate, no database and no Redis. For pull requests, on a machine that has none
-    /// of them.
+    /// Check the file alone, without secrets, certificates, the database and Redis. For pull requests, on a machine without them.
     #[arg(long)]
     without_secrets: bool,
     /// The form of the result: text for people, or one JSON object with faults and warnings.

@@ -36,15 +36,15 @@ enum Command {
     Check(check::Args),
     /// Exit with 0 if the running gateway is ready, else with 1 and the reason.
     ///
-    /// Asks the status listener of the configuration, or admin where there is none. For health checks of containers whose image
-    /// has no curl.
+    /// Asks the status listener of the configuration, or the admin listener if there is no status listener. For health checks of
+    /// containers without curl.
     Healthcheck(healthcheck::Args),
     /// Make a new team key and the hash that goes into the configuration, or a root or encryption key.
     #[command(after_help = "Examples:\n  iluma-gateway keygen --tenant lending\n  iluma-gateway keygen --secret")]
     Keygen(keygen::Args),
-    /// Create, list, rotate and revoke teams' keys at a running gateway, for it and for all that share with it.
+    /// Create, list, rotate and revoke teams' keys at a running gateway, and on all nodes that share its Redis.
     ///
-    /// Prints what it did; exits with 1 if a node was not reached.
+    /// Prints the result; exits with 1 if a node was not reached.
     Keys(Box<keys::Args>),
     /// Purge stored answers from a running gateway, and from all gateways that share its cache.
     ///
@@ -56,7 +56,7 @@ enum Command {
     Erase(erase::Args),
     /// Export the receipts of erasures as JSON lines, of a running gateway and of all that share its state.
     ///
-    /// They have keyed tags of the persons, no clear data. `restore --erasures` reads them.
+    /// They have keyed tags of the persons, and no personal data. `restore --erasures` reads them.
     Erasures(erasures::Args),
     /// List, replay, pause, resume and test callbacks of a running gateway.
     Callbacks(Box<callbacks::Args>),
@@ -65,8 +65,7 @@ enum Command {
     ///
     /// Prints the changes by account and type; exits with 1 if anything failed.
     RegisterCallbacks(register::Args),
-    /// Print a month of usage and cost by team and route, from the gateway's journal and, with Redis, those of all
-    /// nodes.
+    /// Print a month's usage and cost by team and route: of this gateway, or with Redis of all nodes.
     Usage(usage::Args),
     /// Copy the state of a gateway to a new file, also while it serves; the cache is not copied.
     Backup(backup::BackupArgs),

@@ -10,7 +10,7 @@ const LARGEST_ORDER: u64 = 64 << 10;
 /// Options of the command.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "The person is read from standard input, so that no process list and no shell history has them:\n  \
+    after_help = "The person is read from standard input, so that it is in no process list and no shell history:\n  \
                   {\"bank_code\":\"BCA\",\"bank_account_number\":\"…\"}, {\"given_name\":\"…\"} with or without surname, or {\"nik\":\"…\"}\n\n\
                   Example: iluma-gateway erase --config config.toml <person.json"
 )]

@@ -28,7 +28,7 @@ const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: iluma-gateway healthcheck --config /etc/iluma-gateway/config.toml")]
 pub(super) struct Args {
-    /// The configuration of the running gateway: its status listener, or admin where there is none.
+    /// The configuration of the running gateway, with its status or admin listener.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
@@ -38,7 +38,7 @@ pub(super) struct Args {
 pub(super) enum HealthError {
     #[error(transparent)]
     Configuration(#[from] Faults),
-    #[error("{0}.listen has port 0, which the machine replaces at each start; give the listener a port")]
+    #[error("{0}.listen has port 0, so the system chooses another one at each start; give the listener a port")]
     NoPort(&'static str),
     #[error("{0}.tls: {1}")]
     Tls(&'static str, rustls::Error),

@@ -34,13 +34,13 @@ pub(super) struct Target {
     /// The admin listener, if it is not where the configuration says, such as `https://gateway-1.internal:9090`.
     #[arg(long, value_name = "URL")]
     admin: Option<Uri>,
-    /// Certificates to trust beside the platform's, if the admin listener's is of a private CA; PEM.
+    /// A PEM file with certificates to trust in addition to the platform's, such as a private CA.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The certificate to show, where the admin listener has a client_ca; PEM.
+    /// A PEM file with the client certificate, if the admin listener has a client_ca.
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
-    /// Its private key; PEM.
+    /// A PEM file with the private key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ pub(super) enum OperatorError {
     #[error("admin.token is not set, so the gateway takes no orders")]
     NoToken,
     /// The order can't be read from standard input.
-    #[error("the order can't be read from standard input: {0}")]
+    #[error("can't read the order from standard input: {0}")]
     Input(#[from] io::Error),
     /// A file of certificates, or of a key, can't be used.
     #[error("{0} can't be used: {1}")]
@@ -74,13 +74,13 @@ pub(super) enum OperatorError {
     )]
     NotTrusted(Uri, String),
     /// The listener requires a client certificate.
-    #[error("{0} wants a client certificate of its client_ca: give one with --cert FILE and --key FILE")]
+    #[error("{0} wants a client certificate that its client_ca has issued: give one with --cert FILE and --key FILE")]
     NoCertificate(Uri),
     /// Only one side uses TLS.
     #[error("{0} does not speak {1}: give the listener's URL with --admin, with https:// if it has TLS")]
     OtherScheme(Uri, &'static str),
     /// The answer takes too long.
-    #[error("{0} did not answer within {wait} s: is it overloaded, or is a firewall between?", wait = TIMEOUT.as_secs())]
+    #[error("{0} did not answer within {wait} s: it may be overloaded, or a firewall may drop the connection", wait = TIMEOUT.as_secs())]
     Silent(Uri),
     /// The connection ended for another reason.
     #[error("no answer from the gateway at {0}: {1}")]

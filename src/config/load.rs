@@ -426,7 +426,10 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
     let cft = cache.section("cft");
     let cft_clear = cft.get("clear", |time| time.duration(WATCHLIST_LIFETIME));
     let cft_match = cft.get("match", |time| time.duration(WATCHLIST_LIFETIME));
-    cft.refuse("stale_if_error", "a watchlist answer is never served past its lifetime, whatever fails: leave it out");
+    cft.refuse(
+        "stale_if_error",
+        "a watchlist answer is never served past its lifetime, not even while Iluma fails: leave it out",
+    );
     let bank_codes = cache.get("bank_codes", |time| time.duration(LIFETIME));
     Some(Cache {
         memory: memory?,
@@ -898,7 +901,7 @@ like = "bank"
             (with("[cache]\ncft = { clear = \"25h\" }"), "cache.cft.clear: must be from 0s to 1day"),
             (
                 with("[cache]\ncft = { stale_if_error = \"0s\" }"),
-                "cache.cft.stale_if_error: a watchlist answer is never served past its lifetime, whatever fails: leave it out",
+                "cache.cft.stale_if_error: a watchlist answer is never served past its lifetime, not even while Iluma fails: leave it out",
             ),
         ]);
     }

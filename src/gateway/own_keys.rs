@@ -36,7 +36,8 @@ pub(super) async fn rotate(
         StatusCode::OK
     } else {
         shown["error_code"] = "SERVICE_UNAVAILABLE".into();
-        shown["message"] = "the new key works here, and what is left takes it over once it can be reached".into();
+        shown["message"] =
+            "the new key works here; the nodes and stores in `left` apply it once they can be reached".into();
         shown["left"] = left.into();
         headers.insert(GATEWAY_ERROR, HeaderValue::from_static("incomplete"));
         StatusCode::SERVICE_UNAVAILABLE

@@ -31,8 +31,8 @@ pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> boo
         published = there,
         journal = own,
         days = days.len(),
-        "the ledger's journal is an older copy than what this node has published: it was restored. Its lines were raised to \
-         the published ones; calls whose outcome it does not know stay unknown"
+        "the journal of this node is older than its published ledger, so it was restored from a copy: its lines were raised to \
+         the published ones, and calls without an outcome stay unknown"
     );
     ledger.restored.lock().extend(days.iter().cloned());
     ledger.changed(days);

@@ -19,22 +19,26 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// The account backs off from the endpoint for longer than a request waits. The answer is a 429.
-    #[error("Iluma refuses calls to this endpoint for their rate, and the gateway backs off: nothing was sent")]
+    #[error("Iluma refuses calls to this endpoint because of their rate, so nothing was sent; wait for retry-after")]
     BackingOff {
         /// The time after which to come back.
         retry_after: Duration,
     },
     /// The gateway has as many requests in flight as allowed. The answer is a 503: nothing was sent.
-    #[error("the gateway is at its limit of requests in flight, try again later")]
+    #[error("the gateway is at its limit of requests in flight, so nothing was sent; try again later")]
     Overloaded,
 }
 
 const fn what_is_exceeded(limit: Limit) -> &'static str {
     match limit {
-        Limit::Requests | Limit::InFlight => "the rate limit of this API key is exceeded, try again later",
-        Limit::Account => "too many calls to Iluma are waiting for their turn, try again later: nothing was sent",
-        Limit::QuotaDay => "this team's upstream calls of the day are used up: nothing was sent",
-        Limit::QuotaMonth => "this team's upstream calls of the month are used up: nothing was sent",
-        Limit::BudgetMonth => "this team's budget of the month does not pay for this call: nothing was sent",
+        Limit::Requests | Limit::InFlight => {
+            "the rate limit of this team is exceeded, so nothing was sent; wait for retry-after"
+        }
+        Limit::Account => "too many calls to Iluma wait in the queue, so nothing was sent; wait for retry-after",
+        Limit::QuotaDay => "this team's calls to Iluma of the day are used up, so nothing was sent",
+        Limit::QuotaMonth => "this team's calls to Iluma of the month are used up, so nothing was sent",
+        Limit::BudgetMonth => {
+            "the rest of this team's budget of the month is less than the price of this call, so nothing was sent"
+        }
     }
 }

@@ -33,7 +33,7 @@ pub enum RedisFailure {
     #[error("Redis is out")]
     Out,
     /// Redis answered with an unexpected value: another program's, or a damaged one.
-    #[error("Redis holds something else there")]
+    #[error("a key in Redis has a value of another type")]
     Unexpected,
 }
 

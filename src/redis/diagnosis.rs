@@ -17,7 +17,7 @@ pub enum Cause {
     #[error("Redis refuses user and password (WRONGPASS): correct them, or set the password in Redis")]
     WrongPassword,
     /// Redis requires a password.
-    #[error("Redis wants a password and none is configured (NOAUTH): give user and password")]
+    #[error("Redis requires a password, and none is configured (NOAUTH): give user and password")]
     PasswordMissing,
     /// The server's certificate is not trusted.
     #[error(
@@ -31,7 +31,7 @@ pub enum Cause {
     #[error("Redis does not speak TLS on that port: use redis:// (without TLS), or the port that tls-port names")]
     NotTls,
     /// The server is a replica.
-    #[error("it is a replica, which takes no writes: name the primary")]
+    #[error("it is a replica, which refuses writes: name the primary")]
     Replica,
     /// The server is a node of a cluster.
     #[error("it is a node of a cluster (CROSSSLOT, MOVED): name its nodes as `cluster` in place of the URL")]
@@ -92,7 +92,7 @@ pub enum Cause {
     #[error("the sentinels know no primary {0:?}: correct sentinel.master, or let them watch it")]
     UnknownMaster(String),
     /// The sentinels can't be reached or refuse.
-    #[error("no sentinel can be asked: {0}")]
+    #[error("no sentinel answers: {0}")]
     Sentinels(Box<Cause>),
     /// The servers are not a cluster.
     #[error("these Redis servers are no cluster (cluster-enabled no): name one of them as url")]
@@ -104,16 +104,16 @@ pub enum Cause {
     #[error("Redis answers with an error ({0})")]
     Other(String),
     /// Nothing survives a restart.
-    #[error("Redis keeps nothing over a restart: appendonly is no, save is empty")]
+    #[error("a restart of Redis loses everything (appendonly is no, save is empty): set appendonly to yes")]
     NotPersistent,
     /// Only snapshots survive a restart.
-    #[error("Redis loses what came since its last snapshot when it ends: appendonly is no")]
+    #[error("a restart of Redis loses everything since its last snapshot (appendonly is no): set appendonly to yes")]
     SnapshotsOnly,
     /// The operating system decides when data reaches the disk.
-    #[error("Redis leaves it to its machine when to write to disk: appendfsync is no")]
+    #[error("Redis does not sync its file to disk (appendfsync is no): set appendfsync to everysec or always")]
     NoFsync,
     /// The server does not say what survives a restart.
-    #[error("Redis does not tell whether it keeps anything over a restart: allow INFO to its user")]
+    #[error("Redis does not report its persistence: allow INFO to its user")]
     PersistenceUnknown,
     /// The configuration may not be read.
     #[error("Redis forbids CONFIG GET: save and appendfsync can't be checked")]

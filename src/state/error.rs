@@ -6,10 +6,10 @@ use crate::base::database::DatabaseError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// State can't be reached or written now.
-    #[error("state can't be reached or written")]
+    #[error("state can't be reached or written; try again later")]
     Unavailable,
     /// State refuses the operation permanently: a damaged entry, or a programming error.
-    #[error("state refused the work")]
+    #[error("state reported an error")]
     Refused,
 }
 

@@ -139,7 +139,7 @@ impl Membership {
         let node = &self.0.name;
         match standing {
             Standing::Unverified => {}
-            Standing::Held => tracing::info!(node, id = self.0.id, "this node holds its identity"),
+            Standing::Held => tracing::info!(node, id = self.0.id, "this node holds the lease on its identity"),
             Standing::Cloned { other } => tracing::error!(
                 node,
                 other,

@@ -172,7 +172,7 @@ impl Redis {
             Ok(()) => Ok(()),
             Err(KeyError::State(error)) => Err(error),
             Err(KeyError::Wrong(error)) => {
-                tracing::error!(%error, "state in Redis is not used: correct the key");
+                tracing::error!(%error, "state in Redis is not used until the key is corrected");
                 Err(StateError::Refused)
             }
         }
