@@ -5,6 +5,7 @@
 //! cancelled caller occupies no reader and leaves no result of [`Database::write_owned`] behind.
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -221,6 +222,8 @@ impl Database {
         let open = || {
             let connection = open()?;
             connection.set_prepared_statement_cache_capacity(MOST_COMPILED);
+            // Otherwise SQLite compiles some statements again whenever they get other parameters.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             Ok(connection)
         };
         let mut writer = open()?;
@@ -233,7 +236,7 @@ impl Database {
         let health = Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::new(None) });
         let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
-            let closed = serve(&mut writer, jobs, &noted);
+            let closed = serve(&writer, jobs, &noted);
             drop(writer);
             drop(lock);
             if let Some(closed) = closed {
@@ -371,7 +374,7 @@ pub fn number(integer: i64) -> u64 {
 }
 
 /// Runs the writer until the database is closed or every clone is dropped.
-fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
+fn serve(writer: &Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
     let mut next = jobs.blocking_recv();
     loop {
         let first = match next.take()? {
@@ -381,12 +384,12 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health
         // Callers that are about to write join the transaction: a commit costs more than a turn of the scheduler.
         std::thread::yield_now();
         let mut done = Vec::new();
-        let written = match writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
-            Ok(transaction) => {
-                done.push(first(Ok(&transaction)));
+        let written = match control(writer, "BEGIN IMMEDIATE") {
+            Ok(()) => {
+                done.push(first(Ok(writer)));
                 while done.len() < MOST_TOGETHER {
                     match jobs.try_recv() {
-                        Ok(Job::Work(work)) => done.push(work(Ok(&transaction))),
+                        Ok(Job::Work(work)) => done.push(work(Ok(writer))),
                         Ok(close) => {
                             next = Some(close);
                             break;
@@ -394,7 +397,7 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health
                         Err(_) => break,
                     }
                 }
-                transaction.commit()
+                commit(writer)
             }
             Err(error) => {
                 done.push(first(Err(told(&error))));
@@ -409,6 +412,16 @@ fn serve(writer: &mut Connection, mut jobs: mpsc::Receiver<Job>, health: &Health
     }
 }
 
+/// Commits the open transaction. Nothing of a transaction that can't be committed is kept.
+fn commit(connection: &Connection) -> rusqlite::Result<()> {
+    let committed = control(connection, "COMMIT");
+    // Some errors end the transaction, others leave it open.
+    if committed.is_err() && !connection.is_autocommit() {
+        let _ = control(connection, "ROLLBACK");
+    }
+    committed
+}
+
 /// Runs a job in a savepoint: its changes alone are undone if it fails or panics.
 fn apart<T>(
     connection: &Connection,
@@ -419,12 +432,19 @@ fn apart<T>(
         *fault = fault.or_else(|| write_fault(&error));
         told(&error)
     };
-    connection.execute_batch("SAVEPOINT work").map_err(&mut noted)?;
+    control(connection, "SAVEPOINT work").map_err(&mut noted)?;
     let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or(Err(rusqlite::Error::InvalidQuery));
     let outcome = outcome.map_err(&mut noted);
-    let end = if outcome.is_ok() { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-    connection.execute_batch(end).map_err(&mut noted)?;
+    if outcome.is_err() {
+        control(connection, "ROLLBACK TO work").map_err(&mut noted)?;
+    }
+    control(connection, "RELEASE work").map_err(&mut noted)?;
     outcome
+}
+
+/// Begins or ends a transaction or a savepoint. The statement is compiled once for each connection.
+fn control(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 /// Returns the public error; SQLite's own text may quote the data that was to be stored.

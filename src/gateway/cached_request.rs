@@ -38,7 +38,6 @@ pub(super) async fn serve(
     let target = if is_prefixed { prefixed_target(&exchange, &mut content)? } else { exchange.route.target.clone() };
     let directives = Directives::of(&parts.headers).at_most(exchange.tenant.max_age.of(subject));
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
-    let head = if is_prefixed { head.read_as_utf8() } else { head };
     let bypass = head.bypass.or_else(|| bypass(&content, directives));
     let gateway = exchange.gateway;
     if gateway.cache.is_behind() {
@@ -65,17 +64,13 @@ pub(super) async fn serve(
         no_store = directives.no_store,
         "not answered from memory: bypassed for that reason, or the caller wants a fresh answer, or none is stored"
     );
+    let headers = if is_prefixed { head.for_iluma_as_utf8() } else { head.for_iluma() };
     let tags = persons_in(&gateway.persons, parts.headers.get(CONTENT_TYPE), &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
     let prefixed = prefix.as_ref().and_then(|prefix| content.prefixed(prefix, Absent::Insert));
     let body = prefixed.or_else(|| content.body().cloned()).unwrap_or(body);
-    let outgoing = Outgoing {
-        method: parts.method,
-        target,
-        headers: head.headers,
-        body: OutgoingBody::Full(Some(body)),
-        repeatable: false,
-    };
+    let outgoing =
+        Outgoing { method: parts.method, target, headers, body: OutgoingBody::Full(Some(body)), repeatable: false };
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
         return Box::pin(bypassed(&mut exchange, outgoing, directives, detail)).await;
     }

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 impl Gateway {
     /// Makes the call in a task of its own, which ends even if no request waits for it any more.
+    ///
+    /// Its parts are on the heap: a task's future is moved several times, and theirs would be some 20 KB of it.
     pub(super) async fn call_detached(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -39,7 +41,7 @@ impl Gateway {
             let (slot, account) = (request.slot.clone(), request.account);
             // A panic is a bug; it must not make every follower repeat the call.
             let call = AssertUnwindSafe(gateway.call(&config, request, guard, &redis)).catch_unwind();
-            let called = renewing(call, lease.as_ref()).await;
+            let called = Box::pin(renewing(call, lease.as_ref())).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
             // The rest is for other nodes: a request that has its answer occupies no slot, however long Redis takes.
             drop(permit);
@@ -51,12 +53,12 @@ impl Gateway {
             let fetched = answer.as_ref().ok();
             let account = account.and_then(|index| config.accounts.get(index)).map(|account| &account.name);
             match (fetched.and_then(|fetched| fetched.entry.as_ref()), lease) {
-                (Some(entry), lease) => gateway.cache.publish(&slot, entry, account, lease).await,
+                (Some(entry), lease) => Box::pin(gateway.cache.publish(&slot, entry, account, lease)).await,
                 (None, Some(lease)) => lease.land(&for_other_nodes(&answer)).await,
                 (None, None) => {}
             }
             if let Some((slot, entry)) = fetched.and_then(|fetched| fetched.settled.as_ref()) {
-                gateway.cache.publish(slot, entry, account, None).await;
+                Box::pin(gateway.cache.publish(slot, entry, account, None)).await;
             }
         });
         let fetched = fetched.await;
@@ -83,11 +85,11 @@ impl Gateway {
         let (credential, total) = (account.map(|account| &account.credential), config.upstream.timeouts().answer);
         let target = outgoing.target.clone();
         let sent = match &guard {
-            Some(guard) => guard.send(outgoing).await,
-            None => config.upstream.send(outgoing, None).await,
+            Some(guard) => Box::pin(guard.send(outgoing)).await,
+            None => Box::pin(config.upstream.send(outgoing, None)).await,
         };
         let received = match sent {
-            Ok(response) => upstream::collect(response, credential, total).await,
+            Ok(response) => Box::pin(upstream::collect(response, credential, total)).await,
             Err(error) => Err(error),
         };
         let received = received.map(|collected| Received::new(collected, &self.persons));
@@ -123,7 +125,7 @@ impl Gateway {
         );
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {
-                self.settle_pending(account, (&slot, entry, target.path()), (&shown, &answer), redis).await
+                Box::pin(self.settle_pending(account, (&slot, entry, target.path()), (&shown, &answer), redis)).await
             }
             _ => None,
         };

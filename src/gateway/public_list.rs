@@ -8,7 +8,6 @@ use super::shared_head::SharedHead;
 use crate::cache::{Scope, Subject};
 use crate::reference::Directives;
 use crate::reply::{Rejection, ReplyBody};
-use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -20,14 +19,12 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let sent = request.into_parts().0.headers;
     let directives = Directives::of(&sent).at_most(exchange.tenant.max_age.of(subject));
-    // A GET has no body, so its content type has no meaning.
-    let mut head = SharedHead::of(&sent, &exchange.config.forward_headers);
-    head.headers.remove(CONTENT_TYPE);
+    let head = SharedHead::of_get(&sent, &exchange.config.forward_headers);
     let (tenant, target) = (exchange.tenant, exchange.route.target.clone());
     if let Some(detail) = head.bypass {
-        return bypassed(&mut exchange, send::get(target, head.headers), directives, detail).await;
+        return bypassed(&mut exchange, send::get(target, head.for_iluma()), directives, detail).await;
     }
     let slot = exchange.gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
-    let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, head.headers));
+    let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, head.for_iluma()));
     exchange.gateway.fetch(exchange.config, request, exchange.log).await
 }

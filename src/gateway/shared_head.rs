@@ -14,57 +14,73 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", en
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The head for Iluma.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SharedHead {
-    pub(super) headers: HeaderMap,
+/// The client's head, judged. The head for Iluma is made of it only if there is a call: a hit needs none.
+#[derive(Debug)]
+pub(super) struct SharedHead<'a> {
+    sent: &'a HeaderMap,
+    /// The headers that the operator allows.
+    forwarded: &'a [HeaderName],
+    content_type: ContentType,
     /// The reason why the answer must be neither cached nor shared, if any.
     pub(super) bypass: Option<&'static str>,
 }
 
-impl SharedHead {
-    /// Builds the head from the client's. `forwarded` are the headers that the operator allows.
-    pub(super) fn of(sent: &HeaderMap, forwarded: &[HeaderName]) -> Self {
+impl<'a> SharedHead<'a> {
+    /// Judges the head of a request whose body has a type.
+    pub(super) fn of(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
+        let content_type = content_type(sent);
+        let is_unclear = content_type == ContentType::Unclear || sent.contains_key(CONTENT_ENCODING);
+        Self::judged(sent, forwarded, content_type, is_unclear)
+    }
+
+    /// Judges the head of a GET: it has no body, so its content type has no meaning.
+    pub(super) fn of_get(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
+        Self::judged(sent, forwarded, ContentType::None, sent.contains_key(CONTENT_ENCODING))
+    }
+
+    fn judged(sent: &'a HeaderMap, forwarded: &'a [HeaderName], content_type: ContentType, is_unclear: bool) -> Self {
+        // The magic reply comes first: it is the reason that teams look for.
+        let bypass = if reference::is_magic(sent) {
+            Some(MAGIC_REPLY)
+        } else if forwarded.iter().any(|name| sent.contains_key(name)) {
+            Some(FORWARDED_HEADER)
+        } else if is_unclear {
+            Some(CONTENT_TYPE_UNCLEAR)
+        } else {
+            None
+        };
+        Self { sent, forwarded, content_type, bypass }
+    }
+
+    /// Returns the head for Iluma.
+    pub(super) fn for_iluma(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(ACCEPT, JSON);
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, AGENT);
-        let mut bypass = None;
-        match content_type(sent) {
+        match &self.content_type {
             ContentType::None => {}
-            ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value)),
+            ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value.clone())),
             // Iluma judges the body, for this caller only.
-            ContentType::Unclear => {
-                copy(sent, &CONTENT_TYPE, &mut headers);
-                bypass = Some(CONTENT_TYPE_UNCLEAR);
-            }
+            ContentType::Unclear => copy(self.sent, &CONTENT_TYPE, &mut headers),
         }
-        if sent.contains_key(CONTENT_ENCODING) {
-            copy(sent, &CONTENT_ENCODING, &mut headers);
-            bypass = Some(CONTENT_TYPE_UNCLEAR);
-        }
-        for name in forwarded.iter().filter(|name| sent.contains_key(*name)) {
-            copy(sent, name, &mut headers);
-            bypass = Some(FORWARDED_HEADER);
-        }
-        // This comes last: it is the reason that teams look for.
-        if reference::is_magic(sent) {
-            copy(sent, &MAGIC, &mut headers);
-            bypass = Some(MAGIC_REPLY);
-        }
+        copy(self.sent, &CONTENT_ENCODING, &mut headers);
+        self.forwarded.iter().for_each(|name| copy(self.sent, name, &mut headers));
+        copy(self.sent, &MAGIC, &mut headers);
         reference::forwardable_request(&mut headers);
-        Self { headers, bypass }
+        headers
     }
 
-    /// Returns the head of a body whose reference got a prefix. The gateway read it as UTF-8, so Iluma must do so too,
-    /// whatever charset the client named.
-    pub(super) fn read_as_utf8(mut self) -> Self {
-        if let Some(value) = self.headers.get(CONTENT_TYPE) {
+    /// Returns the head for Iluma of a body whose reference got a prefix. The gateway read it as UTF-8, so Iluma must do
+    /// so too, whatever charset the client named.
+    pub(super) fn for_iluma_as_utf8(&self) -> HeaderMap {
+        let mut headers = self.for_iluma();
+        if let Some(value) = headers.get(CONTENT_TYPE) {
             let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
             let form = essence.eq_ignore_ascii_case(FORM.as_bytes());
-            self.headers.insert(CONTENT_TYPE, if form { FORM } else { JSON });
+            headers.insert(CONTENT_TYPE, if form { FORM } else { JSON });
         }
-        self
+        headers
     }
 }
 
@@ -74,6 +90,7 @@ fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum ContentType {
     None,
     /// All servers read the body in the same way.
@@ -120,16 +137,24 @@ fn is_utf8(parameter: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn head(sent: &[(&'static str, &'static str)], forwarded: &[&'static str]) -> SharedHead {
+    /// The reason for a bypass, and the head for Iluma.
+    #[derive(Debug, PartialEq)]
+    struct Made {
+        bypass: Option<&'static str>,
+        headers: HeaderMap,
+    }
+
+    fn head(sent: &[(&'static str, &'static str)], forwarded: &[&'static str]) -> Made {
         let mut map = HeaderMap::new();
         for (name, value) in sent {
             map.append(*name, HeaderValue::from_static(value));
         }
         let forwarded: Vec<_> = forwarded.iter().map(|name| HeaderName::from_static(name)).collect();
-        SharedHead::of(&map, &forwarded)
+        let head = SharedHead::of(&map, &forwarded);
+        Made { bypass: head.bypass, headers: head.for_iluma() }
     }
 
-    fn names(head: &SharedHead) -> Vec<&str> {
+    fn names(head: &Made) -> Vec<&str> {
         let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
@@ -188,5 +213,12 @@ mod tests {
         assert_eq!((encoded.bypass, encoded.headers.len()), (Some(CONTENT_TYPE_UNCLEAR), 5));
         let twice = head(&[("content-type", "application/json"), ("content-type", "application/json")], &[]);
         assert_eq!((twice.bypass, twice.headers.get_all(CONTENT_TYPE).iter().count()), (Some(CONTENT_TYPE_UNCLEAR), 2));
+    }
+
+    #[test]
+    fn the_content_type_of_a_get_has_no_meaning() {
+        let sent = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        let head = SharedHead::of_get(&sent, &[]);
+        assert_eq!((head.bypass, head.for_iluma().get(CONTENT_TYPE)), (None, None));
     }
 }

@@ -160,13 +160,8 @@ impl Body for AnswerBody {
             let Some(mask) = &mut this.mask else { return Poll::Ready(frame) };
             let passed = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        let mut data = mask.pass(data);
-                        if this.incoming.is_end_stream() && mask.held() > 0 {
-                            data = [&data[..], &mask.rest()[..]].concat().into();
-                        }
-                        data
-                    }
+                    Ok(data) if this.incoming.is_end_stream() => mask.last(data),
+                    Ok(data) => mask.pass(data),
                     Err(frame) => {
                         this.trailers = frame.into_trailers().ok().map(|mut trailers| {
                             mask.clean(&mut trailers);

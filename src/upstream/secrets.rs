@@ -21,6 +21,7 @@ const SPELLING: usize = 18;
 
 /// The secrets of all accounts, which are searched in answers.
 pub struct Secrets {
+    /// The secrets' encodings, sorted.
     patterns: Vec<Zeroizing<Vec<u8>>>,
     /// The search for all secrets; `None` if there are none.
     finder: Option<AhoCorasick>,
@@ -60,6 +61,7 @@ impl Secrets {
             built.ok().filter(|_| !patterns.is_empty())
         };
         let (finder, folded) = (build(false), build(true));
+        patterns.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
         let reach = patterns.iter().map(|pattern| pattern.len()).max().unwrap_or(0) * SPELLING;
         Self { patterns, finder, folded, reach }
     }
@@ -90,13 +92,16 @@ impl Secrets {
     /// Returns the number of bytes at the end of `data` that may be the beginning of a secret, or of its spelling.
     pub(super) fn undecided(&self, data: &[u8]) -> usize {
         let tail = &data[data.len().saturating_sub(self.reach)..];
-        let mut start = tail.len() - self.begins(tail);
+        let mut start = tail.len();
         let escapes = memchr::memchr2_iter(b'\\', b'%', tail);
         // An escape at the end may be incomplete.
         let cuts: Vec<usize> = escapes.filter(|at| tail.len() - at < SPELLING).collect();
         for cut in cuts.into_iter().chain([tail.len()]) {
-            for reading in readings(&tail[..cut], false) {
-                let (bytes, places): (Vec<u8>, Vec<usize>) = units(&tail[..cut], reading).unzip();
+            let part = &tail[..cut];
+            start = start.min(cut - self.begins(part));
+            // The first reading is the text itself.
+            for reading in readings(part, false).into_iter().skip(1) {
+                let (bytes, places): (Vec<u8>, Vec<usize>) = units(part, reading).unzip();
                 let first = bytes.len() - self.begins(&bytes);
                 start = start.min(places.get(first).copied().unwrap_or(cut));
             }
@@ -106,10 +111,14 @@ impl Secrets {
 
     /// Returns the length of the longest end of `text` that is a proper beginning of a secret.
     fn begins(&self, text: &[u8]) -> usize {
-        let begins = |pattern: &[u8]| {
-            (1..pattern.len().min(text.len() + 1)).rev().find(|length| text.ends_with(&pattern[..*length])).unwrap_or(0)
+        let longest = self.reach / SPELLING;
+        let begins = |end: &[u8]| {
+            // The first pattern behind the end is a longer one that begins with it, if there is any.
+            let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
+            self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
         };
-        self.patterns.iter().map(|pattern| begins(pattern)).max().unwrap_or(0)
+        let from = (text.len() + 1).saturating_sub(longest);
+        (from..text.len()).find(|at| begins(&text[*at..])).map_or(0, |at| text.len() - at)
     }
 
     /// Returns the positions of all secrets in any spelling.
