@@ -2,7 +2,7 @@
 //!
 //! Text becomes [`Settings`] in one place ([`Settings::load`]); all later code gets checked values.
 
-mod describe;
+mod effective;
 mod fault;
 mod keys;
 mod limits;
@@ -21,7 +21,7 @@ mod values;
 mod warnings;
 pub mod watch;
 
-pub use describe::Description;
+pub use effective::Description;
 pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use probe::{Probe, ProbeTls};

@@ -10,7 +10,7 @@ use super::settings::{
     Upstream,
 };
 use super::values::UrlParts;
-use super::{listener, redis, routes, teams, tls, warnings};
+use super::{effective, listener, redis, routes, teams, tls, warnings};
 use crate::base::byte_size::ByteSize;
 use crate::base::host_name;
 use crate::base::keyring::EncryptionKey;
@@ -65,12 +65,13 @@ impl Settings {
         secrets: Secrets,
     ) -> Result<Self, Faults> {
         let own = reader::parse(text)?;
-        let (settings, Findings { faults, mut warnings, mut files, .. }) = read(&own, base, env, secrets)?;
+        let (settings, Findings { faults, mut warnings, mut files, shown, .. }) = read(&own, base, env, secrets)?;
         match settings {
             Some(mut settings) if faults.is_empty() => {
                 files.sort();
                 files.dedup();
                 settings.files = files;
+                settings.effective = effective::table(&own, &reader::parse(DEFAULTS)?, shown);
                 let of_tls = |warning: &Fault| secrets == Secrets::Read || warning.key() != "admin.listen";
                 warnings.extend(warnings::of(&settings).into_iter().filter(of_tls));
                 warnings.sort();
@@ -187,6 +188,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         accounts,
         tenants,
         routes,
+        effective: Table::new(),
         files: Vec::new(),
         warnings: Vec::new(),
     })
@@ -340,7 +342,11 @@ fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
 }
 
 fn node(node: &Section<'_>) -> Option<String> {
-    let Some(entry) = node.entry("name") else { return Some(host_name::host_name()) };
+    let Some(entry) = node.entry("name") else {
+        let name = host_name::host_name();
+        node.show("name", name.clone());
+        return Some(name);
+    };
     let name = entry.text()?;
     if (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return Some(name.to_owned());
@@ -421,6 +427,13 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
     let bank = cache.section("bank");
     let bank_found = bank.get("found", |time| time.duration(LIFETIME));
     let bank_need_review = bank.get("need_review", |time| time.duration(LIFETIME));
+    // A shorter lifetime of all answers holds for these as well.
+    let bank_need_review = bank_need_review.zip(bank_found).map(|(review, found)| {
+        if review > found {
+            bank.show("need_review", humantime::format_duration(found).to_string());
+        }
+        review.min(found)
+    });
     let bank_not_found = bank.get("not_found", |time| time.duration(LIFETIME));
     let bank_stale_if_error = bank.get("stale_if_error", |time| time.duration(LIFETIME));
     let cft = cache.section("cft");
@@ -435,8 +448,7 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
         memory: memory?,
         disk: disk?,
         bank_found: bank_found?,
-        // A shorter lifetime of all answers holds for these as well.
-        bank_need_review: bank_need_review?.min(bank_found?),
+        bank_need_review: bank_need_review?,
         bank_not_found: bank_not_found?,
         bank_stale_if_error: bank_stale_if_error?,
         cft_clear: cft_clear?,
@@ -1467,7 +1479,8 @@ like = "bank"
         assert_eq!(table["state"]["root_key"].as_str(), Some("(set)"));
         assert_eq!(table["state"]["redis"]["sentinel"]["master"].as_str(), Some("iluma"));
         assert_eq!(table["state"]["redis"]["cache"]["cluster"][0].as_str(), Some("cache-1.internal:6379"));
-        assert_eq!(table["server"]["tls"].as_str(), Some("(set)"));
+        let certificate = folder.path().join("cert.pem");
+        assert_eq!(table["server"]["tls"]["cert"].as_str(), certificate.to_str());
         assert_eq!(table["cache"]["bank"]["found"].as_str(), Some("7d"));
         assert_eq!(table["state"]["retention"]["owners"].as_str(), Some("90d"));
         assert_eq!(table["tenants"]["lending"]["key_sha256"][0].as_str(), Some("00000000…"));

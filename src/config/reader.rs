@@ -3,6 +3,7 @@
 //! Invariants: a getter that returns `None` for a present or required key has recorded a fault; a key that no getter
 //! requested is a fault.
 
+use super::effective::{Shown, Step};
 use super::fault::Fault;
 use super::nearest::nearest;
 use std::cell::RefCell;
@@ -51,6 +52,8 @@ struct Notes {
     /// All requested keys, with `*` for a name and `[]` for an index in a list.
     asked: BTreeSet<String>,
     files: Vec<PathBuf>,
+    /// The values that are shown in the place of the file's.
+    shown: Vec<Shown>,
 }
 
 /// The findings of reading, beside the values.
@@ -58,6 +61,8 @@ pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) files: Vec<PathBuf>,
+    /// The values that are shown in the place of the file's.
+    pub(super) shown: Vec<Shown>,
     /// All requested keys, with `*` for a name and `[]` for an index in a list.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]
     pub(super) asked: BTreeSet<String>,
@@ -83,11 +88,16 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(self, own: &Table) -> Findings {
         let mut notes = self.notes.into_inner();
         unknown_keys(&notes.known, &KeyPath::default(), own, &mut notes.faults);
-        Findings { faults: notes.faults, warnings: notes.warnings, files: notes.files, asked: notes.asked }
+        let Notes { faults, warnings, asked, files, shown, known: _ } = notes;
+        Findings { faults, warnings, files, shown, asked }
     }
 
     fn fault(&self, path: &KeyPath, problem: impl Into<String>) {
         self.notes.borrow_mut().faults.push(Fault::new(&path.shown, problem));
+    }
+
+    fn show(&self, path: &KeyPath, value: Option<Value>) {
+        self.notes.borrow_mut().shown.push((path.steps.clone(), value));
     }
 }
 
@@ -129,6 +139,8 @@ impl<'r> Section<'r> {
         notes.asked.insert(self.path.join(key).pattern);
         notes.warnings.push(Fault::new(&path.shown, format!("the old name of {key}: write {key} instead")));
         drop(notes);
+        self.show(key, value.clone());
+        self.reader.show(&path, None);
         read(&Entry { reader: self.reader, path, value })
     }
 
@@ -221,6 +233,11 @@ impl<'r> Section<'r> {
         self.reader.fault(&self.path.join(key), problem);
     }
 
+    /// Shows a computed value among the effective settings.
+    pub(super) fn show(&self, key: &str, value: impl Into<Value>) {
+        self.reader.show(&self.path.join(key), Some(value.into()));
+    }
+
     fn knows(&self, key: &str) {
         let mut notes = self.reader.notes.borrow_mut();
         notes.known.entry(self.path.shown.clone()).or_default().insert(key.to_owned());
@@ -238,6 +255,11 @@ impl<'r> Entry<'r> {
     /// Records a fault of this value.
     pub(super) fn fault(&self, problem: impl Into<String>) {
         self.reader.fault(&self.path, problem);
+    }
+
+    /// Shows another value among the effective settings: a secret's place, or the meaning of what the file says.
+    pub(super) fn show(&self, value: impl Into<Value>) {
+        self.reader.show(&self.path, Some(value.into()));
     }
 
     /// Returns true if secrets and certificates are not read.
@@ -413,31 +435,40 @@ fn wrong_type(wanted: &str, value: &Value) -> String {
     format!("must be {wanted}, is {is}")
 }
 
-/// The position of a value: as faults show it, and with the operator's names replaced by `*`.
+/// The position of a value: as steps, as faults show it, and with the operator's names replaced by `*`.
 #[derive(Clone, Default)]
 struct KeyPath {
+    steps: Vec<Step>,
     shown: String,
     pattern: String,
 }
 
 impl KeyPath {
     fn join(&self, key: &str) -> Self {
-        self.with(key, key)
+        self.with(key, None)
     }
 
     fn member(&self, name: &str) -> Self {
-        self.with(name, "*")
+        self.with(name, Some("*"))
     }
 
     fn item(&self, place: usize) -> Self {
-        Self { shown: format!("{}[{place}]", self.shown), pattern: format!("{}[]", self.pattern) }
+        Self {
+            steps: self.steps.iter().cloned().chain([Step::Item(place)]).collect(),
+            shown: format!("{}[{place}]", self.shown),
+            pattern: format!("{}[]", self.pattern),
+        }
     }
 
-    fn with(&self, key: &str, pattern: &str) -> Self {
+    fn with(&self, key: &str, pattern: Option<&str>) -> Self {
         let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        let key = if bare { key.to_owned() } else { format!("{key:?}") };
+        let spelt = if bare { key.to_owned() } else { format!("{key:?}") };
         let dot = if self.shown.is_empty() { "" } else { "." };
-        Self { shown: format!("{}{dot}{key}", self.shown), pattern: format!("{}{dot}{pattern}", self.pattern) }
+        Self {
+            steps: self.steps.iter().cloned().chain([Step::Key(key.to_owned())]).collect(),
+            shown: format!("{}{dot}{spelt}", self.shown),
+            pattern: format!("{}{dot}{}", self.pattern, pattern.unwrap_or(key)),
+        }
     }
 }
 

@@ -19,7 +19,9 @@ impl Entry<'_> {
             self.fault("must be the path of a file");
             return None;
         }
-        Some(self.resolve(text))
+        let path = self.resolve(text);
+        self.show(path.display().to_string());
+        Some(path)
     }
 
     /// Reads a file. A fault does not show its content; it shows the path that was tried.
@@ -53,6 +55,7 @@ impl Entry<'_> {
             });
             return None;
         }
+        self.show("(set)");
         let secret = match (self.part("env"), self.part("file")) {
             (Some(name), None) if self.skips_secrets() => self.placeholder(name.text()?),
             (None, Some(file)) if self.skips_secrets() => self.placeholder(file.text()?),

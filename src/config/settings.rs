@@ -58,6 +58,8 @@ pub struct Settings {
     pub tenants: BTreeMap<TenantName, Tenant>,
     /// Paths that the operator added.
     pub routes: Vec<CustomRoute>,
+    /// The effective settings as a table, without secrets.
+    pub(super) effective: toml::Table,
     /// Files whose change causes a reload: the configuration, secrets, certificates.
     pub files: Vec<PathBuf>,
     /// The warnings about valid but probably unintended settings, each with its key.

@@ -117,6 +117,9 @@ fn tenant(
         Some(list) => routes::allowed(&list),
         None => Some(routes::all_but_forbidden()),
     };
+    if let Some(routes) = &routes {
+        tenant.show("routes", routes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     let share_cache = tenant.get("share_cache", Entry::flag);
     let ages = tenant.section("max_age");
     let age = |name| ages.maybe(name, |age| age.duration(MAX_AGE));
@@ -137,10 +140,11 @@ fn tenant(
     let callback_token = tenant.maybe("callback_token", |token| token.token(""));
     let webhook_secrets =
         tenant.maybe("webhook_secret", |secret| one_or_more(secret, MAX_WEBHOOK_SECRETS, webhook_secret));
-    let callback_hosts = match hosts {
+    let callback_hosts: BTreeSet<String> = match hosts {
         Some(hosts) => hosts.into_iter().collect(),
         None => urls.values().filter_map(http::Uri::host).map(str::to_owned).collect(),
     };
+    tenant.show("callback_hosts", Vec::from_iter(callback_hosts.clone()));
     Some(Tenant {
         account: account?,
         key_sha256: key_sha256.unwrap_or_default(),
@@ -171,11 +175,17 @@ fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits
     let budget_per_month = tenant.maybe("budget_per_month", |rupiah| rupiah.number(0..=MAX_CALLS));
     let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
     let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
+    // The default burst of a rate is one second's number.
+    let burst = burst.or(requests_per_second);
+    if let Some(burst) = burst {
+        tenant.show("burst", burst);
+    }
+    let max_in_flight = max_in_flight.map_or(default_in_flight, |count| count as usize);
+    tenant.show("max_in_flight", i64::try_from(max_in_flight).unwrap_or(i64::MAX));
     Some(TenantLimits {
         requests_per_second,
-        // The default burst of a rate is one second's number.
-        burst: burst.or(requests_per_second),
-        max_in_flight: max_in_flight.map_or(default_in_flight, |count| count as usize),
+        burst,
+        max_in_flight,
         weight: weight?,
         upstream_calls_per_day,
         upstream_calls_per_month,
@@ -240,6 +250,7 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Callb
             entry.fault(format!("{unknown}; known: {known}"));
         }
         let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
+        entry.show(without_query(&url));
         let url = match CallbackUrl::parse(&url.to_string()) {
             Ok(url) => url,
             Err(UrlError::Address) => {
@@ -259,6 +270,15 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Callb
         }
     }
     read
+}
+
+/// Returns a URL without its query, which may contain a team's token.
+fn without_query(url: &http::Uri) -> String {
+    let text = url.to_string();
+    match text.split_once('?') {
+        Some((before, _)) => format!("{before}?(set)"),
+        None => text,
+    }
 }
 
 fn named<N: FromStr>(name: &str, section: &Section<'_>) -> Option<N>
