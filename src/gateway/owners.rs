@@ -129,8 +129,12 @@ impl Owners {
             tags: tags.to_vec(),
             asked: requester.asked,
         };
-        if known.is_some() && self.write_late(&owning) {
-            return;
+        if known.is_some() {
+            if self.write_late(&owning) {
+                return;
+            }
+            // The newest reference is known again once it is written: its request may be cancelled before that.
+            self.known.invalidate(&name);
         }
         // Most hits skip this: on the heap it costs nothing on other requests.
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
@@ -194,5 +198,68 @@ impl Owners {
         let owners = self.state.owners(account, id).await?;
         let others = owners.iter().any(|owner| owner.tenant != *tenant);
         Ok((owners.into_iter().find(|owner| owner.tenant == *tenant), others))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::byte_size::ByteSize;
+    use crate::base::clock::Clock;
+    use crate::base::database::Database;
+    use crate::base::keyring::EncryptionKey;
+    use crate::config;
+    use crate::state::{MIGRATIONS, Sqlite};
+    use futures_util::FutureExt as _;
+    use secrecy::SecretBox;
+
+    const DAY: Duration = Duration::from_secs(86400);
+
+    fn owners() -> Owners {
+        let settings = config::State {
+            path: "memory".into(),
+            root_key: SecretBox::new(Box::new([3; 32])),
+            encryption_keys: vec![EncryptionKey { id: "a".into(), key: SecretBox::new(Box::new([4; 32])) }],
+            redis: None,
+            redis_timeout: Duration::from_millis(50),
+            disk_reserve: ByteSize::kib(0),
+            retention: config::Retention { owners: DAY, delivered_callbacks: DAY, dead_letters: DAY, ledger: DAY },
+        };
+        let database = Database::in_memory(&[MIGRATIONS]).unwrap();
+        Owners::new(State::Sqlite(Arc::new(Sqlite::new(database, &settings, Clock::system()))), DAY)
+    }
+
+    async fn reference(owners: &Owners, asker: &Asker) -> Option<Bytes> {
+        let owners = owners.state.owners(&asker.account, "id").await.unwrap();
+        owners.into_iter().next().and_then(|owner| owner.reference)
+    }
+
+    #[tokio::test]
+    async fn a_newer_reference_that_finds_no_room_is_written_all_the_same() {
+        let owners = owners();
+        let asker = Asker {
+            tenant: "lending".parse().unwrap(),
+            account: "live".parse().unwrap(),
+            kind: None,
+            asked: SystemTime::now(),
+        };
+        let redis = Budget::of(Duration::from_secs(5));
+        let owned = |reference: &'static [u8]| Owned { id: "id", reference: Some(reference), awaits: false, tags: &[] };
+        owners.own(&asker, owned(br#""first""#), &redis).await;
+        // Nothing takes the waiting ones.
+        let mut waiting = 0;
+        loop {
+            let text = format!("\"{waiting}\"");
+            let owned = Owned { id: "other", reference: Some(text.as_bytes()), awaits: false, tags: &[] };
+            if waiting > 0 && owners.late.capacity() == 0 {
+                break;
+            }
+            owners.own(&asker, owned, &redis).await;
+            waiting += 1;
+        }
+        // Its request is cancelled after the first step, then it is asked again.
+        let _: Option<()> = owners.own(&asker, owned(br#""second""#), &redis).now_or_never();
+        owners.own(&asker, owned(br#""second""#), &redis).await;
+        assert_eq!(reference(&owners, &asker).await.as_deref(), Some(&br#""second""#[..]));
     }
 }

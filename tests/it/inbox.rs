@@ -245,3 +245,38 @@ async fn the_callbacks_listener_has_one_shape_for_every_refusal() {
     assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_callback_waits_while_its_teams_url_cannot_be_opened() {
+    let endpoint = Upstream::agreeing().await;
+    let hosts = r#"callback_hosts = ["127.0.0.1"]"#;
+    let rig = Rig::builder().tenant("lending", hosts).start().await;
+    let url = format!(r#"{{"type":"{KIND}","url":"{}/kyc"}}"#, endpoint.url());
+    assert!(rig.post("lending", "/v1/callback/urls", url).send().await.status < 300);
+
+    // What no key of this node opens: another node may have written it under a newer one.
+    let turn = async |folder: &std::path::Path| {
+        let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("the database");
+        let mut url: Vec<u8> = database.query_row("SELECT url FROM urls", [], |row| row.get(0)).expect("a URL");
+        let last = url.len() - 1;
+        url[last] ^= 1;
+        assert_eq!(database.execute("UPDATE urls SET url = ?1", [url]).expect("a change"), 1);
+    };
+    let rig = rig.restart_after(turn).await;
+    let body = r#"{"id":"abc","status":"COMPLETED","reference_id":"lending:a"}"#;
+    let status = rig.callback(KIND, body).send().await.status;
+    assert!(matches!(status, 200 | 503), "it is stored, or Iluma sends it again: {status}");
+    rig.metric_becomes("iluma_gateway_state_unreadable_total", |count| count >= 1.0).await;
+    rig.clock.advance(Duration::from_secs(6));
+    assert_eq!(entries(&rig, "delivered").await.len(), 0);
+    assert_eq!((entries(&rig, "dead").await.len(), entries(&rig, "unowned").await.len()), (0, 0));
+
+    let rig = rig.restart_after(turn).await;
+    if status == 503 {
+        assert_eq!(rig.callback(KIND, body).send().await.status, 200);
+    }
+    rig.clock.advance(Duration::from_secs(120));
+    until("the delivery", || !endpoint.heard().is_empty()).await;
+    assert_eq!(endpoint.heard()[0].body, r#"{"id":"abc","status":"COMPLETED","reference_id":"a"}"#);
+    rig.stop().await;
+}
