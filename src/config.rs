@@ -26,7 +26,7 @@ pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use probe::{Probe, ProbeTls};
 pub use settings::{
-    Account, Admin, Cache, Callbacks, FileKey, Listener, Log, MaxAge, OutboxBounds, Quotas, Redis, RedisAccess,
+    Account, Admin, Cache, Callbacks, FileKey, Listener, Log, MaxAge, Otlp, OutboxBounds, Quotas, Redis, RedisAccess,
     RedisServers, RedisTarget, Retention, Role, Server, ServerAddress, ServerTls, Settings, State, Tenant,
     UnknownRoutes, Upstream,
 };

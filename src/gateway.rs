@@ -35,6 +35,7 @@ mod records;
 mod repetition;
 mod replies;
 mod request_log;
+mod request_span;
 mod runtime;
 mod send;
 mod settle;
@@ -85,7 +86,7 @@ impl Gateway {
         log.client = Some(client);
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must affect one request only.
-        let span = log.span();
+        let span = log.log_span();
         let served = AssertUnwindSafe(serve(&self, &config, request, &mut log)).catch_unwind();
         let served = served.instrument(span.clone()).await.unwrap_or(Err(Rejection::Internal));
         let rejection = served.as_ref().err().copied();
@@ -115,6 +116,7 @@ async fn serve(
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("*"));
     let route = config.table.find(request.method(), &target)?;
     log.route = route.name;
+    log.matched(|| config.table.endpoint(request.method(), &target));
     if let Kind::Health(subject) = route.kind {
         log.hold(config.limits.admit_anonymous()?);
         return Box::pin(health::serve(gateway, config, subject, log)).await;

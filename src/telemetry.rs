@@ -7,6 +7,7 @@
 pub mod logs;
 pub mod metrics;
 pub mod redact;
+pub mod traces;
 
 use crate::base::saved::Saved;
 

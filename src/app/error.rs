@@ -4,6 +4,7 @@ use crate::base::database::{DatabaseError, OpenError};
 use crate::config::Faults;
 use crate::redis::diagnosis::Cause;
 use crate::state;
+use crate::telemetry::traces::TracesError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub enum StartError {
     /// The machine's trust store can't be used.
     #[error("upstream: {0}")]
     Tls(#[from] rustls::Error),
+    /// Spans can't be exported.
+    #[error("telemetry.otlp: {0}")]
+    Traces(#[from] TracesError),
     /// The embedded database can't be read or written.
     #[error("state.path: {0}")]
     Database(#[from] DatabaseError),

@@ -9,6 +9,7 @@ use crate::callback;
 use crate::config::{self, Settings};
 use crate::server::{Bounds, Events, Server};
 use crate::telemetry::metrics::{Counted, Listener, Metrics};
+use crate::telemetry::traces::traced;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -78,8 +79,9 @@ impl App {
             server.serve(services, events, stop, drain).await;
         });
         let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Admin), self.stages.admin.stop());
+        let (tracer, clock) = (self.tracer.clone(), self.clock.clone());
         self.stages.admin.spawn(async move {
-            admin_server.serve(web::services(admin.router()), events, stop, LAST_MOMENT / 2).await;
+            admin_server.serve(web::services(traced(admin.router(), &tracer, &clock)), events, stop, LAST_MOMENT / 2).await;
         });
         if let Some(status) = status {
             let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Status), self.stages.admin.stop());
@@ -88,8 +90,10 @@ impl App {
             });
         }
         let (callbacks, events, stop) = (Arc::clone(&self.callbacks), noted(Listener::Callbacks), servers.stop());
+        let (tracer, clock) = (self.tracer.clone(), self.clock.clone());
         servers.spawn(async move {
-            callbacks_server.serve(web::services(callback::inbox(callbacks)), events, stop, drain).await;
+            let inbox = traced(callback::inbox(callbacks), &tracer, &clock);
+            callbacks_server.serve(web::services(inbox), events, stop, drain).await;
         });
         let gateway = Arc::clone(&self.gateway);
         servers.spawn_until_end(async move {

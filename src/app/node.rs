@@ -13,6 +13,7 @@ use crate::server::ListenerHandle;
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Redactor;
+use crate::telemetry::traces::Tracer;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub struct App {
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) failures: AuthFailures,
     pub(super) metrics: Metrics,
+    pub(super) tracer: Tracer,
     pub(super) clock: Clock,
     pub(super) redactor: Redactor,
     /// The secrets of the active settings.

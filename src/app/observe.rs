@@ -4,18 +4,21 @@ use super::links::Links;
 use crate::base::auth_failures::AuthFailures;
 use crate::base::disk::Disk;
 use crate::base::name::TenantName;
+use crate::base::trace_context::TraceContext;
 use crate::cache::Counts;
 use crate::callback::{self, Attempt, Hooks, Note, Skipped};
 use crate::config::{self, Settings};
 use crate::gateway::Gateway;
+use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
 use crate::ledger::{Ledger, RouteTotals};
 use crate::redis::RedisClient;
 use crate::server::ListenerHandle;
-use crate::state::{Outbox, Registry, State};
+use crate::state::{AttemptRecord, AttemptResult, Outbox, Registry, State};
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::{Metrics, OutboxSize, Sample, families};
 use crate::telemetry::redact::Redactor;
+use crate::telemetry::traces::{Ended, Role, Tracer};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +35,15 @@ pub(super) const DELIVERIES: [&str; 6] = [
 ];
 
 /// Returns the hooks of the callbacks: their metrics, the tags of persons, and suspensions.
-pub(super) fn hooks(metrics: &Metrics, persons: &Persons, (registry, failures): (&Registry, &AuthFailures)) -> Hooks {
-    let (metrics, registry) = (metrics.clone(), registry.clone());
+pub(super) fn hooks(
+    (metrics, tracer): (&Metrics, &Tracer),
+    persons: &Persons,
+    (registry, failures): (&Registry, &AuthFailures),
+) -> Hooks {
+    let (metrics, tracer, registry) = (metrics.clone(), tracer.clone(), registry.clone());
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
+        Note::Sent(tenant, kind, attempt) => trace_delivery(&tracer, tenant, kind, attempt),
         Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
         Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
         Note::Queues(queues, now) => {
@@ -54,6 +62,29 @@ pub(super) fn hooks(metrics: &Metrics, persons: &Persons, (registry, failures): 
         is_suspended: Box::new(is_suspended),
         note: Box::new(note),
     }
+}
+
+/// Records the span of an attempt at a delivery, if its trace is sampled. A delivery may be made days after its callback
+/// arrived, so each attempt is a trace of its own.
+fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, attempt: &AttemptRecord) {
+    let Some(span) = tracer.begin(TraceContext::new()) else { return };
+    let mut attributes = vec![
+        ("http.request.method", "POST".into()),
+        ("iluma_gateway.tenant", tenant.as_str().to_owned().into()),
+        ("iluma_gateway.callback_type", kind.as_str().into()),
+    ];
+    attributes.push(match attempt.result {
+        AttemptResult::Status(status) => ("http.response.status_code", i64::from(status).into()),
+        AttemptResult::Error(error) => ("error.type", <&str>::from(error).into()),
+    });
+    span.end(Ended {
+        role: Role::Client,
+        name: "POST delivery".into(),
+        began: attempt.time,
+        took: attempt.duration,
+        attributes,
+        is_error: !attempt.result.is_success(),
+    });
 }
 
 /// Connects metrics to the numbers that other parts keep.

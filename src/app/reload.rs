@@ -85,6 +85,7 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
         ("node.name", settings.node.clone()),
         ("state.disk_reserve", state.disk_reserve.to_string()),
         ("log.level", settings.log.level.to_string()),
+        ("telemetry.otlp", settings.otlp.as_ref().map_or_else(String::new, |otlp| format!("{otlp:?}"))),
         ("cache.memory", settings.cache.memory.to_string()),
         ("cache.disk", settings.cache.disk.to_string()),
     ]

@@ -25,6 +25,7 @@ use crate::state::{Registry, State};
 use crate::telemetry::logs::{self, AccessLog, LogWriter};
 use crate::telemetry::metrics::{Metrics, families};
 use crate::telemetry::redact::Redactor;
+use crate::telemetry::traces::Tracer;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ async fn wire(
     stages: Stages,
 ) -> Result<App, StartError> {
     let Instruments { redactor, access, logs, metrics, clock } = instruments;
+    let tracer = tracer(settings, &metrics, &stages)?;
     let failures = AuthFailures::new(settings.max_auth_failures, &clock);
     let counted = failures.clone();
     metrics.read(&families::AUTH_FAILURES, move || counted.counts());
@@ -98,7 +100,7 @@ async fn wire(
     let (callbacks, inflow, arrivals) = Callbacks::new(
         settings,
         storage.state.clone(),
-        hooks(&metrics, &persons, (&storage.registry, &failures)),
+        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures)),
         clock.clone(),
     )?;
     let parts = Parts {
@@ -112,7 +114,7 @@ async fn wire(
         ledger: storage.ledger.clone(),
         nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
     };
-    let telemetry = Telemetry { access, metrics: metrics.clone(), clock: clock.clone() };
+    let telemetry = Telemetry { access, metrics: metrics.clone(), tracer: tracer.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
     join_registry(&gateway, &storage.registry);
     catch_up(settings, (&gateway, arrivals), &links, &storage, &stages).await?;
@@ -144,6 +146,7 @@ async fn wire(
         callbacks,
         failures,
         metrics,
+        tracer,
         clock,
         redactor,
         known_secrets: Mutex::new(secrets(settings)),
@@ -160,6 +163,18 @@ async fn wire(
     let status = app.status_address().map(tracing::field::display);
     tracing::info!(%server, %admin, %callbacks, status, "listening");
     Ok(app)
+}
+
+/// Starts the exporter of spans, if there is a collector. It ends with the background, after the last request.
+fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tracer, StartError> {
+    let background = &stages.background;
+    let tracer = match &settings.otlp {
+        Some(otlp) => Tracer::start(otlp, &settings.node, background.tasks(), background.stop())?,
+        None => Tracer::default(),
+    };
+    let counts = tracer.counts();
+    metrics.read(&families::SPANS, move || counts.as_ref().map_or_else(Vec::new, |counts| counts.all().to_vec()));
+    Ok(tracer)
 }
 
 /// Connects to Redis, joins the other nodes, and reads their shared data.

@@ -12,11 +12,35 @@ const LENGTH: usize = 55;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
 
-impl TraceId {
-    /// Returns the trace id in the caller's `traceparent`, or a new random id if that header is missing or malformed.
+/// The trace that a request belongs to, and the caller's span in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace.
+    pub trace: TraceId,
+    /// The caller's span; `None` where the trace begins here.
+    pub parent: Option<Parent>,
+}
+
+/// The caller's span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// Its id, never zero.
+    pub span: [u8; 8],
+    /// True if the caller records its spans, and so wants the gateway's.
+    pub is_sampled: bool,
+}
+
+impl TraceContext {
+    /// Returns the trace of the caller's `traceparent`, or a new trace if that header is missing or malformed.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        Self::given(headers).unwrap_or_else(|| Self(Uuid::new_v4().into_bytes()))
+        Self::given(headers).unwrap_or_else(Self::new)
+    }
+
+    /// Returns a new trace.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { trace: TraceId(Uuid::new_v4().into_bytes()), parent: None }
     }
 
     /// Returns the trace id in `traceparent`, if the request has that header exactly once and it is valid.
@@ -35,8 +59,24 @@ impl TraceId {
         if !fits || !dashes || !valid || zero(trace) || zero(span) || rest.is_empty() {
             return None;
         }
-        let text = std::str::from_utf8(trace).ok()?;
-        u128::from_str_radix(text, 16).ok().map(|id| Self(id.to_be_bytes()))
+        let number = |digits| u128::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        let (trace, span, flags) = (number(trace)?, u64::try_from(number(span)?).ok()?, number(flags)?);
+        let parent = Parent { span: span.to_be_bytes(), is_sampled: flags & 1 == 1 };
+        Some(Self { trace: TraceId(trace.to_be_bytes()), parent: Some(parent) })
+    }
+}
+
+impl Default for TraceContext {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TraceId {
+    /// Returns the bytes of the id.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
     }
 
     /// Writes the id as 32 digits.
@@ -83,13 +123,23 @@ mod tests {
             for field in &fields {
                 headers.append(HEADER, HeaderValue::from_str(field).unwrap());
             }
-            assert_eq!(TraceId::of(&headers).to_string() == TRACE, expected, "{fields:?}");
+            assert_eq!(TraceContext::of(&headers).trace.to_string() == TRACE, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_callers_span_and_its_flag_are_read() {
+        for (flags, is_sampled) in [("00", false), ("01", true), ("03", true), ("fe", false)] {
+            let field = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), field.parse().unwrap())]);
+            let parent = Parent { span: [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7], is_sampled };
+            assert_eq!(TraceContext::of(&headers).parent, Some(parent), "{flags}");
         }
     }
 
     #[test]
     fn a_new_trace_is_another_each_time_and_has_32_digits() {
-        let [one, other] = [(); 2].map(|()| TraceId::of(&HeaderMap::new()).to_string());
+        let [one, other] = [(); 2].map(|()| TraceContext::of(&HeaderMap::new()).trace.to_string());
         assert!(one != other && one.len() == 32 && one.bytes().all(|b| b.is_ascii_hexdigit()), "{one} {other}");
     }
 }

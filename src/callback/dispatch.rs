@@ -60,6 +60,7 @@ impl Callbacks {
         let sent = self.send(&delivery).await;
         let (attempt, conclusion) = match &sent {
             Ok(sent) => {
+                (self.hooks.note)(Note::Sent(tenant, delivery.kind, &sent.attempt));
                 let (attempt, outcome) = self.after(&delivery, sent);
                 (Some(attempt), Conclusion { outcome, attempt: Some(sent.attempt) })
             }

@@ -5,7 +5,7 @@ use crate::base::auth_failures::AuthFailures;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
-use crate::state::Queues;
+use crate::state::{AttemptRecord, Queues};
 use bytes::Bytes;
 use std::time::SystemTime;
 
@@ -26,6 +26,8 @@ pub struct Hooks {
 pub enum Note<'a> {
     /// A callback arrived, with its account and type if they are known.
     Received(Option<&'a AccountName>, Option<CallbackType>, Admission),
+    /// A delivery was sent, and this came of it.
+    Sent(&'a TenantName, CallbackType, &'a AttemptRecord),
     /// A delivery was attempted.
     Attempted(&'a TenantName, Attempt),
     /// A delivery was not made.

@@ -6,7 +6,7 @@ use super::fault::{Fault, Faults};
 use super::reader;
 use super::reader::{Entry, Findings, Reader, Secrets, Section};
 use super::settings::{
-    Admin, Cache, Callbacks, Log, OutboxBounds, Quotas, Retention, Role, Server, Settings, State, UnknownRoutes,
+    Admin, Cache, Callbacks, Log, Otlp, OutboxBounds, Quotas, Retention, Role, Server, Settings, State, UnknownRoutes,
     Upstream,
 };
 use super::values::UrlParts;
@@ -154,6 +154,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
     let max_auth_failures = root.section("auth").get("max_failures", Entry::count).and_then(NonZeroU32::new);
     let contact = root.section("help").maybe("contact", contact);
     let log = log(&root.section("log"));
+    let otlp = otlp(&root.section("telemetry").section("otlp"));
     let upstream = upstream(&root.section("upstream"));
     let node = node(&root.section("node"));
     let state = state(&root.section("state"));
@@ -179,6 +180,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         max_auth_failures: max_auth_failures?,
         contact,
         log: log?,
+        otlp: otlp?,
         upstream: upstream?,
         node: node?,
         state: state?,
@@ -289,6 +291,14 @@ fn log(log: &Section<'_>) -> Option<Log> {
         ("trace", tracing::Level::TRACE),
     ];
     Some(Log { level: log.get("level", |level| level.one_of(&levels))? })
+}
+
+fn otlp(otlp: &Section<'_>) -> Option<Option<Otlp>> {
+    let endpoint = otlp.maybe("endpoint", |url| url.url(&["http", "https"], UrlParts::Path));
+    let sample = otlp.get("sample", Entry::share);
+    let extra_ca = otlp.maybe("extra_ca", tls::trusted).unwrap_or_default();
+    let sample = sample?;
+    Some(endpoint.map(|endpoint| Otlp { endpoint, sample, extra_ca }))
 }
 
 fn upstream(upstream: &Section<'_>) -> Option<Upstream> {

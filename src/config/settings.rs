@@ -40,6 +40,8 @@ pub struct Settings {
     pub contact: Option<String>,
     /// The logs.
     pub log: Log,
+    /// The collector of traces, if there is one.
+    pub otlp: Option<Otlp>,
     /// The connection to Iluma.
     pub upstream: Upstream,
     /// The node's name among the nodes.
@@ -183,6 +185,17 @@ impl Role {
 pub struct Log {
     /// The least severe level of diagnostics that is written.
     pub level: tracing::Level,
+}
+
+/// A collector of traces (OpenTelemetry).
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// The URL below which the collector takes `/v1/traces`.
+    pub endpoint: http::Uri,
+    /// The share of the traces that begin here which is sent, from 0 to 1.
+    pub sample: f64,
+    /// Certificates trusted beside the platform's.
+    pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 /// The settings of the connection to Iluma.

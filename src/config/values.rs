@@ -21,6 +21,17 @@ impl Entry<'_> {
         Some(duration)
     }
 
+    /// Reads a share, from 0 to 1.
+    pub(super) fn share(&self) -> Option<f64> {
+        // TOML's 0 and 1 are whole numbers.
+        let whole = self.value().as_integer().and_then(|number| i32::try_from(number).ok()).map(f64::from);
+        let share = self.value().as_float().or(whole).filter(|share| (0.0..=1.0).contains(share));
+        if share.is_none() {
+            self.fault("must be a number from 0 to 1, such as 0.01");
+        }
+        share
+    }
+
     /// Reads an amount of bytes in a range, such as `"256MiB"`.
     pub(super) fn size(&self, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
         let size = self.parsed::<ByteSize>()?;

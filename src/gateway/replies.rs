@@ -109,8 +109,7 @@ pub(super) fn brought(
     log: &mut RequestLog,
 ) -> Response<ReplyBody> {
     log.cache = outcome;
-    log.upstream_took = Some(fetched.took);
-    log.upstream_status = Some(fetched.answer.status.as_u16());
+    log.called(fetched.took, Some(fetched.answer.status.as_u16()));
     let body = ReplyBody::full(fetched.answer.body.clone());
     let mut response = of_parts(fetched.answer.status, fetched.answer.headers.clone(), body);
     response.headers_mut().insert(CACHE_STATUS, report.header());

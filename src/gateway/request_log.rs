@@ -4,10 +4,11 @@
 //! and keeps that unless the whole answer was passed to the client's connection.
 
 use super::observer::{Booked, ResponseObserver};
+use super::request_span::{Answered, RequestSpan};
 use super::runtime::RuntimeConfig;
 use crate::base::name::TenantName;
 use crate::base::request_id;
-use crate::base::trace_context::TraceId;
+use crate::base::trace_context::{TraceContext, TraceId};
 use crate::iluma::route_name::RouteName;
 use crate::ledger::Tally;
 use crate::limit::{Permit, Refusal};
@@ -17,6 +18,7 @@ use crate::reply::{Reason, Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::logs::{self, AccessLog};
 use crate::telemetry::metrics::{Counted, Metrics, TenantMetrics};
+use crate::telemetry::traces::Tracer;
 use crate::tenant::Tenant;
 use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
@@ -40,6 +42,8 @@ pub struct Telemetry {
     pub access: AccessLog,
     /// Metrics.
     pub metrics: Metrics,
+    /// Spans.
+    pub tracer: Tracer,
     /// The clock.
     pub clock: crate::base::clock::Clock,
 }
@@ -59,6 +63,8 @@ pub(super) struct RequestLog {
     started: Instant,
     id: Uuid,
     trace: TraceId,
+    /// The request's span, if its trace is sampled.
+    span: Option<Box<RequestSpan>>,
     id_header: HeaderValue,
     method: &'static str,
     status: u16,
@@ -72,8 +78,8 @@ pub(super) struct RequestLog {
     pub(super) route: RouteName,
     pub(super) cache: CacheOutcome,
     pub(super) request_bytes: u64,
-    pub(super) upstream_took: Option<Duration>,
-    pub(super) upstream_status: Option<u16>,
+    upstream_took: Option<Duration>,
+    upstream_status: Option<u16>,
     pub(super) reason: Option<Reason>,
     /// The time for which the request may still wait for Redis.
     pub(super) redis: Budget,
@@ -90,6 +96,8 @@ impl RequestLog {
         redis: Duration,
     ) -> Box<Self> {
         let (id, id_header) = request_id::of(headers);
+        let context = TraceContext::of(headers);
+        let span = telemetry.tracer.begin(context).map(|open| Box::new(RequestSpan::new(open)));
         // The log is on the heap, because it is moved until the answer is sent.
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
@@ -101,7 +109,8 @@ impl RequestLog {
             time: telemetry.clock.wall(),
             started: telemetry.clock.now(),
             id,
-            trace: TraceId::of(headers),
+            trace: context.trace,
+            span,
             id_header,
             method: method_label(method),
             status: CLIENT_CLOSED_REQUEST,
@@ -144,6 +153,21 @@ impl RequestLog {
         self.permit.clone()
     }
 
+    /// Sets the pattern of the request's path, with its method, if the request has a span; `pattern` is called only then.
+    pub(super) fn matched(&mut self, pattern: impl FnOnce() -> Arc<str>) {
+        if let Some(span) = &mut self.span {
+            span.pattern = Some(pattern());
+        }
+    }
+
+    /// Records an upstream call that just ended: its length, and the status of its answer if there was one.
+    pub(super) fn called(&mut self, took: Duration, status: Option<u16>) {
+        (self.upstream_took, self.upstream_status) = (Some(took), status);
+        if let Some(span) = &mut self.span {
+            span.called(self.telemetry.clock.wall(), took, status);
+        }
+    }
+
     /// Sets the progress of the streamed body.
     pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
         self.upload = progress;
@@ -166,7 +190,7 @@ impl RequestLog {
     }
 
     /// Returns the span in which the decisions about the request are logged; none below the level `debug`.
-    pub(super) fn span(&self) -> Span {
+    pub(super) fn log_span(&self) -> Span {
         tracing::debug_span!("request", request_id = %self.id, trace_id = %self.trace)
     }
 
@@ -231,6 +255,18 @@ impl Drop for RequestLog {
             self.telemetry.metrics.gateway_error(reason.into_str());
         }
         self.telemetry.metrics.request_took(self.route, self.cache, duration);
+        if let Some(span) = self.span.take() {
+            span.end(&Answered {
+                began: self.time,
+                took: duration,
+                method: self.method,
+                status,
+                tenant: self.tenant.as_ref(),
+                route: self.route,
+                cache: self.cache,
+                reason: self.reason,
+            });
+        }
         self.telemetry.access.write(&logs::Record {
             time: self.time,
             request_id: self.id,

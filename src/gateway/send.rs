@@ -55,8 +55,7 @@ impl Exchange<'_> {
             Streamed { sent, observer, took }
         };
         let called = self.make(route, outgoing, None, call).await?;
-        self.log.upstream_took = Some(called.took);
-        self.log.upstream_status = called.sent.as_ref().ok().map(|response| response.status().as_u16());
+        self.log.called(called.took, called.sent.as_ref().ok().map(|response| response.status().as_u16()));
         self.log.observer = called.observer;
         Ok(called.sent?)
     }
@@ -108,8 +107,7 @@ impl Exchange<'_> {
             Whole { received, took }
         };
         let Whole { received, took } = self.make(route, outgoing, claim, call).await?;
-        self.log.upstream_took = Some(took);
-        self.log.upstream_status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
+        self.log.called(took, received.as_ref().ok().map(|received| received.collected.status.as_u16()));
         let mut received = received?;
         reference::forwardable_response(&mut received.collected.headers);
         Ok(received)

@@ -295,6 +295,14 @@ pub const LOG_LINES_DROPPED: Family = Family {
     labels: &[],
 };
 
+/// Spans by their end: exported or dropped.
+pub const SPANS: Family = Family {
+    kind: Kind::Counter,
+    name: "spans_total",
+    help: "Spans of sampled traces, by their end: exported (the collector took them), or dropped (it did not, or too many waited).",
+    labels: &["outcome"],
+};
+
 /// 1 while Redis answers, and if none is configured.
 pub const REDIS_UP: Family = Family {
     kind: Kind::Gauge,

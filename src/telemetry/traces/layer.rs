@@ -1,0 +1,51 @@
+//! The layer that makes a span of each sampled request to an axum router.
+
+use super::{Ended, Role, Tracer};
+use crate::base::clock::Clock;
+use crate::base::trace_context::TraceContext;
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use http::Method;
+
+/// Returns the router with a span for each sampled request; `http.route` is the pattern of its path.
+pub fn traced(router: Router, tracer: &Tracer, clock: &Clock) -> Router {
+    let (tracer, clock) = (tracer.clone(), clock.clone());
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let (tracer, clock) = (tracer.clone(), clock.clone());
+        async move {
+            let Some(span) = tracer.begin(TraceContext::of(request.headers())) else { return next.run(request).await };
+            let method = method(request.method());
+            let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+            let (began, started) = (clock.wall(), clock.now());
+            let response = next.run(request).await;
+            let status = response.status();
+            let mut attributes = vec![
+                ("http.request.method", method.into()),
+                ("http.response.status_code", i64::from(status.as_u16()).into()),
+            ];
+            let name = match &route {
+                Some(route) => format!("{method} {route}").into(),
+                None => method.into(),
+            };
+            attributes.extend(route.map(|route| ("http.route", route.into())));
+            let took = clock.now().saturating_duration_since(started);
+            span.end(Ended { role: Role::Server, name, began, took, attributes, is_error: status.is_server_error() });
+            response
+        }
+    }))
+}
+
+/// Returns a method's name; an unknown method could be any text.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
