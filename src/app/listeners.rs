@@ -81,7 +81,9 @@ impl App {
         let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Admin), self.stages.admin.stop());
         let (tracer, clock) = (self.tracer.clone(), self.clock.clone());
         self.stages.admin.spawn(async move {
-            admin_server.serve(web::services(traced(admin.router(), &tracer, &clock)), events, stop, LAST_MOMENT / 2).await;
+            admin_server
+                .serve(web::services(traced(admin.router(), &tracer, &clock)), events, stop, LAST_MOMENT / 2)
+                .await;
         });
         if let Some(status) = status {
             let (admin, events, stop) = (Arc::clone(&self.admin), noted(Listener::Status), self.stages.admin.stop());

@@ -93,9 +93,7 @@ async fn wire(
 ) -> Result<App, StartError> {
     let Instruments { redactor, access, logs, metrics, clock } = instruments;
     let tracer = tracer(settings, &metrics, &stages)?;
-    let failures = AuthFailures::new(settings.max_auth_failures, &clock);
-    let counted = failures.clone();
-    metrics.read(&families::AUTH_FAILURES, move || counted.counts());
+    let failures = auth_failures(settings, &metrics, &clock);
     let persons = Persons::new(settings.state.root_key.expose_secret());
     let (callbacks, inflow, arrivals) = Callbacks::new(
         settings,
@@ -163,6 +161,14 @@ async fn wire(
     let status = app.status_address().map(tracing::field::display);
     tracing::info!(%server, %admin, %callbacks, status, "listening");
     Ok(app)
+}
+
+/// Makes the counters of wrong credentials, which metrics show.
+fn auth_failures(settings: &Settings, metrics: &Metrics, clock: &Clock) -> AuthFailures {
+    let failures = AuthFailures::new(settings.max_auth_failures, clock);
+    let counted = failures.clone();
+    metrics.read(&families::AUTH_FAILURES, move || counted.counts());
+    failures
 }
 
 /// Starts the exporter of spans, if there is a collector. It ends with the background, after the last request.

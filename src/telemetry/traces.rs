@@ -200,12 +200,9 @@ mod tests {
             parent: parent.map(|is_sampled| Parent { span: [1; 8], is_sampled }),
             ..TraceContext::new()
         };
-        for (below, parent, expected) in [
-            (0, None, false),
-            (1 << 64, None, true),
-            (0, Some(true), true),
-            (1 << 64, Some(false), false),
-        ] {
+        for (below, parent, expected) in
+            [(0, None, false), (1 << 64, None, true), (0, Some(true), true), (1 << 64, Some(false), false)]
+        {
             assert_eq!(tracer(below).0.begin(context(parent)).is_some(), expected, "{below} {parent:?}");
         }
         assert!(Tracer::default().begin(context(Some(true))).is_none());

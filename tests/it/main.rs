@@ -64,6 +64,7 @@ mod status;
 mod support;
 mod teams;
 mod topologies;
+mod traces;
 mod unread;
 mod upstream_faults;
 mod usage;

@@ -184,7 +184,8 @@ mod tests {
 
     fn trace() -> TraceId {
         let field = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
-        TraceId::of(&http::HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), field)]))
+        let headers = http::HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), field)]);
+        crate::base::trace_context::TraceContext::of(&headers).trace
     }
 
     fn record(tenant: Option<&TenantName>) -> Record<'_> {

@@ -95,7 +95,9 @@ pub(super) async fn export(
         let sent = match stop.run_until_cancelled(&mut sending).await {
             Some(sent) => sent,
             // A shutdown does not wait for a collector that hangs.
-            None => tokio::time::timeout(LAST_TIMEOUT, sending).await.unwrap_or(Err("no answer before the end".to_owned())),
+            None => {
+                tokio::time::timeout(LAST_TIMEOUT, sending).await.unwrap_or(Err("no answer before the end".to_owned()))
+            }
         };
         match (&sent, is_failing) {
             (Err(error), false) => {
