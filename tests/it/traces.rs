@@ -14,7 +14,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
 fn traced(rig: RigBuilder, collector: &Upstream, sample: &str) -> RigBuilder {
-    rig.section("telemetry.otlp", &format!("endpoint = \"{}\"\nsample = {sample}", collector.url()))
+    rig.extra(&format!("[telemetry.otlp]\nendpoint = \"{}\"\nsample = {sample}\n", collector.url()))
 }
 
 fn spans(heard: &[Heard]) -> Vec<Span> {
