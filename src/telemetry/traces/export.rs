@@ -1,6 +1,5 @@
 //! The exporter: it takes the spans that wait, and sends them in batches.
 
-use super::TracesError;
 use crate::base::client_tls;
 use crate::base::tasks::Tasks;
 use crate::config::Otlp;
@@ -34,7 +33,18 @@ const LAST_TIMEOUT: Duration = Duration::from_millis(800);
 /// The longest answer of a collector that is read.
 const LONGEST_ANSWER: usize = 64 << 10;
 
-/// Ended spans, by what became of them.
+/// The reason why spans can't be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TracesError {
+    /// The machine has no usable trust store, or a certificate is invalid.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The exporter refuses the endpoint.
+    #[error("telemetry.otlp.endpoint: {0}")]
+    Endpoint(String),
+}
+
+/// The numbers of ended spans, by outcome.
 #[derive(Debug, Default)]
 pub struct SpanCounts {
     exported: AtomicU64,

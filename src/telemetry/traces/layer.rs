@@ -1,6 +1,6 @@
 //! The layer that makes a span of each sampled request to an axum router.
 
-use super::{Ended, Role, Tracer};
+use super::tracer::{Ended, Role, Tracer};
 use crate::base::clock::Clock;
 use crate::base::trace_context::TraceContext;
 use axum::Router;

@@ -1,0 +1,214 @@
+//! Begins and ends spans.
+
+use super::export::{self, SpanCounts, TracesError};
+use crate::base::tasks::Tasks;
+use crate::base::trace_context::{Parent, TraceContext};
+use crate::config::Otlp;
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::SpanData;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Spans that wait for the exporter: some 2 MiB.
+const MOST_WAITING: usize = 2048;
+
+/// Begins spans. Clones share the exporter; without a collector it begins none.
+#[derive(Debug, Clone, Default)]
+pub struct Tracer(Option<Arc<Exporting>>);
+
+#[derive(Debug)]
+struct Exporting {
+    /// Traces that begin here are sampled if their lower 64 bits are less.
+    below: u128,
+    spans: mpsc::Sender<SpanData>,
+    counts: Arc<SpanCounts>,
+}
+
+/// A sampled span that has begun. Dropping it records nothing.
+#[derive(Debug)]
+pub struct OpenSpan {
+    exporting: Arc<Exporting>,
+    context: TraceContext,
+    id: SpanId,
+}
+
+/// The end of a span.
+#[derive(Debug)]
+pub struct Ended {
+    /// The role of the gateway in what the span covers.
+    pub role: Role,
+    /// Method and path pattern, or another name from an enum.
+    pub name: Cow<'static, str>,
+    /// The time at which it began.
+    pub began: SystemTime,
+    /// Its length.
+    pub took: Duration,
+    /// Attributes by the semantic conventions of OpenTelemetry for HTTP.
+    pub attributes: Vec<(&'static str, Value)>,
+    /// True if the work failed, by the same conventions.
+    pub is_error: bool,
+}
+
+/// The role of the gateway in what a span covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It answers a request.
+    Server,
+    /// It makes a request.
+    Client,
+}
+
+impl Tracer {
+    /// Starts the exporter in `tasks`; when `stop` is cancelled it sends the spans that wait, and ends. `node` names this instance.
+    ///
+    /// # Errors
+    /// Returns an error if the collector's certificate or endpoint can't be used.
+    pub fn start(otlp: &Otlp, node: &str, tasks: &Tasks, stop: CancellationToken) -> Result<Self, TracesError> {
+        let (spans, waiting) = mpsc::channel(MOST_WAITING);
+        let counts = Arc::new(SpanCounts::default());
+        let exporter = export::exporter(otlp, node, tasks)?;
+        tasks.spawn(export::export(exporter, waiting, Arc::clone(&counts), stop));
+        // The product of a share and 2^64 is exact enough for a sample.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the share is from 0 to 1")]
+        let below = (otlp.sample * 18_446_744_073_709_551_616.0) as u128;
+        Ok(Self(Some(Arc::new(Exporting { below, spans, counts }))))
+    }
+
+    /// Returns the counts of ended spans, or `None` without a collector.
+    #[must_use]
+    pub fn counts(&self) -> Option<Arc<SpanCounts>> {
+        self.0.as_ref().map(|exporting| Arc::clone(&exporting.counts))
+    }
+
+    /// Begins a span if the trace is sampled: by the caller's choice, or by the share of those that begin here.
+    #[must_use]
+    pub fn begin(&self, context: TraceContext) -> Option<OpenSpan> {
+        let exporting = self.0.as_ref()?;
+        let is_sampled = match context.parent {
+            Some(Parent { is_sampled, .. }) => is_sampled,
+            None => lower_half(context.trace.bytes()) < exporting.below,
+        };
+        is_sampled.then(|| OpenSpan { exporting: Arc::clone(exporting), context, id: fresh() })
+    }
+}
+
+impl OpenSpan {
+    /// Ends the span.
+    pub fn end(self, ended: Ended) {
+        let (parent, is_remote) = match self.context.parent {
+            Some(Parent { span, .. }) => (SpanId::from_bytes(span), true),
+            None => (SpanId::INVALID, false),
+        };
+        self.exporting.take(self.data(self.id, (parent, is_remote), ended));
+    }
+
+    /// Records a part of the span that has ended.
+    pub fn child(&self, ended: Ended) {
+        self.exporting.take(self.data(fresh(), (self.id, false), ended));
+    }
+
+    fn data(&self, id: SpanId, (parent_span_id, parent_span_is_remote): (SpanId, bool), ended: Ended) -> SpanData {
+        let Ended { role, name, began, took, attributes, is_error } = ended;
+        let trace = TraceId::from_bytes(self.context.trace.bytes());
+        SpanData {
+            span_context: SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::NONE),
+            parent_span_id,
+            parent_span_is_remote,
+            span_kind: match role {
+                Role::Server => SpanKind::Server,
+                Role::Client => SpanKind::Client,
+            },
+            name,
+            start_time: began,
+            end_time: began + took,
+            attributes: attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect(),
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status: if is_error { Status::error("") } else { Status::Unset },
+            instrumentation_scope: InstrumentationScope::builder("iluma-gateway").build(),
+        }
+    }
+}
+
+impl Exporting {
+    fn take(&self, span: SpanData) {
+        if self.spans.try_send(span).is_err() {
+            self.counts.dropped(1);
+        }
+    }
+}
+
+fn lower_half(id: [u8; 16]) -> u128 {
+    u128::from_be_bytes(id) & u128::from(u64::MAX)
+}
+
+/// Returns a new id of a span, which is not zero.
+fn fresh() -> SpanId {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    // The upper half has the version among its bits, and is never zero.
+    SpanId::from_bytes(bytes.first_chunk().copied().unwrap_or([1; 8]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tracer(below: u128) -> (Tracer, mpsc::Receiver<SpanData>) {
+        let (spans, waiting) = mpsc::channel(1);
+        (Tracer(Some(Arc::new(Exporting { below, spans, counts: Arc::default() }))), waiting)
+    }
+
+    fn ended() -> Ended {
+        Ended {
+            role: Role::Server,
+            name: "GET /health".into(),
+            began: SystemTime::UNIX_EPOCH,
+            took: Duration::from_secs(2),
+            attributes: vec![("http.route", "/health".into())],
+            is_error: false,
+        }
+    }
+
+    #[test]
+    fn the_caller_decides_and_otherwise_the_share() {
+        let context = |parent: Option<bool>| TraceContext {
+            parent: parent.map(|is_sampled| Parent { span: [1; 8], is_sampled }),
+            ..TraceContext::new()
+        };
+        for (below, parent, expected) in
+            [(0, None, false), (1 << 64, None, true), (0, Some(true), true), (1 << 64, Some(false), false)]
+        {
+            assert_eq!(tracer(below).0.begin(context(parent)).is_some(), expected, "{below} {parent:?}");
+        }
+        assert!(Tracer::default().begin(context(Some(true))).is_none());
+        let half = tracer(1 << 63).0;
+        let sampled = (0..2000).filter(|_| half.begin(TraceContext::new()).is_some()).count();
+        assert!((850..1150).contains(&sampled), "{sampled}");
+    }
+
+    #[test]
+    fn a_child_has_its_parents_trace_and_spans_without_room_are_counted() {
+        let (tracer, mut waiting) = tracer(1 << 64);
+        let context = TraceContext { parent: Some(Parent { span: [7; 8], is_sampled: true }), ..TraceContext::new() };
+        let open = tracer.begin(context).unwrap();
+        open.child(ended());
+        let child = waiting.try_recv().unwrap();
+        let id = open.id;
+        open.end(ended());
+        let parent = waiting.try_recv().unwrap();
+        assert_eq!(child.parent_span_id, id);
+        assert_eq!((parent.span_context.span_id(), parent.parent_span_id), (id, SpanId::from_bytes([7; 8])));
+        assert_eq!((child.parent_span_is_remote, parent.parent_span_is_remote), (false, true));
+        assert_eq!(child.span_context.trace_id(), parent.span_context.trace_id());
+        assert_eq!(parent.end_time, SystemTime::UNIX_EPOCH + Duration::from_secs(2));
+        for _ in 0..3 {
+            tracer.begin(context).unwrap().end(ended());
+        }
+        assert_eq!(tracer.counts().unwrap().all(), [("exported", 0), ("dropped", 2)]);
+    }
+}
