@@ -3,7 +3,7 @@
 //! [`Limits`] is the entry point. A request passes `admit` (concurrency, rate of requests) and holds a [`Permit`]; a
 //! call passes `admit_call` (quotas, the account's fair queue) and holds a [`CallPermit`].
 //!
-//! Invariants: a guard owns everything that is taken from before the first wait, and gives it back in whatever way the
+//! Invariants: a guard owns everything that is taken from before the first wait, and gives it back however the
 //! request ends; a call that was not sent leaves no trace; a request that is refused by a later limit is not counted by
 //! an earlier one.
 

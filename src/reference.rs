@@ -33,7 +33,7 @@ mod scan_json;
 mod stream;
 mod strip;
 
-pub use body::{BodyError, LARGEST_QUESTION, read};
+pub use body::{BodyError, LARGEST_BODY, read};
 pub use boundary::Boundary;
 pub use content::{Ambiguity, RequestContent};
 pub use content_type::Kind;

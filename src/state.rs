@@ -3,7 +3,7 @@
 //!
 //! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
 //! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery
-//! for each waiting reference, in whatever order callbacks and owners arrive; one claimant at a time has a delivery,
+//! for each waiting reference, in any order of callbacks and owners; one claimant at a time has a delivery,
 //! until its lease ends.
 //!
 //! A *record* is an id at an account. [`own`](State::own) adds an owner; [`receive`](State::receive) stores a callback;

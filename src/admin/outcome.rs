@@ -28,7 +28,7 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome of an order that removes: 200 with `result`, or 503 with what is left to do beside it.
+    /// Returns the outcome of an order that removes: 200 with `result`, or 503 if something is left to do.
     pub(super) fn removed(counts: Value, result: &impl Serialize, left: Vec<String>) -> Self {
         let answer = if left.is_empty() { json(StatusCode::OK, result) } else { incomplete(result) };
         Self { counts, left, answer: Ok(answer) }

@@ -140,7 +140,7 @@ impl From<Decided> for ledger::Outcome {
     }
 }
 
-/// `POST /v1/usage/unknown/settle`: settles calls by hand, on whichever node they are booked.
+/// `POST /v1/usage/unknown/settle`: settles calls by hand, also those that other nodes booked.
 pub(super) async fn settle(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,

@@ -18,7 +18,7 @@ pub(super) const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The clients of Redis; there are none for a single gateway.
 #[derive(Debug)]
 pub(super) struct Links {
-    /// The client of state, limits and books.
+    /// The client of state, limits and the ledger.
     pub(super) main: Option<RedisClient>,
     /// The client of the cache, which may have a Redis of its own.
     pub(super) cache: Option<RedisClient>,

@@ -95,7 +95,7 @@ pub(super) fn observe(
     redactor: &Redactor,
     links: &Links,
 ) {
-    // Metrics are part of the gateway: a strong reference would keep both alive for ever.
+    // Metrics are part of the gateway: a strong reference would keep both alive until the process ends.
     let cache = Arc::downgrade(gateway.cache());
     metrics.read_one(&families::CACHE_ENTRIES, move || cache.upgrade().map_or(0, |cache| cache.size().0));
     let cache = Arc::downgrade(gateway.cache());

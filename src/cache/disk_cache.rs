@@ -1,4 +1,4 @@
-//! Level 2 of a gateway that serves alone: entries in a file beside the database.
+//! L2 of a gateway without Redis: entries in a file beside the database.
 //!
 //! Invariants: the gateway starts and requests are answered even if the file or its disk fails; an entry continues to age over a
 //! restart; a stored entry is in the file within a second; an entry that an erasure names is never served or written again.

@@ -1,4 +1,4 @@
-//! The disk level: the file, its epochs, and the work beside requests.
+//! The disk level: the file, its epochs, and the background work.
 
 use super::disk_cache::{self, DiskCache, DiskCacheSettings};
 use super::disk_file;
@@ -24,7 +24,7 @@ const TIDYING: Duration = Duration::from_secs(5);
 /// Names the disk level where an order could not reach it.
 pub(super) const DISK_CACHE: &str = "the disk cache";
 
-/// The disk level of a gateway that serves alone.
+/// The disk level of a gateway without Redis.
 #[derive(Debug)]
 pub struct DiskLevel {
     pub(super) disk: Arc<DiskCache>,

@@ -1,4 +1,4 @@
-//! Epochs and erasures of a gateway that serves alone, in the state database: as durable as the disk cache.
+//! Epochs and erasures of a gateway without Redis, in the state database: as durable as the disk cache.
 //!
 //! Invariants: a purged or erased entry never returns, even if an older copy of the disk cache is restored; numbers of changes
 //! only grow, also over changes that could not be written; a clock that was set back ends every stored answer, because the

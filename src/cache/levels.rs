@@ -68,9 +68,9 @@ enum L2 {
 /// Choice of the level below memory.
 #[derive(Debug)]
 pub enum L2Choice<'a> {
-    /// Memory alone.
+    /// No second level: memory only.
     None,
-    /// A file, for a gateway that serves alone.
+    /// A file, for a gateway without Redis.
     Disk(DiskLevel),
     /// Redis, for nodes that share.
     Redis(RedisClient, Keyring, NodeIdentity<'a>),

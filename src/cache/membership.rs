@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 const LEASE: Duration = Duration::from_secs(5);
 /// The interval of heartbeats: several may fail within a lease.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The time without a heartbeat after which a node counts as gone for ever.
+/// The time without a heartbeat after which a node is removed from the membership.
 const GONE: Duration = Duration::from_secs(600);
 
 /// This node among the others.

@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The bytes of an entry beside its body: key, content type, and moka's own records of it.
+/// The bytes of an entry in addition to its body: key, content type, and moka's own records of it.
 const OVERHEAD: usize = 320;
 
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub struct Removed {
     pub disk: u64,
     /// The number of entries that were removed from Redis.
     pub redis: u64,
-    /// The nodes, each with its part in the order; empty for a gateway that serves alone, and while Redis is out.
+    /// The nodes, each with its part in the order; empty for a gateway without Redis, and while Redis is out.
     pub nodes: Vec<NodeTaken>,
     /// The names of the nodes or stores that could not be reached; empty if the order is done.
     pub left: Vec<String>,

@@ -1,8 +1,8 @@
-//! Level 2: entries in Redis, shared by nodes.
+//! L2 of nodes with Redis: entries that all nodes share.
 //!
 //! Invariants: a key reveals nothing of a request; a value is encrypted and can be decrypted only under its own key; no
-//! entry outlives its lifetime, which is in the value as well as in Redis; whatever Redis does, a caller gets an answer
-//! within its budget, even if that is only "out".
+//! entry outlives its lifetime, which is in the value as well as in Redis; a caller gets an answer within
+//! its budget even if Redis hangs or fails.
 
 use super::entry::{Entry, SharedResult};
 use super::epoch::Epochs;

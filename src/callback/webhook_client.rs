@@ -75,7 +75,7 @@ impl WebhookClient {
         Ok(Self { client, clock })
     }
 
-    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, however its body goes on. `id` is
+    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, even if its body is not complete. `id` is
     /// the same for every attempt at one delivery.
     pub(super) async fn send(&self, team: &Team, timeout: Duration, url: &str, message: (&str, Bytes)) -> Sent {
         let (time, begun) = (self.clock.wall(), self.clock.now());

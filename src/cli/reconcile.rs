@@ -1,7 +1,7 @@
-//! `iluma-gateway usage reconcile`: Iluma's bill beside the ledger, by day and route.
+//! `iluma-gateway usage reconcile`: compares Iluma's bill with the ledger, by day and route.
 //!
-//! Invariants: it reads and compares, and settles nothing: what a difference means is for people to say; a comparison is in
-//! the audit log before it is shown; figures without those of all nodes are not compared.
+//! Invariants: it only reads and compares, because people have to judge a difference; a comparison is in the audit log before
+//! it is shown; nothing is compared if the figures of some node are missing.
 
 use crate::base::calendar::Day;
 use crate::iluma::route_name::RouteName;
@@ -51,11 +51,11 @@ pub(super) enum BillError {
         "--bill: there is no column {0:?} in the head line, which has {1}; name the columns with --day, --route and --count"
     )]
     Column(String, String),
-    /// A line does not say what it should.
+    /// A line is malformed.
     #[error("--bill: line {line}: {fault}")]
     Line { line: u64, fault: &'static str },
     /// There is no line.
-    #[error("--bill: there is no line in it")]
+    #[error("--bill: the file has no line of calls")]
     Empty,
     /// The days of the bill, or of the options, are no period.
     #[error(

@@ -335,7 +335,7 @@ fn contact(entry: &Entry<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Reads a header that is sent beside those of every shared request.
+/// Reads a header that is sent in addition to those of every shared request.
 fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
     let text = entry.text()?;
     let name = http::HeaderName::from_bytes(text.as_bytes()).ok().filter(|name| !name.as_str().contains('_'));

@@ -56,7 +56,7 @@ struct Notes {
     shown: Vec<Shown>,
 }
 
-/// The findings of reading, beside the values.
+/// The findings of reading, in addition to the values.
 pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,

@@ -75,7 +75,7 @@ pub struct Listener {
     pub listen: SocketAddr,
     /// TLS, with mutual TLS if a client CA is configured; ALPN offers `h2` and `http/1.1`.
     pub tls: Option<ServerTls>,
-    /// Networks of load balancers whose word about their clients counts.
+    /// Networks of load balancers that are trusted to name their clients.
     pub trusted_proxies: Arc<[IpNet]>,
     /// True if every connection begins with a header of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -130,7 +130,7 @@ pub struct Callbacks {
     pub timeout: Duration,
     /// Bounds of each team's outbox.
     pub outbox: OutboxBounds,
-    /// Certificates that deliveries trust beside the platform's.
+    /// Certificates that deliveries trust in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
@@ -203,7 +203,7 @@ pub struct Otlp {
 pub struct Upstream {
     /// Scheme and authority; no path.
     pub base_url: http::Uri,
-    /// Certificates trusted beside the platform's.
+    /// Certificates that are trusted in addition to the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// An HTTP proxy, used with CONNECT.
     pub proxy: Option<http::Uri>,
@@ -477,7 +477,7 @@ pub struct FileKey {
 pub struct Tenant {
     /// The account whose key its requests carry to Iluma.
     pub account: AccountName,
-    /// Its keys, beside those that operators make.
+    /// Its keys in the file. Operators may make further ones.
     pub key_sha256: Vec<FileKey>,
     /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,

@@ -95,7 +95,7 @@ fn inode(_: &std::fs::Metadata) -> u64 {
 const EVERY: Duration = Duration::from_millis(500);
 /// The time without changes: longer than a tool takes from one file to the next.
 const QUIET: Duration = Duration::from_millis(200);
-/// The largest number of rounds, two seconds: a file that is written continuously is reported all the same.
+/// The largest number of rounds, two seconds: a file that is written continuously is still reported.
 const MAX_ROUNDS: usize = 10;
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
         fs::write(folder.path().join("gateway.db"), "x").unwrap();
         fs::read(&file).unwrap();
         assert!(timeout(3 * EVERY, watch.changed()).await.is_err());
-        // The wait was cancelled in the middle; the change is noticed all the same.
+        // The wait was cancelled in the middle; the change is still noticed.
         fs::write(&file, "ab").unwrap();
         assert!(timeout(QUIET / 4, watch.changed()).await.is_err());
         timeout(SOON, watch.changed()).await.unwrap();

@@ -1,7 +1,7 @@
 //! Admission and accounting of one upstream call.
 //!
 //! Invariants: a call that may be charged is sent only with its intent in the ledger; a call that was never sent leaves
-//! no trace in limits or ledger; whatever happens to the caller, a call ends with one outcome, which is unknown if its
+//! no trace in limits or ledger; a call ends with one outcome even if its caller goes, and the outcome is unknown if the
 //! answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any point gives
 //! everything back.
 

@@ -1,7 +1,7 @@
-//! The claim of an idempotency key, from before it is made until its end is in state.
+//! The claim of an idempotency key: a guard from before the claim is made until its end is in state.
 //!
-//! Invariants: a claim has one owner, and ends with it, in whatever way the request ends; as long as the call was not
-//! sent it ends as free; once the call may have been sent it ends as unknown, unless its answer decides.
+//! Invariants: a claim has one guard, and ends with it, also if the request is cancelled; a claim without a sent call ends as
+//! free; once the call may have been sent, the claim ends as unknown unless the answer decides.
 
 use super::kept_answer::{Decision, KeptAnswer, decide};
 use super::persons_in::persons_in;
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 /// The pause before the end of a claim is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
-/// The largest number of attempts to write it; without an end the key is refused until it is forgotten.
+/// The largest number of attempts to write the end. Without an end in state the key is refused until its retention ends.
 const MOST_ATTEMPTS: usize = 30;
 
 /// The idempotency of a request with a key.
@@ -27,18 +27,18 @@ const MOST_ATTEMPTS: usize = 30;
 pub(super) enum Idempotency {
     /// The request makes the call.
     Claim(Box<ClaimGuard>),
-    /// The request gets the answer that is kept, if its body is the same.
+    /// The request gets the stored answer, if its body is the same.
     Repetition(Repetition),
 }
 
-/// An answer that is kept, and the fingerprint of the body that asks for it.
+/// A stored answer, and the fingerprint of the body of the repeated request.
 #[derive(Debug)]
 pub(super) struct Repetition {
     pub(super) kept: KeptAnswer,
     pub(super) body: Arc<Fingerprinting>,
 }
 
-/// The facts of a request that its claim needs when the answer is there.
+/// The facts of a request that its claim needs once the answer has arrived.
 #[derive(Debug, Default)]
 pub(super) struct ClaimedRequest {
     pub(super) body: Arc<Fingerprinting>,
@@ -47,7 +47,7 @@ pub(super) struct ClaimedRequest {
     pub(super) in_path: BTreeSet<Tag>,
 }
 
-/// Owns a claim. Its drop writes the end.
+/// The guard of a claim. Dropping it writes the end of the claim.
 #[derive(Debug)]
 pub(super) struct ClaimGuard {
     state: State,
@@ -56,13 +56,13 @@ pub(super) struct ClaimGuard {
     id: ClaimId,
     asked: SystemTime,
     pub(super) request: ClaimedRequest,
-    /// The end if the claim ends now; `None` if there is no claim.
+    /// The end that is written if the guard is dropped now; `None` if there is no claim.
     end: Option<ClaimEnd>,
     ended: Option<oneshot::Sender<()>>,
 }
 
 impl ClaimGuard {
-    /// Owns a claim before it is made, so that a cancelled claim ends too. The receiver completes once the end is written.
+    /// Makes a guard before the claim is made, so that a cancelled claim ends too. The receiver completes once the end is written.
     pub(super) fn before(
         (state, persons): (&State, &Persons),
         tasks: &Tasks,
@@ -83,7 +83,7 @@ impl ClaimGuard {
         (guard, written)
     }
 
-    /// Gives the guard up: another request has the key.
+    /// Drops the guard without an end, because another request has the key.
     pub(super) fn forget(mut self) {
         self.end = None;
     }
@@ -93,12 +93,12 @@ impl ClaimGuard {
         self.id.link()
     }
 
-    /// Notes that the call may be sent from now on.
+    /// Records that the call may be sent from now on.
     pub(super) fn sent(&mut self) {
         self.end = Some(ClaimEnd::Unknown);
     }
 
-    /// Notes that nothing of the call was processed.
+    /// Records that nothing of the call was processed.
     pub(super) fn unsent(&mut self) {
         self.end = Some(ClaimEnd::Free);
     }
@@ -142,7 +142,7 @@ impl ClaimGuard {
 
 impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        // At the end of a process nothing can be written: the key is refused until it is forgotten.
+        // The end can't be written while the process ends: the key is refused until its retention ends.
         if let Some(end) = self.end.take()
             && tokio::runtime::Handle::try_current().is_ok()
         {
@@ -155,7 +155,7 @@ impl Drop for ClaimGuard {
     }
 }
 
-/// Writes the end of a claim, however often that fails within half a minute.
+/// Writes the end of a claim, and retries for half a minute.
 pub(super) async fn write_end(state: &State, id: &ClaimId, end: &ClaimEnd) {
     for _ in 0..MOST_ATTEMPTS {
         match state.end_claim(id, end.clone()).await {

@@ -188,7 +188,7 @@ impl Gateway {
         let Ok(target) = PathAndQuery::try_from(target) else { return };
         let Some(name) = config.accounts.get(account).map(|account| &account.name) else { return };
         let slot = self.cache.place(&Scope::shared(name), Subject::BankGet, target.as_str(), &[]);
-        // How old an answer the caller takes is about the question's, not about this look.
+        // The caller's `max-age` applies to its own request, not to this GET.
         let directives = Directives { max_age: None, ..request.directives };
         if self.cache.look_up(&slot, None).is_some() {
             return;

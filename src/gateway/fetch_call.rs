@@ -107,7 +107,7 @@ impl Gateway {
                 Err(error) => guard.failed(*error),
             }
             // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after.
-            // An outcome that can't be written now is kept, and the answer is sent all the same.
+            // An outcome that can't be written now is kept, and the answer is still sent.
             let _ = self.ledger.settled().await;
         }
         let Received { collected: mut shown, answer } = received?;
@@ -119,9 +119,9 @@ impl Gateway {
         tracing::debug!(
             no_store = directives.no_store,
             bypass,
-            answers_the_question = is_kept,
+            answers_the_request = is_kept,
             stored = entry.is_some(),
-            "Iluma answered; what is stored is a final answer to this very question"
+            "Iluma answered; only a final answer to this request is stored"
         );
         let settled = match (account, &entry) {
             (Some(account), Some(entry)) => {

@@ -1,7 +1,7 @@
 //! Requests that may carry an `Idempotency-Key`: one call, however often the request is sent.
 //!
-//! A key is claimed before the request is served. The repetition of a request goes the same way as the first one, with the
-//! answer that is kept instead of a call. Invariant: without a key nothing is different.
+//! A key is claimed before the request is served. A repeated request passes the same stages as the first one, and gets the
+//! stored answer instead of a call. Invariant: a request without a key is served as if there were no keys.
 
 use super::claim::{ClaimGuard, ClaimedRequest, Idempotency, Repetition};
 use super::exchange::Exchange;
@@ -76,7 +76,7 @@ async fn handle(
     }
 }
 
-/// Returns the hash of what is known of a request before its body, and must be the same in a repetition.
+/// Returns the hash of a request without its body. A repetition must have the same hash.
 fn identity(method: &Method, exchange: &Exchange<'_>, headers: &HeaderMap) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in [method.as_str().as_bytes(), exchange.route.target.as_str().as_bytes(), &content_class(headers)] {

@@ -1,4 +1,4 @@
-//! Answers that are kept for requests with an idempotency key: which ones, and in what form.
+//! Stored answers to requests with an idempotency key: the decision to store one, and its format.
 //!
 //! Invariant: an answer is kept only if a second call could cost money or would get the same answer.
 
@@ -16,7 +16,7 @@ const LARGEST: usize = 256 << 10;
 /// The fields of an answer that belong to its body.
 const FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_DISPOSITION, LOCATION];
 
-/// The version of the form.
+/// The version of the format.
 const VERSION: u8 = 1;
 
 /// The decision about an answer.
@@ -24,7 +24,7 @@ const VERSION: u8 = 1;
 pub(super) enum Decision {
     /// Repetitions get the answer.
     Keep,
-    /// The request may be sent again: it cost nothing, and may go better.
+    /// The request may be sent again: it cost nothing, and may succeed now.
     Free,
     /// The request may have been charged, and there is no answer to keep.
     Unknown,
@@ -63,7 +63,7 @@ pub(super) struct KeptAnswer {
 }
 
 impl KeptAnswer {
-    /// Returns the form in which the answer is stored; `None` if it is too large.
+    /// Returns the stored format of the answer; `None` if it is too large.
     pub(super) fn encode(&self) -> Option<Bytes> {
         let Collected { status, headers, body } = &self.answer;
         if body.len() > LARGEST {

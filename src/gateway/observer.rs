@@ -52,7 +52,7 @@ impl ResponseObserver {
     }
 
     /// Ends with the body, `whole` or not. The returned future ends once the outcome is in the ledger; an outcome that
-    /// can't be written now is kept, and the answer is sent all the same.
+    /// can't be written now is kept, and the answer is still sent.
     pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };

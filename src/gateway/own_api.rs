@@ -69,7 +69,7 @@ pub(super) async fn serve(
     usage(exchange).await
 }
 
-/// Answers with the team's own limits and books, of today and of this month.
+/// Answers with the team's own limits and usage, of today and of this month.
 async fn usage(exchange: Exchange<'_>) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, .. } = exchange;
     let today = gateway.ledger.today();

@@ -104,8 +104,8 @@ impl Owners {
         }
     }
 
-    /// Makes the team an owner. If that can't be written now the answer is sent all the same, and the owner is written
-    /// as soon as possible.
+    /// Makes the team an owner. If the owner can't be written now, the answer is still sent, and the owner is written as soon as
+    /// possible.
     pub(super) async fn own(&self, requester: &Requester, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
         // An empty reference counts as none, so that an owner gets one callback.

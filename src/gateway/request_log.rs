@@ -1,4 +1,4 @@
-//! The log line and the counts of one request, whatever its end is.
+//! The log line and the counts of one request, also of a cancelled one.
 //!
 //! Invariant: every request leaves exactly one line and one count. A request log begins as 499, "the client hung up",
 //! and keeps that unless the whole answer was passed to the client's connection.

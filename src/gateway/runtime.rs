@@ -39,7 +39,7 @@ pub(super) struct RuntimeConfig {
     pub(super) redis_timeout: Duration,
     /// The contact that refusals name.
     pub(super) contact: Option<String>,
-    /// Headers that are sent beside the canonical ones on rows with shared answers.
+    /// Headers that are sent in addition to the canonical ones on rows with shared answers.
     pub(super) forward_headers: Vec<HeaderName>,
     unknown_routes: UnknownRoutes,
     upstream_settings: config::Upstream,

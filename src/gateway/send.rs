@@ -102,7 +102,7 @@ impl Exchange<'_> {
                 Ok(received) => guard.answered(received),
                 Err(error) => guard.failed(*error),
             }
-            // An outcome that can't be written now is kept, and the answer is sent all the same.
+            // An outcome that can't be written now is kept, and the answer is still sent.
             let _ = gateway.ledger.settled().await;
             Whole { received, took }
         };

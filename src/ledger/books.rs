@@ -274,8 +274,8 @@ impl Ledger {
     }
 }
 
-/// Returns days of the journal, both included, read beside the process that writes it, with the lines that other nodes
-/// have published.
+/// Returns the lines of these days, both included, with those that other nodes have published. Another process may write the
+/// journal meanwhile.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.

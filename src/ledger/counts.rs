@@ -19,7 +19,7 @@ pub struct Row {
 /// The numbers of a team on a route on a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Requests of the team, whatever their end was.
+    /// Requests of the team with any result.
     pub requests: u64,
     /// Calls to Iluma.
     pub upstream_calls: u64,

@@ -80,7 +80,7 @@ impl Breaker {
         }
     }
 
-    /// Opens the breaker for ever.
+    /// Opens the breaker permanently.
     pub(super) fn close(&self) {
         self.connection.store(None);
         self.up.send_replace(false);

@@ -1,4 +1,4 @@
-//! Writes that replicas have before they count as done, so that a failover does not lose them.
+//! Writes that count as done only once replicas have them, so that a failover does not lose them.
 //!
 //! Invariants: Redis' WAIT covers the writes of its own connection, so a write and its WAIT have a connection for
 //! themselves; a connection that failed, or whose answer was not awaited, is never used again; a write is done only if
@@ -55,8 +55,8 @@ impl ReplicatedWriter {
     /// to write each time.
     ///
     /// # Errors
-    /// Returns an error if Redis is out or too few replicas have the write, which the primary may keep all the same; or
-    /// if Redis answers with an unexpected value.
+    /// Returns an error if Redis is out, if too few replicas have the write (the primary may have it then), or if Redis answers
+    /// with an unexpected value.
     pub async fn script<T: FromRedisValue>(
         &self,
         budget: &Budget,
@@ -71,7 +71,7 @@ impl ReplicatedWriter {
     async fn replicated<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisFailure> {
         let _slot = self.slots.acquire().await.map_err(|_| RedisFailure::Out)?;
         let main = self.client.current().ok_or(RedisFailure::Out)?;
-        // The server may have closed an idle connection: that says nothing about the server.
+        // The server may have closed an idle connection, and still work.
         if let Some(connection) = self.idle(&main)
             && let Ok(answer) = self.write(connection, &main, script).await
         {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 /// The longest query of a sentinel or of a node of a cluster: two of them fit into the second that a start waits.
 const ASKING: Duration = Duration::from_millis(400);
-/// The largest number of cluster nodes that are remembered beside the configured ones, in case those are gone.
+/// The largest number of cluster nodes that are remembered in addition to the configured ones, in case those are gone.
 const MOST_KNOWN: usize = 16;
 
 /// The servers, and the credentials for them.

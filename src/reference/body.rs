@@ -6,12 +6,12 @@ use http_body::Body;
 use std::time::Duration;
 
 /// The largest request body that is read rather than streamed: real bank and watchlist requests have a few hundred bytes.
-pub const LARGEST_QUESTION: usize = 1 << 20;
+pub const LARGEST_BODY: usize = 1 << 20;
 
 /// The reasons why a request body cannot be used. Nothing was sent to Iluma.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// The body is larger than [`LARGEST_QUESTION`]. The answer is a 413.
+    /// The body is larger than [`LARGEST_BODY`]. The answer is a 413.
     #[error("the request body is larger than 1 MiB")]
     TooLarge,
     /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
@@ -47,7 +47,7 @@ pub enum BodyError {
     Foreign,
 }
 
-/// Reads a whole body of at most [`LARGEST_QUESTION`]. `idle` bounds each pause of the client, `total` the whole time.
+/// Reads a whole body of at most [`LARGEST_BODY`]. `idle` bounds each pause of the client, `total` the whole time.
 /// `room` is called before further bytes are held.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ pub async fn read<B>(
 where
     B: Body<Data = Bytes>,
 {
-    let all = bounded_body::read(body, LARGEST_QUESTION, Some(idle), room);
+    let all = bounded_body::read(body, LARGEST_BODY, Some(idle), room);
     tokio::time::timeout(total, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
         NotWhole::TooLarge => BodyError::TooLarge,
         NotWhole::NoRoom => BodyError::NoRoom,
@@ -82,8 +82,8 @@ mod tests {
             let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
             super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long, |_| true).await
         };
-        assert_eq!(read(vec![vec![0; LARGEST_QUESTION]]).await.map(|b| b.len()), Ok(LARGEST_QUESTION));
-        assert_eq!(read(vec![vec![0; LARGEST_QUESTION], vec![0]]).await, Err(BodyError::TooLarge));
+        assert_eq!(read(vec![vec![0; LARGEST_BODY]]).await.map(|b| b.len()), Ok(LARGEST_BODY));
+        assert_eq!(read(vec![vec![0; LARGEST_BODY], vec![0]]).await, Err(BodyError::TooLarge));
     }
 
     #[tokio::test(start_paused = true)]

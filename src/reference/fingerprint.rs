@@ -1,10 +1,10 @@
 //! The fingerprint of a request's body, made while the body is read or forwarded.
 //!
 //! Two requests under one idempotency key are the same if their fingerprints are. Invariants: a multipart body is compared
-//! part by part, any other body byte by byte; the body passes unchanged; at most [`LARGEST_QUESTION`] bytes are held, with
+//! part by part, any other body byte by byte; the body passes unchanged; at most [`LARGEST_BODY`] bytes are held, with
 //! room for them, so that the persons of the request can be found.
 
-use super::body::{BodyError, LARGEST_QUESTION};
+use super::body::{BodyError, LARGEST_BODY};
 use super::content_type::{self, Charset, Kind};
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
@@ -114,7 +114,7 @@ impl Maker {
         self.bytes.update(data);
         let is_malformed = |parts: &mut Box<Rewriter>| parts.feed(data.clone(), &mut Pieces::default()).is_err();
         drop(self.parts.take_if(is_malformed));
-        let fits = before.saturating_add(data.len() as u64) <= LARGEST_QUESTION as u64;
+        let fits = before.saturating_add(data.len() as u64) <= LARGEST_BODY as u64;
         match &mut self.held {
             Some(held) if fits && (self.room)(data.len()) => held.push(data.clone()),
             held => *held = None,
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_too_large_or_has_no_room_is_hashed_and_not_held() {
-        let large = "x".repeat(LARGEST_QUESTION + 1);
+        let large = "x".repeat(LARGEST_BODY + 1);
         let made = made("text/plain", &large, 1 << 16).await.unwrap();
         assert!(made.readable == Readable::Nothing);
         assert_eq!(made.length, large.len() as u64);

@@ -200,7 +200,7 @@ impl Directives {
         directives
     }
 
-    /// Returns the directives of a caller that takes no answer older than `most`, whatever its request says.
+    /// Returns the directives with a `max-age` of at most `most`.
     #[must_use]
     pub fn at_most(self, most: Option<Duration>) -> Self {
         Self { max_age: self.max_age.into_iter().chain(most).min(), ..self }

@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` of a request: a name that a team gives to one request, however often it sends it.
+//! The `Idempotency-Key` of a request: a name that a team gives to one request and its repetitions.
 
 use super::headers::IDEMPOTENCY_KEY;
 use http::HeaderMap;

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_equal_exactly_if_they_mean_the_same() {
+    fn bodies_are_equal_exactly_if_they_mean_the_same() {
         let base = parameters(r#"{"bank_code":"BCA","bank_account_number":"123"}"#);
         for same in [
             r#" { "bank_account_number" : "123" , "bank_code" : "BCA" } "#,

@@ -1,7 +1,7 @@
 //! The hash of the parts of a multipart body: names, file names, content types and bytes, in order.
 //!
-//! Invariant: two bodies have the same hash if they have the same parts, whatever their boundaries, their other fields and
-//! the pieces in which they arrived.
+//! Invariant: two bodies have the same hash if they have the same parts. Boundaries, other fields of the parts, and the pieces in
+//! which a body arrived make no difference.
 
 use super::parameters::parameters;
 use super::part_head::lines;
@@ -29,7 +29,7 @@ struct Part {
     value: Vec<u8>,
 }
 
-/// The three facts of a part's head that count.
+/// The fields of a part's head that the hash contains.
 #[derive(Default)]
 struct Identity<'a> {
     name: Option<&'a [u8]>,

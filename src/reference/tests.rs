@@ -56,7 +56,7 @@ const FORMS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn questions_are_parsed_and_prefixed_in_linear_time() {
+fn bodies_are_parsed_and_prefixed_in_linear_time() {
     for (kind, shapes) in [("application/json", JSON), ("application/x-www-form-urlencoded", FORMS)] {
         let headers = headers(kind);
         for (before, piece, behind) in shapes {

@@ -1,6 +1,6 @@
 //! Bounds for states that HTTP/2 lets a peer keep open: a connection without a request, and an answer that is not read.
 //!
-//! The peer controls the flow: it can answer pings for ever and never open a window. So a connection without a request
+//! The peer controls the flow: it can keep answering pings and never open a window. So a connection without a request
 //! is ended after a time, and so is a connection with an answer whose next piece was not requested for too long.
 
 use super::drain::Drained;

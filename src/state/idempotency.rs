@@ -16,7 +16,7 @@ pub const KEPT: Duration = Duration::from_secs(86400);
 /// The time after which a claim of another node counts as lost: far more than a call and the upload of its body take.
 const LONGEST_CALL: Duration = Duration::from_secs(600);
 
-/// The process that makes a call: a node's identity, which stays the same over restarts, and its current process.
+/// The process that makes a call: the node's identity, which survives restarts, and the current process of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     node: String,
@@ -24,7 +24,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Names this process of a node.
+    /// Makes the holder for this process of a node.
     #[must_use]
     pub fn new(node: &str) -> Self {
         let process = random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -36,7 +36,7 @@ impl Holder {
         format!("{}/{}", self.node, self.process)
     }
 
-    /// Returns true if an earlier process of the same node is meant, which has ended.
+    /// Returns true if the text names an earlier process of the same node, which has ended.
     fn has_succeeded(&self, other: &str) -> bool {
         other.split_once('/').is_some_and(|(node, process)| node == self.node && process != self.process)
     }
@@ -45,11 +45,11 @@ impl Holder {
 /// A request with a key.
 #[derive(Debug, Clone)]
 pub struct Claiming {
-    /// The team, whose keys are its own.
+    /// The team. Each team has keys of its own.
     pub tenant: TenantName,
     /// The key.
     pub key: Box<[u8]>,
-    /// The hash of what must be the same in a repetition and is known before the body.
+    /// The hash of the request without its body: a repetition must have the same.
     pub request: [u8; 32],
     /// The process that makes the call.
     pub holder: Holder,
@@ -87,7 +87,7 @@ impl ClaimId {
     }
 }
 
-/// The standing of a key.
+/// The result of claiming a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     /// The key is claimed by this request now: it must end the claim.
@@ -100,7 +100,7 @@ pub enum Claimed {
     Answered(Bytes),
     /// The request that had the key was answered, and the answer was not kept.
     NotKept,
-    /// The answer was erased, because its person was.
+    /// The answer was erased together with its person.
     Erased,
     /// The key was given to another request.
     OtherRequest,
@@ -126,10 +126,10 @@ pub enum ClaimEnd {
     Unknown,
 }
 
-/// The stored standing of a key.
+/// The stored status of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum Standing {
+pub(super) enum KeyStatus {
     InFlight,
     Answered,
     Unknown,
@@ -138,32 +138,32 @@ pub(super) enum Standing {
 }
 
 impl ClaimEnd {
-    /// Returns the standing that the end leads to; `None` if it leaves nothing.
-    pub(super) const fn standing(&self) -> Option<Standing> {
+    /// Returns the status after this end; `None` if the key is free again.
+    pub(super) const fn standing(&self) -> Option<KeyStatus> {
         match self {
             Self::Free => None,
-            Self::Answered { .. } => Some(Standing::Answered),
-            Self::NotKept => Some(Standing::NotKept),
-            Self::Unknown => Some(Standing::Unknown),
+            Self::Answered { .. } => Some(KeyStatus::Answered),
+            Self::NotKept => Some(KeyStatus::NotKept),
+            Self::Unknown => Some(KeyStatus::Unknown),
         }
     }
 }
 
-/// A key as an engine has it.
+/// A key as an engine stores it.
 #[derive(Debug)]
 pub(super) struct KeyRow {
     pub(super) token: Vec<u8>,
     /// The keyed hash of the request.
     pub(super) request: Vec<u8>,
     pub(super) holder: String,
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<KeyStatus>,
     pub(super) content: Option<Vec<u8>>,
     /// The time since the claim.
     pub(super) age: Duration,
 }
 
 impl KeyRow {
-    /// Returns the meaning of an existing key for a request; the content is still encrypted.
+    /// Returns the result for a request that finds this key. The answer in it is still encrypted.
     pub(super) fn met_by(self, claiming: &Claiming, request: &[u8; 32]) -> Claimed {
         let in_flight = if claiming.holder.has_succeeded(&self.holder) || self.age > LONGEST_CALL {
             Claimed::Unknown
@@ -174,14 +174,14 @@ impl KeyRow {
             return Claimed::OtherRequest;
         }
         match (self.standing, self.content) {
-            (Some(Standing::InFlight), _) if self.token == claiming.token => Claimed::New,
-            (Some(Standing::InFlight), _) if self.holder == claiming.holder.text() => Claimed::InFlight,
-            (Some(Standing::InFlight), _) => in_flight,
-            (Some(Standing::Answered), Some(content)) => Claimed::Answered(content.into()),
-            (Some(Standing::Answered | Standing::NotKept), _) => Claimed::NotKept,
-            (Some(Standing::Erased), _) => Claimed::Erased,
-            // A newer version may know another standing: it is no reason for a second call.
-            (Some(Standing::Unknown) | None, _) => Claimed::Unknown,
+            (Some(KeyStatus::InFlight), _) if self.token == claiming.token => Claimed::New,
+            (Some(KeyStatus::InFlight), _) if self.holder == claiming.holder.text() => Claimed::InFlight,
+            (Some(KeyStatus::InFlight), _) => in_flight,
+            (Some(KeyStatus::Answered), Some(content)) => Claimed::Answered(content.into()),
+            (Some(KeyStatus::Answered | KeyStatus::NotKept), _) => Claimed::NotKept,
+            (Some(KeyStatus::Erased), _) => Claimed::Erased,
+            // A newer version may have written another status, which must not lead to a second call.
+            (Some(KeyStatus::Unknown) | None, _) => Claimed::Unknown,
         }
     }
 }
@@ -203,17 +203,17 @@ mod tests {
         let (young, old) = (Duration::ZERO, LONGEST_CALL + Duration::from_secs(1));
         let content = || Some(b"answer".to_vec());
         for (standing, token, holder, age, content, expected) in [
-            (Some(Standing::InFlight), 7, "a/2", young, None, Claimed::New),
-            (Some(Standing::InFlight), 8, "a/2", young, None, Claimed::InFlight),
-            (Some(Standing::InFlight), 8, "a/2", old, None, Claimed::InFlight),
-            (Some(Standing::InFlight), 8, "a/1", young, None, Claimed::Unknown),
-            (Some(Standing::InFlight), 8, "b/1", young, None, Claimed::InFlight),
-            (Some(Standing::InFlight), 8, "b/1", old, None, Claimed::Unknown),
-            (Some(Standing::Answered), 8, "b/1", old, content(), Claimed::Answered(Bytes::from_static(b"answer"))),
-            (Some(Standing::Answered), 8, "b/1", old, None, Claimed::NotKept),
-            (Some(Standing::NotKept), 8, "b/1", old, None, Claimed::NotKept),
-            (Some(Standing::Erased), 8, "b/1", old, None, Claimed::Erased),
-            (Some(Standing::Unknown), 8, "a/2", young, None, Claimed::Unknown),
+            (Some(KeyStatus::InFlight), 7, "a/2", young, None, Claimed::New),
+            (Some(KeyStatus::InFlight), 8, "a/2", young, None, Claimed::InFlight),
+            (Some(KeyStatus::InFlight), 8, "a/2", old, None, Claimed::InFlight),
+            (Some(KeyStatus::InFlight), 8, "a/1", young, None, Claimed::Unknown),
+            (Some(KeyStatus::InFlight), 8, "b/1", young, None, Claimed::InFlight),
+            (Some(KeyStatus::InFlight), 8, "b/1", old, None, Claimed::Unknown),
+            (Some(KeyStatus::Answered), 8, "b/1", old, content(), Claimed::Answered(Bytes::from_static(b"answer"))),
+            (Some(KeyStatus::Answered), 8, "b/1", old, None, Claimed::NotKept),
+            (Some(KeyStatus::NotKept), 8, "b/1", old, None, Claimed::NotKept),
+            (Some(KeyStatus::Erased), 8, "b/1", old, None, Claimed::Erased),
+            (Some(KeyStatus::Unknown), 8, "a/2", young, None, Claimed::Unknown),
             (None, 8, "a/2", young, None, Claimed::Unknown),
         ] {
             let row = |request: u8| KeyRow {

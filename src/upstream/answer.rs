@@ -82,7 +82,7 @@ impl AnswerBody {
     /// Removes all secrets from an answer: from its head at once, from its body while it streams.
     pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
         credential.clean(response.headers_mut());
-        // The body may be plain whatever encoding the head names; a body that is really encoded has no secret that can
+        // The body may be plain although the head names an encoding; a body that is really encoded has no secret that can
         // be found.
         response.body_mut().mask = Some(Mask::new(credential));
     }

@@ -27,7 +27,7 @@ pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 pub(super) type Http2Connection =
     http2::Connection<TokioIo<SettingsWatch<Stream>>, OutgoingBody, crate::base::tasks::Tasks>;
 
-/// The largest number of requests on one h2 connection, whatever the peer allows: it bounds the requests that break
+/// The largest number of requests on one h2 connection, even if the peer allows more: it bounds the requests that break
 /// with it.
 pub(super) const MOST_STREAMS: usize = 100;
 

@@ -296,7 +296,7 @@ fn check_forwarded(original: &HeaderMap, forwarded: &HeaderMap) {
 }
 
 fn check_question(headers: &HeaderMap, body: &Bytes) {
-    assert!(body.len() <= reference::LARGEST_QUESTION);
+    assert!(body.len() <= reference::LARGEST_BODY);
     let question = Question::parse(headers, body);
     assert_eq!(question, Question::parse(headers, body));
     if let Ok(Question { reference: Some(reference), .. }) = question {

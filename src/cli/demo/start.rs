@@ -3,7 +3,7 @@
 use super::error::DemoError;
 use super::log::Lines;
 use super::team::Team;
-use super::tour::{BANK, Tour, URLS, question};
+use super::tour::{BANK, Tour, URLS, bank_request};
 use crate::app::{App, Environment};
 use crate::base::clock::Clock;
 use crate::cli::keygen;
@@ -100,7 +100,7 @@ fn farewell(
     output::line(format_args!(
         "curl -i -u {}: -H 'content-type: application/json' -d '{}' {url}{BANK}",
         keys.0,
-        question("1234567855", "mine")
+        bank_request("1234567855", "mine")
     ))?;
     output::line(format_args!("curl -i -u {}: {url}/bank/available_bank_codes", keys.1))?;
     output::line(format_args!("curl -s -u {}: {url}/_gateway/usage", keys.0))?;

@@ -87,7 +87,7 @@ impl<'a> Tour<'a> {
         let refused = self.show(payments, Method::POST, KTP, nik).await?;
         expect(refused.status == 403, "a team's routes are kept")?;
         let stranger = Team::new("stranger").await?;
-        let unknown = self.show(&stranger, Method::POST, BANK, question("1234567855", "x")).await?;
+        let unknown = self.show(&stranger, Method::POST, BANK, bank_request("1234567855", "x")).await?;
         expect(unknown.status == 401, "an unknown key is refused")?;
         stranger.endpoint.stop().await;
 
@@ -109,7 +109,7 @@ impl<'a> Tour<'a> {
             "   operator  POST /v1/erase (on the admin listener)\n             {person}\n         ->  {erased}\n"
         ))?;
         expect(erased["removed"]["memory"] == 1, "what is remembered of the person is removed")?;
-        let after = self.show(payments, Method::POST, BANK, question("1234567855", "payout-10")).await?;
+        let after = self.show(payments, Method::POST, BANK, bank_request("1234567855", "payout-10")).await?;
         expect(after.cache_status.contains("fwd=uri-miss"), "an erased answer is requested from Iluma again")?;
 
         output::line(format_args!(
@@ -147,8 +147,8 @@ impl<'a> Tour<'a> {
     }
 
     async fn same_account(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
-        let first = self.show(lending, Method::POST, BANK, question("1234567855", "loan-17")).await?;
-        let second = self.show(payments, Method::POST, BANK, question("1234567855", "payout-9")).await?;
+        let first = self.show(lending, Method::POST, BANK, bank_request("1234567855", "loan-17")).await?;
+        let second = self.show(payments, Method::POST, BANK, bank_request("1234567855", "payout-9")).await?;
         expect(first.cache_status.ends_with("stored"), "the first answer is stored")?;
         expect(second.cache_status.contains("; hit;"), "the second team is answered from the cache")?;
         expect(
@@ -176,7 +176,7 @@ impl<'a> Tour<'a> {
             let set = self.show(team, Method::POST, URLS, url.to_string()).await?;
             expect(set.status == 200, "a team sets its own URL")?;
         }
-        let pending = self.show(lending, Method::POST, BANK, question("1234567890", "loan-18")).await?;
+        let pending = self.show(lending, Method::POST, BANK, bank_request("1234567890", "loan-18")).await?;
         expect(pending.body.contains("PENDING"), "an account that Iluma does not know is pending first")?;
         let delivery = self.delivered(lending, 1).await?;
         output::line(format_args!("   lending's endpoint receives\n             {}", delivery.body))?;
@@ -192,7 +192,7 @@ impl<'a> Tour<'a> {
 
     async fn outage(&self, lending: &Team, payments: &Team) -> Result<(), DemoError> {
         lending.endpoint.is_out(true);
-        self.show(lending, Method::POST, BANK, question("1234567891", "loan-19")).await?;
+        self.show(lending, Method::POST, BANK, bank_request("1234567891", "loan-19")).await?;
         let dead = "/v1/callbacks?state=dead";
         let started = self.clock.now();
         let letter = loop {
@@ -400,7 +400,7 @@ impl<'a> Tour<'a> {
 }
 
 /// Returns a request about a bank account.
-pub(super) fn question(account_number: &str, reference: &str) -> String {
+pub(super) fn bank_request(account_number: &str, reference: &str) -> String {
     format!(r#"{{"bank_account_number":"{account_number}","bank_code":"BCA","reference_id":"{reference}"}}"#)
 }
 

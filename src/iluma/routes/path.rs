@@ -1,7 +1,7 @@
 //! The normal form for the path of a request.
 //!
 //! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty (except for one trailing slash), `.` or
-//! `..`, or hides a slash in an encoding, however often encoded; unreserved characters are decoded, and the remaining
+//! `..`, or hides a slash in an encoding, also if it is encoded several times; unreserved characters are decoded, and the remaining
 //! encodings are in upper case (RFC 3986, section 6.2.2). The same path is routed and forwarded.
 
 use percent_encoding::percent_decode_str;

@@ -1,7 +1,7 @@
 //! Routing: method and path → [`Route`].
 //!
 //! Invariants: a path is routed and forwarded in one normal form; every request gets exactly one row; a path with a
-//! forbidden word that matches no row is `forbidden`, whatever else is configured.
+//! forbidden word that matches no row is `forbidden`, and no setting changes that.
 
 use super::path::{NormalPath, PathError};
 use super::table::{Charge, Kind, ROUTES};
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Segments of paths that reveal an account's secrets or settings, and the segment of the gateway's own API: a path
-/// with one of them that matches no row is refused, whatever routes the operator added.
+/// with one of them that matches no row is refused, also if the operator has added a route for it.
 const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
 
 /// The collections of records. A path in a collection that matches no row is refused, in any method and with any

@@ -35,7 +35,7 @@ pub struct RouteSpec {
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],
-    /// True if every tenant may use the row, whatever its `routes` say.
+    /// True if every tenant may use the row, also without it in `routes`.
     pub always_allowed: bool,
 }
 

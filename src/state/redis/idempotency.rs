@@ -1,7 +1,7 @@
 //! Idempotency keys.
 
 use super::super::error::StateError;
-use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, Standing};
+use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, KeyStatus};
 use super::super::times::length;
 use super::engine::Redis;
 use super::fields::{Fields, parsed};
@@ -14,7 +14,7 @@ impl Redis {
         let row: Fields = self
             .run(&CLAIM_KEY, |call| {
                 call.arg(&id.name).arg(&id.token).arg(&request).arg(claiming.holder.text());
-                call.arg(<&str>::from(Standing::InFlight)).arg(length(KEPT));
+                call.arg(<&str>::from(KeyStatus::InFlight)).arg(length(KEPT));
             })
             .await?;
         if row.is_empty() {
@@ -44,7 +44,7 @@ impl Redis {
             ClaimEnd::Free | ClaimEnd::NotKept | ClaimEnd::Unknown => (Vec::new(), Vec::new(), 0),
         };
         self.run(&END_CLAIM, |call| {
-            call.arg(&id.name).arg(&id.token).arg(standing).arg(<&str>::from(Standing::Erased));
+            call.arg(&id.name).arg(&id.token).arg(standing).arg(<&str>::from(KeyStatus::Erased));
             call.arg(content).arg(asked);
             self.persons(call, &tags);
         })

@@ -1,7 +1,7 @@
 //! Idempotency keys.
 
 use super::super::error::StateError;
-use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, Standing};
+use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, KeyStatus};
 use super::super::times::{length, millis};
 use super::engine::Sqlite;
 use super::persons::{erased_since, note_persons};
@@ -17,7 +17,7 @@ impl Sqlite {
                 let holder = claiming.holder.text();
                 self.database.write(move |db| claimed(db, &id, (&request, &holder), now)).await?
             }
-            // Keys that exist are read as ever.
+            // Existing keys are still read.
             Err(error) => Some(self.database.read(move |db| found(db, &id, now)).await?.ok_or(error)?),
         };
         let claimed = found.map_or(Claimed::New, |row| row.met_by(claiming, &request));
@@ -43,7 +43,7 @@ impl Sqlite {
         let end = move |db: &Connection| {
             let is_erased = erased_since(db, &persons, asked)?;
             let content = content.as_ref().filter(|_| !is_erased);
-            let standing: &str = if is_erased { Standing::Erased.into() } else { standing.into() };
+            let standing: &str = if is_erased { KeyStatus::Erased.into() } else { standing.into() };
             let ended = db
                 .prepare_cached(
                     "UPDATE claims SET standing = ?3, content = ?4
@@ -59,7 +59,7 @@ impl Sqlite {
     }
 }
 
-/// Returns the key as it is, or claims it.
+/// Returns the existing key, or claims it.
 fn claimed(
     db: &Connection,
     id: &ClaimId,
@@ -73,11 +73,11 @@ fn claimed(
         "INSERT OR REPLACE INTO claims (name, token, request, holder, standing, content, at)
          VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6)",
     )?
-    .execute(params![id.name, id.token, request, holder, <&str>::from(Standing::InFlight), now])?;
+    .execute(params![id.name, id.token, request, holder, <&str>::from(KeyStatus::InFlight), now])?;
     Ok(None)
 }
 
-/// Returns a key that is not older than it is kept.
+/// Returns a key whose retention has not ended.
 fn found(db: &Connection, id: &ClaimId, now: i64) -> rusqlite::Result<Option<KeyRow>> {
     let mut find = db.prepare_cached(
         "SELECT token, request, holder, standing, content, at FROM claims WHERE name = ?1 AND at > ?2",

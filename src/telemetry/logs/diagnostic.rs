@@ -14,7 +14,7 @@ use super::stamp::moment;
 /// The largest number of characters of a field that are kept.
 const LONGEST_FIELD: usize = 8 * 1024;
 
-/// Fields beside `time` and `level`, as in the access log, which do not distinguish equal diagnostics.
+/// Fields with the access log's names that do not distinguish equal diagnostics, in addition to `time` and `level`.
 const SHARED: [&str; 2] = ["request_id", "trace_id"];
 
 /// A diagnostic without its time.

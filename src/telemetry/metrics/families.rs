@@ -327,7 +327,7 @@ pub const CACHE_DISK_UP: Family = Family {
     labels: &[],
 };
 
-/// Questions of the cache to its file on disk, by what it had.
+/// Look-ups in the disk cache, by result.
 pub const CACHE_DISK: Family = Family {
     kind: Kind::Counter,
     name: "cache_disk_total",

@@ -26,7 +26,7 @@ struct Shared {
 }
 
 impl Redactor {
-    /// Makes a scrubber that knows these secrets beside its rules. Secrets of fewer than four bytes are not searched:
+    /// Makes a scrubber that removes these secrets, in addition to its rules. Secrets of fewer than four bytes are not searched:
     /// they would match ordinary text.
     #[must_use]
     pub fn new(secrets: Vec<SecretString>) -> Self {
