@@ -6,9 +6,11 @@
 //! it has ended.
 //!
 //! `router` maps the paths, `context` holds the shared parts of handlers, `answer` is the shape of every answer.
+//! `nodes` shows the nodes and their `alarms`, which `node_watch` makes from `facts` and publishes; `live` follows the access log.
 //! `callbacks`, `erasures`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens, `audit` runs orders and
 //! records them, `orders` is the data that they change.
 
+mod alarms;
 mod answer;
 mod audit;
 mod auth;
@@ -16,8 +18,13 @@ mod callbacks;
 mod console;
 mod context;
 mod erasures;
+mod facts;
 mod keys;
+mod live;
 mod log_pages;
+mod node_report;
+mod node_watch;
+mod nodes;
 mod order_routes;
 mod orders;
 mod outcome;
@@ -27,5 +34,9 @@ mod tokens;
 mod unknown_calls;
 mod usage;
 
+pub use alarms::{ALARMS, Alarm, AlarmSpec, SOON, Severity};
+pub use facts::{BackoffFact, CertificateFact, Facts, KeyFact, PauseFact, QuotaFact, RedisFact, ReloadFact};
+pub use node_report::{Build, NodeReport};
+pub use node_watch::Collect;
 pub use orders::Orders;
 pub use router::Admin;

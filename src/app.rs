@@ -18,6 +18,7 @@ mod shutdown;
 mod stage;
 mod start;
 mod storage;
+mod watch;
 
 pub use environment::Environment;
 pub use error::StartError;

@@ -11,6 +11,7 @@ mod cached_request;
 mod call_guard;
 mod callback_setting;
 mod claim;
+mod condition;
 mod core;
 mod exchange;
 mod fetch;
@@ -20,12 +21,14 @@ mod fetch_result;
 mod file;
 mod health;
 mod idempotency;
+mod index;
 mod kept_answer;
 mod observer;
 mod options;
 mod own_api;
 mod own_callbacks;
 mod own_keys;
+mod own_usage;
 mod owners;
 mod ownership;
 mod persons_in;
@@ -45,11 +48,13 @@ mod submission;
 mod unknown_route;
 
 pub use self::core::{Gateway, Parts};
+pub use condition::Condition;
 pub use request_log::{LoggedBody, Telemetry};
 
 use crate::base::auth_failures::Authenticating;
 use crate::base::host;
-use crate::iluma::routes::Kind;
+use crate::iluma::route_name::RouteName;
+use crate::iluma::routes::{INDEX, Kind};
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::{Authenticated, Unauthenticated};
 use exchange::Exchange;
@@ -120,6 +125,12 @@ async fn serve(
     if let Kind::Health(subject) = route.kind {
         log.hold(config.limits.admit_anonymous()?);
         return Box::pin(health::serve(gateway, config, subject, log)).await;
+    }
+    if route.kind == Kind::Unknown && target.path() == INDEX && matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        log.route = RouteName::Gateway;
+        log.hold(config.limits.admit_anonymous()?);
+        return Ok(index::serve(config, request.headers()));
     }
 
     let keys = gateway.registry.table();

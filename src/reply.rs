@@ -63,6 +63,9 @@ pub enum Rejection {
     /// A team's order about its key.
     #[error(transparent)]
     Key(#[from] KeyOrderError),
+    /// A query of the team's own usage that says something else.
+    #[error("known here: from and to, days such as 2026-11-25, both included")]
+    UsageQuery,
     /// A body of the team's own API that says something else.
     #[error("the body may be {{\"grace\":\"24h\"}}, a time span of at most a year")]
     Grace,
@@ -225,6 +228,7 @@ impl Rejection {
             Self::UnknownOwnPath => Shape::not_found(Reason::UnknownPath),
             Self::TooManyFailures(_) => Shape::rate_limited(Reason::TooManyFailures),
             Self::TenantSuspended => Shape::forbidden(Reason::TenantSuspended),
+            Self::UsageQuery => Shape::invalid(Reason::MalformedRequest),
             Self::Grace => Shape::invalid(Reason::MalformedBody),
             Self::Key(error) => Shape::of_key_order(error),
             Self::Setting(error) => Shape::of_setting(error),

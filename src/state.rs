@@ -30,7 +30,7 @@ mod times;
 
 pub use self::redis::Redis;
 pub use attempts::{AttemptError, AttemptRecord, AttemptResult, MOST_KEPT};
-pub use audit::{AUDIT_MIGRATIONS, AuditLog, Entry, Ordered, audit_beside};
+pub use audit::{AUDIT_MIGRATIONS, AuditLog, BEGUN, Entry, Ordered, audit_beside};
 pub use engine::State;
 pub use envelopes::{CallbackName, DeliveryId, NotADeliveryId};
 pub use erasures::{
@@ -39,7 +39,7 @@ pub use erasures::{
 };
 pub use error::StateError;
 pub use idempotency::{ClaimEnd, ClaimId, ClaimToken, Claimed, Claiming, Holder, KEPT};
-pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
+pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, ReportedNode, Standing};
 pub use model::{
     Awaiting, Callback, Conclusion, Copy, Cursor, Deleted, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased,
     FanOutDecision, Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, ReceiveOutcome,

@@ -4,6 +4,7 @@ use crate::base::web::{BodyFault, GATEWAY_ERROR};
 use crate::config::Role;
 use crate::iluma::error_body;
 use crate::state::KeyOrderError;
+use crate::telemetry::logs::MOST_SUBSCRIBERS;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -59,6 +60,9 @@ pub(super) enum Refusal {
     /// A necessary part can't be reached; the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
+    /// The access log has its most followers.
+    #[error("{MOST_SUBSCRIBERS} clients follow the access log already; try again later")]
+    TooManyFollowers,
     #[error("no answer in time; an order that has begun continues, and GET /v1/audit shows its outcome")]
     Late,
     #[error("the gateway failed to handle the request; report it with the x-request-id")]
@@ -110,6 +114,7 @@ impl Refusal {
             Self::CutOff => (StatusCode::BAD_REQUEST, INVALID, "body_cut_off"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, INVALID, "malformed_request"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "state_unavailable"),
+            Self::TooManyFollowers => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "too_many_followers"),
             Self::Late => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE", "too_slow"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "SERVER_ERROR", "internal"),
         }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::log_pages;
 use super::outcome::Outcome;
 use crate::config::Role;
-use crate::state::{AuditLog, Entry, Ordered};
+use crate::state::{AuditLog, BEGUN, Entry, Ordered};
 use axum::Extension;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::middleware::Next;
@@ -153,7 +153,6 @@ pub(super) async fn gate(
     response
 }
 
-const BEGUN: &str = "begun";
 const REFUSED: &str = "refused";
 
 fn ordered(caller: &Caller, order: Order, subject: Option<String>, outcome: &'static str) -> Ordered {

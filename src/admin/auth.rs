@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,16 @@ impl Caller {
     }
 }
 
+/// Returns the token, and its role, that a request bears or whose session it has.
+pub(super) fn identify(context: &Context, method: &Method, headers: &HeaderMap) -> Option<(Arc<str>, Role)> {
+    let config = context.config();
+    let by_token = config.tokens.find(headers).map(|Token { name, role, .. }| (Arc::clone(name), *role));
+    by_token.or_else(|| {
+        let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
+        console::session(&context.sessions, (method, headers), role_of).map(|session| (session.token, session.role))
+    })
+}
+
 /// Lets requests with a valid token or session pass, and adds the [`Caller`] to them.
 pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
     let config = context.config();
@@ -43,13 +54,7 @@ pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request
         return Refusal::Off.into_response();
     }
     let peer = request.extensions().get::<Client>().map(|client| client.address);
-    let by_token = config.tokens.find(request.headers()).map(|Token { name, role, .. }| (Arc::clone(name), *role));
-    let by_session = || {
-        let asked = (request.method(), request.headers());
-        let session = console::session(&context.sessions, asked, |name, hash| config.tokens.role_of(name, hash));
-        session.map(|session| (session.token, session.role))
-    };
-    let Some((token, role)) = by_token.or_else(by_session) else {
+    let Some((token, role)) = identify(&context, request.method(), request.headers()) else {
         let client = peer.filter(|_| request.headers().contains_key(AUTHORIZATION));
         let noted = client.map(|client| context.orders.failures.note(Authenticating::Admin, client));
         return match noted {

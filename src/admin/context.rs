@@ -2,6 +2,7 @@
 
 use super::answer::Refusal;
 use super::console::sessions::Sessions;
+use super::node_watch::NodeWatch;
 use super::orders::Orders;
 use super::tenants::ShownTenant;
 use super::tokens::Tokens;
@@ -10,10 +11,12 @@ use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::config::Settings;
 use crate::ledger::Ledger;
+use crate::telemetry::logs::LiveLines;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The parts that handlers use, and the active configuration.
 #[derive(Debug)]
@@ -28,7 +31,14 @@ pub(super) struct Context {
     config: ArcSwap<AdminConfig>,
     /// The console's sessions.
     pub(super) sessions: Sessions,
-    draining: AtomicBool,
+    /// The lines of the access log, as they are written.
+    pub(super) live: LiveLines,
+    /// The nodes.
+    pub(super) watch: NodeWatch,
+    /// Counts the changes of the configuration.
+    reloads: watch::Sender<u64>,
+    /// Cancelled when the drain begins.
+    draining: CancellationToken,
 }
 
 /// The API's part of the configuration.
@@ -47,7 +57,13 @@ impl AdminConfig {
 }
 
 impl Context {
-    pub(super) fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger, clock: Clock) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        (metrics, live): (Metrics, LiveLines),
+        orders: Orders,
+        ledger: Ledger,
+        clock: Clock,
+    ) -> Self {
         Self {
             metrics,
             orders: Arc::new(orders),
@@ -55,21 +71,35 @@ impl Context {
             node: settings.node.clone(),
             running: Tasks::new(),
             config: ArcSwap::from_pointee(AdminConfig::new(settings)),
-            sessions: Sessions::new(clock),
-            draining: AtomicBool::new(false),
+            sessions: Sessions::new(clock.clone()),
+            live,
+            watch: NodeWatch::new(&settings.node, clock),
+            reloads: watch::Sender::new(0),
+            draining: CancellationToken::new(),
         }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
         self.config.store(Arc::new(AdminConfig::new(settings)));
+        self.reloads.send_modify(|count| *count += 1);
     }
 
     pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Returns a token that is cancelled when the drain begins.
+    pub(super) fn until_drain(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// Returns a receiver that is told of each change of the configuration.
+    pub(super) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
     }
 
     pub(super) fn config(&self) -> Arc<AdminConfig> {

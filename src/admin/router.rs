@@ -8,6 +8,9 @@ use super::console::routes as console;
 use super::context::Context;
 use super::erasures;
 use super::keys;
+use super::live;
+use super::node_watch::Collect;
+use super::nodes;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
 use super::orders::Orders;
 use super::unknown_calls;
@@ -16,6 +19,7 @@ use crate::base::clock::Clock;
 use crate::base::web::{self, Bounds, GATEWAY_ERROR};
 use crate::config::Settings;
 use crate::ledger::Ledger;
+use crate::telemetry::logs::LiveLines;
 use crate::telemetry::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
@@ -38,6 +42,9 @@ const BOUNDS: Bounds = Bounds {
     answer_deadline: Duration::from_secs(60),
 };
 
+/// The time between two reports of a node.
+const REPORTING: Duration = Duration::from_secs(2);
+
 /// The service of the `admin` listener.
 #[derive(Debug)]
 pub struct Admin(Arc<Context>);
@@ -45,8 +52,27 @@ pub struct Admin(Arc<Context>);
 impl Admin {
     /// Makes the API for `settings`, whose orders change `orders`.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Metrics, orders: Orders, ledger: Ledger, clock: Clock) -> Self {
-        Self(Arc::new(Context::new(settings, metrics, orders, ledger, clock)))
+    pub fn new(
+        settings: &Settings,
+        telemetry: (Metrics, LiveLines),
+        orders: Orders,
+        ledger: Ledger,
+        clock: Clock,
+    ) -> Self {
+        Self(Arc::new(Context::new(settings, telemetry, orders, ledger, clock)))
+    }
+
+    /// Says how the facts about this node are collected.
+    pub fn collect_by(&self, collect: Collect) {
+        self.0.watch.collect_by(collect);
+    }
+
+    /// Publishes this node's report to the other nodes, again and again.
+    pub async fn keep_reporting(&self) {
+        loop {
+            self.0.watch.publish().await;
+            tokio::time::sleep(REPORTING).await;
+        }
     }
 
     /// Returns the router of the `admin` listener, with all its layers.
@@ -59,6 +85,9 @@ impl Admin {
             .route("/v1/tenants/{tenant}/keys", get(keys::list).merge(order(Order::CreateKey, post(keys::create))))
             .route("/v1/audit", get(audit::list))
             .route("/v1/erasures", get(erasures::list))
+            .route("/v1/nodes", get(nodes::list))
+            .route("/v1/alarms", get(nodes::alarms))
+            .route("/v1/live", get(live::follow))
             .route("/v1/tenants/{tenant}/keys/{id}", order(Order::RevokeKey, delete(keys::revoke)))
             .route("/v1/tenants/{tenant}/keys/{id}/rotate", order(Order::RotateKey, post(keys::rotate)))
             .route("/v1/tenants/{tenant}/suspend", order(Order::Suspend, post(keys::suspend)))

@@ -4,7 +4,7 @@ use super::answer::{Refusal, json, typed};
 use super::context::Context;
 use crate::base::calendar::Day;
 use crate::base::name::TenantName;
-use crate::ledger::{Counts, Row, Statement};
+use crate::ledger::{Statement, csv};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::header::ACCEPT;
@@ -51,14 +51,4 @@ pub(super) async fn usage(
 
 pub(super) fn unreadable() -> Refusal {
     Refusal::Unavailable("the ledger can't be read now; try again".to_owned())
-}
-
-/// Formats lines as CSV (RFC 4180). Names need no quotes.
-fn csv(rows: &[Row]) -> String {
-    let mut text = format!("day,tenant,route,{}\r\n", Counts::NAMES.join(","));
-    for Row { day, tenant, route, counts } in rows {
-        let numbers = counts.numbers().map(|number| number.to_string());
-        text.push_str(&format!("{day},{tenant},{route},{}\r\n", numbers.join(",")));
-    }
-    text
 }

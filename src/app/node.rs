@@ -2,6 +2,7 @@
 
 use super::stage::Stage;
 use super::storage::Storage;
+use super::watch::Noted;
 use crate::admin::Admin;
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
@@ -34,6 +35,8 @@ pub struct App {
     /// The secrets of the active settings.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
+    /// Notes of events for the node's report.
+    pub(super) noted: Noted,
     pub(super) drain_timeout: Duration,
     /// The settings that only a restart changes, with their values at the start.
     pub(super) fixed: Vec<(&'static str, String)>,

@@ -1,6 +1,7 @@
 //! The numbers that metrics read from other parts, and the secrets that no line may show.
 
 use super::links::Links;
+use super::watch::Noted;
 use crate::base::auth_failures::AuthFailures;
 use crate::base::disk::Disk;
 use crate::base::name::TenantName;
@@ -39,14 +40,16 @@ pub(super) fn hooks(
     (metrics, tracer): (&Metrics, &Tracer),
     persons: &Persons,
     (registry, failures): (&Registry, &AuthFailures),
+    noted: &Noted,
 ) -> Hooks {
-    let (metrics, tracer, registry) = (metrics.clone(), tracer.clone(), registry.clone());
+    let (metrics, tracer, registry, noted) = (metrics.clone(), tracer.clone(), registry.clone(), noted.clone());
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
         Note::Sent(tenant, kind, attempt) => trace_delivery(&tracer, tenant, kind, attempt),
         Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
         Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
         Note::Queues(queues, now) => {
+            noted.queues(queues);
             let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
             let tenants = queues.tenants.iter().map(|outbox| {
                 let Outbox { tenant, queued, queued_bytes, dead } = outbox;

@@ -9,7 +9,8 @@ use super::observe::{DELIVERIES, hooks, observe, observe_certificates, observe_l
 use super::reload::fixed;
 use super::stage::LAST_MOMENT;
 use super::storage::Storage;
-use crate::admin::{Admin, Orders};
+use super::watch::{Noted, Watcher};
+use crate::admin::{Admin, Build, Collect, Orders};
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::cache::{Change, DiskLevel, Follow};
@@ -36,6 +37,13 @@ use tokio::sync::mpsc;
 /// The interval of a node's heartbeats about limits.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// The program's version and revision.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const REVISION: &str = match option_env!("ILUMA_GATEWAY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 /// Logs, metrics and clock, which every other part gets.
 struct Instruments {
     redactor: Redactor,
@@ -54,8 +62,7 @@ impl Instruments {
             logs.extend(logs::diagnostics(settings.log.level, redactor.clone())?);
             raise_file_descriptors(settings);
         }
-        let metrics =
-            Metrics::new(env!("CARGO_PKG_VERSION"), option_env!("ILUMA_GATEWAY_REVISION").unwrap_or("unknown"));
+        let metrics = Metrics::new(VERSION, REVISION);
         metrics.config_applied(environment.clock.wall());
         Ok(Self { redactor, access, logs, metrics, clock: environment.clock })
     }
@@ -94,11 +101,12 @@ async fn wire(
     let Instruments { redactor, access, logs, metrics, clock } = instruments;
     let tracer = tracer(settings, &metrics, &stages)?;
     let failures = auth_failures(settings, &metrics, &clock);
+    let noted = Noted::new(settings, &clock);
     let persons = Persons::new(settings.state.root_key.expose_secret());
     let (callbacks, inflow, arrivals) = Callbacks::new(
         settings,
         storage.state.clone(),
-        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures)),
+        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures), &noted),
         clock.clone(),
     )?;
     let parts = Parts {
@@ -108,36 +116,28 @@ async fn wire(
         callbacks: Arc::clone(&callbacks),
         state: storage.state.clone(),
         registry: storage.registry.clone(),
+        audit: storage.audit.clone(),
         failures: failures.clone(),
         ledger: storage.ledger.clone(),
         nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
     };
+    let live = access.live();
     let telemetry = Telemetry { access, metrics: metrics.clone(), tracer: tracer.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
     join_registry(&gateway, &storage.registry);
     catch_up(settings, (&gateway, arrivals), &links, &storage, &stages).await?;
 
-    let orders = Orders {
-        cache: Arc::clone(gateway.cache()),
-        state: storage.state.clone(),
-        callbacks: Arc::clone(&callbacks),
-        audit: storage.audit.clone(),
-        erasures: storage.erasures.clone(),
-        node: settings.node.clone(),
-        failures: failures.clone(),
-        registry: storage.registry.clone(),
-        persons,
-    };
-    let admin = Arc::new(Admin::new(settings, metrics.clone(), orders, storage.ledger.clone(), clock.clone()));
+    let orders = orders(settings, (&gateway, &callbacks), &storage, (&failures, persons));
+    let telemetry = (metrics.clone(), live);
+    let admin = Arc::new(Admin::new(settings, telemetry, orders, storage.ledger.clone(), clock.clone()));
     observe(&metrics, &gateway, &logs, &redactor, &links);
-    metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
-    metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
-    observe_state(&metrics, &storage.state, &settings.state);
-    observe_ledger(&metrics, &storage.ledger);
+    observe_storage(settings, &metrics, &storage);
 
     let listeners = Listeners::bind(settings).await?;
     let sockets = listeners.sockets()?;
     observe_certificates(&metrics, sockets.handles());
+    let watcher = Watcher::new(settings, (&gateway, &clock), (&links, &storage), sockets.handles(), noted.clone());
+    report(&admin, watcher, &storage, &stages);
     let app = App {
         gateway,
         admin,
@@ -149,6 +149,7 @@ async fn wire(
         redactor,
         known_secrets: Mutex::new(secrets(settings)),
         sockets,
+        noted,
         drain_timeout: settings.server.drain_timeout,
         fixed: fixed(settings),
         storage,
@@ -183,6 +184,49 @@ fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tra
     Ok(tracer)
 }
 
+/// Returns the parts that operators' orders change.
+fn orders(
+    settings: &Settings,
+    (gateway, callbacks): (&Arc<Gateway>, &Arc<Callbacks>),
+    storage: &Storage,
+    (failures, persons): (&AuthFailures, Persons),
+) -> Orders {
+    Orders {
+        cache: Arc::clone(gateway.cache()),
+        state: storage.state.clone(),
+        callbacks: Arc::clone(callbacks),
+        audit: storage.audit.clone(),
+        erasures: storage.erasures.clone(),
+        node: settings.node.clone(),
+        failures: failures.clone(),
+        registry: storage.registry.clone(),
+        persons,
+    }
+}
+
+/// Connects metrics to state and ledger, and has every counter that the configuration names begin at 0.
+fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
+    metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
+    metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
+    observe_state(metrics, &storage.state, &settings.state);
+    observe_ledger(metrics, &storage.ledger);
+}
+
+/// Has the node report about itself, to operators and to the other nodes.
+fn report(admin: &Arc<Admin>, watcher: Watcher, storage: &Storage, stages: &Stages) {
+    let watcher = Arc::new(watcher);
+    admin.collect_by(Collect {
+        facts: Box::new(move || {
+            let watcher = Arc::clone(&watcher);
+            Box::pin(async move { watcher.facts().await })
+        }),
+        membership: storage.membership.clone(),
+        build: Build { version: VERSION, revision: REVISION },
+    });
+    let reporter = Arc::clone(admin);
+    stages.background.spawn_until_end(async move { reporter.keep_reporting().await });
+}
+
 /// Connects to Redis, joins the other nodes, and reads their shared data.
 async fn catch_up(
     settings: &Settings,
@@ -197,6 +241,7 @@ async fn catch_up(
     storage.take_place().await?;
     // Keys that were made while this node was down work from its first request on.
     storage.registry.follow().await;
+    end_interrupted_orders(storage).await;
     storage.keep(&stages.background);
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
@@ -206,6 +251,20 @@ async fn catch_up(
     renew_callback_urls(settings, &storage.state, stages);
     keep_heartbeat(gateway, stages).await;
     Ok(())
+}
+
+/// Notes orders that an earlier process of this node did not end.
+async fn end_interrupted_orders(storage: &Storage) {
+    match storage.audit.end_interrupted().await {
+        Ok(0) => {}
+        Ok(orders) => tracing::warn!(
+            orders,
+            "operators' orders were interrupted when the gateway last ended: see GET /v1/audit, and give them again"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "the audit log can't be read: interrupted orders are still noted as begun")
+        }
+    }
 }
 
 /// Announces orders about keys to every node in the same way as purges.

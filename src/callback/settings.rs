@@ -9,7 +9,7 @@ use super::tokens::TokenSubstitution;
 use crate::base::name::TenantName;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::callback_url::{CallbackUrl, UrlError};
-use crate::state::{AttemptRecord, StateError};
+use crate::state::{AttemptRecord, Endpoint, StateError};
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -94,6 +94,24 @@ impl Callbacks {
         Ok(UrlSetting { kind, url })
     }
 
+    /// Returns the URL of a type, or those of all types, to what the configuration says, and returns the URLs as they are then.
+    /// The type is that of the query or of the body, which is JSON, or a form if `content_type` says so.
+    ///
+    /// # Errors
+    /// Returns an error if nothing was changed, or not all of it.
+    pub async fn reset_urls(
+        &self,
+        tenant: &TenantName,
+        query: &str,
+        (content_type, body): (Option<&str>, &Bytes),
+    ) -> Result<Vec<UrlSetting>, SettingError> {
+        let kind = named_kind(query, content_type, body)?;
+        let kinds = kind.map_or_else(|| CallbackType::ALL.to_vec(), |kind| vec![kind]);
+        let endpoints: Vec<_> = kinds.into_iter().map(|kind| Endpoint { tenant: tenant.clone(), kind }).collect();
+        self.state.delete_urls(&endpoints).await?;
+        self.urls(tenant).await
+    }
+
     /// Sends a signed test payload: the one with which Iluma tests a URL, without an id.
     pub(super) async fn send_test(&self, team: &Team, kind: CallbackType, url: &str) -> AttemptRecord {
         let test = json!({ "type": kind.as_str(), "test": true, "message": "This is a test of your callback URL" });
@@ -132,16 +150,35 @@ impl Callbacks {
     }
 }
 
-fn parse(content_type: Option<&str>, body: &[u8]) -> Result<(CallbackType, String), SettingError> {
+/// Returns the type that a query or a body names; none if neither does.
+fn named_kind(query: &str, content_type: Option<&str>, body: &[u8]) -> Result<Option<CallbackType>, SettingError> {
+    let mut given = members(Some(FORM), query.as_bytes())?;
+    if !body.is_empty() {
+        given.extend(members(content_type, body)?);
+    }
+    match given.remove("type") {
+        None if given.is_empty() => Ok(None),
+        Some(Value::String(kind)) => Ok(Some(kind.parse().map_err(|_| SettingError::Type)?)),
+        Some(_) | None => Err(SettingError::Type),
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn members(content_type: Option<&str>, body: &[u8]) -> Result<BTreeMap<String, Value>, SettingError> {
     let is_form = content_type.is_some_and(|value| {
         let kind = value.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        kind.eq_ignore_ascii_case(FORM)
     });
-    let mut members: BTreeMap<String, Value> = if is_form {
-        form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect()
-    } else {
-        serde_json::from_slice(body).map_err(|_| SettingError::Malformed)?
-    };
+    if is_form {
+        let members = form_urlencoded::parse(body);
+        return Ok(members.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect());
+    }
+    serde_json::from_slice(body).map_err(|_| SettingError::Malformed)
+}
+
+fn parse(content_type: Option<&str>, body: &[u8]) -> Result<(CallbackType, String), SettingError> {
+    let mut members = members(content_type, body)?;
     let mut text = |name: &str| match members.remove(name) {
         Some(Value::String(text)) => Ok(text),
         _ => Err(SettingError::Malformed),
@@ -153,6 +190,25 @@ fn parse(content_type: Option<&str>, body: &[u8]) -> Result<(CallbackType, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_urls_that_are_reset_are_those_of_a_type_or_all() {
+        let kind = Some(CallbackType::NameValidatorRequest);
+        for (query, content_type, body, expected) in [
+            ("", None, "", Ok(None)),
+            ("", None, "{}", Ok(None)),
+            ("type=NAME_VALIDATOR_REQUEST", None, "", Ok(kind)),
+            ("", None, r#"{"type":"NAME_VALIDATOR_REQUEST"}"#, Ok(kind)),
+            ("", Some(FORM), "type=NAME_VALIDATOR_REQUEST", Ok(kind)),
+            ("", None, r#"{"type":"NAME_VALIDATOR_REQUEST","url":"https://a.internal"}"#, Ok(kind)),
+            ("type=x", None, "", Err(SettingError::Type)),
+            ("kind=NAME_VALIDATOR_REQUEST", None, "", Err(SettingError::Type)),
+            ("", None, r#"{"type":1}"#, Err(SettingError::Type)),
+            ("", None, "type=NAME_VALIDATOR_REQUEST", Err(SettingError::Malformed)),
+        ] {
+            assert_eq!(named_kind(query, content_type, body.as_bytes()), expected, "{query} {body}");
+        }
+    }
 
     #[test]
     fn a_setting_is_json_or_a_form() {

@@ -16,6 +16,7 @@ use crate::base::host_name;
 use crate::base::keyring::EncryptionKey;
 use crate::iluma::route_name::RouteName;
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::num::NonZeroU32;
@@ -72,6 +73,7 @@ impl Settings {
                 files.dedup();
                 settings.files = files;
                 settings.effective = effective::table(&own, &reader::parse(DEFAULTS)?, shown);
+                settings.hash = hash(text);
                 let of_tls = |warning: &Fault| secrets == Secrets::Read || warning.key() != "admin.listen";
                 warnings.extend(warnings::of(&settings).into_iter().filter(of_tls));
                 warnings.sort();
@@ -81,6 +83,10 @@ impl Settings {
             _ => Err(Faults::new(faults)),
         }
     }
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All keys with their defaults, or with an example if they have none.
@@ -191,6 +197,7 @@ fn settings(root: &Section<'_>) -> Option<Settings> {
         tenants,
         routes,
         effective: Table::new(),
+        hash: String::new(),
         files: Vec::new(),
         warnings: Vec::new(),
     })

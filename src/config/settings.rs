@@ -62,6 +62,8 @@ pub struct Settings {
     pub routes: Vec<CustomRoute>,
     /// The effective settings as a table, without secrets.
     pub(super) effective: toml::Table,
+    /// The hash of the configuration file's text, which is the same on nodes with the same file: 16 hex digits of SHA-256.
+    pub hash: String,
     /// Files whose change causes a reload: the configuration, secrets, certificates.
     pub files: Vec<PathBuf>,
     /// The warnings about valid but probably unintended settings, each with its key.

@@ -27,11 +27,15 @@ pub(super) async fn serve(
         return Ok(secret(callbacks.tokens(tenant, shape.as_deref())));
     }
     let (head, body) = request.into_parts();
-    let shown = if matches!(head.method, Method::GET | Method::HEAD) {
-        serde_json::to_vec(&callbacks.urls(tenant).await?)
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(json(serde_json::to_vec(&callbacks.urls(tenant).await?).unwrap_or_default().into()));
+    }
+    let target = exchange.route.target.clone();
+    let body = exchange.read(body).await?;
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let shown = if head.method == Method::DELETE {
+        serde_json::to_vec(&callbacks.reset_urls(tenant, target.query().unwrap_or_default(), (kind, &body)).await?)
     } else {
-        let body = exchange.read(body).await?;
-        let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         serde_json::to_vec(&callbacks.set_url(tenant, kind, &body).await?)
     };
     Ok(json(shown.unwrap_or_default().into()))

@@ -16,7 +16,7 @@ use crate::iluma::person::Persons;
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
 use crate::redis::RedisClient;
-use crate::state::{ClaimEnd, ClaimId, Holder, Registry, State};
+use crate::state::{AuditLog, ClaimEnd, ClaimId, Holder, Registry, State};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub struct Gateway {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) ledger: Ledger,
     pub(super) registry: Registry,
+    pub(super) audit: AuditLog,
     pub(super) failures: AuthFailures,
     nodes: Option<Nodes>,
     pub(super) clock: Clock,
@@ -61,6 +62,8 @@ pub struct Parts {
     pub state: State,
     /// Teams' keys.
     pub registry: Registry,
+    /// The audit log.
+    pub audit: AuditLog,
     /// The clients that came with wrong keys.
     pub failures: AuthFailures,
     /// The ledger.
@@ -106,6 +109,7 @@ impl Gateway {
             telemetry: Arc::new(telemetry),
             ledger: parts.ledger,
             registry: parts.registry,
+            audit: parts.audit,
             failures: parts.failures,
             nodes: parts.nodes,
             clock,

@@ -1,15 +1,19 @@
 //! `POST /_gateway/keys/rotate`: a team replaces the key of its request.
 //!
-//! Invariant: the order runs to its end also if its client goes.
+//! Invariants: the order runs to its end also if its client goes; it is in the audit log before it begins and after it has ended,
+//! with the team's name as the token's.
 
 use super::exchange::Exchange;
 use super::replies::of_parts;
+use crate::base::name::TenantName;
 use crate::base::web::GATEWAY_ERROR;
 use crate::reply::{Rejection, ReplyBody};
-use crate::state::{KeyOrderError, StateError, Taken, grace};
+use crate::state::{AuditLog, BEGUN, KeyInfo, KeyOrderError, Ordered, Registry, StateError, Taken, grace};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use secrecy::SecretString;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Answers with a successor of the request's key, which ends after the grace.
@@ -24,9 +28,10 @@ pub(super) async fn rotate(
     };
     let grace = grace(&exchange.read(request.into_body()).await?).ok_or(Rejection::Grace)?;
     let (tenant, (told, answer)) = (exchange.tenant.name.clone(), oneshot::channel());
+    let (audit, peer) = (exchange.gateway.audit.clone(), exchange.log.client.map(|peer| peer.to_string()));
     exchange.gateway.tasks.spawn(async move {
         // The client may be gone.
-        let _ = told.send(registry.rotate(&tenant, &id, grace).await);
+        let _ = told.send(audited(&audit, peer, (&registry, &tenant, &id, grace)).await);
     });
     let Taken { value: (info, key), left } =
         answer.await.unwrap_or(Err(KeyOrderError::State(StateError::Unavailable)))?;
@@ -44,4 +49,37 @@ pub(super) async fn rotate(
     };
     let body = serde_json::to_vec(&shown).map_err(|_| Rejection::Internal)?;
     Ok(of_parts(status, headers, ReplyBody::full(body.into())))
+}
+
+/// Rotates a key, with an entry in the audit log. Without that entry nothing is done.
+async fn audited(
+    audit: &AuditLog,
+    peer: Option<String>,
+    (registry, tenant, id, grace): (&Registry, &TenantName, &str, Duration),
+) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+    let ordered = Ordered {
+        token: tenant.to_string(),
+        role: "team",
+        peer,
+        order: "rotate_key",
+        subject: Some(format!("{tenant}/{id}")),
+        outcome: BEGUN,
+    };
+    let Ok(entry) = audit.begin(ordered).await else {
+        tracing::error!(%tenant, "the audit log can't be written: a team's rotation of its key is refused");
+        return Err(KeyOrderError::State(StateError::Unavailable));
+    };
+    let rotated = registry.rotate(tenant, id, grace).await;
+    let outcome = match &rotated {
+        Ok(taken) if taken.left.is_empty() => "done",
+        Ok(_) => "incomplete",
+        Err(KeyOrderError::State(_)) => "failed",
+        Err(KeyOrderError::Unknown | KeyOrderError::FromFile | KeyOrderError::Ended | KeyOrderError::TooMany) => {
+            "refused"
+        }
+    };
+    if audit.end(entry, outcome, serde_json::json!({})).await.is_err() {
+        tracing::error!(%tenant, outcome, "the audit log can't be written: an order's entry has no outcome");
+    }
+    rotated
 }

@@ -6,4 +6,6 @@ mod table;
 
 pub use path::{NormalPath, PathError};
 pub use router::{CollectionPlace, CustomRoute, Route, Table};
-pub use table::{Charge, Kind, OWN_CALLBACKS, ROTATE_KEY, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented};
+pub use table::{
+    Charge, INDEX, Kind, OWN_CALLBACKS, ROTATE_KEY, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented,
+};

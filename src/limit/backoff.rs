@@ -87,6 +87,11 @@ impl Backoff {
         self.probe == Some(number)
     }
 
+    /// Returns the rest of the wait.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
     /// Returns true if the wait is over and no call probes.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until <= now && self.probe.is_none()

@@ -102,9 +102,10 @@ impl Endpoints {
         }
     }
 
-    /// Returns the endpoints that refuse calls now.
-    pub(super) fn refusing(&self) -> Vec<Endpoint> {
-        self.0.refusing.lock().keys().cloned().collect()
+    /// Returns the endpoints that refuse calls now, each with the time until the next probe.
+    pub(super) fn refusing(&self) -> Vec<(Endpoint, Duration)> {
+        let now = self.0.clock.now();
+        self.0.refusing.lock().iter().map(|(endpoint, backoff)| (Arc::clone(endpoint), backoff.left(now))).collect()
     }
 
     /// Applies the shared state of the account's endpoints to this node.

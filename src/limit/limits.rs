@@ -275,9 +275,9 @@ impl Limits {
         })
     }
 
-    /// Returns the endpoints of the account at `index` from which it backs off.
+    /// Returns the endpoints of the account at `index` from which it backs off, each with the time until the next probe.
     #[must_use]
-    pub fn backing_off(&self, index: usize) -> Vec<Endpoint> {
+    pub fn backing_off(&self, index: usize) -> Vec<(Endpoint, Duration)> {
         self.accounts.get(index).map(|account| account.endpoints.refusing()).unwrap_or_default()
     }
 

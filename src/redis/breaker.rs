@@ -6,13 +6,15 @@
 use super::connection::Connector;
 use super::diagnosis::{Cause, Grade};
 use super::keys::RedisKey;
+use crate::base::clock::Clock;
 use crate::base::keyring;
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
@@ -33,6 +35,8 @@ pub(super) struct Breaker {
     /// The connection; `None` while the breaker is open.
     connection: ArcSwapOption<MultiplexedConnection>,
     up: watch::Sender<bool>,
+    /// The time since when Redis answers, or does not.
+    since: Mutex<SystemTime>,
     /// Every cause since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
     /// Notifies the keeper that the connection can't be used any more.
@@ -52,6 +56,7 @@ impl Breaker {
             connector,
             connection: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
+            since: Mutex::new(Clock::system().wall()),
             causes: watch::Sender::new(Vec::new()),
             broken: Notify::new(),
             channels,
@@ -69,7 +74,7 @@ impl Breaker {
                     let connection = Arc::new(connection);
                     self.connection.store(Some(Arc::clone(&connection)));
                     self.causes.send_replace(Vec::new());
-                    self.up.send_replace(true);
+                    self.set_up(true);
                     tracing::info!(redis = self.name, "Redis answers");
                     self.while_well(&connection).await;
                 }
@@ -83,7 +88,23 @@ impl Breaker {
     /// Opens the breaker permanently.
     pub(super) fn close(&self) {
         self.connection.store(None);
-        self.up.send_replace(false);
+        self.set_up(false);
+    }
+
+    fn set_up(&self, is_up: bool) {
+        if self.up.send_replace(is_up) != is_up {
+            *self.since.lock() = Clock::system().wall();
+        }
+    }
+
+    /// Returns the time since when Redis answers, or does not.
+    pub(super) fn since(&self) -> SystemTime {
+        *self.since.lock()
+    }
+
+    /// Returns the kind of the servers, in one word.
+    pub(super) const fn topology(&self) -> &'static str {
+        self.connector.topology()
     }
 
     /// Returns the connection; `None` while the breaker is open.
@@ -107,7 +128,7 @@ impl Breaker {
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             self.connection.store(None);
             self.note(cause);
-            self.up.send_replace(false);
+            self.set_up(false);
             self.broken.notify_one();
         }
     }

@@ -15,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
@@ -118,6 +118,18 @@ impl RedisClient {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.0.breaker.is_up()
+    }
+
+    /// Returns the time since when Redis answers, or does not.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.0.breaker.since()
+    }
+
+    /// Returns the kind of the servers: `single`, `sentinel` or `cluster`.
+    #[must_use]
+    pub fn topology(&self) -> &'static str {
+        self.0.breaker.topology()
     }
 
     /// Returns the last cause of an outage; `None` if Redis answers or was not asked yet.

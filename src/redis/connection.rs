@@ -82,6 +82,11 @@ impl Connector {
         opened(&self.topology.locate(key).await?.client).await
     }
 
+    /// Returns the kind of the servers, in one word.
+    pub(super) const fn topology(&self) -> &'static str {
+        self.topology.name()
+    }
+
     /// Returns the cause with the topology's correction.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         self.topology.judge(cause)

@@ -164,6 +164,12 @@ impl KeySpace {
         self.key("nodes")
     }
 
+    /// Returns the hash of the nodes' reports for operators.
+    #[must_use]
+    pub fn node_reports(&self) -> RedisKey {
+        self.key("node-reports")
+    }
+
     /// Returns the hash of the fingerprints of the encryption keys of shared state.
     #[must_use]
     pub fn key_sentinels(&self) -> RedisKey {
@@ -382,6 +388,8 @@ mod tests {
             names.ledger_open(),
             names.audit_ids(),
             names.audit_entries(),
+            names.nodes(),
+            names.node_reports(),
             names.erasure_ids(),
             names.erasure_entries(),
             names.registry_number(),

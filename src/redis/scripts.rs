@@ -66,6 +66,7 @@ pub mod node {
 
     scripts! {
         HEARTBEAT = ["node/heartbeat.lua"];
+        REPORTS = ["node/reports.lua"];
         SENTINELS = ["node/sentinels.lua"];
     }
 }

@@ -54,6 +54,15 @@ impl Topology {
         Ok(topology)
     }
 
+    /// Returns the kind of the servers, in one word.
+    pub(super) const fn name(&self) -> &'static str {
+        match self.target.servers {
+            RedisServers::Url(_) => "single",
+            RedisServers::Sentinel { .. } => "sentinel",
+            RedisServers::Cluster { .. } => "cluster",
+        }
+    }
+
     /// Returns true if the servers are a cluster.
     pub(super) const fn is_cluster(&self) -> bool {
         matches!(self.target.servers, RedisServers::Cluster { .. })

@@ -20,6 +20,13 @@ pub const AUDIT_MIGRATIONS: (&str, &[&str]) = (
        CREATE INDEX audit_unshared ON audit (id) WHERE shared = 0;"],
 );
 
+/// The outcome of an order that has begun.
+pub const BEGUN: &str = "begun";
+/// The outcome of an order whose process ended before it did.
+const INTERRUPTED: &str = "interrupted";
+/// The newest entries among which interrupted orders are sought: more than a process carries out at once.
+const MOST_INTERRUPTED: usize = 1000;
+
 /// The audit log of a node. Clones share it.
 #[derive(Clone, Debug)]
 pub struct AuditLog(Arc<Inner>);
@@ -101,6 +108,24 @@ impl AuditLog {
         entry.text["outcome"] = outcome.into();
         entry.text["counts"] = counts;
         self.0.log.write(&entry.id, entry.text.to_string()).await
+    }
+
+    /// Notes the outcome of orders that an earlier process began and did not end: `interrupted`. It is called at the start,
+    /// before any order.
+    ///
+    /// # Errors
+    /// Returns an error if the log can't be read or written.
+    pub async fn end_interrupted(&self) -> Result<u64, StateError> {
+        let mut number = 0;
+        for (id, text) in self.0.log.newest(MOST_INTERRUPTED).await? {
+            let Ok(mut entry) = serde_json::from_str::<Value>(&text) else { continue };
+            if entry["outcome"] == BEGUN {
+                entry["outcome"] = INTERRUPTED.into();
+                self.0.log.write(&id, entry.to_string()).await?;
+                number += 1;
+            }
+        }
+        Ok(number)
     }
 
     /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached.

@@ -242,6 +242,17 @@ impl State {
         }
     }
 
+    /// Deletes the URLs that were set for these endpoints, which ends pauses that the gateway made by itself.
+    ///
+    /// # Errors
+    /// Returns an error if a URL may still be there.
+    pub async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
+        match self {
+            Self::Sqlite(engine) => engine.delete_urls(endpoints).await,
+            Self::Redis(engine) => engine.delete_urls(endpoints).await,
+        }
+    }
+
     /// Returns the URLs that a team set. They have no end of life, so a URL under an old key is encrypted again with
     /// the newest.
     ///

@@ -23,6 +23,11 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The longest time of a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The longest report: some hundred lines, of which a healthy node has a few.
+const LONGEST_REPORT: usize = 64 << 10;
+/// The time for which a node that stopped its heartbeats without leaving is shown.
+const LONGEST_SILENCE: Duration = Duration::from_secs(600);
+
 /// The node's membership. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Membership(Arc<Inner>);
@@ -37,6 +42,29 @@ struct Inner {
     clock: Clock,
     standing: Mutex<Standing>,
     members: Mutex<Vec<String>>,
+    /// The report that heartbeats publish.
+    report: Mutex<String>,
+}
+
+/// A node, as its last heartbeat has reported it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedNode {
+    /// The node's identity.
+    pub id: String,
+    /// The node's name.
+    pub name: String,
+    /// The time since its last heartbeat.
+    pub silent_for: Duration,
+    /// The text of its report; empty for a node of a version that makes none.
+    pub report: String,
+}
+
+impl ReportedNode {
+    /// Returns true if the node's lease has not ended.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.silent_for < IDENTITY_LEASE
+    }
 }
 
 /// The claim of a process on its node's identity.
@@ -85,6 +113,7 @@ impl Membership {
             clock,
             standing: Mutex::new(Standing::Unverified),
             members: Mutex::default(),
+            report: Mutex::default(),
         }))
     }
 
@@ -168,11 +197,41 @@ impl Membership {
         self.0.members.lock().clone()
     }
 
+    /// Returns this node's identity.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Sets the report that the next heartbeats publish. A report that is too long is left out.
+    pub fn report(&self, report: String) {
+        *self.0.report.lock() = if report.len() <= LONGEST_REPORT { report } else { String::new() };
+    }
+
+    /// Returns the nodes that were live within the last ten minutes, by name, with their reports.
+    ///
+    /// # Errors
+    /// Returns an error if Redis is out.
+    pub async fn reports(&self) -> Result<Vec<ReportedNode>, StateError> {
+        let inner = &self.0;
+        let mut call = scripts::REPORTS.key(inner.link.keys().nodes());
+        call.key(inner.link.keys().node_reports());
+        call.arg(length(IDENTITY_LEASE)).arg(length(LONGEST_SILENCE)).arg(length(inner.clock.added()));
+        let found: Vec<(String, String, u64, String)> = inner.link.script(&Budget::of(PATIENCE), &call).await?;
+        let node =
+            |(id, name, silent, report)| ReportedNode { id, name, silent_for: Duration::from_millis(silent), report };
+        let mut nodes: Vec<_> = found.into_iter().map(node).collect();
+        nodes.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(nodes)
+    }
+
     async fn tell(&self, lease: Duration) -> Result<Answer, StateError> {
         let inner = &self.0;
         let mut call = scripts::HEARTBEAT.key(inner.link.keys().nodes());
+        call.key(inner.link.keys().node_reports());
         call.arg(&inner.id).arg(&inner.incarnation).arg(&inner.name);
         call.arg(inner.keyring.known()).arg(length(lease)).arg(length(inner.clock.added()));
+        call.arg(&*inner.report.lock());
         Ok(inner.link.script(&Budget::of(PATIENCE), &call).await?)
     }
 }

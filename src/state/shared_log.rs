@@ -127,6 +127,21 @@ impl SharedLog {
         Ok(LogEntries { entries, next, is_complete })
     }
 
+    /// Returns this node's newest entries, as they are stored.
+    ///
+    /// # Errors
+    /// Returns an error if the log can't be read.
+    pub(super) async fn newest(&self, most: usize) -> Result<Vec<(String, String)>, StateError> {
+        let select = format!("SELECT id, entry FROM {} ORDER BY id DESC LIMIT ?1", self.table);
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = self.database.read(move |connection| {
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        Ok(rows.await?)
+    }
+
     /// Copies entries that are not shared yet to Redis, and removes expired ones, until the future is dropped.
     pub(super) async fn keep(&self) {
         let mut looks: u32 = 0;

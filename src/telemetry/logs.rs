@@ -8,9 +8,11 @@ mod access;
 mod diagnostic;
 mod diagnostics;
 mod lines;
+mod live;
 mod repeats;
 mod stamp;
 
 pub use access::{AccessLog, Record};
 pub use diagnostics::diagnostics;
 pub use lines::LogWriter;
+pub use live::{LineFilter, LiveLines, MOST_SUBSCRIBERS, Statuses, Subscription};

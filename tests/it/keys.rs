@@ -1,6 +1,6 @@
 //! Teams' keys by the admin API and by the team itself, and suspensions.
 
-use crate::support::{Answer, Redis, Rig, ask};
+use crate::support::{Answer, Redis, RedisProxy, Rig, Spoil, ask};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -214,6 +214,34 @@ async fn every_node_has_taken_an_order_when_it_is_answered() {
     c.stop().await;
     b.stop().await;
     a.stop().await;
+}
+
+/// The order is in effect on the others, and the node takes it over once it is back.
+#[tokio::test]
+async fn a_node_that_is_cut_off_while_a_key_is_made_is_named() {
+    let redis = Redis::start().await;
+    let proxy = RedisProxy::to(redis.addr()).await;
+    let a = Rig::builder().secret("OTHER", &proxy.url()).redis(&redis).start().await;
+    let b = a.another().await;
+    let c = a
+        .another_with(|text| {
+            text.replace(r#"url = { env = "REDIS" }"#, r#"url = { env = "OTHER" }"#)
+                + "\n[node]\nname = \"gateway-c\"\n"
+        })
+        .await;
+    proxy.spoil(Spoil::Swallow);
+    let answer = order(&a, "POST", "/keys", "").await;
+    assert_eq!((answer.status, answer.header("x-gateway-error")), (503, "incomplete"), "{}", answer.text());
+    let made = answer.json();
+    assert_eq!(made["left"], json!(["node gateway-c"]), "{made}");
+    let key = text(&made, "key");
+    assert_eq!((status(&a, key).await, status(&b, key).await), (200, 200));
+    assert_eq!(status(&c, key).await, 401, "it can't know");
+    proxy.spoil(Spoil::Pass);
+    until_status(&c, key, 200).await;
+    for node in [c, b, a] {
+        node.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The admin listener: the shape of answers, and orders that outlive their client.
 
 use crate::support::process::{Folder, Program};
-use crate::support::{Rig, Upstream, ask};
+use crate::support::{Redis, RedisProxy, Rig, Upstream, ask};
 use std::io::Read as _;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -87,6 +87,45 @@ async fn an_order_runs_to_its_end_when_its_client_hangs_up() {
     assert!(begun > 1, "an order of a client that hung up is begun: {}", said.stderr);
     assert_eq!(phase("result"), begun, "{}", said.stderr);
     assert!(!said.stderr.contains("317123456789012"), "{}", said.stderr);
+}
+
+/// The process is killed while Redis holds up the order.
+#[tokio::test]
+async fn an_order_that_a_kill_interrupts_is_in_the_audit_log_as_such() {
+    let (upstream, redis) = (Upstream::agreeing().await, Redis::start().await);
+    let proxy = RedisProxy::to(redis.addr()).await;
+    let folder = Folder::new(&upstream.url()).env("REDIS", &proxy.url());
+    let text = Folder::text(&upstream.url());
+    let state = "[state]\nredis = { url = { env = \"REDIS\" } }\nredis_timeout = \"1s\"\n";
+    folder.write("config.toml", &text.replace("[state]\n", state));
+    let mut program = folder.run();
+    let (_, admin) = program.listening().await;
+    proxy.hold(b":tag:");
+    let order = ask("POST", format!("http://{admin}/v1/erase")).header("authorization", TOKEN);
+    let mut orders = tokio::task::JoinSet::new();
+    orders.spawn(order.json(r#"{"nik":"3171234567890123"}"#).try_send());
+    program.stderr_line(r#""audit":"erase","message""#).await;
+    program.signal_at_once("KILL");
+    program.ended().await;
+    assert!(orders.join_next().await.expect("a task").expect("a result").is_err(), "the order was answered");
+    drop(proxy);
+
+    let text = folder.path("config.toml");
+    let direct = std::fs::read_to_string(&text).expect("a file").replace("REDIS", "DIRECT");
+    folder.write("config.toml", &direct);
+    let folder = folder.env("DIRECT", &redis.url());
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let get = |path: &str| ask("GET", format!("http://{admin}{path}")).header("authorization", TOKEN).send();
+    let entries = get("/v1/audit").await.json()["entries"].clone();
+    let entry = entries.as_array().and_then(|entries| entries.first()).expect("an entry").clone();
+    assert_eq!(
+        (&entry["order"], &entry["token"], &entry["outcome"]),
+        (&"erase".into(), &"admin".into(), &"interrupted".into()),
+        "{entries}"
+    );
+    assert!(!entries.to_string().contains("317123456789"), "{entries}");
+    assert_eq!(get("/v1/erasures").await.json()["erasures"].as_array().map(Vec::len), Some(0));
 }
 
 #[tokio::test]

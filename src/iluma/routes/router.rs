@@ -339,7 +339,7 @@ mod tests {
             ("GET", "/a/b/c/d/e/f/g/h/i/j/k/l/m/n", RouteName::Other),
             ("GET", "/businesses/5abc/api_keys?token=1", RouteName::Forbidden),
             ("POST", "/Businesses", RouteName::Forbidden),
-            ("DELETE", "/v1/callback/urls", RouteName::Forbidden),
+            ("PUT", "/v1/callback/urls", RouteName::Forbidden),
             ("POST", "/v1/callback/authentication_tokens", RouteName::Forbidden),
             ("GET", "/v9/x/api_keys", RouteName::Forbidden),
             ("GET", "/v1/a/b/c/d/e/f/g/h/i/j/k/l/callback", RouteName::Forbidden),
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(find("HEAD", "/health").0, RouteName::Health);
         let table = Table::new(&[]);
         let methods = table.methods(&"/v1/callback/urls".parse().unwrap()).unwrap();
-        assert_eq!(methods, [Method::GET, Method::POST, Method::PATCH]);
+        assert_eq!(methods, [Method::GET, Method::POST, Method::PATCH, Method::DELETE]);
         assert!(table.methods(&"/nowhere".parse().unwrap()).unwrap().is_empty());
         let options = table.find(&Method::OPTIONS, &"/v1/callback/urls".parse().unwrap()).unwrap();
         assert_eq!((options.name, options.kind), (RouteName::CallbackUrls, Kind::Options));

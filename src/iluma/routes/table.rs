@@ -178,6 +178,9 @@ pub const ROTATE_KEY: &str = "/_gateway/keys/rotate";
 /// The path at which a team reads the secret that signs its callbacks.
 pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 
+/// The path that says what answers there, to a client without a key too.
+pub const INDEX: &str = "/";
+
 /// The path at which a team lists its callbacks; orders about them are below it.
 pub const OWN_CALLBACKS: &str = "/_gateway/callbacks";
 
@@ -368,7 +371,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         RouteName::CallbackUrls,
         "callback_urls",
         Kind::CallbackSetting,
-        &["GET v*/callback/urls", "POST v*/callback/urls", "PATCH v*/callback/urls"],
+        &["GET v*/callback/urls", "POST v*/callback/urls", "PATCH v*/callback/urls", "DELETE v*/callback/urls"],
         true,
     ),
     free(

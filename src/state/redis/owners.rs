@@ -68,6 +68,15 @@ impl Redis {
         Ok(())
     }
 
+    pub(in super::super) async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
+        for Endpoint { tenant, kind } in endpoints {
+            let mut delete = redis::cmd("HDEL");
+            let _: i64 = self.ask(delete.arg(self.urls_of(tenant)).arg(kind.as_str())).await?;
+        }
+        self.resume(endpoints, Resume::Automatic).await?;
+        Ok(())
+    }
+
     pub(in super::super) async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         // There are at most as many URLs as types.
         let rows: Vec<(String, Vec<u8>)> = self.ask(redis::cmd("HGETALL").arg(self.urls_of(tenant))).await?;

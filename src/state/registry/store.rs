@@ -221,6 +221,19 @@ impl Registry {
         of_tenant.map(|key| KeyInfo { last_used: used(key), ..key.info.clone() }).collect()
     }
 
+    /// Returns the keys that end by themselves until `end`. A key that was rotated has a successor, and is left out.
+    #[must_use]
+    pub fn expiring(&self, end: SystemTime) -> Vec<KeyInfo> {
+        let (table, now) = (self.table(), self.now());
+        let rows = self.0.rows.lock();
+        let is_meant = |key: &&ActiveKey| {
+            let expires = key.info.expires;
+            let is_rotated = || rows.contains_key(&(Field::End, key.id.clone()));
+            expires.is_some_and(|expires| expires > now && expires <= end) && !is_rotated()
+        };
+        table.keys.iter().filter(is_meant).map(|key| key.info.clone()).collect()
+    }
+
     /// Builds the table of the keys that are valid now.
     fn rebuild(&self) {
         let (files, rows, mut used) = (self.0.files.lock(), self.0.rows.lock(), self.0.used.lock());

@@ -95,6 +95,18 @@ impl Sqlite {
         Ok(())
     }
 
+    pub(in super::super) async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
+        let names: Vec<_> =
+            endpoints.iter().map(|Endpoint { tenant, kind }| (tenant.to_string(), kind.as_str())).collect();
+        let delete = move |db: &Connection| {
+            let mut delete = db.prepare_cached("DELETE FROM urls WHERE tenant = ?1 AND kind = ?2")?;
+            names.iter().try_for_each(|(tenant, kind)| delete.execute(params![tenant, kind]).map(drop))
+        };
+        self.database.write(delete).await?;
+        self.resume(endpoints, Resume::Automatic).await?;
+        Ok(())
+    }
+
     pub(in super::super) async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         let name = tenant.clone();
         let rows = self.database.read(move |db| {

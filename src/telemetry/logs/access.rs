@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::lines::{Lines, LogWriter, PERIOD};
+use super::live::{LiveLines, Shown};
 use super::stamp::{STAMP, since_epoch, stamp};
 use crate::base::name::TenantName;
 use crate::base::trace_context::TraceId;
@@ -57,7 +58,10 @@ pub struct Record<'a> {
 
 /// The access log, with one JSON line per request. Clones are cheap; writing never blocks and never fails.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Lines);
+pub struct AccessLog {
+    lines: Lines,
+    live: LiveLines,
+}
 
 impl AccessLog {
     /// Starts the thread that writes to `out`.
@@ -65,8 +69,10 @@ impl AccessLog {
     /// # Errors
     /// Returns an error if the system can't start a thread.
     pub fn start(out: Box<dyn Write + Send>, redactor: Redactor) -> io::Result<(Self, LogWriter)> {
-        let (lines, writer) = Lines::start("access-log", out, redactor, PERIOD, None)?;
-        Ok((Self(lines), writer))
+        let live = LiveLines::default();
+        let shown = Shown { out, live: live.clone() };
+        let (lines, writer) = Lines::start("access-log", Box::new(shown), redactor, PERIOD, None)?;
+        Ok((Self { lines, live }, writer))
     }
 
     /// Logs a request. Takes about a tenth of a microsecond.
@@ -74,13 +80,19 @@ impl AccessLog {
         let since = since_epoch(record.time);
         let stamp = this_second(since.as_secs());
         let most = LONGEST + record.method.len() + record.reason.map_or(0, str::len);
-        self.0.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
+        self.lines.push(most, |out| line(out, record, &stamp, since.subsec_millis()));
+    }
+
+    /// Returns the lines as they are written, for subscribers.
+    #[must_use]
+    pub fn live(&self) -> LiveLines {
+        self.live.clone()
     }
 
     /// Returns the number of lost lines: they found no room, the log had ended, or the sink refused them.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.dropped()
+        self.lines.dropped()
     }
 }
 

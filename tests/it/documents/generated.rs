@@ -2,6 +2,7 @@
 
 use super::pages::root;
 use crate::support::process::once;
+use iluma_gateway::admin::{ALARMS, AlarmSpec};
 use iluma_gateway::app;
 use iluma_gateway::config::Settings;
 use iluma_gateway::iluma::routes::{Charge, Kind, ROUTES, References, RouteSpec};
@@ -118,6 +119,13 @@ fn fixed() -> BTreeSet<&'static str> {
     let env = |name: &str| Some(if name == "ROOT" { "1a".repeat(32) } else { "2b".repeat(32) });
     let settings = Settings::parse(text, &root(), &env).expect("settings");
     app::fixed(&settings).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn the_page_of_the_admin_api_has_every_alarm() {
+    let row = |alarm: &AlarmSpec| [code(alarm.name), alarm.severity.as_str().to_owned(), alarm.action.to_owned()];
+    let alarms = table(["alarm", "severity", "what to do"], ALARMS.iter().map(row));
+    is_up_to_date("docs/admin-api.md", "alarms", &alarms);
 }
 
 #[test]

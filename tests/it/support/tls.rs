@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use iluma_gateway::base::clock::Clock;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -15,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -45,8 +47,22 @@ impl Authority {
 
     /// Makes a certificate for a name or an address.
     pub fn leaf(&self, name: &str) -> Leaf {
+        self.signed(CertificateParams::new(vec![name.to_owned()]).expect("parameters"))
+    }
+
+    /// Signs a certificate that expires at the beginning of the day that is so many days away.
+    pub fn leaf_until(&self, name: &str, days: u64) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let end = Clock::system().wall() + Duration::from_secs(days * 86400);
+        let text = humantime::format_rfc3339_seconds(end).to_string();
+        let part = |range: std::ops::Range<usize>| text[range].parse::<u16>().expect("a number");
+        let day = |range| u8::try_from(part(range)).expect("a day");
+        params.not_after = rcgen::date_time_ymd(part(0..4).into(), day(5..7), day(8..10));
+        self.signed(params)
+    }
+
+    fn signed(&self, params: CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
             cert_pem: cert.pem(),

@@ -1,5 +1,5 @@
--- KEYS: the hash of nodes. ARGV: this node's identity, its incarnation, its name, its keys, the lease in milliseconds
--- (0: leave), the milliseconds by which a test has moved the clock. Answers {whether this incarnation holds the
+-- KEYS: the hash of nodes, the hash of their reports. ARGV: this node's identity, its incarnation, its name, its keys, the
+-- lease in milliseconds (0: leave), the milliseconds by which a test has moved the clock, its report for operators. Answers {whether this incarnation holds the
 -- identity, the name of the holder, the remaining milliseconds of its lease, {name, keys, ...} of each live node}.
 local call = redis.call
 local clock = call('TIME')
@@ -12,11 +12,13 @@ if own and own.incarnation ~= ARGV[2] and own.ends > now then
 end
 if ARGV[5] == '0' then
   call('HDEL', nodes, id)
+  call('HDEL', KEYS[2], id)
   return {1, '', '0', {}}
 end
 call('HSET', nodes, id, cmsgpack.pack({
   incarnation = ARGV[2], name = ARGV[3], keys = ARGV[4], ends = now + tonumber(ARGV[5]),
 }))
+call('HSET', KEYS[2], id, ARGV[7])
 local there = {}
 local all = call('HGETALL', nodes)
 for at = 1, #all, 2 do
@@ -26,6 +28,7 @@ for at = 1, #all, 2 do
     table.insert(there, node.keys)
   elseif node.ends < now - 86400000 then
     call('HDEL', nodes, all[at])
+    call('HDEL', KEYS[2], all[at])
   end
 end
 return {1, ARGV[3], ARGV[5], there}

@@ -1,0 +1,127 @@
+//! The facts about a node, from which its report and its alarms are made.
+//!
+//! Invariant: no fact has personal data or a secret.
+
+use std::time::{Duration, SystemTime};
+
+/// The facts about a node at one moment.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The moment.
+    pub now: SystemTime,
+    /// The hash of the configuration file's text.
+    pub configuration: String,
+    /// Each Redis; empty for a gateway that serves alone.
+    pub redis: Vec<RedisFact>,
+    /// The certificates of the listeners.
+    pub certificates: Vec<CertificateFact>,
+    /// The last reload of the configuration, or the start.
+    pub last_reload: ReloadFact,
+    /// The endpoints of Iluma's from which the node backs off.
+    pub backing_off: Vec<BackoffFact>,
+    /// The reason why ledger or inbox can't be written, if so.
+    pub unready: Option<String>,
+    /// The free space of the disk and the reserve, in bytes, if less than the reserve is free.
+    pub low_disk: Option<(u64, u64)>,
+    /// False if the settings want a disk cache and it can't be used.
+    pub is_cache_disk_up: bool,
+    /// The entries of state that could not be decrypted lately.
+    pub unreadable: u64,
+    /// The accounts for which nothing is sent except probes.
+    pub open_circuits: Vec<String>,
+    /// Teams with dead letters, and their numbers.
+    pub dead_letters: Vec<(String, u64)>,
+    /// The number of callbacks without an owner.
+    pub unowned: u64,
+    /// The endpoints of teams that are paused.
+    pub paused: Vec<PauseFact>,
+    /// The use of the quotas and budgets of teams.
+    pub quotas: Vec<QuotaFact>,
+    /// The number of calls with an unknown outcome, and the booking of the oldest, if there are any.
+    pub unknown_calls: Option<(u64, SystemTime)>,
+    /// The keys that end soon by themselves.
+    pub ending_keys: Vec<KeyFact>,
+    /// The nodes that stopped their heartbeats without leaving, each with the time of the last one.
+    pub silent_nodes: Vec<(String, SystemTime)>,
+}
+
+/// A Redis.
+#[derive(Debug, Clone)]
+pub struct RedisFact {
+    /// The key of the configuration that names it.
+    pub name: &'static str,
+    /// The kind of its servers.
+    pub topology: &'static str,
+    /// True while it answers.
+    pub is_up: bool,
+    /// The time since when it does, or does not.
+    pub since: SystemTime,
+    /// The cause of an outage.
+    pub cause: Option<String>,
+}
+
+/// The certificate of a listener.
+#[derive(Debug, Clone)]
+pub struct CertificateFact {
+    /// The listener.
+    pub listener: &'static str,
+    /// The end of the certificate.
+    pub expires: SystemTime,
+}
+
+/// A reload of the configuration.
+#[derive(Debug, Clone)]
+pub struct ReloadFact {
+    /// The time of the reload.
+    pub time: SystemTime,
+    /// The faults for which the changed configuration was refused, if it was.
+    pub fault: Option<String>,
+}
+
+/// An endpoint of Iluma's that refuses calls.
+#[derive(Debug, Clone)]
+pub struct BackoffFact {
+    /// The account.
+    pub account: String,
+    /// Method and path pattern.
+    pub endpoint: String,
+    /// The time until the next probe.
+    pub left: Duration,
+}
+
+/// An endpoint of a team's that is paused.
+#[derive(Debug, Clone)]
+pub struct PauseFact {
+    /// The team.
+    pub tenant: String,
+    /// The type of its callbacks.
+    pub kind: &'static str,
+    /// The reason.
+    pub reason: &'static str,
+    /// The beginning of the pause.
+    pub since: SystemTime,
+}
+
+/// The use of a quota or a budget.
+#[derive(Debug, Clone)]
+pub struct QuotaFact {
+    /// The team.
+    pub tenant: String,
+    /// The name of the quota.
+    pub name: &'static str,
+    /// The used calls or rupiah.
+    pub used: u64,
+    /// The allowed calls or rupiah.
+    pub quota: u64,
+}
+
+/// A key of a team.
+#[derive(Debug, Clone)]
+pub struct KeyFact {
+    /// The team.
+    pub tenant: String,
+    /// The key's id.
+    pub id: String,
+    /// The end of the key.
+    pub expires: SystemTime,
+}

@@ -1,0 +1,110 @@
+//! The watch over the nodes: this node's report of now, and what the others have published.
+
+use super::alarms::Raised;
+use super::answer::Refusal;
+use super::facts::Facts;
+use super::node_report::{Build, NodeReport, Published};
+use crate::base::clock::Clock;
+use crate::base::moment;
+use crate::state::Membership;
+use futures_util::future::BoxFuture;
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime};
+
+/// Collects the facts about this node.
+pub struct Collect {
+    /// Returns the facts of now.
+    pub facts: Box<dyn Fn() -> BoxFuture<'static, Facts> + Send + Sync>,
+    /// The membership among the nodes of a Redis, through which reports are published.
+    pub membership: Option<Membership>,
+    /// The program.
+    pub build: Build,
+}
+
+impl std::fmt::Debug for Collect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collect").field("build", &self.build).finish_non_exhaustive()
+    }
+}
+
+/// A node that is known.
+#[derive(Debug)]
+pub(super) struct KnownNode {
+    pub(super) name: String,
+    pub(super) is_live: bool,
+    /// The time of its last heartbeat.
+    pub(super) seen: String,
+    pub(super) report: Option<Published>,
+}
+
+/// The watch over the nodes.
+#[derive(Debug)]
+pub(super) struct NodeWatch {
+    /// This node's name.
+    node: String,
+    clock: Clock,
+    started: (SystemTime, Instant),
+    collect: OnceLock<Collect>,
+    raised: Raised,
+}
+
+impl NodeWatch {
+    pub(super) fn new(node: &str, clock: Clock) -> Self {
+        let started = (clock.wall(), clock.now());
+        Self { node: node.to_owned(), clock, started, collect: OnceLock::new(), raised: Raised::default() }
+    }
+
+    /// Says how the facts are collected.
+    pub(super) fn collect_by(&self, collect: Collect) {
+        // Only the first counts; there is one.
+        let _ = self.collect.set(collect);
+    }
+
+    /// Publishes this node's report with the next heartbeats.
+    pub(super) async fn publish(&self) {
+        let Some(collect) = self.collect.get() else { return };
+        let Some(membership) = &collect.membership else { return };
+        let published = self.own((collect.facts)().await, collect.build);
+        membership.report(serde_json::to_string(&published).unwrap_or_default());
+    }
+
+    /// Returns this node, and the others as far as Redis tells, by name; and false if others may be missing.
+    pub(super) async fn known(&self) -> Result<(Vec<KnownNode>, bool), Refusal> {
+        let not_yet = || Refusal::Unavailable("the node has just started; try again".to_owned());
+        let collect = self.collect.get().ok_or_else(not_yet)?;
+        let mut facts = (collect.facts)().await;
+        let now = facts.now;
+        let (others, is_complete) = match &collect.membership {
+            None => (Vec::new(), true),
+            Some(membership) => match membership.reports().await {
+                Ok(nodes) => (nodes.into_iter().filter(|node| node.id != membership.id()).collect(), true),
+                Err(_) => (Vec::new(), false),
+            },
+        };
+        let seen = |node: &crate::state::ReportedNode| now - node.silent_for;
+        let silent = others.iter().filter(|node| !node.is_live());
+        facts.silent_nodes = silent.map(|node| (node.name.clone(), seen(node))).collect();
+        let own = KnownNode {
+            name: self.node.clone(),
+            is_live: true,
+            seen: moment::seconds(now),
+            report: Some(self.own(facts, collect.build)),
+        };
+        let known = others.iter().map(|node| KnownNode {
+            name: node.name.clone(),
+            is_live: node.is_live(),
+            seen: moment::seconds(seen(node)),
+            report: serde_json::from_str(&node.report).ok(),
+        });
+        let mut all: Vec<_> = std::iter::once(own).chain(known).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok((all, is_complete))
+    }
+
+    fn own(&self, facts: Facts, build: Build) -> Published {
+        let (started, at) = self.started;
+        let uptime = self.clock.now().saturating_duration_since(at);
+        let alarms = self.raised.of(&facts, &self.node);
+        Published { report: NodeReport::of(&facts, build, (started, uptime)), alarms }
+    }
+}

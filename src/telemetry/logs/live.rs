@@ -1,0 +1,251 @@
+//! Subscriptions to the access log: the lines as they are written, for operators who watch live.
+//!
+//! Invariants: a request does nothing for a subscriber, since lines are passed on by the log's own thread, scrubbed and formatted
+//! as they are; without a subscriber that costs one look at a number for each batch; a subscriber that is slow loses lines,
+//! which are counted, and holds up nobody.
+
+use crate::base::name::TenantName;
+use crate::iluma::route_name::RouteName;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::mpsc;
+
+/// The most subscribers of a node: every operator of a large company, with several windows each.
+pub const MOST_SUBSCRIBERS: usize = 64;
+/// The lines that wait for a subscriber: half a second's work of a busy node, some 200 KiB.
+const WAITING: usize = 512;
+
+/// The lines of an access log. Clones share the subscribers.
+#[derive(Debug, Clone, Default)]
+pub struct LiveLines(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The number of subscribers.
+    listening: AtomicUsize,
+    next: AtomicU64,
+    subscribers: Mutex<Vec<Subscriber>>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    id: u64,
+    filter: LineFilter,
+    lines: mpsc::Sender<Bytes>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The lines that a subscriber wants; empty fields mean all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LineFilter {
+    /// Only those of this team.
+    pub tenant: Option<TenantName>,
+    /// Only those of this row of the route table.
+    pub route: Option<RouteName>,
+    /// Only those with these statuses.
+    pub status: Option<Statuses>,
+}
+
+/// One status, or a class of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statuses {
+    /// This status.
+    One(u16),
+    /// All of a class, by its first digit.
+    Class(u16),
+}
+
+impl std::str::FromStr for Statuses {
+    type Err = ();
+
+    /// Reads `404` or `4xx`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match (text.len(), text.strip_suffix("xx")) {
+            (3, Some(class)) => class.parse().ok().filter(|class| (1..=5).contains(class)).map(Self::Class),
+            (3, None) => text.parse().ok().filter(|status| (100..600).contains(status)).map(Self::One),
+            _ => None,
+        }
+        .ok_or(())
+    }
+}
+
+/// The fields of a line by which it is filtered.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    tenant: Option<&'a str>,
+    route: &'a str,
+    status: u16,
+}
+
+impl LineFilter {
+    fn takes(&self, line: &Fields<'_>) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| line.tenant == Some(tenant.as_str()))
+            && self.route.is_none_or(|route| line.route == route.as_str())
+            && self.status.is_none_or(|statuses| match statuses {
+                Statuses::One(status) => line.status == status,
+                Statuses::Class(class) => line.status / 100 == class,
+            })
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A subscription, which ends when it is dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    id: u64,
+    lines: mpsc::Receiver<Bytes>,
+    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+impl Subscription {
+    /// Waits for the next line, without its end. None once the log has ended.
+    pub async fn line(&mut self) -> Option<Bytes> {
+        self.lines.recv().await
+    }
+
+    /// Returns the number of lines that were lost since the last question.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut subscribers = self.shared.subscribers.lock();
+        subscribers.retain(|subscriber| subscriber.id != self.id);
+        self.shared.listening.store(subscribers.len(), Ordering::Relaxed);
+    }
+}
+
+impl LiveLines {
+    /// Subscribes to the lines that a filter takes; none if there are as many subscribers as there may be.
+    #[must_use]
+    pub fn subscribe(&self, filter: LineFilter) -> Option<Subscription> {
+        let mut subscribers = self.0.subscribers.lock();
+        if subscribers.len() >= MOST_SUBSCRIBERS {
+            return None;
+        }
+        let (id, dropped) = (self.0.next.fetch_add(1, Ordering::Relaxed), Arc::default());
+        let (sender, lines) = mpsc::channel(WAITING);
+        subscribers.push(Subscriber { id, filter, lines: sender, dropped: Arc::clone(&dropped) });
+        self.0.listening.store(subscribers.len(), Ordering::Relaxed);
+        Some(Subscription { id, lines, dropped, shared: Arc::clone(&self.0) })
+    }
+
+    /// Passes whole lines on.
+    fn offer(&self, lines: &[u8]) {
+        if self.0.listening.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let subscribers = self.0.subscribers.lock();
+        let is_filtered = subscribers.iter().any(|subscriber| !subscriber.filter.is_empty());
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let fields = if is_filtered { serde_json::from_slice::<Fields<'_>>(line).ok() } else { None };
+            let is_wanted =
+                |filter: &LineFilter| filter.is_empty() || fields.as_ref().is_some_and(|line| filter.takes(line));
+            let mut copy = None;
+            for subscriber in subscribers.iter().filter(|subscriber| is_wanted(&subscriber.filter)) {
+                let line = copy.get_or_insert_with(|| Bytes::copy_from_slice(line)).clone();
+                if subscriber.lines.try_send(line).is_err() {
+                    subscriber.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// The sink of an access log, which shows subscribers what it writes.
+pub(super) struct Shown {
+    pub(super) out: Box<dyn Write + Send>,
+    pub(super) live: LiveLines,
+}
+
+impl Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    // The log writes whole lines, and only in this way.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.live.offer(bytes);
+        self.out.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &[u8] = br#"{"tenant":"lending","route":"bank","status":200}
+{"tenant":"lending","route":"cft","status":404}
+{"tenant":null,"route":"bank","status":401}
+"#;
+
+    fn seen(subscription: &mut Subscription) -> Vec<u16> {
+        let lines = std::iter::from_fn(|| subscription.lines.try_recv().ok());
+        lines.map(|line| serde_json::from_slice::<Fields<'_>>(&line).unwrap().status).collect()
+    }
+
+    #[test]
+    fn a_subscriber_gets_the_lines_that_its_filter_takes() {
+        let live = LiveLines::default();
+        let tenant = Some("lending".parse().unwrap());
+        for (filter, expected) in [
+            (LineFilter::default(), vec![200, 404, 401]),
+            (LineFilter { tenant: tenant.clone(), ..LineFilter::default() }, vec![200, 404]),
+            (LineFilter { route: Some(RouteName::Bank), ..LineFilter::default() }, vec![200, 401]),
+            (LineFilter { status: Some(Statuses::Class(4)), ..LineFilter::default() }, vec![404, 401]),
+            (LineFilter { tenant, route: Some(RouteName::Cft), status: Some(Statuses::One(404)) }, vec![404]),
+            (LineFilter { status: Some(Statuses::One(500)), ..LineFilter::default() }, vec![]),
+        ] {
+            let mut subscription = live.subscribe(filter.clone()).unwrap();
+            live.offer(LINES);
+            assert_eq!(seen(&mut subscription), expected, "{filter:?}");
+        }
+        assert_eq!(live.0.listening.load(Ordering::Relaxed), 0, "those that ended are gone");
+    }
+
+    #[test]
+    fn a_status_is_one_or_a_class() {
+        for (text, expected) in [
+            ("404", Some(Statuses::One(404))),
+            ("4xx", Some(Statuses::Class(4))),
+            ("9xx", None),
+            ("xx", None),
+            ("4xxx", None),
+            ("42", None),
+            ("600", None),
+            ("-12", None),
+        ] {
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slow_subscriber_loses_lines_which_are_counted_and_the_number_of_subscribers_is_bounded() {
+        let live = LiveLines::default();
+        let mut slow = live.subscribe(LineFilter::default()).unwrap();
+        for _ in 0..WAITING {
+            live.offer(LINES);
+        }
+        assert_eq!(seen(&mut slow).len(), WAITING);
+        assert_eq!((slow.dropped(), slow.dropped()), (2 * WAITING as u64, 0));
+        let all: Vec<_> = (1..MOST_SUBSCRIBERS).map(|_| live.subscribe(LineFilter::default()).unwrap()).collect();
+        assert!(live.subscribe(LineFilter::default()).is_none());
+        drop(all);
+        assert!(live.subscribe(LineFilter::default()).is_some());
+    }
+}
