@@ -38,5 +38,5 @@ pub use alarms::{ALARMS, Alarm, AlarmSpec, SOON, Severity};
 pub use facts::{BackoffFact, CertificateFact, Facts, KeyFact, PauseFact, QuotaFact, RedisFact, ReloadFact};
 pub use node_report::{Build, NodeReport};
 pub use node_watch::Collect;
-pub use orders::Orders;
+pub use orders::{BudgetUse, Orders};
 pub use router::Admin;

@@ -29,4 +29,4 @@ pub use permit::{CallPermit, Permit};
 pub use quota::Spent;
 pub use rate::RateState;
 pub use refusal::Refusal;
-pub use shared::Nodes;
+pub use shared::{BackoffNews, Nodes};

@@ -3,6 +3,7 @@
 use super::answer::Refusal;
 use super::outcome::Outcome;
 use crate::base::auth_failures::AuthFailures;
+use crate::base::name::TenantName;
 use crate::cache::{Cache, Change, NodeTaken, Removed};
 use crate::callback::{Callbacks, Endpoints};
 use crate::iluma::person::{Persons, Tag};
@@ -14,7 +15,27 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The parts that orders change.
+/// Tells what a team has spent of its budget.
+pub struct BudgetUse(Box<dyn Fn(&TenantName) -> u64 + Send + Sync>);
+
+impl BudgetUse {
+    /// Makes it from a function that returns the rupiah of a team's calls this month.
+    pub fn new(used: impl Fn(&TenantName) -> u64 + Send + Sync + 'static) -> Self {
+        Self(Box::new(used))
+    }
+
+    pub(super) fn of(&self, tenant: &TenantName) -> u64 {
+        (self.0)(tenant)
+    }
+}
+
+impl std::fmt::Debug for BudgetUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BudgetUse(…)")
+    }
+}
+
+/// The parts that orders change, and what lists of teams show.
 #[derive(Debug)]
 pub struct Orders {
     /// The stored answers.
@@ -35,6 +56,8 @@ pub struct Orders {
     pub registry: Registry,
     /// Finds the person that an order names.
     pub persons: Persons,
+    /// The teams' budgets.
+    pub budgets: BudgetUse,
 }
 
 impl Orders {

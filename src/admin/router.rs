@@ -203,7 +203,7 @@ fn wants_openmetrics(headers: &HeaderMap) -> bool {
 
 async fn tenants(State(context): State<Arc<Context>>) -> Response {
     let (config, table) = (context.config(), context.orders.registry.table());
-    let shown: Vec<_> = config.tenants.iter().map(|tenant| tenant.with(&table)).collect();
+    let shown: Vec<_> = config.tenants.iter().map(|tenant| tenant.with(&table, &context.orders.budgets)).collect();
     json(StatusCode::OK, &serde_json::json!({ "tenants": shown }))
 }
 

@@ -1,5 +1,6 @@
 //! Tenants for operators.
 
+use super::orders::BudgetUse;
 use crate::base::name::TenantName;
 use crate::config::{Tenant, TenantLimits};
 use crate::iluma::route_name::RouteName;
@@ -15,6 +16,8 @@ pub(super) struct ShownTenant {
     suspended: bool,
     #[serde(flatten)]
     limits: TenantLimits,
+    /// Rupiah of this month's calls: what was billable, and what may be.
+    budget_used: u64,
     routes: Vec<&'static str>,
     share_cache: bool,
 }
@@ -27,14 +30,16 @@ impl ShownTenant {
             keys: 0,
             suspended: false,
             limits: tenant.limits.clone(),
+            budget_used: 0,
             routes: tenant.routes.iter().copied().map(RouteName::as_str).collect(),
             share_cache: tenant.share_cache,
         }
     }
 
-    /// Returns the tenant with what is known of its keys now.
-    pub(super) fn with(&self, table: &KeyTable) -> Self {
-        Self { keys: table.count(&self.name), suspended: table.is_suspended(&self.name), ..self.clone() }
+    /// Returns the tenant with what is known of its keys and its budget now.
+    pub(super) fn with(&self, table: &KeyTable, budgets: &BudgetUse) -> Self {
+        let (keys, suspended) = (table.count(&self.name), table.is_suspended(&self.name));
+        Self { keys, suspended, budget_used: budgets.of(&self.name), ..self.clone() }
     }
 }
 

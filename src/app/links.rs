@@ -5,6 +5,7 @@ use super::stage::{LAST_MOMENT, Stage};
 use crate::base::clock::Clock;
 use crate::cache::Cache;
 use crate::config::Settings;
+use crate::limit::Nodes;
 use crate::redis::{KeySpace, RedisClient};
 use crate::state::{self, Sentinels, State};
 use secrecy::ExposeSecret as _;
@@ -29,9 +30,17 @@ impl Links {
     pub(super) fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let keys = KeySpace::new(settings.state.root_key.expose_secret());
-        let channels = Cache::channels(&keys);
-        let cache = RedisClient::new(redis.cache.as_ref().unwrap_or(&redis.main), keys.clone(), &channels)?;
-        let main = if redis.cache.is_some() { RedisClient::new(&redis.main, keys, &[])? } else { cache.clone() };
+        let (of_cache, of_limits) = (Cache::channels(&keys), Nodes::channels(&keys));
+        let (main, cache) = match &redis.cache {
+            Some(target) => {
+                let cache = RedisClient::new(target, keys.clone(), &of_cache)?;
+                (RedisClient::new(&redis.main, keys, &of_limits)?, cache)
+            }
+            None => {
+                let both = RedisClient::new(&redis.main, keys, &[of_cache, of_limits].concat())?;
+                (both.clone(), both)
+            }
+        };
         Ok(Self { main: Some(main), cache: Some(cache) })
     }
 

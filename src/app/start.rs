@@ -10,7 +10,7 @@ use super::reload::fixed;
 use super::stage::LAST_MOMENT;
 use super::storage::Storage;
 use super::watch::{Noted, Watcher};
-use crate::admin::{Admin, Build, Collect, Orders};
+use crate::admin::{Admin, BudgetUse, Build, Collect, Orders};
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::cache::{Change, DiskLevel, Follow};
@@ -191,7 +191,9 @@ fn orders(
     storage: &Storage,
     (failures, persons): (&AuthFailures, Persons),
 ) -> Orders {
+    let spending = Arc::downgrade(gateway);
     Orders {
+        budgets: BudgetUse::new(move |tenant| spending.upgrade().map_or(0, |gateway| gateway.budget_used(tenant))),
         cache: Arc::clone(gateway.cache()),
         state: storage.state.clone(),
         callbacks: Arc::clone(callbacks),
@@ -311,7 +313,8 @@ fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
 /// Exchanges limits with the other nodes, now and once a second.
 async fn keep_heartbeat(gateway: &Arc<Gateway>, stages: &Stages) {
     gateway.heartbeat().await;
-    let gateway = Arc::clone(gateway);
+    let (gateway, follower) = (Arc::clone(gateway), Arc::clone(gateway));
+    stages.background.spawn_until_end(async move { follower.follow_backoff().await });
     stages.background.spawn_until_end(async move {
         loop {
             tokio::time::sleep(HEARTBEAT).await;

@@ -8,6 +8,7 @@ use super::runtime::{Environment, RuntimeConfig};
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
 use crate::base::keyring::Keyring;
+use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::cache::{Cache, DiskLevel, L2Choice, NodeIdentity, SingleFlight};
 use crate::callback::Callbacks;
@@ -155,6 +156,27 @@ impl Gateway {
     pub async fn heartbeat(&self) {
         let config = self.config.load_full();
         config.limits.heartbeat().await;
+    }
+
+    /// Takes over from the other nodes which endpoints refuse calls, as soon as that changes, until the future is dropped.
+    pub async fn follow_backoff(&self) {
+        let Some(nodes) = &self.nodes else { return };
+        let mut news = nodes.news();
+        loop {
+            let config = self.config.load_full();
+            if !config.limits.hear(&mut news).await {
+                return;
+            }
+            config.report();
+        }
+    }
+
+    /// Returns the rupiah of a team's calls this month: what was billable, and what may be.
+    #[must_use]
+    pub fn budget_used(&self, tenant: &TenantName) -> u64 {
+        let config = self.config.load();
+        config.refund(&self.ledger);
+        config.budget_used(tenant)
     }
 
     /// Leaves the group of nodes, so that the others take over this one's part at once.

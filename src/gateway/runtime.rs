@@ -2,7 +2,7 @@
 
 use super::allowance::Allowance;
 use crate::base::clock::Clock;
-use crate::base::name::AccountName;
+use crate::base::name::{AccountName, TenantName};
 use crate::base::tasks::Tasks;
 use crate::config::{self, Limit, Settings, UnknownRoutes};
 use crate::iluma::routes::{Kind, Route, Table};
@@ -150,6 +150,14 @@ impl RuntimeConfig {
         if let Some(limit) = beyond {
             metrics.beyond_quota(period(limit));
         }
+    }
+
+    /// Returns the rupiah of a team's calls this month; 0 for a team that is not configured.
+    pub(super) fn budget_used(&self, tenant: &TenantName) -> u64 {
+        let index =
+            (0..self.metrics.len()).find(|index| self.tenants.at(*index).is_some_and(|team| team.name == *tenant));
+        let quotas = index.and_then(|index| self.limits.quotas(index)).into_iter().flatten();
+        quotas.filter(|state| state.limit == Limit::BudgetMonth).map(|state| state.used).sum()
     }
 
     /// Reports time-dependent numbers to metrics.

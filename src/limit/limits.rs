@@ -10,7 +10,7 @@ use super::queue::Pace;
 use super::quota::{Counter, Moment, Quota, Spent, Together};
 use super::rate::{Rate, RateState, part};
 use super::refusal::Refusal;
-use super::shared::Nodes;
+use super::shared::{BackoffNews, Changed, Nodes};
 use crate::base::calendar::{Calendar, Day};
 use crate::base::clock::Clock;
 use crate::base::name::{AccountName, TenantName};
@@ -306,6 +306,22 @@ impl Limits {
                 tenant.counter.tell(&tenant.name, day, nodes).await;
             }
         }
+    }
+
+    /// Waits for news of endpoints from the other nodes, and takes over their state. Returns false once there is no more news.
+    pub async fn hear(&self, news: &mut BackoffNews) -> bool {
+        let Some(changed) = news.next().await else { return false };
+        let Some(nodes) = &self.nodes else { return false };
+        for account in &self.accounts {
+            let is_meant = match &changed {
+                Changed::One(name) => account.name.as_str().as_bytes() == name.as_slice(),
+                Changed::Any => true,
+            };
+            if is_meant {
+                account.endpoints.hear(nodes).await;
+            }
+        }
+        true
     }
 
     /// Leaves the group of nodes.

@@ -9,10 +9,11 @@ use super::backoff::{JITTER, Refused};
 use super::meter::{Amounts, Bounds, Meter};
 use crate::base::calendar::Day;
 use crate::base::name::{AccountName, TenantName};
-use crate::redis::{Budget, RedisClient, RedisKey, scripts::limit as scripts};
+use crate::redis::{Budget, Channel, KeySpace, RedisClient, RedisKey, scripts::limit as scripts};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::sync::broadcast;
 
 /// The longest query for slots: all waiting requests wait for it together.
 const ASKING: Duration = Duration::from_millis(50);
@@ -33,6 +34,29 @@ struct Shared {
     node: String,
     /// The nodes that were alive at the last heartbeat, including this one.
     alive: AtomicU32,
+}
+
+/// News of endpoints that begin to refuse calls, or to accept them again.
+#[derive(Debug)]
+pub struct BackoffNews(broadcast::Receiver<Vec<u8>>);
+
+/// The accounts whose endpoints changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Changed {
+    One(Vec<u8>),
+    /// News was missed: it may be about any account.
+    Any,
+}
+
+impl BackoffNews {
+    /// Returns the next news; `None` once there are no more.
+    pub(super) async fn next(&mut self) -> Option<Changed> {
+        match self.0.recv().await {
+            Ok(account) => Some(Changed::One(account)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Changed::Any),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
 }
 
 /// A team's demand for an account's slots.
@@ -100,6 +124,21 @@ impl Nodes {
         Self(Arc::new(Shared { link, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
+    /// Returns the channels that the client of the nodes listens to.
+    #[must_use]
+    pub fn channels(keys: &KeySpace) -> Vec<Channel> {
+        vec![keys.backoff_channel()]
+    }
+
+    /// Returns the news of endpoints that begin to refuse calls, or to accept them again, from now on.
+    ///
+    /// # Panics
+    /// Panics if the client does not listen to the [channels](Self::channels): a programming error.
+    #[must_use]
+    pub fn news(&self) -> BackoffNews {
+        BackoffNews(self.0.link.listen(&self.0.link.keys().backoff_channel()))
+    }
+
     /// Returns the number of live nodes, including this one, as far as it is known.
     pub(super) fn alive(&self) -> u32 {
         self.0.alive.load(Ordering::Relaxed).max(1)
@@ -158,6 +197,7 @@ impl Nodes {
         let asked = refused.retry_after.map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
         script.arg("refused").arg(endpoint).arg(u8::from(refused.probe.is_some())).arg(asked);
         script.arg(format!("{:.3}", 1.0 + JITTER * refused.random));
+        script.arg(self.0.link.keys().backoff_channel()).arg(account.as_str());
         let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
     }
 
@@ -173,7 +213,7 @@ impl Nodes {
 
     async fn say(&self, account: &AccountName, order: &str, endpoint: &str) {
         let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
-        script.arg(order).arg(endpoint);
+        script.arg(order).arg(endpoint).arg(self.0.link.keys().backoff_channel()).arg(account.as_str());
         let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
     }
 

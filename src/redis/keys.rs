@@ -346,6 +346,12 @@ impl KeySpace {
         Channel(format!("{}channel:changes", self.prefix()))
     }
 
+    /// Returns the channel that names each account whose endpoints begin to refuse calls, or accept them again.
+    #[must_use]
+    pub fn backoff_channel(&self) -> Channel {
+        Channel(format!("{}channel:backoff", self.prefix()))
+    }
+
     fn entry_kind(scope: EntryScope<'_>) -> String {
         format!("cache:entry:{}:{}", scope.subject, scope.private.map_or("-", TenantName::as_str))
     }
@@ -423,7 +429,7 @@ mod tests {
         for name in &all {
             assert_eq!(tag_of(name.as_bytes()), (0, tag.clone()), "{name:?}");
         }
-        for channel in [names.results_channel(), names.changes_channel()] {
+        for channel in [names.results_channel(), names.changes_channel(), names.backoff_channel()] {
             assert_eq!(tag_of(channel.as_str().as_bytes()), (0, tag.clone()), "{channel:?}");
         }
         let distinct: std::collections::BTreeSet<&[u8]> = all.iter().map(RedisKey::as_bytes).collect();

@@ -29,9 +29,16 @@ fn fields(answer: &Answer) -> [&str; 2] {
     ["ratelimit-policy", "ratelimit"].map(|name| answer.header(name))
 }
 
-/// Rupiah that a team has used, as it sees it itself.
+/// Rupiah that a team has used, as it sees it itself, and as operators do.
 async fn used(rig: &Rig, team: &str) -> u64 {
     let usage = rig.ask(team, "GET", "/_gateway/usage").send().await.json();
+    let tenants = rig.operator("GET", "/v1/tenants").send().await.json();
+    let shown = tenants["tenants"].as_array().and_then(|all| all.iter().find(|shown| shown["name"] == team)).cloned();
+    let shown = shown.expect("the team");
+    assert_eq!(
+        (&shown["budget_used"], &shown["budget_per_month"]),
+        (&usage["budget_used"], &usage["budget_per_month"])
+    );
     usage["budget_used"].as_u64().expect("rupiah")
 }
 

@@ -55,7 +55,8 @@ fn settings(account: &str, teams: &[(&str, &str)]) -> Settings {
 async fn node(redis: &Redis, name: &str, settings: &Settings) -> Node {
     let (clock, tasks, stop) = (Clock::adjustable(), Tasks::new(), CancellationToken::new());
     let target = RedisTarget::of_url("state.redis.url", SecretString::from(redis.url()), None);
-    let link = RedisClient::new(&target, KeySpace::new(&[7; 32]), &[]).expect("a URL");
+    let keys = KeySpace::new(&[7; 32]);
+    let link = RedisClient::new(&target, keys.clone(), &Nodes::channels(&keys)).expect("a URL");
     link.keep(&tasks, stop.clone());
     until("Redis", || link.is_up()).await;
     let nodes = Nodes::new(link.clone(), name);
@@ -344,4 +345,34 @@ async fn a_teams_requests_are_shared_out_by_what_the_nodes_see() {
     let all: u32 = passed.iter().sum();
     assert!((432..=528).contains(&all), "{passed:?} of 480");
     assert!(passed[0] > 2 * passed[1], "{passed:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_calls_does_so_on_every_node_at_once() {
+    let redis = Redis::start().await;
+    let settings = settings("max_wait = \"0s\"", &[("lending", "")]);
+    let here = node(&redis, "a", &settings).await;
+    let there = node(&redis, "b", &settings).await;
+    // No heartbeat tells it.
+    let mut news = Nodes::new(there.link.clone(), "b").news();
+    let endpoint = endpoint();
+    let asked = Some(Duration::from_secs(30));
+    let mut permit = here.limits.admit_call(0, charged(&endpoint), &Budget::of(PATIENCE)).await.expect("a permit");
+    permit.refused(asked);
+    permit.sent();
+    let heard = tokio::time::timeout(PATIENCE, there.limits.hear(&mut news)).await;
+    assert!(heard.expect("news"));
+    assert_eq!(there.limits.backing_off(0), [endpoint.clone()]);
+    let refused = there.limits.admit_call(0, charged(&endpoint), &Budget::of(PATIENCE)).await;
+    assert!(matches!(refused, Err(Refusal::BackingOff { .. })), "{refused:?}");
+    // The end of a back-off is told as well.
+    let soon = Endpoint::from("POST /soon");
+    let mut permit = here.limits.admit_call(0, charged(&soon), &Budget::of(PATIENCE)).await.expect("a permit");
+    permit.refused(Some(Duration::ZERO));
+    assert!(tokio::time::timeout(PATIENCE, there.limits.hear(&mut news)).await.expect("news"));
+    assert!(there.limits.backing_off(0).contains(&soon));
+    let mut probe = here.limits.admit_call(0, charged(&soon), &Budget::of(PATIENCE)).await.expect("a probe");
+    probe.succeeded();
+    assert!(tokio::time::timeout(PATIENCE, there.limits.hear(&mut news)).await.expect("news"));
+    assert_eq!(there.limits.backing_off(0), [endpoint]);
 }
