@@ -9,6 +9,7 @@ mod allowance;
 mod cached_record;
 mod cached_request;
 mod call_guard;
+mod call_reference;
 mod callback_setting;
 mod claim;
 mod condition;
@@ -57,6 +58,7 @@ use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::{INDEX, Kind};
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::{Authenticated, Unauthenticated};
+use call_reference::CallReference;
 use exchange::Exchange;
 use futures_util::FutureExt as _;
 use http::uri::PathAndQuery;
@@ -145,7 +147,8 @@ async fn serve(
     let is_own_api = route.kind == Kind::OwnApi;
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
 
-    let exchange = Exchange { gateway, config, tenant, route, log, idempotency: None };
+    let call = CallReference::None;
+    let exchange = Exchange { gateway, config, tenant, route, log, idempotency: None, call };
     match exchange.route.kind {
         // This is the path of a hit: the only handler that is not on the heap.
         Kind::CachedRequest(subject) => cached_request::serve(exchange, request, subject).await,

@@ -15,7 +15,9 @@
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |
 //! | `published` | the ledgers of other nodes in Redis |
 //! | `restore` | recovery of a journal that is older than what was published |
+//! | `rendezvous` | settlements by reference over nodes, in Redis |
 //! | `journal` | the tables and statements |
+//! | `closing`, `references` | the ends of calls: by their answer, by the id of their record, by its reference |
 //! | `counts`, `tally`, `settlement`, `charge` | the types |
 
 mod batch;
@@ -23,12 +25,15 @@ mod booking;
 mod books;
 mod by_hand;
 mod charge;
+mod closing;
 mod counts;
 mod csv;
 mod inner;
 mod journal;
 mod keeper;
 mod published;
+mod references;
+mod rendezvous;
 mod restore;
 mod settlement;
 mod tally;
@@ -36,7 +41,7 @@ mod totals;
 
 pub use booking::Booking;
 pub use books::{Ledger, report};
-pub use charge::{ChargeOutcome, Outcome, charge_outcome, settlement_in};
+pub use charge::{ChargeOutcome, Outcome, charge_outcome, seen, settlement_in};
 pub use counts::{Counts, Row, Statement};
 pub use csv::csv;
 pub use journal::MIGRATIONS;

@@ -7,13 +7,16 @@ use crate::base::disk::Disk;
 use crate::base::name::TenantName;
 use crate::base::trace_context::TraceContext;
 use crate::cache::Counts;
-use crate::callback::{self, Attempt, Hooks, Note, Skipped};
+use crate::callback::{self, Arrived, Attempt, Hooks, Note, Skipped};
 use crate::config::{self, Settings};
 use crate::gateway::Gateway;
+use crate::iluma::answer::Answer;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
-use crate::ledger::{Ledger, RouteTotals};
+use crate::iluma::route_name::RouteName;
+use crate::ledger::{self, Ledger, Outcome, RouteTotals};
 use crate::redis::RedisClient;
+use crate::reference::reference_text;
 use crate::server::ListenerHandle;
 use crate::state::{AttemptRecord, AttemptResult, Outbox, Registry, State};
 use crate::telemetry::logs::LogWriter;
@@ -35,14 +38,15 @@ pub(super) const DELIVERIES: [&str; 6] = [
     Skipped::Dropped.as_str(),
 ];
 
-/// Returns the hooks of the callbacks: their metrics, the tags of persons, and suspensions.
+/// Returns the hooks of the callbacks: their metrics, the tags of persons, suspensions, and the ledger.
 pub(super) fn hooks(
     (metrics, tracer): (&Metrics, &Tracer),
     persons: &Persons,
     (registry, failures): (&Registry, &AuthFailures),
-    noted: &Noted,
+    (noted, ledger): (&Noted, &Ledger),
 ) -> Hooks {
-    let (metrics, tracer, registry, noted) = (metrics.clone(), tracer.clone(), registry.clone(), noted.clone());
+    let (metrics, tracer, registry) = (metrics.clone(), tracer.clone(), registry.clone());
+    let (noted, ledger) = (noted.clone(), ledger.clone());
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
         Note::Sent(tenant, kind, attempt) => trace_delivery(&tracer, tenant, kind, attempt),
@@ -64,6 +68,7 @@ pub(super) fn hooks(
         failures: failures.clone(),
         is_suspended: Box::new(is_suspended),
         note: Box::new(note),
+        called_back: Box::new(move |arrived, is_unanswered| Box::pin(settle(ledger.clone(), arrived, is_unanswered))),
     }
 }
 
@@ -88,6 +93,21 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
         attributes,
         is_error: !attempt.result.is_success(),
     });
+}
+
+/// Settles the call that made the record of a callback: by the record's id, or by its reference if no answer has named it.
+async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) {
+    let Arrived { account, kind, id, body } = arrived;
+    let answer = Answer::parse(&body, None);
+    let Some((_, outcome)) = ledger::seen(&answer).filter(|(named, _)| *named == id) else { return };
+    let reference = answer.reference().filter(|_| is_unanswered).and_then(|json| reference_text(json));
+    match kind.and_then(RouteName::called_back).zip(reference.as_deref()) {
+        Some(about) => ledger.settle_by_reference(&account, &id, about, outcome),
+        None if outcome == Outcome::Unknown => return,
+        None => ledger.settle(&account, &id, outcome),
+    }
+    // What can't be written now is kept.
+    let _ = ledger.settled().await;
 }
 
 /// Connects metrics to the numbers that other parts keep.

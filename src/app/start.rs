@@ -106,7 +106,7 @@ async fn wire(
     let (callbacks, inflow, arrivals) = Callbacks::new(
         settings,
         storage.state.clone(),
-        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures), &noted),
+        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures), (&noted, &storage.ledger)),
         clock.clone(),
     )?;
     let parts = Parts {

@@ -7,6 +7,7 @@ use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
 use crate::state::{AttemptRecord, Queues};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::time::SystemTime;
 
 /// The functions of the rest of the gateway that callbacks use.
@@ -19,6 +20,9 @@ pub struct Hooks {
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
     /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
+    /// Takes a callback, before it is settled; true means that no answer has named its record. After a crash it may be given
+    /// again.
+    pub called_back: Box<dyn Fn(Arrived, bool) -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 /// An event that is counted. Nothing in it comes from input.

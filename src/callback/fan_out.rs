@@ -4,7 +4,7 @@
 //! waits.
 
 use super::config::CallbackConfig;
-use super::events::{Attempt, Note, Skipped};
+use super::events::{Arrived, Attempt, Note, Skipped};
 use super::recipients::{Finding, find};
 use super::service::{Callbacks, REST};
 use crate::base::name::TenantName;
@@ -70,10 +70,22 @@ impl Callbacks {
                 FanOutDecision::Deliver(kind, copies)
             }
         };
+        if !matches!(decision, FanOutDecision::Wait(_)) {
+            self.tell_ledger(waiting, &body).await?;
+        }
         for tenant in self.state.settle(waiting, decision, &config.outbox).await? {
             tracing::warn!(%tenant, "the team's outbox is full: a new callback is a dead letter; replay it once the endpoint works");
             (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
         }
+        Ok(())
+    }
+
+    /// Tells the ledger of a callback, whose call may be open. If no answer has named the record, the answer may be lost.
+    async fn tell_ledger(&self, waiting: &Waiting, body: &CallbackBody) -> Result<(), StateError> {
+        let (account, Some(id)) = (&waiting.account, &body.id) else { return Ok(()) };
+        let is_unanswered = waiting.awaiting.is_empty() && self.state.owners(account, id).await?.is_empty();
+        let (account, id, body) = (account.clone(), id.clone(), waiting.body.clone());
+        (self.hooks.called_back)(Arrived { account, kind: waiting.kind, id, body }, is_unanswered).await;
         Ok(())
     }
 

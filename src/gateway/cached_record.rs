@@ -1,6 +1,7 @@
 //! One bank request by its id. A final answer is cached, and ends the sharing of the request; while it is pending,
 //! Iluma is polled at most once a second.
 
+use super::call_reference::CallReference;
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Joined};
@@ -36,6 +37,7 @@ pub(super) async fn serve(
     let (tenant, target) = (exchange.tenant, exchange.route.target.clone());
     let slot = gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, headers));
+    let request = FetchRequest { call: CallReference::of_get(known.is_named()), ..request };
     let Known::Own(owner) = &known else {
         return unknown(exchange, request, &id, known).await;
     };

@@ -1,5 +1,6 @@
 //! Bank and watchlist requests: read whole, and answered from the cache, from a call in flight, or from Iluma.
 
+use super::call_reference::CallReference;
 use super::exchange::Exchange;
 use super::fetch_request::FetchRequest;
 use super::persons_in::persons_in;
@@ -74,6 +75,8 @@ pub(super) async fn serve(
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
         return Box::pin(bypassed(&mut exchange, outgoing, directives, detail)).await;
     }
+    let reference = content.reference.as_deref().filter(|_| is_prefixed);
+    let call = CallReference::of(prefix.as_ref(), reference);
     let request = FetchRequest {
         slot,
         route: exchange.route.name,
@@ -85,6 +88,7 @@ pub(super) async fn serve(
         tags,
         requester,
         prefix,
+        call,
         bypass,
     };
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await

@@ -5,6 +5,7 @@
 //! answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any point gives
 //! everything back.
 
+use super::call_reference::{CallReference, answered};
 use super::claim::ClaimGuard;
 use super::received::Received;
 use super::runtime::RuntimeConfig;
@@ -32,6 +33,7 @@ pub(super) struct PlannedCall<'a> {
     /// True if Iluma may charge for the call.
     pub(super) charged: bool,
     pub(super) endpoint: &'a Endpoint,
+    pub(super) reference: &'a CallReference,
 }
 
 /// Owns the slots and the intent of one upstream call, from before the first is taken until its outcome is in the
@@ -50,6 +52,7 @@ pub(super) struct CallGuard {
     /// The claim of the request's idempotency key, if the request has one.
     claim: Option<Box<ClaimGuard>>,
     endpoint: Endpoint,
+    reference: CallReference,
     /// The wait that an answer asked for.
     asked: Option<Duration>,
     /// True once the call may have reached upstream.
@@ -67,7 +70,7 @@ impl CallGuard {
         claim: Option<Box<ClaimGuard>>,
         redis: &Budget,
     ) -> Result<Self, Rejection> {
-        let PlannedCall { tenant, route, charged, endpoint } = call;
+        let PlannedCall { tenant, route, charged, endpoint, reference } = call;
         let account = tenant.account_index;
         let mut guard = Self {
             breaker: config.accounts[account].breaker.enter(config.upstream.host()).map_err(Rejection::CircuitOpen)?,
@@ -81,6 +84,7 @@ impl CallGuard {
             booking: None,
             claim,
             endpoint: Arc::clone(endpoint),
+            reference: reference.clone(),
             asked: None,
             started: false,
             upload: None,
@@ -91,8 +95,10 @@ impl CallGuard {
         let limits = guard.limits.insert(config.limits.admit_call(tenant.index, wanted, redis).await?);
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
-            let claim = guard.claim.as_ref().map(|claim| claim.link());
-            guard.booking = Some(ledger.book(&tenant.name, route, claim).await.map_err(|_| Rejection::Unbooked)?);
+            let (claim, text) = (guard.claim.as_ref().map(|claim| claim.link()), reference.text());
+            let reference = text.as_deref().map(|text| (&tenant.account, text));
+            let booking = ledger.book(&tenant.name, route, claim, reference).await;
+            guard.booking = Some(booking.map_err(|_| Rejection::Unbooked)?);
         }
         Ok(guard)
     }
@@ -189,10 +195,8 @@ impl CallGuard {
         let account = self.account_name();
         if self.charged {
             self.settle(&ledger::charge_outcome(self.route, status.as_u16(), answer.filter(|_| self.charges())));
-        } else if status.is_success()
-            && let Some((id, outcome)) = answer.filter(|_| self.route.spec().settles).and_then(ledger::settlement_in)
-        {
-            self.ledger.settle(&account, id, outcome);
+        } else if let Some(answer) = answer.filter(|_| status.is_success() && self.route.spec().settles) {
+            self.settle_by(&account, answer);
         }
         // KTP reports the rate limit with a status that does not show it.
         if status == StatusCode::BAD_REQUEST {
@@ -200,8 +204,27 @@ impl CallGuard {
         }
     }
 
+    /// Settles the call that made the record in the answer to a GET.
+    fn settle_by(&self, account: &AccountName, answer: &Answer) {
+        let is_unanswered = match &self.reference {
+            CallReference::Unanswered => true,
+            CallReference::None | CallReference::Known(_) | CallReference::Streamed(..) => false,
+        };
+        let reference = answered(answer).filter(|_| is_unanswered);
+        match (ledger::seen(answer), reference.as_deref().zip(self.route.made_by())) {
+            (Some((id, outcome)), Some((reference, route))) => {
+                self.ledger.settle_by_reference(account, id, (route, reference), outcome);
+            }
+            (Some((_, Outcome::Unknown)) | None, _) => {}
+            (Some((id, outcome)), None) => self.ledger.settle(account, id, outcome),
+        }
+    }
+
     fn settle(&mut self, charge: &ChargeOutcome) {
-        if let Some(booking) = self.booking.take() {
+        if let Some(mut booking) = self.booking.take() {
+            if let (CallReference::Streamed(..), Some(text)) = (&self.reference, self.reference.text()) {
+                booking.refer(&self.account_name(), self.route, &text);
+            }
             let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
             booking.settle(&self.account_name(), if self.charges() { charge } else { &free });
         }

@@ -1,5 +1,6 @@
 //! The context of one tenant's request: handlers take it, and nothing else that it contains.
 
+use super::call_reference::CallReference;
 use super::claim::Idempotency;
 use super::core::Gateway;
 use super::owners::Requester;
@@ -22,6 +23,8 @@ pub(super) struct Exchange<'a> {
     pub(super) log: &'a mut RequestLog,
     /// The idempotency of the request's own call; `None` without a key, and once the call is made.
     pub(super) idempotency: Option<Idempotency>,
+    /// The reference of the calls that the request makes from now on.
+    pub(super) call: CallReference,
 }
 
 impl<'a> Exchange<'a> {

@@ -281,7 +281,7 @@ impl Gateway {
             Some(tenant) => {
                 let (route, charged) = (request.route, !request.outgoing.repeatable);
                 let endpoint = config.table.endpoint(&request.outgoing.method, &request.outgoing.target);
-                let planned = PlannedCall { tenant, route, charged, endpoint: &endpoint };
+                let planned = PlannedCall { tenant, route, charged, endpoint: &endpoint, reference: &request.call };
                 CallGuard::admit(config, &self.ledger, planned, None, redis).await.map(Some)
             }
             None => Ok(None),

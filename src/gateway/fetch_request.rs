@@ -1,5 +1,6 @@
 //! A request that the cache may answer, with the call that answers it otherwise.
 
+use super::call_reference::CallReference;
 use super::owners::Requester;
 use super::send;
 use crate::cache::CacheSlot;
@@ -31,6 +32,8 @@ pub(super) struct FetchRequest {
     pub(super) requester: Option<Requester>,
     /// The prefix of its reference at Iluma.
     pub(super) prefix: Option<ReferencePrefix>,
+    /// The reference of the call at Iluma.
+    pub(super) call: CallReference,
     /// The reason for a bypass of the cache, if any.
     pub(super) bypass: Option<&'static str>,
 }
@@ -55,6 +58,7 @@ impl FetchRequest {
             tags: BTreeSet::new(),
             requester: None,
             prefix: None,
+            call: CallReference::None,
             bypass: None,
         }
     }

@@ -31,6 +31,14 @@ pub(super) enum Known {
 }
 
 impl Known {
+    /// Returns false if no answer is known to have named the record: it has no owner.
+    pub(super) const fn is_named(&self) -> bool {
+        match self {
+            Self::Unknown { taken: false } => false,
+            Self::Unknown { taken: true } | Self::Own(_) | Self::Unavailable => true,
+        }
+    }
+
     pub(super) fn of(state: Result<(Option<Owner>, bool), StateError>) -> Self {
         match state {
             Ok((Some(owner), _)) => Self::Own(owner),

@@ -1,11 +1,15 @@
 //! Records by id, or a list of the team's own records.
 
+use super::call_reference::{CallReference, answered};
 use super::exchange::Exchange;
 use super::ownership::{Known, Seen, may_see};
 use super::replies::{is_absent, readable, stripped, with_body};
 use crate::base::json_template::Absent;
+use crate::iluma;
+use crate::ledger;
 use crate::reference::{self, Answer, List, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
 use crate::reply::{Rejection, ReplyBody};
+use crate::tenant::Tenant;
 use crate::upstream::{CallError, Collected};
 use futures_util::future::try_join_all;
 use http::{HeaderMap, Request, Response};
@@ -27,6 +31,7 @@ pub(super) async fn serve(
 
 async fn by_id(exchange: &mut Exchange<'_>, id: &str, headers: HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let known = exchange.known_owner(id).await;
+    exchange.call = CallReference::of_get(known.is_named());
     let received = exchange.get(exchange.route.name, exchange.route.target.clone(), headers).await?;
     match exchange.see(id, &known, &received).await? {
         Seen::Own(body) => Ok(with_body(received.collected, body)),
@@ -76,6 +81,7 @@ async fn page(
         // The answer is no list, and its owner can't be determined.
         Answer::Record(_) | Answer::Other => return Err(CallError::Garbled.into()),
     };
+    settle(exchange, &prefix, &list).await;
     let kept = own_among(exchange, &prefix, &list).await?;
     let mut place = 0;
     let page = list.kept(&stripper, |_| {
@@ -83,6 +89,27 @@ async fn page(
         kept.contains(&(place - 1))
     });
     Ok((with_body(answer, page), !kept.is_empty()))
+}
+
+/// Settles the calls that made the team's records of a list: by their ids, or by the reference of those that no answer is
+/// known to have named.
+async fn settle(exchange: &Exchange<'_>, prefix: &ReferencePrefix, list: &List) {
+    let (gateway, Tenant { name, account, .. }) = (exchange.gateway, exchange.tenant);
+    let Some(route) = exchange.route.name.made_by() else { return };
+    for record in list.records().filter(|record| record.ownership(prefix) == reference::Ownership::Own) {
+        let answer = iluma::answer::Answer::parse(record.body(), None);
+        let Some((id, outcome)) = ledger::seen(&answer) else { continue };
+        let known = Known::of(gateway.owners.of(name, account, id).await);
+        match (CallReference::of_get(known.is_named()), answered(&answer)) {
+            (CallReference::Unanswered, Some(reference)) => {
+                gateway.ledger.settle_by_reference(account, id, (route, &reference), outcome);
+            }
+            _ if outcome == ledger::Outcome::Unknown => {}
+            _ => gateway.ledger.settle(account, id, outcome),
+        }
+    }
+    // What can't be written now is kept.
+    let _ = gateway.ledger.settled().await;
 }
 
 /// Returns the positions of the team's own records in a list.

@@ -127,7 +127,8 @@ impl Exchange<'_> {
     {
         let (repeatable, progress) = (outgoing.repeatable, outgoing.body.progress());
         let endpoint = self.config.table.endpoint(&outgoing.method, &outgoing.target);
-        let planned = PlannedCall { tenant: self.tenant, route, charged: !repeatable, endpoint: &endpoint };
+        let (tenant, reference) = (self.tenant, &self.call);
+        let planned = PlannedCall { tenant, route, charged: !repeatable, endpoint: &endpoint, reference };
         let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, claim, &self.log.redis).await?;
         let (permit, made) = (self.log.permit(), call(guard, outgoing));
         let made = async move {

@@ -1,4 +1,4 @@
-//! Results of pending requests, from a callback or a GET: they replace "pending" in the cache and settle the ledger.
+//! Results of pending requests, from a callback or a GET: they replace "pending" in the cache.
 
 use super::core::Gateway;
 use super::fetch_result::from_callback;
@@ -9,7 +9,6 @@ use crate::cache::{CacheCandidate, CacheSlot, Entry};
 use crate::callback::Arrived;
 use crate::iluma::answer::Answer;
 use crate::iluma::person::Tag;
-use crate::ledger;
 use crate::redis::Budget;
 use crate::upstream::Collected;
 use http::header::CONTENT_TYPE;
@@ -38,13 +37,7 @@ impl Gateway {
     /// Learns from callbacks as they arrive: a final answer replaces "pending".
     pub async fn learn(&self, mut arrivals: mpsc::Receiver<Arrived>) {
         while let Some(Arrived { account, id, body, .. }) = arrivals.recv().await {
-            // The callback shows whether its call was charged.
             let received = Received::new(from_callback(body.clone()), &self.persons);
-            if let Some((named, outcome)) = ledger::settlement_in(&received.answer)
-                && named == id
-            {
-                self.ledger.settle(&account, &id, outcome);
-            }
             let about = (account, id);
             self.overtaking.insert(about.clone(), body);
             let (account, id) = &about;

@@ -1,6 +1,7 @@
 //! Submissions: they make a record, or repeat one; its reference gets the prefix, and the team becomes an owner of
 //! Iluma's record.
 
+use super::call_reference::CallReference;
 use super::exchange::Exchange;
 use super::owners::Owned;
 use super::received::Received;
@@ -46,6 +47,10 @@ pub(super) async fn serve(
     };
     reference::forwardable_request(&mut parts.headers);
     parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    exchange.call = match (exchange.prefix(), &outcome) {
+        (Some((prefix, _)), Some(outcome)) => CallReference::Streamed(prefix, Arc::clone(outcome)),
+        (prefix, _) => CallReference::of(prefix.map(|(prefix, _)| prefix).as_ref(), reference.as_deref()),
+    };
     let repeatable = exchange.route.repeatable;
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());

@@ -1,8 +1,9 @@
 //! The writer: it writes outcomes and counts to the disk.
 
+use super::closing;
 use super::inner::Inner;
 use super::journal::{self, Changes};
-use super::settlement::{Call, Closing};
+use super::settlement::{Call, Closing, Rules};
 use super::tally::Counted;
 use crate::base::database::DatabaseError;
 use rusqlite::Connection;
@@ -59,9 +60,9 @@ async fn write_with<T: Send + 'static>(
     batch: Batch,
     more: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, DatabaseError> {
-    let (ledger, day) = (Arc::clone(&batch.ledger), batch.ledger.today().to_string());
+    let (ledger, rules) = (Arc::clone(&batch.ledger), batch.ledger.rules());
     let work = move |connection: &Connection| {
-        let (early, mut changes) = batch.apply(connection, &day)?;
+        let (early, mut changes) = batch.apply(connection, rules)?;
         let done = more(connection, &mut changes)?;
         Ok((batch, early, changes, done))
     };
@@ -85,19 +86,18 @@ impl Batch {
     }
 
     /// Applies the batch; returns the closings that matched no call, and the changes.
-    fn apply(&self, connection: &Connection, day: &str) -> rusqlite::Result<(Vec<Closing>, Changes)> {
-        let mut changes = Changes { first_new: self.ledger.first_new, ..Changes::default() };
-        let mut early = Vec::new();
+    fn apply(&self, connection: &Connection, rules: Rules) -> rusqlite::Result<(Vec<Closing>, Changes)> {
+        let (mut early, mut changes, day) = (Vec::new(), Changes::default(), rules.day.to_string());
         for closing in &self.closings {
-            if !journal::close(connection, closing, &mut changes)? {
+            if !closing::close(connection, closing, rules, &mut changes)? {
                 early.push(*closing);
             }
         }
         if !self.counted.is_empty() {
-            changes.days.insert(day.to_owned());
+            changes.days.insert(day.clone());
         }
         for (tenant, route, counts) in &self.counted {
-            journal::add(connection, day, tenant.as_str(), route.as_str(), counts)?;
+            journal::add(connection, &day, tenant.as_str(), route.as_str(), counts)?;
         }
         Ok((early, changes))
     }
@@ -112,6 +112,7 @@ impl Batch {
         self.ledger.changed(changes.days);
         self.ledger.refunds.lock().extend(changes.refunds);
         self.ledger.free(changes.freed);
+        self.ledger.note_named(changes.named);
         self.ledger.keep_early(early);
     }
 }

@@ -3,7 +3,7 @@
 use super::charge::{ChargeOutcome, Outcome};
 use super::inner::Inner;
 use super::journal;
-use super::settlement::{Call, ClaimLink, End};
+use super::settlement::{Call, CallName, ClaimLink, Closing, End};
 use crate::base::database::DatabaseError;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::route_name::RouteName;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub struct Booking {
     ledger: Arc<Inner>,
     id: i64,
+    /// The name of the call's reference at Iluma, if it has one and it is known by now.
+    reference: Option<CallName>,
     ended: bool,
 }
 
@@ -27,6 +29,7 @@ impl Booking {
         tenant: &TenantName,
         route: RouteName,
         claim: Option<ClaimLink>,
+        reference: Option<CallName>,
     ) -> Result<Self, DatabaseError> {
         let live = ledger.live.load();
         let now = ledger.clock.wall();
@@ -34,20 +37,32 @@ impl Booking {
         let (tenant, tenant_name, price) = (tenant.clone(), tenant.clone(), live.prices[route as usize]);
         drop(live);
         let book = move |connection: &Connection| {
-            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, claim, now)?;
+            let links = (claim, reference);
+            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now, links)?;
             Ok((id, day))
         };
         let (inner, booked) = (Arc::clone(ledger), tenant_name);
         let own = move |(id, day)| {
             inner.changed([day]);
             inner.totals.booked(&booked);
-            Self { ledger: inner, id, ended: false }
+            Self { ledger: inner, id, reference, ended: false }
         };
         ledger.database.write_owned(book, own).await
     }
 
     /// Withdraws the intent: the call was never sent.
     pub fn withdraw(self) {}
+
+    /// Returns the call's number in the journal of this node.
+    #[must_use]
+    pub const fn number(&self) -> i64 {
+        self.id
+    }
+
+    /// Sets the call's reference as Iluma has it, if it became known after the booking.
+    pub fn refer(&mut self, account: &AccountName, route: RouteName, reference: &str) {
+        self.reference = Some(self.ledger.reference(account, route, reference));
+    }
 
     /// Records the outcome of the call.
     pub fn settle(mut self, account: &AccountName, charge: &ChargeOutcome) {
@@ -57,7 +72,8 @@ impl Booking {
 
     fn end(&mut self, outcome: Outcome, name: Option<[u8; 32]>) {
         self.ended = true;
-        self.ledger.close(Call::Booked(self.id), End::Outcome(outcome, name));
+        let (call, end) = (Call::Booked(self.id), End::Outcome(outcome, name));
+        self.ledger.push(Closing { call, end, reference: self.reference, is_early: false });
     }
 }
 

@@ -4,11 +4,12 @@ use super::booking::Booking;
 use super::charge::Outcome;
 use super::counts::{Row, Statement, summed};
 use super::inner::{Inner, LedgerConfig};
+use super::journal::Changes;
 use super::published::PublishedLedgers;
-use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, SettledByHand, Spent};
+use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
-use super::{batch, by_hand, journal, keeper, restore};
+use super::{batch, by_hand, journal, keeper, references, restore};
 use crate::base::calendar::Day;
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError};
@@ -45,12 +46,19 @@ impl Ledger {
     ) -> Result<Self, DatabaseError> {
         let live = LedgerConfig::new(settings);
         let today = live.calendar.day(clock.wall());
-        let (spent, open, node, first_new, restored, unknown) = database
+        let (now, is_alone) = (journal::millis(clock.wall()), link.is_none());
+        let (spent, open, node, first_new, restored, unknown, changes) = database
             .write(move |connection| {
-                let (spent, open) = (journal::spent(connection, today)?, journal::open(connection)?);
                 let (node, first_new) = (journal::node(connection)?, journal::first_new(connection)?);
+                let mut changes = Changes::default();
+                if is_alone {
+                    // Calls that were in flight are lost now, and may have been settled by their reference meanwhile.
+                    let rules = Rules { first_new, is_alone, now, day: today };
+                    references::pair_all(connection, rules, &mut changes)?;
+                }
+                let (spent, open) = (journal::spent(connection, today)?, journal::open(connection)?);
                 let unknown = journal::unknown(connection)?;
-                Ok((spent, open, node, first_new, journal::restored(connection)?, unknown))
+                Ok((spent, open, node, first_new, journal::restored(connection)?, unknown, changes))
             })
             .await?;
         if open > 0 {
@@ -60,14 +68,15 @@ impl Ledger {
             );
         }
         let totals = Totals::default();
+        totals.ended(changes.ended);
         totals.recount(unknown);
         let root = settings.state.root_key.expose_secret();
         Ok(Self(Arc::new(Inner {
             database,
             clock,
-            untold: Mutex::default(),
+            named: Mutex::default(),
             refunds: Mutex::default(),
-            freed: Mutex::default(),
+            freed: Mutex::new(changes.freed),
             freeing: Notify::new(),
             unpublished: Mutex::default(),
             published: link.map(|link| PublishedLedgers::new(link, &node)),
@@ -148,8 +157,10 @@ impl Ledger {
         self.0.tallies.lock().keys().cloned().collect()
     }
 
-    /// Books a call that may be charged, made under a claim if there is one. Once this returns the intent is on disk and the call may be sent; dropping the
-    /// future earlier, or the booking without an outcome, withdraws the intent.
+    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; dropping the
+    /// future earlier, or the booking without an outcome, withdraws the intent. The call is made under a `claim` if there
+    /// is one. `reference` is the account with the reference as Iluma has it, by which the call can be settled if its
+    /// answer is lost.
     ///
     /// # Errors
     /// Returns an error if the intent was not written; the call must not be made then.
@@ -158,8 +169,10 @@ impl Ledger {
         tenant: &TenantName,
         route: RouteName,
         claim: Option<ClaimLink>,
+        reference: Option<(&AccountName, &str)>,
     ) -> Result<Booking, DatabaseError> {
-        Booking::take(&self.0, tenant, route, claim).await
+        let reference = reference.map(|(account, text)| self.0.reference(account, route, text));
+        Booking::take(&self.0, tenant, route, claim, reference).await
     }
 
     /// Waits until a callback, a GET or an operator has settled calls with claims as not billable, and returns the claims.
@@ -178,6 +191,20 @@ impl Ledger {
     pub fn settle(&self, account: &AccountName, id: &str, outcome: Outcome) {
         let name = self.0.name(account, id);
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
+    }
+
+    /// Settles a call by Iluma's id, or else the oldest lost call with the reference: no answer is known to have named the
+    /// record. `about` is the row of the call, and the reference as Iluma has it. An unknown outcome binds the lost call to
+    /// the record, which is still processed.
+    pub fn settle_by_reference(
+        &self,
+        account: &AccountName,
+        id: &str,
+        (route, reference): (RouteName, &str),
+        outcome: Outcome,
+    ) {
+        let (name, reference) = (self.0.name(account, id), self.0.reference(account, route, reference));
+        self.0.close(Call::Referenced(name, reference), End::Outcome(outcome, None));
     }
 
     /// Returns once every recorded outcome is on disk.
@@ -362,15 +389,15 @@ mod tests {
     async fn a_call_is_unknown_from_its_intent_to_its_outcome() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
-        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
+        let booking = ledger.book(&name(), RouteName::Bank, None, None).await.unwrap();
         let expected = Counts { upstream_calls: 1, unknown: 1, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
         booking.settle(&account(), &billable());
         let expected = Counts { upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
         let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &free);
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().withdraw();
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &free);
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().withdraw();
         let expected = Counts { upstream_calls: 2, billable: 1, cost: 500, ..Counts::default() };
         assert_eq!(bank(&ledger).await, expected);
     }
@@ -379,7 +406,7 @@ mod tests {
     async fn a_claim_is_freed_if_a_later_word_says_that_its_call_was_not_billable() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
-        let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48])).await.unwrap();
+        let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48]), None).await.unwrap();
         let pending = |id: &str| ChargeOutcome { outcome: Outcome::Unknown, id: Some(id.to_owned()) };
         let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
         // The call's own answer decides its claim itself.
@@ -433,18 +460,18 @@ mod tests {
         while !ended {
             // The drop comes while it waits for the writer, or when the writer may have committed it.
             let gate = (polls % 2 == 0).then(|| busy(&ledger));
-            ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank, None)).await && gate.is_none();
+            ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank, None, None)).await && gate.is_none();
             drop(gate);
             polls += 1;
             assert!(polls < 100_000, "it never ends");
         }
         // The intent is committed, and its caller is dropped before it polls again.
         let tenant = name();
-        let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank, None));
+        let mut unseen = Box::pin(ledger.book(&tenant, RouteName::Bank, None, None));
         assert!(futures_util::poll!(&mut unseen).is_pending());
         ledger.0.database.write(|_| Ok(())).await.unwrap();
         drop(unseen);
-        drop(ledger.book(&name(), RouteName::Bank, None).await.unwrap());
+        drop(ledger.book(&name(), RouteName::Bank, None, None).await.unwrap());
         ledger.finish().await.unwrap();
         assert_eq!(bank(&ledger).await, Counts::default());
         assert_eq!(ledger.open_calls(None, 0, 10).await.unwrap(), []);
@@ -461,7 +488,7 @@ mod tests {
             |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
         let mut expected = Counts::default();
         for polls in 0..40 {
-            ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
+            ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &billable());
             ledger.tally(&name()).request(RouteName::Bank, None);
             expected += Counts { requests: 1, upstream_calls: 1, billable: 1, cost: 500, ..Counts::default() };
             let fails = polls % 3 == 0;
@@ -490,7 +517,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let pending = |id: &str| ChargeOutcome { outcome: Outcome::Unknown, id: Some(id.into()) };
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &pending("later"));
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &pending("later"));
         assert_eq!(bank(&ledger).await.unknown, 1);
         ledger.settle(&"other".parse().unwrap(), "later", Outcome::Billable);
         assert_eq!(bank(&ledger).await.unknown, 1, "another account's id is another");
@@ -501,8 +528,8 @@ mod tests {
         // The callback comes before the answer, in an earlier round and in the same one.
         ledger.settle(&account(), "early", Outcome::NotBillable);
         ledger.flush().await.unwrap();
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &pending("early"));
-        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &pending("early"));
+        let booking = ledger.book(&name(), RouteName::Bank, None, None).await.unwrap();
         ledger.settle(&account(), "same", Outcome::Billable);
         booking.settle(&account(), &pending("same"));
         let counts = bank(&ledger).await;
@@ -516,8 +543,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::adjustable();
         let before = ledger(folder.path(), &clock).await;
-        let kept = before.book(&name(), RouteName::Bank, None).await.unwrap();
-        before.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
+        let kept = before.book(&name(), RouteName::Bank, None, None).await.unwrap();
+        before.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &billable());
         before.tally(&name()).call(RouteName::BankGet);
         before.flush().await.unwrap();
         // The last settlement did not reach the disk.
@@ -539,7 +566,7 @@ mod tests {
         tally.request(RouteName::Bank, Some(Saved::Collapsed));
         tally.request(RouteName::Bank, None);
         tally.call(RouteName::BankGet);
-        let booking = ledger.book(&name(), RouteName::Bank, None).await.unwrap();
+        let booking = ledger.book(&name(), RouteName::Bank, None, None).await.unwrap();
         let lock = |trigger: &'static str| ledger.0.database.write(move |connection| connection.execute_batch(trigger));
         lock("CREATE TRIGGER t BEFORE UPDATE ON ledger_days BEGIN SELECT raise(ABORT, 'no'); END").await.unwrap();
         booking.settle(&account(), &billable());
@@ -567,10 +594,10 @@ mod tests {
         let clock = Clock::adjustable();
         let ledger = ledger(folder.path(), &clock).await;
         let first = ledger.today();
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &billable());
         ledger.flush().await.unwrap();
         clock.advance(Duration::from_secs(86400));
-        ledger.book(&name(), RouteName::Bank, None).await.unwrap().settle(&account(), &billable());
+        ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &billable());
         let rows = ledger.statement(first, first, Some(&name())).await.unwrap().rows;
         assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
         assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 2);

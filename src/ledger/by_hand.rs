@@ -6,6 +6,7 @@
 
 use super::batch;
 use super::charge::Outcome;
+use super::closing;
 use super::inner::Inner;
 use super::journal::{self, Changes};
 use super::published::{HandOrder, PublishedLedgers, ShownCalls};
@@ -58,14 +59,14 @@ async fn settle_own(
     if orders.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let first_new = ledger.first_new;
+    let rules = ledger.rules();
     let work = move |connection: &Connection, changes: &mut Changes| {
         let mut results = BTreeMap::new();
         for (number, HandOrder { outcome, booked }) in orders {
-            let result = journal::standing(connection, number, booked, first_new)?;
+            let result = journal::standing(connection, number, booked, rules.first_new)?;
             if result == ByHand::Settled {
-                let closing = Closing { call: Call::Booked(number), end: End::Outcome(outcome, None) };
-                journal::close(connection, &closing, changes)?;
+                let (call, end) = (Call::Booked(number), End::Outcome(outcome, None));
+                closing::close(connection, &Closing { call, end, reference: None, is_early: false }, rules, changes)?;
             }
             results.insert(number, result);
         }

@@ -35,7 +35,7 @@ pub enum Outcome {
 pub struct ChargeOutcome {
     /// The outcome, as far as it is known.
     pub outcome: Outcome,
-    /// Upstream's id of the record, by which a later callback or GET can settle the call.
+    /// Upstream's id of the record in the answer, by which a later callback or GET can settle the call.
     pub id: Option<String>,
 }
 
@@ -48,16 +48,19 @@ impl ChargeOutcome {
 #[must_use]
 pub fn charge_outcome(route: RouteName, status: u16, answer: Option<&Answer>) -> ChargeOutcome {
     match status {
-        200..=299 => match answer.and_then(State::of) {
-            Some(State::Pending) => {
-                ChargeOutcome { outcome: Outcome::Unknown, id: answer.and_then(Answer::id).map(str::to_owned) }
-            }
-            Some(State::Free) => ChargeOutcome { outcome: Outcome::NotBillable, id: None },
-            // The charge on an undocumented row is not documented either.
-            Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => ChargeOutcome::UNKNOWN,
-            Some(State::Done | State::None) => ChargeOutcome { outcome: Outcome::Billable, id: None },
-            None => ChargeOutcome::UNKNOWN,
-        },
+        200..=299 => {
+            let outcome = match answer.and_then(State::of) {
+                Some(State::Pending) => Outcome::Unknown,
+                Some(State::Free) => Outcome::NotBillable,
+                // The charge on an undocumented row is not documented either.
+                Some(State::Done | State::None) if route.spec().charge == Charge::Unknown => {
+                    return ChargeOutcome::UNKNOWN;
+                }
+                Some(State::Done | State::None) => Outcome::Billable,
+                None => return ChargeOutcome::UNKNOWN,
+            };
+            ChargeOutcome { outcome, id: answer.and_then(Answer::id).map(str::to_owned) }
+        }
         // 503 means "All upstream data suppliers are unavailable": no source was asked.
         300..=499 | 503 => ChargeOutcome { outcome: Outcome::NotBillable, id: None },
         _ => ChargeOutcome::UNKNOWN,
@@ -74,6 +77,17 @@ pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
         State::Done => Some((id, Outcome::Billable)),
         State::Pending | State::None => None,
     }
+}
+
+/// Returns the record of a callback or of the answer to a GET, with the outcome of its call, which is unknown while Iluma
+/// still processes it. `None` if it is no record with a state.
+#[must_use]
+pub fn seen(answer: &Answer) -> Option<(&str, Outcome)> {
+    let pending = || match State::of(answer)? {
+        State::Pending => Some((answer.id()?, Outcome::Unknown)),
+        State::Free | State::Done | State::None => None,
+    };
+    settlement_in(answer).or_else(pending)
 }
 
 enum State {
@@ -118,7 +132,7 @@ mod tests {
             (RouteName::Bank, 200, Some(br#"{"id":"a","status":"pending"}"#), Unknown, Some("a")),
             (RouteName::Bank, 200, Some(br#"{"id":"a","status":"WAITING_ON_BANK"}"#), Unknown, Some("a")),
             (RouteName::Capture, 200, Some(br#"{"id":"a","status":"RECAPTURE_PENDING"}"#), Unknown, Some("a")),
-            (RouteName::Bank, 200, Some(br#"{"id":"a","status":"COMPLETED"}"#), Billable, None),
+            (RouteName::Bank, 200, Some(br#"{"id":"a","status":"COMPLETED"}"#), Billable, Some("a")),
             (RouteName::Bank, 200, Some(br#"{"status":"SUCCESS"}"#), Billable, None),
             (
                 RouteName::Bank,
@@ -127,12 +141,12 @@ mod tests {
                 Billable,
                 None,
             ),
-            (RouteName::Bank, 200, Some(network), NotBillable, None),
-            (RouteName::Ocr, 201, Some(network), NotBillable, None),
+            (RouteName::Bank, 200, Some(network), NotBillable, Some("a")),
+            (RouteName::Ocr, 201, Some(network), NotBillable, Some("a")),
             (RouteName::Ktp, 200, Some(br#"{"status":"FOUND","name_match":"true"}"#), Billable, None),
             (RouteName::Cft, 200, Some(br#"{"matches":[]}"#), Billable, None),
             (RouteName::Face, 200, Some(br#"{"similarity":0.9}"#), Billable, None),
-            (RouteName::Bank, 200, Some(br#"{"status":7,"id":9}"#), Billable, None),
+            (RouteName::Bank, 200, Some(br#"{"status":7,"id":9}"#), Billable, Some("9")),
             (RouteName::Bank, 200, Some(b"garbage"), Unknown, None),
             (RouteName::Bank, 200, Some(b""), Unknown, None),
             (RouteName::Bank, 200, None, Unknown, None),

@@ -1,8 +1,9 @@
 //! The shared state of the ledger's parts.
 
 use super::charge::Outcome;
+use super::journal;
 use super::published::PublishedLedgers;
-use super::settlement::{Call, CallName, ClaimLink, Closing, Closings, End, Refund, Settlement, Spent};
+use super::settlement::{Call, CallName, ClaimLink, Closing, Closings, End, Refund, Rules, Settlement, Spent};
 use super::tally::{Counted, ROUTES, Tally};
 use super::totals::Totals;
 use crate::base::calendar::{Calendar, Day};
@@ -36,8 +37,8 @@ pub(super) struct Inner {
     pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
-    /// Settlements of calls that are not in this journal, for other nodes.
-    pub(super) untold: Mutex<Vec<Settlement>>,
+    /// References with the names of calls that were settled by another node's word, for Redis.
+    pub(super) named: Mutex<Vec<(CallName, CallName)>>,
     /// The prices that budgets get back.
     pub(super) refunds: Mutex<Vec<Refund>>,
     /// The claims of calls that were settled as not billable: their keys may be used again.
@@ -93,9 +94,19 @@ impl Inner {
         self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
     }
 
+    /// Returns the name of a reference as Iluma has it.
+    pub(super) fn reference(&self, account: &AccountName, route: RouteName, reference: &str) -> CallName {
+        self.namer.name([account.as_str().as_bytes(), route.as_str().as_bytes(), reference.as_bytes()])
+    }
+
     /// Queues the end of a call.
     pub(super) fn close(&self, call: Call, end: End) {
-        self.closings.lock().push(Closing { call, end });
+        self.push(Closing { call, end, reference: None, is_early: false });
+    }
+
+    /// Queues the end of a call.
+    pub(super) fn push(&self, closing: Closing) {
+        self.closings.lock().push(closing);
         self.closed.notify_one();
     }
 
@@ -107,6 +118,20 @@ impl Inner {
         }
     }
 
+    /// Returns the conditions under which calls end now.
+    pub(super) fn rules(&self) -> Rules {
+        let now = journal::millis(self.clock.wall());
+        Rules { first_new: self.first_new, is_alone: self.published.is_none(), now, day: self.today() }
+    }
+
+    /// Notes that calls were settled by the names that other nodes gave: nothing else is to be settled by them.
+    pub(super) fn note_named(&self, named: impl IntoIterator<Item = (CallName, CallName)>) {
+        let mut waiting = self.named.lock();
+        waiting.extend(named);
+        let surplus = waiting.len().saturating_sub(MOST_EARLY);
+        waiting.drain(..surplus);
+    }
+
     /// Records days that have to be published again.
     pub(super) fn changed(&self, days: impl IntoIterator<Item = String>) {
         if self.published.is_some() {
@@ -116,34 +141,34 @@ impl Inner {
 
     /// Keeps settlements that match no call in the journal: the call may not be answered yet, or be another node's.
     pub(super) fn keep_early(&self, closings: &[Closing]) {
-        let settlement = |closing: &Closing| match (closing.call, closing.end) {
-            (Call::Named(name) | Call::NamedElsewhere(name), End::Outcome(outcome, _)) => Some((name, outcome)),
-            (Call::Booked(_), _) | (_, End::Withdrawn) => None,
+        let settlement = |closing: &Closing| {
+            let (name, reference) = match closing.call {
+                Call::Named(name) => (name, None),
+                Call::NamedElsewhere(name) => (name, closing.reference),
+                Call::Referenced(name, reference) => (name, Some(reference)),
+                Call::Booked(_) | Call::Paired(..) => return None,
+            };
+            match closing.end {
+                End::Outcome(outcome, _) => Some(Settlement { name, outcome, reference }),
+                End::Withdrawn => None,
+            }
         };
-        if self.published.is_some() {
-            let own = closings.iter().filter(|closing| matches!(closing.call, Call::Named(_)));
-            self.keep_untold(own.filter_map(settlement).collect());
-        }
         let mut early = self.early.lock();
         early.extend(closings.iter().filter_map(settlement));
         let surplus = early.len().saturating_sub(MOST_EARLY);
         early.drain(..surplus);
     }
 
-    pub(super) fn keep_untold(&self, settlements: Vec<Settlement>) {
-        let mut untold = self.untold.lock();
-        untold.extend(settlements);
-        let surplus = untold.len().saturating_sub(MOST_EARLY);
-        untold.drain(..surplus);
-    }
-
     /// Replaces an unknown outcome by a settlement that arrived earlier.
     pub(super) fn apply_early(&self, closing: &mut Closing) {
         let End::Outcome(outcome @ Outcome::Unknown, Some(name)) = &mut closing.end else { return };
         let mut early = self.early.lock();
-        let at = early.iter().position(|(known, _)| known == name);
-        if let Some((_, settled)) = at.and_then(|at| early.remove(at)) {
-            *outcome = settled;
+        let at = early.iter().position(|known| known.name == *name);
+        if let Some(settled) = at.and_then(|at| early.remove(at)) {
+            *outcome = settled.outcome;
+            closing.is_early = true;
+            drop(early);
+            self.note_named(settled.reference.map(|reference| (reference, settled.name)));
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::{ByHand, Call, ClaimLink, Closing, End, OpenCall, Refund, Spent, Why};
+use super::settlement::{ByHand, CallName, ClaimLink, OpenCall, Refund, Rules, Spent, Why};
 use super::totals::EndedCall;
 use crate::base::calendar::Day;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,19 +59,37 @@ pub const MIGRATIONS: &[&str] = &[
     -- The claim of an idempotency key that the call was made under.
     ALTER TABLE ledger_calls ADD COLUMN claim BLOB;
 ",
+    "
+    -- Names account, route and prefixed reference without telling them.
+    ALTER TABLE ledger_calls ADD COLUMN reference BLOB;
+    CREATE TABLE ledger_references (
+        -- Names account and upstream's id without telling them.
+        name BLOB NOT NULL PRIMARY KEY,
+        reference BLOB,
+        -- 1: billable, 0: not billable, 2: pending. Nothing once a call was settled by it.
+        outcome INTEGER,
+        -- Milliseconds since 1970 when it was said.
+        said INTEGER NOT NULL,
+        -- Whether the other nodes, if there are any, heard of it.
+        announced INTEGER NOT NULL DEFAULT 0,
+        day TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX ledger_references_waiting ON ledger_references (reference) WHERE outcome IS NOT NULL;
+",
 ];
 
 pub(super) fn book(
     connection: &Connection,
     (day, tenant, route): (&str, &str, &str),
     price: u64,
-    claim: Option<ClaimLink>,
     now: SystemTime,
+    (claim, reference): (Option<ClaimLink>, Option<CallName>),
 ) -> rusqlite::Result<i64> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO ledger_calls (day, tenant, route, price, booked, claim) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO ledger_calls (day, tenant, route, price, booked, claim, reference)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    let id = insert.insert(params![day, tenant, route, number(price), millis(now), claim])?;
+    let id = insert.insert(params![day, tenant, route, number(price), millis(now), claim, reference])?;
     let mut count = connection.prepare_cached(
         "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
          ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
@@ -92,81 +110,120 @@ pub(super) struct Changes {
     pub(super) ended: Vec<EndedCall>,
     /// The claims of calls that a later word settled as not billable.
     pub(super) freed: Vec<ClaimLink>,
-    /// The number of the first call that this process may book.
-    pub(super) first_new: i64,
+    /// References with the names of calls that another node's word has settled.
+    pub(super) named: Vec<(CallName, CallName)>,
 }
 
-/// Ends the calls of a closing; returns false if there are none.
-pub(super) fn close(connection: &Connection, closing: &Closing, changes: &mut Changes) -> rusqlite::Result<bool> {
-    let (number, name) = match closing.call {
-        Call::Booked(number) => (number, None),
-        Call::Named(name) | Call::NamedElsewhere(name) => (0, Some(name)),
-    };
-    let mut find = connection.prepare_cached(
-        "SELECT id, day, tenant, route, price, claim, ended FROM ledger_calls WHERE id = ?1 OR name = ?2",
-    )?;
-    let found = find.query_map(params![number, name], |row| {
-        let claimed = Claimed { claim: row.get(5)?, ended: row.get(6)? };
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, claimed))
-    })?;
-    let found: Vec<(i64, String, String, String, i64, Claimed)> = found.collect::<rusqlite::Result<_>>()?;
-    for (id, day, tenant, route, price, claimed) in &found {
-        let (outcome, settles_nothing) = match (closing.end, closing.call) {
-            (End::Withdrawn, _) => (None, false),
-            (End::Outcome(outcome @ Outcome::Unknown, _), Call::Named(_) | Call::NamedElsewhere(_)) => {
-                (Some(outcome), true)
-            }
-            (End::Outcome(outcome, _), _) => (Some(outcome), false),
-        };
-        if !settles_nothing {
-            let (tenant, route, price) = (tenant.clone(), route.clone(), price.unsigned_abs());
-            changes.ended.push(EndedCall { tenant, route, outcome, price });
-        }
-        let (calls, billable, cost) = match closing.end {
-            End::Outcome(Outcome::Unknown, name) => {
-                let mut keep =
-                    connection.prepare_cached("UPDATE ledger_calls SET name = ?2, ended = 1 WHERE id = ?1")?;
-                keep.execute(params![id, name])?;
-                continue;
-            }
-            End::Withdrawn => (1, 0, 0),
-            End::Outcome(Outcome::Billable, _) => (0, 1, *price),
-            End::Outcome(Outcome::NotBillable, _) => {
-                changes.refunds.extend(refund(tenant, day, *price));
-                let is_earlier = *id < changes.first_new;
-                changes.freed.extend(claimed.claim.filter(|_| is_earlier || claimed.is_settled_later(closing)));
-                (0, 0, 0)
-            }
-        };
-        let mut count = connection.prepare_cached(
-            "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
-                 charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
-             WHERE day = ?1 AND tenant = ?2 AND route = ?3",
-        )?;
-        count.execute(params![day, tenant, route, calls, billable, cost])?;
-        connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
-        changes.days.insert(day.clone());
+impl Changes {
+    pub(super) fn end(&mut self, row: &OpenRow, outcome: Option<Outcome>) {
+        let OpenRow { tenant, route, price, .. } = row;
+        let (tenant, route, price) = (tenant.clone(), route.clone(), price.unsigned_abs());
+        self.ended.push(EndedCall { tenant, route, outcome, price });
     }
-    Ok(!found.is_empty())
 }
 
-/// The claim that a call was made under.
-struct Claimed {
+/// A row of a call whose outcome is not known.
+#[derive(Debug)]
+pub(super) struct OpenRow {
+    pub(super) id: i64,
+    day: String,
+    tenant: String,
+    route: String,
+    price: i64,
+    pub(super) reference: Option<CallName>,
+    /// The claim that the call was made under.
     claim: Option<ClaimLink>,
     /// True if the call has ended with an unknown outcome.
-    ended: bool,
+    pub(super) ended: bool,
 }
 
-impl Claimed {
-    /// Returns true if a closing decides the call instead of the call's own answer, which decides its claim itself. An
-    /// outcome that comes with a name is a settlement that arrived before the answer.
-    const fn is_settled_later(&self, closing: &Closing) -> bool {
-        let by_name = match closing.call {
-            Call::Booked(_) => matches!(closing.end, End::Outcome(_, Some(_))),
-            Call::Named(_) | Call::NamedElsewhere(_) => true,
-        };
-        self.ended || by_name
+impl OpenRow {
+    /// The columns of a row, for [`open_row`].
+    pub(super) const COLUMNS: &str = "id, day, tenant, route, price, reference, claim, ended";
+}
+
+/// Reads the [columns](OpenRow::COLUMNS) of a row.
+pub(super) fn open_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<OpenRow> {
+    let (id, day, tenant, route) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let (price, reference, claim, ended) = (row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?);
+    Ok(OpenRow { id, day, tenant, route, price, reference, claim, ended })
+}
+
+/// Leaves a call open: it has ended without an outcome. The name or the reference may settle it later.
+pub(super) fn leave_open(
+    connection: &Connection,
+    number: i64,
+    (name, reference): (Option<CallName>, Option<CallName>),
+) -> rusqlite::Result<()> {
+    let mut keep =
+        connection.prepare_cached("UPDATE ledger_calls SET name = ?2, reference = ?3, ended = 1 WHERE id = ?1")?;
+    keep.execute(params![number, name, reference]).map(|_| ())
+}
+
+/// The decision about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The call's own answer, which decides its claim itself.
+    Answer(Outcome),
+    /// A later word: of a callback, a GET or an operator.
+    Word(Outcome),
+    /// The call was never sent.
+    Withdrawal,
+}
+
+impl By {
+    const fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Answer(outcome) | Self::Word(outcome) => Some(outcome),
+            Self::Withdrawal => None,
+        }
     }
+}
+
+/// Ends a call whose outcome is decided.
+pub(super) fn finish(connection: &Connection, row: &OpenRow, by: By, changes: &mut Changes) -> rusqlite::Result<()> {
+    let OpenRow { id, day, tenant, route, price, claim, .. } = row;
+    let outcome = by.outcome();
+    let (calls, billable, cost) = match outcome {
+        None => (1, 0, 0),
+        Some(Outcome::Billable) => (0, 1, *price),
+        Some(Outcome::NotBillable | Outcome::Unknown) => (0, 0, 0),
+    };
+    if outcome == Some(Outcome::NotBillable) {
+        changes.refunds.extend(refund(tenant, day, *price));
+    }
+    if by == By::Word(Outcome::NotBillable) {
+        changes.freed.extend(claim);
+    }
+    let mut count = connection.prepare_cached(
+        "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
+             charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
+         WHERE day = ?1 AND tenant = ?2 AND route = ?3",
+    )?;
+    count.execute(params![day, tenant, route, calls, billable, cost])?;
+    connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
+    changes.days.insert(day.clone());
+    changes.end(row, outcome);
+    Ok(())
+}
+
+/// Takes the name from calls that have it: what was said about their record has settled another call.
+pub(super) fn forget_name(connection: &Connection, name: CallName) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE ledger_calls SET name = NULL WHERE name = ?1")?.execute([name]).map(|_| ())
+}
+
+/// Returns a lost call by its number, if it was booked at that time.
+pub(super) fn lost_call(
+    connection: &Connection,
+    (number, booked): (i64, i64),
+    rules: Rules,
+) -> rusqlite::Result<Option<OpenRow>> {
+    let columns = OpenRow::COLUMNS;
+    let mut find = connection.prepare_cached(&format!(
+        "SELECT {columns} FROM ledger_calls
+         WHERE id = ?1 AND booked = ?2 AND name IS NULL AND (ended = 1 OR id < ?3)"
+    ))?;
+    find.query_row(params![number, booked, rules.first_new], open_row).optional()
 }
 
 fn refund(tenant: &str, day: &str, price: i64) -> Option<Refund> {
@@ -253,7 +310,7 @@ fn open_call(row: &rusqlite::Row<'_>) -> rusqlite::Result<OpenCall> {
     Ok(OpenCall { id, booked: UNIX_EPOCH + booked, day, tenant, route, why })
 }
 
-fn millis(time: SystemTime) -> i64 {
+pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -389,7 +446,7 @@ pub(super) fn open(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM ledger_days WHERE day < ?1", [oldest])?;
     connection.execute("DELETE FROM ledger_calls WHERE day < ?1", [oldest])?;
-    Ok(())
+    connection.execute("DELETE FROM ledger_references WHERE day < ?1", [oldest]).map(|_| ())
 }
 
 /// Converts a count to SQLite's signed integers.

@@ -4,9 +4,10 @@ use super::batch;
 use super::by_hand;
 use super::inner::Inner;
 use super::journal;
-use super::published::PublishedLedgers;
+use super::published::{Heard, PublishedLedgers};
+use super::rendezvous;
 use super::restore;
-use super::settlement::{Call, End, Settlement};
+use super::settlement::{Call, Closing, End, Settlement};
 use crate::state::{Membership, Standing};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -36,6 +37,7 @@ struct Keeper {
     last: String,
     /// The open calls that the other nodes see.
     shown: by_hand::Shown,
+    offered: rendezvous::Offered,
 }
 
 /// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
@@ -53,6 +55,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
         membership,
         last,
         shown: by_hand::Shown::default(),
+        offered: rendezvous::Offered::default(),
     };
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
@@ -82,12 +85,14 @@ impl Keeper {
             publish_anew(&ledger).await;
             self.last = "0-0".to_owned();
             self.shown = by_hand::Shown::default();
+            self.offered = rendezvous::Offered::default();
         }
         self.was_up = up;
         if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
             self.exchanged = now;
             exchange(&ledger, published, &mut self.last).await;
             by_hand::exchange(&ledger, published, &mut self.shown).await;
+            rendezvous::exchange(&ledger, published, &mut self.offered).await;
         }
     }
 
@@ -135,38 +140,33 @@ impl Keeper {
     }
 }
 
-/// Changed days and settlements that were taken from memory for Redis. If they are dropped before Redis has them, they
-/// are put back.
+/// Changed days that were taken from memory for Redis. If they are dropped before Redis has them, they are put back.
 struct Outgoing<'a> {
     ledger: &'a Inner,
     days: BTreeSet<String>,
-    settlements: Vec<Settlement>,
 }
 
 impl Drop for Outgoing<'_> {
     fn drop(&mut self) {
         self.ledger.changed(std::mem::take(&mut self.days));
-        self.ledger.keep_untold(std::mem::take(&mut self.settlements));
     }
 }
 
 /// Publishes changed days, sends settlements to the other nodes and receives theirs.
 async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut String) {
-    let mut outgoing = Outgoing {
-        ledger,
-        days: std::mem::take(&mut *ledger.unpublished.lock()),
-        settlements: std::mem::take(&mut *ledger.untold.lock()),
-    };
+    let mut outgoing = Outgoing { ledger, days: std::mem::take(&mut *ledger.unpublished.lock()) };
     if publish(ledger, published, &outgoing.days).await.is_some() {
         outgoing.days.clear();
     }
-    if published.tell(&outgoing.settlements).await.is_ok() {
-        outgoing.settlements.clear();
-    }
     drop(outgoing);
-    if let Ok(settlements) = published.hear(last).await {
-        for (name, outcome) in settlements {
-            ledger.close(Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
+    rendezvous::announce(ledger, published).await;
+    for heard in published.hear(last).await.unwrap_or_default() {
+        match heard {
+            Heard::Settled(Settlement { name, outcome, reference }) => {
+                let (call, end) = (Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
+                ledger.push(Closing { call, end, reference, is_early: false });
+            }
+            Heard::Paired(name, outcome, call) => ledger.close(Call::Paired(name, call), End::Outcome(outcome, None)),
         }
     }
 }

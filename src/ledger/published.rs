@@ -6,7 +6,8 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::settlement::{ByHand, CallNumber, OpenCall, Settlement};
+use super::references::{self, Lost, Said};
+use super::settlement::{ByHand, CallName, CallNumber, OpenCall, Settlement};
 use crate::base::calendar::Day;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 use std::collections::BTreeMap;
@@ -16,9 +17,6 @@ use std::time::{Duration, SystemTime};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of rows in one round trip.
 const TOGETHER: usize = 500;
-/// The largest number of settlements that are kept for other nodes, so that a node that was away receives them: a
-/// night's number, if a thousand calls an hour are settled by another node than their own.
-const MOST_SETTLEMENTS: usize = 10_000;
 
 /// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30 * 86400);
@@ -72,9 +70,31 @@ pub(super) struct PublishedLedgers {
     node: String,
 }
 
+/// A word of another node's about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The call of a name has an outcome.
+    Settled(Settlement),
+    /// A word about the record of this name was given to a lost call, of this node if there is one.
+    Paired(CallName, Outcome, Option<(i64, i64)>),
+}
+
 impl PublishedLedgers {
+    /// The largest number of settlements that are kept for other nodes, so that a node that was away receives them: a
+    /// night's number, if a thousand calls an hour are settled by another node than their own.
+    pub(super) const MOST_SETTLEMENTS: usize = 10_000;
+
     pub(super) fn new(link: RedisClient, node: &str) -> Self {
         Self { link, node: node.to_owned() }
+    }
+
+    pub(super) const fn link(&self) -> &RedisClient {
+        &self.link
+    }
+
+    /// Returns the name of a lost call of this node's among those of all nodes.
+    pub(super) fn member(&self, call: Lost) -> String {
+        format!("{}|{}|{}", self.node, call.number, call.booked)
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -133,21 +153,22 @@ impl PublishedLedgers {
     }
 
     /// Sends the outcomes of calls of other nodes to them.
-    pub(super) async fn tell(&self, settlements: &[Settlement]) -> Result<(), RedisFailure> {
-        if settlements.is_empty() {
-            return Ok(());
-        }
+    pub(super) async fn tell(&self, settlements: &[Said]) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
-        for (name, outcome) in settlements {
-            let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        for Said { name, outcome, reference } in settlements {
+            let hex = |name: &CallName| name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let said = if *outcome == Outcome::Billable { "1" } else { "0" };
             let add = pipeline
                 .cmd("XADD")
                 .arg(self.link.keys().ledger_settlements())
                 .arg("MAXLEN")
                 .arg("~")
-                .arg(MOST_SETTLEMENTS);
-            add.arg("*").arg("node").arg(&self.node).arg("name").arg(name).arg("billable").arg(said).ignore();
+                .arg(Self::MOST_SETTLEMENTS);
+            add.arg("*").arg("node").arg(&self.node).arg("name").arg(hex(name)).arg("billable").arg(said);
+            if let Some(reference) = reference {
+                add.arg("reference").arg(hex(reference));
+            }
+            add.ignore();
         }
         self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
     }
@@ -237,24 +258,33 @@ impl PublishedLedgers {
         self.link.command::<i64>(&Budget::of(PATIENCE), &command).await.map(|_| ())
     }
 
-    /// Returns the settlements of other nodes after `last`, which is moved to the end.
-    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Settlement>, RedisFailure> {
+    /// Returns the settlements of other nodes, and those by reference, after `last`, which is moved to the end.
+    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Heard>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
         command.arg(self.link.keys().ledger_settlements()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
         let entries: Vec<Entry> = self.link.command(&Budget::of(PATIENCE), &command).await?;
-        let mut settlements = Vec::new();
+        let mut heard = Vec::new();
         for (id, fields) in entries {
             *last = id;
-            let [_, node, _, name, _, billable] = fields.as_slice() else { continue };
-            let outcome = if billable == "1" { Outcome::Billable } else { Outcome::NotBillable };
-            if *node != self.node
-                && let Some(name) = unhex(name)
-            {
-                settlements.push((name, outcome));
-            }
+            let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+            heard.extend(match fields.as_slice() {
+                ["node", node, "name", name, "billable", billable, more @ ..] if *node != self.node => {
+                    let outcome = if *billable == "1" { Outcome::Billable } else { Outcome::NotBillable };
+                    let reference = more.get(1).and_then(|reference| unhex(reference));
+                    unhex(name).map(|name| Heard::Settled(Settlement { name, outcome, reference }))
+                }
+                ["paired", name, "outcome", outcome, "call", call, ..] => self.paired(name, outcome, call),
+                _ => None,
+            });
         }
-        Ok(settlements)
+        Ok(heard)
+    }
+
+    fn paired(&self, name: &str, outcome: &str, call: &str) -> Option<Heard> {
+        let (outcome, mut parts) = (references::outcome(outcome.parse().ok()?), call.split('|'));
+        let (node, number, booked) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Heard::Paired(unhex(name)?, outcome, (node == self.node).then_some((number, booked))))
     }
 }
 

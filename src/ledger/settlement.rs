@@ -7,14 +7,20 @@ use crate::base::name::TenantName;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-/// The keyed hash of an account and one of Iluma's ids.
+/// The keyed hash of an account and one of Iluma's ids, or of an account, a route and a reference.
 pub(super) type CallName = [u8; 32];
 
 /// The claim of an idempotency key under which a call was made, as state knows it: the key's name and the claim's token.
 pub type ClaimLink = [u8; 48];
 
 /// The outcome of a call by its name: it may be booked here or on another node.
-pub(super) type Settlement = (CallName, Outcome);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settlement {
+    pub(super) name: CallName,
+    pub(super) outcome: Outcome,
+    /// The reference by which it settles a lost call, unless the answer of its own call names it.
+    pub(super) reference: Option<CallName>,
+}
 
 /// The charged calls of a team, from the ledger at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +143,22 @@ impl Why {
 pub(super) struct Closing {
     pub(super) call: Call,
     pub(super) end: End,
+    /// The reference of a booked call, if it is known by now.
+    pub(super) reference: Option<CallName>,
+    /// True if a settlement that arrived before the call's own answer decides the call.
+    pub(super) is_early: bool,
+}
+
+/// The conditions under which calls of the journal end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// The number of the first call that this process may have booked.
+    pub(super) first_new: i64,
+    /// True if there are no other nodes, so that the journal has every call.
+    pub(super) is_alone: bool,
+    /// Milliseconds since 1970.
+    pub(super) now: i64,
+    pub(super) day: Day,
 }
 
 /// The call of a closing.
@@ -148,13 +170,20 @@ pub(super) enum Call {
     Named(CallName),
     /// A call by its name, from another node.
     NamedElsewhere(CallName),
+    /// A call by its name, or else a lost one by its reference: no answer is known to have named the record.
+    Referenced(CallName, CallName),
+    /// A lost call that got a word about the record of this name, by its reference: a call of this journal, by its number
+    /// and the milliseconds of its booking, or another node's.
+    Paired(CallName, Option<(i64, i64)>),
 }
 
+/// The end of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
     /// The call was never sent.
     Withdrawn,
-    /// The call was sent. An unknown outcome keeps the name, so that it can be settled later.
+    /// The call was sent. The name is that of the record in its answer; an unknown outcome keeps it, so that it can be
+    /// settled later.
     Outcome(Outcome, Option<CallName>),
 }
 

@@ -146,6 +146,24 @@ impl KeySpace {
         self.key(&format!("ledger:reply:{name}"))
     }
 
+    /// Returns the sorted set of the lost calls with a reference, by the keyed hash of it.
+    #[must_use]
+    pub fn ledger_lost(&self, reference: &[u8; 32]) -> RedisKey {
+        self.named("ledger:lost", reference)
+    }
+
+    /// Returns the hash of the words about records with that reference, which wait for a lost call.
+    #[must_use]
+    pub fn ledger_said(&self, reference: &[u8; 32]) -> RedisKey {
+        self.named("ledger:said", reference)
+    }
+
+    /// Returns the hash of the records with that reference whose word was given to a call.
+    #[must_use]
+    pub fn ledger_used(&self, reference: &[u8; 32]) -> RedisKey {
+        self.named("ledger:used", reference)
+    }
+
     /// Returns the hash of the calls with an unknown outcome, by node.
     #[must_use]
     pub fn ledger_open(&self) -> RedisKey {
@@ -392,6 +410,9 @@ mod tests {
             names.ledger_orders("node"),
             names.ledger_reply("name"),
             names.ledger_open(),
+            names.ledger_lost(&key),
+            names.ledger_said(&key),
+            names.ledger_used(&key),
             names.audit_ids(),
             names.audit_entries(),
             names.nodes(),

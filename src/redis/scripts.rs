@@ -44,6 +44,16 @@ pub mod layout {
     }
 }
 
+/// Scripts of the ledger.
+pub mod ledger {
+    use redis::Script;
+    use std::sync::LazyLock;
+
+    scripts! {
+        MEET = ["ledger/meet.lua"];
+    }
+}
+
 /// Scripts of limits and quotas.
 pub mod limit {
     use redis::Script;

@@ -147,6 +147,12 @@ impl Record {
         }
     }
 
+    /// Returns the record as Iluma sent it.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Returns the body for the team of the prefix: with the reference after the prefix, or without one. A record
     /// without a prefix is unchanged.
     #[must_use]

@@ -35,6 +35,7 @@ mod kills;
 mod layouts;
 mod leases;
 mod limits;
+mod lost_answers;
 mod metrics;
 mod model;
 mod nodes;

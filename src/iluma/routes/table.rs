@@ -431,6 +431,25 @@ impl RouteSpec {
     }
 }
 
+impl RouteName {
+    /// Returns the row whose calls make the records that this row shows.
+    #[must_use]
+    pub fn made_by(self) -> Option<Self> {
+        makers().find(|row| row.includes.contains(&self)).map(|row| row.name)
+    }
+
+    /// Returns the row whose calls make the records of a type of callbacks.
+    #[must_use]
+    pub fn called_back(kind: CallbackType) -> Option<Self> {
+        makers().find(|row| row.callbacks.iter().any(|(_, known)| *known == kind)).map(|row| row.name)
+    }
+}
+
+/// Returns the rows that make records.
+fn makers() -> impl Iterator<Item = &'static RouteSpec> {
+    ROUTES.iter().filter(|row| row.charge == Charge::Answered && row.references == References::Prefixed)
+}
+
 impl RouteSpec {
     /// Returns true if an operator's path in a collection of records may be like the row; `by_id` means that the path
     /// names a record.

@@ -1,0 +1,89 @@
+//! The reference of an upstream call, by which the ledger settles it if its answer is lost.
+
+use crate::iluma::answer::Answer;
+use crate::reference::{Outcome, ReferencePrefix, reference_text};
+use std::fmt;
+use std::sync::Arc;
+
+/// The relation of a call to a reference.
+#[derive(Clone, Default)]
+pub(super) enum CallReference {
+    /// The call has no reference, or one that is of no use.
+    #[default]
+    None,
+    /// The call makes a record with this reference, as Iluma has it.
+    Known(String),
+    /// The call makes a record whose reference is read, and gets this prefix, while the body is sent.
+    Streamed(ReferencePrefix, Arc<Outcome>),
+    /// The call is a GET of a record that no answer is known to have named: its reference may settle a lost call.
+    Unanswered,
+}
+
+impl CallReference {
+    /// Returns the reference of a call that makes a record; `json` is the caller's own, as JSON text.
+    pub(super) fn of(prefix: Option<&ReferencePrefix>, json: Option<&[u8]>) -> Self {
+        prefixed(prefix, json).map_or(Self::None, Self::Known)
+    }
+
+    /// Returns the reference of a GET of a record, of which an answer may have named the id.
+    pub(super) const fn of_get(is_named: bool) -> Self {
+        if is_named { Self::None } else { Self::Unanswered }
+    }
+
+    /// Returns the reference as Iluma has it, as far as it is known by now.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            Self::Known(text) => Some(text.clone()),
+            Self::Streamed(prefix, outcome) => {
+                let json = outcome.result()?.ok()??;
+                prefixed(Some(prefix), Some(&json))
+            }
+            Self::None | Self::Unanswered => None,
+        }
+    }
+}
+
+/// Returns the reference in an answer, as Iluma has it.
+pub(super) fn answered(answer: &Answer) -> Option<String> {
+    answer.reference().and_then(|json| reference_text(json))
+}
+
+fn prefixed(prefix: Option<&ReferencePrefix>, json: Option<&[u8]>) -> Option<String> {
+    let text = json.and_then(reference_text).filter(|text| !text.is_empty())?;
+    Some(match prefix {
+        Some(prefix) => format!("{}:{text}", prefix.tenant()),
+        None => text,
+    })
+}
+
+impl fmt::Debug for CallReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A log must not contain a reference.
+        f.write_str("CallReference(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_call_has_the_reference_that_its_answer_will_have() {
+        let prefix = ReferencePrefix::of(&"lending".parse().unwrap());
+        let text = |prefix, json: Option<&str>| CallReference::of(prefix, json.map(str::as_bytes)).text();
+        for (prefix, json, expected) in [
+            (Some(&prefix), Some(r#""r""#), Some("lending:r")),
+            (Some(&prefix), Some(r#""\u0072""#), Some("lending:r")),
+            (Some(&prefix), Some(r#""""#), None),
+            (Some(&prefix), None, None),
+            (None, Some(r#""r""#), Some("r")),
+            (None, Some("7"), None),
+        ] {
+            assert_eq!(text(prefix, json).as_deref(), expected, "{json:?}");
+        }
+        let answer = |body: &str| answered(&Answer::parse(&Bytes::copy_from_slice(body.as_bytes()), None));
+        assert_eq!(answer(r#"{"id":"a","reference_id":"lending\u003ar"}"#).as_deref(), Some("lending:r"));
+        assert_eq!(answer(r#"{"id":"a"}"#), None);
+    }
+}

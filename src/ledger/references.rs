@@ -1,0 +1,222 @@
+//! Settlements by reference in the journal: what a callback or a GET says about a record that no answer has named settles
+//! the oldest lost call with the same account, route and prefixed reference.
+//!
+//! | table | content |
+//! |---|---|
+//! | `ledger_calls`, with `reference` | calls; one is lost if it ended without an id and without an outcome, or its process did |
+//! | `ledger_references` | what was said about such records by the keyed hash of their ids: it waits, or was used |
+//!
+//! Invariants: what is said about a record settles one call at most; a call whose own answer named its record is settled by
+//! that id alone; what was said settles no call that was booked later; while a call with the reference is in flight
+//! nothing is settled by it, since its own answer may name the record.
+
+use super::charge::Outcome;
+use super::journal::{self, By, Changes, OpenRow};
+use super::settlement::{CallName, Rules};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// Something that was said about a record, and settled no call of this journal by the record's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The keyed hash of the record's id.
+    pub(super) name: CallName,
+    /// The keyed hash of its account, route and reference, unless an answer has named the record.
+    pub(super) reference: Option<CallName>,
+    /// The outcome; unknown for a record that Iluma still processes, to which the call is bound then.
+    pub(super) outcome: Outcome,
+}
+
+/// The state of the words about a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Nothing,
+    /// This was said about it, and waited.
+    Waiting(Outcome),
+    /// A call was settled by what was said.
+    Used,
+}
+
+pub(super) const fn code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::NotBillable => 0,
+        Outcome::Billable => 1,
+        Outcome::Unknown => 2,
+    }
+}
+
+pub(super) const fn outcome(code: i64) -> Outcome {
+    match code {
+        0 => Outcome::NotBillable,
+        1 => Outcome::Billable,
+        _ => Outcome::Unknown,
+    }
+}
+
+/// Takes what was said about a record, because the answer of its own call names it now.
+pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::Result<Known> {
+    let mut find = connection.prepare_cached("SELECT outcome FROM ledger_references WHERE name = ?1")?;
+    let found: Option<Option<i64>> = find.query_row([name], |row| row.get(0)).optional()?;
+    Ok(match found {
+        None => Known::Nothing,
+        Some(None) => Known::Used,
+        Some(Some(code)) => {
+            forget(connection, name)?;
+            Known::Waiting(outcome(code))
+        }
+    })
+}
+
+/// Notes what was said about a record, at most once until it is used; a pending one may end.
+pub(super) fn note(connection: &Connection, said: Said, rules: Rules) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO ledger_references (name, reference, outcome, said, day) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET outcome = excluded.outcome, announced = 0 WHERE outcome = 2",
+    )?;
+    insert.execute(params![said.name, said.reference, code(said.outcome), rules.now, rules.day.to_string()]).map(|_| ())
+}
+
+/// Notes that what was said about a record has settled a call, perhaps of another node.
+pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO ledger_references (name, outcome, said, day) VALUES (?1, NULL, ?2, ?3)
+         ON CONFLICT DO UPDATE SET outcome = NULL",
+    )?;
+    insert.execute(params![name, rules.now, rules.day.to_string()]).map(|_| ())
+}
+
+/// Forgets what was said about a record.
+pub(super) fn forget(connection: &Connection, name: CallName) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM ledger_references WHERE name = ?1")?.execute([name]).map(|_| ())
+}
+
+/// Settles lost calls with a reference by what was said about it, the oldest first, as long as none is in flight.
+pub(super) fn pair(
+    connection: &Connection,
+    reference: CallName,
+    rules: Rules,
+    changes: &mut Changes,
+) -> rusqlite::Result<()> {
+    while let Some((name, said, at)) = waiting(connection, reference)? {
+        if is_in_flight(connection, reference, at, rules)? {
+            return Ok(());
+        }
+        let Some(call) = oldest_lost(connection, reference, at, rules)? else {
+            // A call that is booked from now on is not about this record.
+            forget(connection, name)?;
+            continue;
+        };
+        settle(connection, &call, (name, said), changes)?;
+        connection.prepare_cached("UPDATE ledger_references SET outcome = NULL WHERE name = ?1")?.execute([name])?;
+    }
+    Ok(())
+}
+
+/// Settles what can be settled at the start: calls that were in flight are lost now.
+pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Changes) -> rusqlite::Result<()> {
+    let mut find = connection.prepare("SELECT DISTINCT reference FROM ledger_references WHERE outcome IS NOT NULL")?;
+    let references: Vec<CallName> = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    references.into_iter().try_for_each(|reference| pair(connection, reference, rules, changes))
+}
+
+/// Settles a lost call by what was said about a record, or binds it to the record while that is pending.
+pub(super) fn settle(
+    connection: &Connection,
+    call: &OpenRow,
+    (name, said): (CallName, Outcome),
+    changes: &mut Changes,
+) -> rusqlite::Result<()> {
+    match said {
+        Outcome::Unknown => journal::leave_open(connection, call.id, (Some(name), call.reference)),
+        Outcome::Billable | Outcome::NotBillable => journal::finish(connection, call, By::Word(said), changes),
+    }
+}
+
+/// Returns the first thing that was said and waits: the record, the outcome, and the time.
+fn waiting(connection: &Connection, reference: CallName) -> rusqlite::Result<Option<(CallName, Outcome, i64)>> {
+    let mut find = connection.prepare_cached(
+        "SELECT name, outcome, said FROM ledger_references WHERE reference = ?1 AND outcome IS NOT NULL
+         ORDER BY said, name LIMIT 1",
+    )?;
+    find.query_row([reference], |row| Ok((row.get(0)?, outcome(row.get(1)?), row.get(2)?))).optional()
+}
+
+fn is_in_flight(connection: &Connection, reference: CallName, before: i64, rules: Rules) -> rusqlite::Result<bool> {
+    let mut find = connection.prepare_cached(
+        "SELECT count(*) FROM ledger_calls WHERE reference = ?1 AND ended = 0 AND id >= ?2 AND booked <= ?3",
+    )?;
+    find.query_row(params![reference, rules.first_new, before], |row| Ok(row.get::<_, i64>(0)? > 0))
+}
+
+fn oldest_lost(
+    connection: &Connection,
+    reference: CallName,
+    before: i64,
+    rules: Rules,
+) -> rusqlite::Result<Option<OpenRow>> {
+    let columns = OpenRow::COLUMNS;
+    let mut find = connection.prepare_cached(&format!(
+        "SELECT {columns} FROM ledger_calls
+         WHERE reference = ?1 AND name IS NULL AND (ended = 1 OR id < ?2) AND booked <= ?3 ORDER BY booked, id LIMIT 1"
+    ))?;
+    find.query_row(params![reference, rules.first_new, before], journal::open_row).optional()
+}
+
+/// A lost call that another node's settlement may be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) number: i64,
+    /// Milliseconds since 1970.
+    pub(super) booked: i64,
+    pub(super) reference: CallName,
+}
+
+/// Returns the lost calls with a reference, the oldest first.
+pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqlite::Result<Vec<Lost>> {
+    let mut find = connection.prepare_cached(
+        "SELECT id, booked, reference FROM ledger_calls
+         WHERE reference IS NOT NULL AND name IS NULL AND (ended = 1 OR id < ?1) ORDER BY id LIMIT ?2",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let lost = find.query_map(params![rules.first_new, most], |row| {
+        Ok(Lost { number: row.get(0)?, booked: row.get(1)?, reference: row.get(2)? })
+    })?;
+    lost.collect()
+}
+
+/// Returns what was said and is not announced to the other nodes. They hear nothing of a record that is pending.
+pub(super) fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Said>> {
+    let mut find = connection.prepare_cached(
+        "SELECT name, reference, outcome, said FROM ledger_references
+         WHERE announced = 0 AND outcome IN (0, 1) ORDER BY said LIMIT ?1",
+    )?;
+    let said = find.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| Ok(said(row)?.0))?;
+    said.collect()
+}
+
+/// Notes that the other nodes heard what was said; what has no reference is done with.
+pub(super) fn announced(connection: &Connection, said: &[Said]) -> rusqlite::Result<()> {
+    let mut note = connection.prepare_cached("UPDATE ledger_references SET announced = 1 WHERE name = ?1")?;
+    for Said { name, reference, .. } in said {
+        match reference {
+            Some(_) => drop(note.execute([name])?),
+            None => forget(connection, *name)?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns what was said until `until` and waits for a lost call of any node, each with its time.
+pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
+    let mut find = connection.prepare_cached(
+        "SELECT name, reference, outcome, said FROM ledger_references
+         WHERE reference IS NOT NULL AND outcome IS NOT NULL AND (announced = 1 OR outcome = 2) AND said <= ?1
+         ORDER BY said LIMIT ?2",
+    )?;
+    let found = find.query_map(params![until, i64::try_from(most).unwrap_or(i64::MAX)], said)?;
+    found.collect()
+}
+
+fn said(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Said, i64)> {
+    let said = Said { name: row.get(0)?, reference: row.get(1)?, outcome: outcome(row.get(2)?) };
+    Ok((said, row.get(3)?))
+}

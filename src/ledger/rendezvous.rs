@@ -1,0 +1,123 @@
+//! Settlements by reference over nodes: lost calls of all nodes, and what was said about records, meet in Redis.
+//!
+//! Invariants: what is said about a record is given to one call of one node, the oldest lost one with the reference; it is
+//! given only after a pause in which the answer of the record's own call may name it on another node; what Redis has not
+//! taken stays in the journal.
+
+use super::charge::Outcome;
+use super::inner::Inner;
+use super::published::PublishedLedgers;
+use super::references::{self, Lost, Said};
+use super::settlement::CallName;
+use crate::redis::scripts::ledger as scripts;
+use crate::redis::{Budget, RedisFailure};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time that something said about a record waits for the answer of the record's own call: a node hears within two
+/// seconds what another one was told.
+const PAUSE: Duration = Duration::from_secs(4);
+/// The longest time for one question to Redis; no request waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The largest number of things said that one step tells: more follow in the next.
+const MOST_TOLD: usize = 500;
+/// The largest number of lost calls that a node offers: a day's number while one in a hundred answers is lost.
+const MOST_OFFERED: usize = 10_000;
+
+/// The lost calls of this node that Redis has, by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Offered(BTreeMap<i64, Lost>);
+
+/// One step of the meeting.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// This was said about a record, at this time in milliseconds.
+    Tell(CallName, Outcome, i64),
+    /// This call is lost.
+    Offer(Lost),
+    /// The call of this record is settled by its own name.
+    Named(CallName),
+}
+
+/// Announces to the other nodes what was said about records whose calls are not in this journal.
+pub(super) async fn announce(ledger: &Arc<Inner>, published: &PublishedLedgers) {
+    let unannounced = |connection: &Connection| references::unannounced(connection, MOST_TOLD);
+    let Ok(said) = ledger.database.read(unannounced).await else { return };
+    if !said.is_empty() && published.tell(&said).await.is_ok() {
+        // If this can't be written it is announced again, which changes nothing.
+        let _ = ledger.database.write(move |connection| references::announced(connection, &said)).await;
+    }
+}
+
+/// Brings to Redis what is new in the journal.
+pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) {
+    let named = std::mem::take(&mut *ledger.named.lock());
+    for (at, (reference, name)) in named.iter().enumerate() {
+        if meet(ledger, published, *reference, Step::Named(*name)).await.is_err() {
+            return ledger.note_named(named[at..].iter().copied());
+        }
+    }
+    let _ = tell(ledger, published).await;
+    let _ = offer(ledger, published, offered).await;
+}
+
+/// Tells what was said about records and has waited long enough.
+async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), RedisFailure> {
+    let rules = ledger.rules();
+    let until = rules.now - i64::try_from(PAUSE.as_millis()).unwrap_or_default();
+    let untold = move |connection: &Connection| references::untold(connection, until, MOST_TOLD);
+    for (Said { name, reference, outcome }, at) in ledger.database.read(untold).await.unwrap_or_default() {
+        let Some(reference) = reference else { continue };
+        meet(ledger, published, reference, Step::Tell(name, outcome, at)).await?;
+        // If this can't be written it is told again, which changes nothing.
+        let _ = ledger.database.write(move |connection| references::forget(connection, name)).await;
+    }
+    Ok(())
+}
+
+/// Offers calls that are lost now, and withdraws those that are not lost any more.
+async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) -> Result<(), RedisFailure> {
+    let rules = ledger.rules();
+    let lost = move |connection: &Connection| references::lost(connection, rules, MOST_OFFERED);
+    let Ok(lost) = ledger.database.read(lost).await else { return Ok(()) };
+    let lost: BTreeMap<_, _> = lost.into_iter().map(|lost| (lost.number, lost)).collect();
+    let gone: Vec<_> = offered.0.values().filter(|known| !lost.contains_key(&known.number)).copied().collect();
+    for call in gone {
+        let link = published.link();
+        let mut command = redis::cmd("ZREM");
+        command.arg(link.keys().ledger_lost(&call.reference)).arg(published.member(call));
+        link.command::<i64>(&Budget::of(PATIENCE), &command).await?;
+        offered.0.remove(&call.number);
+    }
+    for (number, call) in lost {
+        if !offered.0.contains_key(&number) {
+            meet(ledger, published, call.reference, Step::Offer(call)).await?;
+            offered.0.insert(number, call);
+        }
+    }
+    Ok(())
+}
+
+/// Takes a step in Redis, which gives what was said to lost calls and announces that to all nodes.
+async fn meet(
+    ledger: &Inner,
+    published: &PublishedLedgers,
+    reference: CallName,
+    step: Step,
+) -> Result<(), RedisFailure> {
+    let (link, kept) = (published.link(), ledger.live.load().retention);
+    let keys = link.keys();
+    let mut script = scripts::MEET.key(keys.ledger_lost(&reference));
+    script.key(keys.ledger_said(&reference)).key(keys.ledger_used(&reference)).key(keys.ledger_settlements());
+    script.arg(kept.as_secs()).arg(PublishedLedgers::MOST_SETTLEMENTS);
+    match step {
+        Step::Tell(name, outcome, at) => {
+            script.arg("tell").arg(&name[..]).arg(format!("{}:{at}", references::code(outcome)))
+        }
+        Step::Offer(lost) => script.arg("offer").arg(published.member(lost)).arg(lost.booked),
+        Step::Named(name) => script.arg("named").arg(&name[..]),
+    };
+    link.script::<i64>(&Budget::of(PATIENCE), &script).await.map(|_| ())
+}

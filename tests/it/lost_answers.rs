@@ -1,0 +1,163 @@
+//! Calls whose answers were lost are settled by what Iluma says later about their records: by id, or by reference.
+
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
+
+use crate::support::{Answer, Held, PATIENCE, Part, Redis, Rig, Upstream, ask};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use std::time::Duration;
+
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const IMAGES: &str = "/v1/identity/id_card_images";
+const KIND: &str = "NAME_VALIDATOR_REQUEST";
+const TOKEN: &str = "the-callback-token-of-the-account";
+const PRICES: &str = "[prices]\nbank = 500\nocr = 800\n[node]\nname = \"a\"\n";
+
+fn question(number: u32, reference: &str) -> String {
+    format!(r#"{{"bank_account_number":"{number}","bank_code":"BCA","reference_id":"{reference}"}}"#)
+}
+
+/// Returns billable and unknown calls of all lines of the ledger.
+async fn books(rig: &Rig) -> (u64, u64) {
+    let usage = rig.operator("GET", "/v1/usage").send().await.json();
+    let rows = usage["rows"].as_array().expect("rows");
+    let sum = |name: &str| rows.iter().map(|row| row[name].as_u64().expect("a number")).sum();
+    (sum("billable"), sum("unknown"))
+}
+
+async fn becomes(rig: &Rig, expected: (u64, u64)) {
+    let mut last = (0, 0);
+    let waits = async {
+        while last != expected {
+            last = books(rig).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, waits).await;
+    assert!(in_time.is_ok(), "{last:?} instead of {expected:?}");
+}
+
+/// Has the simulator send the account's callbacks of both types to a node.
+async fn calls_back(rig: &Rig, node: &Rig) {
+    for kind in [KIND, "ID_IMAGE_OCR_REQUEST"] {
+        let url = node.callbacks_url(&format!("/callbacks/live/{kind}"));
+        let order = ask("POST", format!("{}/v1/callback/urls", rig.sim().url())).key(&rig.account_key);
+        let answer = order.json(format!(r#"{{"type":"{kind}","url":"{url}"}}"#)).send().await;
+        assert!((200..300).contains(&answer.status), "{}", answer.text());
+    }
+}
+
+fn with_simulator() -> crate::support::RigBuilder {
+    let rig = Rig::builder().simulator(|options| {
+        options.pending_first = true;
+        options.callback_delay = Duration::from_millis(50);
+        options.callback_token = Some(TOKEN.to_owned());
+    });
+    rig.secret("CALLBACK", TOKEN).extra(PRICES)
+}
+
+async fn post(rig: &Rig, number: u32, reference: &str, fault: &str) -> Answer {
+    rig.post("lending", BANK, question(number, reference)).header("x-sim-fault", fault).send().await
+}
+
+#[tokio::test]
+async fn a_callback_settles_a_call_whose_answer_was_lost_by_its_reference() {
+    let rig = with_simulator().start().await;
+    calls_back(&rig, &rig).await;
+    for (number, fault) in (1_234_567_801..).zip(["reset", "truncate", "garbage", "reset, callback_twice"]) {
+        assert_eq!(post(&rig, number, "r", fault).await.status, 504, "{fault}");
+    }
+    becomes(&rig, (4, 0)).await;
+    assert_eq!(rig.sim().stats().charged, 4);
+    assert_eq!(rig.metric("iluma_gateway_unknown_calls{tenant=\"lending\"}").await, 0.0);
+    // Without a callback, and without a reference, nothing settles a call.
+    assert_eq!(post(&rig, 1_234_567_811, "s", "reset, no_callback").await.status, 504);
+    assert_eq!(post(&rig, 1_234_567_812, "", "reset").await.status, 504);
+    // An answer that came names its record, and its callback settles the call by that.
+    assert_eq!(post(&rig, 1_234_567_813, "r", "callback_twice").await.status, 200);
+    becomes(&rig, (5, 2)).await;
+    let open = rig.operator("GET", "/v1/usage/unknown").send().await.json();
+    let why: Vec<_> = open["calls"].as_array().expect("calls").iter().map(|call| call["why"].clone()).collect();
+    assert_eq!(why, ["lost", "lost"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_get_by_reference_settles_a_call_whose_answer_and_callback_were_lost() {
+    let rig = with_simulator().start().await;
+    let file = Part::File("image", "card.png", "image/png", vec![1; 64]);
+    let image = [Part::Text("type", "indonesia_ktp"), Part::Text("reference_id", "r"), file];
+    let upload = rig.ask("lending", "POST", IMAGES).multipart(&image).header("x-sim-fault", "reset, no_callback");
+    assert_eq!(upload.send().await.status, 504);
+    assert_eq!(books(&rig).await, (0, 1));
+    let list = format!("{IMAGES}?reference_id=r");
+    let of_another = rig.ask("payments", "GET", &list).send().await;
+    assert_eq!(of_another.json()["data"].as_array().map(Vec::len), Some(0), "{}", of_another.text());
+    let settled = async {
+        while books(&rig).await != (1, 0) {
+            assert_eq!(rig.ask("lending", "GET", &list).send().await.status, 200);
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("a final record");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_callback_at_any_node_settles_the_oldest_lost_call_of_all_nodes() {
+    let redis = Redis::start().await;
+    let held = Held::start().await;
+    let lost = Rig::builder().upstream(held.url()).section("upstream", "timeout = \"100ms\"").extra(PRICES);
+    let rig = lost.redis(&redis).start().await;
+    let other = rig.another_with(|text| text.replace("name = \"a\"", "name = \"b\"")).await;
+    for (node, number) in [(&rig, 1), (&other, 2)] {
+        let answer = node.post("lending", BANK, question(number, "r")).send().await;
+        answer.is_rejection(504, "UPSTREAM_TIMEOUT");
+    }
+    becomes(&rig, (0, 2)).await;
+    let body = |id: &str| format!(r#"{{"id":"{id}","status":"COMPLETED","reference_id":"lending:r"}}"#);
+    // The same word counts once, at whatever node it arrives.
+    for node in [&other, &rig] {
+        assert_eq!(node.callback(KIND, body("x1")).send().await.status, 200);
+    }
+    becomes(&rig, (1, 1)).await;
+    let open = rig.operator("GET", "/v1/usage/unknown").send().await.json();
+    let nodes: Vec<_> = open["calls"].as_array().expect("calls").iter().map(|call| call["node"].clone()).collect();
+    assert_eq!(nodes, ["b"], "the first one was older");
+    assert_eq!(rig.callback(KIND, body("x2")).send().await.status, 200);
+    becomes(&other, (2, 0)).await;
+    other.stop().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_own_answer_came_is_settled_by_its_id_alone() {
+    let upstream = Upstream::answering(|_| {
+        let pending = br#"{"id":"own","status":"PENDING","reference_id":"lending:r"}"#;
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from_static(pending))).expect("a response")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).extra(PRICES).start().await;
+    assert_eq!(rig.post("lending", BANK, question(1, "r")).send().await.status, 200);
+    // Another record with the reference was not charged: that is not said about this call.
+    let free =
+        r#"{"id":"another","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR","reference_id":"lending:r"}"#;
+    assert_eq!(rig.callback(KIND, free).send().await.status, 200);
+    let own = r#"{"id":"own","status":"COMPLETED","reference_id":"lending:r"}"#;
+    assert_eq!(rig.callback(KIND, own).send().await.status, 200);
+    becomes(&rig, (1, 0)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_call_is_settled_after_a_restart() {
+    let held = Held::start().await;
+    let lost = Rig::builder().upstream(held.url()).section("upstream", "timeout = \"100ms\"").extra(PRICES);
+    let rig = lost.start().await;
+    rig.post("lending", BANK, question(1, "r")).send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
+    let rig = rig.restart().await;
+    let body = r#"{"id":"x","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR","reference_id":"lending:r"}"#;
+    assert_eq!(rig.callback(KIND, body).send().await.status, 200);
+    becomes(&rig, (0, 0)).await;
+    rig.stop().await;
+}
