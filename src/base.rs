@@ -18,6 +18,7 @@ pub mod lazy_sleep;
 pub mod log_throttle;
 pub mod moment;
 pub mod name;
+pub mod openapi;
 pub mod peer;
 pub mod request_id;
 pub mod retry_after;

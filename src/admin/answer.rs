@@ -89,7 +89,7 @@ impl Refusal {
     }
 
     /// Returns the status, Iluma's error code, and the reason.
-    const fn shape(&self) -> (StatusCode, &'static str, &'static str) {
+    pub(super) const fn shape(&self) -> (StatusCode, &'static str, &'static str) {
         const INVALID: &str = "API_VALIDATION_ERROR";
         match self {
             Self::Off => (StatusCode::FORBIDDEN, "REQUEST_FORBIDDEN_ERROR", "admin_api_off"),

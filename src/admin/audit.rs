@@ -41,7 +41,8 @@ pub(super) enum Order {
 }
 
 impl Order {
-    const fn as_str(self) -> &'static str {
+    /// Returns the name in the audit log.
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Purge => "purge",
             Self::Erase => "erase",
@@ -60,7 +61,7 @@ impl Order {
     }
 
     /// Returns the role that may give the order.
-    const fn role(self) -> Role {
+    pub(super) const fn role(self) -> Role {
         match self {
             Self::Purge
             | Self::Replay

@@ -2,9 +2,9 @@
 
 use super::pages::root;
 use crate::support::process::once;
-use iluma_gateway::admin::{ALARMS, AlarmSpec};
+use iluma_gateway::admin::{ALARMS, AlarmSpec, Operation, operations};
 use iluma_gateway::app;
-use iluma_gateway::config::Settings;
+use iluma_gateway::config::{Role, Settings};
 use iluma_gateway::iluma::routes::{Charge, Kind, ROUTES, References, RouteSpec};
 use iluma_gateway::iluma::subject::Subject;
 use iluma_gateway::reply::Reason;
@@ -183,6 +183,19 @@ async fn the_page_of_the_commands_is_their_help() {
         write!(page, "\n## `{name}`\n\n```text\n{}\n```\n", help.join("\n")).expect("text");
     }
     is_up_to_date("docs/commands.md", "the help of each command", &format!("{page}\n"));
+}
+
+// --- docs/admin-api.md
+
+#[test]
+fn the_page_of_the_admin_api_has_every_operation() {
+    let row = |operation: Operation| {
+        let request = code(&format!("{} {}", operation.method, operation.path));
+        let role = operation.role().map_or("none", Role::as_str);
+        [request, role.to_owned(), operation.summary.to_owned()]
+    };
+    let requests = table(["request", "role", "purpose"], operations().into_iter().map(row));
+    is_up_to_date("docs/admin-api.md", "the operations", &format!("\n{requests}\n"));
 }
 
 // --- docs/routes.md
