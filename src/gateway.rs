@@ -28,6 +28,7 @@ mod observer;
 mod options;
 mod own_api;
 mod own_callbacks;
+mod own_document;
 mod own_keys;
 mod own_usage;
 mod owners;

@@ -6,6 +6,7 @@ pub mod callback_type;
 pub mod callback_url;
 pub mod error_body;
 pub mod mentions;
+pub mod openapi;
 pub mod person;
 pub mod record_id;
 pub mod route_name;

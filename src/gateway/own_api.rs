@@ -2,9 +2,10 @@
 
 use super::exchange::Exchange;
 use super::own_callbacks;
+use super::own_document;
 use super::own_keys;
 use super::own_usage;
-use crate::iluma::routes::{OWN_CALLBACKS, ROTATE_KEY};
+use crate::iluma::routes::{OPENAPI, OWN_CALLBACKS, ROTATE_KEY};
 use crate::reply::{Rejection, ReplyBody};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,6 +18,9 @@ pub(super) async fn serve(
     let path = exchange.route.target.path();
     if path.starts_with(OWN_CALLBACKS) {
         return own_callbacks::serve(exchange, request).await;
+    }
+    if path == OPENAPI {
+        return Ok(own_document::serve(&exchange));
     }
     if path == ROTATE_KEY {
         return own_keys::rotate(exchange, request).await;

@@ -7,5 +7,5 @@ mod table;
 pub use path::{NormalPath, PathError};
 pub use router::{CollectionPlace, CustomRoute, Route, Table};
 pub use table::{
-    Charge, INDEX, Kind, OWN_CALLBACKS, ROTATE_KEY, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented,
+    Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, ROTATE_KEY, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented,
 };

@@ -40,6 +40,7 @@ mod metrics;
 mod model;
 mod nodes;
 mod notify;
+mod openapi;
 mod operator_tokens;
 mod operator_views;
 mod operators;

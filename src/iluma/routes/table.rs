@@ -181,6 +181,9 @@ pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 /// The path that says what answers there, to a client without a key too.
 pub const INDEX: &str = "/";
 
+/// The path of the OpenAPI document.
+pub const OPENAPI: &str = "/_gateway/openapi.json";
+
 /// The path at which a team lists its callbacks; orders about them are below it.
 pub const OWN_CALLBACKS: &str = "/_gateway/callbacks";
 
@@ -388,6 +391,7 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
         Kind::OwnApi,
         &[
             "GET _gateway/usage",
+            "GET _gateway/openapi.json",
             "POST _gateway/keys/rotate",
             "GET _gateway/callbacks",
             "GET _gateway/callbacks/:delivery",
