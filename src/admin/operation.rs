@@ -78,6 +78,16 @@ impl Operation {
         Self::new("GET", path, (Access::Viewer, get(handler)), summary).answering(schema)
     }
 
+    /// Declares a path that shows something to every role, in a type other than JSON.
+    pub(super) fn get_as<H: Handler<T, Arc<Context>>, T: 'static>(
+        path: &'static str,
+        handler: H,
+        summary: &'static str,
+        content_type: &'static str,
+    ) -> Self {
+        Self::new("GET", path, (Access::Viewer, get(handler)), summary).or_as(content_type)
+    }
+
     /// Declares an order.
     pub(super) fn post<H: Handler<T, Arc<Context>>, T: 'static>(
         order: Order,

@@ -6,6 +6,8 @@ use super::callbacks;
 use super::erasures;
 use super::health::{metrics, readiness};
 use super::keys;
+use super::live;
+use super::nodes;
 use super::openapi;
 use super::operation::Operation;
 use super::order_routes::{delete_dead_letter, erase, pause, purge, replay, resume, test};
@@ -23,7 +25,10 @@ const NDJSON: &str = "application/x-ndjson";
 /// Returns all operations: those that need no token, then the API.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
-    [open(), about_teams(), about_books(), about_callbacks(), about_data()].into_iter().flatten().collect()
+    [open(), about_teams(), about_nodes(), about_books(), about_callbacks(), about_data()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Returns the paths that probes and Prometheus ask, which need no token.
@@ -92,6 +97,28 @@ fn about_teams() -> Vec<Operation> {
             .query(PAGE)
             .or_as(NDJSON)
             .reading(),
+    ]
+}
+
+fn about_nodes() -> Vec<Operation> {
+    vec![
+        Operation::get(
+            "/v1/nodes",
+            nodes::list,
+            "the nodes: version, configuration, Redis, certificates, last reload, back-off",
+            "Nodes",
+        )
+        .reading(),
+        Operation::get("/v1/alarms", nodes::alarms, "what needs an operator now", "Alarms").reading(),
+        Operation::get_as(
+            "/v1/live",
+            live::follow,
+            "the access log as it is written, as server-sent events",
+            "text/event-stream",
+        )
+        .query(&["Tenant", "Route", "Status"])
+        .refusing([Refusal::UnknownTenant])
+        .reading(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::replies::of_parts;
 use super::runtime::RuntimeConfig;
-use crate::iluma::routes::ROUTES;
+use crate::iluma::routes::{OPENAPI, ROUTES};
 use crate::reply::ReplyBody;
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -12,9 +12,8 @@ use serde::Serialize;
 /// The sentence that says what the gateway is.
 const ABOUT: &str = "A gateway to the API of Iluma for the teams of this company. Calls work as at Iluma: change the base URL \
                      and the key, and nothing else.";
-/// The path of the team portal, and of the document of the API; shown where the route table has them.
+/// The path of the team portal; shown where the route table has it.
 const PORTAL: &str = "/_gateway/";
-const OPENAPI: &str = "/_gateway/openapi.json";
 
 /// The description of the service.
 #[derive(Debug, Serialize)]

@@ -199,8 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn every_path_of_the_table_is_described() {
+    fn every_path_of_the_table_is_described_and_no_other() {
         let data: Operations = serde_json::from_str(OPERATIONS).unwrap();
+        let table: BTreeSet<&str> = ROUTES.iter().flat_map(|row| row.paths.iter().copied()).collect();
+        let beyond: Vec<_> = data.paths.keys().filter(|text| !table.contains(text.as_str())).collect();
+        assert!(beyond.is_empty(), "openapi/operations.json describes what the table does not have: {beyond:?}");
         for row in &ROUTES {
             for text in row.paths.iter().filter(|text| !data.pages.contains(**text)) {
                 assert!(data.paths.contains_key(*text), "openapi/operations.json does not describe {text}");
