@@ -24,9 +24,9 @@ async fn status_has_health_readiness_and_metrics_and_nothing_else() {
         ("/healthz", 200, "ok"),
         ("/readyz", 200, "ready"),
         ("/metrics", 200, r#"iluma_gateway_connections{listener="status"} 1"#),
-        ("/v1/tenants", 404, "nothing at this path"),
-        ("/", 404, "nothing at this path"),
-        ("/callbacks/live/NAME_VALIDATOR_REQUEST", 404, "nothing at this path"),
+        ("/v1/tenants", 404, "there is no such path"),
+        ("/", 404, "there is no such path"),
+        ("/callbacks/live/NAME_VALIDATOR_REQUEST", 404, "there is no such path"),
     ] {
         let bearer = format!("Bearer {}", rig.secret("ADMIN"));
         for answer in [
