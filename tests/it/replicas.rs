@@ -45,11 +45,14 @@ async fn a_callback_is_refused_until_the_replica_has_it_and_its_repeat_is_too() 
     assert_eq!(posted(&rig, "a-first").await, 200);
     follower.pause();
     assert_eq!(posted(&rig, "a-second").await, 503);
-    // The primary has it already: only a repeat that writes shows that the replica does not. The other node's connection
-    // has not written before.
+    // The primary has it already. WAIT is promised to cover what its own connection wrote, so a repeat writes as well; the
+    // other node's connection has not written before.
     let other = rig.another().await;
     assert_eq!(posted(&rig, "a-second").await, 503);
     assert_eq!(posted(&other, "a-second").await, 503);
+    let stored: Vec<Vec<u8>> = topology.owner().ask(cmd("KEYS").arg("*:state:callback:*"));
+    let written = stored.iter().map(|key| topology.owner().ask::<u8>(cmd("HEXISTS").arg(key).arg("repeated")));
+    assert_eq!(written.sum::<u8>(), 1, "a repeat writes");
     follower.resume();
     assert_eq!(posted(&other, "a-second").await, 200);
     until("both are delivered", || endpoint.heard().len() >= 2).await;

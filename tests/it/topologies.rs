@@ -215,22 +215,37 @@ async fn a_valkey_cluster_of_three_shards_serves_two_nodes() {
     is_shared_over(&Topology::Cluster(Cluster::start(Program::Valkey, 3).await)).await;
 }
 
-/// The rules are those of docs/several-nodes.md.
+/// Makes the user of docs/several-nodes.md, with `more` rules.
+fn restricted(redis: &Redis, more: &[&str]) {
+    let document = include_str!("../../docs/several-nodes.md");
+    let begin = "ACL SETUSER gateway on >PASSWORD ";
+    let rules = document.lines().find_map(|line| line.strip_prefix(begin)).expect("rules").split(' ');
+    let rules: Vec<_> = ["on", ">right"].into_iter().chain(rules).chain(more.iter().copied()).collect();
+    redis.ask::<()>(cmd("ACL").arg("SETUSER").arg("gateway").arg(rules));
+}
+
 #[tokio::test]
 async fn a_user_with_our_keys_and_channels_alone_serves_two_nodes() {
     let redis = Redis::with(&["--save", ""]).await;
-    let document = include_str!("../../docs/several-nodes.md");
-    let rules =
-        document.lines().find_map(|line| line.strip_prefix("ACL SETUSER gateway on >PASSWORD ")).expect("rules");
-    redis.ask::<()>(
-        cmd("ACL").arg("SETUSER").arg("gateway").arg("on").arg(">right").arg(rules.split(' ').collect::<Vec<_>>()),
-    );
+    restricted(&redis, &[]);
     redis.ask::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("off"));
     let url = format!("redis://gateway:right@{}/", redis.addr());
     let said = checked(&url, ", replicas = 1").await;
     let refused = ["CONFIG", "WAIT", "INFO"].map(|command| said.contains(command));
     assert_eq!(refused, [false; 3], "nothing of what check looks at: {said}");
     is_shared_over(&Topology::Other { servers: vec![redis], keys: "url = { env = \"REDIS\" }".to_owned(), url }).await;
+}
+
+#[tokio::test]
+async fn a_user_with_our_keys_alone_serves_two_nodes_in_a_cluster() {
+    let Cluster { nodes, .. } = Cluster::start(Program::Redis, 3).await;
+    let more = ["+cluster|keyslot", "+cluster|slots"];
+    let document = include_str!("../../docs/several-nodes.md");
+    assert!(document.contains(&format!("`{}`", more.join(" "))), "the document says so");
+    nodes.iter().for_each(|node| restricted(node, &more));
+    let user = "username = \"gateway\", password = { env = \"REDIS\" }";
+    let keys = format!("cluster = [\"{}\"], {user}", nodes[0].addr());
+    is_shared_over(&Topology::Other { servers: nodes, keys, url: "right".to_owned() }).await;
 }
 
 /// Returns what `check` says about a Redis that works.
