@@ -2,7 +2,7 @@
 
 use crate::support::process::Folder;
 use crate::support::tls::Authority;
-use crate::support::{Cluster, Program, Redis, Rig, Sentinels, Topology, Upstream, folder, until};
+use crate::support::{Cluster, MASTER, Program, Redis, Rig, Sentinels, Topology, Upstream, folder, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -246,6 +246,27 @@ async fn a_user_with_our_keys_alone_serves_two_nodes_in_a_cluster() {
     let user = "username = \"gateway\", password = { env = \"REDIS\" }";
     let keys = format!("cluster = [\"{}\"], {user}", nodes[0].addr());
     is_shared_over(&Topology::Other { servers: nodes, keys, url: "right".to_owned() }).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_with_passwords_of_their_own_serve_two_nodes() {
+    let Sentinels { servers, sentinels } = Sentinels::start(Program::Redis).await;
+    for sentinel in &sentinels {
+        sentinel.ask::<()>(cmd("SENTINEL").arg("SET").arg(MASTER).arg("auth-pass").arg("right")).expect("an answer");
+        sentinel
+            .ask::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("resetpass").arg(">watching"))
+            .expect("an answer");
+    }
+    for server in &servers {
+        server.ask::<()>(cmd("CONFIG").arg("SET").arg("masterauth").arg("right").arg("requirepass").arg("right"));
+    }
+    let nodes = sentinels.each_ref().map(|sentinel| format!("\"{}\"", sentinel.addr)).join(", ");
+    let dir = folder();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "watching").expect("a file");
+    let sentinel = format!("{{ master = \"{MASTER}\", nodes = [{nodes}], password = {{ file = {file:?} }} }}");
+    let keys = format!("sentinel = {sentinel}, password = {{ env = \"REDIS\" }}");
+    is_shared_over(&Topology::Other { servers: servers.into(), keys, url: "right".to_owned() }).await;
 }
 
 /// Returns what `check` says about a Redis that works.

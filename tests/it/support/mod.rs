@@ -26,7 +26,7 @@ pub use proxy::Proxy;
 pub use redis::{Program, Redis};
 pub use redis_proxy::{RedisProxy, Spoil};
 pub use rig::{Rig, RigBuilder};
-pub use topology::{Cluster, Sentinels, Topology};
+pub use topology::{Cluster, MASTER, Sentinels, Topology};
 pub use upstream::{Heard, Upstream};
 pub use wire::{Head, Wire, answer};
 

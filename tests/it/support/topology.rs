@@ -125,7 +125,7 @@ impl Sentinel {
         sentinel
     }
 
-    fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
+    pub fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
         let client = redis::Client::open(format!("redis://{}/", self.addr)).expect("a URL");
         client.get_connection().and_then(|mut connection| command.query(&mut connection)).ok()
     }
