@@ -124,7 +124,7 @@ async fn serve(
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("*"));
     let route = config.table.find(request.method(), &target)?;
     log.route = route.name;
-    log.matched(|| config.table.endpoint(request.method(), &target));
+    log.matched(|| config.table.pattern(request.method(), &target));
     if let Kind::Health(subject) = route.kind {
         log.hold(config.limits.admit_anonymous()?);
         return Box::pin(health::serve(gateway, config, subject, log)).await;

@@ -154,9 +154,9 @@ impl RequestLog {
     }
 
     /// Sets the pattern of the request's path, with its method, if the request has a span; `pattern` is called only then.
-    pub(super) fn matched(&mut self, pattern: impl FnOnce() -> Arc<str>) {
+    pub(super) fn matched(&mut self, pattern: impl FnOnce() -> Option<Arc<str>>) {
         if let Some(span) = &mut self.span {
-            span.pattern = Some(pattern());
+            span.pattern = pattern();
         }
     }
 

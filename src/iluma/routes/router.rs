@@ -150,15 +150,18 @@ impl Table {
     /// one endpoint for each method.
     #[must_use]
     pub fn endpoint(&self, method: &Method, target: &PathAndQuery) -> Arc<str> {
-        let path = NormalPath::parse(target.path()).ok();
-        let row = path.and_then(|path| {
-            let fits = |segments: &[&str]| {
-                let rows = self.known.iter().chain(&self.added);
-                rows.filter(|row| row.method == *method).find(|row| row.matches(segments))
-            };
-            with_segments(&path, fits).flatten()
-        });
-        row.map_or_else(|| format!("{method} {}", RouteName::Other).into(), |row| Arc::clone(&row.endpoint))
+        self.pattern(method, target).unwrap_or_else(|| format!("{method} {}", RouteName::Other).into())
+    }
+
+    /// Returns the method and the path pattern of the row that a request matches, such as `GET /health`.
+    #[must_use]
+    pub fn pattern(&self, method: &Method, target: &PathAndQuery) -> Option<Arc<str>> {
+        let path = NormalPath::parse(target.path()).ok()?;
+        let fits = |segments: &[&str]| {
+            let rows = self.known.iter().chain(&self.added);
+            rows.filter(|row| row.method == *method).find(|row| row.matches(segments))
+        };
+        with_segments(&path, fits).flatten().map(|row| Arc::clone(&row.endpoint))
     }
 
     /// Returns the methods of the rows that match a path; none if no row matches it.
