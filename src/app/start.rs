@@ -180,7 +180,7 @@ fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tra
         None => Tracer::default(),
     };
     let counts = tracer.counts();
-    metrics.read(&families::SPANS, move || counts.as_ref().map_or_else(Vec::new, |counts| counts.all().to_vec()));
+    metrics.read(&families::SPANS, move || counts.all().to_vec());
     Ok(tracer)
 }
 
