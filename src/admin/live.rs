@@ -126,7 +126,7 @@ fn dropped_event(dropped: u64) -> Event {
 mod tests {
     use super::*;
     use crate::base::clock::Clock;
-    use crate::base::trace_context::TraceId;
+    use crate::base::trace_context::TraceContext;
     use crate::telemetry::CacheOutcome;
     use crate::telemetry::logs::{AccessLog, Record};
     use crate::telemetry::redact::Redactor;
@@ -135,7 +135,7 @@ mod tests {
         Record {
             time: Clock::system().wall(),
             request_id: uuid::Uuid::nil(),
-            trace_id: TraceId::of(&HeaderMap::new()),
+            trace_id: TraceContext::new().trace,
             client: None,
             tenant: None,
             route: RouteName::Bank,

@@ -229,23 +229,23 @@ mod tests {
         Owners::new(State::Sqlite(Arc::new(Sqlite::new(database, &settings, Clock::system()))), DAY)
     }
 
-    async fn reference(owners: &Owners, asker: &Asker) -> Option<Bytes> {
-        let owners = owners.state.owners(&asker.account, "id").await.unwrap();
+    async fn reference(owners: &Owners, requester: &Requester) -> Option<Bytes> {
+        let owners = owners.state.owners(&requester.account, "id").await.unwrap();
         owners.into_iter().next().and_then(|owner| owner.reference)
     }
 
     #[tokio::test]
     async fn a_newer_reference_that_finds_no_room_is_written_all_the_same() {
         let owners = owners();
-        let asker = Asker {
+        let requester = Requester {
             tenant: "lending".parse().unwrap(),
             account: "live".parse().unwrap(),
             kind: None,
-            asked: SystemTime::now(),
+            asked: Clock::system().wall(),
         };
         let redis = Budget::of(Duration::from_secs(5));
         let owned = |reference: &'static [u8]| Owned { id: "id", reference: Some(reference), awaits: false, tags: &[] };
-        owners.own(&asker, owned(br#""first""#), &redis).await;
+        owners.own(&requester, owned(br#""first""#), &redis).await;
         // Nothing takes the waiting ones.
         let mut waiting = 0;
         loop {
@@ -254,12 +254,12 @@ mod tests {
             if waiting > 0 && owners.late.capacity() == 0 {
                 break;
             }
-            owners.own(&asker, owned, &redis).await;
+            owners.own(&requester, owned, &redis).await;
             waiting += 1;
         }
         // Its request is cancelled after the first step, then it is asked again.
-        let _: Option<()> = owners.own(&asker, owned(br#""second""#), &redis).now_or_never();
-        owners.own(&asker, owned(br#""second""#), &redis).await;
-        assert_eq!(reference(&owners, &asker).await.as_deref(), Some(&br#""second""#[..]));
+        let _: Option<()> = owners.own(&requester, owned(br#""second""#), &redis).now_or_never();
+        owners.own(&requester, owned(br#""second""#), &redis).await;
+        assert_eq!(reference(&owners, &requester).await.as_deref(), Some(&br#""second""#[..]));
     }
 }

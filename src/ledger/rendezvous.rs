@@ -91,11 +91,10 @@ async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut 
         link.command::<i64>(&Budget::of(PATIENCE), &command).await?;
         offered.0.remove(&call.number);
     }
-    for (number, call) in lost {
-        if !offered.0.contains_key(&number) {
-            meet(ledger, published, call.reference, Step::Offer(call)).await?;
-            offered.0.insert(number, call);
-        }
+    let new: Vec<_> = lost.into_values().filter(|call| !offered.0.contains_key(&call.number)).collect();
+    for call in new {
+        meet(ledger, published, call.reference, Step::Offer(call)).await?;
+        offered.0.insert(call.number, call);
     }
     Ok(())
 }
