@@ -45,7 +45,10 @@ async fn an_erasure_is_answered_with_a_receipt_that_stays_and_names_nobody() {
     assert_eq!(erased.status, 200, "{}", erased.text());
     let receipt = erased.json();
     assert_eq!(members(&receipt), ["id", "left", "nodes", "removed", "time"]);
-    assert_eq!(members(&receipt["removed"]), ["callbacks", "deliveries", "disk", "memory", "owners", "redis"]);
+    assert_eq!(
+        members(&receipt["removed"]),
+        ["answers", "callbacks", "deliveries", "disk", "memory", "owners", "redis"]
+    );
     assert_eq!((&receipt["removed"]["memory"], &receipt["left"]), (&json!(1), &json!([])));
     assert_eq!(receipt["nodes"], json!([{"name": "gateway-a", "state": "done"}]));
     assert!(humantime::parse_rfc3339(receipt["time"].as_str().expect("a time")).is_ok(), "{receipt}");
