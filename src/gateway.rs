@@ -6,6 +6,7 @@
 //! was sent completely is finished even if no request waits for it any more.
 
 mod allowance;
+mod authentication;
 mod cached_record;
 mod cached_request;
 mod call_guard;
@@ -34,6 +35,7 @@ mod own_usage;
 mod owners;
 mod ownership;
 mod persons_in;
+mod portal;
 mod public_list;
 mod received;
 mod records;
@@ -53,12 +55,13 @@ pub use self::core::{Gateway, Parts};
 pub use condition::Condition;
 pub use request_log::{LoggedBody, Telemetry};
 
-use crate::base::auth_failures::Authenticating;
 use crate::base::host;
+use crate::base::peer::Client;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::{INDEX, Kind};
 use crate::reply::{Rejection, ReplyBody};
-use crate::tenant::{Authenticated, Unauthenticated};
+use crate::tenant::Authenticated;
+use authentication::{Credentials, authenticate, unauthenticated};
 use call_reference::CallReference;
 use exchange::Exchange;
 use futures_util::FutureExt as _;
@@ -68,7 +71,6 @@ use hyper::body::Incoming;
 use request_log::RequestLog;
 use runtime::RuntimeConfig;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tracing::Instrument as _;
@@ -81,7 +83,7 @@ impl Gateway {
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
-        client: IpAddr,
+        client: Client,
     ) -> Result<Response<LoggedBody>, Infallible> {
         let config = self.config.load_full();
         let mut log = RequestLog::open(
@@ -91,7 +93,8 @@ impl Gateway {
             request.headers(),
             config.redis_timeout,
         );
-        log.client = Some(client);
+        log.client = Some(client.address);
+        log.secure = client.secure;
         let head = request.method() == Method::HEAD;
         // A panic is a bug, and must affect one request only.
         let span = log.log_span();
@@ -136,8 +139,14 @@ async fn serve(
         return Ok(index::serve(config, request.headers()));
     }
 
+    if let Some(place) = portal::Place::of(&route) {
+        log.hold(config.limits.admit_anonymous()?);
+        return Box::pin(portal::serve(gateway, config, (place, request), log)).await;
+    }
+
     let keys = gateway.registry.table();
-    let known = config.tenants.authenticate(request.headers(), &keys, log.asked());
+    let (method, headers, path, time) = (request.method(), request.headers(), route.target.path(), log.asked());
+    let known = authenticate(gateway, config, Credentials { method, headers, path, time }, &keys);
     let Authenticated { tenant, key } = known.map_err(|error| unauthenticated(gateway, log, error))?;
     log.set_tenant(tenant, config);
     if key.is_suspended {
@@ -164,14 +173,5 @@ async fn serve(
         Kind::Options => Ok(options::serve(config, &exchange.route)),
         // Health was answered above, and the other kinds were not permitted.
         Kind::Health(_) | Kind::Forbidden | Kind::Closed | Kind::Absent => Err(Rejection::Forbidden),
-    }
-}
-
-/// Counts a wrong key, and returns its refusal. A request without a key is no attempt to guess one.
-fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauthenticated) -> Rejection {
-    let client = log.client.filter(|_| error != Unauthenticated::Missing);
-    match client.map(|client| gateway.failures.note(Authenticating::Server, client)) {
-        Some(Err(wait)) => Rejection::TooManyFailures(wait),
-        Some(Ok(())) | None => error.into(),
     }
 }

@@ -9,7 +9,8 @@
 //! - The features, which never import each other: [`tenant`] (key to team), [`limit`] (rates, quotas, fair queue),
 //!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results for teams),
 //!   [`cache`] (keys, entries, single-flight, what nodes share of them), [`ledger`] (calls, what they cost and saved),
-//!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber).
+//!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber), [`pages`] (sessions, guard and frame of the
+//!   pages in a browser).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes an error.
 //! - [`config`] turns text into valid settings; [`state`] is durable state; [`redis`] is the access to Redis; [`base`]
 //!   has tools with no opinion about Iluma.
@@ -25,6 +26,7 @@ pub mod gateway;
 pub mod iluma;
 pub mod ledger;
 pub mod limit;
+pub mod pages;
 pub mod redis;
 pub mod reference;
 pub mod reply;

@@ -114,7 +114,20 @@ impl Tenants {
         }
         let mut buffer = [0; LONGEST_CREDENTIAL];
         let key = key_in(value.as_bytes(), &mut buffer).ok_or(Unauthenticated::Malformed)?;
-        let key = keys.find(&Sha256::digest(key).into(), now).ok_or(Unauthenticated::Unknown)?;
+        self.with_key(&Sha256::digest(key).into(), keys, now)
+    }
+
+    /// Returns the team of the key with this SHA-256, also if the team is suspended.
+    ///
+    /// # Errors
+    /// Returns an error if no team has the key now.
+    pub fn with_key<'t, 'k>(
+        &'t self,
+        sha256: &[u8; 32],
+        keys: &'k KeyTable,
+        now: SystemTime,
+    ) -> Result<Authenticated<'t, 'k>, Unauthenticated> {
+        let key = keys.find(sha256, now).ok_or(Unauthenticated::Unknown)?;
         let place = self.0.binary_search_by(|tenant| tenant.name.cmp(&key.tenant));
         // A team that the configuration has no more leaves its keys behind.
         let tenant = place.ok().and_then(|place| self.0.get(place)).ok_or(Unauthenticated::Unknown)?;

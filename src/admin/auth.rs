@@ -43,7 +43,8 @@ pub(super) fn identify(context: &Context, method: &Method, headers: &HeaderMap) 
     let by_token = config.tokens.find(headers).map(|Token { name, role, .. }| (Arc::clone(name), *role));
     by_token.or_else(|| {
         let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
-        console::session(&context.sessions, (method, headers), role_of).map(|session| (session.token, session.role))
+        let session = console::by_session(&context.sessions, (method, headers), role_of);
+        session.map(|session| (session.holder, session.standing))
     })
 }
 

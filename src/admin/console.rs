@@ -4,9 +4,8 @@
 //! needs the session's role and a value that only the session's own pages have.
 
 mod assets;
-mod guard;
 mod pages;
 pub(super) mod routes;
-pub(super) mod sessions;
+mod session;
 
-pub(super) use guard::session;
+pub(super) use session::by_session;

@@ -1,7 +1,6 @@
 //! The shared parts of the API's handlers.
 
 use super::answer::Refusal;
-use super::console::sessions::Sessions;
 use super::node_watch::NodeWatch;
 use super::orders::Orders;
 use super::tenants::ShownTenant;
@@ -11,6 +10,7 @@ use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::config::Settings;
 use crate::ledger::Ledger;
+use crate::pages::Sessions;
 use crate::telemetry::logs::LiveLines;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;

@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::iluma::person::Persons;
 use crate::ledger::Ledger;
 use crate::limit::Nodes;
+use crate::pages::Sessions;
 use crate::redis::RedisClient;
 use crate::state::{AuditLog, ClaimEnd, ClaimId, Holder, Registry, State};
 use arc_swap::ArcSwap;
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub(super) registry: Registry,
     pub(super) audit: AuditLog,
     pub(super) failures: AuthFailures,
+    /// The team portal's sessions.
+    pub(super) sessions: Sessions,
     nodes: Option<Nodes>,
     pub(super) clock: Clock,
     /// The tasks of calls that may outlive their requests.
@@ -112,6 +115,7 @@ impl Gateway {
             registry: parts.registry,
             audit: parts.audit,
             failures: parts.failures,
+            sessions: Sessions::new(clock.clone()),
             nodes: parts.nodes,
             clock,
             tasks,

@@ -1,8 +1,9 @@
-//! `POST /_gateway/keys/rotate`: a team replaces the key of its request.
+//! `POST /_gateway/keys/rotate`: a team replaces the key of its request, or the key of its session.
 //!
 //! Invariants: the order runs to its end also if its client goes; it is in the audit log before it begins and after it has ended,
 //! with the team's name as the token's.
 
+use super::authentication::{Credentials, authenticate};
 use super::exchange::Exchange;
 use super::replies::of_parts;
 use crate::base::name::TenantName;
@@ -24,7 +25,9 @@ pub(super) async fn rotate(
     let registry = exchange.gateway.registry.clone();
     let id = {
         let keys = registry.table();
-        exchange.config.tenants.authenticate(request.headers(), &keys, exchange.log.asked())?.key.id.clone()
+        let (method, headers, time) = (request.method(), request.headers(), exchange.log.asked());
+        let given = Credentials { method, headers, path: exchange.route.target.path(), time };
+        authenticate(exchange.gateway, exchange.config, given, &keys)?.key.id.clone()
     };
     let grace = grace(&exchange.read(request.into_body()).await?).ok_or(Rejection::Grace)?;
     let (tenant, (told, answer)) = (exchange.tenant.name.clone(), oneshot::channel());

@@ -55,6 +55,8 @@ pub(super) struct RequestLog {
     metrics: Arc<TenantMetrics>,
     /// The client's address.
     pub(super) client: Option<IpAddr>,
+    /// True if the client speaks TLS, with the gateway or with the load balancer.
+    pub(super) secure: bool,
     tenant: Option<TenantName>,
     tally: Option<Arc<Tally>>,
     /// The index of the tenant.
@@ -103,6 +105,7 @@ impl RequestLog {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
             client: None,
+            secure: false,
             tenant: None,
             tally: None,
             tenant_index: None,

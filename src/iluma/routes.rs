@@ -2,10 +2,13 @@
 
 mod path;
 mod router;
+mod samples;
 mod table;
 
 pub use path::{NormalPath, PathError};
 pub use router::{CollectionPlace, CustomRoute, Route, Table};
+pub use samples::{Sample, SampleBody};
 pub use table::{
-    Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, ROTATE_KEY, ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented,
+    Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, ROTATE_KEY, ROUTES,
+    References, RouteSpec, WEBHOOK_SECRET, documented,
 };

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use iluma_gateway::base::peer::Client;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::pin::Pin;
@@ -76,8 +77,9 @@ fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
 pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
+    let client = Client { address: Ipv4Addr::LOCALHOST.into(), secure: false };
     let service = service_fn(move |request| {
-        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, Ipv4Addr::LOCALHOST.into()))), polls);
+        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, client))), polls);
         async move {
             match handled.await {
                 Some(Ok(response)) => Ok(response),

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["redis"],
     &["state"],
     // The features, which never import each other; `gateway` passes each its data.
-    &["cache", "callback", "ledger", "limit", "reference", "server", "telemetry", "tenant", "upstream"],
+    &["cache", "callback", "ledger", "limit", "pages", "reference", "server", "telemetry", "tenant", "upstream"],
     // Every feature's refusal, as HTTP.
     &["reply"],
     &["admin", "gateway"],

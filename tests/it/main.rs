@@ -47,6 +47,7 @@ mod operators;
 mod output;
 mod owners;
 mod pending;
+mod portal;
 mod privacy;
 mod process;
 mod protocols;

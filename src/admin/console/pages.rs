@@ -1,8 +1,8 @@
 //! The pages of the console, rendered on the server: headings, forms and empty places that the modules fill.
 
-use super::assets::Asset;
-use super::sessions::Session;
+use super::assets::ASSETS;
 use crate::config::Role;
+use crate::pages::{self, Login, Session};
 use maud::{DOCTYPE, Markup, html};
 
 /// A view of the console.
@@ -50,7 +50,7 @@ impl View {
 /// The reader of a page.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    pub(super) session: &'a Session,
+    pub(super) session: &'a Session<Role>,
     /// This node's name.
     pub(super) node: &'a str,
     /// The teams of the configuration.
@@ -62,31 +62,18 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Returns true if the reader may give the orders of a role.
     fn may(&self, role: Role) -> bool {
-        self.session.role >= role
+        self.session.standing >= role
     }
 }
 
+/// The sentences below the form for a token.
+const HELP: &str =
+    "Tokens are those of [admin.tokens] in the configuration. The session ends after half an hour without a request.";
+
 /// Returns the page with the form for a token.
-pub(super) fn login(refusal: Option<&str>) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head { (head("Log in")) }
-            body {
-                main class="login" {
-                    h1 { "iluma-gateway" }
-                    div role="alert" { @if let Some(refusal) = refusal { (refusal) } }
-                    form method="post" action="/console/login" {
-                        label for="token" { "Token"
-                            input id="token" name="token" type="password" autocomplete="current-password" required;
-                        }
-                        button class="main" type="submit" { "Log in" }
-                    }
-                    p { "Tokens are those of [admin.tokens] in the configuration. The session ends after half an hour without a request." }
-                }
-            }
-        }
-    }
+pub(super) fn login(refused: Option<&str>) -> Markup {
+    let form = Login { assets: &ASSETS, action: "/console/login", field: "token", label: "Token", help: HELP };
+    pages::login(form, refused)
 }
 
 /// Returns the page of a view.
@@ -96,11 +83,11 @@ pub(super) fn page(view: View, reader: &Reader<'_>) -> Markup {
         (DOCTYPE)
         html lang="en" {
             head {
-                (head(heading))
+                (pages::document_head(heading, &ASSETS))
                 meta name="csrf-token" content=(reader.session.csrf);
-                script type="module" src=(Asset::Console.path()) {}
+                script type="module" src=(ASSETS.module()) {}
             }
-            body data-view=(name) data-role=(reader.session.role.as_str()) {
+            body data-view=(name) data-role=(reader.session.standing.as_str()) {
                 a class="skip" href="#content" { "Skip to the content" }
                 div class="frame" {
                     div class="side" {
@@ -115,7 +102,7 @@ pub(super) fn page(view: View, reader: &Reader<'_>) -> Markup {
                         }
                         div class="who" {
                             p { "Node " (reader.node) }
-                            p { "Token " (reader.session.token) ", role " (reader.session.role.as_str()) }
+                            p { "Token " (reader.session.holder) ", role " (reader.session.standing.as_str()) }
                             form method="post" action="/console/logout" {
                                 input type="hidden" name="csrf" value=(reader.session.csrf);
                                 button type="submit" { "Log out" }
@@ -124,31 +111,14 @@ pub(super) fn page(view: View, reader: &Reader<'_>) -> Markup {
                     }
                     main id="content" {
                         h1 { (heading) }
-                        div id="refusal" role="alert" {}
+                        (pages::refusal())
                         (view.content(reader))
                         div id="outcome" role="status" {}
                     }
                 }
-                dialog id="confirm" aria-labelledby="confirm-text" {
-                    p id="confirm-text" {}
-                    div class="buttons" {
-                        button id="confirm-cancel" type="button" { "Cancel" }
-                        button id="confirm-order" type="button" class="main" {}
-                    }
-                }
+                (pages::confirm_dialog())
             }
         }
-    }
-}
-
-fn head(title: &str) -> Markup {
-    html! {
-        meta charset="utf-8";
-        meta name="viewport" content="width=device-width, initial-scale=1";
-        meta name="referrer" content="same-origin";
-        title { (title) " · iluma-gateway" }
-        link rel="stylesheet" href=(Asset::Style.path());
-        link rel="icon" type="image/svg+xml" href=(Asset::Icon.path());
     }
 }
 

@@ -1,36 +1,28 @@
 //! The paths of the console: pages, log in, log out, assets.
 
-use super::assets::Asset;
-use super::guard::{self, COOKIE_NAME};
-use super::pages::{self, Reader, View};
-use super::sessions::Session;
+use super::assets::ASSETS;
+use super::pages::{self as views, Reader, View};
+use super::session::{COOKIE_NAME, by_session};
 use crate::admin::answer::Refusal;
 use crate::admin::context::Context;
 use crate::admin::tokens::Token;
 use crate::base::auth_failures::Authenticating;
 use crate::base::peer::Client;
 use crate::base::web::{GATEWAY_ERROR, whole_body};
+use crate::config::Role;
 use crate::iluma::callback_type::CallbackType;
+use crate::pages::{self, Served, Session};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use maud::Markup;
 use std::sync::Arc;
-use subtle::ConstantTimeEq as _;
 
 /// The answer to a token that is not in the configuration.
 const UNKNOWN_TOKEN: &str = "This token is not known. Tokens are those of [admin.tokens] in the configuration.";
-
-/// Scripts and styles of this origin alone, and nothing in the page itself.
-const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
-     frame-ancestors 'none'; base-uri 'none'",
-);
 
 /// Returns the console's paths.
 pub(in super::super) fn router() -> Router<Arc<Context>> {
@@ -48,18 +40,18 @@ pub(in super::super) fn router() -> Router<Arc<Context>> {
 }
 
 /// Returns the session of a request for a page.
-fn session(context: &Context, headers: &HeaderMap) -> Option<Session> {
+fn session(context: &Context, headers: &HeaderMap) -> Option<Session<Role>> {
     let config = context.config();
-    guard::session(&context.sessions, (&Method::GET, headers), |name, hash| config.tokens.role_of(name, hash))
+    by_session(&context.sessions, (&Method::GET, headers), |name, hash| config.tokens.role_of(name, hash))
 }
 
 fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
-    let Some(session) = session(context, headers) else { return page(StatusCode::OK, pages::login(None)) };
+    let Some(session) = session(context, headers) else { return page(StatusCode::OK, views::login(None)) };
     let config = context.config();
     let teams: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     let types = CallbackType::ALL.map(CallbackType::as_str);
     let reader = Reader { session: &session, node: &context.node, teams: &teams, types: &types };
-    page(StatusCode::OK, pages::page(view, &reader))
+    page(StatusCode::OK, views::page(view, &reader))
 }
 
 /// Opens a session for a token. A wrong one counts as any failed authentication of this listener.
@@ -70,13 +62,13 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     let config = context.config();
     if let Some(Token { name, hash, .. }) = given.as_deref().and_then(|given| config.tokens.with_secret(given)) {
         let id = context.sessions.open(name, *hash);
-        let secure = if client.is_some_and(|client| client.secure) { "; Secure" } else { "" };
-        return to_the_overview(&format!("{COOKIE_NAME}={id}; Path=/; HttpOnly; SameSite=Strict{secure}"));
+        let secure = client.is_some_and(|client| client.secure);
+        return to_the_overview(&pages::session_cookie(COOKIE_NAME, &id, "/", secure));
     }
     match client.map(|client| context.orders.failures.note(Authenticating::Admin, client.address)) {
         Some(Err(wait)) => Refusal::TooManyFailures(wait).into_response(),
         Some(Ok(())) | None => {
-            let mut refused = page(StatusCode::UNAUTHORIZED, pages::login(Some(UNKNOWN_TOKEN)));
+            let mut refused = page(StatusCode::UNAUTHORIZED, views::login(Some(UNKNOWN_TOKEN)));
             refused.headers_mut().insert(GATEWAY_ERROR, HeaderValue::from_static("unauthorized"));
             refused
         }
@@ -85,15 +77,15 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
 
 /// Ends the session, if its own page asks for it.
 async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let id = guard::cookie(request.headers()).map(str::to_owned);
+    let id = pages::cookie(request.headers(), COOKIE_NAME).map(str::to_owned);
     let session = session(&context, request.headers());
     let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
     if let (Some(id), Some(session), Some(csrf)) = (id, session, field(&body, "csrf"))
-        && bool::from(csrf.as_bytes().ct_eq(session.csrf.as_bytes()))
+        && session.has_value(csrf.as_bytes())
     {
         context.sessions.close(&id);
     }
-    to_the_overview(&format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
+    to_the_overview(&pages::ended_cookie(COOKIE_NAME, "/"))
 }
 
 /// Returns a field of a form.
@@ -111,22 +103,14 @@ fn to_the_overview(cookie: &str) -> Response {
 }
 
 async fn asset(request: Request) -> Response {
-    let Some(asset) = Asset::at(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(asset.media_type())),
-        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (headers, asset.content()).into_response()
+    match ASSETS.at(request.uri().path()) {
+        Some(Served { media_type, content, .. }) => {
+            (pages::asset_headers(media_type), content.as_str()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn page(status: StatusCode, markup: Markup) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (status, headers, markup.into_string()).into_response()
+    (status, pages::page_headers(), markup.into_string()).into_response()
 }

@@ -4,6 +4,7 @@
 //! of Iluma's is a name in `iluma/route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the
 //! compiler checks.
 
+use super::samples::{self, Sample};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::{NotARoute, RouteName};
 use crate::iluma::subject::Subject;
@@ -37,6 +38,8 @@ pub struct RouteSpec {
     pub includes: &'static [RouteName],
     /// True if every tenant may use the row, also without it in `routes`.
     pub always_allowed: bool,
+    /// Examples of requests.
+    pub samples: &'static [Sample],
 }
 
 /// The handler of a request.
@@ -172,6 +175,17 @@ const BANK: &[(&str, CallbackType)] = &[
     ("", CallbackType::NameValidatorRequest),
 ];
 
+/// The path of the team portal. Its other paths are below it, and so is the team's own API.
+pub const PORTAL: &str = "/_gateway";
+
+/// The path at which the portal opens a session.
+pub const PORTAL_LOG_IN: &str = "/_gateway/login";
+/// The path at which the portal ends a session.
+pub const PORTAL_LOG_OUT: &str = "/_gateway/logout";
+
+/// The path below which the portal's files are.
+pub const PORTAL_ASSETS: &str = "/_gateway/assets";
+
 /// The path at which a team rotates the key of its request.
 pub const ROTATE_KEY: &str = "/_gateway/keys/rotate";
 
@@ -201,6 +215,7 @@ const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static
         callbacks: &[],
         includes: &[],
         always_allowed: false,
+        samples: samples::of(name),
     }
 }
 
@@ -224,6 +239,7 @@ const fn free(
         callbacks: &[],
         includes: &[],
         always_allowed,
+        samples: samples::of(name),
     }
 }
 
@@ -246,6 +262,7 @@ const fn makes_records(
         callbacks,
         includes,
         always_allowed: false,
+        samples: samples::of(name),
     }
 }
 
@@ -269,6 +286,7 @@ const fn shows_records(
         callbacks,
         includes: &[],
         always_allowed: false,
+        samples: samples::of(name),
     }
 }
 
@@ -399,6 +417,10 @@ pub static ROUTES: [RouteSpec; RouteName::COUNT] = [
             "POST _gateway/callbacks/pause",
             "POST _gateway/callbacks/resume",
             "POST _gateway/callbacks/test",
+            "GET _gateway",
+            "POST _gateway/login",
+            "POST _gateway/logout",
+            "GET _gateway/assets/:name",
         ],
         true,
     ),
@@ -426,6 +448,12 @@ impl RouteSpec {
     pub fn patterns(&self) -> impl Iterator<Item = (Method, &'static str)> {
         let method = |text: &str| Method::from_bytes(text.as_bytes()).ok();
         self.paths.iter().filter_map(move |path| path.split_once(' ').and_then(|(m, path)| Some((method(m)?, path))))
+    }
+
+    /// Returns the example of a request on a path of the row.
+    #[must_use]
+    pub fn sample(&self, path: &str) -> Option<&'static Sample> {
+        self.samples.iter().find(|sample| path.contains(sample.path))
     }
 
     /// Returns true if paths of the row name a record.

@@ -215,7 +215,7 @@ const fn treatment(row: &RouteSpec) -> &'static str {
         Kind::File => "owner only; the file streams",
         Kind::Streamed => "both bodies stream",
         Kind::CallbackSetting => "the team's own setting, never sent to Iluma",
-        Kind::OwnApi => "the team's own limits, usage, savings and callbacks",
+        Kind::OwnApi => "the team's own limits, usage, savings, callbacks and portal",
         Kind::Forbidden => "403, always",
         Kind::Unknown => "what no row knows: see below",
         Kind::Options | Kind::Closed | Kind::Absent => panic!("no row of the table is this"),

@@ -1,7 +1,9 @@
 // The views of the console. Each fills the page that the gateway rendered from the admin API, and gives its orders.
 
-import { ask, may, metrics } from './api.js';
-import { bars, bytes, confirmed, el, number, refuse, rupiah, share, show, table, tell, tiles, time } from './dom.js';
+import { ask } from './api.js';
+import { bars, bytes, el, number, refuse, rupiah, share, show, table, tiles, time } from './dom.js';
+import { may, metrics } from './operator.js';
+import { give as giveOrder, onSubmit } from './orders.js';
 
 /** A button of an order; absent where the role may not give it. */
 function order(name, role, sentence, run, danger = false) {
@@ -9,27 +11,8 @@ function order(name, role, sentence, run, danger = false) {
   return el('button', { type: 'button', class: danger ? 'danger' : undefined, onclick: () => give(name, sentence, run) }, name);
 }
 
-/** Asks once, gives an order, and tells the outcome; then the view is read again. */
-async function give(name, sentence, run) {
-  refuse('');
-  tell('');
-  if (!(await confirmed(name, sentence))) return;
-  try {
-    tell(await run());
-    await view();
-  } catch (error) {
-    refuse(error.message);
-  }
-}
-
-/** Calls `run` with the fields of a form instead of sending it. */
-function onSubmit(id, run) {
-  const form = document.getElementById(id);
-  form?.addEventListener('submit', (event) => {
-    event.preventDefault();
-    run(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== '')), form);
-  });
-}
+/** Gives an order; then the view is read again. */
+const give = (name, sentence, run) => giveOrder(name, sentence, run, () => view());
 
 const sum = (rows, field) => rows.reduce((total, row) => total + (row[field] ?? 0), 0);
 const day = (at) => new Intl.DateTimeFormat('sv-SE', { timeZone: 'Asia/Jakarta' }).format(at);

@@ -1,10 +1,6 @@
-// The admin API, asked with the session of this page. A fault is an Error with the gateway's own sentence.
+// The gateway's API, asked with the session of this page. A fault is an Error with the gateway's own sentence.
 
 const token = document.querySelector('meta[name="csrf-token"]').content;
-const roles = ['viewer', 'operator', 'admin'];
-
-/** True if the session's role may give an order that needs this role. */
-export const may = (role) => roles.indexOf(document.body.dataset.role) >= roles.indexOf(role);
 
 /** Asks the API. Returns the answer's JSON, or throws. */
 export async function ask(method, path, body) {
@@ -20,15 +16,4 @@ export async function ask(method, path, body) {
   // An order that could not be carried out everywhere answers with what is left.
   if (value?.left) throw new Error(`Not done everywhere. Left: ${value.left.join(', ')}. Give the order again.`);
   throw new Error(value?.message ?? `The gateway answered ${answer.status}.`);
-}
-
-/** Reads the gateway's metrics: a list of [name, labels, value]. */
-export async function metrics() {
-  const answer = await fetch('/metrics', { cache: 'no-store' });
-  const lines = (await answer.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return lines.map((line) => {
-    const [, name, labels, value] = line.match(/^([a-zA-Z_:]+)(?:\{(.*)\})? (\S+)/) ?? [];
-    const pairs = [...(labels ?? '').matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, text]) => [key, text]);
-    return { name, labels: Object.fromEntries(pairs), value: Number(value) };
-  });
 }

@@ -1,42 +1,40 @@
-//! The check of a request that has a session instead of a token.
+//! The check of a request that has a session instead of a token or a key.
 
 use super::sessions::{Session, Sessions};
-use crate::config::Role;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, Method};
-use subtle::ConstantTimeEq as _;
 
-/// The name of the session's cookie.
-pub(super) const COOKIE_NAME: &str = "iluma_gateway_session";
 /// The header in which a page's order carries the session's value.
 const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
-/// Returns the session of a request, if it has one that works. An order needs the session's value too, or this host's origin:
-/// a browser also sends the cookie for a page of another port of the same host.
-pub(in super::super) fn session(
+/// Returns the session of a request, if it has one that works; `name` is that of the cookie. An order needs the session's value
+/// too, or this host's origin: a browser also sends the cookie for a page of another port of the same host.
+pub fn session<T>(
     sessions: &Sessions,
+    name: &str,
     (method, headers): (&Method, &HeaderMap),
-    role_of: impl FnOnce(&str, &[u8; 32]) -> Option<Role>,
-) -> Option<Session> {
-    let session = sessions.find(cookie(headers)?, role_of)?;
+    standing: impl FnOnce(&str, &[u8; 32]) -> Option<T>,
+) -> Option<Session<T>> {
+    let session = sessions.find(cookie(headers, name)?, standing)?;
     (method.is_safe() || is_own_order(&session, headers)).then_some(session)
 }
 
-/// Returns true if a page of this console gives the order.
-fn is_own_order(session: &Session, headers: &HeaderMap) -> bool {
+/// Returns true if a page of this host gives the order.
+fn is_own_order<T>(session: &Session<T>, headers: &HeaderMap) -> bool {
     if let Some(given) = headers.get(CSRF) {
-        return given.as_bytes().ct_eq(session.csrf.as_bytes()).into();
+        return session.has_value(given.as_bytes());
     }
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
     origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
 }
 
-/// Returns the session id among the request's cookies.
-pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// Returns the session id in the request's cookie of this name.
+#[must_use]
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -47,12 +45,12 @@ mod tests {
     #[test]
     fn an_order_needs_the_sessions_value_or_the_hosts_own_origin() {
         let sessions = Sessions::new(Clock::system());
-        let id = sessions.open(&"ops".into(), [1; 32]);
-        let csrf = sessions.find(&id, |_, _| Some(Role::Admin)).expect("it is open").csrf.to_string();
-        let own = format!("a=b; {COOKIE_NAME}={id}");
+        let id = sessions.open("ops", [1; 32]);
+        let csrf = sessions.find(&id, |_, _| Some(())).expect("it is open").csrf.to_string();
+        let own = format!("a=b; session={id}");
         for (method, fields, expected) in [
             (Method::GET, vec![("cookie", own.as_str())], true),
-            (Method::GET, vec![("cookie", "iluma_gateway_session=another")], false),
+            (Method::GET, vec![("cookie", "session=another")], false),
             (Method::GET, vec![], false),
             (Method::POST, vec![("cookie", &own)], false),
             (Method::POST, vec![("cookie", &own), ("x-csrf-token", &csrf)], true),
@@ -66,7 +64,7 @@ mod tests {
             for (name, value) in &fields {
                 headers.insert(HeaderName::try_from(*name).expect("a name"), value.parse().expect("a value"));
             }
-            let found = session(&sessions, (&method, &headers), |_, _| Some(Role::Admin));
+            let found = session(&sessions, "session", (&method, &headers), |_, _| Some(()));
             assert_eq!(
                 found.is_some(),
                 expected,

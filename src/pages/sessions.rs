@@ -1,42 +1,50 @@
-//! Sessions of the console: a browser that has shown a token once.
+//! Sessions: browsers that have shown a secret once, a token or a team's key.
 //!
 //! Invariants: only hashes of session ids are kept; a session ends after half an hour without a request, after twelve hours in
-//! all, and with the token that opened it. Their number has a bound: the session that was idle the longest makes room.
+//! all, and with the secret that opened it. Their number has a bound: the session that was idle the longest makes room.
 
 use crate::base::clock::Clock;
 use crate::base::keyring;
-use crate::config::Role;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq as _;
 
 /// The longest time between two requests of a session.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// The longest time of a session: a working day.
 const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions at once: a large operations team, with several browsers each.
+/// The most sessions at once: a large operations team, or every team, with several browsers each.
 const MOST: usize = 1000;
 
 /// SHA-256 of a secret.
 type Hash = [u8; 32];
 
-/// A session, as the page of a request sees it.
+/// A session, as the page of a request sees it. `T` is the standing of its secret: a role, or a team.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Session {
-    /// The name of the token that opened it.
-    pub(in super::super) token: Arc<str>,
-    /// The role of that token now.
-    pub(in super::super) role: Role,
+pub struct Session<T> {
+    /// The name of the token or the team that opened it.
+    pub holder: Arc<str>,
+    /// The standing of the secret now.
+    pub standing: T,
     /// The value that the page's orders carry.
-    pub(in super::super) csrf: Arc<str>,
+    pub csrf: Arc<str>,
+}
+
+impl<T> Session<T> {
+    /// Returns true if a form or a header has the session's value.
+    #[must_use]
+    pub fn has_value(&self, given: &[u8]) -> bool {
+        given.ct_eq(self.csrf.as_bytes()).into()
+    }
 }
 
 #[derive(Debug)]
 struct Kept {
-    token: Arc<str>,
-    /// The token's own hash: a token that was replaced ends its sessions.
+    holder: Arc<str>,
+    /// The hash of the secret: a secret that was replaced ends its sessions.
     secret: Hash,
     csrf: Arc<str>,
     opened: Instant,
@@ -45,19 +53,20 @@ struct Kept {
 
 /// The sessions of this node.
 #[derive(Debug)]
-pub(in super::super) struct Sessions {
+pub struct Sessions {
     kept: Mutex<HashMap<Hash, Kept>>,
     clock: Clock,
 }
 
 impl Sessions {
     /// Returns an empty set of sessions.
-    pub(in super::super) fn new(clock: Clock) -> Self {
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
         Self { kept: Mutex::default(), clock }
     }
 
-    /// Opens a session for the token of this name and hash. Returns the session's id: the cookie's value, 64 hex digits.
-    pub(in super::super) fn open(&self, token: &Arc<str>, secret: Hash) -> String {
+    /// Opens a session for the holder of the secret with this hash. Returns the session's id: the cookie's value, 64 hex digits.
+    pub fn open(&self, holder: &str, secret: Hash) -> String {
         let (id, now) = (random(), self.clock.now());
         let mut kept = self.kept.lock();
         kept.retain(|_, session| !session.is_over(now));
@@ -66,32 +75,28 @@ impl Sessions {
         {
             kept.remove(&oldest);
         }
-        let session = Kept { token: Arc::clone(token), secret, csrf: random().into(), opened: now, seen: now };
+        let session = Kept { holder: holder.into(), secret, csrf: random().into(), opened: now, seen: now };
         kept.insert(hash(&id), session);
         id
     }
 
-    /// Returns the session with this id, and restarts its idle time. `role_of` returns the role of the token with this name, if its
-    /// secret still has this hash.
-    pub(in super::super) fn find(
-        &self,
-        id: &str,
-        role_of: impl FnOnce(&str, &Hash) -> Option<Role>,
-    ) -> Option<Session> {
+    /// Returns the session with this id, and restarts its idle time. `standing` returns the standing of the holder with this name,
+    /// if its secret still has this hash.
+    pub fn find<T>(&self, id: &str, standing: impl FnOnce(&str, &Hash) -> Option<T>) -> Option<Session<T>> {
         let (id, now) = (hash(id), self.clock.now());
         let mut kept = self.kept.lock();
         let session = kept.get_mut(&id)?;
-        let role = role_of(&session.token, &session.secret).filter(|_| !session.is_over(now));
-        let Some(role) = role else {
+        let standing = if session.is_over(now) { None } else { standing(&session.holder, &session.secret) };
+        let Some(standing) = standing else {
             kept.remove(&id);
             return None;
         };
         session.seen = now;
-        Some(Session { token: Arc::clone(&session.token), role, csrf: Arc::clone(&session.csrf) })
+        Some(Session { holder: Arc::clone(&session.holder), standing, csrf: Arc::clone(&session.csrf) })
     }
 
     /// Ends a session.
-    pub(in super::super) fn close(&self, id: &str) {
+    pub fn close(&self, id: &str) {
         self.kept.lock().remove(&hash(id));
     }
 }
@@ -116,20 +121,21 @@ fn random() -> String {
 mod tests {
     use super::*;
 
-    fn find(sessions: &Sessions, id: &str, secret: u8) -> Option<Session> {
-        sessions.find(id, |name, hash| (name == "ops" && *hash == [secret; 32]).then_some(Role::Operator))
+    fn find(sessions: &Sessions, id: &str, secret: u8) -> Option<Session<&'static str>> {
+        sessions.find(id, |name, hash| (name == "ops" && *hash == [secret; 32]).then_some("operator"))
     }
 
     #[test]
-    fn a_session_ends_when_it_is_idle_old_closed_or_its_token_changed() {
+    fn a_session_ends_when_it_is_idle_old_closed_or_its_secret_changed() {
         let clock = Clock::adjustable();
         let sessions = Sessions::new(clock.clone());
-        let open = || sessions.open(&"ops".into(), [1; 32]);
+        let open = || sessions.open("ops", [1; 32]);
         let changed = open();
         let session = find(&sessions, &changed, 1).expect("it is open");
-        assert_eq!((&*session.token, session.role, session.csrf.len()), ("ops", Role::Operator, 64));
+        assert_eq!((&*session.holder, session.standing, session.csrf.len()), ("ops", "operator", 64));
+        assert!(session.has_value(session.csrf.as_bytes()) && !session.has_value(b"") && !session.has_value(&[0; 64]));
         assert_eq!(find(&sessions, "another", 1), None);
-        assert_eq!(find(&sessions, &changed, 2), None, "the token was replaced");
+        assert_eq!(find(&sessions, &changed, 2), None, "the secret was replaced");
         assert_eq!(find(&sessions, &changed, 1), None, "and the session is gone");
 
         let idle = open();
@@ -154,10 +160,10 @@ mod tests {
     fn the_number_of_sessions_has_a_bound() {
         let clock = Clock::adjustable();
         let sessions = Sessions::new(clock.clone());
-        let first = sessions.open(&"ops".into(), [1; 32]);
+        let first = sessions.open("ops", [1; 32]);
         clock.advance(Duration::from_secs(1));
         for _ in 0..MOST {
-            sessions.open(&"ops".into(), [1; 32]);
+            sessions.open("ops", [1; 32]);
         }
         assert_eq!(sessions.kept.lock().len(), MOST);
         assert_eq!(find(&sessions, &first, 1), None, "the one that was idle the longest made room");

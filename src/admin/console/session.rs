@@ -1,0 +1,18 @@
+//! The session of a console's request.
+
+use crate::config::Role;
+use crate::pages::{self, Session, Sessions};
+use http::{HeaderMap, Method};
+
+/// The name of the session's cookie.
+pub(super) const COOKIE_NAME: &str = "iluma_gateway_session";
+
+/// Returns the session of a request, if it has one that works. `role_of` returns the role of the token with this name, if its
+/// secret still has this hash.
+pub(in super::super) fn by_session(
+    sessions: &Sessions,
+    asked: (&Method, &HeaderMap),
+    role_of: impl FnOnce(&str, &[u8; 32]) -> Option<Role>,
+) -> Option<Session<Role>> {
+    pages::session(sessions, COOKIE_NAME, asked, role_of)
+}

@@ -1,0 +1,196 @@
+//! The paths of the portal: page, log in, log out, files. None of them needs a key.
+
+use super::assets::ASSETS;
+use super::page::{self, Reader};
+use crate::base::bounded_body::{self, NotWhole};
+use crate::gateway::authentication::{COOKIE, Credentials, session, unauthenticated};
+use crate::gateway::core::Gateway;
+use crate::gateway::replies::of_parts;
+use crate::gateway::request_log::RequestLog;
+use crate::gateway::runtime::RuntimeConfig;
+use crate::iluma::routes::{Kind, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, Route};
+use crate::pages::{self, Served};
+use crate::reference::BodyError;
+use crate::reply::{Rejection, ReplyBody};
+use crate::tenant::{Authenticated, Unauthenticated};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use maud::Markup;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest form: a key has some 60 characters, the value of a session 64.
+const LONGEST_FORM: usize = 4096;
+/// The time in which the whole form must arrive.
+const FORM_TIME: Duration = Duration::from_secs(10);
+/// The path of the page. The cookie is for the paths below it, so the page itself ends with a slash.
+const PAGE: &str = "/_gateway/";
+
+/// A place of the portal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum Place {
+    Page,
+    LogIn,
+    LogOut,
+    File,
+}
+
+impl Place {
+    /// Returns the place that a route leads to; `None` for the team's own API and all other routes.
+    pub(in crate::gateway) fn of(route: &Route) -> Option<Self> {
+        if route.kind != Kind::OwnApi {
+            return None;
+        }
+        match route.target.path() {
+            PORTAL => Some(Self::Page),
+            PORTAL_LOG_IN => Some(Self::LogIn),
+            PORTAL_LOG_OUT => Some(Self::LogOut),
+            path => path.starts_with(PORTAL_ASSETS).then_some(Self::File),
+        }
+    }
+}
+
+/// Answers a request at a place of the portal.
+pub(in crate::gateway) async fn serve(
+    gateway: &Arc<Gateway>,
+    config: &Arc<RuntimeConfig>,
+    (place, request): (Place, Request<Incoming>),
+    log: &mut RequestLog,
+) -> Result<Response<ReplyBody>, Rejection> {
+    match place {
+        Place::Page => show(gateway, config, &request, log),
+        Place::LogIn => log_in(gateway, config, request, log).await,
+        Place::LogOut => log_out(gateway, config, request, log).await,
+        Place::File => file(request.uri().path()),
+    }
+}
+
+/// Answers with the team's page, or with the page to log in.
+fn show(
+    gateway: &Gateway,
+    config: &RuntimeConfig,
+    request: &Request<Incoming>,
+    log: &mut RequestLog,
+) -> Result<Response<ReplyBody>, Rejection> {
+    if !request.uri().path().ends_with('/') {
+        return Ok(to_the_page(None));
+    }
+    let keys = gateway.registry.table();
+    let Some(session) = session(gateway, config, given(request.headers(), log), &keys) else {
+        return Ok(html(StatusCode::OK, page::login(None, config.contact.as_deref())));
+    };
+    let Authenticated { tenant, key } = session.standing;
+    log.set_tenant(tenant, config);
+    if key.is_suspended {
+        return Ok(refused(Rejection::TenantSuspended, config, log));
+    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let scheme = if log.secure { "https" } else { "http" };
+    let base = format!("{scheme}://{}", host.unwrap_or("localhost"));
+    let reader = Reader { csrf: &session.csrf, tenant, base: &base, contact: config.contact.as_deref() };
+    Ok(html(StatusCode::OK, page::page(&reader)))
+}
+
+/// Opens a session for a key. A wrong one counts like any failed authentication of this listener.
+async fn log_in(
+    gateway: &Gateway,
+    config: &RuntimeConfig,
+    request: Request<Incoming>,
+    log: &mut RequestLog,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let form = form(request.into_body()).await?;
+    let key = field(&form, "key").filter(|key| !key.is_empty());
+    let opened = key.ok_or(Unauthenticated::Missing).and_then(|key| {
+        let (sha256, keys) = (Sha256::digest(key.trim()).into(), gateway.registry.table());
+        let Authenticated { tenant, key } = config.tenants.with_key(&sha256, &keys, log.asked())?;
+        log.set_tenant(tenant, config);
+        Ok((!key.is_suspended).then(|| gateway.sessions.open(tenant.name.as_str(), sha256)))
+    });
+    match opened {
+        Ok(Some(id)) => Ok(to_the_page(Some(&pages::session_cookie(COOKIE, &id, PAGE, log.secure)))),
+        Ok(None) => Ok(refused(Rejection::TenantSuspended, config, log)),
+        Err(error) => Ok(refused(unauthenticated(gateway, log, error), config, log)),
+    }
+}
+
+/// Ends the session, if its own page asks for it.
+async fn log_out(
+    gateway: &Gateway,
+    config: &RuntimeConfig,
+    request: Request<Incoming>,
+    log: &RequestLog,
+) -> Result<Response<ReplyBody>, Rejection> {
+    let (head, body) = request.into_parts();
+    let form = form(body).await?;
+    let is_own = {
+        let keys = gateway.registry.table();
+        let session = session(gateway, config, given(&head.headers, log), &keys);
+        session.is_some_and(|session| field(&form, "csrf").is_some_and(|csrf| session.has_value(csrf.as_bytes())))
+    };
+    if let Some(id) = pages::cookie(&head.headers, COOKIE).filter(|_| is_own) {
+        gateway.sessions.close(id);
+    }
+    Ok(to_the_page(Some(&pages::ended_cookie(COOKIE, PAGE))))
+}
+
+/// Returns the credentials of a request for a page, which changes nothing.
+fn given<'a>(headers: &'a HeaderMap, log: &RequestLog) -> Credentials<'a> {
+    Credentials { method: &Method::GET, headers, path: PAGE, time: log.asked() }
+}
+
+async fn form(body: Incoming) -> Result<Bytes, Rejection> {
+    let whole = bounded_body::read(body, LONGEST_FORM, None, |_| true);
+    let whole = tokio::time::timeout(FORM_TIME, whole).await.unwrap_or(Err(NotWhole::TooSlow));
+    whole.map_err(|fault| {
+        Rejection::Body(match fault {
+            NotWhole::TooLarge => BodyError::TooLarge,
+            NotWhole::NoRoom => BodyError::NoRoom,
+            NotWhole::TooSlow => BodyError::TooSlow,
+            NotWhole::Broken(_) => BodyError::CutOff,
+        })
+    })
+}
+
+/// Returns a field of a form.
+fn field(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+fn file(path: &str) -> Result<Response<ReplyBody>, Rejection> {
+    let Served { media_type, content, .. } = ASSETS.at(path).ok_or(Rejection::UnknownOwnPath)?;
+    let headers = HeaderMap::from_iter(pages::asset_headers(media_type));
+    Ok(of_parts(StatusCode::OK, headers, ReplyBody::full(content.as_str().into())))
+}
+
+/// Answers a refusal with the page to log in: the status and the reason are those that the API would answer with.
+fn refused(rejection: Rejection, config: &RuntimeConfig, log: &mut RequestLog) -> Response<ReplyBody> {
+    log.rejected(&rejection);
+    let mut response = rejection.into_response(None);
+    // A browser would ask for name and password by itself.
+    response.headers_mut().remove(WWW_AUTHENTICATE);
+    let page = page::login(Some(&rejection.to_string()), config.contact.as_deref());
+    for (name, value) in pages::page_headers() {
+        response.headers_mut().insert(name, value);
+    }
+    *response.body_mut() = ReplyBody::full(page.into_string().into());
+    response
+}
+
+fn to_the_page(cookie: Option<&str>) -> Response<ReplyBody> {
+    let mut headers = HeaderMap::from_iter([
+        (LOCATION, HeaderValue::from_static(PAGE)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]);
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+        headers.insert(SET_COOKIE, cookie);
+    }
+    of_parts(StatusCode::SEE_OTHER, headers, ReplyBody::empty())
+}
+
+fn html(status: StatusCode, page: Markup) -> Response<ReplyBody> {
+    of_parts(status, HeaderMap::from_iter(pages::page_headers()), ReplyBody::full(page.into_string().into()))
+}

@@ -1,0 +1,19 @@
+//! Pages for people: what the operators' console and the team portal share.
+//!
+//! Invariants: a page runs nothing but modules of its own origin and is stored nowhere; only hashes of session ids are kept; an
+//! order by a session also carries the session's value, or comes from a page of this host.
+//!
+//! `sessions` keeps browsers that have shown a secret, `guard` checks requests that have a session, `assets` serves style sheets
+//! and modules, `head` makes headers and cookies, `markup` is the frame of a page.
+
+mod assets;
+mod guard;
+mod head;
+mod markup;
+mod sessions;
+
+pub use assets::{Assets, Served};
+pub use guard::{cookie, session};
+pub use head::{asset_headers, ended_cookie, page_headers, session_cookie};
+pub use markup::{Login, confirm_dialog, document_head, login, refusal};
+pub use sessions::{Session, Sessions};
