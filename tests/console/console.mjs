@@ -1,9 +1,10 @@
-// The console in Chromium: see tests/console/run.
+// The console and the team portal in Chromium: see tests/console/run.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -99,7 +100,7 @@ ${roles}${teams}`);
     body: JSON.stringify({ id: 'record-1', reference_id: 'lending:canary-7263', status: 'COMPLETED', bank_account_number: '7263001' }),
   });
   assert.equal(callback.status, 200);
-  return { base, tokens, keys, folder, ask };
+  return { base, portal: `http://127.0.0.1:${server}`, tokens, keys, folder, ask };
 }
 
 const faults = [];
@@ -235,6 +236,103 @@ async function isGuarded(page, base) {
   }
 }
 
+/** A key of the team `lending` that is not the configuration's, so that it can be rotated. */
+async function newKey({ base, tokens }) {
+  const made = await fetch(`${base}/v1/tenants/lending/keys`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${tokens.admin}`, 'content-type': 'application/json' },
+    body: '{"note":"of the portal"}',
+  });
+  return (await made.json()).key;
+}
+
+/** A place that takes every delivery, for the portal's test. */
+async function receiver() {
+  const server = createHttpServer((request, response) => { request.resume(); request.on('end', () => response.end()); });
+  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+  return server;
+}
+
+async function portalLogIn(page, base, key) {
+  await page.goto(`${base}/_gateway/`);
+  await page.getByLabel('Key').fill(key);
+  await page.getByRole('button', { name: 'Log in' }).click();
+}
+
+/** The whole of the portal: every section, every order. */
+async function thePortal(browser, scene) {
+  const base = scene.portal;
+  const key = await newKey(scene);
+  const page = await open(browser, base);
+  await page.goto(`${base}/_gateway/`);
+  await isAccessible(page, 'portal: login');
+  await portalLogIn(page, base, 'not-a-key-of-any-team');
+  await page.getByRole('alert').filter({ hasText: 'invalid' }).waitFor();
+  await portalLogIn(page, base, key);
+  for (const name of ['Usage', 'Limits', 'Callbacks', 'Secret', 'Examples']) await page.getByRole('heading', { name, exact: true }).waitFor();
+  const loaded = () => page.waitForFunction(() => ![...document.querySelectorAll('.empty')].some((one) => one.textContent === 'Loading…'));
+  await loaded();
+  assert.equal(await page.getByRole('alert').innerText(), '');
+  assert.match(await page.getByRole('region', { name: /^By route/ }).innerText(), /bank/);
+  await isAccessible(page, 'portal');
+  const text = await page.content();
+  assert.ok(!text.includes('7263001') && !text.includes('canary') && !text.includes(key), 'nothing personal and no key in the portal');
+  if (screenshots) await page.screenshot({ path: join(screenshots, 'portal.png'), fullPage: true });
+
+  await page.getByRole('button', { name: 'Reveal' }).click();
+  await page.locator('#secret-text pre').first().waitFor();
+  const says = (words) => page.getByRole('status').filter({ hasText: words }).waitFor();
+  const endpoint = page.getByRole('region', { name: 'Endpoints', exact: true }).getByRole('row').filter({ hasText: 'NAME_VALIDATOR_REQUEST' });
+  await endpoint.getByRole('button', { name: 'Send test' }).click();
+  await page.getByRole('alert').filter({ hasText: 'was not accepted' }).waitFor();
+  const there = await receiver();
+  const set = await fetch(`${base}/v1/callback/urls`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ type: 'NAME_VALIDATOR_REQUEST', url: `http://127.0.0.1:${there.address().port}/` }),
+  });
+  assert.equal(set.status, 200, await set.text());
+  await endpoint.getByRole('button', { name: 'Send test' }).click();
+  await says('was accepted with status 200');
+  for (const order of ['Pause', 'Resume']) {
+    await endpoint.getByRole('button', { name: order }).click();
+    await confirm(page, order);
+    await says(`${order}: done`);
+    await page.getByRole('region', { name: 'Paused endpoints' }).waitFor({ state: order === 'Pause' ? 'visible' : 'detached' });
+  }
+  const dead = page.getByRole('region', { name: 'Callbacks: dead' }).getByRole('row').filter({ hasText: 'NAME_VALIDATOR_REQUEST' }).first();
+  if (await dead.count() > 0) {
+    await dead.getByRole('button', { name: 'Replay' }).click();
+    await confirm(page, 'Replay');
+    await says('Replayed: 1');
+  }
+  await page.getByLabel('State').selectOption('delivered');
+  await page.getByRole('region', { name: 'Callbacks: delivered' }).waitFor();
+
+  await page.getByRole('main').getByRole('button', { name: 'Rotate' }).click();
+  await confirm(page, 'Rotate');
+  await says('has a new key');
+  const made = await page.locator('#new-key pre').innerText();
+  assert.ok(made.startsWith('igw_lending_') && made !== key);
+
+  const example = page.locator('details').filter({ hasText: 'bank_account_data_requests' }).first();
+  await example.locator('summary').click();
+  assert.match(await example.innerText(), /curl -u "\$ILUMA_GATEWAY_KEY:" -X POST/);
+  await isAccessible(page, 'portal: after all orders');
+  const [cookie] = await page.context().cookies();
+  assert.ok(cookie.httpOnly && cookie.sameSite === 'Strict' && cookie.path === '/_gateway/', JSON.stringify(cookie));
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.getByLabel('Key').waitFor();
+
+  const dark = await open(browser, base, { viewport: { width: 375, height: 700 }, colorScheme: 'dark' });
+  await portalLogIn(dark, base, made);
+  await dark.getByRole('heading', { name: 'Examples', exact: true }).waitFor();
+  assert.ok(await dark.evaluate(() => document.documentElement.scrollWidth <= 375), 'nothing is wider than a phone');
+  await isAccessible(dark, 'portal: dark, 375 px');
+  if (screenshots) await dark.screenshot({ path: join(screenshots, 'portal-phone-dark.png'), fullPage: true });
+  there.close();
+}
+
 async function main() {
   if (screenshots) mkdirSync(screenshots, { recursive: true });
   const scene = await stage();
@@ -272,8 +370,9 @@ async function main() {
     assert.ok(await dark.evaluate(() => document.documentElement.scrollWidth <= 375), 'nothing is wider than a phone');
     await isAccessible(dark, 'dark, 375 px');
     if (screenshots) await dark.screenshot({ path: join(screenshots, 'phone-dark.png'), fullPage: true });
+    await thePortal(browser, scene);
     assert.deepEqual(faults, [], 'no console error, no violation, no outside request');
-    console.log(`the console: ${views.length} views, 3 roles, all orders: ok`);
+    console.log(`the console: ${views.length} views, 3 roles, the portal, all orders: ok`);
   } finally {
     await browser.close();
     rmSync(profile, { recursive: true, force: true });

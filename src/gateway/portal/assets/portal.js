@@ -65,12 +65,12 @@ async function callbacks() {
     ['Delivery', (row) => el('code', {}, row.id)],
     ['Orders', (row) => [el('button', { type: 'button', onclick: () => replay(row) }, 'Replay')]],
   ], rows, state === 'dead' ? 'No dead letters: every callback was delivered, or is still tried.' : 'There are none in this state.'));
-  show('paused', paused.length === 0 ? undefined : table('Paused endpoints', [
+  show('paused', ...(paused.length === 0 ? [] : [table('Paused endpoints', [
     ['Type', (pause) => pause.type],
     ['Reason', (pause) => pause.reason],
     ['Since', (pause) => time(pause.since)],
     ['Next probe', (pause) => (pause.next_probe ? time(pause.next_probe) : 'none: resume it')],
-  ], paused, ''));
+  ], paused, '')]));
 }
 
 const replay = (row) => give('Replay', `The callback ${row.id} is sent to your URL once more.`, async () => {
