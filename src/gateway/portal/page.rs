@@ -134,7 +134,7 @@ fn callbacks() -> Markup {
 
 fn secret() -> Markup {
     html! {
-        p { "The secret signs the callbacks that you get. Whoever has it can send callbacks in the name of the gateway." }
+        p { "The secret signs the callbacks that you get. A program that has it can send callbacks in the name of the gateway." }
         button id="reveal" type="button" { "Reveal" }
         div id="secret-text" {}
         h3 { "API key" }

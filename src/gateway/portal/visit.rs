@@ -31,7 +31,7 @@ const PAGE: &str = "/_gateway/";
 
 /// A place of the portal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Place {
+pub(in super::super) enum Place {
     Page,
     LogIn,
     LogOut,
@@ -40,7 +40,7 @@ pub(in crate::gateway) enum Place {
 
 impl Place {
     /// Returns the place that a route leads to; `None` for the team's own API and all other routes.
-    pub(in crate::gateway) fn of(route: &Route) -> Option<Self> {
+    pub(in super::super) fn of(route: &Route) -> Option<Self> {
         if route.kind != Kind::OwnApi {
             return None;
         }
@@ -54,7 +54,7 @@ impl Place {
 }
 
 /// Answers a request at a place of the portal.
-pub(in crate::gateway) async fn serve(
+pub(in super::super) async fn serve(
     gateway: &Arc<Gateway>,
     config: &Arc<RuntimeConfig>,
     (place, request): (Place, Request<Incoming>),
