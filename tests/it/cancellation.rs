@@ -77,9 +77,9 @@ fn request(rig: &Rig, (method, path, body): &(&str, String, String)) -> String {
 pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let gateway = std::sync::Arc::clone(rig.app.gateway());
-    let client = Client { address: Ipv4Addr::LOCALHOST.into(), secure: false };
+    let peer = Client { address: Ipv4Addr::LOCALHOST.into(), secure: false };
     let service = service_fn(move |request| {
-        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, client))), polls);
+        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, peer))), polls);
         async move {
             match handled.await {
                 Some(Ok(response)) => Ok(response),
