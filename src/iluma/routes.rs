@@ -9,6 +9,6 @@ pub use path::{NormalPath, PathError};
 pub use router::{CollectionPlace, CustomRoute, Route, Table};
 pub use samples::{Sample, SampleBody};
 pub use table::{
-    Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, ROTATE_KEY, ROUTES,
-    References, RouteSpec, WEBHOOK_SECRET, documented,
+    Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, ROTATE_KEY,
+    ROUTES, References, RouteSpec, WEBHOOK_SECRET, documented,
 };
