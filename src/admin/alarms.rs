@@ -1,7 +1,7 @@
 //! Alarms: the conditions that need an operator now.
 //!
 //! Invariants: an alarm is declared once, in [`ALARMS`]; the list is empty while all is well; an alarm says what happened and
-//! what to do, and nothing personal.
+//! what to do, without personal data.
 
 use super::facts::{Facts, QuotaFact};
 use crate::base::moment;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 pub const SOON: Duration = Duration::from_secs(14 * 86400);
 /// The age from which a call with an unknown outcome raises an alarm: callbacks and GETs settle the others within hours.
 const OLD_CALL: Duration = Duration::from_secs(86400);
-/// The most alarms of one kind that a node names; one more counts the rest.
+/// The largest number of alarms of one kind that a node names. A further alarm counts the rest.
 const MOST_OF_A_KIND: usize = 20;
 
 /// The urgency of an alarm.
@@ -330,7 +330,7 @@ fn bounded(mut found: Vec<Found>) -> Vec<Found> {
     found
 }
 
-/// Joins the alarms of several nodes: one that several nodes raise is one, from its first time on. The most urgent come first.
+/// Joins the alarms of several nodes, the most urgent first. An alarm that several nodes raise is one, with the earliest time.
 pub(super) fn joined(alarms: impl IntoIterator<Item = Alarm>) -> Vec<Alarm> {
     let mut all: Vec<Alarm> = Vec::new();
     for alarm in alarms {

@@ -11,7 +11,7 @@ pub struct Facts {
     pub now: SystemTime,
     /// The hash of the configuration file's text.
     pub configuration: String,
-    /// Each Redis; empty for a gateway that serves alone.
+    /// The configured Redis servers; empty for a gateway without Redis.
     pub redis: Vec<RedisFact>,
     /// The certificates of the listeners.
     pub certificates: Vec<CertificateFact>,
@@ -19,7 +19,7 @@ pub struct Facts {
     pub last_reload: ReloadFact,
     /// The endpoints of Iluma's from which the node backs off.
     pub backing_off: Vec<BackoffFact>,
-    /// The reason why ledger or inbox can't be written, if so.
+    /// The reason why ledger or inbox can't be written; `None` if both can.
     pub unready: Option<String>,
     /// The free space of the disk and the reserve, in bytes, if less than the reserve is free.
     pub low_disk: Option<(u64, u64)>,
@@ -39,7 +39,7 @@ pub struct Facts {
     pub quotas: Vec<QuotaFact>,
     /// The number of calls with an unknown outcome, and the booking of the oldest, if there are any.
     pub unknown_calls: Option<(u64, SystemTime)>,
-    /// The keys that end soon by themselves.
+    /// The keys that expire soon.
     pub ending_keys: Vec<KeyFact>,
     /// The nodes that stopped their heartbeats without leaving, each with the time of the last one.
     pub silent_nodes: Vec<(String, SystemTime)>,
@@ -54,7 +54,7 @@ pub struct RedisFact {
     pub topology: &'static str,
     /// True while it answers.
     pub is_up: bool,
-    /// The time since when it does, or does not.
+    /// The time since which it has been up or out.
     pub since: SystemTime,
     /// The cause of an outage.
     pub cause: Option<String>,

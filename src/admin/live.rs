@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// The time between two signs of life, which proxies need to keep a quiet connection open.
+/// The interval of comments that keep a quiet connection open at proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Answers with the lines from now on: those of a `tenant`, of a `route`, or with a `status` such as `404` or `5xx`. Lines that
@@ -68,10 +68,10 @@ fn wanted(context: &Context, query: &str) -> Result<LineFilter, Refusal> {
     Ok(filter)
 }
 
-/// A client that follows.
+/// A client that follows the log.
 struct Follower {
     lines: Subscription,
-    /// A line that waits behind the number of those that were lost before it.
+    /// A line that is sent after the event about the lost lines before it.
     held: Option<Bytes>,
     heartbeat: Interval,
     reloads: watch::Receiver<u64>,

@@ -6,7 +6,7 @@ use crate::base::moment;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
-/// The most endpoints that a report names: more than there are rows for a few accounts.
+/// The largest number of endpoints in a report: more than a few accounts have rows.
 const MOST_ENDPOINTS: usize = 50;
 
 /// The report of a node.
@@ -22,7 +22,7 @@ pub struct NodeReport {
     pub uptime_seconds: u64,
     /// The hash of its configuration file.
     pub configuration: String,
-    /// Each Redis; empty for a gateway that serves alone.
+    /// The configured Redis servers; empty for a gateway without Redis.
     pub redis: Vec<RedisStatus>,
     /// The certificates of its listeners.
     pub certificates: Vec<CertificateStatus>,
@@ -41,7 +41,7 @@ pub struct RedisStatus {
     pub topology: String,
     /// True while it answers.
     pub up: bool,
-    /// The time since when it does, or does not.
+    /// The time since which it has been up or out.
     pub since: String,
     /// The cause of an outage.
     pub cause: Option<String>,

@@ -1,4 +1,4 @@
-//! The watch over the nodes: this node's report of now, and what the others have published.
+//! The reports of all nodes: this node's current one, and those that the others have published.
 
 use super::alarms::Raised;
 use super::answer::Refusal;
@@ -54,7 +54,7 @@ impl NodeWatch {
         Self { node: node.to_owned(), clock, started, collect: OnceLock::new(), raised: Raised::default() }
     }
 
-    /// Says how the facts are collected.
+    /// Sets the function that collects the facts.
     pub(super) fn collect_by(&self, collect: Collect) {
         // Only the first counts; there is one.
         let _ = self.collect.set(collect);
@@ -68,7 +68,7 @@ impl NodeWatch {
         membership.report(serde_json::to_string(&published).unwrap_or_default());
     }
 
-    /// Returns this node, and the others as far as Redis tells, by name; and false if others may be missing.
+    /// Returns this node and the other nodes in Redis, by name, and false if others may be missing.
     pub(super) async fn known(&self) -> Result<(Vec<KnownNode>, bool), Refusal> {
         let not_yet = || Refusal::Unavailable("the node has just started; try again".to_owned());
         let collect = self.collect.get().ok_or_else(not_yet)?;

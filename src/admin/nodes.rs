@@ -18,7 +18,7 @@ struct ShownNode {
     state: &'static str,
     /// The time of its last heartbeat.
     seen: String,
-    /// None if it is of a version that makes no reports.
+    /// `None` if the node's version makes no reports.
     #[serde(flatten)]
     report: Option<NodeReport>,
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// The time for which a failed decryption raises an alarm.
 const LATELY: Duration = Duration::from_secs(15 * 60);
 
-/// Notes of events, for the facts of a later moment. Clones share them.
+/// Records of events, for facts that are collected later. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Noted {
     /// The hash of the configuration in effect.
@@ -76,7 +76,7 @@ struct Recent(VecDeque<(Instant, u64)>);
 impl Recent {
     /// Notes a reading, and returns the growth within the last minutes, or since the first reading.
     fn growth(&mut self, now: Instant, reading: u64) -> u64 {
-        // A reading that changed nothing is not needed: the first of its value is.
+        // Of equal readings only the first is kept.
         if self.0.back().is_none_or(|(_, last)| *last != reading) {
             self.0.push_back((now, reading));
         }

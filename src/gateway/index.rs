@@ -1,4 +1,4 @@
-//! `GET /` on `server`: says what answers here, to a client without a key too.
+//! `GET /` on `server`: describes the service, also to a client without a key.
 
 use super::replies::of_parts;
 use super::runtime::RuntimeConfig;

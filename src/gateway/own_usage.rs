@@ -1,4 +1,4 @@
-//! `GET /_gateway/usage`: a team's own limits, their use, and its books.
+//! `GET /_gateway/usage`: a team's own limits, their use, and its part of the ledger.
 
 use super::allowance::Allowance;
 use super::exchange::Exchange;
@@ -23,7 +23,7 @@ struct Usage<'a> {
     budget: Budget,
     today: Span,
     this_month: Span,
-    /// The days that were asked for, if any were.
+    /// The requested days, if the request names any.
     #[serde(skip_serializing_if = "Option::is_none")]
     period: Option<Period>,
 }
@@ -71,7 +71,7 @@ struct Asked {
     is_named: bool,
 }
 
-/// Answers with the team's own limits and books, of today, of this month, and of the days that the query names; or with the rows
+/// Answers with the team's own limits and usage, of today, of this month, and of the days that the query names; or with the rows
 /// of those days as CSV, by `accept`.
 pub(super) async fn serve(exchange: Exchange<'_>, accepted: &HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, route, .. } = exchange;

@@ -1,4 +1,4 @@
-//! The books as CSV.
+//! The ledger as CSV.
 
 use super::counts::{Counts, Row};
 

@@ -1,8 +1,8 @@
 //! Subscriptions to the access log: the lines as they are written, for operators who watch live.
 //!
-//! Invariants: a request does nothing for a subscriber, since lines are passed on by the log's own thread, scrubbed and formatted
-//! as they are; without a subscriber that costs one look at a number for each batch; a subscriber that is slow loses lines,
-//! which are counted, and holds up nobody.
+//! Invariants: a subscriber costs requests nothing, because the log's own thread passes on the scrubbed lines; without a
+//! subscriber a batch of lines costs one read of a number; a slow subscriber loses lines, which are counted, and delays
+//! no other.
 
 use crate::base::name::TenantName;
 use crate::iluma::route_name::RouteName;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// The most subscribers of a node: every operator of a large company, with several windows each.
+/// The largest number of subscribers of a node: every operator of a large company, with several windows each.
 pub const MOST_SUBSCRIBERS: usize = 64;
 /// The lines that wait for a subscriber: half a second's work of a busy node, some 200 KiB.
 const WAITING: usize = 512;
@@ -111,7 +111,7 @@ impl Subscription {
         self.lines.recv().await
     }
 
-    /// Returns the number of lines that were lost since the last question.
+    /// Returns the number of lines that were lost since the last call of this method.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
@@ -127,7 +127,7 @@ impl Drop for Subscription {
 }
 
 impl LiveLines {
-    /// Subscribes to the lines that a filter takes; none if there are as many subscribers as there may be.
+    /// Subscribes to the lines that a filter takes; `None` if the node has the largest number of subscribers.
     #[must_use]
     pub fn subscribe(&self, filter: LineFilter) -> Option<Subscription> {
         let mut subscribers = self.0.subscribers.lock();
