@@ -28,7 +28,7 @@ async fn the_admin_document_has_every_operation_and_each_is_served_with_those_me
     }
     assert_eq!(methods(&document), declared);
     for (path, methods) in declared {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         let refused = rig.operator("PUT", &path).send().await;
         refused.is_rejection(405, "METHOD_NOT_ALLOWED");
         let allowed: BTreeSet<String> =

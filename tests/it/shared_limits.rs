@@ -365,7 +365,7 @@ async fn an_endpoint_that_refuses_calls_does_so_on_every_node_at_once() {
     let refusing = |node: &Node| -> Vec<Endpoint> {
         node.limits.backing_off(0).into_iter().map(|(endpoint, _)| endpoint).collect()
     };
-    assert_eq!(refusing(&there), [endpoint.clone()]);
+    assert_eq!(refusing(&there), std::slice::from_ref(&endpoint));
     let refused = there.limits.admit_call(0, charged(&endpoint), &Budget::of(PATIENCE)).await;
     assert!(matches!(refused, Err(Refusal::BackingOff { .. })), "{refused:?}");
     // The end of a back-off is told as well.
