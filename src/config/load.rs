@@ -839,7 +839,7 @@ like = "bank"
             (lending("quota_mode = \"off\""), "tenants.lending.quota_mode: must be one of \"enforce\", \"shadow\""),
             (
                 with("colour = 1"),
-                "colour: unknown key; known here: accounts, admin, auth, cache, callbacks, help, log, node, prices, quotas, routes, server, state, status, tenants, upstream",
+                "colour: unknown key; known here: accounts, admin, auth, cache, callbacks, help, log, node, prices, quotas, routes, server, state, status, telemetry, tenants, upstream",
             ),
             (with("[servers]"), "servers: unknown key; did you mean \"server\"?"),
             (with("[server]\nlisen = \"5ec5e7\""), "server.lisen: unknown key; did you mean \"listen\"?"),

@@ -178,7 +178,7 @@ async fn an_error_of_the_gateways_says_how_to_go_on() {
     let unknown_key = ask("POST", rig.url(BANK)).key("nobody").json(QUESTION).send().await;
     unknown_key.is_rejection(401, "INVALID_API_KEY");
     assert!(unknown_key.header("www-authenticate").starts_with("Basic "), "{:?}", unknown_key.headers);
-    let forbidden = rig.ask("lending", "DELETE", "/v1/callback/urls").send().await;
+    let forbidden = rig.ask("lending", "PUT", "/v1/callback/urls").send().await;
     forbidden.is_rejection(403, "REQUEST_FORBIDDEN_ERROR");
     assert!(forbidden.text().contains("PATCH /v*/callback/urls"), "{}", forbidden.text());
     for answer in [&unknown_key, &forbidden] {

@@ -13,6 +13,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// The number of values of the random part of a trace's id.
+const ALL: u64 = 1 << 56;
+
 /// Spans that wait for the exporter: some 2 MiB.
 const MOST_WAITING: usize = 2048;
 
@@ -22,8 +25,8 @@ pub struct Tracer(Option<Arc<Exporting>>);
 
 #[derive(Debug)]
 struct Exporting {
-    /// Traces that begin here are sampled if their lower 64 bits are less.
-    below: u128,
+    /// Traces that begin here are sampled if the random part of their id is less.
+    below: u64,
     spans: mpsc::Sender<SpanData>,
     counts: Arc<SpanCounts>,
 }
@@ -72,9 +75,9 @@ impl Tracer {
         let counts = Arc::new(SpanCounts::default());
         let exporter = export::exporter(otlp, node, tasks)?;
         tasks.spawn(export::export(exporter, waiting, Arc::clone(&counts), stop));
-        // The product of a share and 2^64 is exact enough for a sample.
+        // The product of a share and 2^56 is exact enough for a sample.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the share is from 0 to 1")]
-        let below = (otlp.sample * 18_446_744_073_709_551_616.0) as u128;
+        let below = (otlp.sample * ALL as f64) as u64;
         Ok(Self(Some(Arc::new(Exporting { below, spans, counts }))))
     }
 
@@ -90,7 +93,7 @@ impl Tracer {
         let exporting = self.0.as_ref()?;
         let is_sampled = match context.parent {
             Some(Parent { is_sampled, .. }) => is_sampled,
-            None => lower_half(context.trace.bytes()) < exporting.below,
+            None => random_part(context.trace.bytes()) < exporting.below,
         };
         is_sampled.then(|| OpenSpan { exporting: Arc::clone(exporting), context, id: fresh() })
     }
@@ -143,8 +146,11 @@ impl Exporting {
     }
 }
 
-fn lower_half(id: [u8; 16]) -> u128 {
-    u128::from_be_bytes(id) & u128::from(u64::MAX)
+/// Returns the last 56 bits of a trace's id, which are random (W3C Trace Context, level 2). Of the others some are fixed,
+/// since the gateway's ids are UUIDs.
+fn random_part(id: [u8; 16]) -> u64 {
+    let [.., a, b, c, d, e, f, g] = id;
+    u64::from_be_bytes([0, a, b, c, d, e, f, g])
 }
 
 /// Returns a new id of a span, which is not zero.
@@ -158,7 +164,7 @@ fn fresh() -> SpanId {
 mod tests {
     use super::*;
 
-    fn tracer(below: u128) -> (Tracer, mpsc::Receiver<SpanData>) {
+    fn tracer(below: u64) -> (Tracer, mpsc::Receiver<SpanData>) {
         let (spans, waiting) = mpsc::channel(1);
         (Tracer(Some(Arc::new(Exporting { below, spans, counts: Arc::default() }))), waiting)
     }
@@ -181,19 +187,19 @@ mod tests {
             ..TraceContext::new()
         };
         for (below, parent, expected) in
-            [(0, None, false), (1 << 64, None, true), (0, Some(true), true), (1 << 64, Some(false), false)]
+            [(0, None, false), (ALL, None, true), (0, Some(true), true), (ALL, Some(false), false)]
         {
             assert_eq!(tracer(below).0.begin(context(parent)).is_some(), expected, "{below} {parent:?}");
         }
         assert!(Tracer::default().begin(context(Some(true))).is_none());
-        let half = tracer(1 << 63).0;
+        let half = tracer(ALL / 2).0;
         let sampled = (0..2000).filter(|_| half.begin(TraceContext::new()).is_some()).count();
         assert!((850..1150).contains(&sampled), "{sampled}");
     }
 
     #[test]
     fn a_child_has_its_parents_trace_and_spans_without_room_are_counted() {
-        let (tracer, mut waiting) = tracer(1 << 64);
+        let (tracer, mut waiting) = tracer(ALL);
         let context = TraceContext { parent: Some(Parent { span: [7; 8], is_sampled: true }), ..TraceContext::new() };
         let open = tracer.begin(context).unwrap();
         open.child(ended());
