@@ -211,7 +211,7 @@ async fn a_reload_that_failed_is_told_with_its_fault_until_one_succeeds() {
     let text = Folder::text(&upstream.url());
     folder.write("config.toml", &format!("{text}\n[cache]\nmemry = \"1MiB\"\n"));
     program.signal("HUP").await;
-    program.stderr_line("the changed configuration is refused").await;
+    program.stderr_line("the changed configuration has faults").await;
     let failed = get("/v1/nodes").await["nodes"][0].clone();
     assert_eq!(
         (&failed["last_reload"]["success"], &failed["configuration"]),
