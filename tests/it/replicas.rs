@@ -104,7 +104,7 @@ async fn check_compares_the_replicas_with_those_that_are_in_sync() {
         folder.write("config.toml", &Folder::text("http://127.0.0.1:9").replace("[accounts.live]", &redis));
         let said = folder.once("check").await;
         assert_eq!(said.code, Some(0), "{said:?}");
-        assert!(said.stdout.contains(&format!("replicas = {replicas} }}")), "{said:?}");
+        assert!(said.stdout.contains(&format!("\nreplicas = {replicas}\n")), "{said:?}");
         said.stderr.lines().filter(|line| line.contains("state.redis")).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(warnings("", 1).await, Vec::<String>::new());

@@ -1,6 +1,6 @@
 //! Spans, as a collector of OpenTelemetry gets them.
 
-use crate::support::{Heard, Rig, RigBuilder, Upstream, ask, until};
+use crate::support::{Heard, Rig, RigBuilder, Upstream, until};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -121,7 +121,7 @@ async fn the_caller_chooses_and_a_malformed_choice_is_none() {
     }
     assert_eq!(rig.post("lending", BANK, QUESTION).send().await.status, 200);
     let chosen = format!("00-{TRACE}-{PARENT}-01");
-    ask("GET", rig.url("/_gateway/nothing")).header("traceparent", &chosen).send().await;
+    rig.ask("lending", "GET", "/_gateway/nothing").header("traceparent", &chosen).send().await;
     let found = named(&collector, "GET", 1).await;
     assert_eq!(attribute(&found[0], "error.type"), "unknown_path");
     rig.stop().await;

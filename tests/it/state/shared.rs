@@ -339,7 +339,7 @@ async fn what_may_lose_state_is_told() {
     assert_eq!(engine.state.durability_warnings().await.unwrap().len(), 2);
     engine.server().ask::<()>(redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no"));
     let told = engine.state.durability_warnings().await.unwrap();
-    assert!(told[0].to_string().contains("nothing over a restart"), "{told:?}");
+    assert!(told[0].to_string().contains("a restart of Redis loses everything"), "{told:?}");
     // A user who may not read the configuration can work all the same.
     engine.server().ask::<()>(redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]));
     assert!(engine.state.durability_warnings().await.unwrap()[0].to_string().contains("snapshot"));
