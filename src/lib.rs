@@ -15,9 +15,6 @@
 //! - [`config`] turns text into valid settings; [`state`] is durable state; [`redis`] is the access to Redis; [`base`]
 //!   has tools with no opinion about Iluma.
 
-// A request's future contains every future that it may wait for, down to a connection to a cluster of Redis.
-#![recursion_limit = "256"]
-
 pub mod admin;
 pub mod app;
 pub mod base;

@@ -5,6 +5,8 @@ use super::keys::{Channel, KeySpace, RedisKey};
 use super::layout;
 use super::topology::{Located, Topology};
 use crate::config::RedisTarget;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, RedisResult};
@@ -77,9 +79,10 @@ impl Connector {
         self.topology.is_cluster()
     }
 
-    /// Opens a connection to the server that holds `key`, which may be another node of a cluster.
-    pub(super) async fn to_owner_of(&self, key: &RedisKey) -> Result<MultiplexedConnection, Cause> {
-        opened(&self.topology.locate(key).await?.client).await
+    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. Its type is erased, because
+    /// requests may wait for it: the future of a request would contain every step of a search through a cluster.
+    pub(super) fn to_owner_of<'a>(&'a self, key: &'a RedisKey) -> BoxFuture<'a, Result<MultiplexedConnection, Cause>> {
+        async move { opened(&self.topology.locate(key).await?.client).await }.boxed()
     }
 
     /// Returns the kind of the servers, in one word.
@@ -111,13 +114,16 @@ impl Connector {
     }
 }
 
-/// Opens a connection that hears no messages.
-async fn opened(client: &redis::Client) -> Result<MultiplexedConnection, Cause> {
-    // The library's own timeouts are off: PROBE_TIMEOUT covers each step.
-    let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let connected = timeout(PROBE_TIMEOUT, client.get_multiplexed_async_connection_with_config(&settings));
-    let connected = connected.await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
-    connected.map_err(|error| Cause::of(&error))
+/// Opens a connection that hears no messages. Its type is erased, because requests may wait for it.
+fn opened(client: &redis::Client) -> BoxFuture<'_, Result<MultiplexedConnection, Cause>> {
+    async move {
+        // The library's own timeouts are off: PROBE_TIMEOUT covers each step.
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connected = timeout(PROBE_TIMEOUT, client.get_multiplexed_async_connection_with_config(&settings));
+        let connected = connected.await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
+        connected.map_err(|error| Cause::of(&error))
+    }
+    .boxed()
 }
 
 /// Returns a command that writes: a Redis that refuses writes is useless, even if it can be read.

@@ -1,6 +1,5 @@
 //! Tests of the gateway and the simulator over real sockets, by behaviour.
 
-#![recursion_limit = "256"]
 #![allow(unreachable_pub, reason = "nobody outside reaches into a test binary")]
 #![allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "a test is a story that is read from the top")]
 #![allow(clippy::print_stdout, reason = "helpers of tests say what a long run came to")]
