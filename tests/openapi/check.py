@@ -3,52 +3,20 @@
 usage: check.py PROGRAM    (the built gateway; tests/openapi/run installs the tools)
 """
 
-import hashlib
 import importlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 import urllib.request
 from pathlib import Path
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-KEY = "a-key-of-the-team-lending"
-TOKEN = "a-token-of-the-operators"
-ACCOUNT = "iluma_development_0123456789"
-PATIENCE = 20
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from gateway import KEY, OPERATOR, PATIENCE, drain, running  # noqa: E402
+
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "30"))
-
-
-def configuration(upstream):
-    return f"""
-[server]
-listen = "127.0.0.1:0"
-[callbacks]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-token = {{ env = "ADMIN" }}
-[upstream]
-base_url = "{upstream}"
-[state]
-path = "state.db"
-root_key = {{ env = "ROOT" }}
-encryption_keys = [{{ id = "one", key = {{ env = "ENCRYPTION" }} }}]
-[accounts.live]
-api_key = {{ env = "ACCOUNT" }}
-callback_token = {{ env = "CALLBACK" }}
-[tenants.lending]
-account = "live"
-key_sha256 = ["{hashlib.sha256(KEY.encode()).hexdigest()}"]
-"""
-
-
-def drain(stream):
-    threading.Thread(target=stream.read, daemon=True).start()
 
 
 def simulated(program):
@@ -63,15 +31,6 @@ def simulated(program):
     raise SystemExit("the simulator did not start")
 
 
-def listening(gateway):
-    for line in gateway.stderr:
-        fields = json.loads(line).get("fields", {})
-        if fields.get("message") == "listening":
-            drain(gateway.stderr)
-            return fields
-    raise SystemExit("the gateway did not start")
-
-
 def fetch(url, secret):
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {secret}"})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -80,24 +39,17 @@ def fetch(url, secret):
 
 def main(program):
     simulator, upstream = simulated(program)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.toml"
-        path.write_text(configuration(upstream))
-        env = {"ROOT": "1a" * 32, "ENCRYPTION": "2b" * 32, "ACCOUNT": ACCOUNT, "CALLBACK": "the-token", "ADMIN": TOKEN}
-        command = [program, "run", "--config", str(path)]
-        gateway = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            check(Path(folder), listening(gateway))
-            assert gateway.poll() is None, "the gateway ended"
-        finally:
-            for process in (gateway, simulator):
-                process.terminate()
-                process.wait(PATIENCE)
+    try:
+        with running(program, upstream, "iluma_development_0123456789") as (folder, addresses):
+            check(folder, addresses)
+    finally:
+        simulator.terminate()
+        simulator.wait(PATIENCE)
 
 
 def check(folder, addresses):
     admin, server = f"http://{addresses['admin']}", f"http://{addresses['server']}"
-    of_admin, of_team = fetch(f"{admin}/v1/openapi.json", TOKEN), fetch(f"{server}/_gateway/openapi.json", KEY)
+    of_admin, of_team = fetch(f"{admin}/v1/openapi.json", OPERATOR), fetch(f"{server}/_gateway/openapi.json", KEY)
     for name, document in (("admin", of_admin), ("team", of_team)):
         OpenAPIV31SpecValidator(document).validate()
         (folder / f"{name}.json").write_text(json.dumps(document))
@@ -145,7 +97,7 @@ def search(folder, admin, document):
     """Looks for a status, a content type or a shape that the admin document does not have, and for a 5xx."""
     (folder / "search.json").write_text(json.dumps(with_known_names(document)))
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    command = ["schemathesis", "run", str(folder / "search.json"), "--url", admin, "--header", f"Authorization: Bearer {TOKEN}"]
+    command = ["schemathesis", "run", str(folder / "search.json"), "--url", admin, "--header", f"Authorization: Bearer {OPERATOR}"]
     command += ["--checks", checks, "--max-time", str(SECONDS), "--seed", "1", "--no-color", "--generation-database", "none"]
     # A stream has no end, and metrics are not JSON.
     command += ["--exclude-path", "/v1/live", "--request-timeout", str(PATIENCE), "--continue-on-failure"]

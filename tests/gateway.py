@@ -1,0 +1,70 @@
+"""A gateway of one team, as a process, for tests with other people's tools."""
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+KEY = "a-key-of-the-team-lending"
+OPERATOR = "a-token-of-the-operators"
+CALLBACK = "the-token-of-the-account"
+PATIENCE = 20
+
+
+def configuration(upstream, team):
+    return f"""
+[server]
+listen = "127.0.0.1:0"
+[callbacks]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+token = {{ env = "ADMIN" }}
+[upstream]
+base_url = "{upstream}"
+[state]
+path = "state.db"
+root_key = {{ env = "ROOT" }}
+encryption_keys = [{{ id = "one", key = {{ env = "ENCRYPTION" }} }}]
+[accounts.live]
+api_key = {{ env = "ACCOUNT" }}
+callback_token = {{ env = "CALLBACK" }}
+[tenants.lending]
+account = "live"
+key_sha256 = ["{hashlib.sha256(KEY.encode()).hexdigest()}"]
+{team}
+"""
+
+
+def drain(stream):
+    threading.Thread(target=stream.read, daemon=True).start()
+
+
+def listening(gateway):
+    for line in gateway.stderr:
+        fields = json.loads(line).get("fields", {})
+        if fields.get("message") == "listening":
+            drain(gateway.stderr)
+            return fields
+    raise SystemExit("the gateway did not start")
+
+
+@contextlib.contextmanager
+def running(program, upstream, account, team=""):
+    """Runs a gateway in front of `upstream`, with the account's key and further lines of the team. Yields its folder and the
+    addresses of its listeners by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.toml"
+        path.write_text(configuration(upstream, team))
+        env = {"ROOT": "1a" * 32, "ENCRYPTION": "2b" * 32, "ACCOUNT": account, "CALLBACK": CALLBACK, "ADMIN": OPERATOR}
+        command = [program, "run", "--config", str(path)]
+        gateway = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            yield Path(folder), listening(gateway)
+            assert gateway.poll() is None, "the gateway ended"
+        finally:
+            gateway.terminate()
+            gateway.wait(PATIENCE)
