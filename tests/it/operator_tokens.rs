@@ -155,13 +155,7 @@ async fn the_audit_log_is_that_of_all_nodes() {
 #[tokio::test]
 async fn an_order_that_cannot_be_audited_is_not_carried_out() {
     let rig = Rig::start().await;
-    let rig = rig
-        .restart_after(async |folder| {
-            let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
-            let trigger = "CREATE TRIGGER no_audit BEFORE INSERT ON audit BEGIN SELECT RAISE(FAIL, 'no'); END";
-            database.execute_batch(trigger).expect("a trigger");
-        })
-        .await;
+    let rig = rig.restart_without_audit().await;
     let suspend = rig.operator("POST", "/v1/tenants/lending/suspend").send().await;
     suspend.is_rejection(503, "SERVICE_UNAVAILABLE");
     assert!(suspend.text().contains("the audit log can't be written"), "{}", suspend.text());

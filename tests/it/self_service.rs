@@ -138,13 +138,7 @@ async fn a_rotation_that_cannot_be_audited_is_refused() {
     let rig = Rig::start().await;
     let made = rig.operator("POST", "/v1/tenants/lending/keys").send().await.json();
     let key = made["key"].as_str().expect("a key").to_owned();
-    let rig = rig
-        .restart_after(async |folder| {
-            let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
-            let trigger = "CREATE TRIGGER no_audit BEFORE INSERT ON audit BEGIN SELECT RAISE(FAIL, 'no'); END";
-            database.execute_batch(trigger).expect("a trigger");
-        })
-        .await;
+    let rig = rig.restart_without_audit().await;
     let refused = ask("POST", rig.url("/_gateway/keys/rotate")).key(&key).send().await;
     refused.is_rejection(503, "SERVICE_UNAVAILABLE");
     assert_eq!(
