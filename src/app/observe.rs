@@ -22,7 +22,7 @@ use crate::state::{AttemptRecord, AttemptResult, Outbox, Registry, State};
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::{Metrics, OutboxSize, Sample, families};
 use crate::telemetry::redact::Redactor;
-use crate::telemetry::traces::{Ended, Role, Tracer};
+use crate::telemetry::traces::{Ended, SpanKind, Tracer};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +86,7 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
         AttemptResult::Error(error) => ("error.type", <&str>::from(error).into()),
     });
     span.end(Ended {
-        role: Role::Client,
+        kind: SpanKind::Client,
         name: "POST delivery".into(),
         began: attempt.time,
         took: attempt.duration,

@@ -12,8 +12,8 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -115,6 +115,21 @@ fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     }
     // The header `allow` of a 405 is not lost: axum adds it outside of all layers.
     refuse(status)
+}
+
+/// Returns a method's name for logs and spans; an unknown method could be any text.
+#[must_use]
+pub fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
 }
 
 /// Reads the whole body of a request.

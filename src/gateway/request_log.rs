@@ -9,6 +9,7 @@ use super::runtime::RuntimeConfig;
 use crate::base::name::TenantName;
 use crate::base::request_id;
 use crate::base::trace_context::{TraceContext, TraceId};
+use crate::base::web::method_label;
 use crate::iluma::route_name::RouteName;
 use crate::ledger::Tally;
 use crate::limit::{Permit, Refusal};
@@ -360,19 +361,5 @@ impl Drop for LoggedBody {
         if let Some(observer) = self.log.observer.take() {
             observer.outlive(std::mem::replace(&mut self.body, ReplyBody::empty()));
         }
-    }
-}
-
-/// Returns a method's name for the log; an unknown method could be any text.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::PATCH => "PATCH",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "OTHER",
     }
 }

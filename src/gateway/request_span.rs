@@ -4,7 +4,7 @@ use crate::base::name::TenantName;
 use crate::iluma::route_name::RouteName;
 use crate::reply::Reason;
 use crate::telemetry::CacheOutcome;
-use crate::telemetry::traces::{Ended, OpenSpan, Role};
+use crate::telemetry::traces::{Ended, OpenSpan, SpanKind, request_method};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,12 +44,13 @@ impl RequestSpan {
         let name = self.pattern.as_deref().map_or(Cow::Borrowed("HTTP"), |pattern| Cow::Owned(pattern.to_owned()));
         let is_error = status.is_none_or(|status| status >= 400);
         let began = at.checked_sub(took).unwrap_or(at);
-        self.open.child(Ended { role: Role::Client, name, began, took, attributes, is_error });
+        self.open.child(Ended { kind: SpanKind::Client, name, began, took, attributes, is_error });
     }
 
     /// Ends the span.
     pub(super) fn end(self, answered: &Answered<'_>) {
         let Answered { began, took, method, status, tenant, route, cache, reason } = *answered;
+        let method = request_method(method);
         let mut attributes = self.route();
         if attributes.is_empty() {
             attributes.push(("http.request.method", method.into()));
@@ -61,7 +62,7 @@ impl RequestSpan {
         attributes.extend(reason.map(|reason| ("error.type", reason.into_str().into())));
         let name = self.pattern.as_deref().map_or(Cow::Borrowed(method), |pattern| Cow::Owned(pattern.to_owned()));
         let is_error = status >= 500;
-        self.open.end(Ended { role: Role::Server, name, began, took, attributes, is_error });
+        self.open.end(Ended { kind: SpanKind::Server, name, began, took, attributes, is_error });
     }
 
     /// Returns method and pattern as attributes.

@@ -10,4 +10,5 @@ mod tracer;
 
 pub use export::{SpanCounts, TracesError};
 pub use layer::traced;
-pub use tracer::{Ended, OpenSpan, Role, Tracer};
+pub use opentelemetry::trace::SpanKind;
+pub use tracer::{Ended, OpenSpan, Tracer, request_method};

@@ -124,8 +124,11 @@ async fn the_caller_chooses_and_a_malformed_choice_is_none() {
     rig.ask("lending", "GET", "/_gateway/nothing").header("traceparent", &chosen).send().await;
     let found = named(&collector, "GET", 1).await;
     assert_eq!(attribute(&found[0], "error.type"), "unknown_path");
+    rig.ask("lending", "BREW", "/_gateway/nothing").header("traceparent", &chosen).send().await;
+    let brewed = named(&collector, "_OTHER", 1).await;
+    assert_eq!(attribute(&brewed[0], "http.request.method"), "_OTHER", "the client's own word is in no span");
     rig.stop().await;
-    assert_eq!(spans(&collector.heard()).len(), 1, "only the sampled one, and also after the end");
+    assert_eq!(spans(&collector.heard()).len(), 2, "only the sampled ones, and also after the end");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! The layer that makes a span of each sampled request to an axum router.
 
-use super::tracer::{Ended, Role, Tracer};
+use super::tracer::{Ended, Tracer, request_method};
 use crate::base::clock::Clock;
 use crate::base::trace_context::TraceContext;
+use crate::base::web::method_label;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
-use http::Method;
+use opentelemetry::trace::SpanKind;
 
 /// Returns the router with a span for each sampled request; `http.route` is the pattern of its path.
 pub fn traced(router: Router, tracer: &Tracer, clock: &Clock) -> Router {
@@ -15,7 +16,7 @@ pub fn traced(router: Router, tracer: &Tracer, clock: &Clock) -> Router {
         let (tracer, clock) = (tracer.clone(), clock.clone());
         async move {
             let Some(span) = tracer.begin(TraceContext::of(request.headers())) else { return next.run(request).await };
-            let method = method(request.method());
+            let method = request_method(method_label(request.method()));
             let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
             let (began, started) = (clock.wall(), clock.now());
             let response = next.run(request).await;
@@ -30,22 +31,15 @@ pub fn traced(router: Router, tracer: &Tracer, clock: &Clock) -> Router {
             };
             attributes.extend(route.map(|route| ("http.route", route.into())));
             let took = clock.now().saturating_duration_since(started);
-            span.end(Ended { role: Role::Server, name, began, took, attributes, is_error: status.is_server_error() });
+            span.end(Ended {
+                kind: SpanKind::Server,
+                name,
+                began,
+                took,
+                attributes,
+                is_error: status.is_server_error(),
+            });
             response
         }
     }))
-}
-
-/// Returns a method's name; an unknown method could be any text.
-fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "_OTHER",
-    }
 }

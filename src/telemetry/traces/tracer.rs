@@ -42,8 +42,8 @@ pub struct OpenSpan {
 /// The end of a span.
 #[derive(Debug)]
 pub struct Ended {
-    /// The role of the gateway in what the span covers.
-    pub role: Role,
+    /// `Server` for an answered request, `Client` for one that the gateway made.
+    pub kind: SpanKind,
     /// Method and path pattern, or another name from an enum.
     pub name: Cow<'static, str>,
     /// The time at which it began.
@@ -56,13 +56,11 @@ pub struct Ended {
     pub is_error: bool,
 }
 
-/// The role of the gateway in what a span covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// It answers a request.
-    Server,
-    /// It makes a request.
-    Client,
+/// Returns a method's label as the value of `http.request.method`: the semantic conventions have another word for an
+/// unknown method than the log.
+#[must_use]
+pub fn request_method(label: &'static str) -> &'static str {
+    if label == "OTHER" { "_OTHER" } else { label }
 }
 
 impl Tracer {
@@ -115,16 +113,13 @@ impl OpenSpan {
     }
 
     fn data(&self, id: SpanId, (parent_span_id, parent_span_is_remote): (SpanId, bool), ended: Ended) -> SpanData {
-        let Ended { role, name, began, took, attributes, is_error } = ended;
+        let Ended { kind, name, began, took, attributes, is_error } = ended;
         let trace = TraceId::from_bytes(self.context.trace.bytes());
         SpanData {
             span_context: SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::NONE),
             parent_span_id,
             parent_span_is_remote,
-            span_kind: match role {
-                Role::Server => SpanKind::Server,
-                Role::Client => SpanKind::Client,
-            },
+            span_kind: kind,
             name,
             start_time: began,
             end_time: began + took,
@@ -171,7 +166,7 @@ mod tests {
 
     fn ended() -> Ended {
         Ended {
-            role: Role::Server,
+            kind: SpanKind::Server,
             name: "GET /health".into(),
             began: SystemTime::UNIX_EPOCH,
             took: Duration::from_secs(2),
