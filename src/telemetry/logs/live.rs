@@ -1,9 +1,10 @@
 //! Subscriptions to the access log: the lines as they are written, for operators who watch live.
 //!
 //! Invariants: a subscriber costs requests nothing, because the log's own thread passes on the scrubbed lines; without a
-//! subscriber a batch of lines costs one read of a number; a slow subscriber loses lines, which are counted, and delays
-//! no other.
+//! subscriber a batch of lines costs one read of a number; a subscriber gets so many lines a second at most, and loses the
+//! others and those that it is too slow for, which are counted; it delays no other.
 
+use crate::base::clock::Clock;
 use crate::base::name::TenantName;
 use crate::iluma::route_name::RouteName;
 use bytes::Bytes;
@@ -12,12 +13,16 @@ use serde::Deserialize;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// The largest number of subscribers of a node: every operator of a large company, with several windows each.
 pub const MOST_SUBSCRIBERS: usize = 64;
 /// The lines that wait for a subscriber: half a second's work of a busy node, some 200 KiB.
 const WAITING: usize = 512;
+/// The lines a second that a subscriber gets on average, beyond those that may wait: more than a person reads. Fifty subscribers of
+/// a busy node then cost a hundredth of its work.
+const PACE: u32 = 200;
 
 /// The lines of an access log. Clones share the subscribers.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +30,7 @@ pub struct LiveLines(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    clock: Clock,
     /// The number of subscribers.
     listening: AtomicUsize,
     next: AtomicU64,
@@ -37,6 +43,52 @@ struct Subscriber {
     filter: LineFilter,
     lines: mpsc::Sender<Bytes>,
     dropped: Arc<AtomicU64>,
+    allowance: Allowance,
+}
+
+/// The lines that a subscriber may still get: as many as may wait at first, then [`PACE`] more each second.
+#[derive(Debug)]
+struct Allowance {
+    lines: u32,
+    /// The time up to which it has grown.
+    at: Instant,
+}
+
+impl Allowance {
+    const MOST: u32 = WAITING as u32;
+
+    const fn new(now: Instant) -> Self {
+        Self { lines: Self::MOST, at: now }
+    }
+
+    fn grow(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.at);
+        let earned = u32::try_from(since.as_millis() * u128::from(PACE) / 1000).unwrap_or(Self::MOST);
+        if earned > 0 {
+            (self.lines, self.at) = (self.lines.saturating_add(earned).min(Self::MOST), now);
+        }
+    }
+
+    /// Takes one line; returns false if there is none.
+    fn take(&mut self) -> bool {
+        let left = self.lines.checked_sub(1);
+        self.lines = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+impl Subscriber {
+    /// Returns true if further lines have to be shown to it one by one.
+    fn looks_on(&self) -> bool {
+        self.allowance.lines > 0 || !self.filter.is_empty()
+    }
+
+    /// Passes on a line that the filter takes.
+    fn pass(&mut self, line: Bytes) {
+        if !self.allowance.take() || self.lines.try_send(line).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The lines that a subscriber wants; empty fields mean all.
@@ -136,7 +188,8 @@ impl LiveLines {
         }
         let (id, dropped) = (self.0.next.fetch_add(1, Ordering::Relaxed), Arc::default());
         let (sender, lines) = mpsc::channel(WAITING);
-        subscribers.push(Subscriber { id, filter, lines: sender, dropped: Arc::clone(&dropped) });
+        let allowance = Allowance::new(self.0.clock.now());
+        subscribers.push(Subscriber { id, filter, lines: sender, dropped: Arc::clone(&dropped), allowance });
         self.0.listening.store(subscribers.len(), Ordering::Relaxed);
         Some(Subscription { id, lines, dropped, shared: Arc::clone(&self.0) })
     }
@@ -146,19 +199,25 @@ impl LiveLines {
         if self.0.listening.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let subscribers = self.0.subscribers.lock();
+        let now = self.0.clock.now();
+        let mut subscribers = self.0.subscribers.lock();
+        subscribers.iter_mut().for_each(|subscriber| subscriber.allowance.grow(now));
         let is_filtered = subscribers.iter().any(|subscriber| !subscriber.filter.is_empty());
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let mut lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        while subscribers.iter().any(Subscriber::looks_on) {
+            let Some(line) = lines.next() else { return };
             let fields = if is_filtered { serde_json::from_slice::<Fields<'_>>(line).ok() } else { None };
             let is_wanted =
                 |filter: &LineFilter| filter.is_empty() || fields.as_ref().is_some_and(|line| filter.takes(line));
             let mut copy = None;
-            for subscriber in subscribers.iter().filter(|subscriber| is_wanted(&subscriber.filter)) {
-                let line = copy.get_or_insert_with(|| Bytes::copy_from_slice(line)).clone();
-                if subscriber.lines.try_send(line).is_err() {
-                    subscriber.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+            for subscriber in subscribers.iter_mut().filter(|subscriber| is_wanted(&subscriber.filter)) {
+                subscriber.pass(copy.get_or_insert_with(|| Bytes::copy_from_slice(line)).clone());
             }
+        }
+        // Everybody would take the rest, and nobody may have it.
+        let rest = lines.count() as u64;
+        for subscriber in subscribers.iter() {
+            subscriber.dropped.fetch_add(rest, Ordering::Relaxed);
         }
     }
 }
@@ -188,6 +247,7 @@ impl Write for Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const LINES: &[u8] = br#"{"tenant":"lending","route":"bank","status":200}
 {"tenant":"lending","route":"cft","status":404}
@@ -247,5 +307,42 @@ mod tests {
         assert!(live.subscribe(LineFilter::default()).is_none());
         drop(all);
         assert!(live.subscribe(LineFilter::default()).is_some());
+    }
+
+    #[test]
+    fn a_busy_node_shows_each_subscriber_its_pace_and_counts_the_rest() {
+        let clock = Clock::adjustable();
+        let live = LiveLines(Arc::new(Shared { clock: clock.clone(), ..Shared::default() }));
+        let bank = LineFilter { route: Some(RouteName::Bank), ..LineFilter::default() };
+        let filters = (0..49).map(|_| LineFilter::default()).chain([bank]);
+        let mut subscriptions: Vec<_> = filters.map(|filter| live.subscribe(filter).unwrap()).collect();
+        let (mut seen_by, mut dropped) = (vec![0; 50], vec![0; 50]);
+        let batch = LINES.repeat(300);
+        for _ in 0..100 {
+            clock.advance(Duration::from_millis(20));
+            live.offer(&batch);
+            for (at, subscription) in subscriptions.iter_mut().enumerate() {
+                seen_by[at] += seen(subscription).len();
+                dropped[at] += usize::try_from(subscription.dropped()).unwrap();
+            }
+        }
+        // Two seconds passed; the clock shows the time of the test itself too.
+        let (least, most) = (WAITING + 2 * PACE as usize, WAITING + 6 * PACE as usize);
+        for at in 0..50 {
+            let offered = if at == 49 { 2 * 300 * 100 } else { 3 * 300 * 100 };
+            assert!((least - 1..most).contains(&seen_by[at]), "{at}: {}", seen_by[at]);
+            assert_eq!(seen_by[at] + dropped[at], offered, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_allowance_grows_with_time_up_to_what_may_wait() {
+        let start = Clock::system().now();
+        let mut allowance = Allowance::new(start);
+        while allowance.take() {}
+        for (millis, expected) in [(4, 0), (5, 1), (9, 1), (1005, 201), (60_000, Allowance::MOST)] {
+            allowance.grow(start + Duration::from_millis(millis));
+            assert_eq!(allowance.lines, expected, "after {millis} ms");
+        }
     }
 }
