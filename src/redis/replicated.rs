@@ -101,7 +101,7 @@ impl ReplicatedWriter {
         }
         if let Some(events) = self.throttle.pass() {
             let (redis, wanted) = (self.client.name(), self.replicas);
-            let what = "fewer replicas than wanted have a callback: it is answered 503, and Iluma sends it again";
+            let what = "fewer replicas than wanted have a callback, or the claim of a key: it is answered 503";
             tracing::warn!(redis, replicas, wanted, events, "{what}");
         }
         Ok(Err(RedisFailure::Out))

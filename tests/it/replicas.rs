@@ -1,7 +1,7 @@
-//! `state.redis.replicas`: a callback is acknowledged only once so many replicas have it.
+//! `state.redis.replicas`: a callback is acknowledged, and an idempotency key claimed, only once so many replicas have it.
 
 use crate::support::process::Folder;
-use crate::support::{Cluster, Program, Redis, Rig, Sentinels, Topology, Upstream, until};
+use crate::support::{Cluster, PATIENCE, Program, Redis, Rig, Sentinels, Topology, Upstream, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -61,6 +61,38 @@ async fn a_callback_is_refused_until_the_replica_has_it_and_its_repeat_is_too() 
     assert_eq!(rig.metric(&not_stored).await, 2.0);
     assert_eq!(other.metric(&not_stored).await, 1.0);
     other.stop().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_claimed_only_once_the_replica_has_it_and_nothing_is_sent_before() {
+    let primary = Redis::start().await;
+    let follower = replica(&primary).await;
+    let iluma = Upstream::answering(|_| {
+        let response = Response::builder().header("content-type", "application/json");
+        response.body(Full::new(Bytes::from_static(br#"{"status":"COMPLETED"}"#))).expect("a response")
+    });
+    let (iluma, topology) = (iluma.await, Topology::Single(primary));
+    let rig = Rig::builder().topology(&topology, ", replicas = 1").upstream(iluma.url()).start().await;
+    let asked = async |key: &str| {
+        let body = r#"{"nik":"3171234567890123","name":"Contoh Demo"}"#;
+        let request = rig.post("lending", "/v1/identity/ktp_name/validations", body);
+        request.header("idempotency-key", key).send().await
+    };
+    assert_eq!(asked("a-first").await.status, 200);
+    follower.pause();
+    let refused = asked("a-second").await;
+    assert_eq!((refused.status, refused.header("x-gateway-error")), (503, "idempotency_unavailable"));
+    assert_eq!(iluma.heard().len(), 1, "nothing was sent");
+    let repeated = asked("a-first").await;
+    assert_eq!((repeated.status, repeated.header("idempotent-replayed")), (200, "true"), "what is there is read");
+    follower.resume();
+    let look = async {
+        // The refused claim ends a moment after its answer.
+        while asked("a-second").await.status != 200 {}
+    };
+    tokio::time::timeout(PATIENCE, look).await.expect("the key is free again");
+    assert_eq!(iluma.heard().len(), 2);
     rig.stop().await;
 }
 

@@ -33,8 +33,8 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Redis {
     pub(super) link: RedisClient,
-    /// The writer of received callbacks, which may wait for replicas.
-    receiving: ReplicatedWriter,
+    /// The writer of received callbacks and of claims, which may wait for replicas.
+    replicated: ReplicatedWriter,
     pub(in super::super) secrecy: Secrecy,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
@@ -55,7 +55,7 @@ impl Redis {
     pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
         let replicas = settings.redis.as_ref().map_or(0, |redis| redis.replicas);
         Self {
-            receiving: ReplicatedWriter::new(link.clone(), replicas),
+            replicated: ReplicatedWriter::new(link.clone(), replicas),
             link,
             secrecy: Secrecy::new(settings),
             retention: settings.retention,
@@ -132,8 +132,13 @@ impl Redis {
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, StateError> {
         let call = self.call(script, fill).await?;
-        let answer = self.receiving.script(&Budget::of(PATIENCE), &call).await?;
+        let answer = self.replicated.script(&Budget::of(PATIENCE), &call).await?;
         Ok(self.noted(answer))
+    }
+
+    /// Returns true if a write may have to wait for replicas.
+    pub(super) fn waits_for_replicas(&self) -> bool {
+        self.replicated.replicas() > 0
     }
 
     async fn call<'a>(
@@ -155,7 +160,7 @@ impl Redis {
     }
 
     pub(in super::super) async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
-        Ok(self.link.durability_warnings(self.receiving.replicas()).await?)
+        Ok(self.link.durability_warnings(self.replicated.replicas()).await?)
     }
 
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StateError> {

@@ -6,17 +6,21 @@ use super::super::times::length;
 use super::engine::Redis;
 use super::fields::{Fields, parsed};
 use crate::redis::scripts::state::{CLAIM_KEY, END_CLAIM};
+use redis::ScriptInvocation;
 use std::time::Duration;
 
 impl Redis {
     pub(in super::super) async fn claim_key(&self, claiming: &Claiming, id: ClaimId) -> Result<Claimed, StateError> {
         let request = self.secrecy.claimed_request(&id.name, &claiming.request);
-        let row: Fields = self
-            .run(&CLAIM_KEY, |call| {
-                call.arg(&id.name).arg(&id.token).arg(&request).arg(claiming.holder.text());
-                call.arg(<&str>::from(KeyStatus::InFlight)).arg(length(KEPT));
-            })
-            .await?;
+        let claim = |call: &mut ScriptInvocation<'_>| {
+            call.arg(&id.name).arg(&id.token).arg(&request).arg(claiming.holder.text());
+            call.arg(<&str>::from(KeyStatus::InFlight)).arg(length(KEPT));
+        };
+        let mut row: Fields = self.run(&CLAIM_KEY, claim).await?;
+        if row.is_empty() && self.waits_for_replicas() {
+            // A failover must not take the claim of a call that was sent. The same step again writes again.
+            row = self.run_replicated(&CLAIM_KEY, claim).await?;
+        }
         if row.is_empty() {
             return Ok(Claimed::New);
         }
