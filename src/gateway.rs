@@ -61,7 +61,7 @@ use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::{INDEX, Kind};
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::Authenticated;
-use authentication::{Credentials, authenticate, unauthenticated};
+use authentication::{Credentials, authenticate, may_have_session, own_session, unauthenticated};
 use call_reference::CallReference;
 use exchange::Exchange;
 use futures_util::FutureExt as _;
@@ -144,9 +144,11 @@ async fn serve(
         return Box::pin(portal::serve(gateway, config, (place, request), log)).await;
     }
 
-    let keys = gateway.registry.table();
     let (method, headers, path, time) = (request.method(), request.headers(), route.target.path(), log.asked());
-    let known = authenticate(gateway, config, Credentials { method, headers, path, time }, &keys);
+    let given = Credentials { method, headers, path, time };
+    let session = if may_have_session(given) { Box::pin(own_session(gateway, config, given)).await? } else { None };
+    let keys = gateway.registry.table();
+    let known = authenticate(config, given, session.as_ref(), &keys);
     let Authenticated { tenant, key } = known.map_err(|error| unauthenticated(gateway, log, error))?;
     log.set_tenant(tenant, config);
     if key.is_suspended {

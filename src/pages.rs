@@ -1,6 +1,6 @@
 //! Pages for people: what the operators' console and the team portal share.
 //!
-//! Invariants: a page runs nothing but modules of its own origin and is stored nowhere; only hashes of session ids are kept; an
+//! Invariants: a page runs nothing but modules of its own origin and is stored nowhere; only hashes of session ids are stored; an
 //! order by a session also carries the session's value, or comes from a page of this host.
 //!
 //! `sessions` keeps browsers that have shown a secret, `guard` checks requests that have a session, `assets` serves style sheets

@@ -57,6 +57,9 @@ pub enum Rejection {
     /// Too many wrong keys came from the client's address.
     #[error("too many wrong API keys came from this address: wait for retry-after; a valid key is never refused")]
     TooManyFailures(Duration),
+    /// The portal's sessions can't be read or written.
+    #[error("sessions can't be read or written right now: send the API key itself, or try again later")]
+    SessionsUnavailable,
     /// Operators have suspended the team.
     #[error("this team is suspended; platform operations can resume it")]
     TenantSuspended,
@@ -227,6 +230,7 @@ impl Rejection {
             Self::Forbidden => Shape::forbidden(Reason::ForbiddenPath),
             Self::UnknownOwnPath => Shape::not_found(Reason::UnknownPath),
             Self::TooManyFailures(_) => Shape::rate_limited(Reason::TooManyFailures),
+            Self::SessionsUnavailable => Shape::unavailable(Reason::StateUnavailable),
             Self::TenantSuspended => Shape::forbidden(Reason::TenantSuspended),
             Self::UsageQuery => Shape::invalid(Reason::MalformedRequest),
             Self::Grace => Shape::invalid(Reason::MalformedBody),
@@ -317,6 +321,7 @@ impl Rejection {
             | Self::Setting(SettingError::Unavailable)
             | Self::Order(OrderError::Busy | OrderError::Unavailable)
             | Self::OwnerUnknown
+            | Self::SessionsUnavailable
             | Self::IdempotencyKey(KeyConflict::InFlight | KeyConflict::Unavailable)
             | Self::Key(KeyOrderError::State(_))
             | Self::Unbooked

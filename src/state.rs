@@ -1,5 +1,5 @@
-//! Durable state: the owners of records, the received callbacks, their deliveries, the URLs that teams set, and the answers
-//! that are kept for requests with an idempotency key.
+//! Durable state: the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers
+//! that are kept for requests with an idempotency key, and the sessions of people.
 //!
 //! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
 //! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery
@@ -24,6 +24,7 @@ mod pauses;
 mod redis;
 mod registry;
 mod sentinels;
+mod sessions;
 mod shared_log;
 mod sqlite;
 mod times;
@@ -50,5 +51,6 @@ pub use registry::{
     ActiveKey, Announce, KeyInfo, KeyOrderError, KeyTable, NewKey, REGISTRY_MIGRATIONS, Registry, Source, Taken, grace,
 };
 pub use sentinels::{KeyError, Sentinels, WrongKey, verify_database, verify_file};
+pub use sessions::{MOST_SESSIONS, SessionKind, StoredSession};
 pub use shared_log::{LogEntries, LogPage};
 pub use sqlite::{MIGRATIONS, Sqlite};

@@ -3,7 +3,7 @@
 use crate::base::web::{BodyFault, GATEWAY_ERROR};
 use crate::config::Role;
 use crate::iluma::error_body;
-use crate::state::KeyOrderError;
+use crate::state::{KeyOrderError, StateError};
 use crate::telemetry::logs::MOST_SUBSCRIBERS;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -73,6 +73,13 @@ impl Refusal {
     /// Returns the refusal of an invalid request, with a reason in plain English.
     pub(super) fn invalid(why: impl Into<String>) -> Self {
         Self::Invalid(why.into())
+    }
+
+    /// Returns the refusal of a request that needs the console's sessions.
+    pub(super) fn sessions(error: StateError) -> Self {
+        Self::Unavailable(format!(
+            "sessions of the console can't be read or written: {error}; the API takes the token itself"
+        ))
     }
 
     /// Returns the refusal for a status that axum or a layer chose.

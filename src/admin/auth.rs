@@ -7,6 +7,7 @@ use super::tokens::Token;
 use crate::base::auth_failures::Authenticating;
 use crate::base::peer::Client;
 use crate::config::Role;
+use crate::state::StateError;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -38,14 +39,21 @@ impl Caller {
 }
 
 /// Returns the token, and its role, that a request bears or whose session it has.
-pub(super) fn identify(context: &Context, method: &Method, headers: &HeaderMap) -> Option<(Arc<str>, Role)> {
+///
+/// # Errors
+/// Returns an error if the request has a session, and state can't be read.
+pub(super) async fn identify(
+    context: &Context,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<(Arc<str>, Role)>, StateError> {
     let config = context.config();
-    let by_token = config.tokens.find(headers).map(|Token { name, role, .. }| (Arc::clone(name), *role));
-    by_token.or_else(|| {
-        let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
-        let session = console::by_session(&context.sessions, (method, headers), role_of);
-        session.map(|session| (session.holder, session.standing))
-    })
+    if let Some(Token { name, role, .. }) = config.tokens.find(headers) {
+        return Ok(Some((Arc::clone(name), *role)));
+    }
+    let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
+    let session = console::by_session(&context.sessions, (method, headers), role_of).await?;
+    Ok(session.map(|session| (session.holder, session.standing)))
 }
 
 /// Lets requests with a valid token or session pass, and adds the [`Caller`] to them.
@@ -55,7 +63,11 @@ pub(super) async fn needs_token(State(context): State<Arc<Context>>, mut request
         return Refusal::Off.into_response();
     }
     let peer = request.extensions().get::<Client>().map(|client| client.address);
-    let Some((token, role)) = identify(&context, request.method(), request.headers()) else {
+    let known = match identify(&context, request.method(), request.headers()).await {
+        Ok(known) => known,
+        Err(error) => return Refusal::sessions(error).into_response(),
+    };
+    let Some((token, role)) = known else {
         let client = peer.filter(|_| request.headers().contains_key(AUTHORIZATION));
         let noted = client.map(|client| context.orders.failures.note(Authenticating::Admin, client));
         return match noted {

@@ -11,6 +11,7 @@ use crate::base::tasks::Tasks;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::pages::Sessions;
+use crate::state::SessionKind;
 use crate::telemetry::logs::LiveLines;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -66,12 +67,12 @@ impl Context {
     ) -> Self {
         Self {
             metrics,
+            sessions: Sessions::new(SessionKind::Console, orders.state.clone(), clock.clone()),
             orders: Arc::new(orders),
             ledger,
             node: settings.node.clone(),
             running: Tasks::new(),
             config: ArcSwap::from_pointee(AdminConfig::new(settings)),
-            sessions: Sessions::new(clock.clone()),
             live,
             watch: NodeWatch::new(&settings.node, clock),
             reloads: watch::Sender::new(0),

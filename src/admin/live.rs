@@ -11,7 +11,8 @@ use axum::extract::{RawQuery, State};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, stream};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE};
 use http::{HeaderMap, HeaderValue, Method};
 use std::convert::Infallible;
@@ -24,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 /// The interval of comments that keep a quiet connection open at proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Answers with the lines from now on: those of a `tenant`, of a `route`, or with a `status` such as `404` or `5xx`. Lines that
-/// the client is too slow for are lost; an event `dropped` says how many.
+/// Answers with the lines from now on: those of a `tenant`, of a `route`, or with a `status` such as `404` or `5xx`. Lines
+/// beyond 200 a second, and lines that the client is too slow for, are lost; an event `dropped` says how many.
 pub(super) async fn follow(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -38,7 +39,11 @@ pub(super) async fn follow(
     let credentials = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
     let credentials: HeaderMap = credentials.filter(|(name, _)| *name == AUTHORIZATION || *name == COOKIE).collect();
     let (reloads, drain) = (context.reloads(), context.until_drain());
-    let is_known = Box::new(move || identify(&context, &Method::GET, &credentials).is_some());
+    let is_known = move || {
+        let (context, credentials) = (Arc::clone(&context), credentials.clone());
+        async move { matches!(identify(&context, &Method::GET, &credentials).await, Ok(Some(_))) }.boxed()
+    };
+    let is_known = Box::new(is_known);
     let follower = Follower { lines, held: None, heartbeat, reloads, drain, is_known };
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
@@ -77,7 +82,7 @@ struct Follower {
     reloads: watch::Receiver<u64>,
     drain: CancellationToken,
     /// Returns true while the client's token or session works.
-    is_known: Box<dyn Fn() -> bool + Send + Sync>,
+    is_known: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
 }
 
 impl Follower {
@@ -91,12 +96,12 @@ impl Follower {
                 biased;
                 () = self.drain.cancelled() => return None,
                 _ = self.reloads.changed() => {
-                    if !(self.is_known)() {
+                    if !(self.is_known)().await {
                         return None;
                     }
                 }
                 _ = self.heartbeat.tick() => {
-                    return if (self.is_known)() { Some(Event::default().comment("heartbeat")) } else { None };
+                    return if (self.is_known)().await { Some(Event::default().comment("heartbeat")) } else { None };
                 }
                 line = self.lines.line() => {
                     let line = line?;
@@ -160,7 +165,7 @@ mod tests {
             heartbeat: tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
             reloads: reloads.subscribe(),
             drain: CancellationToken::new(),
-            is_known: Box::new(move || is_known),
+            is_known: Box::new(move || std::future::ready(is_known).boxed()),
         };
         (follower, reloads)
     }

@@ -177,9 +177,15 @@ async fn renew(
     let erased = state.erase(&persons).await?;
     cache::note_erased(database, tags, steady_clock::wall(&clock)).await?;
     state::keep_receipts(database, receipts, settings.state.redis.is_none()).await?;
+    database.write(end_sessions).await?;
     let keys = if order.keep_keys { 0 } else { database.write(drop_keys).await? };
     database.scrub().await?;
     Ok((persons.len(), erased, keys))
+}
+
+/// Ends the sessions of people, because one of them may have been ended since.
+fn end_sessions(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute("DELETE FROM sessions", [])
 }
 
 /// Deletes the keys that were made by the API, because one of them may have been revoked since.

@@ -11,11 +11,15 @@ use crate::pages::{self, Session};
 use crate::reply::Rejection;
 use crate::state::KeyTable;
 use crate::tenant::{Authenticated, Unauthenticated};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use std::time::SystemTime;
 
 /// The name of the cookie of the portal's sessions.
 pub(super) const COOKIE: &str = "iluma_gateway_portal";
+
+/// A session, with the SHA-256 of the key that opened it.
+pub(super) type KeySession = Session<[u8; 32]>;
 
 /// The parts of a request that authenticate it.
 #[derive(Debug, Clone, Copy)]
@@ -29,31 +33,54 @@ pub(super) struct Credentials<'a> {
 
 /// Returns the team of a request, also if the team is suspended. A key counts before a session.
 pub(super) fn authenticate<'t, 'k>(
-    gateway: &Gateway,
     config: &'t RuntimeConfig,
     given: Credentials<'_>,
+    session: Option<&KeySession>,
     keys: &'k KeyTable,
 ) -> Result<Authenticated<'t, 'k>, Unauthenticated> {
-    match config.tenants.authenticate(given.headers, keys, given.time) {
-        Err(Unauthenticated::Missing) if is_own(given.path) => {
-            let session = session(gateway, config, given, keys);
-            session.map(|session| session.standing).ok_or(Unauthenticated::Missing)
+    match (config.tenants.authenticate(given.headers, keys, given.time), session) {
+        (Err(Unauthenticated::Missing), Some(session)) => {
+            let known = config.tenants.with_key(&session.standing, keys, given.time);
+            known.map_err(|_| Unauthenticated::Missing)
         }
-        known => known,
+        (known, _) => known,
     }
 }
 
-/// Returns the portal's session of a request, if it has one whose key still works.
-pub(super) fn session<'t, 'k>(
+/// Returns the session of a request for the team's own API. Looking it up takes a place among the requests without a key.
+///
+/// # Errors
+/// Returns a refusal if there is no place, or if state can't be read.
+pub(super) async fn own_session(
     gateway: &Gateway,
-    config: &'t RuntimeConfig,
+    config: &RuntimeConfig,
     given: Credentials<'_>,
-    keys: &'k KeyTable,
-) -> Option<Session<Authenticated<'t, 'k>>> {
-    pages::session(&gateway.sessions, COOKIE, (given.method, given.headers), |name, sha256| {
-        let known = config.tenants.with_key(sha256, keys, given.time).ok();
-        known.filter(|known| known.tenant.name.as_str() == name)
-    })
+) -> Result<Option<KeySession>, Rejection> {
+    let _place = config.limits.admit_anonymous()?;
+    session(gateway, config, given).await
+}
+
+/// Returns true if the request may have a session in a key's place: it is for the team's own API, and has no key.
+pub(super) fn may_have_session(given: Credentials<'_>) -> bool {
+    is_own(given.path) && !given.headers.contains_key(AUTHORIZATION)
+}
+
+/// Returns the portal's session of a request, if it has one whose key still works.
+///
+/// # Errors
+/// Returns a refusal if the request has a session, and state can't be read.
+pub(super) async fn session(
+    gateway: &Gateway,
+    config: &RuntimeConfig,
+    given: Credentials<'_>,
+) -> Result<Option<KeySession>, Rejection> {
+    let standing = |name: &str, sha256: &[u8; 32]| {
+        let keys = gateway.registry.table();
+        let known = config.tenants.with_key(sha256, &keys, given.time).ok()?;
+        (known.tenant.name.as_str() == name).then_some(*sha256)
+    };
+    let session = pages::session(&gateway.sessions, COOKIE, (given.method, given.headers), standing).await;
+    session.map_err(|_| Rejection::SessionsUnavailable)
 }
 
 /// Counts a wrong key, and returns its refusal. A request without a key is no attempt to guess one.

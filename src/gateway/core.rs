@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::limit::Nodes;
 use crate::pages::Sessions;
 use crate::redis::RedisClient;
-use crate::state::{AuditLog, ClaimEnd, ClaimId, Holder, Registry, State};
+use crate::state::{AuditLog, ClaimEnd, ClaimId, Holder, Registry, SessionKind, State};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
@@ -100,6 +100,7 @@ impl Gateway {
             nodes: parts.nodes.as_ref(),
         };
         let config = RuntimeConfig::new(settings, None, environment)?;
+        let sessions = Sessions::new(SessionKind::Portal, parts.state.clone(), clock.clone());
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             cache: Arc::new(Cache::new(&settings.cache, &settings.upstream.base_url, root, l2, clock.clone())),
@@ -115,7 +116,7 @@ impl Gateway {
             registry: parts.registry,
             audit: parts.audit,
             failures: parts.failures,
-            sessions: Sessions::new(clock.clone()),
+            sessions,
             nodes: parts.nodes,
             clock,
             tasks,

@@ -3,7 +3,7 @@
 //! Invariants: the order runs to its end also if its client goes; it is in the audit log before it begins and after it has ended,
 //! with the team's name as the token's.
 
-use super::authentication::{Credentials, authenticate};
+use super::authentication::{Credentials, authenticate, may_have_session, session};
 use super::exchange::Exchange;
 use super::replies::of_parts;
 use crate::base::name::TenantName;
@@ -24,10 +24,12 @@ pub(super) async fn rotate(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let registry = exchange.gateway.registry.clone();
     let id = {
-        let keys = registry.table();
         let (method, headers, time) = (request.method(), request.headers(), exchange.log.asked());
         let given = Credentials { method, headers, path: exchange.route.target.path(), time };
-        authenticate(exchange.gateway, exchange.config, given, &keys)?.key.id.clone()
+        let by_session = may_have_session(given);
+        let session = if by_session { session(exchange.gateway, exchange.config, given).await? } else { None };
+        let keys = registry.table();
+        authenticate(exchange.config, given, session.as_ref(), &keys)?.key.id.clone()
     };
     let grace = grace(&exchange.read(request.into_body()).await?).ok_or(Rejection::Grace)?;
     let (tenant, (told, answer)) = (exchange.tenant.name.clone(), oneshot::channel());

@@ -1,6 +1,7 @@
 //! The check of a request that has a session instead of a token or a key.
 
 use super::sessions::{Session, Sessions};
+use crate::state::StateError;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, Method};
 
@@ -9,14 +10,18 @@ const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
 /// Returns the session of a request, if it has one that works; `name` is that of the cookie. An order needs the session's value
 /// too, or this host's origin: a browser also sends the cookie for a page of another port of the same host.
-pub fn session<T>(
+///
+/// # Errors
+/// Returns an error if state can't be read.
+pub async fn session<T>(
     sessions: &Sessions,
     name: &str,
     (method, headers): (&Method, &HeaderMap),
     standing: impl FnOnce(&str, &[u8; 32]) -> Option<T>,
-) -> Option<Session<T>> {
-    let session = sessions.find(cookie(headers, name)?, standing)?;
-    (method.is_safe() || is_own_order(&session, headers)).then_some(session)
+) -> Result<Option<Session<T>>, StateError> {
+    let Some(id) = cookie(headers, name) else { return Ok(None) };
+    let session = sessions.find(id, standing).await?;
+    Ok(session.filter(|session| method.is_safe() || is_own_order(session, headers)))
 }
 
 /// Returns true if a page of this host gives the order.
@@ -40,37 +45,39 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&str, &str)| {
+            (HeaderName::try_from(*name).expect("a name"), value.parse().expect("a value"))
+        };
+        fields.iter().map(field).collect()
+    }
 
     #[test]
     fn an_order_needs_the_sessions_value_or_the_hosts_own_origin() {
-        let sessions = Sessions::new(Clock::system());
-        let id = sessions.open("ops", [1; 32]);
-        let csrf = sessions.find(&id, |_, _| Some(())).expect("it is open").csrf.to_string();
-        let own = format!("a=b; session={id}");
-        for (method, fields, expected) in [
-            (Method::GET, vec![("cookie", own.as_str())], true),
-            (Method::GET, vec![("cookie", "session=another")], false),
-            (Method::GET, vec![], false),
-            (Method::POST, vec![("cookie", &own)], false),
-            (Method::POST, vec![("cookie", &own), ("x-csrf-token", &csrf)], true),
-            (Method::POST, vec![("cookie", &own), ("x-csrf-token", "another"), ("origin", "http://a:1")], false),
-            (Method::POST, vec![("cookie", &own), ("origin", "http://a:1")], true),
-            (Method::POST, vec![("cookie", &own), ("origin", "http://a:2")], false),
-            (Method::DELETE, vec![("cookie", &own), ("origin", "null")], false),
+        let session = Session { holder: "ops".into(), standing: (), csrf: "the value".into() };
+        for (fields, expected) in [
+            (vec![], false),
+            (vec![("x-csrf-token", "the value")], true),
+            (vec![("x-csrf-token", "another"), ("origin", "http://a:1")], false),
+            (vec![("origin", "http://a:1")], true),
+            (vec![("origin", "http://a:2")], false),
+            (vec![("origin", "null")], false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, "a:1".parse().expect("a host"));
-            for (name, value) in &fields {
-                headers.insert(HeaderName::try_from(*name).expect("a name"), value.parse().expect("a value"));
-            }
-            let found = session(&sessions, "session", (&method, &headers), |_, _| Some(()));
-            assert_eq!(
-                found.is_some(),
-                expected,
-                "{method} {:?}",
-                fields.iter().map(|(name, _)| name).collect::<Vec<_>>()
-            );
+            let given = headers(&[&[("host", "a:1")], &fields[..]].concat());
+            assert_eq!(is_own_order(&session, &given), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        for (fields, expected) in [
+            (vec![("cookie", "a=b; session=one")], Some("one")),
+            (vec![("cookie", "a=b"), ("cookie", "session=one")], Some("one")),
+            (vec![("cookie", "my_session=one; session2=two")], None),
+            (vec![], None),
+        ] {
+            assert_eq!(cookie(&headers(&fields), "session"), expected, "{fields:?}");
         }
     }
 }

@@ -1,28 +1,30 @@
 //! Sessions: browsers that have shown a secret once, a token or a team's key.
 //!
-//! Invariants: only hashes of session ids are kept; a session ends after half an hour without a request, after twelve hours in
-//! all, and with the secret that opened it. Their number has a bound: the session that was idle the longest makes room.
+//! Sessions are in state, so that every node knows them and a restart ends none. While state can't be read, a node goes on with
+//! the sessions that it has read lately: operators look at the console most when something is out.
+//!
+//! Invariants: what is stored of an id is a keyed hash, and what is stored of a secret can't be read without the id; a session
+//! ends with the secret that opened it; a copy lives no longer than its session would without a request.
 
 use crate::base::clock::Clock;
 use crate::base::keyring;
+use crate::state::{SessionKind, State, StateError, StoredSession};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use subtle::ConstantTimeEq as _;
 
-/// The longest time between two requests of a session.
-const IDLE: Duration = Duration::from_secs(30 * 60);
-/// The longest time of a session: a working day.
-const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions at once: a large operations team, or every team, with several browsers each.
-const MOST: usize = 1000;
+/// The most copies of a node, some 200 KiB. Without one a session still works whenever state can be read.
+const MOST_COPIES: usize = 1000;
+/// The digits of an id.
+const DIGITS: usize = 64;
 
 /// SHA-256 of a secret.
 type Hash = [u8; 32];
 
-/// A session, as the page of a request sees it. `T` is the standing of its secret: a role, or a team.
+/// A session, as the page of a request sees it. `T` is the standing of its secret: a role, or a team's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session<T> {
     /// The name of the token or the team that opened it.
@@ -41,131 +43,225 @@ impl<T> Session<T> {
     }
 }
 
-#[derive(Debug)]
-struct Kept {
-    holder: Arc<str>,
-    /// The hash of the secret: a secret that was replaced ends its sessions.
-    secret: Hash,
-    csrf: Arc<str>,
-    opened: Instant,
-    seen: Instant,
-}
-
-/// The sessions of this node.
+/// The sessions of one kind of pages.
 #[derive(Debug)]
 pub struct Sessions {
-    kept: Mutex<HashMap<Hash, Kept>>,
+    kind: SessionKind,
+    state: State,
     clock: Clock,
+    /// Copies by the hash of the id, with the end of each.
+    copies: Mutex<HashMap<Hash, (StoredSession, Instant)>>,
 }
 
 impl Sessions {
-    /// Returns an empty set of sessions.
+    /// Returns the sessions of a kind that state has.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self { kept: Mutex::default(), clock }
+    pub fn new(kind: SessionKind, state: State, clock: Clock) -> Self {
+        Self { kind, state, clock, copies: Mutex::default() }
     }
 
     /// Opens a session for the holder of the secret with this hash. Returns the session's id: the cookie's value, 64 hex digits.
-    pub fn open(&self, holder: &str, secret: Hash) -> String {
-        let (id, now) = (random(), self.clock.now());
-        let mut kept = self.kept.lock();
-        kept.retain(|_, session| !session.is_over(now));
-        if kept.len() >= MOST
-            && let Some(oldest) = kept.iter().min_by_key(|(_, session)| session.seen).map(|(id, _)| *id)
-        {
-            kept.remove(&oldest);
-        }
-        let session = Kept { holder: holder.into(), secret, csrf: random().into(), opened: now, seen: now };
-        kept.insert(hash(&id), session);
-        id
+    ///
+    /// # Errors
+    /// Returns an error if state can't be written.
+    pub async fn open(&self, holder: &str, secret: Hash) -> Result<String, StateError> {
+        let id = hex(&keyring::random::<32>());
+        self.state.open_session(self.kind, &id, (holder, masked(&id, &secret))).await?;
+        Ok(id)
     }
 
     /// Returns the session with this id, and restarts its idle time. `standing` returns the standing of the holder with this name,
-    /// if its secret still has this hash.
-    pub fn find<T>(&self, id: &str, standing: impl FnOnce(&str, &Hash) -> Option<T>) -> Option<Session<T>> {
-        let (id, now) = (hash(id), self.clock.now());
-        let mut kept = self.kept.lock();
-        let session = kept.get_mut(&id)?;
-        let standing = if session.is_over(now) { None } else { standing(&session.holder, &session.secret) };
-        let Some(standing) = standing else {
-            kept.remove(&id);
-            return None;
+    /// if its secret still has this hash; if not, the session ends.
+    ///
+    /// # Errors
+    /// Returns an error if state can't be read, and the node has not read the session lately.
+    pub async fn find<T>(
+        &self,
+        id: &str,
+        standing: impl FnOnce(&str, &Hash) -> Option<T>,
+    ) -> Result<Option<Session<T>>, StateError> {
+        // Any other text was not made here, so state need not be asked.
+        if id.len() != DIGITS {
+            return Ok(None);
+        }
+        let Some(stored) = self.stored(id).await? else { return Ok(None) };
+        let Some(standing) = standing(&stored.holder, &masked(id, &stored.secret)) else {
+            // If this fails, the next request finds that the secret is gone.
+            let _ = self.close(id).await;
+            return Ok(None);
         };
-        session.seen = now;
-        Some(Session { holder: Arc::clone(&session.holder), standing, csrf: Arc::clone(&session.csrf) })
+        let csrf = hex(&derived(id, "order")).into();
+        Ok(Some(Session { holder: stored.holder.into(), standing, csrf }))
     }
 
     /// Ends a session.
-    pub fn close(&self, id: &str) {
-        self.kept.lock().remove(&hash(id));
+    ///
+    /// # Errors
+    /// Returns an error if other nodes may still know it: state can't be written.
+    pub async fn close(&self, id: &str) -> Result<(), StateError> {
+        self.copies.lock().remove(&derived(id, "copy"));
+        self.state.close_session(self.kind, id).await
+    }
+
+    /// Returns the session as state has it, or as it had it lately if state can't be read.
+    async fn stored(&self, id: &str) -> Result<Option<StoredSession>, StateError> {
+        let name = derived(id, "copy");
+        match self.state.session(self.kind, id).await {
+            Ok(Some(stored)) => {
+                self.keep(name, &stored);
+                Ok(Some(stored))
+            }
+            Ok(None) => {
+                self.copies.lock().remove(&name);
+                Ok(None)
+            }
+            Err(error) => {
+                let copies = self.copies.lock();
+                let copy = copies.get(&name).filter(|(_, end)| *end > self.clock.now());
+                copy.map(|(stored, _)| Some(stored.clone())).ok_or(error)
+            }
+        }
+    }
+
+    fn keep(&self, name: Hash, stored: &StoredSession) {
+        let (now, mut copies) = (self.clock.now(), self.copies.lock());
+        if copies.len() >= MOST_COPIES && !copies.contains_key(&name) {
+            copies.retain(|_, (_, end)| *end > now);
+            let first = copies.iter().min_by_key(|(_, (_, end))| *end).map(|(name, _)| *name);
+            if let Some(first) = first.filter(|_| copies.len() >= MOST_COPIES) {
+                copies.remove(&first);
+            }
+        }
+        copies.insert(name, (stored.clone(), now + stored.left));
     }
 }
 
-impl Kept {
-    fn is_over(&self, now: Instant) -> bool {
-        let since = |then| now.saturating_duration_since(then);
-        since(self.seen) >= IDLE || since(self.opened) >= ABSOLUTE
-    }
+/// Hides a secret's hash, or shows it again: XOR with 32 bytes that only the id yields. So a copy of state does not help to guess
+/// a token that people chose.
+fn masked(id: &str, secret: &Hash) -> Hash {
+    let mask = derived(id, "secret");
+    std::array::from_fn(|at| secret[at] ^ mask[at])
 }
 
-fn hash(text: &str) -> Hash {
-    Sha256::digest(text).into()
+/// Returns bytes that derive from an id, other ones for each purpose, and do not lead back to it.
+fn derived(id: &str, purpose: &str) -> Hash {
+    Sha256::digest([purpose, ":", id].concat()).into()
 }
 
-/// Returns 256 random bits as hex digits.
-fn random() -> String {
-    keyring::random::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::byte_size::ByteSize;
+    use crate::base::database::Database;
+    use crate::base::keyring::EncryptionKey;
+    use crate::config;
+    use crate::state::{MIGRATIONS, MOST_SESSIONS, Sqlite};
+    use secrecy::SecretBox;
+    use std::time::Duration;
 
-    fn find(sessions: &Sessions, id: &str, secret: u8) -> Option<Session<&'static str>> {
-        sessions.find(id, |name, hash| (name == "ops" && *hash == [secret; 32]).then_some("operator"))
+    const IDLE: Duration = Duration::from_secs(30 * 60);
+    const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
+
+    fn sessions(clock: &Clock) -> Sessions {
+        let day = Duration::from_secs(86400);
+        let settings = config::State {
+            path: "memory".into(),
+            root_key: SecretBox::new(Box::new([3; 32])),
+            encryption_keys: vec![EncryptionKey { id: "a".into(), key: SecretBox::new(Box::new([4; 32])) }],
+            redis: None,
+            redis_timeout: Duration::from_millis(50),
+            disk_reserve: ByteSize::kib(0),
+            retention: config::Retention { owners: day, delivered_callbacks: day, dead_letters: day, ledger: day },
+        };
+        let database = Database::in_memory(&[MIGRATIONS]).unwrap();
+        let state = State::Sqlite(Arc::new(Sqlite::new(database, &settings, clock.clone())));
+        Sessions::new(SessionKind::Console, state, clock.clone())
     }
 
-    #[test]
-    fn a_session_ends_when_it_is_idle_old_closed_or_its_secret_changed() {
+    async fn find(sessions: &Sessions, id: &str, secret: u8) -> Result<Option<Session<&'static str>>, StateError> {
+        sessions.find(id, |name, hash| (name == "ops" && *hash == [secret; 32]).then_some("operator")).await
+    }
+
+    async fn open(sessions: &Sessions) -> String {
+        sessions.open("ops", [1; 32]).await.expect("a session")
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_when_it_is_idle_old_closed_or_its_secret_changed() {
         let clock = Clock::adjustable();
-        let sessions = Sessions::new(clock.clone());
-        let open = || sessions.open("ops", [1; 32]);
-        let changed = open();
-        let session = find(&sessions, &changed, 1).expect("it is open");
+        let sessions = sessions(&clock);
+        let changed = open(&sessions).await;
+        let session = find(&sessions, &changed, 1).await.unwrap().expect("it is open");
         assert_eq!((&*session.holder, session.standing, session.csrf.len()), ("ops", "operator", 64));
         assert!(session.has_value(session.csrf.as_bytes()) && !session.has_value(b"") && !session.has_value(&[0; 64]));
-        assert_eq!(find(&sessions, "another", 1), None);
-        assert_eq!(find(&sessions, &changed, 2), None, "the secret was replaced");
-        assert_eq!(find(&sessions, &changed, 1), None, "and the session is gone");
+        assert!(!session.has_value(changed.as_bytes()), "the value does not show the id");
+        assert_eq!(find(&sessions, "another", 1).await, Ok(None));
+        assert_eq!(find(&sessions, &changed, 2).await, Ok(None), "the secret was replaced");
+        assert_eq!(find(&sessions, &changed, 1).await, Ok(None), "and the session is gone");
 
-        let idle = open();
+        let idle = open(&sessions).await;
         clock.advance(IDLE);
-        assert_eq!(find(&sessions, &idle, 1), None);
+        assert_eq!(find(&sessions, &idle, 1).await, Ok(None));
 
-        let old = open();
+        let old = open(&sessions).await;
         let step = Duration::from_secs(20 * 60);
         for time in 1..ABSOLUTE.as_secs() / step.as_secs() {
             clock.advance(step);
-            assert!(find(&sessions, &old, 1).is_some(), "after {time} times 20 minutes");
+            assert!(find(&sessions, &old, 1).await.unwrap().is_some(), "after {time} times 20 minutes");
         }
         clock.advance(step);
-        assert_eq!(find(&sessions, &old, 1), None);
+        assert_eq!(find(&sessions, &old, 1).await, Ok(None));
 
-        let closed = open();
-        sessions.close(&closed);
-        assert_eq!(find(&sessions, &closed, 1), None);
+        let closed = open(&sessions).await;
+        sessions.close(&closed).await.unwrap();
+        assert_eq!(find(&sessions, &closed, 1).await, Ok(None));
     }
 
-    #[test]
-    fn the_number_of_sessions_has_a_bound() {
+    #[tokio::test]
+    async fn the_number_of_sessions_has_a_bound() {
         let clock = Clock::adjustable();
-        let sessions = Sessions::new(clock.clone());
-        let first = sessions.open("ops", [1; 32]);
+        let sessions = sessions(&clock);
+        let (first, other) = (open(&sessions).await, sessions.open("others", [1; 32]).await.unwrap());
         clock.advance(Duration::from_secs(1));
-        for _ in 0..MOST {
-            sessions.open("ops", [1; 32]);
+        let mut last = String::new();
+        for _ in 0..MOST_SESSIONS {
+            last = open(&sessions).await;
         }
-        assert_eq!(sessions.kept.lock().len(), MOST);
-        assert_eq!(find(&sessions, &first, 1), None, "the one that was idle the longest made room");
+        assert_eq!(find(&sessions, &first, 1).await, Ok(None), "the one that was idle the longest made room");
+        assert!(find(&sessions, &last, 1).await.unwrap().is_some());
+        assert!(sessions.find(&other, |_, _| Some(())).await.unwrap().is_some(), "that of another holder");
+        let mut ids = vec![last];
+        for at in 0..MOST_COPIES {
+            if at.is_multiple_of(MOST_SESSIONS) {
+                clock.advance(Duration::from_secs(1));
+            }
+            ids.push(sessions.open(&at.to_string(), [1; 32]).await.unwrap());
+            sessions.find(&ids[at + 1], |_, _| Some(())).await.unwrap();
+        }
+        assert_eq!(sessions.copies.lock().len(), MOST_COPIES);
+    }
+
+    #[tokio::test]
+    async fn while_state_is_out_a_session_that_was_read_lately_goes_on_until_its_end() {
+        let clock = Clock::adjustable();
+        let sessions = sessions(&clock);
+        let (known, unknown, closed) = (open(&sessions).await, open(&sessions).await, open(&sessions).await);
+        for read in [&known, &closed] {
+            assert!(find(&sessions, read, 1).await.unwrap().is_some());
+        }
+        sessions.state.close().await;
+        let out = Err(StateError::Unavailable);
+        assert_eq!(sessions.open("ops", [1; 32]).await, Err(StateError::Unavailable));
+        assert_eq!(find(&sessions, &unknown, 1).await, out);
+        assert_eq!(sessions.close(&closed).await, Err(StateError::Unavailable));
+        assert_eq!(find(&sessions, &closed, 1).await, out, "it has ended here");
+        clock.advance(IDLE - Duration::from_secs(1));
+        assert!(find(&sessions, &known, 1).await.unwrap().is_some());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(find(&sessions, &known, 1).await, out, "its idle time does not start again");
     }
 }

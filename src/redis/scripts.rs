@@ -111,6 +111,7 @@ pub mod state {
     scripts! {
         CLAIM = ["state/prelude.lua", "state/claim.lua"];
         CLAIM_KEY = ["state/prelude.lua", "state/claim_key.lua"];
+        CLOSE_SESSION = ["state/prelude.lua", "state/close_session.lua"];
         CONCLUDE = ["state/prelude.lua", "state/conclude.lua"];
         DELETE = ["state/prelude.lua", "state/delete.lua"];
         END_CLAIM = ["state/prelude.lua", "state/end_claim.lua"];
@@ -119,6 +120,7 @@ pub mod state {
         EXPIRE_PAUSED = ["state/prelude.lua", "state/expire_paused.lua"];
         FIND = ["state/prelude.lua", "state/find.lua"];
         LIST = ["state/prelude.lua", "state/list.lua"];
+        OPEN_SESSION = ["state/prelude.lua", "state/open_session.lua"];
         OWN = ["state/prelude.lua", "state/own.lua"];
         OWNERS = ["state/prelude.lua", "state/owners.lua"];
         PAUSE = ["state/prelude.lua", "state/pause.lua"];
@@ -129,6 +131,7 @@ pub mod state {
         RENEW_URL = ["state/renew_url.lua"];
         REPLAY = ["state/prelude.lua", "state/replay.lua"];
         RESUME = ["state/prelude.lua", "state/resume.lua"];
+        SESSION = ["state/prelude.lua", "state/session.lua"];
         SETTLE = ["state/prelude.lua", "state/settle.lua"];
         SWEEP = ["state/prelude.lua", "state/sweep.lua"];
         TIME = ["state/prelude.lua", "state/time.lua"];

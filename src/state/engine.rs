@@ -1,6 +1,6 @@
 //! The two engines behind one interface.
 
-use super::envelopes::DeliveryId;
+use super::envelopes::{DeliveryId, Secrecy};
 use super::error::StateError;
 use super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming};
 use super::model::{
@@ -10,6 +10,7 @@ use super::model::{
 use super::pauses::{Endpoint, Pause, PauseReason, Resume};
 use super::redis::Redis;
 use super::sentinels::KeyError;
+use super::sessions::{SessionKind, StoredSession};
 use super::sqlite::Sqlite;
 use crate::base::keyring::Keyring;
 use crate::base::name::{AccountName, TenantName};
@@ -281,11 +282,7 @@ impl State {
     /// Returns the claim of a request, which need not exist.
     #[must_use]
     pub fn claim_of(&self, claiming: &Claiming) -> ClaimId {
-        let secrecy = match self {
-            Self::Sqlite(engine) => &engine.secrecy,
-            Self::Redis(engine) => &engine.secrecy,
-        };
-        ClaimId { name: secrecy.claim(&claiming.tenant, &claiming.key), token: claiming.token }
+        ClaimId { name: self.secrecy().claim(&claiming.tenant, &claiming.key), token: claiming.token }
     }
 
     /// Ends a claim. A claim whose outcome is unknown may still get an answer, and any claim may become free. Returns false
@@ -297,6 +294,48 @@ impl State {
         match self {
             Self::Sqlite(engine) => engine.end_claim(claim, end).await,
             Self::Redis(engine) => engine.end_claim(claim, end).await,
+        }
+    }
+
+    /// Stores a session that a holder opened, durably. `secret` is kept as it is. The holder's session that ends first makes
+    /// room for it.
+    ///
+    /// # Errors
+    /// Returns an error if the session was not stored: state can't be written, or the disk is below its reserve.
+    pub async fn open_session(
+        &self,
+        kind: SessionKind,
+        id: &str,
+        (holder, secret): (&str, [u8; 32]),
+    ) -> Result<(), StateError> {
+        let (name, holder) = (self.secrecy().session(kind, id), kind.holder(holder));
+        match self {
+            Self::Sqlite(engine) => engine.open_session(name, holder, secret).await,
+            Self::Redis(engine) => engine.open_session(name, holder, secret).await,
+        }
+    }
+
+    /// Returns the session with this id, if it has not ended, and restarts its idle time.
+    ///
+    /// # Errors
+    /// Returns an error if state can't be read.
+    pub async fn session(&self, kind: SessionKind, id: &str) -> Result<Option<StoredSession>, StateError> {
+        let name = self.secrecy().session(kind, id);
+        match self {
+            Self::Sqlite(engine) => engine.session(kind, name).await,
+            Self::Redis(engine) => engine.session(kind, name).await,
+        }
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// Returns an error if the session may still be there.
+    pub async fn close_session(&self, kind: SessionKind, id: &str) -> Result<(), StateError> {
+        let name = self.secrecy().session(kind, id);
+        match self {
+            Self::Sqlite(engine) => engine.close_session(name).await,
+            Self::Redis(engine) => engine.close_session(name).await,
         }
     }
 
@@ -349,19 +388,13 @@ impl State {
     /// Returns the encryption keys, which all clones share.
     #[must_use]
     pub fn keyring(&self) -> Keyring {
-        match self {
-            Self::Sqlite(engine) => engine.secrecy.keyring().clone(),
-            Self::Redis(engine) => engine.secrecy.keyring().clone(),
-        }
+        self.secrecy().keyring().clone()
     }
 
     /// Returns the number of failed decryptions.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
-        match self {
-            Self::Sqlite(engine) => engine.secrecy.unreadable(),
-            Self::Redis(engine) => engine.secrecy.unreadable(),
-        }
+        self.secrecy().unreadable()
     }
 
     /// Waits until there may be callbacks to fan out. One task may wait.
@@ -385,6 +418,13 @@ impl State {
         match self {
             Self::Sqlite(engine) => engine.close().await,
             Self::Redis(engine) => engine.close().await,
+        }
+    }
+
+    fn secrecy(&self) -> &Secrecy {
+        match self {
+            Self::Sqlite(engine) => &engine.secrecy,
+            Self::Redis(engine) => &engine.secrecy,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Names and contents of stored entries: names reveal nothing, and contents can be decrypted in one place only.
 
 use super::error::StateError;
+use super::sessions::{SessionKind, SessionName};
 use crate::base::keyring::{Keyring, Pseudonymizer, Unopened, random};
 use crate::base::name::{AccountName, TenantName};
 use crate::config;
@@ -131,6 +132,10 @@ impl Secrecy {
     /// Returns the stored name of a request that has an idempotency key: its path may name a person.
     pub(super) fn claimed_request(&self, claim: &ClaimName, request: &[u8; 32]) -> [u8; 32] {
         self.namer.name([b"request", claim, request])
+    }
+
+    pub(super) fn session(&self, kind: SessionKind, id: &str) -> SessionName {
+        self.namer.name([b"session", <&str>::from(kind).as_bytes(), id.as_bytes()])
     }
 
     pub(super) fn hide_kept_answer(&self, claim: &ClaimName, answer: &[u8]) -> Vec<u8> {

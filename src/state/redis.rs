@@ -32,6 +32,7 @@ mod lists;
 mod outbox;
 mod owners;
 mod retention;
+mod sessions;
 mod skew;
 
 pub use engine::Redis;

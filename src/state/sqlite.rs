@@ -14,6 +14,7 @@ mod owners;
 mod persons;
 mod retention;
 mod schema;
+mod sessions;
 
 pub use engine::Sqlite;
 pub use schema::MIGRATIONS;

@@ -61,6 +61,7 @@ mod references;
 mod replicas;
 mod routing;
 mod self_service;
+mod sessions;
 mod settlement;
 mod shared_limits;
 mod start_and_end;

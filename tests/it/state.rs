@@ -4,6 +4,7 @@
 
 mod claims;
 mod endpoints;
+mod sessions;
 mod shared;
 
 use crate::support::{Redis, folder};
@@ -31,6 +32,10 @@ use iluma_gateway::state::{
     Made, Outbox, Owning, Page, Queues, ReceiveOutcome, Replay, Sqlite, State, StateError, Waiting,
 };
 use secrecy::SecretBox;
+use sessions::{
+    a_session_is_found_until_it_is_idle_old_or_closed, sessions_outlive_a_restart, sessions_that_have_ended_are_swept,
+    the_session_that_ends_first_makes_room, without_state_no_session_is_opened_found_or_closed,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
@@ -178,6 +183,11 @@ suite!(
     a_claim_outlives_its_process_as_unknown,
     a_kept_answer_is_erased_with_its_person,
     old_keys_are_swept,
+    a_session_is_found_until_it_is_idle_old_or_closed,
+    sessions_outlive_a_restart,
+    the_session_that_ends_first_makes_room,
+    sessions_that_have_ended_are_swept,
+    without_state_no_session_is_opened_found_or_closed,
     everything_is_there_after_a_restart,
     what_cannot_be_stored_is_told,
 );

@@ -12,6 +12,7 @@ use crate::base::web::{GATEWAY_ERROR, whole_body};
 use crate::config::Role;
 use crate::iluma::callback_type::CallbackType;
 use crate::pages::{self, Served, Session};
+use crate::state::StateError;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -30,7 +31,9 @@ pub(in super::super) fn router() -> Router<Arc<Context>> {
         let (path, ..) = view.names();
         router.route(
             path,
-            get(async move |State(context): State<Arc<Context>>, headers: HeaderMap| show(&context, &headers, view)),
+            get(async move |State(context): State<Arc<Context>>, headers: HeaderMap| {
+                show(&context, &headers, view).await
+            }),
         )
     });
     views
@@ -40,13 +43,18 @@ pub(in super::super) fn router() -> Router<Arc<Context>> {
 }
 
 /// Returns the session of a request for a page.
-fn session(context: &Context, headers: &HeaderMap) -> Option<Session<Role>> {
+async fn session(context: &Context, headers: &HeaderMap) -> Result<Option<Session<Role>>, StateError> {
     let config = context.config();
-    by_session(&context.sessions, (&Method::GET, headers), |name, hash| config.tokens.role_of(name, hash))
+    let role_of = |name: &str, hash: &[u8; 32]| config.tokens.role_of(name, hash);
+    by_session(&context.sessions, (&Method::GET, headers), role_of).await
 }
 
-fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
-    let Some(session) = session(context, headers) else { return page(StatusCode::OK, views::login(None)) };
+async fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
+    let session = match session(context, headers).await {
+        Ok(Some(session)) => session,
+        Ok(None) => return page(StatusCode::OK, views::login(None)),
+        Err(error) => return refused(Refusal::sessions(error)),
+    };
     let config = context.config();
     let teams: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     let types = CallbackType::ALL.map(CallbackType::as_str);
@@ -61,7 +69,10 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     let given = field(&body, "token");
     let config = context.config();
     if let Some(Token { name, hash, .. }) = given.as_deref().and_then(|given| config.tokens.with_secret(given)) {
-        let id = context.sessions.open(name, *hash);
+        let id = match context.sessions.open(name, *hash).await {
+            Ok(id) => id,
+            Err(error) => return refused(Refusal::sessions(error)),
+        };
         let secure = client.is_some_and(|client| client.secure);
         return to_the_overview(&pages::session_cookie(COOKIE_NAME, &id, "/", secure));
     }
@@ -78,12 +89,16 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
 /// Ends the session, if its own page asks for it.
 async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Response {
     let id = pages::cookie(request.headers(), COOKIE_NAME).map(str::to_owned);
-    let session = session(&context, request.headers());
+    let session = match session(&context, request.headers()).await {
+        Ok(session) => session,
+        Err(error) => return refused(Refusal::sessions(error)),
+    };
     let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
     if let (Some(id), Some(session), Some(csrf)) = (id, session, field(&body, "csrf"))
         && session.has_value(csrf.as_bytes())
+        && let Err(error) = context.sessions.close(&id).await
     {
-        context.sessions.close(&id);
+        return refused(Refusal::sessions(error));
     }
     to_the_overview(&pages::ended_cookie(COOKIE_NAME, "/"))
 }
@@ -109,6 +124,17 @@ async fn asset(request: Request) -> Response {
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// Answers a refusal with the page to log in: status and headers are those that the API would answer with.
+fn refused(refusal: Refusal) -> Response {
+    let markup = views::login(Some(&refusal.to_string()));
+    let mut response = refusal.into_response();
+    for (name, value) in pages::page_headers() {
+        response.headers_mut().insert(name, value);
+    }
+    *response.body_mut() = markup.into_string().into();
+    response
 }
 
 fn page(status: StatusCode, markup: Markup) -> Response {

@@ -3,7 +3,7 @@
 use super::assets::ASSETS;
 use super::page::{self, Reader};
 use crate::base::bounded_body::{self, NotWhole};
-use crate::gateway::authentication::{COOKIE, Credentials, session, unauthenticated};
+use crate::gateway::authentication::{COOKIE, Credentials, KeySession, session, unauthenticated};
 use crate::gateway::core::Gateway;
 use crate::gateway::replies::of_parts;
 use crate::gateway::request_log::RequestLog;
@@ -61,7 +61,7 @@ pub(in super::super) async fn serve(
     log: &mut RequestLog,
 ) -> Result<Response<ReplyBody>, Rejection> {
     match place {
-        Place::Page => show(gateway, config, &request, log),
+        Place::Page => show(gateway, config, &request, log).await,
         Place::LogIn => log_in(gateway, config, request, log).await,
         Place::LogOut => log_out(gateway, config, request, log).await,
         Place::File => file(request.uri().path()),
@@ -69,7 +69,7 @@ pub(in super::super) async fn serve(
 }
 
 /// Answers with the team's page, or with the page to log in.
-fn show(
+async fn show(
     gateway: &Gateway,
     config: &RuntimeConfig,
     request: &Request<Incoming>,
@@ -78,11 +78,18 @@ fn show(
     if !request.uri().path().ends_with('/') {
         return Ok(to_the_page(None));
     }
+    let found = match session(gateway, config, given(request.headers(), log)).await {
+        Ok(found) => found,
+        Err(rejection) => return Ok(refused(rejection, config, log)),
+    };
     let keys = gateway.registry.table();
-    let Some(session) = session(gateway, config, given(request.headers(), log), &keys) else {
+    let known = found.and_then(|session| {
+        let known = config.tenants.with_key(&session.standing, &keys, log.asked()).ok()?;
+        Some((known, session))
+    });
+    let Some((Authenticated { tenant, key }, session)) = known else {
         return Ok(html(StatusCode::OK, page::login(None, config.contact.as_deref())));
     };
-    let Authenticated { tenant, key } = session.standing;
     log.set_tenant(tenant, config);
     if key.is_suspended {
         return Ok(refused(Rejection::TenantSuspended, config, log));
@@ -104,17 +111,21 @@ async fn log_in(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let form = form(request.into_body()).await?;
     let key = field(&form, "key").filter(|key| !key.is_empty());
-    let opened = key.ok_or(Unauthenticated::Missing).and_then(|key| {
+    let known = key.ok_or(Unauthenticated::Missing).and_then(|key| {
         let (sha256, keys) = (Sha256::digest(key.trim()).into(), gateway.registry.table());
         let Authenticated { tenant, key } = config.tenants.with_key(&sha256, &keys, log.asked())?;
         log.set_tenant(tenant, config);
-        Ok((!key.is_suspended).then(|| gateway.sessions.open(tenant.name.as_str(), sha256)))
+        Ok((tenant.name.clone(), sha256, key.is_suspended))
     });
-    match opened {
-        Ok(Some(id)) => Ok(to_the_page(Some(&pages::session_cookie(COOKIE, &id, PAGE, log.secure)))),
-        Ok(None) => Ok(refused(Rejection::TenantSuspended, config, log)),
-        Err(error) => Ok(refused(unauthenticated(gateway, log, error), config, log)),
-    }
+    let rejection = match known {
+        Ok((tenant, sha256, false)) => match gateway.sessions.open(tenant.as_str(), sha256).await {
+            Ok(id) => return Ok(to_the_page(Some(&pages::session_cookie(COOKIE, &id, PAGE, log.secure)))),
+            Err(_) => Rejection::SessionsUnavailable,
+        },
+        Ok((_, _, true)) => Rejection::TenantSuspended,
+        Err(error) => unauthenticated(gateway, log, error),
+    };
+    Ok(refused(rejection, config, log))
 }
 
 /// Ends the session, if its own page asks for it.
@@ -122,17 +133,19 @@ async fn log_out(
     gateway: &Gateway,
     config: &RuntimeConfig,
     request: Request<Incoming>,
-    log: &RequestLog,
+    log: &mut RequestLog,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (head, body) = request.into_parts();
     let form = form(body).await?;
-    let is_own = {
-        let keys = gateway.registry.table();
-        let session = session(gateway, config, given(&head.headers, log), &keys);
-        session.is_some_and(|session| field(&form, "csrf").is_some_and(|csrf| session.has_value(csrf.as_bytes())))
+    let session = match session(gateway, config, given(&head.headers, log)).await {
+        Ok(session) => session,
+        Err(rejection) => return Ok(refused(rejection, config, log)),
     };
-    if let Some(id) = pages::cookie(&head.headers, COOKIE).filter(|_| is_own) {
-        gateway.sessions.close(id);
+    let has_value = |session: KeySession| field(&form, "csrf").is_some_and(|csrf| session.has_value(csrf.as_bytes()));
+    if let Some(id) = pages::cookie(&head.headers, COOKIE).filter(|_| session.is_some_and(has_value))
+        && gateway.sessions.close(id).await.is_err()
+    {
+        return Ok(refused(Rejection::SessionsUnavailable, config, log));
     }
     Ok(to_the_page(Some(&pages::ended_cookie(COOKIE, PAGE))))
 }

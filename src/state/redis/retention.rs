@@ -49,6 +49,7 @@ impl Redis {
             ("callbacks:unowned", Duration::ZERO),
             ("owners", owners),
             ("claims", KEPT),
+            ("sessions", Duration::ZERO),
             ("persons", persons),
             ("erased", persons),
         ] {

@@ -53,6 +53,7 @@ impl Sqlite {
                 persons,
             )?;
             run(&delete("claims", "name", "at < ?1"), claims)?;
+            run(&delete("sessions", "name", "ends < ?1"), now)?;
             run(&delete("erased", "person", "at < ?1"), persons)?;
             Ok(swept as u64)
         });

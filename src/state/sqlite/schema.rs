@@ -82,5 +82,12 @@ pub const MIGRATIONS: (&str, &[&str]) = (
         standing TEXT NOT NULL, content BLOB, at INTEGER NOT NULL);
     CREATE INDEX claims_at ON claims (at);
     ",
+        "
+    -- Sessions of people: the kind and name of the holder, about its secret, the end without a request, the latest end.
+    CREATE TABLE sessions (name BLOB NOT NULL PRIMARY KEY, holder TEXT NOT NULL, secret BLOB NOT NULL, ends INTEGER NOT NULL,
+        last INTEGER NOT NULL);
+    CREATE INDEX sessions_ends ON sessions (ends);
+    CREATE INDEX sessions_holder ON sessions (holder, ends);
+    ",
     ],
 );

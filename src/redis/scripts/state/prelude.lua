@@ -115,6 +115,21 @@ local function release(record, most)
   return #names
 end
 
+-- Sessions: a hash for each {holder, secret, last}, where `last` is the latest end. `sessions` has all of them by their ends, and
+-- `sessions:of` those of a holder.
+
+local function set_session_end(name, holder, ends)
+  call('ZADD', key('sessions'), ends, name)
+  call('ZADD', key('sessions:of', holder), ends, name)
+end
+
+local function forget_session(name)
+  local holder = call('HGET', key('session', name), 'holder')
+  if holder then call('ZREM', key('sessions:of', holder), name) end
+  call('ZREM', key('sessions'), name)
+  call('DEL', key('session', name))
+end
+
 -- Endpoints are named `tenant:type`. `failing` has the time of an endpoint's first failure since its last success; `pauses`
 -- has {reason, since, probe} of each paused endpoint, where `probe` is the time of its next probe.
 

@@ -24,6 +24,8 @@ for _, name in ipairs(names) do
   elseif list == 'claims' then
     call('DEL', key('claim', name))
     call('ZREM', key(list), name)
+  elseif list == 'sessions' then
+    forget_session(name)
   elseif list == 'persons' then
     call('SREM', key('records', string.sub(name, 1, 32)), string.sub(name, 33))
     call('ZREM', key(list), name)
