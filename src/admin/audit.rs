@@ -41,6 +41,23 @@ pub(super) enum Order {
 }
 
 impl Order {
+    /// All orders.
+    pub(super) const ALL: [Self; 13] = [
+        Self::Purge,
+        Self::Erase,
+        Self::Replay,
+        Self::PauseCallbacks,
+        Self::ResumeCallbacks,
+        Self::TestCallbacks,
+        Self::DeleteDeadLetter,
+        Self::CreateKey,
+        Self::RotateKey,
+        Self::RevokeKey,
+        Self::Suspend,
+        Self::Resume,
+        Self::Settle,
+    ];
+
     /// Returns the name in the audit log.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -176,8 +193,8 @@ async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts:
     }
 }
 
-/// `GET /v1/audit` with `after` (the `next` of the page before), `limit`, `from` and `to`, of all nodes, oldest first; as JSON
-/// lines for a client that accepts `application/x-ndjson`.
+/// `GET /v1/audit` with `after` (the `next` of the page before), `limit`, `from`, `to` and `newest_first`, of all nodes, oldest
+/// first unless asked otherwise; as JSON lines for a client that accepts `application/x-ndjson`.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

@@ -13,11 +13,12 @@ use std::time::Duration;
 const PAGE: usize = 100;
 const MOST: usize = 1000;
 
-/// Reads the query of a list: `after` (the `next` of the page before), `limit`, `from` and `to`.
+/// Reads the query of a list: `after` (the `next` of the page before), `limit`, `from`, `to` and `newest_first`.
 pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
     page(query.unwrap_or_default()).ok_or_else(|| {
         Refusal::invalid(
-            "known here: after (the next of the page before), limit (1 to 1000), and from and to, days or RFC 3339 times",
+            "known here: after (the next of the page before), limit (1 to 1000), from and to (days or RFC 3339 times), and \
+             newest_first (true or false)",
         )
     })
 }
@@ -59,6 +60,7 @@ fn page(query: &str) -> Option<LogPage> {
             // A day is included.
             "to" if value.len() == 10 => page.to = Some(moment::parse_or_date(&value)? + Duration::from_secs(86400)),
             "to" => page.to = Some(moment::parse(&value)?),
+            "newest_first" => page.newest_first = value.parse().ok()?,
             _ => return None,
         }
     }

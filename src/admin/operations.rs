@@ -19,7 +19,7 @@ use axum::routing::get;
 use http::StatusCode;
 use tower_http::compression::CompressionLayer;
 
-const PAGE: &[&str] = &["After", "Limit", "From", "To"];
+const PAGE: &[&str] = &["After", "Limit", "From", "To", "NewestFirst"];
 const NDJSON: &str = "application/x-ndjson";
 
 /// Returns all operations: those that need no token, then the API.
@@ -195,4 +195,22 @@ fn about_data() -> Vec<Operation> {
             .or_as(NDJSON)
             .reading(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::operation::Access;
+    use super::*;
+
+    #[test]
+    fn every_order_has_one_operation() {
+        let orders = operations().into_iter().filter_map(|operation| match operation.access {
+            Access::Order(order) => Some(order.as_str()),
+            Access::Open | Access::Viewer => None,
+        });
+        let (mut declared, mut all) = (orders.collect::<Vec<_>>(), Order::ALL.map(Order::as_str).to_vec());
+        declared.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(declared, all);
+    }
 }

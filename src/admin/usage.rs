@@ -46,7 +46,14 @@ pub(super) async fn usage(
     if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
         return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
     }
-    Ok(told(json(StatusCode::OK, &serde_json::json!({ "rows": rows, "restored": restored }))))
+    let shown = serde_json::json!({
+        "rows": rows,
+        "restored": restored,
+        "from": from.to_string(),
+        "to": to.to_string(),
+        "time_zone": ledger.time_zone(),
+    });
+    Ok(told(json(StatusCode::OK, &shown)))
 }
 
 pub(super) fn unreadable() -> Refusal {

@@ -288,6 +288,12 @@ impl Ledger {
         self.0.database.read(move |connection| journal::rows(connection, &from, &to, tenant.as_deref())).await
     }
 
+    /// Returns the name of the time zone in which the ledger's days begin.
+    #[must_use]
+    pub fn time_zone(&self) -> String {
+        self.0.time_zone()
+    }
+
     /// Returns the current day of the ledger's calendar.
     #[must_use]
     pub fn today(&self) -> Day {

@@ -86,6 +86,10 @@ impl LedgerConfig {
 }
 
 impl Inner {
+    pub(super) fn time_zone(&self) -> String {
+        self.live.load().calendar.to_string()
+    }
+
     pub(super) fn today(&self) -> Day {
         self.live.load().calendar.day(self.clock.wall())
     }

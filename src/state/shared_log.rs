@@ -55,7 +55,7 @@ pub(super) struct SharedList {
 /// A part of a log.
 #[derive(Debug, Clone, Default)]
 pub struct LogPage {
-    /// The id of the entry before the first.
+    /// The id of the last entry of the page before.
     pub after: Option<String>,
     /// The first moment.
     pub from: Option<SystemTime>,
@@ -63,9 +63,11 @@ pub struct LogPage {
     pub to: Option<SystemTime>,
     /// The largest number of entries.
     pub most: usize,
+    /// True for a page that begins with the newest entry.
+    pub newest_first: bool,
 }
 
-/// Entries of a log, oldest first.
+/// Entries of a log, in the order of their page.
 #[derive(Debug, Clone)]
 pub struct LogEntries<T> {
     /// The entries.
@@ -228,8 +230,10 @@ impl SharedLog {
     async fn own(&self, page: &LogPage) -> Result<Vec<(String, String)>, StateError> {
         let (first, after, end) = (bound(page.from), page.after.clone().unwrap_or_default(), bound(page.to));
         let most = i64::try_from(page.most).unwrap_or(i64::MAX);
+        let (behind, order) = if page.newest_first { ("<", "DESC") } else { (">", "ASC") };
         let select = format!(
-            "SELECT id, entry FROM {} WHERE id >= ?1 AND id > ?2 AND (?3 = '' OR id < ?3) ORDER BY id LIMIT ?4",
+            "SELECT id, entry FROM {} WHERE id >= ?1 AND (?2 = '' OR id {behind} ?2) AND (?3 = '' OR id < ?3) \
+             ORDER BY id {order} LIMIT ?4",
             self.table
         );
         let rows = self.database.read(move |connection| {
@@ -247,16 +251,26 @@ impl SharedLog {
 }
 
 async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, String)>, RedisFailure> {
-    let from = bound(page.from);
-    let lower = match &page.after {
+    let (lower, upper) = bounds(page);
+    let mut call = scripts::LIST.key(&shared.ids);
+    call.key(&shared.entries).arg(lower).arg(upper).arg(page.most).arg(u8::from(page.newest_first));
+    shared.link.script(&Budget::of(TIMEOUT), &call).await
+}
+
+/// Returns the bounds of a page's ids, as ZRANGEBYLEX takes them.
+fn bounds(page: &LogPage) -> (String, String) {
+    let (from, to) = (bound(page.from), page.to.map(|to| bound(Some(to))));
+    let (older, newer) = if page.newest_first { (page.after.as_ref(), None) } else { (None, page.after.as_ref()) };
+    let lower = match newer {
         Some(after) if *after >= from => format!("({after}"),
         Some(_) | None if from.is_empty() => "-".to_owned(),
         Some(_) | None => format!("[{from}"),
     };
-    let upper = page.to.map_or("+".to_owned(), |to| format!("({}", bound(Some(to))));
-    let mut call = scripts::LIST.key(&shared.ids);
-    call.key(&shared.entries).arg(lower).arg(upper).arg(page.most);
-    shared.link.script(&Budget::of(TIMEOUT), &call).await
+    let end = match (older, &to) {
+        (Some(after), Some(to)) => Some(after.min(to)),
+        (after, to) => after.or(to.as_ref()),
+    };
+    (lower, end.map_or("+".to_owned(), |end| format!("({end}")))
 }
 
 /// Returns the beginning of the ids of a moment; empty for none.
@@ -276,4 +290,27 @@ pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &
     database.busy_timeout(TIMEOUT)?;
     let insert = format!("INSERT INTO {table} VALUES (?1, ?2, ?3)");
     database.execute(&insert, (id, text, state.redis.is_none())).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_goes_on_behind_the_one_before_in_its_order() {
+        let at = |millis| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        for (newest_first, after, from, to, expected) in [
+            (false, None, None, None, ("-", "+")),
+            (false, Some("0000000000005-a"), None, None, ("(0000000000005-a", "+")),
+            (false, Some("0000000000005-a"), at(3), at(9), ("(0000000000005-a", "(0000000000009")),
+            (false, Some("0000000000005-a"), at(7), None, ("[0000000000007", "+")),
+            (true, None, at(3), None, ("[0000000000003", "+")),
+            (true, Some("0000000000005-a"), at(3), at(9), ("[0000000000003", "(0000000000005-a")),
+            (true, Some("0000000000005-a"), None, at(4), ("-", "(0000000000004")),
+        ] {
+            let page = LogPage { after: after.map(str::to_owned), from, to, most: 1, newest_first };
+            let (lower, upper) = bounds(&page);
+            assert_eq!((lower.as_str(), upper.as_str()), expected, "{page:?}");
+        }
+    }
 }

@@ -121,6 +121,31 @@ async fn each_role_may_do_what_it_is_for_and_every_order_is_audited() {
 }
 
 #[tokio::test]
+async fn the_audit_log_is_read_from_either_end() {
+    let redis = Redis::start().await;
+    for rig in [Rig::builder(), Rig::builder().redis(&redis)] {
+        let rig = rig.start().await;
+        for team in ["lending", "payments", "lending"] {
+            let purge = rig.operator("POST", "/v1/cache/purge").json(format!("{{\"tenant\":\"{team}\"}}"));
+            assert_eq!(purge.send().await.status, 200);
+        }
+        let oldest_first = audited(&rig, "").await;
+        let newest_first: Vec<_> = oldest_first.iter().rev().cloned().collect();
+        assert_eq!(oldest_first.len(), 3);
+        assert_eq!(audited(&rig, "?newest_first=false").await, oldest_first);
+        assert_eq!(audited(&rig, "?newest_first=true").await, newest_first);
+        let first = rig.operator("GET", "/v1/audit?newest_first=true&limit=1").send().await.json();
+        let next = first["next"].as_str().expect("more");
+        assert_eq!(audited(&rig, &format!("?newest_first=true&after={next}")).await, newest_first[1..]);
+        assert_eq!(audited(&rig, &format!("?newest_first=true&after={next}&from=2100-01-01")).await.len(), 0);
+        assert_eq!(audited(&rig, "?newest_first=true&to=2020-01-01").await.len(), 0);
+        let unclear = rig.operator("GET", "/v1/audit?newest_first=yes").send().await;
+        unclear.is_rejection(400, "API_VALIDATION_ERROR");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_audit_log_is_that_of_all_nodes() {
     let mut redis = Redis::start().await;
     let a = Rig::builder().redis(&redis).start().await;

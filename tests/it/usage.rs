@@ -259,6 +259,20 @@ async fn a_team_reads_its_own_usage_and_operators_everybodys() {
 }
 
 #[tokio::test]
+async fn the_books_name_their_days_and_the_time_zone_in_which_those_begin() {
+    let zone = "Pacific/Kiritimati";
+    let rig = Rig::builder().section("quotas", &format!("time_zone = \"{zone}\"")).start().await;
+    let named = async |query: &str| {
+        let usage = admin(&rig, &format!("/v1/usage{query}")).await.json();
+        ["from", "to", "time_zone"].map(|member| usage[member].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(named("?from=2026-11-01&to=2026-11-25").await, ["2026-11-01", "2026-11-25", zone]);
+    let [from, to, _] = named("").await;
+    assert_eq!((&from[..8], &from[8..]), (&to[..8], "01"), "without days they are those of this month, until today");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn the_accounts_rate_makes_a_call_wait_for_its_turn_or_refuses_it() {
     let upstream = answering(200, r#"{"status":"FOUND"}"#).await;
     let rig = Rig::builder()
