@@ -5,7 +5,9 @@
 
 mod assets;
 mod pages;
+mod reader;
 pub(super) mod routes;
 mod session;
+mod views;
 
 pub(super) use session::by_session;

@@ -56,10 +56,15 @@ pub fn document_head(title: &str, assets: &Assets) -> Markup {
     }
 }
 
-/// Returns the element in which modules show refusals.
+/// Returns the elements in which modules show refusals, and that an answer lacks other nodes.
 #[must_use]
 pub fn refusal() -> Markup {
-    html! { div id="refusal" role="alert" {} }
+    html! {
+        div id="refusal" role="alert" {}
+        p id="partial" class="notice" hidden {
+            "Redis is out: figures and lists below are those of this node alone, until it is back."
+        }
+    }
 }
 
 /// Returns the dialog in which modules have orders confirmed.

@@ -1,7 +1,8 @@
 //! The paths of the console: pages, log in, log out, assets.
 
 use super::assets::ASSETS;
-use super::pages::{self as views, Reader, View};
+use super::pages::{self as views, View};
+use super::reader::Reader;
 use super::session::{COOKIE_NAME, by_session};
 use crate::admin::answer::Refusal;
 use crate::admin::context::Context;
@@ -11,6 +12,7 @@ use crate::base::peer::Client;
 use crate::base::web::{GATEWAY_ERROR, whole_body};
 use crate::config::Role;
 use crate::iluma::callback_type::CallbackType;
+use crate::iluma::routes::ROUTES;
 use crate::pages::{self, Served, Session};
 use crate::state::StateError;
 use axum::Router;
@@ -57,8 +59,15 @@ async fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
     };
     let config = context.config();
     let teams: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
-    let types = CallbackType::ALL.map(CallbackType::as_str);
-    let reader = Reader { session: &session, node: &context.node, teams: &teams, types: &types };
+    let (types, routes) = (CallbackType::ALL.map(CallbackType::as_str), ROUTES.each_ref().map(|row| row.text));
+    let reader = Reader {
+        session: &session,
+        node: &context.node,
+        time_zone: &context.ledger.time_zone(),
+        teams: &teams,
+        types: &types,
+        routes: &routes,
+    };
     page(StatusCode::OK, views::page(view, &reader))
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Reader<'a> {
     pub(super) tenant: &'a Tenant,
     /// The URL of the gateway, in front of a path.
     pub(super) base: &'a str,
+    /// The time zone in which days begin.
+    pub(super) time_zone: &'a str,
     /// The contact for help.
     pub(super) contact: Option<&'a str>,
 }
@@ -50,6 +52,7 @@ pub(super) fn page(reader: &Reader<'_>) -> Markup {
             head {
                 (pages::document_head(name, &ASSETS))
                 meta name="csrf-token" content=(reader.csrf);
+                meta name="time-zone" content=(reader.time_zone);
                 script type="module" src=(ASSETS.module()) {}
             }
             body {
@@ -76,16 +79,18 @@ pub(super) fn page(reader: &Reader<'_>) -> Markup {
 fn side(reader: &Reader<'_>, name: &str) -> Markup {
     html! {
         div class="side" {
-            strong { "iluma-gateway" }
-            nav aria-label="Sections" {
-                ul { @for (id, heading) in SECTIONS { li { a href={ "#" (id) } { (heading) } } } }
-            }
-            div class="who" {
-                p { "Team " (name) }
-                @if let Some(contact) = reader.contact { p { "Help: " (contact) } }
-                form method="post" action=(PORTAL_LOG_OUT) {
-                    input type="hidden" name="csrf" value=(reader.csrf);
-                    button type="submit" { "Log out" }
+            div {
+                strong { "iluma-gateway" }
+                nav aria-label="Sections" {
+                    ul { @for (id, heading) in SECTIONS { li { a href={ "#" (id) } { (heading) } } } }
+                }
+                div class="who" {
+                    p { "Team " (name) }
+                    @if let Some(contact) = reader.contact { p { "Help: " (contact) } }
+                    form method="post" action=(PORTAL_LOG_OUT) {
+                        input type="hidden" name="csrf" value=(reader.csrf);
+                        button type="submit" { "Log out" }
+                    }
                 }
             }
         }

@@ -98,7 +98,8 @@ async fn show(
     let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let scheme = if log.secure { "https" } else { "http" };
     let base = format!("{scheme}://{}", host.unwrap_or("localhost"));
-    let reader = Reader { csrf: &session.csrf, tenant, base: &base, contact: config.contact.as_deref() };
+    let (time_zone, contact) = (gateway.ledger.time_zone(), config.contact.as_deref());
+    let reader = Reader { csrf: &session.csrf, tenant, base: &base, time_zone: &time_zone, contact };
     Ok(html(StatusCode::OK, page::page(&reader)))
 }
 

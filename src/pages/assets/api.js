@@ -1,19 +1,39 @@
-// The gateway's API, asked with the session of this page. A fault is an Error with the gateway's own sentence.
+// The gateway's API, asked with the session of this page. A fault is an Error with the gateway's own sentence; its `value` is the
+// answer's JSON.
 
 const token = document.querySelector('meta[name="csrf-token"]').content;
 
-/** Asks the API. Returns the answer's JSON, or throws. */
-export async function ask(method, path, body) {
-  const headers = { accept: 'application/json' };
+/** Sends a request, and says so on the page if the answer lacks the other nodes. */
+async function answer(method, path, accept, body) {
+  const headers = { accept };
   if (method !== 'GET') headers['x-csrf-token'] = token;
   if (body !== undefined) headers['content-type'] = 'application/json';
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store' });
-  if (answer.status === 401) location.reload();
-  const text = await answer.text();
+  let got;
+  try {
+    got = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store' });
+  } catch {
+    throw new Error('The gateway does not answer. See if this node runs, and if the network reaches it.');
+  }
+  if (got.status === 401) location.reload();
+  if (got.headers.has('x-gateway-partial')) document.getElementById('partial').hidden = false;
+  return got;
+}
+
+/** Asks the API. Returns the answer's JSON, or throws. */
+export async function ask(method, path, body) {
+  const got = await answer(method, path, 'application/json', body);
+  const text = await got.text();
   let value = null;
   try { value = text === '' ? null : JSON.parse(text); } catch { value = null; }
-  if (answer.ok) return value;
+  if (got.ok) return value;
   // An order that could not be carried out everywhere answers with what is left.
-  if (value?.left) throw new Error(`Not done everywhere. Left: ${value.left.join(', ')}. Give the order again.`);
-  throw new Error(value?.message ?? `The gateway answered ${answer.status}.`);
+  const why = value?.left ? `Not done everywhere. Left: ${value.left.join(', ')}. Give the order again.` : value?.message;
+  throw Object.assign(new Error(why ?? `The gateway answered ${got.status}.`), { value });
+}
+
+/** Reads a path in another type than JSON. Returns the text, or throws. */
+export async function text(path, accept) {
+  const got = await answer('GET', path, accept);
+  if (!got.ok) throw new Error(`The gateway answered ${got.status}.`);
+  return got.text();
 }

@@ -9,13 +9,18 @@ export function el(name, attributes = {}, ...children) {
     if (key === 'onclick') made.addEventListener('click', value);
     else made.setAttribute(key, value === true ? '' : value);
   }
-  made.append(...children.filter((child) => child !== undefined && child !== null));
+  made.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
   return made;
 }
 
+/** The time zone in which the gateway's days begin, and the reader's. */
+export const zone = document.querySelector('meta[name="time-zone"]').content;
+export const ownZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
 const numbers = new Intl.NumberFormat('id-ID');
 const here = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
-const jakarta = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium', timeZone: 'Asia/Jakarta' });
+const there = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium', timeZone: zone });
+const clock = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
 
 /** A whole number as people write it: 12.500. */
 export const number = (value) => (Number.isFinite(value) ? numbers.format(value) : '–');
@@ -31,24 +36,49 @@ export function bytes(value) {
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
-/** A time in the reader's zone; the title has it in Jakarta's. */
-export function time(value) {
+/** A time in the reader's zone, by itself or without its day; the title has it in the gateway's zone. */
+export function time(value, format = here) {
   if (!value) return '–';
   const at = new Date(value);
   if (Number.isNaN(at.valueOf())) return String(value);
-  return el('time', { datetime: value, title: `Asia/Jakarta: ${jakarta.format(at)}` }, here.format(at));
+  return el('time', { datetime: value, title: `${zone}: ${there.format(at)}` }, format.format(at));
+}
+/** The time of a day, without the day. */
+export const timeOfDay = (value) => time(value, clock);
+/** Words of a name: upstream_calls_per_day is "Upstream calls per day". */
+export const words = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll('_', ' ');
+/** Days, or hours and minutes, of seconds. */
+export function span(seconds) {
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.round((seconds % 3600) / 60)];
+  return hours >= 48 ? `${Math.round(hours / 24)} days` : hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min`;
 }
 
-/** Rows of a table; `columns` are [heading, cell of a row, 'number' for figures]. An empty table says what to do. */
-export function table(caption, columns, rows, empty) {
-  if (rows.length === 0) return el('p', { class: 'empty' }, empty);
+/** Rows of a table, at most `most`; `columns` are [heading, cell of a row, 'number' for figures]. An empty table says what to do. */
+export function table(caption, columns, all, empty, most = 500) {
+  if (all.length === 0) return el('p', { class: 'empty' }, empty);
+  const rows = all.slice(0, most);
   const head = el('tr', {}, ...columns.map(([name, , kind]) => el('th', { scope: 'col', class: kind }, name)));
   const line = (row) => el('tr', {}, ...columns.map(([, cell, kind]) => {
     const value = cell(row);
     return el('td', { class: kind }, ...(Array.isArray(value) ? value : [value ?? '–']));
   }));
+  const shown = rows.length < all.length ? `${caption}; the first ${number(most)} of ${number(all.length)}` : caption;
   return el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
-    el('table', {}, el('caption', {}, caption), el('thead', {}, head), el('tbody', {}, ...rows.map(line))));
+    el('table', {}, el('caption', {}, shown), el('thead', {}, head), el('tbody', {}, ...rows.map(line))));
+}
+
+/** Buttons to the first and to the next page of a list. `load` reads the page behind `after`. */
+export function pager(after, next, load) {
+  const button = (name, to) => el('button', { type: 'button', onclick: () => load(to) }, name);
+  return el('div', { class: 'pager' }, after && button('First page', undefined), next && button('Next page', next));
+}
+
+/** Has the browser save a text as a file. */
+export function save(name, type, parts) {
+  const url = URL.createObjectURL(new Blob(parts, { type }));
+  el('a', { href: url, download: name }).click();
+  // The browser has taken the text once the click has returned.
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
 /** Tiles with one figure each. */
@@ -57,20 +87,28 @@ export function tiles(figures) {
     ...figures.map(([name, value]) => el('div', { class: 'tile' }, el('dt', {}, name), el('dd', {}, value))));
 }
 
-/** Bars of two series by day. */
-export function bars(label, days) {
+/** The most days of a chart, and the fewest places for them. */
+const [MOST_DAYS, PLACES] = [400, 14];
+
+/** Bars of what was spent and saved by day; `days` have `day`, `spent` and `saved`. */
+export function bars(label, all) {
+  const days = all.slice(-MOST_DAYS);
   const most = Math.max(1, ...days.map((day) => Math.max(day.spent, day.saved)));
-  const width = 600 / Math.max(1, days.length);
-  const chart = el('svg', { class: 'chart', viewBox: '0 0 600 160', preserveAspectRatio: 'none', role: 'img', 'aria-label': label });
+  const width = 600 / Math.max(PLACES, days.length);
+  const chart = el('svg', { class: 'chart', viewBox: '0 0 600 150', preserveAspectRatio: 'none', role: 'img', 'aria-label': label });
   days.forEach((day, at) => {
     const bar = (kind, value, shift) => {
-      const height = (130 * value) / most;
-      return el('rect', { class: kind, x: at * width + shift * width * 0.4 + 1, y: 140 - height, width: Math.max(1, width * 0.38), height },
+      const height = (140 * value) / most;
+      return el('rect', { class: kind, x: (at + 0.1 + shift * 0.4) * width, y: 150 - height, width: width * 0.38, height },
         el('title', {}, `${day.day}: ${kind} ${rupiah(value)}`));
     };
     chart.append(bar('spent', day.spent, 0), bar('saved', day.saved, 1));
   });
-  return chart;
+  const key = (kind) => el('span', { class: `key ${kind}` }, kind);
+  return el('figure', {},
+    el('figcaption', {}, `${label} `, key('spent'), ' ', key('saved'), ` The highest bar is ${rupiah(most === 1 ? 0 : most)}.`),
+    chart,
+    el('div', { class: 'axis' }, el('span', {}, days[0]?.day ?? ''), el('span', {}, days.length > 1 ? days.at(-1).day : '')));
 }
 
 /** Replaces what an element of the page shows. */

@@ -22,11 +22,17 @@ export async function carryOut(run, again) {
   }
 }
 
-/** Calls `run` with the fields of a form instead of sending it. */
+/** Calls `run` with the fields of a form instead of sending it, and tells its fault. */
 export function onSubmit(id, run) {
   const form = document.getElementById(id);
-  form?.addEventListener('submit', (event) => {
+  form?.addEventListener('submit', async (event) => {
     event.preventDefault();
-    run(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== '')), form);
+    refuse('');
+    tell('');
+    try {
+      await run(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== '')), form);
+    } catch (error) {
+      refuse(error.message);
+    }
   });
 }

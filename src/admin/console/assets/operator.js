@@ -1,11 +1,22 @@
-// What operators alone have: roles, and the gateway's metrics.
+// What the views of operators share: the orders that a role may give, the gateway's metrics, sums of the books.
 
-const roles = ['viewer', 'operator', 'admin'];
+import { el } from './dom.js';
+import { give } from './orders.js';
 
-/** True if the session's role may give an order that needs this role. */
-export const may = (role) => roles.indexOf(document.body.dataset.role) >= roles.indexOf(role);
+const orders = new Set(document.body.dataset.orders.split(' '));
 
-/** Reads the gateway's metrics: a list of [name, labels, value]. */
+/** True if the session's role may give an order, by its name in the audit log. */
+export const may = (order) => orders.has(order);
+
+/** A button that gives an order; absent where the role may not. `again` reads the view's data once more. */
+export function button(order, name, sentence, run, again) {
+  if (!may(order)) return undefined;
+  const isDanger = ['Delete', 'Revoke', 'Suspend'].includes(name);
+  const onclick = () => give(name, sentence, run, again);
+  return el('button', { type: 'button', class: isDanger ? 'danger' : undefined, onclick }, name);
+}
+
+/** Reads the gateway's metrics: a list of names, labels and values. */
 export async function metrics() {
   const answer = await fetch('/metrics', { cache: 'no-store' });
   const lines = (await answer.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
@@ -14,4 +25,28 @@ export async function metrics() {
     const pairs = [...(labels ?? '').matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, text]) => [key, text]);
     return { name, labels: Object.fromEntries(pairs), value: Number(value) };
   });
+}
+
+/** The series of a metric, by its name without the prefix. */
+export const series = (all, name) => all.filter((one) => one.name === `iluma_gateway_${name}`);
+/** The sum of a metric's series. */
+export const total = (all, name) => series(all, name).reduce((sum, one) => sum + one.value, 0);
+/** The sum of a field of the books' rows. */
+export const sum = (rows, field) => rows.reduce((result, row) => result + (row[field] ?? 0), 0);
+
+/** What was spent and saved on each day from one to another. */
+export function byDay(rows, from, to) {
+  const days = new Map();
+  const step = new Date(`${from}T00:00:00Z`);
+  for (let day = from; day <= to && days.size < 4000; day = step.toISOString().slice(0, 10)) {
+    days.set(day, { day, spent: 0, saved: 0 });
+    step.setUTCDate(step.getUTCDate() + 1);
+  }
+  for (const row of rows) {
+    const day = days.get(row.day);
+    if (day === undefined) continue;
+    day.spent += row.cost;
+    day.saved += row.saved;
+  }
+  return [...days.values()];
 }

@@ -1,17 +1,8 @@
 // The team portal. It fills the page that the gateway rendered from the team's own API, and gives its orders.
 
 import { ask } from './api.js';
-import { el, number, refuse, rupiah, share, show, table, tell, tiles, time } from './dom.js';
+import { el, number, refuse, rupiah, share, show, span, table, tell, tiles, time, words } from './dom.js';
 import { carryOut, give, onSubmit } from './orders.js';
-
-/** Makes words of a name: upstream_calls_per_day is "Upstream calls per day". */
-const words = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll('_', ' ');
-
-/** Makes hours and minutes of seconds. */
-function span(seconds) {
-  const [hours, minutes] = [Math.floor(seconds / 3600), Math.round((seconds % 3600) / 60)];
-  return hours >= 48 ? `${Math.round(hours / 24)} days` : hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min`;
-}
 
 /** A limit's value: numbers as people write them, budgets in rupiah. */
 function amount(name, value) {
