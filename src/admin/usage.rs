@@ -4,12 +4,24 @@ use super::answer::{Refusal, json, typed};
 use super::context::Context;
 use crate::base::calendar::Day;
 use crate::base::name::TenantName;
-use crate::ledger::{Statement, csv};
+use crate::ledger::{Row, Statement, csv};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
+
+/// The ledger as JSON. It is written as it is: a large company has a hundred thousand lines, of which a tree of values would be
+/// several times as large.
+#[derive(Debug, serde::Serialize)]
+struct Usage {
+    rows: Vec<Row>,
+    restored: Vec<String>,
+    /// The first day and the last one, and the time zone in which they begin.
+    from: String,
+    to: String,
+    time_zone: String,
+}
 
 /// `GET /v1/usage`: the ledger `from` a day `to` a day, both included; the default is from the first of this month to
 /// today.
@@ -46,14 +58,8 @@ pub(super) async fn usage(
     if accepted.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
         return Ok(told(typed(StatusCode::OK, "text/csv; charset=utf-8", csv(&rows).into())));
     }
-    let shown = serde_json::json!({
-        "rows": rows,
-        "restored": restored,
-        "from": from.to_string(),
-        "to": to.to_string(),
-        "time_zone": ledger.time_zone(),
-    });
-    Ok(told(json(StatusCode::OK, &shown)))
+    let (from, to, time_zone) = (from.to_string(), to.to_string(), ledger.time_zone());
+    Ok(told(json(StatusCode::OK, &Usage { rows, restored, from, to, time_zone })))
 }
 
 pub(super) fn unreadable() -> Refusal {

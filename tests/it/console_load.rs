@@ -87,7 +87,7 @@ async fn every_view_of_a_large_company_is_quick_and_takes_bounded_memory() {
         ask("POST", rig.admin_url("/console/login")).form(format!("token={}", rig.secret("ADMIN"))).send().await;
     let cookie = log_in.header("set-cookie").split(';').next().expect("a cookie").to_owned();
     let ledger_day = |ahead: u32| {
-        let time = rig.clock.wall() - (DAYS - ahead) * DAY;
+        let time = rig.clock.wall() - DAYS * DAY + ahead * DAY;
         humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()
     };
     let (first, last) = (ledger_day(0), ledger_day(DAYS + 1));
