@@ -1,10 +1,10 @@
 //! The id of a request, in its answer and in the logs.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 /// The header that carries the id, in requests and answers.
-pub const HEADER: &str = "x-request-id";
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Returns the caller's id if it is a UUID, else a new one.
 #[must_use]

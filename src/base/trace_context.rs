@@ -1,10 +1,10 @@
 //! The trace that a request belongs to (W3C Trace Context).
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use std::fmt;
 use uuid::Uuid;
 
-const HEADER: &str = "traceparent";
+const HEADER: HeaderName = HeaderName::from_static("traceparent");
 /// `00-<32 digits>-<16 digits>-<2 digits>`.
 const LENGTH: usize = 55;
 
@@ -131,7 +131,7 @@ mod tests {
     fn the_callers_span_and_its_flag_are_read() {
         for (flags, is_sampled) in [("00", false), ("01", true), ("03", true), ("fe", false)] {
             let field = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), field.parse().unwrap())]);
+            let headers = HeaderMap::from_iter([(HEADER, field.parse().unwrap())]);
             let parent = Parent { span: [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7], is_sampled };
             assert_eq!(TraceContext::of(&headers).parent, Some(parent), "{flags}");
         }

@@ -66,7 +66,7 @@ pub fn layered(
             Err(fault) => bad_host(fault),
         }
     };
-    let header = HeaderName::from_static(request_id::HEADER);
+    let header = request_id::HEADER;
     let id = |request: &Request| Some(request_id::of(request.headers()).1);
     // The last layer is the outermost.
     router

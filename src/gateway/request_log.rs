@@ -298,7 +298,8 @@ impl Drop for RequestLog {
 pub struct LoggedBody {
     body: ReplyBody,
     log: Box<RequestLog>,
-    last: Option<Last>,
+    /// On the heap, because few answers wait and every answer is moved several times.
+    last: Option<Box<Last>>,
 }
 
 /// The last piece of an answer, and the future for which it waits.
@@ -321,7 +322,7 @@ impl Body for LoggedBody {
             match log.observer.take_if(|_| ends) {
                 Some(observer) => {
                     let booked = observer.close(!matches!(piece, Some(Err(_))));
-                    *last = Some(Last { piece, booked });
+                    *last = Some(Box::new(Last { piece, booked }));
                 }
                 None => {
                     log.handed_over |= ends;
@@ -329,8 +330,8 @@ impl Body for LoggedBody {
                 }
             }
         }
-        let Some(Last { booked, .. }) = last else { return Poll::Ready(None) };
-        ready!(booked.as_mut().poll(cx));
+        let Some(waiting) = last else { return Poll::Ready(None) };
+        ready!(waiting.booked.as_mut().poll(cx));
         log.handed_over = true;
         Poll::Ready(last.take().and_then(|last| last.piece))
     }

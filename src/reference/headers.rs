@@ -3,6 +3,9 @@
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
+/// The field that asks Iluma for a magic reply.
+const MAGIC: HeaderName = HeaderName::from_static("x-magic-reply");
+
 /// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop makes again.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
@@ -158,7 +161,7 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
 /// Returns true if the request asks for a simulated answer, also with an empty value.
 #[must_use]
 pub fn is_magic(headers: &HeaderMap) -> bool {
-    headers.contains_key("x-magic-reply")
+    headers.contains_key(MAGIC)
 }
 
 /// The cache directives of a request (RFC 9111, section 5.2.1) that the gateway obeys.

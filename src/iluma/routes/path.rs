@@ -42,12 +42,13 @@ impl<'a> NormalPath<'a> {
         if !path.starts_with('/') {
             return Err(PathError::Malformed);
         }
-        let normal = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
+        let is_encoded = path.contains('%');
+        let normal = if is_encoded { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
         if let Some(bad) = normal.bytes().find(|b| !b.is_ascii_graphic() || *b == b'\\') {
             return Err(if bad == b'\\' { PathError::EncodedSlash } else { PathError::Malformed });
         }
         let path = Self(normal);
-        path.segments().try_for_each(check_segment)?;
+        path.segments().try_for_each(|segment| check_segment(segment, is_encoded))?;
         Ok(path)
     }
 
@@ -86,7 +87,8 @@ impl<'a> NormalPath<'a> {
     }
 }
 
-fn check_segment(segment: &str) -> Result<(), PathError> {
+/// Checks a segment; `is_encoded` is false if the whole path has no encodings.
+fn check_segment(segment: &str, is_encoded: bool) -> Result<(), PathError> {
     if segment.is_empty() {
         return Err(PathError::EmptySegment);
     }
@@ -95,7 +97,7 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if is_dots(segment) {
         return Err(PathError::DotSegment);
     }
-    if !segment.contains('%') {
+    if !is_encoded || !segment.contains('%') {
         return Ok(());
     }
     let decoded = decode_fully(segment).ok_or(PathError::Malformed)?;

@@ -124,8 +124,7 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
     out.extend_from_slice(record.trace_id.encode(&mut [0; 32]).as_bytes());
     if let Some(client) = record.client {
         out.extend_from_slice(b"\",\"client\":\"");
-        // Writing to memory does not fail, and an address needs no JSON escapes.
-        let _ = write!(out, "{client}");
+        address(out, client);
     }
     match record.tenant {
         Some(tenant) => {
@@ -166,6 +165,24 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
         out.push(b'"');
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// Writes an address, which needs no JSON escapes.
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        // The formatter takes ten times as long, which is a hundredth of a hit.
+        IpAddr::V4(address) => {
+            let mut numbers = itoa::Buffer::new();
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(numbers.format(octet).as_bytes());
+            }
+        }
+        // Writing to memory does not fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
 }
 
 /// Writes a text of the program's own between quotes, unescaped if possible.
