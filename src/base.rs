@@ -28,6 +28,7 @@ pub mod tasks;
 pub mod team_key;
 pub mod trace_context;
 pub mod unescape;
+pub mod uniform_hash;
 pub mod web;
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod health;
 mod idempotency;
 mod index;
 mod kept_answer;
+mod known_owners;
 mod observer;
 mod options;
 mod own_api;

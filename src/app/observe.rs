@@ -123,6 +123,10 @@ pub(super) fn observe(
     metrics.read_one(&families::CACHE_ENTRIES, move || cache.upgrade().map_or(0, |cache| cache.size().0));
     let cache = Arc::downgrade(gateway.cache());
     metrics.read_one(&families::CACHE_BYTES, move || cache.upgrade().map_or(0, |cache| cache.size().1));
+    let cache = Arc::downgrade(gateway.cache());
+    metrics.read_one(&families::PENDING_SLOTS, move || cache.upgrade().map_or(0, |cache| cache.pending()));
+    let owners = Arc::downgrade(gateway);
+    metrics.read_one(&families::KNOWN_OWNERS, move || owners.upgrade().map_or(0, |gateway| gateway.known_owners()));
     let all: Vec<RedisClient> = links.all().cloned().collect();
     metrics.read_one(&families::REDIS_UP, move || all.iter().all(RedisClient::is_up).into());
     let (redis, disk) = (gateway.cache().redis_counts(), gateway.cache().disk_counts());

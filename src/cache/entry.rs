@@ -36,6 +36,15 @@ pub struct Entry {
     pub began: u64,
 }
 
+/// Returns a content type for an entry. A common one is not copied; others are, for the reason in [`JsonTemplate::whole`].
+pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
+    match value {
+        b"application/json" => Some(HeaderValue::from_static("application/json")),
+        b"application/json; charset=utf-8" => Some(HeaderValue::from_static("application/json; charset=utf-8")),
+        other => HeaderValue::from_bytes(other).ok(),
+    }
+}
+
 /// The result of a call that is not cached, for waiters on other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SharedResult {

@@ -5,7 +5,7 @@
 //! Redis answers ([`Lease`]); stored bytes are never rewritten, only the caller's reference is inserted.
 
 use super::disk_level::{DISK_CACHE, DiskLevel};
-use super::entry::{Entry, SharedResult};
+use super::entry::{Entry, SharedResult, content_type};
 use super::epoch::{Change, Epochs};
 use super::key::{Key, KeyInput, Keys, Scope};
 use super::lease::{self, ClaimAnswer, Lease, Returned, Returns};
@@ -25,7 +25,6 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use crate::redis::{Budget, Channel, KeySpace, RedisClient};
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,8 +305,7 @@ impl Cache {
         if self.epochs.erased_since(place.began, &tags) {
             return None;
         }
-        // The value is copied, for the reason in `JsonTemplate::whole`.
-        let content_type = offer.content_type.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        let content_type = offer.content_type.and_then(|value| content_type(value.as_bytes()));
         let entry = Arc::new(Entry {
             status: offer.status,
             content_type,
@@ -426,6 +424,12 @@ impl Cache {
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
         self.memory.size()
+    }
+
+    /// Returns the number of pending requests whose slot is known, for metrics.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.pending.entry_count()
     }
 
     /// Returns the counts of Redis' answers to the cache.

@@ -4,36 +4,37 @@ use super::entry::Entry;
 use super::epoch::Change;
 use super::key::Key;
 use crate::base::byte_size::ByteSize;
+use crate::base::uniform_hash::BuildUniform;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The bytes of an entry in addition to its body: key, content type, and moka's own records of it.
-const OVERHEAD: usize = 320;
+/// The bytes of moka's records of an entry, with its key: a key of 48, a place in the hash table of 40, the value's record of
+/// 32, its times of 80, and places in the orders of use and of expiry of 128.
+const RECORDS: usize = 328;
+/// The bytes that counts the users of a body once two have it.
+const SHARED: usize = 32;
+/// Sizes of memory below this are multiples of it; larger ones have four steps to the double.
+const STEP: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Memory {
-    entries: Cache<Key, Arc<Entry>, BuildHasherDefault<Uniform>>,
+    entries: Cache<Key, Arc<Entry>, BuildUniform>,
 }
 
 impl Memory {
     pub(super) fn new(most: ByteSize) -> Self {
-        let weight = |_: &Key, entry: &Arc<Entry>| {
-            let content_type = entry.content_type.as_ref().map_or(0, |value| value.len());
-            u32::try_from(entry.body.len() + content_type + entry.tags.len() * 16 + OVERHEAD).unwrap_or(u32::MAX)
-        };
         let entries = Cache::builder()
             .max_capacity(most.bytes())
-            .weigher(weight)
+            .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(weight(entry)).unwrap_or(u32::MAX))
             // Each answer was paid for and is requested a few times at most, soon afterwards: the newest entry is
             // always worth its space, which a policy by frequency would refuse once memory is full.
             .eviction_policy(EvictionPolicy::lru())
             // This frees memory; the cache itself checks lifetimes, on its own clock.
             .expire_after(Lifetime)
-            .build_with_hasher(BuildHasherDefault::default());
+            .build_with_hasher(BuildUniform::default());
         Self { entries }
     }
 
@@ -84,6 +85,21 @@ impl Memory {
     }
 }
 
+/// Returns the bytes that an entry costs the process.
+fn weight(entry: &Entry) -> usize {
+    let own = size_of::<Entry>() + 2 * size_of::<usize>();
+    let id = entry.id.as_ref().map_or(0, |id| id.len());
+    let content_type = entry.content_type.as_ref().map_or(0, |value| value.len());
+    let texts = [entry.body.len(), content_type, id, size_of_val(&*entry.tags), own];
+    RECORDS + SHARED + texts.into_iter().map(allocated).sum::<usize>()
+}
+
+/// Returns the bytes that an allocation takes: mimalloc has sizes of its own.
+fn allocated(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() / 8).max(STEP);
+    bytes.next_multiple_of(step)
+}
+
 struct Lifetime;
 
 impl Expiry<Key, Arc<Entry>> for Lifetime {
@@ -93,27 +109,6 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
 
     fn expire_after_update(&self, _: &Key, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(entry.lifetime + entry.grace)
-    }
-}
-
-/// Passes the hash of a [`Key`] through, because it is uniformly distributed already.
-#[derive(Default)]
-struct Uniform(u64);
-
-impl Hasher for Uniform {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Keys write one u64; other input is hashed too, only worse.
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
     }
 }
 
@@ -157,6 +152,20 @@ mod tests {
         let (entries, bytes) = memory.size();
         assert!(memory.look_up(&key(999)).is_some(), "the newest answer is kept");
         assert!(entries > 10 && bytes <= 64 << 10, "{entries} entries, {bytes} bytes");
+    }
+
+    #[test]
+    fn an_entry_weighs_what_the_process_spends_on_it() {
+        for (bytes, taken) in
+            [(0, 0), (1, 16), (64, 64), (65, 80), (129, 160), (1024, 1024), (1025, 1280), (1281, 1536)]
+        {
+            assert_eq!(allocated(bytes), taken, "{bytes}");
+        }
+        let plain = entry(Subject::Bank, None, false);
+        let own = allocated(size_of::<Entry>() + 16);
+        assert_eq!(weight(&plain), RECORDS + SHARED + own + 1024);
+        let named = Entry { id: Some("x".repeat(33).into()), body: JsonTemplate::whole(b""), ..(*plain).clone() };
+        assert_eq!(weight(&named), RECORDS + SHARED + own + 48);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariants: a written entry is read back equal; every entry that is read is complete and consistent, whatever the
 //! bytes were.
 
-use super::entry::{Entry, SharedResult};
+use super::entry::{Entry, SharedResult, content_type};
 use super::key::Key;
 use super::slot::{Awaited, CacheSlot};
 use crate::base::json_template::JsonTemplate;
@@ -39,7 +39,7 @@ pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instan
     let (lifetime, grace) = (Duration::from_millis(from.number()?), Duration::from_millis(from.number()?));
     let status = StatusCode::from_u16(u16::try_from(from.number()?).ok()?).ok()?;
     let content_type = match from.optional()? {
-        Some(value) => Some(HeaderValue::from_bytes(value).ok()?),
+        Some(value) => Some(content_type(value)?),
         None => None,
     };
     let id = match from.optional()? {

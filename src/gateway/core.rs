@@ -204,6 +204,12 @@ impl Gateway {
         }
     }
 
+    /// Returns the number of record owners that need not be written again.
+    #[must_use]
+    pub fn known_owners(&self) -> u64 {
+        self.owners.known()
+    }
+
     /// Returns the cache.
     #[must_use]
     pub const fn cache(&self) -> &Arc<Cache> {

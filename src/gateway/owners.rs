@@ -4,6 +4,7 @@
 //! written again; a record's newest reference is written shortly afterwards, because a hit must not wait for a disk
 //! each time; no data that is kept here for long reveals a reference or an id.
 
+use super::known_owners::{KnownOwners, OwnerName};
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Tag;
@@ -13,14 +14,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
-/// The number of records whose owners need not be written again: a day's number of a busy account, at some 100 bytes
-/// each.
-const MOST_KNOWN: u64 = 500_000;
 /// The largest number of owners and newer references that wait to be written.
 const MOST_LATE: usize = 4096;
 /// The largest number of them in one transaction.
@@ -56,8 +53,7 @@ pub(super) struct Owned<'a> {
 #[derive(Debug)]
 pub(super) struct Owners {
     state: State,
-    /// The hash of the newest reference, by team and id.
-    known: moka::sync::Cache<[u64; 2], Arc<AtomicU64>>,
+    known: KnownOwners,
     hashes: [RandomState; 2],
     late: mpsc::Sender<Owning>,
     waiting: Mutex<mpsc::Receiver<Owning>>,
@@ -74,7 +70,7 @@ impl Owners {
         Self {
             state,
             // The owner of a record that is still requested is written again in time.
-            known: moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(retention / 2).build(),
+            known: KnownOwners::new(retention / 2),
             hashes: [RandomState::new(), RandomState::new()],
             late,
             waiting: Mutex::new(waiting),
@@ -82,6 +78,11 @@ impl Owners {
             written: watch::Sender::new(0),
             stalled: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the number of owners that need not be written again.
+    pub(super) fn known(&self) -> u64 {
+        self.known.count()
     }
 
     /// Writes waiting owners as they arrive, and retries those that can't be written.
@@ -114,9 +115,10 @@ impl Owners {
             .hashes
             .each_ref()
             .map(|hash| hash.hash_one((requester.tenant.as_str(), requester.account.as_str(), id)));
+        let name = OwnerName(name);
         let newest = self.hashes[0].hash_one(reference);
-        let known = if awaits { None } else { self.known.get(&name) };
-        if known.as_ref().is_some_and(|known| known.swap(newest, Ordering::Relaxed) == newest) {
+        let known = if awaits { None } else { self.known.renew(name, newest) };
+        if known == Some(newest) {
             return;
         }
         let owning = Owning {
@@ -134,11 +136,11 @@ impl Owners {
                 return;
             }
             // The newest reference is known again once it is written: its request may be cancelled before that.
-            self.known.invalidate(&name);
+            self.known.forget(name);
         }
         // Most hits skip this: on the heap it costs nothing on other requests.
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
-            Some(Ok(())) => self.known.insert(name, Arc::new(AtomicU64::new(newest))),
+            Some(Ok(())) => self.known.insert(name, newest),
             Some(Err(error @ StateError::Refused)) => {
                 tracing::warn!(%error, "state refused to store a record owner")
             }
@@ -146,7 +148,7 @@ impl Owners {
             Some(Err(StateError::Unavailable)) | None => {
                 // The name is removed, so that the next answer writes the owner.
                 if !self.write_late(&owning) {
-                    self.known.invalidate(&name);
+                    self.known.forget(name);
                     tracing::warn!(
                         "too many record owners wait to be written; this one is written with its next request"
                     );
@@ -212,6 +214,7 @@ mod tests {
     use crate::state::{MIGRATIONS, Sqlite};
     use futures_util::FutureExt as _;
     use secrecy::SecretBox;
+    use std::sync::Arc;
 
     const DAY: Duration = Duration::from_secs(86400);
 

@@ -279,6 +279,22 @@ pub const CACHE_BYTES: Family = Family {
     labels: &[],
 };
 
+/// Record owners that need not be written again.
+pub const KNOWN_OWNERS: Family = Family {
+    kind: Kind::Gauge,
+    name: "known_owners",
+    help: "Owners of records that this process has written and remembers, 458,752 at most.",
+    labels: &[],
+};
+
+/// Pending requests whose cache slot is known.
+pub const PENDING_SLOTS: Family = Family {
+    kind: Kind::Gauge,
+    name: "pending_slots",
+    help: "Pending requests whose final answer has a place in the cache, 30,000 at most.",
+    labels: &[],
+};
+
 /// Texts that the scrubber removed from log lines.
 pub const REDACTIONS: Family = Family {
     kind: Kind::Counter,
