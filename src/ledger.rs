@@ -17,7 +17,8 @@
 //! | `restore` | recovery of a journal that is older than what was published |
 //! | `rendezvous` | settlements by reference over nodes, in Redis |
 //! | `journal` | the tables and statements |
-//! | `closing`, `references` | the ends of calls: by their answer, by the id of their record, by its reference |
+//! | `intents` | the intents that wait for the disk |
+//! | `closing`, `references`, `ends` | the ends of calls: by their answer, by the id of their record, by its reference |
 //! | `counts`, `tally`, `settlement`, `charge` | the types |
 
 mod batch;
@@ -28,7 +29,9 @@ mod charge;
 mod closing;
 mod counts;
 mod csv;
+mod ends;
 mod inner;
+mod intents;
 mod journal;
 mod keeper;
 mod published;
