@@ -261,7 +261,7 @@ async fn a_team_reads_its_own_usage_and_operators_everybodys() {
 #[tokio::test]
 async fn the_books_name_their_days_and_the_time_zone_in_which_those_begin() {
     let zone = "Pacific/Kiritimati";
-    let rig = Rig::builder().section("quotas", &format!("time_zone = \"{zone}\"")).start().await;
+    let rig = Rig::builder().extra(&format!("[quotas]\ntime_zone = \"{zone}\"\n")).start().await;
     let named = async |query: &str| {
         let usage = admin(&rig, &format!("/v1/usage{query}")).await.json();
         ["from", "to", "time_zone"].map(|member| usage[member].as_str().unwrap_or_default().to_owned())
