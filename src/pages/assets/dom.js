@@ -106,7 +106,7 @@ export function bars(label, all) {
   });
   const key = (kind) => el('span', { class: `key ${kind}` }, kind);
   return el('figure', {},
-    el('figcaption', {}, `${label} `, key('spent'), ' ', key('saved'), ` The highest bar is ${rupiah(most === 1 ? 0 : most)}.`),
+    el('figcaption', {}, `${label} `, key('spent'), ' ', key('saved'), `. The highest bar is ${rupiah(most === 1 ? 0 : most)}.`),
     chart,
     el('div', { class: 'axis' }, el('span', {}, days[0]?.day ?? ''), el('span', {}, days.length > 1 ? days.at(-1).day : '')));
 }

@@ -60,9 +60,9 @@ async function audit(after) {
   show('audit', table('Orders, the newest first', [
     ['Time', (entry) => time(entry.time)],
     ['Order', (entry) => words(entry.order), 'name'],
-    ['Subject', (entry) => entry.subject ?? '–'],
+    ['Subject', (entry) => entry.subject ?? '–', 'long'],
     ['Outcome', (entry) => (['done', 'begun'].includes(entry.outcome) ? entry.outcome : bad(entry.outcome))],
-    ['Counts', counts],
+    ['Counts', counts, 'long'],
     ['Token', (entry) => `${entry.token} (${entry.role})`],
     ['From', (entry) => entry.peer ?? '–'],
     ['Node', (entry) => entry.node, 'name'],
