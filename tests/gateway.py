@@ -11,10 +11,10 @@ from pathlib import Path
 KEY = "a-key-of-the-team-lending"
 OPERATOR = "a-token-of-the-operators"
 CALLBACK = "the-token-of-the-account"
-PATIENCE = 20
+TIMEOUT = 20
 
 
-def configuration(upstream, team):
+def configuration(upstream, team, state):
     return f"""
 [server]
 listen = "127.0.0.1:0"
@@ -29,6 +29,7 @@ base_url = "{upstream}"
 path = "state.db"
 root_key = {{ env = "ROOT" }}
 encryption_keys = [{{ id = "one", key = {{ env = "ENCRYPTION" }} }}]
+{state}
 [accounts.live]
 api_key = {{ env = "ACCOUNT" }}
 callback_token = {{ env = "CALLBACK" }}
@@ -45,6 +46,8 @@ def drain(stream):
 
 def listening(gateway):
     for line in gateway.stderr:
+        if not line.startswith("{"):
+            raise SystemExit(f"the gateway did not start: {line}{gateway.stderr.read()}")
         fields = json.loads(line).get("fields", {})
         if fields.get("message") == "listening":
             drain(gateway.stderr)
@@ -53,13 +56,32 @@ def listening(gateway):
 
 
 @contextlib.contextmanager
-def running(program, upstream, account, team=""):
-    """Runs a gateway in front of `upstream`, with the account's key and further lines of the team. Yields its folder and the
-    addresses of its listeners by name."""
-    with tempfile.TemporaryDirectory() as folder:
+def simulated(program, *options):
+    """Runs a simulated Iluma, and yields its URL."""
+    command = [program, "simulate", "--listen", "127.0.0.1:0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for line in process.stdout:
+            words = [word for word in line.split() if word.startswith("http://127.0.0.1:")]
+            if words:
+                drain(process.stdout)
+                yield words[0].rstrip("/,.;")
+                return
+        raise SystemExit("the simulator did not start")
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+@contextlib.contextmanager
+def running(program, upstream, account, team="", state="", folder=None, secrets=None):
+    """Runs a gateway in front of `upstream`, with the account's key and further lines of the team and of the state, which may name
+    `secrets`. Yields its folder, `folder` or one that is removed at the end, and the addresses of its listeners by name."""
+    with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.toml"
-        path.write_text(configuration(upstream, team))
+        path.write_text(configuration(upstream, team, state))
         env = {"ROOT": "1a" * 32, "ENCRYPTION": "2b" * 32, "ACCOUNT": account, "CALLBACK": CALLBACK, "ADMIN": OPERATOR}
+        env |= secrets or {}
         command = [program, "run", "--config", str(path)]
         gateway = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
@@ -67,4 +89,4 @@ def running(program, upstream, account, team=""):
             assert gateway.poll() is None, "the gateway ended"
         finally:
             gateway.terminate()
-            gateway.wait(PATIENCE)
+            gateway.wait(TIMEOUT)

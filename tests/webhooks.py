@@ -14,7 +14,7 @@ import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from gateway import CALLBACK, KEY, PATIENCE, running
+from gateway import CALLBACK, KEY, TIMEOUT, running
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 delivered = queue.Queue()
@@ -33,7 +33,7 @@ class Endpoint(BaseHTTPRequestHandler):
 
 def ask(url, headers, body=None):
     request = urllib.request.Request(url, data=body, headers=headers)
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         return answer.read()
 
 
@@ -53,7 +53,7 @@ def check(addresses):
     headers = {"x-callback-token": CALLBACK, "content-type": "application/json"}
     ask(f"http://{addresses['callbacks']}/callbacks/live/NAME_VALIDATOR_REQUEST", headers, body)
 
-    got, headers = delivered.get(timeout=PATIENCE)
+    got, headers = delivered.get(timeout=TIMEOUT)
     assert webhook.verify(got, headers)["reference_id"] == "loan-17"
     for tampered, changed in [
         (got.replace(b"COMPLETED", b"FAILED"), {}),

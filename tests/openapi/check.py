@@ -14,37 +14,20 @@ from pathlib import Path
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from gateway import KEY, OPERATOR, PATIENCE, drain, running  # noqa: E402
+from gateway import KEY, OPERATOR, TIMEOUT, running, simulated  # noqa: E402
 
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "30"))
 
 
-def simulated(program):
-    """Starts a simulated Iluma, and returns it with its URL."""
-    command = [program, "simulate", "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        words = [word for word in line.split() if word.startswith("http://127.0.0.1:")]
-        if words:
-            drain(process.stdout)
-            return process, words[0].rstrip("/,.;")
-    raise SystemExit("the simulator did not start")
-
-
 def fetch(url, secret):
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {secret}"})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         return json.loads(answer.read())
 
 
 def main(program):
-    simulator, upstream = simulated(program)
-    try:
-        with running(program, upstream, "iluma_development_0123456789") as (folder, addresses):
-            check(folder, addresses)
-    finally:
-        simulator.terminate()
-        simulator.wait(PATIENCE)
+    with simulated(program) as upstream, running(program, upstream, "iluma_development_0123456789") as (folder, addresses):
+        check(folder, addresses)
 
 
 def check(folder, addresses):
@@ -100,7 +83,7 @@ def search(folder, admin, document):
     command = ["schemathesis", "run", str(folder / "search.json"), "--url", admin, "--header", f"Authorization: Bearer {OPERATOR}"]
     command += ["--checks", checks, "--max-time", str(SECONDS), "--seed", "1", "--no-color", "--generation-database", "none"]
     # A stream has no end, and metrics are not JSON.
-    command += ["--exclude-path", "/v1/live", "--request-timeout", str(PATIENCE), "--continue-on-failure"]
+    command += ["--exclude-path", "/v1/live", "--request-timeout", str(TIMEOUT), "--continue-on-failure"]
     subprocess.run(command, check=True, cwd=folder)
     print(f"schemathesis: every answer of the admin API in {SECONDS} s is as its document says", flush=True)
 
