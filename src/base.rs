@@ -7,7 +7,6 @@ pub mod calendar;
 pub mod client_tls;
 pub mod clock;
 pub mod database;
-mod database_writer;
 pub mod disk;
 pub mod drained_io;
 pub mod host;
@@ -31,7 +30,6 @@ pub mod trace_context;
 pub mod unescape;
 pub mod uniform_hash;
 pub mod web;
-mod write_queue;
 
 #[cfg(test)]
 pub(crate) mod linear;

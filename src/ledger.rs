@@ -17,8 +17,7 @@
 //! | `restore` | recovery of a journal that is older than what was published |
 //! | `rendezvous` | settlements by reference over nodes, in Redis |
 //! | `journal` | the tables and statements |
-//! | `intents` | the intents that wait for the disk |
-//! | `closing`, `references`, `ends` | the ends of calls: by their answer, by the id of their record, by its reference |
+//! | `closing`, `references` | the ends of calls: by their answer, by the id of their record, by its reference |
 //! | `counts`, `tally`, `settlement`, `charge` | the types |
 
 mod batch;
@@ -29,9 +28,7 @@ mod charge;
 mod closing;
 mod counts;
 mod csv;
-mod ends;
 mod inner;
-mod intents;
 mod journal;
 mod keeper;
 mod published;

@@ -4,8 +4,6 @@
 //! no other work of its transaction; deleted content is overwritten; only the gateway's user may read the files; a
 //! cancelled caller occupies no reader and leaves no result of [`Database::write_owned`] behind.
 
-use super::database_writer::{Done, Health, Job, Tell, Work, serve, told, write_fault};
-use super::write_queue::WriteQueue;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -15,12 +13,12 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, oneshot};
-
-pub use super::database_writer::{DatabaseError, WriteFault};
+use tokio::sync::{mpsc, oneshot};
 
 /// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
+/// The largest number of jobs in one transaction, so that the first one does not wait for all the rest.
+const MOST_TOGETHER: usize = 256;
 /// The number of concurrent readers; further callers wait for one.
 const READERS: usize = 2;
 /// Statements that stay compiled for each connection: more than the gateway has, so that none is compiled twice.
@@ -43,6 +41,40 @@ pub enum OpenError {
     Sqlite(#[from] rusqlite::Error),
 }
 
+/// The reason why work was not done. Nothing of it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseError {
+    /// The disk is full or fails, or another program holds the file.
+    #[error("the database can't be written")]
+    Unwritable,
+    /// The work can't be done: a constraint, or a programming error.
+    #[error("the database reported an error")]
+    Refused,
+    /// The file is damaged, or no database.
+    #[error("the database file is damaged")]
+    Damaged,
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// Reason why the last write to the disk failed, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFault {
+    /// No space is left.
+    #[error("disk full")]
+    DiskFull,
+    /// The file, its folder or the whole disk can't be written.
+    #[error("the file is read-only, or its permissions forbid writing")]
+    ReadOnly,
+    /// Another program holds the file.
+    #[error("another program holds the file")]
+    Locked,
+    /// The disk reports an error.
+    #[error("the disk fails: I/O error")]
+    Io,
+}
+
 /// Writes that a database may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -62,10 +94,10 @@ impl Durability {
     /// Returns the statements that prepare the writer, before there are tables.
     fn pragmas(self) -> String {
         match self {
-            // The index of the log is a hash table in which all copies of a page stand in one row. Each commit writes the same
-            // few pages again, and walks along their copies: with 4096 pages in the log that was a fifth of a call.
+            // Names are random, so every row is on a page of its own: 16 MiB of pages are remembered, and as many go back at
+            // once.
             Self::Power => {
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000;".to_owned()
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;".to_owned()
             }
             Self::Process { log } => format!(
                 "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
@@ -98,18 +130,52 @@ pub struct Database(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    queue: Arc<WriteQueue<Job>>,
-    /// The room in the queue.
-    room: Arc<Semaphore>,
+    work: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
-    places: Arc<Semaphore>,
+    places: Arc<tokio::sync::Semaphore>,
     health: Arc<Health>,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.queue.end();
+/// Outcome of the last write, shared with the writer's thread.
+#[derive(Debug)]
+struct Health {
+    path: PathBuf,
+    durability: Durability,
+    fault: Mutex<Option<WriteFault>>,
+}
+
+impl Health {
+    /// Records the outcome of a commit. It logs one line for each change of state, not for each commit.
+    fn note(&self, fault: Option<WriteFault>) {
+        let before = std::mem::replace(&mut *self.fault.lock(), fault);
+        let path = self.path.display();
+        match (fault, self.durability) {
+            (Some(fault), Durability::Power) if before != Some(fault) => {
+                tracing::error!(%path, %fault, "the database can't be written: free space or repair the disk; will retry");
+            }
+            (Some(fault), Durability::Process { .. }) if before != Some(fault) => {
+                tracing::warn!(%path, %fault, "this file can't be written: free space or repair the disk; will retry");
+            }
+            (None, _) if before.is_some() => tracing::info!(%path, "the file can be written again"),
+            (Some(_) | None, Durability::Power | Durability::Process { .. }) => {}
+        }
     }
+}
+
+enum Job {
+    Work(Work),
+    Close(oneshot::Sender<()>),
+}
+
+/// A job: it does its work if there is a transaction, and returns the closure that answers the caller after the commit.
+type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Done + Send>;
+type Tell = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
+
+/// A job that is done and waits for the commit.
+struct Done {
+    tell: Tell,
+    /// The job's own failure, if the disk caused it.
+    fault: Option<WriteFault>,
 }
 
 impl Database {
@@ -166,24 +232,19 @@ impl Database {
         writer.execute_batch("PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384;")?;
         migrate(&mut writer, migrations)?;
         let readers = (0..READERS).map(|_| open()).collect::<rusqlite::Result<Vec<_>>>()?;
-        let queue = Arc::new(WriteQueue::new());
-        let health = Arc::new(Health {
-            path: path.to_owned(),
-            is_vital: durability == Durability::Power,
-            fault: Mutex::new(None),
-        });
-        let (noted, jobs) = (Arc::clone(&health), Arc::clone(&queue));
+        let (work, jobs) = mpsc::channel(MOST_WAITING);
+        let health = Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::new(None) });
+        let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
-            let closed = serve(&writer, &jobs, &noted);
-            jobs.abandon();
+            let closed = serve(&writer, jobs, &noted);
             drop(writer);
             drop(lock);
             if let Some(closed) = closed {
                 let _ = closed.send(());
             }
         })?;
-        let (places, room) = (Arc::new(Semaphore::new(readers.len())), Arc::new(Semaphore::new(MOST_WAITING)));
-        Ok(Self(Arc::new(Shared { queue, room, readers: Mutex::new(readers), places, health })))
+        let places = Arc::new(tokio::sync::Semaphore::new(readers.len()));
+        Ok(Self(Arc::new(Shared { work, readers: Mutex::new(readers), places, health })))
     }
 
     /// Returns the path of the file.
@@ -244,10 +305,10 @@ impl Database {
         U: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let work: Work = Box::new(move |writer| {
+        let work: Work = Box::new(move |connection| {
             let mut fault = None;
-            let outcome = writer.and_then(|writer| {
-                if is_wanted(&answer) { writer.apart(work, &mut fault) } else { Err(DatabaseError::Closed) }
+            let outcome = connection.and_then(|connection| {
+                if is_wanted(&answer) { apart(connection, work, &mut fault) } else { Err(DatabaseError::Closed) }
             });
             let tell: Tell = Box::new(move |written: Result<(), DatabaseError>| {
                 // The result of a cancelled caller is dropped here.
@@ -255,28 +316,7 @@ impl Database {
             });
             Done { tell, fault }
         });
-        let room = Arc::clone(&self.0.room).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
-        if self.0.queue.push(Job::Work(work, Some(room))) { Ok(()) } else { Err(DatabaseError::Closed) }
-    }
-
-    /// Queues `work` without waiting for room; its caller has only a few such jobs in the queue. `then` gets the result
-    /// on the writer's thread once it is on disk. If the work is not done, `work`, its result and `then` are dropped.
-    pub fn post<T, F>(&self, work: F, then: impl FnOnce(T) + Send + 'static)
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let work: Work = Box::new(move |writer| {
-            let mut fault = None;
-            let outcome = writer.and_then(|writer| writer.apart(work, &mut fault));
-            let tell: Tell = Box::new(move |written| {
-                if let Ok(done) = written.and(outcome) {
-                    then(done);
-                }
-            });
-            Done { tell, fault }
-        });
-        self.0.queue.push(Job::Work(work, None));
+        self.0.work.send(Job::Work(work)).await.map_err(|_| DatabaseError::Closed)
     }
 
     /// Runs a query on a reader, beside the writer.
@@ -313,7 +353,7 @@ impl Database {
     /// Finishes the waiting jobs and closes the file; afterwards another process may open it.
     pub async fn close(&self) {
         let (closed, end) = oneshot::channel();
-        if self.0.queue.push(Job::Close(closed)) {
+        if self.0.work.send(Job::Close(closed)).await.is_ok() {
             let _ = end.await;
         }
         self.0.places.close();
@@ -331,6 +371,105 @@ pub fn integer(number: u64) -> i64 {
 #[must_use]
 pub fn number(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
+}
+
+/// Runs the writer until the database is closed or every clone is dropped.
+fn serve(writer: &Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
+    let mut next = jobs.blocking_recv();
+    loop {
+        let first = match next.take()? {
+            Job::Work(first) => first,
+            Job::Close(closed) => return Some(closed),
+        };
+        // Callers that are about to write join the transaction: a commit costs more than a turn of the scheduler.
+        std::thread::yield_now();
+        let mut done = Vec::new();
+        let written = match control(writer, "BEGIN IMMEDIATE") {
+            Ok(()) => {
+                done.push(first(Ok(writer)));
+                while done.len() < MOST_TOGETHER {
+                    match jobs.try_recv() {
+                        Ok(Job::Work(work)) => done.push(work(Ok(writer))),
+                        Ok(close) => {
+                            next = Some(close);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                commit(writer)
+            }
+            Err(error) => {
+                done.push(first(Err(told(&error))));
+                Err(error)
+            }
+        };
+        let own = done.iter().find_map(|done| done.fault);
+        health.note(written.as_ref().err().and_then(write_fault).or(own));
+        let written = written.map_err(|error| told(&error));
+        done.into_iter().for_each(|done| (done.tell)(written));
+        next = next.or_else(|| jobs.blocking_recv());
+    }
+}
+
+/// Commits the open transaction. Nothing of a transaction that can't be committed is kept.
+fn commit(connection: &Connection) -> rusqlite::Result<()> {
+    let committed = control(connection, "COMMIT");
+    // Some errors end the transaction, others leave it open.
+    if committed.is_err() && !connection.is_autocommit() {
+        let _ = control(connection, "ROLLBACK");
+    }
+    committed
+}
+
+/// Runs a job in a savepoint: its changes alone are undone if it fails or panics.
+fn apart<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    fault: &mut Option<WriteFault>,
+) -> Result<T, DatabaseError> {
+    let mut noted = |error: rusqlite::Error| {
+        *fault = fault.or_else(|| write_fault(&error));
+        told(&error)
+    };
+    control(connection, "SAVEPOINT work").map_err(&mut noted)?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or(Err(rusqlite::Error::InvalidQuery));
+    let outcome = outcome.map_err(&mut noted);
+    if outcome.is_err() {
+        control(connection, "ROLLBACK TO work").map_err(&mut noted)?;
+    }
+    control(connection, "RELEASE work").map_err(&mut noted)?;
+    outcome
+}
+
+/// Begins or ends a transaction or a savepoint. The statement is compiled once for each connection.
+fn control(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+/// Returns the public error; SQLite's own text may quote the data that was to be stored.
+fn told(error: &rusqlite::Error) -> DatabaseError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,
+        Some(_) | None if write_fault(error).is_some() => DatabaseError::Unwritable,
+        Some(_) | None => DatabaseError::Refused,
+    }
+}
+
+/// Returns the disk's part in an error, if it has one.
+fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    match error.sqlite_error_code()? {
+        DiskFull => Some(WriteFault::DiskFull),
+        SystemIoFailure => Some(WriteFault::Io),
+        ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
+        DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
+        // The codes are SQLite's, whose newer versions add some.
+        _ => None,
+    }
 }
 
 /// Removes other users' access to the file and its side files: earlier versions and restored copies may have allowed
@@ -410,6 +549,12 @@ fn migrate(connection: &mut Connection, migrations: &[(&str, &[&str])]) -> Resul
     }
     transaction.commit()?;
     Ok(())
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job(…)")
+    }
 }
 
 #[cfg(test)]

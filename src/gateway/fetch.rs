@@ -65,6 +65,7 @@ impl Gateway {
                 return Err(Rejection::OnlyIfCached);
             }
             let fetched = self.alone(config, request, log).await?;
+            self.own_fetched(caller, &fetched, &log.redis).await;
             return Ok(brought(&fetched, Report::Bypass { detail }, CacheOutcome::Bypass, log));
         }
         if !directives.no_cache
@@ -81,6 +82,7 @@ impl Gateway {
         let is_newest = directives.no_cache || directives.no_store || directives.max_age == Some(Duration::ZERO);
         if is_newest {
             let fetched = self.alone(config, request, log).await?;
+            self.own_fetched(caller, &fetched, &log.redis).await;
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
@@ -89,6 +91,7 @@ impl Gateway {
         match self.join(config, request, log).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),
             Ok(Joined::Led(fetched)) if !fetched.is_failure() => {
+                self.own_fetched(caller, &fetched, &log.redis).await;
                 let stored = fetched.is_stored();
                 Ok(match (is_directed, stored) {
                     (true, _) => brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log),
@@ -134,7 +137,7 @@ impl Gateway {
         from_entry(hit, caller.reference, route, log)
     }
 
-    /// Makes the caller an owner of the record in the answer to another request's call.
+    /// Makes the caller an owner of the record in a call's answer.
     async fn own_fetched(&self, Caller { requester, reference }: Caller<'_>, fetched: &FetchResult, redis: &Budget) {
         if let (Some(requester), Some(id)) = (requester, &fetched.id) {
             self.owners.own(requester, Owned { id, reference, awaits: true, tags: &fetched.tags }, redis).await;

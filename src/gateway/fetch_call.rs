@@ -4,14 +4,12 @@ use super::call_guard::CallGuard;
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Lead, for_other_nodes, from_callback, renewing};
-use super::owners::Owned;
 use super::received::Received;
 use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::cache::{CacheSlot, Entry, Subject};
 use crate::iluma::answer::Answer;
-use crate::iluma::person::Tag;
 use crate::iluma::record_id;
 use crate::redis::Budget;
 use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
@@ -69,7 +67,7 @@ impl Gateway {
         Ok(fetched.map_err(|_| Rejection::Internal)??)
     }
 
-    /// Makes the call, reads and stores its answer, and makes its requester an owner of the record in it.
+    /// Makes the call, and reads and stores its answer.
     async fn call(
         &self,
         config: &RuntimeConfig,
@@ -77,9 +75,8 @@ impl Gateway {
         mut guard: Option<CallGuard>,
         redis: &Budget,
     ) -> Result<FetchResult, CallError> {
-        let FetchRequest { slot, route, directives, reference, account, outgoing, requester, prefix, bypass, .. } =
+        let FetchRequest { slot, route, directives, reference, account, outgoing, mut tags, prefix, bypass, .. } =
             request;
-        let mut tags = request.tags;
         let started = self.clock.now();
         if let Some(guard) = &mut guard {
             guard.start(None);
@@ -98,31 +95,27 @@ impl Gateway {
         let received = received.map(|collected| Received::new(collected, &self.persons));
         let took = self.clock.now().saturating_duration_since(started);
         if let Some(account) = account {
-            let status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
-            account.metrics.request(route, status, took);
+            account.metrics.request(
+                route,
+                received.as_ref().ok().map(|received| received.collected.status.as_u16()),
+                took,
+            );
         }
-        let booked = self.conclude(guard, &received);
-        let Received { collected: mut shown, answer } = match received {
-            Ok(received) => received,
-            Err(error) => {
-                booked.await;
-                return Err(error);
+        if let Some(guard) = guard {
+            match &received {
+                Ok(received) => guard.answered(received),
+                Err(error) => guard.failed(*error),
             }
-        };
+            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after.
+            // An outcome that can't be written now is kept, and the answer is still sent.
+            let _ = self.ledger.settled().await;
+        }
+        let Received { collected: mut shown, answer } = received?;
         reference::forwardable_response(&mut shown.headers);
         let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
         tags.extend(answer.persons());
-        let persons: Vec<Tag> = tags.iter().copied().collect();
-        let owned = async {
-            if let (Some(requester), Some(id)) = (&requester, &read.id) {
-                let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &persons };
-                self.owners.own(requester, owned, redis).await;
-            }
-        };
-        // Both wait for the disk: queued together they are written together.
-        tokio::join!(owned, booked);
         let is_kept = !directives.no_store && bypass.is_none() && read.is_what_was_asked(slot.subject, target.path());
-        let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags) } else { None };
+        let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
         tracing::debug!(
             no_store = directives.no_store,
             bypass,
@@ -136,30 +129,9 @@ impl Gateway {
             }
             _ => None,
         };
-        let (id, tags) = (read.id, persons);
+        let (id, tags) = (read.id, tags.into_iter().collect());
         let shared = read.is_shared.then_some(read.template);
         Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id, tags, settled, took })
-    }
-
-    /// Records the outcome of a call. The returned future ends once it is in the ledger: a client that sees the answer
-    /// finds it there, even if the process is killed right after. An outcome that can't be written now is kept, and the
-    /// answer is still sent.
-    fn conclude<'a>(
-        &'a self,
-        guard: Option<CallGuard>,
-        received: &Result<Received, CallError>,
-    ) -> impl Future<Output = ()> + Send + use<'a> {
-        let is_booked = guard.is_some();
-        match (guard, received) {
-            (Some(guard), Ok(received)) => guard.answered(received),
-            (Some(guard), Err(error)) => guard.failed(*error),
-            (None, _) => {}
-        }
-        async move {
-            if is_booked {
-                let _ = self.ledger.settled().await;
-            }
-        }
     }
 
     /// Connects a pending bank request with its result, whichever of the two is stored now.

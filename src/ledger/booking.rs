@@ -1,10 +1,7 @@
-//! Intents, and the guard of each.
-//!
-//! A job takes the intents that wait when it begins, so one job books all calls that came until then.
+//! The guard of one call's intent.
 
 use super::charge::{ChargeOutcome, Outcome};
 use super::inner::Inner;
-use super::intents::{Intent, Waiting};
 use super::journal;
 use super::settlement::{Call, CallName, ClaimLink, Closing, End};
 use crate::base::database::DatabaseError;
@@ -12,10 +9,10 @@ use crate::base::name::{AccountName, TenantName};
 use crate::iluma::route_name::RouteName;
 use rusqlite::Connection;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// A call whose intent is on disk. Dropping it without an outcome withdraws the intent, as if the call had never been
-/// booked. A caller that is cancelled while it waits leaves nothing behind either.
+/// booked. The database makes this guard when it commits, so a caller that is cancelled while it waits leaves nothing
+/// behind.
 #[derive(Debug)]
 pub struct Booking {
     ledger: Arc<Inner>,
@@ -26,7 +23,7 @@ pub struct Booking {
 }
 
 impl Booking {
-    /// Books a call that may be charged; returns once its intent is on disk. Of several callers one queues the job for all.
+    /// Books a call that may be charged; returns once its intent is on disk.
     pub(super) async fn take(
         ledger: &Arc<Inner>,
         tenant: &TenantName,
@@ -34,19 +31,23 @@ impl Booking {
         claim: Option<ClaimLink>,
         reference: Option<CallName>,
     ) -> Result<Self, DatabaseError> {
-        let booked = ledger.clock.wall();
-        let intent = {
-            let live = ledger.live.load();
-            let (day, price) = (live.calendar.day(booked).to_string(), live.prices[route as usize]);
-            Intent { day, tenant: tenant.clone(), route, price, booked, claim, reference }
+        let live = ledger.live.load();
+        let now = ledger.clock.wall();
+        let day = live.calendar.day(now).to_string();
+        let (tenant, tenant_name, price) = (tenant.clone(), tenant.clone(), live.prices[route as usize]);
+        drop(live);
+        let book = move |connection: &Connection| {
+            let links = (claim, reference);
+            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now, links)?;
+            Ok((id, day))
         };
-        let (told, number) = oneshot::channel();
-        let mut awaited = Awaited { ledger: Arc::clone(ledger), number };
-        if ledger.intents.lock().push(intent, told) {
-            queue(ledger);
-        }
-        let id = (&mut awaited.number).await.map_err(|_| DatabaseError::Unwritable)?;
-        Ok(Self { ledger: Arc::clone(ledger), id, reference, ended: false })
+        let (inner, booked) = (Arc::clone(ledger), tenant_name);
+        let own = move |(id, day)| {
+            inner.changed([day]);
+            inner.totals.booked(&booked);
+            Self { ledger: inner, id, reference, ended: false }
+        };
+        ledger.database.write_owned(book, own).await
     }
 
     /// Withdraws the intent: the call was never sent.
@@ -80,64 +81,6 @@ impl Drop for Booking {
     fn drop(&mut self) {
         if !self.ended {
             self.ledger.close(Call::Booked(self.id), End::Withdrawn);
-        }
-    }
-}
-
-/// A caller that waits for its call's number. If it goes meanwhile, the intent is withdrawn.
-struct Awaited {
-    ledger: Arc<Inner>,
-    number: oneshot::Receiver<i64>,
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        self.number.close();
-        // It was booked, and its caller has not heard of it.
-        if let Ok(number) = self.number.try_recv() {
-            self.ledger.close(Call::Booked(number), End::Withdrawn);
-        }
-    }
-}
-
-/// Queues a job that books every call whose intent waits when it begins.
-fn queue(ledger: &Arc<Inner>) {
-    let queued = Queued { ledger: Arc::clone(ledger), has_begun: false };
-    let work = move |connection: &Connection| {
-        let (ledger, mut intents) = queued.begin();
-        // A caller that has gone makes no call.
-        intents.retain(|(_, caller)| !caller.is_closed());
-        let numbers = journal::book(connection, intents.iter().map(|(intent, _)| intent))?;
-        Ok((ledger, intents, numbers))
-    };
-    ledger.database.post(work, |(ledger, intents, numbers)| {
-        for ((Intent { day, tenant, .. }, caller), number) in intents.into_iter().zip(numbers) {
-            ledger.changed([day]);
-            ledger.totals.booked(&tenant);
-            if caller.send(number).is_err() {
-                ledger.close(Call::Booked(number), End::Withdrawn);
-            }
-        }
-    });
-}
-
-/// A job in the database's queue that will take intents. If it is dropped there, their callers get no booking.
-struct Queued {
-    ledger: Arc<Inner>,
-    has_begun: bool,
-}
-
-impl Queued {
-    fn begin(mut self) -> (Arc<Inner>, Vec<Waiting>) {
-        self.has_begun = true;
-        (Arc::clone(&self.ledger), self.ledger.intents.lock().take())
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        if !self.has_begun {
-            drop(self.ledger.intents.lock().take());
         }
     }
 }

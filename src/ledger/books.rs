@@ -3,8 +3,8 @@
 use super::booking::Booking;
 use super::charge::Outcome;
 use super::counts::{Row, Statement, summed};
-use super::ends::{self, Changes};
 use super::inner::{Inner, LedgerConfig};
+use super::journal::Changes;
 use super::published::PublishedLedgers;
 use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
@@ -25,6 +25,7 @@ use rusqlite::{Connection, OpenFlags};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
 
 /// The ledger. Clones share it.
@@ -54,7 +55,6 @@ impl Ledger {
                     // Calls that were in flight are lost now, and may have been settled by their reference meanwhile.
                     let rules = Rules { first_new, is_alone, now, day: today };
                     references::pair_all(connection, rules, &mut changes)?;
-                    ends::count(connection, &mut changes)?;
                 }
                 let (spent, open) = (journal::spent(connection, today)?, journal::open(connection)?);
                 let unknown = journal::unknown(connection)?;
@@ -83,9 +83,10 @@ impl Ledger {
             namer: Pseudonymizer::new(root, "ledger"),
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
-            intents: Mutex::default(),
             closings: Mutex::default(),
+            written: AtomicU64::new(0),
             early: Mutex::default(),
+            writer: Arc::default(),
             closed: Notify::new(),
             unready: Mutex::default(),
             spent,

@@ -7,9 +7,8 @@
 use super::batch;
 use super::charge::Outcome;
 use super::closing;
-use super::ends::Changes;
 use super::inner::Inner;
-use super::journal;
+use super::journal::{self, Changes};
 use super::published::{HandOrder, PublishedLedgers, ShownCalls};
 use super::settlement::{ByHand, Call, CallNumber, Closing, End, HandError, OpenCall, SettledByHand};
 use crate::base::database::DatabaseError;

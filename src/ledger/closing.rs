@@ -1,11 +1,10 @@
 //! The ends of calls in the journal: by their own answer, by the id of their record, or by its reference.
 
 use super::charge::Outcome;
-use super::ends::{self, By, Changes, OpenRow};
-use super::journal;
+use super::journal::{self, By, Changes, OpenRow};
 use super::references::{self, Known, Said};
 use super::settlement::{Call, CallName, Closing, End, Rules};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 /// Ends the calls of a closing; returns false if there are none.
 pub(super) fn close(
@@ -15,7 +14,13 @@ pub(super) fn close(
     changes: &mut Changes,
 ) -> rusqlite::Result<bool> {
     match closing.call {
-        Call::Booked(number) => end_own(connection, number, closing, rules, changes),
+        Call::Booked(number) => {
+            let columns = OpenRow::COLUMNS;
+            let mut find = connection.prepare_cached(&format!("SELECT {columns} FROM ledger_calls WHERE id = ?1"))?;
+            let Some(row) = find.query_row([number], journal::open_row).optional()? else { return Ok(false) };
+            end_own(connection, &row, closing, rules, changes)?;
+            Ok(true)
+        }
         Call::Named(name) => {
             let found = close_named(connection, name, closing.end, changes)?;
             if let (false, false, End::Outcome(outcome, _)) = (found, rules.is_alone, closing.end) {
@@ -53,50 +58,43 @@ pub(super) fn close(
     }
 }
 
-/// Ends a call by its own answer, or without one; returns false if the journal does not have it.
+/// Ends a call by its own answer, or without one.
 fn end_own(
     connection: &Connection,
-    number: i64,
+    row: &OpenRow,
     closing: &Closing,
     rules: Rules,
     changes: &mut Changes,
-) -> rusqlite::Result<bool> {
-    let row = match closing.end {
-        End::Withdrawn => {
-            let Some(row) = ends::take(connection, number)? else { return Ok(false) };
-            ends::finished(&row, By::Withdrawal, changes);
-            row
-        }
+) -> rusqlite::Result<()> {
+    let reference = closing.reference.or(row.reference);
+    match closing.end {
+        End::Withdrawn => journal::finish(connection, row, By::Withdrawal, changes)?,
         End::Outcome(outcome, name) => {
             let known = name.map_or(Ok(Known::Nothing), |name| references::own_answer(connection, name))?;
-            let (outcome, name, is_said) = match (outcome, known) {
+            // An operator decides only calls that have ended, or whose process has.
+            let is_word = closing.is_early || row.ended || row.id < rules.first_new;
+            let (outcome, name, is_word) = match (outcome, known) {
                 // A lost call has taken what was said about this record, so this one takes the place of that call.
-                (_, Known::Used) => (Outcome::Unknown, None, false),
+                (_, Known::Used) => (Outcome::Unknown, None, is_word),
                 (Outcome::Unknown, Known::Waiting(said)) => (said, name, true),
-                (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, false),
+                (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, is_word),
             };
             match outcome {
                 Outcome::Unknown => {
-                    let Some(row) = ends::row(connection, number)? else { return Ok(false) };
-                    ends::leave_open(connection, number, (name, closing.reference.or(row.reference)))?;
-                    changes.end(&row, Some(outcome));
-                    row
+                    journal::leave_open(connection, row.id, (name, reference))?;
+                    changes.end(row, Some(outcome));
                 }
                 Outcome::Billable | Outcome::NotBillable => {
-                    let Some(row) = ends::take(connection, number)? else { return Ok(false) };
-                    // An operator decides only calls that have ended, or whose process has.
-                    let is_word = is_said || closing.is_early || row.ended || number < rules.first_new;
                     let by = if is_word { By::Word(outcome) } else { By::Answer(outcome) };
-                    ends::finished(&row, by, changes);
-                    row
+                    journal::finish(connection, row, by, changes)?;
                 }
             }
         }
-    };
-    if let Some(reference) = closing.reference.or(row.reference).filter(|_| rules.is_alone) {
-        references::pair(connection, reference, rules, changes)?;
     }
-    Ok(true)
+    match reference {
+        Some(reference) if rules.is_alone => references::pair(connection, reference, rules, changes),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Settles the calls of a name; returns false if there are none.
@@ -108,12 +106,12 @@ pub(super) fn close_named(
 ) -> rusqlite::Result<bool> {
     let columns = OpenRow::COLUMNS;
     let mut find = connection.prepare_cached(&format!("SELECT {columns} FROM ledger_calls WHERE name = ?1"))?;
-    let found: Vec<OpenRow> = find.query_map([name], ends::open_row)?.collect::<rusqlite::Result<_>>()?;
+    let found: Vec<OpenRow> = find.query_map([name], journal::open_row)?.collect::<rusqlite::Result<_>>()?;
     for row in &found {
         match end {
             End::Outcome(Outcome::Unknown, _) => {}
             End::Outcome(outcome @ (Outcome::Billable | Outcome::NotBillable), _) => {
-                ends::finish(connection, row, By::Word(outcome), changes)?;
+                journal::finish(connection, row, By::Word(outcome), changes)?;
             }
             End::Withdrawn => {}
         }
@@ -123,9 +121,7 @@ pub(super) fn close_named(
 
 #[cfg(test)]
 mod tests {
-    use super::super::intents::Intent;
     use super::*;
-    use crate::iluma::route_name::RouteName;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::time::{Duration, UNIX_EPOCH};
@@ -191,9 +187,7 @@ mod tests {
 
         fn close(&self, call: Call, outcome: Outcome, name: Option<CallName>) {
             let closing = Closing { call, end: End::Outcome(outcome, name), reference: None, is_early: false };
-            let mut changes = Changes::default();
-            close(&self.connection, &closing, self.rules, &mut changes).unwrap();
-            ends::count(&self.connection, &mut changes).unwrap();
+            close(&self.connection, &closing, self.rules, &mut Changes::default()).unwrap();
         }
 
         fn take(&mut self, step: Step) {
@@ -202,17 +196,10 @@ mod tests {
             let records: Vec<_> = self.calls.iter().filter(|(_, call)| call.arrives).map(|(at, _)| *at).collect();
             match step {
                 Step::Book { reference, arrives, billable } => {
-                    let reference = [reference; 32];
-                    let intent = Intent {
-                        day: DAY.to_owned(),
-                        tenant: "lending".parse().unwrap(),
-                        route: RouteName::Bank,
-                        price: 500,
-                        booked: UNIX_EPOCH + Duration::from_millis(self.rules.now as u64),
-                        claim: None,
-                        reference: Some(reference),
-                    };
-                    let number = journal::book(&self.connection, std::iter::once(&intent)).unwrap()[0];
+                    let (reference, now) = ([reference; 32], UNIX_EPOCH + Duration::from_millis(self.rules.now as u64));
+                    let place = (DAY, "lending", "bank");
+                    let links = (None, Some(reference));
+                    let number = journal::book(&self.connection, place, 500, now, links).unwrap();
                     let (in_flight, answered, known) = (true, false, false);
                     self.calls.insert(number, Made { reference, arrives, billable, in_flight, answered, known });
                 }
@@ -223,9 +210,7 @@ mod tests {
                 Step::Crash => {
                     self.calls.values_mut().for_each(|call| call.in_flight = false);
                     self.rules.first_new = journal::first_new(&self.connection).unwrap();
-                    let mut changes = Changes::default();
-                    references::pair_all(&self.connection, self.rules, &mut changes).unwrap();
-                    ends::count(&self.connection, &mut changes).unwrap();
+                    references::pair_all(&self.connection, self.rules, &mut Changes::default()).unwrap();
                 }
                 Step::End { .. } | Step::Say { .. } => {}
             }

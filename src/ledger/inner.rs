@@ -1,7 +1,6 @@
 //! The shared state of the ledger's parts.
 
 use super::charge::Outcome;
-use super::intents::Intents;
 use super::journal;
 use super::published::PublishedLedgers;
 use super::settlement::{Call, CallName, ClaimLink, Closing, Closings, End, Refund, Rules, Settlement, Spent};
@@ -18,6 +17,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -32,8 +32,9 @@ pub(super) struct Inner {
     pub(super) namer: Pseudonymizer,
     pub(super) live: ArcSwap<LedgerConfig>,
     pub(super) tallies: Mutex<BTreeMap<TenantName, Arc<Tally>>>,
-    pub(super) intents: Mutex<Intents>,
     pub(super) closings: Mutex<Closings>,
+    /// The number of closings that are on disk.
+    pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
     /// References with the names of calls that were settled by another node's word, for Redis.
@@ -47,6 +48,8 @@ pub(super) struct Inner {
     /// Days whose current lines other nodes do not know.
     pub(super) unpublished: Mutex<BTreeSet<String>>,
     pub(super) published: Option<PublishedLedgers>,
+    /// The lock of the batch that is being written: there is one at a time.
+    pub(super) writer: Arc<tokio::sync::Mutex<()>>,
     /// Notifies the keeper of a new closing.
     pub(super) closed: Notify,
     /// The reason why the node can't do its work, if any; the keeper sets it.

@@ -1,9 +1,9 @@
 //! The journal: the ledger's tables and statements.
 
+use super::charge::Outcome;
 use super::counts::{Counts, Row};
-use super::ends::{OpenRow, open_row};
-use super::intents::Intent;
-use super::settlement::{ByHand, CallName, OpenCall, Rules, Spent, Why};
+use super::settlement::{ByHand, CallName, ClaimLink, OpenCall, Refund, Rules, Spent, Why};
+use super::totals::EndedCall;
 use crate::base::calendar::Day;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,31 +78,133 @@ pub const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Books calls, and returns their numbers. A line of a day is written once for all calls that it counts.
-pub(super) fn book<'a>(
+pub(super) fn book(
     connection: &Connection,
-    intents: impl Iterator<Item = &'a Intent>,
-) -> rusqlite::Result<Vec<i64>> {
+    (day, tenant, route): (&str, &str, &str),
+    price: u64,
+    now: SystemTime,
+    (claim, reference): (Option<ClaimLink>, Option<CallName>),
+) -> rusqlite::Result<i64> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_calls (day, tenant, route, price, booked, claim, reference)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    let (mut numbers, mut lines) = (Vec::new(), BTreeMap::<(&str, &str, &str), i64>::new());
-    for Intent { day, tenant, route, price, booked, claim, reference } in intents {
-        let (tenant, route) = (tenant.as_str(), route.as_str());
-        let id = insert.insert(params![day, tenant, route, number(*price), millis(*booked), claim, reference])?;
-        numbers.push(id);
-        *lines.entry((day, tenant, route)).or_default() += 1;
+    let id = insert.insert(params![day, tenant, route, number(price), millis(now), claim, reference])?;
+    let mut count = connection.prepare_cached(
+        "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, 1, 1, 1)
+         ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + 1, charged_calls = charged_calls + 1,
+             unknown = unknown + 1",
+    )?;
+    count.execute(params![day, tenant, route])?;
+    Ok(id)
+}
+
+/// The changes of a batch of closings.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Days whose lines changed.
+    pub(super) days: BTreeSet<String>,
+    /// Prices of calls that were sent and are not billable.
+    pub(super) refunds: Vec<Refund>,
+    /// Calls that ended, for metrics.
+    pub(super) ended: Vec<EndedCall>,
+    /// The claims of calls that a later word settled as not billable.
+    pub(super) freed: Vec<ClaimLink>,
+    /// References with the names of calls that another node's word has settled.
+    pub(super) named: Vec<(CallName, CallName)>,
+}
+
+impl Changes {
+    pub(super) fn end(&mut self, row: &OpenRow, outcome: Option<Outcome>) {
+        let OpenRow { tenant, route, price, .. } = row;
+        let (tenant, route, price) = (tenant.clone(), route.clone(), price.unsigned_abs());
+        self.ended.push(EndedCall { tenant, route, outcome, price });
+    }
+}
+
+/// A row of a call whose outcome is not known.
+#[derive(Debug)]
+pub(super) struct OpenRow {
+    pub(super) id: i64,
+    day: String,
+    tenant: String,
+    route: String,
+    price: i64,
+    pub(super) reference: Option<CallName>,
+    /// The claim that the call was made under.
+    claim: Option<ClaimLink>,
+    /// True if the call has ended with an unknown outcome.
+    pub(super) ended: bool,
+}
+
+impl OpenRow {
+    /// The columns of a row, for [`open_row`].
+    pub(super) const COLUMNS: &str = "id, day, tenant, route, price, reference, claim, ended";
+}
+
+/// Reads the [columns](OpenRow::COLUMNS) of a row.
+pub(super) fn open_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<OpenRow> {
+    let (id, day, tenant, route) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let (price, reference, claim, ended) = (row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?);
+    Ok(OpenRow { id, day, tenant, route, price, reference, claim, ended })
+}
+
+/// Leaves a call open: it has ended without an outcome. The name or the reference may settle it later.
+pub(super) fn leave_open(
+    connection: &Connection,
+    number: i64,
+    (name, reference): (Option<CallName>, Option<CallName>),
+) -> rusqlite::Result<()> {
+    let mut keep =
+        connection.prepare_cached("UPDATE ledger_calls SET name = ?2, reference = ?3, ended = 1 WHERE id = ?1")?;
+    keep.execute(params![number, name, reference]).map(|_| ())
+}
+
+/// The decision about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The call's own answer, which decides its claim itself.
+    Answer(Outcome),
+    /// A later word: of a callback, a GET or an operator.
+    Word(Outcome),
+    /// The call was never sent.
+    Withdrawal,
+}
+
+impl By {
+    const fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Answer(outcome) | Self::Word(outcome) => Some(outcome),
+            Self::Withdrawal => None,
+        }
+    }
+}
+
+/// Ends a call whose outcome is decided.
+pub(super) fn finish(connection: &Connection, row: &OpenRow, by: By, changes: &mut Changes) -> rusqlite::Result<()> {
+    let OpenRow { id, day, tenant, route, price, claim, .. } = row;
+    let outcome = by.outcome();
+    let (calls, billable, cost) = match outcome {
+        None => (1, 0, 0),
+        Some(Outcome::Billable) => (0, 1, *price),
+        Some(Outcome::NotBillable | Outcome::Unknown) => (0, 0, 0),
+    };
+    if outcome == Some(Outcome::NotBillable) {
+        changes.refunds.extend(refund(tenant, day, *price));
+    }
+    if by == By::Word(Outcome::NotBillable) {
+        changes.freed.extend(claim);
     }
     let mut count = connection.prepare_cached(
-        "INSERT INTO ledger_days (day, tenant, route, upstream_calls, charged_calls, unknown) VALUES (?1, ?2, ?3, ?4, ?4, ?4)
-         ON CONFLICT DO UPDATE SET upstream_calls = upstream_calls + ?4, charged_calls = charged_calls + ?4,
-             unknown = unknown + ?4",
+        "UPDATE ledger_days SET unknown = unknown - 1, upstream_calls = upstream_calls - ?4,
+             charged_calls = charged_calls - ?4, billable = billable + ?5, cost = cost + ?6
+         WHERE day = ?1 AND tenant = ?2 AND route = ?3",
     )?;
-    for ((day, tenant, route), calls) in lines {
-        count.execute(params![day, tenant, route, calls])?;
-    }
-    Ok(numbers)
+    count.execute(params![day, tenant, route, calls, billable, cost])?;
+    connection.prepare_cached("DELETE FROM ledger_calls WHERE id = ?1")?.execute([id])?;
+    changes.days.insert(day.clone());
+    changes.end(row, outcome);
+    Ok(())
 }
 
 /// Takes the name from calls that have it: what was said about their record has settled another call.
@@ -122,6 +224,11 @@ pub(super) fn lost_call(
          WHERE id = ?1 AND booked = ?2 AND name IS NULL AND (ended = 1 OR id < ?3)"
     ))?;
     find.query_row(params![number, booked, rules.first_new], open_row).optional()
+}
+
+fn refund(tenant: &str, day: &str, price: i64) -> Option<Refund> {
+    let rupiah = u64::try_from(price).ok().filter(|price| *price > 0)?;
+    Some(Refund { tenant: tenant.parse().ok()?, day: day.parse().ok()?, rupiah })
 }
 
 /// Returns the number of calls of each team whose outcome is not known.

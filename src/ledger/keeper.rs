@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 /// The longest time that counts in memory wait for the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// The time for which closings that no request waits for are gathered.
-const GATHERING: Duration = Duration::from_millis(10);
 /// The time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
 const UNWRITABLE: Duration = Duration::from_secs(10);
 /// The interval between deletions of old days.
@@ -59,27 +57,15 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
         shown: by_hand::Shown::default(),
         offered: rendezvous::Offered::default(),
     };
-    let mut due = tokio::time::Instant::now() + FLUSH_INTERVAL;
     loop {
-        if tokio::time::timeout_at(due, keeper.ledger.closed.notified()).await.is_ok() {
-            // Most closings are written by the request that waits for them.
-            tokio::time::sleep(GATHERING).await;
-        }
-        let is_due = tokio::time::Instant::now() >= due;
-        let written = match is_due {
-            true => batch::flush(&keeper.ledger).await,
-            false => batch::settled(&keeper.ledger).await,
-        };
-        if written.is_err() {
+        let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
+        if batch::flush(&keeper.ledger).await.is_err() {
             // The database has logged the reason; faster attempts do not empty a full disk.
             tokio::time::sleep(FLUSH_INTERVAL).await;
         }
-        if is_due || written.is_err() {
-            due = tokio::time::Instant::now() + FLUSH_INTERVAL;
-            keeper.note_readiness().await;
-            keeper.exchange_if_due().await;
-            keeper.prune_if_due().await;
-        }
+        keeper.note_readiness().await;
+        keeper.exchange_if_due().await;
+        keeper.prune_if_due().await;
     }
 }
 

@@ -11,7 +11,7 @@
 //! nothing is settled by it, since its own answer may name the record.
 
 use super::charge::Outcome;
-use super::ends::{self, By, Changes, OpenRow};
+use super::journal::{self, By, Changes, OpenRow};
 use super::settlement::{CallName, Rules};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -126,8 +126,8 @@ pub(super) fn settle(
     changes: &mut Changes,
 ) -> rusqlite::Result<()> {
     match said {
-        Outcome::Unknown => ends::leave_open(connection, call.id, (Some(name), call.reference)),
-        Outcome::Billable | Outcome::NotBillable => ends::finish(connection, call, By::Word(said), changes),
+        Outcome::Unknown => journal::leave_open(connection, call.id, (Some(name), call.reference)),
+        Outcome::Billable | Outcome::NotBillable => journal::finish(connection, call, By::Word(said), changes),
     }
 }
 
@@ -158,7 +158,7 @@ fn oldest_lost(
         "SELECT {columns} FROM ledger_calls
          WHERE reference = ?1 AND name IS NULL AND (ended = 1 OR id < ?2) AND booked <= ?3 ORDER BY booked, id LIMIT 1"
     ))?;
-    find.query_row(params![reference, rules.first_new, before], ends::open_row).optional()
+    find.query_row(params![reference, rules.first_new, before], journal::open_row).optional()
 }
 
 /// A lost call that another node's settlement may be for.

@@ -6,7 +6,6 @@ use crate::base::database::DatabaseError;
 use crate::base::name::TenantName;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
-use tokio::sync::oneshot;
 
 /// The keyed hash of an account and one of Iluma's ids, or of an account, a route and a reference.
 pub(super) type CallName = [u8; 32];
@@ -188,72 +187,17 @@ pub(super) enum End {
     Outcome(Outcome, Option<CallName>),
 }
 
-/// The closings that wait to be written, and their numbers: each has its own, in the order in which they came.
+/// The closings that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct Closings {
-    /// The closings that no batch has taken, in order.
-    pub(super) waiting: Vec<(u64, Closing)>,
-    /// The number of the newest closing.
+    pub(super) waiting: Vec<Closing>,
+    /// The number of closings so far.
     pub(super) came: u64,
-    /// The number of the newest closing that a batch has taken.
-    taken: u64,
-    /// The number of the newest closing that is on disk with all before it.
-    written: u64,
-    /// True while the database's queue has a job that will take the waiting closings.
-    is_queued: bool,
-    /// The callers that wait until a closing is on disk.
-    callers: Vec<(u64, Caller)>,
 }
-
-/// Gets the result once the closings that its caller waits for were written.
-pub(super) type Caller = oneshot::Sender<Result<(), DatabaseError>>;
 
 impl Closings {
     pub(super) fn push(&mut self, closing: Closing) {
+        self.waiting.push(closing);
         self.came += 1;
-        self.waiting.push((self.came, closing));
-    }
-
-    /// Makes a caller wait until every closing so far is on disk; `None` if they are.
-    pub(super) fn wait(&mut self) -> Option<oneshot::Receiver<Result<(), DatabaseError>>> {
-        (self.written < self.came).then(|| {
-            let (caller, answer) = oneshot::channel();
-            self.callers.push((self.came, caller));
-            answer
-        })
-    }
-
-    /// Returns true if the caller has to queue a job that takes the waiting closings.
-    pub(super) fn needs_job(&mut self) -> bool {
-        let needs = self.taken < self.came && !self.is_queued;
-        self.is_queued |= needs;
-        needs
-    }
-
-    /// Notes that the queued job has begun, or was dropped; the next closing needs another one.
-    pub(super) fn begun(&mut self) {
-        self.is_queued = false;
-    }
-
-    /// Takes the waiting closings, and returns them with the number of the newest one.
-    pub(super) fn take(&mut self) -> (Vec<(u64, Closing)>, u64) {
-        self.taken = self.came;
-        (std::mem::take(&mut self.waiting), self.came)
-    }
-
-    /// Notes that all closings up to a number are on disk, and returns their callers.
-    pub(super) fn wrote(&mut self, number: u64) -> Vec<Caller> {
-        self.written = self.written.max(number);
-        let written = self.written;
-        self.callers.extract_if(.., |(wanted, _)| *wanted <= written).map(|(_, caller)| caller).collect()
-    }
-
-    /// Puts closings back that were not written, and returns the callers that wait for them.
-    pub(super) fn put_back(&mut self, closings: Vec<(u64, Closing)>) -> Vec<Caller> {
-        self.waiting.extend(closings);
-        self.waiting.sort_by_key(|(number, _)| *number);
-        let Some(first) = self.waiting.first().map(|(number, _)| *number) else { return Vec::new() };
-        self.taken = first - 1;
-        self.callers.extract_if(.., |(wanted, _)| *wanted >= first).map(|(_, caller)| caller).collect()
     }
 }
