@@ -65,18 +65,17 @@ use crate::tenant::Authenticated;
 use authentication::{Credentials, authenticate, may_have_session, own_session, unauthenticated};
 use call_reference::CallReference;
 use exchange::Exchange;
+use futures_util::FutureExt as _;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use request_log::RequestLog;
 use runtime::RuntimeConfig;
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tracing::Span;
+use tracing::Instrument as _;
 
 impl Gateway {
     /// Answers any request.
@@ -101,9 +100,10 @@ impl Gateway {
         let head = request.method() == Method::HEAD;
         let span = log.log_span();
         let served = {
-            // It is pinned where it is made: each adapter around it would move it again.
-            let mut serving = pin!(serve(&self, &config, request, &mut log));
-            poll_fn(|cx| poll_caught(serving.as_mut(), &span, cx)).await.unwrap_or(Err(Rejection::Internal))
+            // It is pinned where it is made: the adapters move a pointer. A panic is a bug, and must affect one request only.
+            let serving = pin!(serve(&self, &config, request, &mut log));
+            let caught = AssertUnwindSafe(serving).catch_unwind();
+            caught.instrument(span.clone()).await.unwrap_or(Err(Rejection::Internal))
         };
         let rejection = served.as_ref().err().copied();
         let mut response = served.unwrap_or_else(|rejection| {
@@ -119,12 +119,6 @@ impl Gateway {
         }
         Ok(log.reply(response))
     }
-}
-
-/// Polls a request's future in its span; `None` after a panic, which is a bug, and must affect one request only.
-fn poll_caught<F: Future>(future: Pin<&mut F>, span: &Span, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
-    let polled = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| future.poll(context))));
-    polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
 }
 
 /// Serves one request: route, authentication, admission, handler.
