@@ -1,7 +1,7 @@
 //! The record owners that this process has written: they need not be written again.
 //!
 //! Invariants: a name is forgotten, never confused with another one; memory is bounded, and the names that are used stay
-//! longest. A general cache has ten times the bytes for each name, which was half of a busy gateway's memory.
+//! longest. A general cache would keep orders of use and of expiry for each name too.
 
 use crate::base::uniform_hash::BuildUniform;
 use parking_lot::Mutex;
@@ -59,12 +59,12 @@ impl KnownOwners {
     pub(super) fn renew(&self, name: OwnerName, newest: u64) -> Option<u64> {
         let now = self.began.elapsed().as_secs();
         let mut shard = self.shard(name).lock();
-        let is_young = shard.young.contains_key(&name);
-        let known = if is_young { shard.young.get(&name).copied() } else { shard.old.remove(&name) };
-        let known = known.filter(|known| now.saturating_sub(known.written.into()) < self.lifetime)?;
-        if known.newest != newest || !is_young {
-            shard.insert(name, Known { newest, ..known });
+        let is_fresh = |known: &Known| now.saturating_sub(known.written.into()) < self.lifetime;
+        if let Some(known) = shard.young.get_mut(&name) {
+            return is_fresh(known).then(|| std::mem::replace(&mut known.newest, newest));
         }
+        let known = shard.old.remove(&name).filter(is_fresh)?;
+        shard.insert(name, Known { newest, ..known });
         Some(known.newest)
     }
 
