@@ -16,6 +16,8 @@ mod engine;
 mod envelopes;
 mod erasures;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod idempotency;
 mod leases;
 mod membership;

@@ -201,8 +201,8 @@ pub(super) fn secrets(settings: &Settings) -> Vec<SecretString> {
     secrets.extend(accounts.flat_map(|account| account.callback_tokens.iter().cloned()));
     secrets.extend(settings.admin.tokens.values().map(|(token, _)| token.clone()));
     secrets.extend(callback::secrets(settings));
-    let hex = |key: &[u8; 32]| SecretString::from(key.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    secrets.push(hex(settings.state.root_key.expose_secret()));
-    secrets.extend(settings.state.encryption_keys.iter().map(|key| hex(key.key.expose_secret())));
+    let text = |key: &[u8; 32]| SecretString::from(hex::encode(key));
+    secrets.push(text(settings.state.root_key.expose_secret()));
+    secrets.extend(settings.state.encryption_keys.iter().map(|key| text(key.key.expose_secret())));
     secrets
 }

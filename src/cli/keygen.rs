@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> String {
     match &args.tenant {
         Some(tenant) => {
             let TeamKey { key, sha256 } = team_key(tenant);
-            let (key, hash) = (key.expose_secret(), hex(&sha256));
+            let (key, hash) = (key.expose_secret(), hex::encode(sha256));
             format!(
                 "# The key for the team, printed this once and stored nowhere:\n{key}\n\
                  # Its hash, for [tenants.{tenant}] in the configuration:\nkey_sha256 = [\"{hash}\"]\n"
@@ -44,18 +44,13 @@ pub fn run(args: &Args) -> String {
 /// Panics if the operating system gives no random bytes, because no safe key can be made then.
 #[must_use]
 pub fn secret() -> SecretString {
-    hex(&random()).into()
+    hex::encode(random().as_slice()).into()
 }
 
 fn random() -> Zeroizing<[u8; 32]> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes).expect("the operating system gives randomness");
     bytes
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +89,7 @@ mod tests {
         assert_eq!(one.expose_secret().len(), 64);
         assert!(one.expose_secret().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
         assert_ne!(one.expose_secret(), other.expose_secret());
-        assert_eq!(hex(&std::array::from_fn(|i| i as u8 * 8))[..16], *"0008101820283038");
+        assert_eq!(hex::encode(std::array::from_fn::<u8, 32, _>(|i| i as u8 * 8))[..16], *"0008101820283038");
     }
 
     #[test]
@@ -102,7 +97,7 @@ mod tests {
         let text = run(&args(&["--tenant", "lending"]).unwrap());
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let [key, line] = lines[..] else { panic!("{} lines", lines.len()) };
-        let hash = hex(&Sha256::digest(key).into());
+        let hash = hex::encode(Sha256::digest(key));
         assert_eq!(line, format!("key_sha256 = [\"{hash}\"]"));
         assert_eq!(text.matches("igw_lending_").count(), 1);
         assert_eq!(run(&args(&["--secret"]).unwrap()).len(), 65);

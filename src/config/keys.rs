@@ -35,8 +35,7 @@ fn hash(entry: &Entry<'_>, path: &str, seen: &mut BTreeMap<[u8; 32], String>) ->
         entry.fault("must be 64 hex digits: the SHA-256 of the key, not the key (iluma-gateway keygen prints both)");
         return None;
     };
-    let digits: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    entry.show(format!("{digits}…"));
+    entry.show(format!("{}…", hex::encode(&hash[..4])));
     if let Some(other) = seen.get(&hash) {
         entry.fault(format!("is given twice; {other} is the same key, and a key belongs to one team"));
         return None;

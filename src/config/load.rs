@@ -86,7 +86,7 @@ impl Settings {
 }
 
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(text)[..8])
 }
 
 /// All keys with their defaults, or with an example if they have none.

@@ -5,6 +5,7 @@
 use super::nearest::MAX_SHOWN_NAME;
 use super::reader::Entry;
 use crate::base::byte_size::ByteSize;
+use hex::FromHex as _;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
@@ -75,8 +76,7 @@ impl Entry<'_> {
 
     /// Returns a text in the place of a secret that is not read: as long as a key, good as a token, and no other secret's.
     fn placeholder(&self, named: &str) -> SecretString {
-        let digest = Sha256::digest(format!("{} {named}", self.path()));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+        hex::encode(Sha256::digest(format!("{} {named}", self.path()))).into()
     }
 
     /// Reads a secret of bounded length that consists of printable ASCII without the characters in `without`.
@@ -156,15 +156,7 @@ impl Entry<'_> {
 
 /// Returns the 32 bytes of 64 hex digits in either case.
 pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    <[u8; 32]>::from_hex(text).ok()
 }
 
 /// Returns the content of a regular file of at most `limit` bytes. A FIFO would block, and a device might never end.

@@ -206,30 +206,14 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::byte_size::ByteSize;
     use crate::base::clock::Clock;
-    use crate::base::database::Database;
-    use crate::base::keyring::EncryptionKey;
-    use crate::config;
-    use crate::state::{MIGRATIONS, Sqlite};
+    use crate::state::fixtures;
     use futures_util::FutureExt as _;
-    use secrecy::SecretBox;
-    use std::sync::Arc;
 
     const DAY: Duration = Duration::from_secs(86400);
 
     fn owners() -> Owners {
-        let settings = config::State {
-            path: "memory".into(),
-            root_key: SecretBox::new(Box::new([3; 32])),
-            encryption_keys: vec![EncryptionKey { id: "a".into(), key: SecretBox::new(Box::new([4; 32])) }],
-            redis: None,
-            redis_timeout: Duration::from_millis(50),
-            disk_reserve: ByteSize::kib(0),
-            retention: config::Retention { owners: DAY, delivered_callbacks: DAY, dead_letters: DAY, ledger: DAY },
-        };
-        let database = Database::in_memory(&[MIGRATIONS]).unwrap();
-        Owners::new(State::Sqlite(Arc::new(Sqlite::new(database, &settings, Clock::system()))), DAY)
+        Owners::new(fixtures::in_memory(Clock::system()), DAY)
     }
 
     async fn reference(owners: &Owners, requester: &Requester) -> Option<Bytes> {

@@ -10,6 +10,7 @@ use super::references::{self, Lost, Said};
 use super::settlement::{ByHand, CallName, CallNumber, OpenCall, Settlement};
 use crate::base::calendar::Day;
 use crate::redis::{Budget, RedisClient, RedisFailure};
+use hex::FromHex as _;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -156,7 +157,6 @@ impl PublishedLedgers {
     pub(super) async fn tell(&self, settlements: &[Said]) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
         for Said { name, outcome, reference } in settlements {
-            let hex = |name: &CallName| name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let said = if *outcome == Outcome::Billable { "1" } else { "0" };
             let add = pipeline
                 .cmd("XADD")
@@ -164,9 +164,9 @@ impl PublishedLedgers {
                 .arg("MAXLEN")
                 .arg("~")
                 .arg(Self::MOST_SETTLEMENTS);
-            add.arg("*").arg("node").arg(&self.node).arg("name").arg(hex(name)).arg("billable").arg(said);
+            add.arg("*").arg("node").arg(&self.node).arg("name").arg(hex::encode(name)).arg("billable").arg(said);
             if let Some(reference) = reference {
-                add.arg("reference").arg(hex(reference));
+                add.arg("reference").arg(hex::encode(reference));
             }
             add.ignore();
         }
@@ -304,13 +304,6 @@ fn row(day: &str, field: &str, numbers: &str, of: impl Fn(&str) -> bool) -> Opti
     of(node).then(|| Row { day, tenant, route, counts: Counts::of(list) })
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+fn unhex(text: &str) -> Option<CallName> {
+    CallName::from_hex(text).ok()
 }

@@ -65,7 +65,7 @@ impl Sessions {
     /// # Errors
     /// Returns an error if state can't be written.
     pub async fn open(&self, holder: &str, secret: Hash) -> Result<String, StateError> {
-        let id = hex(&keyring::random::<32>());
+        let id = hex::encode(keyring::random::<32>());
         self.state.open_session(self.kind, &id, (holder, masked(&id, &secret))).await?;
         Ok(id)
     }
@@ -90,7 +90,7 @@ impl Sessions {
             let _ = self.close(id).await;
             return Ok(None);
         };
-        let csrf = hex(&derived(id, "order")).into();
+        let csrf = hex::encode(derived(id, "order")).into();
         Ok(Some(Session { holder: stored.holder.into(), standing, csrf }))
     }
 
@@ -148,38 +148,17 @@ fn derived(id: &str, purpose: &str) -> Hash {
     Sha256::digest([purpose, ":", id].concat()).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::byte_size::ByteSize;
-    use crate::base::database::Database;
-    use crate::base::keyring::EncryptionKey;
-    use crate::config;
-    use crate::state::{MIGRATIONS, MOST_SESSIONS, Sqlite};
-    use secrecy::SecretBox;
+    use crate::state::{MOST_SESSIONS, fixtures};
     use std::time::Duration;
 
     const IDLE: Duration = Duration::from_secs(30 * 60);
     const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
 
     fn sessions(clock: &Clock) -> Sessions {
-        let day = Duration::from_secs(86400);
-        let settings = config::State {
-            path: "memory".into(),
-            root_key: SecretBox::new(Box::new([3; 32])),
-            encryption_keys: vec![EncryptionKey { id: "a".into(), key: SecretBox::new(Box::new([4; 32])) }],
-            redis: None,
-            redis_timeout: Duration::from_millis(50),
-            disk_reserve: ByteSize::kib(0),
-            retention: config::Retention { owners: day, delivered_callbacks: day, dead_letters: day, ledger: day },
-        };
-        let database = Database::in_memory(&[MIGRATIONS]).unwrap();
-        let state = State::Sqlite(Arc::new(Sqlite::new(database, &settings, clock.clone())));
-        Sessions::new(SessionKind::Console, state, clock.clone())
+        Sessions::new(SessionKind::Console, fixtures::in_memory(clock.clone()), clock.clone())
     }
 
     async fn find(sessions: &Sessions, id: &str, secret: u8) -> Result<Option<Session<&'static str>>, StateError> {

@@ -124,8 +124,7 @@ impl Erasures {
         let (id, now) = self.0.next_id();
         let time = humantime::format_rfc3339_millis(now).to_string();
         let receipt = ErasureReceipt { id: id.clone(), time, removed, nodes, left };
-        let persons =
-            persons.iter().map(|tag| tag.bytes().iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+        let persons = persons.iter().map(|tag| hex::encode(tag.bytes())).collect();
         let stored = StoredReceipt { receipt: receipt.clone(), persons };
         let written = match serde_json::to_string(&stored) {
             Ok(text) => self.0.write(&id, text).await,

@@ -144,8 +144,8 @@ impl Sentinels {
     /// Takes the fingerprints of the keys.
     #[must_use]
     pub fn new(settings: &config::State) -> Self {
-        let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let mut keys: Vec<_> = fingerprints(settings).into_iter().map(|(name, bytes)| (name, hex(bytes))).collect();
+        let mut keys: Vec<_> =
+            fingerprints(settings).into_iter().map(|(name, bytes)| (name, hex::encode(bytes))).collect();
         // The root key is the first one.
         let (_, root) = keys.remove(0);
         Self { root, keys }
@@ -182,6 +182,7 @@ impl Sentinels {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures;
     use super::*;
     use crate::base::keyring::EncryptionKey;
     use secrecy::SecretBox;
@@ -196,15 +197,7 @@ mod tests {
             path: path.to_owned(),
             root_key: SecretBox::new(Box::new([root; 32])),
             encryption_keys: keys.iter().map(key).collect(),
-            redis: None,
-            redis_timeout: Duration::from_millis(50),
-            disk_reserve: crate::base::byte_size::ByteSize::kib(0),
-            retention: config::Retention {
-                owners: Duration::ZERO,
-                delivered_callbacks: Duration::ZERO,
-                dead_letters: Duration::ZERO,
-                ledger: Duration::ZERO,
-            },
+            ..fixtures::settings()
         }
     }
 

@@ -22,7 +22,7 @@ impl Team {
     }
 
     pub(super) fn hash(&self) -> String {
-        self.key.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.key.sha256)
     }
 
     pub(super) fn name_with(&self, other: &Self) -> String {

@@ -44,7 +44,7 @@ impl KeyInfo {
     pub(super) fn of_file(tenant: &TenantName, key: &FileKey) -> Self {
         Self {
             // Distinguishes the keys of a file; a part of the hash of a hash reveals neither.
-            id: format!("file-{}", &hex(&Sha256::digest(key.sha256))[..12]),
+            id: format!("file-{}", &hex::encode(Sha256::digest(key.sha256))[..12]),
             tenant: tenant.clone(),
             note: key.note.clone(),
             source: Source::File,
@@ -93,13 +93,13 @@ impl Record {
     /// Writes the record, authenticated for the key's id.
     pub(super) fn write(&self, id: &str, mac: &Pseudonymizer) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
-        format!("{}.{text}", hex(&mac.name([id.as_bytes(), text.as_bytes()])))
+        format!("{}.{text}", hex::encode(mac.name([id.as_bytes(), text.as_bytes()])))
     }
 
     /// Reads a record; none if it was not written with the root key for this id.
     pub(super) fn read(id: &str, value: &str, mac: &Pseudonymizer) -> Option<Self> {
         let (tag, text) = value.split_once('.')?;
-        let expected = hex(&mac.name([id.as_bytes(), text.as_bytes()]));
+        let expected = hex::encode(mac.name([id.as_bytes(), text.as_bytes()]));
         let is_ours: bool = expected.as_bytes().ct_eq(tag.as_bytes()).into();
         is_ours.then(|| serde_json::from_str(text).ok())?
     }
@@ -123,10 +123,6 @@ impl Record {
             last_used: used.map(time),
         })
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

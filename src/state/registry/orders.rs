@@ -2,7 +2,7 @@
 
 use super::super::error::StateError;
 use super::super::times::millis;
-use super::key::{KeyInfo, Record, Source, hex};
+use super::key::{KeyInfo, Record, Source};
 use super::rows::{self, Field, Rows};
 use super::store::Registry;
 use crate::base::keyring;
@@ -131,7 +131,7 @@ impl Registry {
     async fn make(&self, new: NewKey, mut changed: Rows) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
         let NewKey { tenant, note, lifetime } = new;
         let (TeamKey { key, sha256 }, now) = (team_key(&tenant), self.now());
-        let id = hex(&keyring::random::<8>());
+        let id = hex::encode(keyring::random::<8>());
         let mut record = Record::new(&tenant, sha256, note, now);
         record.expires = lifetime.map(|lifetime| millis(now + lifetime));
         changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.mac));
