@@ -170,7 +170,7 @@ fn line(out: &mut Vec<u8>, record: &Record<'_>, stamp: &[u8; STAMP], millis: u32
 /// Writes an address, which needs no JSON escapes.
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
-        // The formatter takes ten times as long, which is a hundredth of a hit.
+        // The general formatter costs more, and every line has an address.
         IpAddr::V4(address) => {
             let mut numbers = itoa::Buffer::new();
             for (place, octet) in address.octets().into_iter().enumerate() {

@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 pub const MOST_SUBSCRIBERS: usize = 64;
 /// The lines that wait for a subscriber: half a second's work of a busy node, some 200 KiB.
 const WAITING: usize = 512;
-/// The lines a second that a subscriber gets on average, beyond those that may wait: more than a person reads. Fifty subscribers of
-/// a busy node then cost a hundredth of its work.
+/// The lines a second that a subscriber gets on average, beyond those that may wait: more than a person reads. It
+/// bounds what subscribers cost a busy node.
 const PACE: u32 = 200;
 
 /// The lines of an access log. Clones share the subscribers.
