@@ -1,11 +1,16 @@
 """A gateway of one team, as a process, for tests with other people's tools."""
 
+import base64
 import contextlib
 import hashlib
 import json
+import queue
 import subprocess
 import tempfile
 import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 KEY = "a-key-of-the-team-lending"
@@ -38,6 +43,47 @@ account = "live"
 key_sha256 = ["{hashlib.sha256(KEY.encode()).hexdigest()}"]
 {team}
 """
+
+
+def ask(url, body=None, method=None, headers=None):
+    """Returns status, headers and body of an answer, whatever its status. A body that is not bytes is sent as JSON."""
+    headers = dict(headers or {})
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+        headers["content-type"] = "application/json"
+    request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def basic(key):
+    return {"authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+
+
+def bearer(token):
+    return {"authorization": f"Bearer {token}"}
+
+
+def endpoint():
+    """Starts a team's endpoint. Returns its URL, and the queue of what it gets: body, and headers by their names in lower case."""
+    delivered = queue.Queue()
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            delivered.put((body, {name.lower(): value for name, value in self.headers.items()}))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/kyc", delivered
 
 
 def drain(stream):

@@ -8,21 +8,20 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from gateway import KEY, OPERATOR, TIMEOUT, running, simulated  # noqa: E402
+from gateway import KEY, OPERATOR, TIMEOUT, ask, bearer, running, simulated  # noqa: E402
 
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "30"))
 
 
 def fetch(url, secret):
-    request = urllib.request.Request(url, headers={"authorization": f"Bearer {secret}"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        return json.loads(answer.read())
+    status, _, answer = ask(url, headers=bearer(secret))
+    assert status == 200, answer
+    return json.loads(answer)
 
 
 def main(program):

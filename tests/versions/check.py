@@ -3,55 +3,20 @@
 usage: check.py OLDER NEWER    (two built gateways; tests/versions/run builds the older one)
 """
 
-import base64
 import json
-import queue
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from gateway import CALLBACK, KEY, OPERATOR, TIMEOUT, running, simulated  # noqa: E402
+from gateway import CALLBACK, KEY, OPERATOR, TIMEOUT, ask, basic, bearer, endpoint, running, simulated  # noqa: E402
 
 ACCOUNT = "iluma_live_0123456789"
 BANK = "/v1.2/identity/bank_account_data_requests"
-delivered = queue.Queue()
-
-
-class Endpoint(BaseHTTPRequestHandler):
-    """The team's endpoint."""
-
-    def do_POST(self):
-        delivered.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-def ask(url, authorization=None, body=None, method=None, **headers):
-    """Returns status, headers and body of an answer, whatever its status."""
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    if authorization:
-        headers["authorization"] = authorization
-    if body is not None:
-        body = json.dumps(body).encode()
-        headers["content-type"] = "application/json"
-    request = urllib.request.Request(url, data=body, headers=headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            return answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, error.read()
 
 
 def until(what, so):
@@ -69,11 +34,11 @@ class Node:
         self.server, self.admin = (f"http://{addresses[name]}" for name in ("server", "admin"))
         self.callbacks = f"http://{addresses['callbacks']}"
 
-    def as_team(self, path, body=None, key=KEY, **headers):
-        return ask(self.server + path, "Basic " + base64.b64encode(f"{key}:".encode()).decode(), body, **headers)
+    def as_team(self, path, body=None, key=KEY, headers=None):
+        return ask(self.server + path, body, headers=basic(key) | (headers or {}))
 
     def as_operator(self, path, body=None, method=None):
-        status, _, answer = ask(self.admin + path, f"Bearer {OPERATOR}", body, method)
+        status, _, answer = ask(self.admin + path, body, method, bearer(OPERATOR))
         assert status < 300, (path, status, answer)
         return json.loads(answer)
 
@@ -106,9 +71,8 @@ def redis():
 
 
 def main(older, newer):
-    endpoint = HTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=endpoint.serve_forever, daemon=True).start()
-    team = f'callback_urls = {{ NAME_VALIDATOR_REQUEST = "http://127.0.0.1:{endpoint.server_port}/kyc" }}'
+    to, delivered = endpoint()
+    team = f'callback_urls = {{ NAME_VALIDATOR_REQUEST = "{to}" }}'
     with redis() as url, simulated(newer, "--answer-at-once") as iluma, tempfile.TemporaryDirectory() as folders:
         state = 'redis = {{ url = {{ env = "REDIS" }} }}\n[node]\nname = "{}"'
 
@@ -120,12 +84,12 @@ def main(older, newer):
         with node(newer, "newer") as (_, addresses):
             new = Node(addresses)
             with node(older, "older") as (_, addresses):
-                asked = check_side_by_side(Node(addresses), new, iluma)
+                asked = check_side_by_side(Node(addresses), new, iluma, delivered)
             with node(newer, "older") as (_, addresses):
                 check_upgraded(Node(addresses), new, asked, iluma)
 
 
-def check_side_by_side(old, new, iluma):
+def check_side_by_side(old, new, iluma, delivered):
     """Returns the number of calls that Iluma got."""
     for number, (first, second) in enumerate([(old, new), (new, old)]):
         account = f"12345678{number}1"
@@ -133,7 +97,7 @@ def check_side_by_side(old, new, iluma):
         assert "hit" not in status, status
         status, again = second.bank(account, "second")
         assert "hit" in status and again["id"] == answer["id"], (status, again)
-        callback(second, answer["id"])
+        callback(second, answer["id"], delivered)
         check_key(first, second)
         check_purge(first, second, account)
     assert requests(iluma) == 4, requests(iluma)
@@ -143,12 +107,12 @@ def check_side_by_side(old, new, iluma):
     return 4
 
 
-def callback(node, record):
+def callback(node, record, delivered):
     """A callback that this node gets reaches the team once for each of its references."""
     body = {"id": record, "status": "COMPLETED", "reference_id": "lending:first"}
-    status, _, answer = ask(f"{node.callbacks}/callbacks/live/NAME_VALIDATOR_REQUEST", body=body, x_callback_token=CALLBACK)
+    status, _, answer = ask(f"{node.callbacks}/callbacks/live/NAME_VALIDATOR_REQUEST", body, headers={"x-callback-token": CALLBACK})
     assert status == 200, answer
-    got = [delivered.get(timeout=TIMEOUT) for _ in range(2)]
+    got = [json.loads(delivered.get(timeout=TIMEOUT)[0]) for _ in range(2)]
     assert sorted((body["id"], body["reference_id"]) for body in got) == [(record, "first"), (record, "second")], got
 
 
@@ -168,7 +132,7 @@ def check_purge(first, second, account):
     assert "hit" not in status, status
     first.as_operator("/v1/cache/purge", {"all": True})
     status, _, _ = second.as_team(
-        BANK, {"bank_account_number": account, "bank_code": "BCA"}, cache_control="only-if-cached"
+        BANK, {"bank_account_number": account, "bank_code": "BCA"}, headers={"cache-control": "only-if-cached"}
     )
     assert status == 504, status
 
