@@ -94,6 +94,34 @@ async fn a_copy_is_restored_with_the_receipts_of_what_was_erased_since() {
     end(program).await;
 }
 
+/// A session that is in the copy may have been ended since.
+#[tokio::test]
+async fn a_restored_copy_has_no_sessions() {
+    let upstream = Upstream::agreeing().await;
+    let folder = Folder::new(&upstream.url());
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    let form = "token=a-token-of-operators";
+    let answer = ask("POST", format!("http://{admin}/console/login")).form(form).send().await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let cookie = answer.header("set-cookie").split(';').next().expect("a cookie").to_owned();
+    let status = async |program: &Program| {
+        let (_, admin) = program.listening().await;
+        ask("GET", format!("http://{admin}/v1/tenants")).header("cookie", &cookie).send().await.status
+    };
+    assert_eq!(status(&program).await, 200);
+    assert_eq!(folder.order("backup", &["--to", "copy"], "").await.code, Some(0));
+    end(program).await;
+    let program = folder.run();
+    assert_eq!(status(&program).await, 200, "a restart ends no session");
+    end(program).await;
+    let restored = folder.order("restore", &["copy"], "").await;
+    assert_eq!(restored.code, Some(0), "{}", restored.stderr);
+    let program = folder.run();
+    assert_eq!(status(&program).await, 401);
+    end(program).await;
+}
+
 #[tokio::test]
 async fn a_copy_of_another_key_is_refused() {
     let upstream = Upstream::agreeing().await;
