@@ -56,9 +56,13 @@ export async function open(browser, base, options = {}) {
   return page;
 }
 
-/** Fails if a page had a fault. */
-export async function hadNoFault() {
-  await Promise.all(answers);
+/** Closes the browser, and fails if a page had a fault. */
+export async function hadNoFault(browser) {
+  const read = Promise.all(answers);
+  // The body of an answer whose page was left may never come: closing the browser ends the wait for it.
+  await Promise.race([read, new Promise((later) => setTimeout(later, 5000).unref())]);
+  await browser.close();
+  await read;
   assert.deepEqual(faults, [], 'no console error, no violation, no outside request, nothing personal');
 }
 

@@ -84,7 +84,7 @@ async function main() {
     await theConsole(browser, scene);
     await thePortal(browser, scene);
     await onRedis(browser);
-    await hadNoFault();
+    await hadNoFault(browser);
     console.log(`the console: ${walk.views.length} views, 3 roles, the portal, all orders, two nodes on Redis: ok`);
   } finally {
     await browser.close();

@@ -231,11 +231,14 @@ export async function settles(page, { zone }) {
   await page.locator('#settle-outcome').selectOption('billable');
   await main(page).getByRole('button', { name: 'Settle' }).click();
   await page.getByRole('alert').filter({ hasText: 'Choose at least one call' }).waitFor();
+  const call = await lost.first().locator('code').innerText();
   await lost.first().getByRole('checkbox').check();
   await page.getByLabel('Note').fill('bill 11');
   await main(page).getByRole('button', { name: 'Settle' }).click();
   await confirm(page, 'Settle', /^1 call is settled as billable.* can't be taken back/);
   await says(page, 'Settled: 1');
+  // The outcome is told before the list is read again.
+  await rows.filter({ has: page.getByText(call, { exact: true }) }).waitFor({ state: 'detached' });
   assert.equal(await rows.count(), before - 1);
 }
 
