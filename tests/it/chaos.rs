@@ -1,10 +1,10 @@
-//! The ledger stays true through crashes: processes are killed and restarted, connections reset, clients hang up
-//!.
+//! The ledger stays true through crashes: processes are killed and restarted, connections are reset, clients hang up.
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
 use crate::support::process::{Folder, Program};
 use crate::support::{Answer, Redis, Upstream, ask, until};
+use futures_util::StreamExt as _;
 use iluma_gateway::base::keyring;
 use iluma_simulator::{Options, Simulator};
 use serde_json::Value;
@@ -247,7 +247,9 @@ async fn chaos(time: Duration) {
     while tokio::time::Instant::now() < end || kills.contains(&0) {
         // The sleep waits for nothing: it makes the moment of the kill random.
         tokio::time::sleep(Duration::from_millis(200 + below(800))).await;
-        let kind = below(NODES as u64 + 1) as usize;
+        // Each is killed once; after that chance decides.
+        let missed = kills.iter().position(|kills| *kills == 0);
+        let kind = missed.unwrap_or_else(|| below(NODES as u64 + 1) as usize);
         kills[kind] += 1;
         match kind {
             node @ ..NODES => {
@@ -279,11 +281,12 @@ async fn chaos(time: Duration) {
     until("Iluma has nothing in hand", || simulator.stats().in_flight == 0).await;
     for team in &stage.teams {
         let ids = std::mem::take(&mut *team.ids.lock().expect("ids"));
-        for id in ids {
+        let look = async |id: String| {
             let node = stage.node().expect("a node");
             let answer = ask("GET", format!("http://{}{BANK}/{id}", node.server)).key(team.key).send().await;
             assert_eq!(answer.status, 200, "{}: {}", team.name, answer.text());
-        }
+        };
+        futures_util::stream::iter(ids).for_each_concurrent(CLIENTS as usize, look).await;
         let (seen, charged) = (team.seen.load(Ordering::SeqCst), team.charged(&simulator));
         let mut last = (0, 0);
         let settled = async {
