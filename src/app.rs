@@ -6,23 +6,23 @@
 pub mod backup;
 mod environment;
 mod error;
-mod links;
 mod listeners;
 mod node;
+mod node_facts;
 mod notify;
 mod observe;
 pub mod preflight;
 mod process;
+mod redis_clients;
 mod reload;
 mod shutdown;
 mod stage;
 mod start;
 mod storage;
-mod watch;
 
 pub use environment::Environment;
 pub use error::StartError;
-pub use links::durability_warnings;
 pub use node::App;
 pub use process::run;
+pub use redis_clients::durability_warnings;
 pub use reload::fixed;

@@ -13,7 +13,7 @@ mod replicated;
 pub mod scripts;
 mod topology;
 
-pub use budget::Budget;
+pub use budget::{BACKGROUND_TIMEOUT, Budget};
 pub use client::{RedisClient, RedisFailure, examine};
 pub use keys::{Channel, KeySpace, RedisKey};
 pub use replicated::ReplicatedWriter;

@@ -42,7 +42,7 @@ pub use erasures::{
 };
 pub use error::StateError;
 pub use idempotency::{ClaimEnd, ClaimId, ClaimToken, Claimed, Claiming, Holder, KEPT};
-pub use membership::{IDENTITY_LEASE, IdentityTaken, Membership, ReportedNode, Standing};
+pub use membership::{IDENTITY_LEASE, IdentityClaim, IdentityTaken, Membership, ReportedNode};
 pub use model::{
     Awaiting, Callback, Conclusion, Copy, Cursor, Deleted, Delivery, DeliveryOutcome, DeliveryStatus, EARLY, Erased,
     FanOutDecision, Found, LATE, Listed, MOST_LISTED, Made, Outbox, Owner, Owning, Page, Queues, ReceiveOutcome,

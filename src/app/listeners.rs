@@ -66,7 +66,7 @@ impl App {
     pub(super) fn serve(&self, listeners: Listeners) {
         let Listeners { server, admin: admin_server, callbacks: callbacks_server, status } = listeners;
         let (servers, drain) = (&self.stages.servers, self.drain_timeout);
-        let noted = |listener| Noted(self.metrics.clone(), listener);
+        let noted = |listener| ConnectionCounts(self.metrics.clone(), listener);
         let (gateway, events, stop) = (Arc::clone(&self.gateway), noted(Listener::Server), servers.stop());
         servers.spawn(async move {
             let services = move |peer: Peer| {
@@ -109,9 +109,9 @@ impl App {
 
 /// Counts the events of a listener's connections.
 #[derive(Clone)]
-struct Noted(Metrics, Listener);
+struct ConnectionCounts(Metrics, Listener);
 
-impl Events for Noted {
+impl Events for ConnectionCounts {
     type Guard = Counted;
 
     fn connected(&self) -> Counted {

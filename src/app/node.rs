@@ -1,8 +1,8 @@
 //! A serving gateway, and its parts.
 
+use super::node_facts::NodeEvents;
 use super::stage::Stage;
 use super::storage::Storage;
-use super::watch::Noted;
 use crate::admin::Admin;
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
@@ -36,7 +36,7 @@ pub struct App {
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
     /// Notes of events for the node's report.
-    pub(super) noted: Noted,
+    pub(super) events: NodeEvents,
     pub(super) drain_timeout: Duration,
     /// The settings that only a restart changes, with their values at the start.
     pub(super) fixed: Vec<(&'static str, String)>,
@@ -92,7 +92,7 @@ pub(super) struct Stages {
     /// The background work, which ends after the last request.
     pub(super) background: Stage,
     /// The connections to Redis, through which the other stages deregister.
-    pub(super) links: Stage,
+    pub(super) redis_clients: Stage,
     /// The listeners of operators and of probes: readiness and metrics are served until the end.
     pub(super) admin: Stage,
 }

@@ -1,7 +1,7 @@
 //! The numbers that metrics read from other parts, and the secrets that no line may show.
 
-use super::links::Links;
-use super::watch::Noted;
+use super::node_facts::NodeEvents;
+use super::redis_clients::RedisClients;
 use crate::base::auth_failures::AuthFailures;
 use crate::base::disk::Disk;
 use crate::base::name::TenantName;
@@ -43,17 +43,17 @@ pub(super) fn hooks(
     (metrics, tracer): (&Metrics, &Tracer),
     persons: &Persons,
     (registry, failures): (&Registry, &AuthFailures),
-    (noted, ledger): (&Noted, &Ledger),
+    (events, ledger): (&NodeEvents, &Ledger),
 ) -> Hooks {
     let (metrics, tracer, registry) = (metrics.clone(), tracer.clone(), registry.clone());
-    let (noted, ledger) = (noted.clone(), ledger.clone());
+    let (events, ledger) = (events.clone(), ledger.clone());
     let note = move |note: Note<'_>| match note {
         Note::Received(account, kind, admission) => metrics.callback_received(account, kind, admission.as_str()),
         Note::Sent(tenant, kind, attempt) => trace_delivery(&tracer, tenant, kind, attempt),
         Note::Attempted(tenant, attempt) => metrics.callback_delivery(tenant, attempt.as_str()),
         Note::Skipped(tenant, skipped) => metrics.callback_delivery(tenant, skipped.as_str()),
         Note::Queues(queues, now) => {
-            noted.queues(queues);
+            events.queues(queues);
             let oldest = queues.oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default();
             let tenants = queues.tenants.iter().map(|outbox| {
                 let Outbox { tenant, queued, queued_bytes, dead } = outbox;
@@ -116,7 +116,7 @@ pub(super) fn observe(
     gateway: &Arc<Gateway>,
     logs: &[LogWriter],
     redactor: &Redactor,
-    links: &Links,
+    redis_clients: &RedisClients,
 ) {
     // Metrics are part of the gateway: a strong reference would keep both alive until the process ends.
     let cache = Arc::downgrade(gateway.cache());
@@ -127,7 +127,7 @@ pub(super) fn observe(
     metrics.read_one(&families::PENDING_SLOTS, move || cache.upgrade().map_or(0, |cache| cache.pending()));
     let owners = Arc::downgrade(gateway);
     metrics.read_one(&families::KNOWN_OWNERS, move || owners.upgrade().map_or(0, |gateway| gateway.known_owners()));
-    let all: Vec<RedisClient> = links.all().cloned().collect();
+    let all: Vec<RedisClient> = redis_clients.all().cloned().collect();
     metrics.read_one(&families::REDIS_UP, move || all.iter().all(RedisClient::is_up).into());
     let (redis, disk) = (gateway.cache().redis_counts(), gateway.cache().disk_counts());
     metrics.read(&families::REDIS_CACHE, move || outcomes(redis.as_deref()));

@@ -21,7 +21,7 @@ impl App {
         self.callbacks.reload(settings)?;
         self.gateway.reload(settings)?;
         self.storage.registry.reload(settings);
-        self.noted.configured(settings);
+        self.events.configured(settings);
         *known = new;
         self.admin.reload(settings);
         self.failures.reload(settings.max_auth_failures);
@@ -37,7 +37,7 @@ impl App {
 
     /// Counts and logs the outcome of a reload.
     pub(super) fn reloaded(&self, outcome: Result<(), String>) {
-        self.noted.reloaded(ReloadFact { time: self.clock.wall(), fault: outcome.clone().err() });
+        self.events.reloaded(ReloadFact { time: self.clock.wall(), fault: outcome.clone().err() });
         match outcome {
             Ok(()) => {
                 self.metrics.config_reload(Reload::Applied);

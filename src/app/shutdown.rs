@@ -9,7 +9,7 @@ impl App {
     pub async fn shutdown(self) {
         tracing::info!("draining");
         self.admin.drain();
-        let Stages { servers, leftovers, deliveries, background, links, admin } = &self.stages;
+        let Stages { servers, leftovers, deliveries, background, redis_clients, admin } = &self.stages;
         // One deadline covers everything: the process manager has one too.
         let end = tokio::time::Instant::now() + self.drain_timeout;
         servers.end(self.drain_timeout + LAST_MOMENT).await;
@@ -23,7 +23,7 @@ impl App {
         if let Some(membership) = &self.storage.membership {
             membership.leave().await;
         }
-        links.end(LAST_MOMENT).await;
+        redis_clients.end(LAST_MOMENT).await;
         admin.end(LAST_MOMENT).await;
         self.admin.finish(LAST_MOMENT).await;
         if self.storage.ledger.finish().await.is_err() {

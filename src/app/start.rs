@@ -2,14 +2,14 @@
 
 use super::environment::Environment;
 use super::error::StartError;
-use super::links::{Links, REDIS_TIMEOUT};
 use super::listeners::Listeners;
 use super::node::{App, Stages};
+use super::node_facts::{FactCollector, NodeEvents};
 use super::observe::{DELIVERIES, hooks, observe, observe_certificates, observe_ledger, observe_state, secrets};
+use super::redis_clients::{REDIS_TIMEOUT, RedisClients};
 use super::reload::fixed;
 use super::stage::LAST_MOMENT;
 use super::storage::Storage;
-use super::watch::{Noted, Watcher};
 use crate::admin::{Admin, BudgetUse, Build, Collect, Orders};
 use crate::base::auth_failures::AuthFailures;
 use crate::base::clock::Clock;
@@ -75,11 +75,11 @@ impl App {
     /// Returns an error if the system, the state, or a Redis refuses the settings; nothing of the start remains then.
     pub async fn start(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
         let instruments = Instruments::new(settings, environment)?;
-        let links = Links::new(settings)?;
-        let storage = Storage::open(settings, &instruments.clock, &links).await?;
+        let redis_clients = RedisClients::new(settings)?;
+        let storage = Storage::open(settings, &instruments.clock, &redis_clients).await?;
         let (stages, database) = (Stages::default(), storage.database.clone());
-        let (background, connections) = (stages.background.clone(), stages.links.clone());
-        let started = wire(settings, instruments, links, storage, stages).await;
+        let (background, connections) = (stages.background.clone(), stages.redis_clients.clone());
+        let started = wire(settings, instruments, redis_clients, storage, stages).await;
         if started.is_err() {
             connections.ask_to_stop();
             background.end(LAST_MOMENT).await;
@@ -94,23 +94,23 @@ impl App {
 async fn wire(
     settings: &Settings,
     instruments: Instruments,
-    links: Links,
+    redis_clients: RedisClients,
     storage: Storage,
     stages: Stages,
 ) -> Result<App, StartError> {
     let Instruments { redactor, access, logs, metrics, clock } = instruments;
     let tracer = tracer(settings, &metrics, &stages)?;
     let failures = auth_failures(settings, &metrics, &clock);
-    let noted = Noted::new(settings, &clock);
+    let events = NodeEvents::new(settings, &clock);
     let persons = Persons::new(settings.state.root_key.expose_secret());
     let (callbacks, inflow, arrivals) = Callbacks::new(
         settings,
         storage.state.clone(),
-        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures), (&noted, &storage.ledger)),
+        hooks((&metrics, &tracer), &persons, (&storage.registry, &failures), (&events, &storage.ledger)),
         clock.clone(),
     )?;
     let parts = Parts {
-        link: links.cache.clone(),
+        redis: redis_clients.cache.clone(),
         disk: DiskLevel::open(&storage.database, settings, &clock).await?,
         persons: persons.clone(),
         callbacks: Arc::clone(&callbacks),
@@ -119,25 +119,26 @@ async fn wire(
         audit: storage.audit.clone(),
         failures: failures.clone(),
         ledger: storage.ledger.clone(),
-        nodes: links.main.clone().map(|link| Nodes::new(link, storage.ledger.node())),
+        nodes: redis_clients.main.clone().map(|redis| Nodes::new(redis, storage.ledger.node())),
     };
     let live = access.live();
     let telemetry = Telemetry { access, metrics: metrics.clone(), tracer: tracer.clone(), clock: clock.clone() };
     let gateway = Arc::new(Gateway::new(settings, telemetry, stages.leftovers.clone(), parts)?);
     join_registry(&gateway, &storage.registry);
-    catch_up(settings, (&gateway, arrivals), &links, &storage, &stages).await?;
+    catch_up(settings, (&gateway, arrivals), &redis_clients, &storage, &stages).await?;
 
     let orders = orders(settings, (&gateway, &callbacks), &storage, (&failures, persons));
     let telemetry = (metrics.clone(), live);
     let admin = Arc::new(Admin::new(settings, telemetry, orders, storage.ledger.clone(), clock.clone()));
-    observe(&metrics, &gateway, &logs, &redactor, &links);
+    observe(&metrics, &gateway, &logs, &redactor, &redis_clients);
     observe_storage(settings, &metrics, &storage);
 
     let listeners = Listeners::bind(settings).await?;
     let sockets = listeners.sockets()?;
     observe_certificates(&metrics, sockets.handles());
-    let watcher = Watcher::new(settings, (&gateway, &clock), (&links, &storage), sockets.handles(), noted.clone());
-    report(&admin, watcher, &storage, &stages);
+    let facts =
+        FactCollector::new(settings, (&gateway, &clock), (&redis_clients, &storage), sockets.handles(), events.clone());
+    report(&admin, facts, &storage, &stages);
     let app = App {
         gateway,
         admin,
@@ -149,7 +150,7 @@ async fn wire(
         redactor,
         known_secrets: Mutex::new(secrets(settings)),
         sockets,
-        noted,
+        events,
         drain_timeout: settings.server.drain_timeout,
         fixed: fixed(settings),
         storage,
@@ -215,12 +216,12 @@ fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
 }
 
 /// Has the node report about itself, to operators and to the other nodes.
-fn report(admin: &Arc<Admin>, watcher: Watcher, storage: &Storage, stages: &Stages) {
-    let watcher = Arc::new(watcher);
+fn report(admin: &Arc<Admin>, facts: FactCollector, storage: &Storage, stages: &Stages) {
+    let facts = Arc::new(facts);
     admin.collect_by(Collect {
         facts: Box::new(move || {
-            let watcher = Arc::clone(&watcher);
-            Box::pin(async move { watcher.facts().await })
+            let facts = Arc::clone(&facts);
+            Box::pin(async move { facts.collect().await })
         }),
         membership: storage.membership.clone(),
         build: Build { version: VERSION, revision: REVISION },
@@ -233,13 +234,13 @@ fn report(admin: &Arc<Admin>, watcher: Watcher, storage: &Storage, stages: &Stag
 async fn catch_up(
     settings: &Settings,
     (gateway, arrivals): (&Arc<Gateway>, mpsc::Receiver<Arrived>),
-    links: &Links,
+    redis_clients: &RedisClients,
     storage: &Storage,
     stages: &Stages,
 ) -> Result<(), StartError> {
-    links.keep(&stages.links);
+    redis_clients.keep(&stages.redis_clients);
     keep_owners_and_answers(gateway, arrivals, stages);
-    links.await_them().await?;
+    redis_clients.await_them().await?;
     storage.take_place().await?;
     // Keys that were made while this node was down work from its first request on.
     storage.registry.follow().await;
@@ -247,7 +248,7 @@ async fn catch_up(
     storage.keep(&stages.background);
     // An entry that is stored before this node knows the others' epochs could not be found by any node.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
-    for warning in links.durability_warnings(&storage.state).await {
+    for warning in redis_clients.durability_warnings(&storage.state).await {
         tracing::warn!(warning, "Redis may lose state");
     }
     renew_callback_urls(settings, &storage.state, stages);

@@ -1,7 +1,7 @@
 //! Durable state: the embedded database, the ledger, and the state that nodes may share.
 
 use super::error::StartError;
-use super::links::Links;
+use super::redis_clients::RedisClients;
 use super::stage::Stage;
 use crate::base::clock::Clock;
 use crate::base::database::Database;
@@ -31,24 +31,28 @@ pub(super) struct Storage {
 
 impl Storage {
     /// Opens the database and its contents. A refused start closes the file, so that the next one can lock it.
-    pub(super) async fn open(settings: &Settings, clock: &Clock, links: &Links) -> Result<Self, StartError> {
+    pub(super) async fn open(
+        settings: &Settings,
+        clock: &Clock,
+        redis_clients: &RedisClients,
+    ) -> Result<Self, StartError> {
         let database = open(&settings.state.path)?;
-        let (ledger, registry) = match open_parts(&database, settings, clock, links.main.clone()).await {
+        let (ledger, registry) = match open_parts(&database, settings, clock, redis_clients.main.clone()).await {
             Ok(parts) => parts,
             Err(error) => {
                 database.close().await;
                 return Err(error);
             }
         };
-        let audit = AuditLog::new(database.clone(), links.main.clone(), &settings.node, clock.clone());
-        let erasures = Erasures::new(database.clone(), links.main.clone(), clock.clone());
-        let state = match &links.main {
-            Some(link) => State::Redis(Arc::new(state::Redis::new(link.clone(), &settings.state, clock.clone()))),
+        let audit = AuditLog::new(database.clone(), redis_clients.main.clone(), &settings.node, clock.clone());
+        let erasures = Erasures::new(database.clone(), redis_clients.main.clone(), clock.clone());
+        let state = match &redis_clients.main {
+            Some(redis) => State::Redis(Arc::new(state::Redis::new(redis.clone(), &settings.state, clock.clone()))),
             None => State::Sqlite(Arc::new(Sqlite::new(database.clone(), &settings.state, clock.clone()))),
         };
-        let membership = links.main.clone().map(|link| {
+        let membership = redis_clients.main.clone().map(|redis| {
             let names = (ledger.node(), settings.node.as_str());
-            Membership::new(link, names, state.keyring(), clock.clone())
+            Membership::new(redis, names, state.keyring(), clock.clone())
         });
         Ok(Self { database, ledger, state, registry, audit, erasures, membership })
     }

@@ -80,12 +80,12 @@ impl Returns {
 
 /// Gives dropped leases back, as soon as Redis answers. It ends with the queue.
 pub(super) async fn give_back(l2: Arc<RedisCache>, mut returned: mpsc::Receiver<Returned>) {
-    let mut up = l2.link.watch();
+    let mut up = l2.redis.watch();
     while let Some(Returned { key, token, until }) = returned.recv().await {
         if timeout_at(until, up.wait_for(|up| *up)).await.is_err() {
             continue;
         }
-        let keys = l2.link.keys();
+        let keys = l2.redis.keys();
         let mut script = scripts::RELEASE.key(keys.cache_lease(key.bytes()));
         script.key(keys.cache_wanted(key.bytes()));
         script.arg(&token).arg(keys.results_channel()).arg(key.bytes());
@@ -150,11 +150,11 @@ async fn ask(
     (token, waited): (&[u8], bool),
     budget: &Budget,
 ) -> Result<(String, Vec<u8>, i64), RedisFailure> {
-    let (keys, key) = (l2.link.keys(), slot.key.bytes());
+    let (keys, key) = (l2.redis.keys(), slot.key.bytes());
     let mut script = scripts::CLAIM.key(l2.entry_key(slot));
     script.key(keys.cache_lease(key)).key(keys.cache_result(key)).key(keys.cache_wanted(key));
     script.arg(token).arg(millis(LEASE)).arg(u8::from(waited));
-    let answer = l2.link.script(budget, &script).await;
+    let answer = l2.redis.script(budget, &script).await;
     if answer.is_err() {
         l2.counts.out.fetch_add(1, Ordering::Relaxed);
     }
@@ -170,14 +170,14 @@ impl Lease {
     /// Extends the lease while the call runs. A Redis that is out does not affect the call.
     pub async fn renew(&self) {
         let l2 = &self.l2;
-        let mut script = scripts::RENEW.key(l2.link.keys().cache_lease(self.key.bytes()));
+        let mut script = scripts::RENEW.key(l2.redis.keys().cache_lease(self.key.bytes()));
         script.arg(&self.token).arg(millis(LEASE));
         let _: Result<i64, RedisFailure> = l2.tell(&script).await;
     }
 
     /// Shares a result that is not cached with waiters on other nodes, and ends the lease.
     pub async fn land(mut self, result: &SharedResult) {
-        let (l2, keys) = (&self.l2, self.l2.link.keys());
+        let (l2, keys) = (&self.l2, self.l2.redis.keys());
         let name = keys.cache_result(self.key.bytes());
         let value = l2.encrypted(&name, &wire::write_result(result));
         let mut script = scripts::LAND.key(keys.cache_lease(self.key.bytes()));

@@ -106,9 +106,9 @@ impl Cache {
         let (epochs, l2) = match l2 {
             L2Choice::None => (Arc::new(Epochs::new()), L2::None),
             L2Choice::Disk(disk) => (Arc::clone(&disk.epochs), L2::Disk(disk)),
-            L2Choice::Redis(link, keyring, node) => {
+            L2Choice::Redis(redis, keyring, node) => {
                 let epochs = Arc::new(Epochs::new());
-                let l2 = Arc::new(RedisCache::new(link, keyring, Arc::clone(&epochs), clock.clone()));
+                let l2 = Arc::new(RedisCache::new(redis, keyring, Arc::clone(&epochs), clock.clone()));
                 let (first, second) = (Arc::clone(&memory), Arc::clone(&epochs));
                 let membership =
                     Arc::new(CacheMembership::new(Arc::clone(&l2), first, second, node.member(), clock.clone()));
@@ -182,7 +182,7 @@ impl Cache {
     /// find out.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.l2.link.is_up())
+        self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.l2.redis.is_up())
     }
 
     /// Applies the changes that other nodes made.
@@ -292,7 +292,7 @@ impl Cache {
             tokio::select! {
                 () = waiter.woken() => {}
                 () = tokio::time::sleep_until(lapsed) => {}
-                () = shared.l2.link.out(budget) => return LeaseDecision::Alone,
+                () = shared.l2.redis.out(budget) => return LeaseDecision::Alone,
             }
         }
     }

@@ -116,14 +116,14 @@ impl CacheMembership {
     /// nodes' calls.
     pub(super) fn keep(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
         let (node, ending) = (Arc::clone(self), stop.clone());
-        let mut changed = self.link().listen(&self.keys().changes_channel());
-        let results = self.link().listen(&self.keys().results_channel());
-        let mut up = self.link().watch();
+        let mut changed = self.redis().listen(&self.keys().changes_channel());
+        let results = self.redis().listen(&self.keys().results_channel());
+        let mut up = self.redis().watch();
         tasks.spawn(async move {
             let work = async {
                 loop {
                     // Without Redis there is no news, and its return is notified.
-                    if node.link().is_up() {
+                    if node.redis().is_up() {
                         let _: Result<(), RedisFailure> = node.heartbeat(&Budget::of(HEARTBEAT)).await;
                     }
                     tokio::select! {
@@ -162,7 +162,7 @@ impl CacheMembership {
         for name in Subject::ALL.map(Subject::as_str).into_iter().chain([change_log::ERA]) {
             script.arg(name).arg(&keyring::random::<16>());
         }
-        let news: News = self.link().script(budget, &script).await?;
+        let news: News = self.redis().script(budget, &script).await?;
         let number = news.0;
         if self.concerns_registry(known, &news)
             && let Some(follow) = self.follow.get()
@@ -176,7 +176,7 @@ impl CacheMembership {
         for (number, count) in removed {
             script.key(self.keys().cache_removed(number)).arg(count);
         }
-        let _: i64 = self.link().script(budget, &script).await?;
+        let _: i64 = self.redis().script(budget, &script).await?;
         // The time is from before the query: our lease ends before the one in Redis.
         self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
         Ok(())
@@ -229,7 +229,7 @@ impl CacheMembership {
         loop {
             let mut script = scripts::MEMBERSHIP.key(self.keys().cache_membership());
             let nodes: Vec<(String, u64, u64)> =
-                self.link().script(&Budget::of(2 * HEARTBEAT), script.arg(wire::millis(GONE))).await?;
+                self.redis().script(&Budget::of(2 * HEARTBEAT), script.arg(wire::millis(GONE))).await?;
             let is_behind = |(_, applied, _): &(String, u64, u64)| *applied < change;
             let is_leased = |(_, _, ago): &(String, u64, u64)| *ago < wire::millis(LEASE);
             let is_awaited = nodes.iter().any(|node| is_behind(node) && is_leased(node));
@@ -246,12 +246,12 @@ impl CacheMembership {
         }
     }
 
-    pub(super) fn link(&self) -> &RedisClient {
-        &self.l2.link
+    pub(super) fn redis(&self) -> &RedisClient {
+        &self.l2.redis
     }
 
     pub(super) fn keys(&self) -> &KeySpace {
-        self.l2.link.keys()
+        self.l2.redis.keys()
     }
 
     /// Wakes waiters whose call has ended on another node. It ends with the process.
@@ -273,7 +273,7 @@ impl CacheMembership {
     async fn leave(&self) {
         let mut command = redis::cmd("HDEL");
         let command = command.arg(self.keys().cache_membership()).arg(&self.id);
-        let _: Result<u64, RedisFailure> = self.link().command(&Budget::of(HEARTBEAT), command).await;
+        let _: Result<u64, RedisFailure> = self.redis().command(&Budget::of(HEARTBEAT), command).await;
     }
 }
 
@@ -288,9 +288,9 @@ mod tests {
     #[tokio::test]
     async fn a_request_waits_for_another_heartbeat_within_its_budget() {
         let target = RedisTarget::of_url("state.redis.url", "redis://127.0.0.1:1/".into(), None);
-        let link = RedisClient::new(&target, KeySpace::new(&[1; 32]), &[]).unwrap();
+        let redis = RedisClient::new(&target, KeySpace::new(&[1; 32]), &[]).unwrap();
         let (epochs, memory) = (Arc::new(Epochs::new()), Arc::new(Memory::new(ByteSize::mib(1))));
-        let l2 = RedisCache::new(link, Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
+        let l2 = RedisCache::new(redis, Keyring::of_bytes(&[]), Arc::clone(&epochs), Clock::system());
         let node = CacheMembership::new(Arc::new(l2), memory, epochs, "a".into(), Clock::system());
         let _other = node.catching_up.lock().await;
         tokio::time::pause();

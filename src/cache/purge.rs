@@ -18,8 +18,6 @@ use std::time::Duration;
 const MOST_CHANGES: usize = 10_000;
 /// The time for which a tombstone keeps the answers of earlier calls from being stored: no call lasts as long.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
-/// The longest time of one command of an operator's order.
-const ORDER: Duration = Duration::from_secs(2);
 
 /// The outcome of a purge or an erasure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +58,7 @@ impl Removed {
 /// Returns an error if Redis is out: the change was not begun, or its beginning is uncertain.
 pub(super) async fn carry_out(node: &CacheMembership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = begin(node, change).await?;
-    node.heartbeat(&Budget::of(ORDER)).await?;
+    node.heartbeat(&Budget::background()).await?;
     let redis = match change {
         Change::Erased(tags) => erase(node, tags).await?,
         Change::Subject(_) | Change::Tenant(_) | Change::All => sweep(node, scope(change), Sweep::Unlink).await?,
@@ -77,7 +75,7 @@ pub(super) async fn carry_out(node: &CacheMembership, change: &Change) -> Result
 /// Returns an error if Redis is out.
 pub(super) async fn count(node: &CacheMembership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = append(node, &Logged::Count(change.clone()), &[]).await?;
-    node.heartbeat(&Budget::of(ORDER)).await?;
+    node.heartbeat(&Budget::background()).await?;
     let redis = sweep(node, scope(change), Sweep::Count).await?;
     taken(node, number, true, redis).await
 }
@@ -88,7 +86,7 @@ async fn taken(node: &CacheMembership, number: u64, strictly: bool, redis: u64) 
     let left = nodes.iter().filter(|node| !node.is_done).map(|node| format!("node {}", node.name)).collect();
     let mut command = redis::cmd("GET");
     let command = command.arg(node.keys().cache_removed(number));
-    let memory: Option<u64> = node.link().command(&Budget::of(ORDER), command).await?;
+    let memory: Option<u64> = node.redis().command(&Budget::background(), command).await?;
     Ok(Removed { memory: memory.unwrap_or(0), redis, nodes, left, ..Removed::default() })
 }
 
@@ -118,7 +116,7 @@ async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch
     for (name, epoch) in epochs {
         script.arg(name).arg(epoch);
     }
-    node.link().script(&Budget::of(ORDER), &script).await
+    node.redis().script(&Budget::background(), &script).await
 }
 
 /// Removes the entries that are indexed by a tag.
@@ -129,7 +127,7 @@ async fn erase(node: &CacheMembership, tags: &BTreeSet<Tag>) -> Result<u64, Redi
         script.key(node.keys().cache_tag(tag));
     }
     loop {
-        let (filed, unlinked): (i64, u64) = node.link().script(&Budget::of(ORDER), &script).await?;
+        let (filed, unlinked): (i64, u64) = node.redis().script(&Budget::background(), &script).await?;
         removed += unlinked;
         match filed {
             0 => return Ok(removed),
@@ -166,11 +164,11 @@ async fn sweep(node: &CacheMembership, (subject, private): (&str, &str), sweep: 
     loop {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-        let (next, found): (u64, Vec<Vec<u8>>) = node.link().command(&Budget::of(ORDER), &command).await?;
+        let (next, found): (u64, Vec<Vec<u8>>) = node.redis().command(&Budget::background(), &command).await?;
         number += match sweep {
             Sweep::Unlink if !found.is_empty() => {
                 let mut command = redis::cmd("UNLINK");
-                node.link().command::<u64>(&Budget::of(ORDER), command.arg(found)).await?
+                node.redis().command::<u64>(&Budget::background(), command.arg(found)).await?
             }
             Sweep::Unlink | Sweep::Count => found.len() as u64,
         };

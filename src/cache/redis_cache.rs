@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The longest time of a message to other nodes; no request waits for it.
-const TELLING: Duration = Duration::from_secs(1);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest number of concurrent messages, more than a healthy Redis lets wait. Further ones are not sent: other
 /// nodes make their own calls.
 const MOST_TOLD: usize = 1024;
@@ -42,7 +42,7 @@ pub struct Counts {
 /// The entries in Redis.
 #[derive(Debug)]
 pub(super) struct RedisCache {
-    pub(super) link: RedisClient,
+    pub(super) redis: RedisClient,
     keyring: Keyring,
     epochs: Arc<Epochs>,
     clock: Clock,
@@ -52,10 +52,10 @@ pub(super) struct RedisCache {
 }
 
 impl RedisCache {
-    /// Makes the cache in the Redis of `link`.
-    pub(super) fn new(link: RedisClient, keyring: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
+    /// Makes the cache in this Redis.
+    pub(super) fn new(redis: RedisClient, keyring: Keyring, epochs: Arc<Epochs>, clock: Clock) -> Self {
         Self {
-            link,
+            redis,
             keyring,
             epochs,
             clock,
@@ -77,7 +77,7 @@ impl RedisCache {
         let name = self.copy_key(slot);
         let mut pipeline = redis::pipe();
         pipeline.get(&name).pttl(&name);
-        let (value, left): (Option<Vec<u8>>, i64) = self.link.pipeline(budget, &pipeline).await.ok()?;
+        let (value, left): (Option<Vec<u8>>, i64) = self.redis.pipeline(budget, &pipeline).await.ok()?;
         self.entry(slot, &name, &value?, left).filter(|entry| !self.is_erased(entry))
     }
 
@@ -98,13 +98,13 @@ impl RedisCache {
         };
         count.fetch_add(1, Ordering::Relaxed);
         let mut script = scripts::DISCARD.key(self.entry_key(slot));
-        let _: Result<i64, RedisFailure> = self.link.script(budget, script.arg(value)).await;
+        let _: Result<i64, RedisFailure> = self.redis.script(budget, script.arg(value)).await;
         None
     }
 
     /// Returns the result of another node's call.
     pub(super) fn shared_result(&self, slot: &CacheSlot, value: &[u8]) -> Option<SharedResult> {
-        let name = self.link.keys().cache_result(slot.key.bytes());
+        let name = self.redis.keys().cache_result(slot.key.bytes());
         wire::read_result(&self.keyring.decrypt(name.as_bytes(), value).ok()?)
     }
 
@@ -116,7 +116,7 @@ impl RedisCache {
     pub(super) async fn store(&self, slot: &CacheSlot, entry: &Entry, token: &[u8]) -> Result<bool, RedisFailure> {
         let stored = self.clock.wall() - self.clock.now().saturating_duration_since(entry.stored_at);
         let plain = wire::write_entry(entry, stored);
-        let (name, copy, keys) = (self.entry_key(slot), self.copy_key(slot), self.link.keys());
+        let (name, copy, keys) = (self.entry_key(slot), self.copy_key(slot), self.redis.keys());
         let value = self.encrypted(&name, &plain);
         // The copy has a name of its own: its entry is fresh as long as Redis still has it.
         let spare = if entry.grace.is_zero() { Vec::new() } else { self.encrypted(&copy, &plain) };
@@ -134,23 +134,23 @@ impl RedisCache {
     /// Runs a script for which no request waits.
     pub(super) async fn tell(&self, script: &ScriptInvocation<'_>) -> Result<i64, RedisFailure> {
         let _permit = self.telling.try_acquire().map_err(|_| RedisFailure::Out)?;
-        self.link.script(&Budget::of(TELLING), script).await
+        self.redis.script(&Budget::of(MESSAGE_TIMEOUT), script).await
     }
 
     /// Records the slot for the answer to a pending request, by the keyed hash of its id.
     pub(super) async fn note(&self, id: &Key, value: &[u8], lifetime: Duration) {
-        let name = self.link.keys().cache_pending(id.bytes());
+        let name = self.redis.keys().cache_pending(id.bytes());
         let value = self.encrypted(&name, value);
         let mut command = redis::cmd("SET");
         let command = command.arg(name).arg(value).arg("PX").arg(millis(lifetime).max(1));
-        let _: Result<(), RedisFailure> = self.link.command(&Budget::of(TELLING), command).await;
+        let _: Result<(), RedisFailure> = self.redis.command(&Budget::of(MESSAGE_TIMEOUT), command).await;
     }
 
     /// Returns the recorded slot of that id.
     pub(super) async fn noted(&self, id: &Key, budget: &Budget) -> Option<Vec<u8>> {
-        let name = self.link.keys().cache_pending(id.bytes());
+        let name = self.redis.keys().cache_pending(id.bytes());
         let mut command = redis::cmd("GET");
-        let value: Option<Vec<u8>> = self.link.command(budget, command.arg(&name)).await.ok()?;
+        let value: Option<Vec<u8>> = self.redis.command(budget, command.arg(&name)).await.ok()?;
         self.keyring.decrypt(name.as_bytes(), &value?).ok()
     }
 
@@ -161,11 +161,11 @@ impl RedisCache {
 
     /// Returns the key of a slot's entry.
     pub(super) fn entry_key(&self, slot: &CacheSlot) -> RedisKey {
-        self.link.keys().cache_entry(scope(slot), slot.key.bytes())
+        self.redis.keys().cache_entry(scope(slot), slot.key.bytes())
     }
 
     fn copy_key(&self, slot: &CacheSlot) -> RedisKey {
-        self.link.keys().cache_copy(scope(slot), slot.key.bytes())
+        self.redis.keys().cache_copy(scope(slot), slot.key.bytes())
     }
 
     /// Returns true if an erasure concerns the entry. Redis may have evicted the sets that erasures use to find

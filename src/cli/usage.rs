@@ -138,17 +138,17 @@ async fn report(settings: &Settings, days: (Day, Day)) -> Result<Statement, Usag
         return Err(UsageError::NoJournal(settings.state.path.clone()));
     }
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
-    let link = match &settings.state.redis {
+    let redis = match &settings.state.redis {
         Some(redis) => {
-            let link = RedisClient::new(&redis.main, KeySpace::new(settings.state.root_key.expose_secret()), &[])?;
-            link.keep(&tasks, stop.clone());
-            let mut up = link.watch();
+            let redis = RedisClient::new(&redis.main, KeySpace::new(settings.state.root_key.expose_secret()), &[])?;
+            redis.keep(&tasks, stop.clone());
+            let mut up = redis.watch();
             let _ = tokio::time::timeout(TIMEOUT, up.wait_for(|up| *up)).await;
-            Some(link)
+            Some(redis)
         }
         None => None,
     };
-    let statement = ledger::report(settings, days, link).await?;
+    let statement = ledger::report(settings, days, redis).await?;
     stop.cancel();
     Ok(statement)
 }

@@ -95,7 +95,7 @@ impl CallGuard {
         let limits = guard.limits.insert(config.limits.admit_call(tenant.index, wanted, redis).await?);
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
-            let (claim, text) = (guard.claim.as_ref().map(|claim| claim.link()), reference.text());
+            let (claim, text) = (guard.claim.as_ref().map(|claim| claim.bytes()), reference.text());
             let reference = text.as_deref().map(|text| (&tenant.account, text));
             let booking = ledger.book(&tenant.name, route, claim, reference).await;
             guard.booking = Some(booking.map_err(|_| Rejection::Unbooked)?);

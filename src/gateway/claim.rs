@@ -89,8 +89,8 @@ impl ClaimGuard {
     }
 
     /// Returns the claim for the ledger.
-    pub(super) fn link(&self) -> [u8; 48] {
-        self.id.link()
+    pub(super) fn bytes(&self) -> [u8; 48] {
+        self.id.bytes()
     }
 
     /// Records that the call may be sent from now on.

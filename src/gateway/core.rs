@@ -55,7 +55,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Parts {
     /// The Redis in which nodes share the cache.
-    pub link: Option<RedisClient>,
+    pub redis: Option<RedisClient>,
     /// The level of the cache on disk, where it has one.
     pub disk: Option<DiskLevel>,
     /// Makes person tags.
@@ -85,8 +85,8 @@ impl Gateway {
         let root = settings.state.root_key.expose_secret();
         let identity = NodeIdentity { name: &settings.node, id: parts.ledger.node() };
         let keyring = Keyring::new(&settings.state.encryption_keys);
-        let l2 = match (parts.link, parts.disk) {
-            (Some(link), _) => L2Choice::Redis(link, keyring, identity),
+        let l2 = match (parts.redis, parts.disk) {
+            (Some(redis), _) => L2Choice::Redis(redis, keyring, identity),
             (None, Some(disk)) => L2Choice::Disk(disk),
             (None, None) => L2Choice::None,
         };
@@ -198,8 +198,8 @@ impl Gateway {
     /// Frees the idempotency keys of calls that were settled as not billable, until the future is dropped.
     pub async fn free_claims(&self) {
         loop {
-            for link in self.ledger.freed().await {
-                claim::write_end(&self.state, &ClaimId::of_link(&link), &ClaimEnd::Free).await;
+            for claim in self.ledger.freed().await {
+                claim::write_end(&self.state, &ClaimId::of_bytes(&claim), &ClaimEnd::Free).await;
             }
         }
     }

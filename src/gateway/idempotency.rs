@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest time for which an answer waits until the end of its claim is in state.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLAIM_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a request to a row that takes keys.
 pub(super) async fn serve(
@@ -51,7 +51,7 @@ pub(super) async fn serve(
             exchange.idempotency = Some(Idempotency::Claim(Box::new(claim)));
             let response = handle(exchange, request).await;
             // A client that has its answer may send the request again at once.
-            let _ = tokio::time::timeout(PATIENCE, written).await;
+            let _ = tokio::time::timeout(CLAIM_END_TIMEOUT, written).await;
             response
         }
         claimed => {

@@ -25,7 +25,7 @@ const MOST_TOGETHER: usize = 256;
 /// The pause before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);
 /// The longest time that a GET waits for references that are being written.
-const LATE_PATIENCE: Duration = Duration::from_secs(1);
+const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A team that requests a record.
 #[derive(Debug, Clone)]
@@ -195,7 +195,7 @@ impl Owners {
         let sent = self.sent.load(Ordering::Relaxed);
         if !self.stalled.load(Ordering::Relaxed) {
             let mut written = self.written.subscribe();
-            let _ = tokio::time::timeout(LATE_PATIENCE, written.wait_for(|written| *written >= sent)).await;
+            let _ = tokio::time::timeout(LATE_TIMEOUT, written.wait_for(|written| *written >= sent)).await;
         }
         let owners = self.state.owners(account, id).await?;
         let others = owners.iter().any(|owner| owner.tenant != *tenant);

@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 pub struct Ledger(Arc<Inner>);
 
 impl Ledger {
-    /// Opens the ledger in `database`, whose migrations have run; `link` gives access to the ledgers of other nodes.
+    /// Opens the ledger in `database`, whose migrations have run; `redis` gives access to the ledgers of other nodes.
     /// Calls that a crash left open stay unknown.
     ///
     /// # Errors
@@ -42,11 +42,11 @@ impl Ledger {
         database: Database,
         settings: &Settings,
         clock: Clock,
-        link: Option<RedisClient>,
+        redis: Option<RedisClient>,
     ) -> Result<Self, DatabaseError> {
         let live = LedgerConfig::new(settings);
         let today = live.calendar.day(clock.wall());
-        let (now, is_alone) = (journal::millis(clock.wall()), link.is_none());
+        let (now, is_alone) = (journal::millis(clock.wall()), redis.is_none());
         let (spent, open, node, first_new, restored, unknown, changes) = database
             .write(move |connection| {
                 let (node, first_new) = (journal::node(connection)?, journal::first_new(connection)?);
@@ -79,7 +79,7 @@ impl Ledger {
             freed: Mutex::new(changes.freed),
             freeing: Notify::new(),
             unpublished: Mutex::default(),
-            published: link.map(|link| PublishedLedgers::new(link, &node)),
+            published: redis.map(|redis| PublishedLedgers::new(redis, &node)),
             namer: Pseudonymizer::new(root, "ledger"),
             live: ArcSwap::from_pointee(live),
             tallies: Mutex::default(),
@@ -315,7 +315,7 @@ impl Ledger {
 pub async fn report(
     settings: &Settings,
     (from, to): (Day, Day),
-    link: Option<RedisClient>,
+    redis: Option<RedisClient>,
 ) -> Result<Statement, rusqlite::Error> {
     let (mut own, mut name, mut restored) = (Vec::new(), String::new(), Vec::new());
     if settings.state.path.exists() {
@@ -330,8 +330,8 @@ pub async fn report(
             error => Err(error),
         })?;
     }
-    let Some(link) = link else { return Ok(Statement { rows: own, is_complete: true, restored }) };
-    let others = PublishedLedgers::new(link, &name).others(from, to).await;
+    let Some(redis) = redis else { return Ok(Statement { rows: own, is_complete: true, restored }) };
+    let others = PublishedLedgers::new(redis, &name).others(from, to).await;
     let is_complete = others.is_ok();
     Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete, restored })
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The largest number of calls that a node shows to the others: the next ones follow when these are settled.
 const MOST_SHOWN: usize = 1000;
 /// The longest wait for the node that an order is for: a node looks once a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two looks for a reply.
 const LOOK: Duration = Duration::from_millis(100);
 /// The time after which a node shows its calls again, though they are the same: what a node that is gone for good has
@@ -141,7 +141,7 @@ async fn order(
             });
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, replies).await;
+    let _ = tokio::time::timeout(REPLY_TIMEOUT, replies).await;
     done.left.extend(waiting.into_iter().map(|(_, call)| call.node));
 }
 

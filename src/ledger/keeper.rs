@@ -8,7 +8,7 @@ use super::published::{Heard, PublishedLedgers};
 use super::rendezvous;
 use super::restore;
 use super::settlement::{Call, Closing, End, Settlement};
-use crate::state::{Membership, Standing};
+use crate::state::{IdentityClaim, Membership};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -108,17 +108,17 @@ impl Keeper {
         let unwritable = fault.filter(|_| is_long).map(|fault| {
             format!("the database of ledger and inbox can't be written: {fault} ({})", ledger.database.path().display())
         });
-        let cloned = self.membership.as_ref().and_then(|membership| match membership.standing() {
-            Standing::Cloned { other } => Some(format!("node {other:?} runs with this node's identity")),
-            Standing::Held | Standing::Unverified => None,
+        let cloned = self.membership.as_ref().and_then(|membership| match membership.identity_claim() {
+            IdentityClaim::Cloned { other } => Some(format!("node {other:?} runs with this node's identity")),
+            IdentityClaim::Held | IdentityClaim::Unverified => None,
         });
         *ledger.unready.lock() = unwritable.or(cloned);
     }
 
     fn may_publish(&self) -> bool {
-        self.membership.as_ref().is_none_or(|membership| match membership.standing() {
-            Standing::Held => true,
-            Standing::Unverified | Standing::Cloned { .. } => false,
+        self.membership.as_ref().is_none_or(|membership| match membership.identity_claim() {
+            IdentityClaim::Held => true,
+            IdentityClaim::Unverified | IdentityClaim::Cloned { .. } => false,
         })
     }
 

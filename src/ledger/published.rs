@@ -14,8 +14,6 @@ use hex::FromHex as _;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The longest time for publishing and summing; no tenant's request waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of rows in one round trip.
 const TOGETHER: usize = 500;
 
@@ -67,7 +65,7 @@ pub(super) struct ShownCalls {
 /// The access to the published ledgers.
 #[derive(Clone, Debug)]
 pub(super) struct PublishedLedgers {
-    link: RedisClient,
+    redis: RedisClient,
     node: String,
 }
 
@@ -85,12 +83,12 @@ impl PublishedLedgers {
     /// night's number, if a thousand calls an hour are settled by another node than their own.
     pub(super) const MOST_SETTLEMENTS: usize = 10_000;
 
-    pub(super) fn new(link: RedisClient, node: &str) -> Self {
-        Self { link, node: node.to_owned() }
+    pub(super) fn new(redis: RedisClient, node: &str) -> Self {
+        Self { redis, node: node.to_owned() }
     }
 
-    pub(super) const fn link(&self) -> &RedisClient {
-        &self.link
+    pub(super) const fn redis(&self) -> &RedisClient {
+        &self.redis
     }
 
     /// Returns the name of a lost call of this node's among those of all nodes.
@@ -99,7 +97,7 @@ impl PublishedLedgers {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.link.is_up()
+        self.redis.is_up()
     }
 
     /// Publishes lines of this node's journal, and then the number of this publication.
@@ -107,25 +105,25 @@ impl PublishedLedgers {
         for some in rows.chunks(TOGETHER) {
             let mut pipeline = redis::pipe();
             for Row { day, tenant, route, counts } in some {
-                let key = self.link.keys().ledger_day(day);
+                let key = self.redis.keys().ledger_day(day);
                 let field = format!("{}|{tenant}|{route}", self.node);
                 let numbers = counts.numbers().map(|number| number.to_string()).join(",");
                 pipeline.cmd("HSET").arg(&key).arg(field).arg(numbers).ignore();
                 pipeline.cmd("EXPIRE").arg(&key).arg(kept.as_secs()).ignore();
             }
-            self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await?;
+            self.redis.pipeline::<()>(&Budget::background(), &pipeline).await?;
         }
         let mut note = redis::cmd("HSET");
-        note.arg(self.link.keys().ledger_generations()).arg(&self.node).arg(generation);
-        let _: i64 = self.link.command(&Budget::of(PATIENCE), &note).await?;
+        note.arg(self.redis.keys().ledger_generations()).arg(&self.node).arg(generation);
+        let _: i64 = self.redis.command(&Budget::background(), &note).await?;
         Ok(())
     }
 
     /// Returns the number of this node's last publication, 0 before the first.
     pub(super) async fn generation(&self) -> Result<i64, RedisFailure> {
         let mut command = redis::cmd("HGET");
-        command.arg(self.link.keys().ledger_generations()).arg(&self.node);
-        let generation: Option<i64> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        command.arg(self.redis.keys().ledger_generations()).arg(&self.node);
+        let generation: Option<i64> = self.redis.command(&Budget::background(), &command).await?;
         Ok(generation.unwrap_or(0))
     }
 
@@ -145,8 +143,8 @@ impl PublishedLedgers {
         while day <= to && rows.len() < MOST_ROWS {
             let name = day.to_string();
             let mut command = redis::cmd("HGETALL");
-            command.arg(self.link.keys().ledger_day(&name));
-            let fields: Vec<(String, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+            command.arg(self.redis.keys().ledger_day(&name));
+            let fields: Vec<(String, String)> = self.redis.command(&Budget::background(), &command).await?;
             rows.extend(fields.iter().filter_map(|(field, numbers)| row(&name, field, numbers, &of)));
             day = day.next();
         }
@@ -160,7 +158,7 @@ impl PublishedLedgers {
             let said = if *outcome == Outcome::Billable { "1" } else { "0" };
             let add = pipeline
                 .cmd("XADD")
-                .arg(self.link.keys().ledger_settlements())
+                .arg(self.redis.keys().ledger_settlements())
                 .arg("MAXLEN")
                 .arg("~")
                 .arg(Self::MOST_SETTLEMENTS);
@@ -170,7 +168,7 @@ impl PublishedLedgers {
             }
             add.ignore();
         }
-        self.link.pipeline::<()>(&Budget::of(PATIENCE), &pipeline).await
+        self.redis.pipeline::<()>(&Budget::background(), &pipeline).await
     }
 
     /// Leaves orders to settle calls for the node that booked them; it writes its reply under `reply`.
@@ -180,20 +178,20 @@ impl PublishedLedgers {
         reply: &str,
         orders: &BTreeMap<CallNumber, HandOrder>,
     ) -> Result<(), RedisFailure> {
-        let key = self.link.keys().ledger_orders(node);
+        let key = self.redis.keys().ledger_orders(node);
         let mut pipeline = redis::pipe();
         for (CallNumber { number, .. }, order) in orders {
             pipeline.cmd("HSET").arg(&key).arg(number).arg(order.written(reply)).ignore();
         }
         pipeline.cmd("EXPIRE").arg(&key).arg(ORDER_LIFETIME.as_secs()).ignore();
-        self.link.pipeline(&Budget::of(PATIENCE), &pipeline).await
+        self.redis.pipeline(&Budget::background(), &pipeline).await
     }
 
     /// Returns the orders for this node that it has not taken yet, by the number of the call, each with its reply's name.
     pub(super) async fn orders(&self) -> Result<BTreeMap<i64, (HandOrder, String)>, RedisFailure> {
         let mut command = redis::cmd("HGETALL");
-        command.arg(self.link.keys().ledger_orders(&self.node));
-        let fields: Vec<(i64, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        command.arg(self.redis.keys().ledger_orders(&self.node));
+        let fields: Vec<(i64, String)> = self.redis.command(&Budget::background(), &command).await?;
         Ok(fields.into_iter().filter_map(|(number, text)| Some((number, HandOrder::read(&text)?))).collect())
     }
 
@@ -205,22 +203,22 @@ impl PublishedLedgers {
     ) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
         for (number, (_, reply)) in orders {
-            let key = self.link.keys().ledger_reply(reply);
+            let key = self.redis.keys().ledger_reply(reply);
             let is_settled = results.get(number) == Some(&ByHand::Settled);
             // The first reply stands: an order that is taken again finds nothing to settle.
             let field = format!("{}|{number}", self.node);
             pipeline.cmd("HSETNX").arg(&key).arg(field).arg(u8::from(is_settled)).ignore();
             pipeline.cmd("EXPIRE").arg(&key).arg(REPLY_LIFETIME.as_secs()).ignore();
-            pipeline.cmd("HDEL").arg(self.link.keys().ledger_orders(&self.node)).arg(number).ignore();
+            pipeline.cmd("HDEL").arg(self.redis.keys().ledger_orders(&self.node)).arg(number).ignore();
         }
-        self.link.pipeline(&Budget::of(PATIENCE), &pipeline).await
+        self.redis.pipeline(&Budget::background(), &pipeline).await
     }
 
     /// Returns the replies under a name, by node and number.
     pub(super) async fn replies(&self, reply: &str) -> Result<BTreeMap<(String, i64), ByHand>, RedisFailure> {
         let mut command = redis::cmd("HGETALL");
-        command.arg(self.link.keys().ledger_reply(reply));
-        let fields: Vec<(String, u8)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        command.arg(self.redis.keys().ledger_reply(reply));
+        let fields: Vec<(String, u8)> = self.redis.command(&Budget::background(), &command).await?;
         let read = |(field, is_settled): (String, u8)| {
             let (node, number) = field.rsplit_once('|')?;
             let result = if is_settled == 1 { ByHand::Settled } else { ByHand::NotOpen };
@@ -233,15 +231,15 @@ impl PublishedLedgers {
     pub(super) async fn show_open(&self, shown: &ShownCalls) -> Result<(), RedisFailure> {
         let text = serde_json::to_string(shown).unwrap_or_default();
         let mut command = redis::cmd("HSET");
-        command.arg(self.link.keys().ledger_open()).arg(&self.node).arg(text);
-        self.link.command::<i64>(&Budget::of(PATIENCE), &command).await.map(|_| ())
+        command.arg(self.redis.keys().ledger_open()).arg(&self.node).arg(text);
+        self.redis.command::<i64>(&Budget::background(), &command).await.map(|_| ())
     }
 
     /// Returns the open calls that the other nodes show, by the node's identity.
     pub(super) async fn open(&self) -> Result<BTreeMap<String, ShownCalls>, RedisFailure> {
         let mut command = redis::cmd("HGETALL");
-        command.arg(self.link.keys().ledger_open());
-        let nodes: Vec<(String, String)> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        command.arg(self.redis.keys().ledger_open());
+        let nodes: Vec<(String, String)> = self.redis.command(&Budget::background(), &command).await?;
         let others = nodes.into_iter().filter(|(node, _)| *node != self.node);
         Ok(others.filter_map(|(node, text)| Some((node, serde_json::from_str(&text).ok()?))).collect())
     }
@@ -254,16 +252,16 @@ impl PublishedLedgers {
             return Ok(());
         }
         let mut command = redis::cmd("HDEL");
-        command.arg(self.link.keys().ledger_open()).arg(gone);
-        self.link.command::<i64>(&Budget::of(PATIENCE), &command).await.map(|_| ())
+        command.arg(self.redis.keys().ledger_open()).arg(gone);
+        self.redis.command::<i64>(&Budget::background(), &command).await.map(|_| ())
     }
 
     /// Returns the settlements of other nodes, and those by reference, after `last`, which is moved to the end.
     pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Heard>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.link.keys().ledger_settlements()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
-        let entries: Vec<Entry> = self.link.command(&Budget::of(PATIENCE), &command).await?;
+        command.arg(self.redis.keys().ledger_settlements()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
+        let entries: Vec<Entry> = self.redis.command(&Budget::background(), &command).await?;
         let mut heard = Vec::new();
         for (id, fields) in entries {
             *last = id;

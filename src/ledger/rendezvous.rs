@@ -19,8 +19,6 @@ use std::time::Duration;
 /// The time that something said about a record waits for the answer of the record's own call: a node hears within two
 /// seconds what another one was told.
 const PAUSE: Duration = Duration::from_secs(4);
-/// The longest time for one question to Redis; no request waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// The largest number of things said that one step tells: more follow in the next.
 const MOST_TOLD: usize = 500;
 /// The largest number of lost calls that a node offers: a day's number while one in a hundred answers is lost.
@@ -85,10 +83,10 @@ async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut 
     let lost: BTreeMap<_, _> = lost.into_iter().map(|lost| (lost.number, lost)).collect();
     let gone: Vec<_> = offered.0.values().filter(|known| !lost.contains_key(&known.number)).copied().collect();
     for call in gone {
-        let link = published.link();
+        let redis = published.redis();
         let mut command = redis::cmd("ZREM");
-        command.arg(link.keys().ledger_lost(&call.reference)).arg(published.member(call));
-        link.command::<i64>(&Budget::of(PATIENCE), &command).await?;
+        command.arg(redis.keys().ledger_lost(&call.reference)).arg(published.member(call));
+        redis.command::<i64>(&Budget::background(), &command).await?;
         offered.0.remove(&call.number);
     }
     let new: Vec<_> = lost.into_values().filter(|call| !offered.0.contains_key(&call.number)).collect();
@@ -106,8 +104,8 @@ async fn meet(
     reference: CallName,
     step: Step,
 ) -> Result<(), RedisFailure> {
-    let (link, kept) = (published.link(), ledger.live.load().retention);
-    let keys = link.keys();
+    let (redis, kept) = (published.redis(), ledger.live.load().retention);
+    let keys = redis.keys();
     let mut script = scripts::MEET.key(keys.ledger_lost(&reference));
     script.key(keys.ledger_said(&reference)).key(keys.ledger_used(&reference)).key(keys.ledger_settlements());
     script.arg(kept.as_secs()).arg(PublishedLedgers::MOST_SETTLEMENTS);
@@ -118,5 +116,5 @@ async fn meet(
         Step::Offer(lost) => script.arg("offer").arg(published.member(lost)).arg(lost.booked),
         Step::Named(name) => script.arg("named").arg(&name[..]),
     };
-    link.script::<i64>(&Budget::of(PATIENCE), &script).await.map(|_| ())
+    redis.script::<i64>(&Budget::background(), &script).await.map(|_| ())
 }

@@ -229,7 +229,7 @@ impl Counter {
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: [None; 3] };
-        if let Some(Ok(others)) = nodes.reserve(tenant, ask, &Budget::of(shared::TELLING)).await {
+        if let Some(Ok(others)) = nodes.reserve(tenant, ask, &Budget::of(shared::MESSAGE_TIMEOUT)).await {
             self.hear(day, others, mine);
         }
     }

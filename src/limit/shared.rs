@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// The longest query for slots: all waiting requests wait for it together.
-const ASKING: Duration = Duration::from_millis(50);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest report to other nodes; no request waits for it.
-pub(super) const TELLING: Duration = Duration::from_millis(500);
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The longest time of a probe, after which another node may probe; a call takes no longer by default.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ pub struct Nodes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    link: RedisClient,
+    redis: RedisClient,
     /// The identity of this node, for as long as its database lives.
     node: String,
     /// The nodes that were alive at the last heartbeat, including this one.
@@ -118,10 +118,10 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Nodes {
-    /// Makes the nodes that share `link`; `node` is this one's identity.
+    /// Makes the nodes that share this Redis; `node` is this one's identity.
     #[must_use]
-    pub fn new(link: RedisClient, node: &str) -> Self {
-        Self(Arc::new(Shared { link, node: node.to_owned(), alive: AtomicU32::new(1) }))
+    pub fn new(redis: RedisClient, node: &str) -> Self {
+        Self(Arc::new(Shared { redis, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
     /// Returns the channels that the client of the nodes listens to.
@@ -136,7 +136,7 @@ impl Nodes {
     /// Panics if the client does not listen to the [channels](Self::channels): a programming error.
     #[must_use]
     pub fn news(&self) -> BackoffNews {
-        BackoffNews(self.0.link.listen(&self.0.link.keys().backoff_channel()))
+        BackoffNews(self.0.redis.listen(&self.0.redis.keys().backoff_channel()))
     }
 
     /// Returns the number of live nodes, including this one, as far as it is known.
@@ -158,7 +158,8 @@ impl Nodes {
         for want in wants {
             script.arg(want.tenant.as_str()).arg(want.weight).arg(want.count);
         }
-        let given: (u64, u64, u64, Vec<String>) = self.0.link.script(&Budget::of(ASKING), &script).await.ok()?;
+        let given: (u64, u64, u64, Vec<String>) =
+            self.0.redis.script(&Budget::of(QUERY_TIMEOUT), &script).await.ok()?;
         let (wait, all, mine, turns) = given;
         let turns = turns.chunks_exact(2).filter_map(|pair| Some((pair[0].parse().ok()?, pair[1].parse().ok()?)));
         #[allow(clippy::cast_precision_loss, reason = "numbers of waiters are far below 2^52")]
@@ -168,7 +169,7 @@ impl Nodes {
 
     /// Returns true if Redis answers.
     pub(super) fn is_up(&self) -> bool {
-        self.0.link.is_up()
+        self.0.redis.is_up()
     }
 
     /// Returns unused slots.
@@ -176,14 +177,14 @@ impl Nodes {
         let mut script = scripts::CORRECT.key(self.turns_key(account));
         script.arg(per_second).arg(burst).arg(back);
         // While Redis is out there is nothing to correct.
-        let _ = self.0.link.script::<i64>(&Budget::of(TELLING), &script).await;
+        let _ = self.0.redis.script::<i64>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
     /// Asks for the probe of an endpoint that refuses calls. Returns `None` while Redis is out.
     pub(super) async fn probe(&self, account: &AccountName, endpoint: &str, redis: &Budget) -> Option<Probe> {
-        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
+        let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
         script.arg("probe").arg(endpoint).arg(micros(LONGEST_PROBE));
-        let (way, step, left): (u8, u32, u64) = self.0.link.script(redis, &script).await.ok()?;
+        let (way, step, left): (u8, u32, u64) = self.0.redis.script(redis, &script).await.ok()?;
         Some(match way {
             0 => Probe::Free,
             1 => Probe::Granted,
@@ -193,12 +194,12 @@ impl Nodes {
 
     /// Reports that upstream refused a call.
     pub(super) async fn endpoint_refused(&self, account: &AccountName, endpoint: &str, refused: Refused) {
-        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
+        let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
         let asked = refused.retry_after.map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
         script.arg("refused").arg(endpoint).arg(u8::from(refused.probe.is_some())).arg(asked);
         script.arg(format!("{:.3}", 1.0 + JITTER * refused.random));
-        script.arg(self.0.link.keys().backoff_channel()).arg(account.as_str());
-        let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
+        script.arg(self.0.redis.keys().backoff_channel()).arg(account.as_str());
+        let _ = self.0.redis.script::<(u8, u32, u64)>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
     /// Reports that an endpoint's probe succeeded.
@@ -212,15 +213,15 @@ impl Nodes {
     }
 
     async fn say(&self, account: &AccountName, order: &str, endpoint: &str) {
-        let mut script = scripts::BACKOFF.key(self.0.link.keys().limit_backoff(account));
-        script.arg(order).arg(endpoint).arg(self.0.link.keys().backoff_channel()).arg(account.as_str());
-        let _ = self.0.link.script::<(u8, u32, u64)>(&Budget::of(TELLING), &script).await;
+        let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
+        script.arg(order).arg(endpoint).arg(self.0.redis.keys().backoff_channel()).arg(account.as_str());
+        let _ = self.0.redis.script::<(u8, u32, u64)>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
     /// Returns the endpoints of an account that refuse calls, as all nodes know them; `None` while Redis is out.
     pub(super) async fn refusing(&self, account: &AccountName) -> Option<Vec<Seen>> {
-        let script = scripts::REFUSING.key(self.0.link.keys().limit_backoff(account));
-        let list: Vec<String> = self.0.link.script(&Budget::of(TELLING), &script).await.ok()?;
+        let script = scripts::REFUSING.key(self.0.redis.keys().limit_backoff(account));
+        let list: Vec<String> = self.0.redis.script(&Budget::of(MESSAGE_TIMEOUT), &script).await.ok()?;
         let seen = |of: &[String]| {
             let (step, left) = (of[1].parse().ok()?, Duration::from_micros(of[2].parse().ok()?));
             Some(Seen { endpoint: of[0].clone(), step, left })
@@ -238,14 +239,14 @@ impl Nodes {
     ) -> Option<Result<Amounts, Meter>> {
         let Ask { day, mine, bounds } = ask;
         let (today, month) = (day.to_string(), day.month().to_string());
-        let keys = self.0.link.keys();
+        let keys = self.0.redis.keys();
         let mut script = scripts::RESERVE.key(keys.limit_quota(tenant, &today));
         script.key(keys.limit_quota(tenant, &month)).key(keys.limit_budget(tenant, &month));
         script.arg(&self.0.node).arg(mine.version);
         for (count, bound) in mine.amounts.into_iter().zip(bounds) {
             script.arg(count).arg(bound.map_or(-1, |bound| i64::try_from(bound).unwrap_or(i64::MAX)));
         }
-        let (refused, others): (usize, Vec<u64>) = self.0.link.script(redis, &script).await.ok()?;
+        let (refused, others): (usize, Vec<u64>) = self.0.redis.script(redis, &script).await.ok()?;
         let refused = refused.checked_sub(1).and_then(|at| Meter::ALL.get(at).copied());
         Some(refused.map_or_else(|| Ok(others.try_into().unwrap_or_default()), Err))
     }
@@ -253,12 +254,12 @@ impl Nodes {
     /// Reports that this node is alive, with its teams' requests since the last heartbeat. Returns the sums over all
     /// nodes; `None` while Redis is out.
     pub(super) async fn heartbeat(&self, asked: &[(TenantName, u64)]) -> Option<Vec<u64>> {
-        let mut script = scripts::HEARTBEAT.key(self.0.link.keys().limit_nodes());
-        script.key(self.0.link.keys().limit_asked()).arg(&self.0.node);
+        let mut script = scripts::HEARTBEAT.key(self.0.redis.keys().limit_nodes());
+        script.key(self.0.redis.keys().limit_asked()).arg(&self.0.node);
         for (tenant, count) in asked {
             script.arg(tenant.as_str()).arg(*count);
         }
-        let (alive, totals): (u32, Vec<u64>) = self.0.link.script(&Budget::of(TELLING), &script).await.ok()?;
+        let (alive, totals): (u32, Vec<u64>) = self.0.redis.script(&Budget::of(MESSAGE_TIMEOUT), &script).await.ok()?;
         self.0.alive.store(alive, Ordering::Relaxed);
         (totals.len() == asked.len()).then_some(totals)
     }
@@ -266,11 +267,11 @@ impl Nodes {
     /// Reports that this node leaves.
     pub(super) async fn leave(&self) {
         let mut command = redis::cmd("ZREM");
-        command.arg(self.0.link.keys().limit_nodes()).arg(&self.0.node);
-        let _ = self.0.link.command::<i64>(&Budget::of(TELLING), &command).await;
+        command.arg(self.0.redis.keys().limit_nodes()).arg(&self.0.node);
+        let _ = self.0.redis.command::<i64>(&Budget::of(MESSAGE_TIMEOUT), &command).await;
     }
 
     fn turns_key(&self, account: &AccountName) -> RedisKey {
-        self.0.link.keys().limit_queue(account)
+        self.0.redis.keys().limit_queue(account)
     }
 }

@@ -12,7 +12,17 @@ pub struct Budget {
     spent: AtomicU64,
 }
 
+/// The time of a command that no request waits for: far above the usual time, so that a busy Redis is not given up;
+/// far below Iluma's timeouts.
+pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Budget {
+    /// Returns the budget of one command that no request waits for.
+    #[must_use]
+    pub fn background() -> Self {
+        Self::of(BACKGROUND_TIMEOUT)
+    }
+
     /// Returns a budget of `time` for all commands together.
     #[must_use]
     pub fn of(time: Duration) -> Self {

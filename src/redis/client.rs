@@ -23,8 +23,6 @@ use tokio::time::{sleep, timeout};
 const VIGIL: Duration = Duration::from_millis(100);
 /// The number of messages that a slow listener may be behind before it is told that it missed some.
 const MOST_MESSAGES: usize = 1024;
-/// The longest query of the server's settings; no request waits for it.
-const ORDER: Duration = Duration::from_secs(2);
 
 /// The reason why Redis gave no usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -185,7 +183,7 @@ impl RedisClient {
     /// # Errors
     /// Returns an error if Redis is out.
     pub async fn durability_warnings(&self, replicas: u32) -> Result<Vec<Cause>, RedisFailure> {
-        let info: Result<String, _> = self.command(&Budget::of(ORDER), &redis::cmd("INFO")).await;
+        let info: Result<String, _> = self.command(&Budget::background(), &redis::cmd("INFO")).await;
         // The user may not be allowed to run INFO.
         let info = match info {
             Err(RedisFailure::Out) => return Err(RedisFailure::Out),
@@ -194,7 +192,7 @@ impl RedisClient {
         // Some hosted Redis services forbid CONFIG.
         let setting = async |name: &str| {
             let ask = redis::cmd("CONFIG").arg("GET").arg(name).clone();
-            let pairs: Result<BTreeMap<String, String>, _> = self.command(&Budget::of(ORDER), &ask).await;
+            let pairs: Result<BTreeMap<String, String>, _> = self.command(&Budget::background(), &ask).await;
             pairs.ok().and_then(|mut pairs| pairs.remove(name))
         };
         let (save, fsync) = (setting("save").await, setting("appendfsync").await);
@@ -203,7 +201,7 @@ impl RedisClient {
         if replicas > 0 {
             // It waits for no replica, and so returns at once.
             let wait = redis::cmd("WAIT").arg(0).arg(1).clone();
-            let allowed: Result<u32, _> = self.command(&Budget::of(ORDER), &wait).await;
+            let allowed: Result<u32, _> = self.command(&Budget::background(), &wait).await;
             warnings.extend((allowed == Err(RedisFailure::Unexpected)).then_some(Cause::WaitForbidden));
         }
         Ok(warnings)
@@ -371,7 +369,7 @@ mod tests {
         }
     }
 
-    fn link(addr: std::net::SocketAddr) -> RedisClient {
+    fn redis(addr: std::net::SocketAddr) -> RedisClient {
         let url = SecretString::from(format!("redis://{addr}/"));
         RedisClient::new(&config::RedisTarget::of_url("state.redis.url", url, None), KeySpace::new(&[1; 32]), &[])
             .unwrap()
@@ -381,54 +379,54 @@ mod tests {
     async fn to_one_that(later: Later) -> (RedisClient, tokio_util::sync::DropGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
-        let link = link(listener.local_addr().unwrap());
+        let redis = redis(listener.local_addr().unwrap());
         tasks.spawn(async move {
             if let Ok((stream, _)) = listener.accept().await {
                 turning_bad(stream, later).await;
             }
         });
-        link.keep(&tasks, stop.clone());
-        link.watch().wait_for(|up| *up).await.unwrap();
-        (link, stop.drop_guard())
+        redis.keep(&tasks, stop.clone());
+        redis.watch().wait_for(|up| *up).await.unwrap();
+        (redis, stop.drop_guard())
     }
 
     #[tokio::test]
     async fn one_request_waits_for_a_hanging_redis_no_longer_than_its_budget_and_the_next_not_at_all() {
-        let (link, _kept) = to_one_that(HANGS).await;
+        let (redis, _kept) = to_one_that(HANGS).await;
         // From here the test controls time: it moves only when all tasks wait, directly to the next deadline.
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
         let get = redis::cmd("GET").arg("x").clone();
         for _ in 0..3 {
-            let answer: Result<Option<String>, RedisFailure> = link.command(&budget, &get).await;
+            let answer: Result<Option<String>, RedisFailure> = redis.command(&budget, &get).await;
             assert_eq!(answer, Err(RedisFailure::Out));
         }
         assert!(started.elapsed() <= REQUEST + Duration::from_millis(1), "{:?}", started.elapsed());
-        assert!(!link.is_up());
+        assert!(!redis.is_up());
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
-        let answer: Result<Option<String>, RedisFailure> = link.command(&budget, &get).await;
+        let answer: Result<Option<String>, RedisFailure> = redis.command(&budget, &get).await;
         assert_eq!((answer, started.elapsed()), (Err(RedisFailure::Out), Duration::ZERO));
     }
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_ends_with_the_first_request_that_finds_out() {
-        let (link, _kept) = to_one_that(HANGS).await;
+        let (redis, _kept) = to_one_that(HANGS).await;
         tokio::time::pause();
         let started = Instant::now();
         let get = redis::cmd("GET").arg("x").clone();
         let (background, request) = (Budget::of(Duration::from_secs(2)), Budget::of(REQUEST));
         let (first, second): (Result<(), _>, Result<(), _>) =
-            tokio::join!(link.command(&background, &get), link.command(&request, &get));
+            tokio::join!(redis.command(&background, &get), redis.command(&request, &get));
         assert_eq!((first, second), (Err(RedisFailure::Out), Err(RedisFailure::Out)));
         assert!(started.elapsed() <= REQUEST + Duration::from_millis(1), "{:?}", started.elapsed());
     }
 
     #[tokio::test]
     async fn who_waits_for_a_word_learns_soon_that_there_will_be_none() {
-        let (link, _kept) = to_one_that(HANGS).await;
+        let (redis, _kept) = to_one_that(HANGS).await;
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
-        link.out(&budget).await;
+        redis.out(&budget).await;
         assert!(started.elapsed() <= VIGIL + REQUEST + Duration::from_millis(2), "{:?}", started.elapsed());
         assert_eq!(budget.spent(), Duration::ZERO);
     }
@@ -436,10 +434,10 @@ mod tests {
     /// Redis answers, but refuses writes: the node whose message is awaited can't publish it.
     #[tokio::test]
     async fn who_waits_for_a_word_learns_soon_that_nothing_is_written_any_more() {
-        let (link, _kept) = to_one_that(READS_ONLY).await;
+        let (redis, _kept) = to_one_that(READS_ONLY).await;
         tokio::time::pause();
         let (budget, started) = (Budget::of(REQUEST), Instant::now());
-        link.out(&budget).await;
+        redis.out(&budget).await;
         assert!(started.elapsed() <= VIGIL + REQUEST + Duration::from_millis(2), "{:?}", started.elapsed());
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The longest query of a sentinel or of a node of a cluster: two of them fit into the second that a start waits.
-const ASKING: Duration = Duration::from_millis(400);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(400);
 /// The largest number of cluster nodes that are remembered in addition to the configured ones, in case those are gone.
 const MOST_KNOWN: usize = 16;
 
@@ -141,7 +141,7 @@ impl Topology {
             let mut ask = redis::cmd("SENTINEL");
             ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await
         };
-        let named: Option<(String, u16)> = timeout(ASKING, asked)
+        let named: Option<(String, u16)> = timeout(QUERY_TIMEOUT, asked)
             .await
             .map_err(|_| Cause::Unreachable(Unreachable::Timeout))?
             .map_err(|error: RedisError| Cause::of(&error))?;
@@ -187,7 +187,7 @@ impl Topology {
             let slots: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
             Ok((slot, slots))
         };
-        let answer = timeout(ASKING, asked).await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
+        let answer = timeout(QUERY_TIMEOUT, asked).await.map_err(|_| Cause::Unreachable(Unreachable::Timeout))?;
         let (slot, slots) = answer.map_err(|error: RedisError| match error.detail() {
             Some(detail) if detail.contains("cluster support disabled") => Cause::NotACluster,
             _ => Cause::of(&error),
@@ -203,7 +203,7 @@ impl Topology {
         address: &ServerAddress,
         access: &RedisAccess,
     ) -> Result<MultiplexedConnection, RedisError> {
-        // The library's own timeouts are off: ASKING covers each step.
+        // The library's own timeouts are off: QUERY_TIMEOUT covers each step.
         let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         self.reached(address, access)?.get_multiplexed_async_connection_with_config(&settings).await
     }

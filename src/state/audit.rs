@@ -82,10 +82,10 @@ impl Entry {
 impl AuditLog {
     /// Returns the audit log of the node with this name.
     #[must_use]
-    pub fn new(database: Database, link: Option<RedisClient>, node: &str, clock: Clock) -> Self {
-        let shared = link.map(|link| {
-            let (ids, entries) = (link.keys().audit_ids(), link.keys().audit_entries());
-            SharedList { link, ids, entries }
+    pub fn new(database: Database, redis: Option<RedisClient>, node: &str, clock: Clock) -> Self {
+        let shared = redis.map(|redis| {
+            let (ids, entries) = (redis.keys().audit_ids(), redis.keys().audit_entries());
+            SharedList { redis, ids, entries }
         });
         Self(Arc::new(Inner { log: SharedLog::new("audit", database, shared, clock), node: node.to_owned() }))
     }

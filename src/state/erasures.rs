@@ -105,10 +105,10 @@ impl StoredReceipt {
 impl Erasures {
     /// Returns the receipts that a node writes and lists.
     #[must_use]
-    pub fn new(database: Database, link: Option<RedisClient>, clock: Clock) -> Self {
-        let shared = link.map(|link| {
-            let (ids, entries) = (link.keys().erasure_ids(), link.keys().erasure_entries());
-            SharedList { link, ids, entries }
+    pub fn new(database: Database, redis: Option<RedisClient>, clock: Clock) -> Self {
+        let shared = redis.map(|redis| {
+            let (ids, entries) = (redis.keys().erasure_ids(), redis.keys().erasure_entries());
+            SharedList { redis, ids, entries }
         });
         Self(Arc::new(SharedLog::new("erasures", database, shared, clock)))
     }

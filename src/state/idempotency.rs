@@ -70,19 +70,19 @@ pub struct ClaimId {
 impl ClaimId {
     /// Returns the bytes by which the ledger refers to the claim: the key's name and the token.
     #[must_use]
-    pub fn link(&self) -> [u8; 48] {
-        let mut link = [0; 48];
-        link[..32].copy_from_slice(&self.name);
-        link[32..].copy_from_slice(&self.token);
-        link
+    pub fn bytes(&self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        bytes[..32].copy_from_slice(&self.name);
+        bytes[32..].copy_from_slice(&self.token);
+        bytes
     }
 
     /// Returns the claim that the ledger refers to.
     #[must_use]
-    pub fn of_link(link: &[u8; 48]) -> Self {
+    pub fn of_bytes(bytes: &[u8; 48]) -> Self {
         let (mut name, mut token) = ([0; 32], [0; 16]);
-        name.copy_from_slice(&link[..32]);
-        token.copy_from_slice(&link[32..]);
+        name.copy_from_slice(&bytes[..32]);
+        token.copy_from_slice(&bytes[32..]);
         Self { name, token }
     }
 }
@@ -232,6 +232,6 @@ mod tests {
     #[test]
     fn a_claim_is_the_same_after_the_ledger_had_it() {
         let claim = ClaimId { name: [1; 32], token: [2; 16] };
-        assert_eq!(ClaimId::of_link(&claim.link()), claim);
+        assert_eq!(ClaimId::of_bytes(&claim.bytes()), claim);
     }
 }

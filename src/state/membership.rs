@@ -20,8 +20,6 @@ pub const IDENTITY_LEASE: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The interval of attempts to get an identity whose lease has not ended.
 const RETRY: Duration = Duration::from_millis(200);
-/// The longest time of a heartbeat.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest report: some hundred lines, of which a healthy node has a few.
 const LONGEST_REPORT: usize = 64 << 10;
@@ -34,13 +32,13 @@ pub struct Membership(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    link: RedisClient,
+    redis: RedisClient,
     id: String,
     name: String,
     incarnation: String,
     keyring: Keyring,
     clock: Clock,
-    standing: Mutex<Standing>,
+    claim: Mutex<IdentityClaim>,
     members: Mutex<Vec<String>>,
     /// The report that heartbeats publish.
     report: Mutex<String>,
@@ -69,7 +67,7 @@ impl ReportedNode {
 
 /// The claim of a process on its node's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum IdentityClaim {
     /// Redis was not asked yet, because it is out.
     Unverified,
     /// This incarnation holds the identity.
@@ -102,16 +100,16 @@ impl Membership {
     /// Makes the membership of the node with this identity and name. `keyring` receives the keys that the other nodes
     /// know.
     #[must_use]
-    pub fn new(link: RedisClient, (id, name): (&str, &str), keyring: Keyring, clock: Clock) -> Self {
+    pub fn new(redis: RedisClient, (id, name): (&str, &str), keyring: Keyring, clock: Clock) -> Self {
         keyring.write_with_known(&[]);
         Self(Arc::new(Inner {
-            link,
+            redis,
             id: id.to_owned(),
             name: name.to_owned(),
             incarnation: uuid::Uuid::new_v4().simple().to_string(),
             keyring,
             clock,
-            standing: Mutex::new(Standing::Unverified),
+            claim: Mutex::new(IdentityClaim::Unverified),
             members: Mutex::default(),
             report: Mutex::default(),
         }))
@@ -126,18 +124,18 @@ impl Membership {
         let end = tokio::time::Instant::now() + IDENTITY_LEASE + HEARTBEAT;
         loop {
             match self.heartbeat().await {
-                Ok(Standing::Held | Standing::Unverified) | Err(_) => return Ok(()),
-                Ok(Standing::Cloned { other }) if tokio::time::Instant::now() >= end => {
+                Ok(IdentityClaim::Held | IdentityClaim::Unverified) | Err(_) => return Ok(()),
+                Ok(IdentityClaim::Cloned { other }) if tokio::time::Instant::now() >= end => {
                     return Err(IdentityTaken { own: self.0.name.clone(), other });
                 }
-                Ok(Standing::Cloned { .. }) => tokio::time::sleep(RETRY).await,
+                Ok(IdentityClaim::Cloned { .. }) => tokio::time::sleep(RETRY).await,
             }
         }
     }
 
     /// Renews the lease until the future is dropped.
     pub async fn keep(&self) {
-        let mut up = self.0.link.watch();
+        let mut up = self.0.redis.watch();
         loop {
             // A heartbeat follows at once when Redis returns: nothing may be written with a key that other nodes do not
             // know.
@@ -148,12 +146,12 @@ impl Membership {
     }
 
     /// Renews the lease, and reads which nodes are live and which keys they know.
-    async fn heartbeat(&self) -> Result<Standing, StateError> {
+    async fn heartbeat(&self) -> Result<IdentityClaim, StateError> {
         let (held, holder, _, there) = self.tell(IDENTITY_LEASE).await?;
-        let standing = if held { Standing::Held } else { Standing::Cloned { other: holder } };
-        let before = std::mem::replace(&mut *self.0.standing.lock(), standing.clone());
-        if before != standing {
-            self.log(&standing);
+        let claim = if held { IdentityClaim::Held } else { IdentityClaim::Cloned { other: holder } };
+        let before = std::mem::replace(&mut *self.0.claim.lock(), claim.clone());
+        if before != claim {
+            self.log(&claim);
         }
         if held {
             let (names, keys): (Vec<_>, Vec<_>) =
@@ -161,15 +159,15 @@ impl Membership {
             self.0.keyring.write_with_known(&keys);
             *self.0.members.lock() = names;
         }
-        Ok(standing)
+        Ok(claim)
     }
 
-    fn log(&self, standing: &Standing) {
+    fn log(&self, claim: &IdentityClaim) {
         let node = &self.0.name;
-        match standing {
-            Standing::Unverified => {}
-            Standing::Held => tracing::info!(node, id = self.0.id, "this node holds the lease on its identity"),
-            Standing::Cloned { other } => tracing::error!(
+        match claim {
+            IdentityClaim::Unverified => {}
+            IdentityClaim::Held => tracing::info!(node, id = self.0.id, "this node holds the lease on its identity"),
+            IdentityClaim::Cloned { other } => tracing::error!(
                 node,
                 other,
                 id = self.0.id,
@@ -187,8 +185,8 @@ impl Membership {
 
     /// Returns the process' claim on its identity according to the last heartbeat.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.0.standing.lock().clone()
+    pub fn identity_claim(&self) -> IdentityClaim {
+        self.0.claim.lock().clone()
     }
 
     /// Returns the names of the live nodes at the last heartbeat.
@@ -214,10 +212,10 @@ impl Membership {
     /// Returns an error if Redis is out.
     pub async fn reports(&self) -> Result<Vec<ReportedNode>, StateError> {
         let inner = &self.0;
-        let mut call = scripts::REPORTS.key(inner.link.keys().nodes());
-        call.key(inner.link.keys().node_reports());
+        let mut call = scripts::REPORTS.key(inner.redis.keys().nodes());
+        call.key(inner.redis.keys().node_reports());
         call.arg(length(IDENTITY_LEASE)).arg(length(LONGEST_SILENCE)).arg(length(inner.clock.added()));
-        let found: Vec<(String, String, u64, String)> = inner.link.script(&Budget::of(PATIENCE), &call).await?;
+        let found: Vec<(String, String, u64, String)> = inner.redis.script(&Budget::background(), &call).await?;
         let node =
             |(id, name, silent, report)| ReportedNode { id, name, silent_for: Duration::from_millis(silent), report };
         let mut nodes: Vec<_> = found.into_iter().map(node).collect();
@@ -227,11 +225,11 @@ impl Membership {
 
     async fn tell(&self, lease: Duration) -> Result<Answer, StateError> {
         let inner = &self.0;
-        let mut call = scripts::HEARTBEAT.key(inner.link.keys().nodes());
-        call.key(inner.link.keys().node_reports());
+        let mut call = scripts::HEARTBEAT.key(inner.redis.keys().nodes());
+        call.key(inner.redis.keys().node_reports());
         call.arg(&inner.id).arg(&inner.incarnation).arg(&inner.name);
         call.arg(inner.keyring.known()).arg(length(lease)).arg(length(inner.clock.added()));
         call.arg(&*inner.report.lock());
-        Ok(inner.link.script(&Budget::of(PATIENCE), &call).await?)
+        Ok(inner.redis.script(&Budget::background(), &call).await?)
     }
 }

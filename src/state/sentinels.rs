@@ -14,8 +14,6 @@ use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest comparison with Redis.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// The name of the root key's sentinel. The names of encryption keys' sentinels begin with `key:`.
 const ROOT: &str = "root";
 
@@ -155,13 +153,13 @@ impl Sentinels {
     ///
     /// # Errors
     /// Returns an error if a key is wrong, or if Redis can't be read.
-    pub async fn verify(&self, link: &RedisClient, note: bool) -> Result<(), KeyError> {
-        let mut call = scripts::SENTINELS.key(link.keys().key_sentinels());
+    pub async fn verify(&self, redis: &RedisClient, note: bool) -> Result<(), KeyError> {
+        let mut call = scripts::SENTINELS.key(redis.keys().key_sentinels());
         call.arg(u8::from(note));
         for (name, fingerprint) in &self.keys {
             call.arg(name).arg(fingerprint);
         }
-        let other: String = link.script(&Budget::of(PATIENCE), &call).await.map_err(StateError::from)?;
+        let other: String = redis.script(&Budget::background(), &call).await.map_err(StateError::from)?;
         if !other.is_empty() {
             return Err(wrong(&other, "Redis").into());
         }
@@ -169,10 +167,10 @@ impl Sentinels {
         if note {
             let mut set = redis::cmd("SET");
             set.arg(&root).arg(&self.root).arg("NX");
-            let _: Result<Option<String>, RedisFailure> = link.command_at(&root, &Budget::of(PATIENCE), &set).await;
+            let _: Result<Option<String>, RedisFailure> = redis.command_at(&root, &Budget::background(), &set).await;
         }
         let get = redis::cmd("GET").arg(&root).clone();
-        match link.command_at::<Option<String>>(&root, &Budget::of(PATIENCE), &get).await {
+        match redis.command_at::<Option<String>>(&root, &Budget::background(), &get).await {
             Ok(Some(known)) if known != self.root => Err(WrongKey::Root("Redis").into()),
             Ok(_) | Err(RedisFailure::Unexpected) => Ok(()),
             Err(error @ RedisFailure::Out) => Err(StateError::from(error).into()),

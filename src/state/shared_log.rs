@@ -20,8 +20,6 @@ use std::time::{Duration, SystemTime};
 
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
-/// The longest time of one request to Redis.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of entries that one step shares.
 const MOST_SHARED: usize = 200;
 /// The interval at which entries that are not shared yet are looked up.
@@ -45,7 +43,7 @@ pub(super) struct SharedLog {
 /// The list of all nodes' entries in Redis.
 #[derive(Debug)]
 pub(super) struct SharedList {
-    pub(super) link: RedisClient,
+    pub(super) redis: RedisClient,
     /// Ids in order.
     pub(super) ids: RedisKey,
     /// Hash of the entries by id.
@@ -163,7 +161,7 @@ impl SharedLog {
 
     /// Marks every entry as not shared if Redis has lost the last one that this node shared.
     async fn notice_loss(&self) {
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return };
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return };
         let select = format!("SELECT id FROM {} WHERE shared = 1 ORDER BY id DESC LIMIT 1", self.table);
         let last = self.database.read(move |connection| {
             let mut statement = connection.prepare_cached(&select)?;
@@ -176,7 +174,7 @@ impl SharedLog {
         }
         let mut command = redis::cmd("HEXISTS");
         let command = command.arg(&shared.entries).arg(&last);
-        if shared.link.command(&Budget::of(TIMEOUT), command).await == Ok(false) {
+        if shared.redis.command(&Budget::background(), command).await == Ok(false) {
             let update = format!("UPDATE {} SET shared = 0", self.table);
             // The next interval notices the loss again.
             let _ = self.database.write(move |connection| connection.execute(&update, [])).await;
@@ -185,7 +183,7 @@ impl SharedLog {
 
     /// Copies entries that are not shared yet to Redis. Returns true if Redis has all of them then.
     async fn share(&self) -> bool {
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.link.is_up()) else { return false };
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;
         loop {
             let select = format!("SELECT id, entry FROM {} WHERE shared = 0 ORDER BY id LIMIT ?1", self.table);
@@ -223,7 +221,7 @@ impl SharedLog {
         for (id, text) in entries {
             call.arg(id.as_str()).arg(text.as_str());
         }
-        let _: u64 = shared.link.script(&Budget::of(TIMEOUT), &call).await?;
+        let _: u64 = shared.redis.script(&Budget::background(), &call).await?;
         Ok(())
     }
 
@@ -254,7 +252,7 @@ async fn listed(shared: &SharedList, page: &LogPage) -> Result<Vec<(String, Stri
     let (lower, upper) = bounds(page);
     let mut call = scripts::LIST.key(&shared.ids);
     call.key(&shared.entries).arg(lower).arg(upper).arg(page.most).arg(u8::from(page.newest_first));
-    shared.link.script(&Budget::of(TIMEOUT), &call).await
+    shared.redis.script(&Budget::background(), &call).await
 }
 
 /// Returns the bounds of a page's ids, as ZRANGEBYLEX takes them.

@@ -42,7 +42,7 @@ const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer, and the time for an answer to one.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes connections to one upstream host.
 pub(super) struct Connector {
@@ -155,7 +155,7 @@ impl Connector {
             // The number is zero until the peer's settings arrive.
             .initial_max_send_streams(0)
             .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_PATIENCE)
+            .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .max_header_list_size(u32::try_from(BUFFER).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))

@@ -9,7 +9,7 @@ use iluma_gateway::base::keyring::{EncryptionKey, Keyring};
 use iluma_gateway::base::tasks::Tasks;
 use iluma_gateway::config::{RedisTarget, Settings};
 use iluma_gateway::redis::{KeySpace, RedisClient};
-use iluma_gateway::state::{IDENTITY_LEASE, IdentityTaken, Membership, Standing};
+use iluma_gateway::state::{IDENTITY_LEASE, IdentityClaim, IdentityTaken, Membership};
 use secrecy::SecretBox;
 use serde_json::Value;
 use std::path::Path;
@@ -228,8 +228,8 @@ async fn one_process_holds_an_identity_until_it_leaves_or_its_lease_ends() {
     let keeper = tokio::spawn(async move { kept.keep().await });
     let taken = IdentityTaken { own: "two".into(), other: "one".into() };
     assert_eq!(second.join().await, Err(taken), "it goes on being renewed");
-    assert_eq!(second.standing(), Standing::Cloned { other: "one".into() });
-    assert_eq!((first.standing(), first.members()), (Standing::Held, vec!["one".to_owned()]));
+    assert_eq!(second.identity_claim(), IdentityClaim::Cloned { other: "one".into() });
+    assert_eq!((first.identity_claim(), first.members()), (IdentityClaim::Held, vec!["one".to_owned()]));
     // A process that ended in good order is not waited for; one that was killed is waited for until its lease ends.
     keeper.abort();
     first.leave().await;

@@ -12,15 +12,11 @@ use crate::config::{self, Retention};
 use crate::iluma::person::Tag;
 use crate::redis::diagnosis::Cause;
 use crate::redis::scripts::state::TIME;
-use crate::redis::{Budget, RedisClient, RedisFailure, ReplicatedWriter};
+use crate::redis::{BACKGROUND_TIMEOUT, Budget, RedisClient, RedisFailure, ReplicatedWriter};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
-
-/// The longest time of one step: far above the usual time, so that a busy Redis is not given up; far below Iluma's
-/// timeouts.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The largest number of entries of one step, about a millisecond of work: other clients wait for Redis meanwhile.
 pub(super) const MOST_TOUCHED: usize = 200;
@@ -32,7 +28,7 @@ pub(super) const MOST_BYTES: usize = 4 << 20;
 /// The engine of gateways that share a Redis.
 #[derive(Debug)]
 pub struct Redis {
-    pub(super) link: RedisClient,
+    pub(super) redis: RedisClient,
     /// The writer of received callbacks and of claims, which may wait for replicas.
     replicated: ReplicatedWriter,
     pub(in super::super) secrecy: Secrecy,
@@ -50,13 +46,13 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Makes the engine on the Redis of `link`, whose connection the caller keeps.
+    /// Makes the engine on `redis`, whose connection the caller keeps.
     #[must_use]
-    pub fn new(link: RedisClient, settings: &config::State, clock: Clock) -> Self {
+    pub fn new(redis: RedisClient, settings: &config::State, clock: Clock) -> Self {
         let replicas = settings.redis.as_ref().map_or(0, |redis| redis.replicas);
         Self {
-            replicated: ReplicatedWriter::new(link.clone(), replicas),
-            link,
+            replicated: ReplicatedWriter::new(redis.clone(), replicas),
+            redis,
             secrecy: Secrecy::new(settings),
             retention: settings.retention,
             clock,
@@ -79,7 +75,7 @@ impl Redis {
     }
 
     pub(in super::super) async fn close(&self) {
-        self.tasks.drain(PATIENCE).await;
+        self.tasks.drain(BACKGROUND_TIMEOUT).await;
         self.closed.store(true, Ordering::Relaxed);
     }
 
@@ -121,7 +117,7 @@ impl Redis {
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, StateError> {
         let call = self.call(script, fill).await?;
-        let answer = self.link.script(&Budget::of(PATIENCE), &call).await?;
+        let answer = self.redis.script(&Budget::background(), &call).await?;
         Ok(self.noted(answer))
     }
 
@@ -132,7 +128,7 @@ impl Redis {
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, StateError> {
         let call = self.call(script, fill).await?;
-        let answer = self.replicated.script(&Budget::of(PATIENCE), &call).await?;
+        let answer = self.replicated.script(&Budget::background(), &call).await?;
         Ok(self.noted(answer))
     }
 
@@ -147,7 +143,7 @@ impl Redis {
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<ScriptInvocation<'a>, StateError> {
         self.ready().await?;
-        let mut call = script.key(self.link.keys().state());
+        let mut call = script.key(self.redis.keys().state());
         call.arg(length(self.clock.added()));
         fill(&mut call);
         Ok(call)
@@ -160,12 +156,12 @@ impl Redis {
     }
 
     pub(in super::super) async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
-        Ok(self.link.durability_warnings(self.replicated.replicas()).await?)
+        Ok(self.redis.durability_warnings(self.replicated.replicas()).await?)
     }
 
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StateError> {
         self.ready().await?;
-        Ok(self.link.command(&Budget::of(PATIENCE), command).await?)
+        Ok(self.redis.command(&Budget::background(), command).await?)
     }
 
     /// Returns once scripts may run, that is once the keys are verified against those of the other nodes.
@@ -186,7 +182,7 @@ impl Redis {
     pub(in super::super) async fn verify_keys(&self) -> Result<(), KeyError> {
         if !self.verified.load(Ordering::Relaxed) {
             // Boxed: it happens once, and every request that asks state would carry its size.
-            Box::pin(self.sentinels.verify(&self.link, true)).await?;
+            Box::pin(self.sentinels.verify(&self.redis, true)).await?;
             self.verified.store(true, Ordering::Relaxed);
         }
         Ok(())

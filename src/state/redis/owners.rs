@@ -4,7 +4,7 @@ use super::super::error::StateError;
 use super::super::model::{MOST_AWAITING, Owner, Owning};
 use super::super::pauses::{Endpoint, Resume};
 use super::super::times::time;
-use super::engine::{MOST_TOUCHED, PATIENCE, Redis};
+use super::engine::{MOST_TOUCHED, Redis};
 use super::fields::{Fields, parsed, text_of};
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
@@ -89,7 +89,7 @@ impl Redis {
             if let Some(renewed) = renewed {
                 let mut renew = RENEW_URL.key(self.urls_of(tenant));
                 renew.arg(kind.as_str()).arg(hidden).arg(renewed);
-                let _: i64 = self.link.script(&Budget::of(PATIENCE), &renew).await?;
+                let _: i64 = self.redis.script(&Budget::background(), &renew).await?;
             }
         }
         urls.sort();
@@ -97,6 +97,6 @@ impl Redis {
     }
 
     fn urls_of(&self, tenant: &TenantName) -> RedisKey {
-        self.link.keys().callback_urls(tenant)
+        self.redis.keys().callback_urls(tenant)
     }
 }

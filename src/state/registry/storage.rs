@@ -4,7 +4,6 @@ use super::rows::{Field, Rows, field_of, name_of};
 use crate::base::database::{Database, DatabaseError};
 use crate::redis::scripts::registry as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
-use std::time::Duration;
 
 /// Tables of the registry in a node's own database.
 pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
@@ -15,8 +14,6 @@ pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
     ],
 );
 
-/// The longest time of one request to Redis.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of rows in one step in Redis, because other clients wait for it.
 const MOST_ROWS: usize = 200;
 
@@ -47,25 +44,25 @@ pub(super) async fn save(database: &Database, rows: Rows) -> Result<(), Database
 }
 
 /// Reads the shared copy and the number of its last change, unless `known` is that number.
-pub(super) async fn read(link: &RedisClient, known: &str) -> Result<Option<(String, Rows)>, RedisFailure> {
-    let mut call = scripts::READ.key(link.keys().registry_number());
-    call.key(link.keys().registry_rows()).arg(known);
+pub(super) async fn read(redis: &RedisClient, known: &str) -> Result<Option<(String, Rows)>, RedisFailure> {
+    let mut call = scripts::READ.key(redis.keys().registry_number());
+    call.key(redis.keys().registry_rows()).arg(known);
     let (number, is_new, fields): (String, bool, Vec<(String, String)>) =
-        link.script(&Budget::of(TIMEOUT), &call).await?;
+        redis.script(&Budget::background(), &call).await?;
     let rows = fields.into_iter().filter_map(|(field, value)| Some((name_of(&field)?, value)));
     Ok(is_new.then(|| (number, rows.collect())))
 }
 
 /// Merges rows into the shared copy. With `is_change`, nodes that read it next find that it has changed.
-pub(super) async fn publish(link: &RedisClient, rows: &Rows, is_change: bool) -> Result<(), RedisFailure> {
+pub(super) async fn publish(redis: &RedisClient, rows: &Rows, is_change: bool) -> Result<(), RedisFailure> {
     let all: Vec<_> = rows.iter().collect();
     for some in all.chunks(MOST_ROWS) {
-        let mut call = scripts::MERGE.key(link.keys().registry_number());
-        call.key(link.keys().registry_rows()).arg(u8::from(is_change));
+        let mut call = scripts::MERGE.key(redis.keys().registry_number());
+        call.key(redis.keys().registry_rows()).arg(u8::from(is_change));
         for (name, value) in some {
             call.arg(field_of(name)).arg(name.0.rule().as_str()).arg(value.as_str());
         }
-        let _: u64 = link.script(&Budget::of(TIMEOUT), &call).await?;
+        let _: u64 = redis.script(&Budget::background(), &call).await?;
     }
     Ok(())
 }

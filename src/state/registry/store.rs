@@ -35,7 +35,7 @@ pub struct Registry(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     database: Database,
-    link: Option<RedisClient>,
+    redis: Option<RedisClient>,
     pub(super) mac: Pseudonymizer,
     pub(super) clock: Clock,
     rows: Mutex<Rows>,
@@ -63,7 +63,7 @@ impl Registry {
     /// Returns an error if the database can't be read.
     pub async fn open(
         database: Database,
-        link: Option<RedisClient>,
+        redis: Option<RedisClient>,
         settings: &Settings,
         clock: Clock,
     ) -> Result<Self, DatabaseError> {
@@ -71,7 +71,7 @@ impl Registry {
         let mac = Pseudonymizer::new(settings.state.root_key.expose_secret(), "key records v1");
         let registry = Self(Arc::new(Inner {
             database,
-            link,
+            redis,
             mac,
             clock,
             rows: Mutex::new(rows),
@@ -121,13 +121,13 @@ impl Registry {
     /// Merges the shared copy into this node's copy, and the other way round. Returns true if this node then has the changes of
     /// every earlier order.
     pub async fn follow(&self) -> bool {
-        let Some(link) = &self.0.link else { return true };
-        if !link.is_up() {
+        let Some(redis) = &self.0.redis else { return true };
+        if !redis.is_up() {
             return false;
         }
         let mut turn = self.0.turn.lock().await;
         let known = if turn.is_ahead { "" } else { turn.known.as_str() };
-        let Ok(read) = storage::read(link, known).await else { return false };
+        let Ok(read) = storage::read(redis, known).await else { return false };
         let Some((number, theirs)) = read else { return true };
         let (news, missing) = {
             let ours = self.0.rows.lock();
@@ -136,7 +136,7 @@ impl Registry {
         if self.take(news).await.is_err() {
             return false;
         }
-        turn.is_ahead = storage::publish(link, &missing, true).await.is_err();
+        turn.is_ahead = storage::publish(redis, &missing, true).await.is_err();
         // If rows were published, the next look reads their number.
         turn.known = number;
         true
@@ -157,8 +157,8 @@ impl Registry {
             let mut turn = self.0.turn.lock().await;
             let news = rows::changes(&self.0.rows.lock(), &changed);
             self.take(news).await?;
-            if let Some(link) = &self.0.link
-                && storage::publish(link, &changed, true).await.is_err()
+            if let Some(redis) = &self.0.redis
+                && storage::publish(redis, &changed, true).await.is_err()
             {
                 turn.is_ahead = true;
                 left.push("redis".to_owned());
@@ -195,9 +195,9 @@ impl Registry {
             return;
         }
         self.0.rows.lock().extend(news.clone());
-        if let Some(link) = &self.0.link {
+        if let Some(redis) = &self.0.redis {
             // The next use of the key is noted again.
-            let _ = storage::publish(link, &news, false).await;
+            let _ = storage::publish(redis, &news, false).await;
         }
     }
 

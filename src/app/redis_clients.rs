@@ -18,14 +18,14 @@ pub(super) const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The clients of Redis; there are none for a single gateway.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct RedisClients {
     /// The client of state, limits and the ledger.
     pub(super) main: Option<RedisClient>,
     /// The client of the cache, which may have a Redis of its own.
     pub(super) cache: Option<RedisClient>,
 }
 
-impl Links {
+impl RedisClients {
     /// Makes clients of every configured Redis. They connect once they are kept.
     pub(super) fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
@@ -53,16 +53,16 @@ impl Links {
 
     /// Keeps the connections until the stage ends.
     pub(super) fn keep(&self, stage: &Stage) {
-        self.all().for_each(|link| link.keep(stage.tasks(), stage.stop()));
+        self.all().for_each(|redis| redis.keep(stage.tasks(), stage.stop()));
     }
 
     /// Returns the reasons why state may be lost, each with the key of its Redis.
     pub(super) async fn durability_warnings(&self, state: &State) -> Vec<String> {
-        let out = self.all().filter(|link| !link.is_up());
+        let out = self.all().filter(|redis| !redis.is_up());
         let mut all: Vec<String> = out
-            .map(|link| match link.cause() {
-                Some(cause) => format!("{}: {cause}", link.name()),
-                None => format!("{}: Redis does not answer yet", link.name()),
+            .map(|redis| match redis.cause() {
+                Some(cause) => format!("{}: {cause}", redis.name()),
+                None => format!("{}: Redis does not answer yet", redis.name()),
             })
             .collect();
         if let Some(main) = self.main.as_ref().filter(|main| main.is_up()) {
@@ -74,9 +74,9 @@ impl Links {
 
     /// Waits until every client knows if its Redis answers. A client without an answer keeps trying.
     pub(super) async fn await_them(&self) -> Result<(), StartError> {
-        for link in self.all() {
-            let ready = link.ready(REDIS_TIMEOUT).await;
-            ready.map_err(|cause| StartError::UnusableRedis { key: link.name(), cause })?;
+        for redis in self.all() {
+            let ready = redis.ready(REDIS_TIMEOUT).await;
+            ready.map_err(|cause| StartError::UnusableRedis { key: redis.name(), cause })?;
         }
         Ok(())
     }
@@ -89,18 +89,18 @@ impl Links {
 /// Returns an error if a Redis can't work: its address or certificates are wrong, or its answer.
 pub async fn durability_warnings(settings: &Settings) -> Result<Vec<String>, StartError> {
     state::verify_file(&settings.state)?;
-    let links = Links::new(settings)?;
-    let Some(main) = links.main.clone() else { return Ok(Vec::new()) };
+    let redis_clients = RedisClients::new(settings)?;
+    let Some(main) = redis_clients.main.clone() else { return Ok(Vec::new()) };
     let stage = Stage::default();
-    links.keep(&stage);
-    let ready = links.await_them().await;
+    redis_clients.keep(&stage);
+    let ready = redis_clients.await_them().await;
     match Sentinels::new(&settings.state).verify(&main, false).await {
         Err(error @ state::KeyError::Wrong(_)) => return Err(error.into()),
         // A Redis that does not answer is a warning below.
         Err(state::KeyError::State(_)) | Ok(()) => {}
     }
     let state = State::Redis(Arc::new(state::Redis::new(main, &settings.state, Clock::system())));
-    let warnings = links.durability_warnings(&state).await;
+    let warnings = redis_clients.durability_warnings(&state).await;
     stage.end(LAST_MOMENT).await;
     ready.map(|()| warnings)
 }

@@ -1,6 +1,6 @@
 //! The facts about a node, collected from its parts for its report and its alarms.
 
-use super::links::Links;
+use super::redis_clients::RedisClients;
 use super::storage::Storage;
 use crate::admin::{BackoffFact, CertificateFact, Facts, KeyFact, PauseFact, QuotaFact, RedisFact, ReloadFact, SOON};
 use crate::base::clock::Clock;
@@ -21,14 +21,14 @@ const LATELY: Duration = Duration::from_secs(15 * 60);
 
 /// Records of events, for facts that are collected later. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Noted {
+pub(super) struct NodeEvents {
     /// The hash of the configuration in effect.
     configuration: Arc<Mutex<String>>,
     reload: Arc<Mutex<ReloadFact>>,
     queues: Arc<Mutex<Queues>>,
 }
 
-impl Noted {
+impl NodeEvents {
     pub(super) fn new(settings: &Settings, clock: &Clock) -> Self {
         Self {
             configuration: Arc::new(Mutex::new(settings.hash.clone())),
@@ -55,17 +55,17 @@ impl Noted {
 
 /// The parts of a node that the facts come from.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub(super) struct FactCollector {
     clock: Clock,
     gateway: Arc<Gateway>,
-    links: Vec<RedisClient>,
+    redis_clients: Vec<RedisClient>,
     state: State,
     ledger: Ledger,
     registry: Registry,
     listeners: Vec<(&'static str, ListenerHandle)>,
     disk: Disk,
     reserve: u64,
-    noted: Noted,
+    events: NodeEvents,
     unreadable: Mutex<Recent>,
 }
 
@@ -87,44 +87,44 @@ impl Recent {
     }
 }
 
-impl Watcher {
+impl FactCollector {
     pub(super) fn new(
         settings: &Settings,
         (gateway, clock): (&Arc<Gateway>, &Clock),
-        (links, storage): (&Links, &Storage),
+        (redis_clients, storage): (&RedisClients, &Storage),
         listeners: Vec<(&'static str, ListenerHandle)>,
-        noted: Noted,
+        events: NodeEvents,
     ) -> Self {
         let reserve = settings.state.disk_reserve.bytes();
         Self {
             clock: clock.clone(),
             gateway: Arc::clone(gateway),
-            links: links.all().cloned().collect(),
+            redis_clients: redis_clients.all().cloned().collect(),
             state: storage.state.clone(),
             ledger: storage.ledger.clone(),
             registry: storage.registry.clone(),
             listeners,
             disk: Disk::of(&settings.state.path, reserve),
             reserve,
-            noted,
+            events,
             // The first reading is from before anything was read.
             unreadable: Mutex::new(Recent(VecDeque::from([(clock.now(), 0)]))),
         }
     }
 
     /// Returns the facts of now. A part that can't be asked now adds none.
-    pub(super) async fn facts(&self) -> Facts {
+    pub(super) async fn collect(&self) -> Facts {
         let now = self.clock.wall();
         let Condition { backing_off, open_circuits, quotas } = self.gateway.condition();
         let (paused, unknown_calls) = (self.paused().await, self.unknown_calls().await);
-        let queues = self.noted.queues.lock().clone();
+        let queues = self.events.queues.lock().clone();
         let dead = queues.tenants.iter().filter(|outbox| outbox.dead > 0);
         Facts {
             now,
-            configuration: self.noted.configuration.lock().clone(),
-            redis: self.links.iter().map(redis).collect(),
+            configuration: self.events.configuration.lock().clone(),
+            redis: self.redis_clients.iter().map(redis).collect(),
             certificates: self.listeners.iter().filter_map(certificate).collect(),
-            last_reload: self.noted.reload.lock().clone(),
+            last_reload: self.events.reload.lock().clone(),
             backing_off: backing_off
                 .into_iter()
                 .map(|(account, endpoint, left)| BackoffFact {
@@ -184,13 +184,13 @@ impl Watcher {
     }
 }
 
-fn redis(link: &RedisClient) -> RedisFact {
+fn redis(client: &RedisClient) -> RedisFact {
     RedisFact {
-        name: link.name(),
-        topology: link.topology(),
-        is_up: link.is_up(),
-        since: link.since(),
-        cause: link.cause().map(|cause| cause.to_string()),
+        name: client.name(),
+        topology: client.topology(),
+        is_up: client.is_up(),
+        since: client.since(),
+        cause: client.cause().map(|cause| cause.to_string()),
     }
 }
 
