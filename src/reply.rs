@@ -67,10 +67,10 @@ pub enum Rejection {
     #[error(transparent)]
     Key(#[from] KeyOrderError),
     /// A query of the team's own usage that says something else.
-    #[error("known here: from and to, days such as 2026-11-25, both included")]
+    #[error("the query takes only from and to: each is a day such as 2026-11-25, and both days are included")]
     UsageQuery,
     /// A body of the team's own API that says something else.
-    #[error("the body may be {{\"grace\":\"24h\"}}, a time span of at most a year")]
+    #[error("the body must be empty, or {{\"grace\":\"24h\"}} with a time span of at most a year")]
     Grace,
     /// The tenant's `routes` do not include the row.
     #[error("this API key may not use this route; platform operations can add it to the routes of the team")]

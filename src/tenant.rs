@@ -64,7 +64,7 @@ pub enum Unauthenticated {
 #[derive(Debug)]
 pub struct Tenants(Vec<Tenant>);
 
-/// A team and the key by which it came.
+/// A team, and the key with which it authenticated.
 #[derive(Debug, Clone, Copy)]
 pub struct Authenticated<'t, 'k> {
     /// The team.

@@ -40,13 +40,13 @@ pub(super) enum Refusal {
     NotDead,
     /// There is nothing to test.
     #[error(
-        "no callback URL is set for this type; the team sets one at /callback/urls, the configuration in callback_urls"
+        "no callback URL is set for this type; the team sets one at /v1/callback/urls, or operations in callback_urls"
     )]
     NoCallbackUrl,
     /// An order about a key.
     #[error(transparent)]
     Key(KeyOrderError),
-    #[error("this path does not take this method; the header allow lists the methods that it takes")]
+    #[error("this path does not accept this method; the header `allow` lists those that it accepts")]
     Method,
     #[error("the body is larger than 64 KiB")]
     TooLarge,

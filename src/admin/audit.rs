@@ -164,7 +164,7 @@ pub(super) async fn gate(
         if context.orders.audit.begin(refused).await.is_err() {
             tracing::error!(
                 audit = order.as_str(),
-                "the audit log can't be written: it lacks an order that was refused; free space or repair the disk"
+                "the audit log can't be written, so a refused order is missing in it; free space or repair the disk"
             );
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn usage(
                 let name = value.parse::<TenantName>().map_err(|_| Refusal::invalid("tenant is the name of a team"))?;
                 tenant = Some(name);
             }
-            _ => return Err(Refusal::invalid("known here: from, to and tenant")),
+            _ => return Err(Refusal::invalid("the query takes only from, to and tenant")),
         }
     }
     let books = ledger.statement(from, to, tenant.as_ref()).await;

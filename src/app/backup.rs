@@ -30,7 +30,7 @@ pub enum BackupError {
     #[error("state.path: there is no state at {}: no gateway with this configuration has run here", .0.display())]
     NoState(PathBuf),
     /// The gateway runs.
-    #[error("state.path: a gateway runs over {}: stop it, restore, and start it again", .0.display())]
+    #[error("state.path: a running gateway uses {}: stop it, restore, and start it again", .0.display())]
     Running(PathBuf),
     /// The file is no copy of state.
     #[error("{} is no backup of iluma-gateway, or is damaged: give a file that `iluma-gateway backup` has written", .0.display())]

@@ -56,7 +56,7 @@ fn state_file(path: &Path) -> Option<Fault> {
         Ok(_) => return fault(format!("{place} is not a folder; give a file in a folder, such as {EXAMPLE}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return fault(format!(
-                "the folder {place} does not exist; make it (mkdir -p {place}), or give a file in another, such as {EXAMPLE}"
+                "the folder {place} does not exist; make it (mkdir -p {place}), or give a file in another folder, such as {EXAMPLE}"
             ));
         }
         Err(error) => return fault(format!("the folder {place} can't be read: {error}")),

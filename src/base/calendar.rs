@@ -31,10 +31,10 @@ pub enum NotATime {
     #[error("no such time zone; give a name of the IANA database, such as \"Asia/Jakarta\" or \"UTC\"")]
     Zone,
     /// The text is no day.
-    #[error("a day is written as 2026-11-25")]
+    #[error("must be a day, such as 2026-11-25")]
     Day,
     /// The text is no month.
-    #[error("a month is written as 2026-11")]
+    #[error("must be a month, such as 2026-11")]
     Month,
 }
 

@@ -31,7 +31,9 @@ pub enum OpenError {
     #[error("another process uses this file already: one file serves one gateway")]
     InUse,
     /// A later version of the gateway has written the file.
-    #[error("the file was written by a later version of the gateway")]
+    #[error(
+        "the file was written by a later version of the gateway: run that version, or restore the backup from before the upgrade"
+    )]
     Later,
     /// The file can't be opened or locked.
     #[error(transparent)]
@@ -48,10 +50,10 @@ pub enum DatabaseError {
     #[error("the database can't be written")]
     Unwritable,
     /// The work can't be done: a constraint, or a programming error.
-    #[error("the database reported an error")]
+    #[error("the database refused the operation: see the log, and report it")]
     Refused,
     /// The file is damaged, or no database.
-    #[error("the database file is damaged")]
+    #[error("the database file is damaged: restore a backup")]
     Damaged,
     /// The database was closed.
     #[error("the database is closed")]
@@ -491,7 +493,7 @@ fn make_private(path: &Path) -> io::Result<()> {
         let path = file.display();
         match std::fs::set_permissions(&file, Permissions::from_mode(0o600)) {
             Ok(()) => {
-                tracing::warn!(%path, mode = format!("{mode:o}"), "other users could read this file: its mode is 600 now")
+                tracing::warn!(%path, mode = format!("{mode:o}"), "other users could read this file; its mode was changed to 600")
             }
             Err(error) => tracing::error!(%path, %error, "other users can read this file: set its mode to 600"),
         }

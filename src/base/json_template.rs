@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        /// Only the reference differs, byte for byte, whatever the answer contains.
+        /// Whatever the answer contains, a template changes nothing but the reference.
         #[test]
         fn putting_the_same_reference_back_gives_the_same_bytes(
             names in proptest::collection::vec("[a-z]{1,5}", 0..5),

@@ -40,7 +40,7 @@ pub(super) enum Logged {
     Count(Change),
 }
 
-/// Writes an entry for the list, after its number.
+/// Returns the text of an entry. The list puts its number and a colon in front.
 pub(super) fn write(entry: &Logged) -> Vec<u8> {
     match entry {
         Logged::Change(change) => write_change(change),

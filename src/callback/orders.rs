@@ -30,7 +30,9 @@ pub enum OrderError {
     #[error("this callback is not a dead letter, and only dead letters can be deleted")]
     NotDead,
     /// There is nothing to test.
-    #[error("no callback URL is set for this type; set one at /callback/urls or in callback_urls of the configuration")]
+    #[error(
+        "no callback URL is set for this type; set one at /v1/callback/urls, or ask operations to set callback_urls"
+    )]
     NoUrl,
     /// Too many tests run already.
     #[error("too many test deliveries run now; try again")]

@@ -14,7 +14,7 @@ use tower::Service;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unresolved {
     /// The resolver knows no address, or does not answer.
-    #[error("the host's name leads to no address")]
+    #[error("the host name has no address")]
     NoAddress,
     /// All of its addresses are forbidden.
     #[error("the host has no address that callbacks may go to")]

@@ -53,7 +53,7 @@ struct List {
     /// The largest number of callbacks; at most 1000.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u16>,
-    /// The `next` of the page before.
+    /// The value of `next` from the page before.
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
 }

@@ -59,7 +59,7 @@ pub(super) enum BillError {
     Empty,
     /// The days of the bill, or of the options, are no period.
     #[error(
-        "the bill's days, or --from and --to, must be a period of at most 400 days; {0} to {1} is none: is a date wrong?"
+        "the bill's days, or --from and --to, must be a period of at most 400 days; {0} to {1} is longer, or ends before it begins: is a date wrong?"
     )]
     Period(Day, Day),
     /// A line's day is outside the options' period.

@@ -31,7 +31,7 @@ fn network(entry: &Entry<'_>) -> Option<IpNet> {
         return None;
     };
     if network.trunc() != network {
-        entry.fault(format!("has bits beyond its prefix; write \"{}\"", network.trunc()));
+        entry.fault(format!("the address has bits beyond the network's prefix; write \"{}\"", network.trunc()));
         return None;
     }
     Some(network)

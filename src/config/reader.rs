@@ -52,7 +52,7 @@ struct Notes {
     /// All requested keys, with `*` for a name and `[]` for an index in a list.
     asked: BTreeSet<String>,
     files: Vec<PathBuf>,
-    /// The values that are shown in the place of the file's.
+    /// The values that `check` shows in place of those in the file.
     shown: Vec<Shown>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
     pub(super) files: Vec<PathBuf>,
-    /// The values that are shown in the place of the file's.
+    /// The values that `check` shows in place of those in the file.
     pub(super) shown: Vec<Shown>,
     /// All requested keys, with `*` for a name and `[]` for an index in a list.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the file of defaults"))]

@@ -1,6 +1,6 @@
 //! Rows of the route table, as tenants name them and as operators add to them.
 //!
-//! Invariants: no tenant gets the forbidden row, and no added path reaches Iluma's paths with the account's own keys.
+//! Invariants: no tenant gets the forbidden row, and no added row opens a path of Iluma that hands out the account's keys.
 
 use super::nearest::nearest;
 use super::reader::Entry;

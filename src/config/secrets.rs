@@ -74,7 +74,8 @@ impl Entry<'_> {
         Some(secret)
     }
 
-    /// Returns a text in the place of a secret that is not read: as long as a key, good as a token, and no other secret's.
+    /// Returns a stand-in for a secret that is not read: 64 hex digits, which pass as a key and as a token, and differ for
+    /// each configuration key.
     fn placeholder(&self, named: &str) -> SecretString {
         hex::encode(Sha256::digest(format!("{} {named}", self.path()))).into()
     }

@@ -247,7 +247,7 @@ fn callback_urls(urls: &Section<'_>, hosts: Option<&[String]>) -> BTreeMap<Callb
         let kind = name.parse::<CallbackType>();
         if let Err(unknown) = &kind {
             let known = CallbackType::ALL.map(CallbackType::as_str).join(", ");
-            entry.fault(format!("{unknown}; known: {known}"));
+            entry.fault(format!("{unknown}; the types are {known}"));
         }
         let Some(url) = entry.url(&["http", "https"], UrlParts::Query) else { continue };
         entry.show(without_query(&url));

@@ -164,5 +164,7 @@ pub(super) async fn write_end(state: &State, id: &ClaimId, end: &ClaimEnd) {
             Err(StateError::Unavailable) => tokio::time::sleep(REST).await,
         }
     }
-    tracing::warn!("cannot write the answer to a request with an Idempotency-Key; its key is refused for 24 h");
+    tracing::warn!(
+        "cannot store the outcome of a request with an Idempotency-Key: further requests with this key are refused for 24 h"
+    );
 }

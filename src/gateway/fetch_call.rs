@@ -134,7 +134,7 @@ impl Gateway {
         Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id, tags, settled, took })
     }
 
-    /// Connects a pending bank request with its result, whichever of the two is stored now.
+    /// Connects a pending bank request with its result. It is called when either of the two is stored.
     async fn settle_pending(
         &self,
         account: &Account,

@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that a callback waits for the answer that it has overtaken, and the largest number of bytes of such
-/// callbacks.
+/// The time that a callback waits for the answer that it has overtaken.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
+/// The largest number of bytes of such callbacks.
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
 /// The result of one call, for every request that waits for it.

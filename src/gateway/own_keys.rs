@@ -84,7 +84,7 @@ async fn audited(
         }
     };
     if audit.end(entry, outcome, serde_json::json!({})).await.is_err() {
-        tracing::error!(%tenant, outcome, "the audit log can't be written: an order's entry has no outcome");
+        tracing::error!(%tenant, outcome, "the audit log can't be written: the rotation of a team's key ended, but its entry shows no outcome; free space or repair the disk");
     }
     rotated
 }

@@ -142,7 +142,7 @@ impl Owners {
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
             Some(Ok(())) => self.known.insert(name, newest),
             Some(Err(error @ StateError::Refused)) => {
-                tracing::warn!(%error, "state refused to store a record owner")
+                tracing::warn!(%error, "cannot store the owner of a record: the team may get 404 for it")
             }
             // The owner may have been written; writing it again changes nothing.
             Some(Err(StateError::Unavailable)) | None => {
@@ -166,7 +166,8 @@ impl Owners {
         has_room
     }
 
-    /// Waits for state no longer than a request may wait for Redis, if state is in Redis.
+    /// Waits for `work`. If state is in Redis, it waits no longer than the request's time for Redis, and returns `None`
+    /// then.
     async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
         match self.state {
             State::Sqlite(_) => Some(work.await),

@@ -138,7 +138,8 @@ fn bare(status: StatusCode, content_type: Option<&HeaderValue>, body: ReplyBody)
     of_parts(status, headers, body)
 }
 
-/// Returns true if an answer that shows a team nothing is about the record, and no failure of Iluma's.
+/// Returns true if an answer in which the team has no record means that the record is absent: a success or a 404. Any
+/// other status is a failure of Iluma.
 pub(super) fn is_absent(answer: &Collected) -> bool {
     answer.status.is_success() || answer.status == StatusCode::NOT_FOUND
 }

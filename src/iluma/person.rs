@@ -74,8 +74,8 @@ const MOST_TAGS: usize = 256;
 /// The error for an order to erase that names no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "name the person by bank_code and bank_account_number, by given_name (with surname, if there is one), or by one of nik, \
-     npwp, trn_number, passport_number, phone_number, email, name; as strings, and nothing else"
+    "give the person as one JSON object of strings, and nothing else: bank_code and bank_account_number; or given_name, with \
+     surname if there is one; or one of nik, npwp, trn_number, passport_number, phone_number, email, name"
 )]
 pub struct NotAPerson;
 
@@ -108,8 +108,8 @@ impl Persons {
         tags
     }
 
-    /// Returns the tags of the person that an order to erase names: one JSON object of strings, each of which belongs
-    /// to a means of identification.
+    /// Returns the tags of the person that an order to erase names: one JSON object of strings, each a field
+    /// that identifies a person, alone or with others.
     ///
     /// # Errors
     /// Returns an error if the order names no person, or has a field that does not identify a person alone.

@@ -37,7 +37,7 @@ pub(super) struct Inner {
     pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
-    /// References with the names of calls that were settled by another node's word, for Redis.
+    /// References, each with the record whose outcome came from another node. They wait to be sent to Redis.
     pub(super) named: Mutex<Vec<(CallName, CallName)>>,
     /// The prices that budgets get back.
     pub(super) refunds: Mutex<Vec<Refund>>,
@@ -108,7 +108,7 @@ impl Inner {
         self.push(Closing { call, end, reference: None, is_early: false });
     }
 
-    /// Queues the end of a call.
+    /// Queues a closing.
     pub(super) fn push(&self, closing: Closing) {
         self.closings.lock().push(closing);
         self.closed.notify_one();
@@ -128,7 +128,8 @@ impl Inner {
         Rules { first_new: self.first_new, is_alone: self.published.is_none(), now, day: self.today() }
     }
 
-    /// Notes that calls were settled by the names that other nodes gave: nothing else is to be settled by them.
+    /// Queues pairs of a reference and a record: another node's word about the record settled a call. Redis learns it, so
+    /// that the same record settles no second call.
     pub(super) fn note_named(&self, named: impl IntoIterator<Item = (CallName, CallName)>) {
         let mut waiting = self.named.lock();
         waiting.extend(named);

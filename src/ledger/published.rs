@@ -62,7 +62,7 @@ pub(super) struct ShownCalls {
     pub(super) calls: Vec<OpenCall>,
 }
 
-/// The access to the published ledgers.
+/// Reads and writes the ledgers that nodes publish in Redis.
 #[derive(Clone, Debug)]
 pub(super) struct PublishedLedgers {
     redis: RedisClient,

@@ -22,7 +22,7 @@ pub(super) struct Said {
     pub(super) name: CallName,
     /// The keyed hash of its account, route and reference, unless an answer has named the record.
     pub(super) reference: Option<CallName>,
-    /// The outcome; unknown for a record that Iluma still processes, to which the call is bound then.
+    /// The outcome; unknown while Iluma still processes the record. The call is bound to that record then.
     pub(super) outcome: Outcome,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::R
     })
 }
 
-/// Notes what was said about a record, at most once until it is used; a pending one may end.
+/// Stores the outcome of a record. A stored outcome is replaced only if it was unknown.
 pub(super) fn note(connection: &Connection, said: Said, rules: Rules) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_references (name, reference, outcome, said, day) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -205,7 +205,7 @@ pub(super) fn announced(connection: &Connection, said: &[Said]) -> rusqlite::Res
     Ok(())
 }
 
-/// Returns what was said until `until` and waits for a lost call of any node, each with its time.
+/// Returns the outcomes that were stored up to `until` and still wait for a lost call of any node, each with its time.
 pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references

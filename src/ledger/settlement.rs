@@ -172,8 +172,8 @@ pub(super) enum Call {
     NamedElsewhere(CallName),
     /// A call by its name, or else a lost one by its reference: no answer is known to have named the record.
     Referenced(CallName, CallName),
-    /// A lost call that got a word about the record of this name, by its reference: a call of this journal, by its number
-    /// and the milliseconds of its booking, or another node's.
+    /// A lost call that was settled through its reference by the record of this name. `Some`: the call is in this journal,
+    /// by its number and the milliseconds of its booking. `None`: it is another node's.
     Paired(CallName, Option<(i64, i64)>),
 }
 

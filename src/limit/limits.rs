@@ -159,7 +159,7 @@ impl Limits {
         }
     }
 
-    /// Adds the calls that were spent before this process began.
+    /// Gives each team a counter that begins with the calls made before this process started.
     pub fn remember(&mut self, spent: impl IntoIterator<Item = (TenantName, Spent)>) {
         for (name, spent) in spent {
             let counter = Counter::new(spent, version(&self.clock));

@@ -118,7 +118,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Nodes {
-    /// Makes the nodes that share this Redis; `node` is this one's identity.
+    /// Makes the group of nodes that share this Redis; `node` is this node's identity.
     #[must_use]
     pub fn new(redis: RedisClient, node: &str) -> Self {
         Self(Arc::new(Shared { redis, node: node.to_owned(), alive: AtomicU32::new(1) }))

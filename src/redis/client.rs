@@ -63,7 +63,7 @@ impl RedisClient {
         Ok(Self(Arc::new(Shared { breaker: Arc::new(Breaker::new(target.name, connector, senders)), keys })))
     }
 
-    /// Connects and stays connected until `tasks` are drained and `stop` is cancelled.
+    /// Connects in a task of `tasks`, and stays connected until `stop` is cancelled.
     pub fn keep(&self, tasks: &Tasks, stop: tokio_util::sync::CancellationToken) {
         let breaker = Arc::clone(&self.0.breaker);
         tasks.spawn(async move {

@@ -37,7 +37,7 @@ pub enum Cause {
     #[error("it is a node of a cluster (CROSSSLOT, MOVED): name its nodes as `cluster` in place of the URL")]
     Cluster,
     /// The user may not run scripts.
-    #[error("Redis runs no scripts for this user: allow EVAL, EVALSHA and SCRIPT LOAD (ACL: +@scripting)")]
+    #[error("Redis refuses scripts to this user: allow EVAL, EVALSHA and SCRIPT LOAD (ACL: +@scripting)")]
     NoScripts,
     /// The user lacks another permission.
     #[error(
@@ -147,7 +147,7 @@ pub enum Cause {
     },
     /// The user may not wait for replicas.
     #[error(
-        "Redis runs no WAIT for this user: no callback can be acknowledged with state.redis.replicas; allow it (ACL: +wait)"
+        "Redis refuses WAIT to this user: no callback can be acknowledged with state.redis.replicas; allow it (ACL: +wait)"
     )]
     WaitForbidden,
 }

@@ -15,7 +15,7 @@ pub enum BodyError {
     #[error("the request body is larger than 1 MiB")]
     TooLarge,
     /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
-    #[error("too many request bodies are held at once (server.max_buffered), try again later: nothing was sent")]
+    #[error("too many request bodies are held at once (server.max_buffered), so nothing was sent; try again later")]
     NoRoom,
     /// The client sent nothing for too long. The answer is a 408.
     #[error("the request body did not arrive in time")]
@@ -24,7 +24,7 @@ pub enum BodyError {
     #[error("the request body was cut off")]
     CutOff,
     /// The body has a content encoding. The answer is a 400.
-    #[error("an encoded request body can't be read here, send it without content-encoding")]
+    #[error("this route can't read an encoded body; send it without content-encoding")]
     Encoded,
     /// The body is neither JSON nor a form, or its charset is not supported. The answer is a 400.
     #[error(

@@ -5,8 +5,8 @@
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The bytes of a name, or of a reference, that decide its meaning: the longest prefix with each letter escaped fits
-/// several times.
+/// The largest number of bytes that are examined of a name or a reference. The longest prefix fits several times, even
+/// with each letter escaped.
 pub(super) const BEGINNING: usize = 1 << 10;
 
 /// The longest reference in any spelling: an escape of JSON has six bytes for one byte.

@@ -766,7 +766,7 @@ mod tests {
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// Whatever the body contains: the forwarded bytes, complete or not, have no reference without its prefix.
+        /// Whatever the body contains, and even if it is cut off, the forwarded bytes hold no reference without the prefix.
         #[test]
         fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![

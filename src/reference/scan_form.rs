@@ -8,7 +8,7 @@ use super::prefix::LARGEST_REFERENCE;
 /// The position of the next byte in a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScanState {
-    /// The next byte precedes the first name of a body, where JSON would be recognised.
+    /// Before the first name of a body. A body that is JSON is recognised here.
     Start,
     Name,
     /// The next byte is in the value of the reference: its decoded length so far, and the missing hexadecimal digits of

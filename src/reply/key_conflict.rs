@@ -10,29 +10,29 @@ pub enum KeyConflict {
     Malformed(#[from] MalformedKey),
     /// The key was given to another request.
     #[error(
-        "this Idempotency-Key was given to another request in the last 24 h: with another body, path or content type a \
-         request needs a key of its own; nothing was sent"
+        "this Idempotency-Key was used in the last 24 h for a request with another body, path or content type; give this \
+         request a key of its own; nothing was sent"
     )]
     Reused,
     /// The request with the key is in flight.
-    #[error("a request with this Idempotency-Key is in flight, try again later; nothing was sent")]
+    #[error("a request with this Idempotency-Key is in flight; try again later; nothing was sent")]
     InFlight,
     /// The request with the key was sent, and no answer to it is known.
     #[error(
         "the request with this Idempotency-Key was sent and its outcome is unknown: it may have been charged; nothing \
-         was sent again, use another key to make a second call"
+         was sent again; to make a second call, use another key"
     )]
     OutcomeUnknown,
     /// The request with the key was answered, and its answer is not stored.
     #[error(
         "the request with this Idempotency-Key was answered, and its answer was too large to be kept; nothing was sent \
-         again, use another key to make a second call"
+         again; to make a second call, use another key"
     )]
     NotKept,
     /// The answer was erased with its person.
     #[error("the answer to the request with this Idempotency-Key was erased; nothing was sent again")]
     Erased,
     /// The key can't be stored or read.
-    #[error("the Idempotency-Key can't be stored right now, try again later; nothing was sent")]
+    #[error("the Idempotency-Key can't be stored right now; try again later; nothing was sent")]
     Unavailable,
 }

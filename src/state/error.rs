@@ -9,7 +9,7 @@ pub enum StateError {
     #[error("state can't be reached or written; try again later")]
     Unavailable,
     /// State refuses the operation permanently: a damaged entry, or a programming error.
-    #[error("state reported an error")]
+    #[error("state refused the operation: an entry is damaged, or the gateway has a fault; see the log")]
     Refused,
 }
 

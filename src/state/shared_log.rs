@@ -271,7 +271,7 @@ fn bounds(page: &LogPage) -> (String, String) {
     (lower, end.map_or("+".to_owned(), |end| format!("({end}")))
 }
 
-/// Returns the beginning of the ids of a moment; empty for none.
+/// Returns the beginning of the ids of entries at this time; an empty text without a time.
 fn bound(time: Option<SystemTime>) -> String {
     time.map_or(String::new(), |time| format!("{:013}", millis(time)))
 }

@@ -1,6 +1,6 @@
 //! State in the embedded database, for one gateway.
 //!
-//! Invariants beside those of [`State`](super::State): leases are in memory, because no other process can open the
+//! Invariants in addition to those of [`State`](super::State): leases are in memory, because no other process can open the
 //! file: a crash ends them at once; every statement finds its rows by an index.
 
 mod delivery_row;

@@ -37,7 +37,7 @@ async fn a_copy_is_made_while_it_serves_and_restored_with_what_was_erased_since(
     assert!(cache_status(&program).await.contains("stored"));
     let running = folder.order("restore", &["copy"], "").await;
     assert_eq!(running.code, Some(1));
-    assert!(running.stderr.contains("a gateway runs over"), "{}", running.stderr);
+    assert!(running.stderr.contains("a running gateway uses"), "{}", running.stderr);
     end(program).await;
 
     let restored = folder.order("restore", &["copy"], "").await;

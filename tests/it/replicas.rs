@@ -146,5 +146,5 @@ async fn check_compares_the_replicas_with_those_that_are_in_sync() {
     expect(warnings("", 2).await, "state.redis.replicas is 2 and Redis has 1 in sync");
     let rules = ["on", ">right", "~*", "&*", "+@all", "-wait"];
     primary.ask::<()>(cmd("ACL").arg("SETUSER").arg("impatient").arg(&rules));
-    expect(warnings("impatient:right@", 1).await, "Redis runs no WAIT for this user");
+    expect(warnings("impatient:right@", 1).await, "Redis refuses WAIT to this user");
 }

@@ -19,13 +19,13 @@ pub struct NormalPath<'a>(Cow<'a, str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A segment is `.` or `..`, or an encoding of them.
-    #[error("the path has a dot segment")]
+    #[error("the path has a segment `.` or `..`; send it without")]
     DotSegment,
     /// The path has two slashes in a row.
-    #[error("the path has an empty segment")]
+    #[error("the path has two slashes in a row; send one")]
     EmptySegment,
     /// The path has an encoded slash or backslash, or a plain backslash.
-    #[error("the path has an encoded slash")]
+    #[error("the path has an encoded slash or a backslash; send it without")]
     EncodedSlash,
     /// The path has a broken percent-encoding, a control character, a character that a path can't hold or that is
     /// outside ASCII, or no leading slash.

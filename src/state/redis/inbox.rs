@@ -152,8 +152,8 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
     }
 
-    /// Returns the number of queued deliveries, negative if another claimant has the callback, and the teams of those
-    /// that are dead letters.
+    /// Returns the number of queued deliveries (negative if another claimant has the callback), and the teams whose
+    /// deliveries became dead letters.
     async fn settled(
         &self,
         name: &CallbackName,

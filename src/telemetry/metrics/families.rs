@@ -126,7 +126,7 @@ pub(super) const CIRCUIT_OPEN: Family = Family {
 pub(super) const ENDPOINTS_BACKING_OFF: Family = Family {
     kind: Kind::Gauge,
     name: "endpoints_backing_off",
-    help: "Endpoints of Iluma's that refuse calls for their rate, and from which the account backs off.",
+    help: "Iluma's endpoints that refuse calls for their rate, and from which the account backs off.",
     labels: &["account"],
 };
 
@@ -172,7 +172,7 @@ pub(super) const IN_FLIGHT: Family =
 pub(super) const CALLBACKS_RECEIVED: Family = Family {
     kind: Kind::Counter,
     name: "callbacks_received_total",
-    help: "Callbacks of Iluma's, by account and type (none: not known) and the inbox's answer: stored, repeat, test, or the reason of the refusal.",
+    help: "Callbacks from Iluma, by account and type (none: not known) and the inbox's answer: stored, repeat, test, or the reason of the refusal.",
     labels: &["account", "type", "outcome"],
 };
 

@@ -111,9 +111,9 @@ pub(super) async fn export(
         };
         match (&sent, is_failing) {
             (Err(error), false) => {
-                tracing::warn!(error, "the collector of traces does not take spans, which are dropped; will retry");
+                tracing::warn!(error, "the trace collector does not accept spans, so they are dropped; will retry");
             }
-            (Ok(()), true) => tracing::info!("the collector of traces takes spans again"),
+            (Ok(()), true) => tracing::info!("the trace collector accepts spans again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         is_failing = sent.is_err();
