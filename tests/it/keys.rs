@@ -3,8 +3,12 @@
 use crate::support::{Answer, Redis, RedisProxy, Rig, Spoil, ask};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 const USAGE: &str = "/_gateway/usage";
+const BANK: &str = "/v1.1/identity/bank_account_data_requests";
+const ACCOUNT: &str = r#"{"bank_account_number":"1234567855","bank_code":"BCA"}"#;
 
 /// Gives an order about the team `lending`.
 async fn order(rig: &Rig, method: &str, path: &str, body: &str) -> Answer {
@@ -190,19 +194,50 @@ async fn keys_and_revocations_outlive_a_restart() {
     rig.stop().await;
 }
 
+/// Makes keys on one node and revokes them, while the other one is asked by `clients` all the time.
+async fn orders_are_in_effect_everywhere(a: &Rig, b: &Rig, keys: usize, clients: usize) {
+    let stop = CancellationToken::new();
+    let mut load = JoinSet::new();
+    for _ in 0..clients {
+        let (stop, url, key) = (stop.clone(), b.url(BANK), b.key("lending").to_owned());
+        load.spawn(async move {
+            while !stop.is_cancelled() {
+                let answer = ask("POST", &url).key(&key).json(ACCOUNT).send().await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+        });
+    }
+    for _ in 0..keys {
+        let key = made(a, "").await;
+        assert_eq!(status(b, text(&key, "key")).await, 200);
+        let revoked = order(a, "DELETE", &format!("/keys/{}", text(&key, "id")), "").await;
+        assert_eq!(revoked.status, 200, "{}", revoked.text());
+        assert_eq!(status(b, text(&key, "key")).await, 401);
+    }
+    stop.cancel();
+    while let Some(ended) = load.join_next().await {
+        ended.expect("a client");
+    }
+}
+
+#[tokio::test]
+#[ignore = "a thousand keys take a minute: tests/run --long"]
+async fn a_thousand_keys_are_on_every_node_when_their_orders_are_answered() {
+    let redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).extra("[auth]\nmax_failures = 2000\n").start().await;
+    let b = a.another().await;
+    orders_are_in_effect_everywhere(&a, &b, 1000, 8).await;
+    b.stop().await;
+    a.stop().await;
+}
+
 #[tokio::test]
 async fn every_node_has_taken_an_order_when_it_is_answered() {
     let redis = Redis::start().await;
     // Each revoked key that is tried counts as a wrong one.
     let a = Rig::builder().redis(&redis).extra("[auth]\nmax_failures = 1000\n").start().await;
     let b = a.another().await;
-    for _ in 0..25 {
-        let key = made(&a, "").await;
-        assert_eq!(status(&b, text(&key, "key")).await, 200);
-        let revoked = order(&a, "DELETE", &format!("/keys/{}", text(&key, "id")), "").await;
-        assert_eq!(revoked.status, 200, "{}", revoked.text());
-        assert_eq!(status(&b, text(&key, "key")).await, 401);
-    }
+    orders_are_in_effect_everywhere(&a, &b, 25, 0).await;
     for (path, expected) in [("/suspend", 403), ("/resume", 200)] {
         assert_eq!(order(&b, "POST", path, "").await.status, 200);
         assert_eq!(status(&a, a.key("lending")).await, expected);
