@@ -12,7 +12,6 @@ use crate::redis::{Budget, RedisClient, RedisFailure, keys};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use secrecy::ExposeSecret as _;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// The name of the root key's sentinel. The names of encryption keys' sentinels begin with `key:`.
 const ROOT: &str = "root";
@@ -185,6 +184,7 @@ mod tests {
     use crate::base::keyring::EncryptionKey;
     use secrecy::SecretBox;
     use std::path::Path;
+    use std::time::Duration;
 
     fn settings(path: &Path, root: u8, keys: &[(&str, u8)]) -> config::State {
         let key = |(id, seed): &(&str, u8)| EncryptionKey {

@@ -20,6 +20,8 @@ use std::time::{Duration, SystemTime};
 
 /// The retention of an entry: more than a year, as auditors ask for.
 const RETENTION: Duration = Duration::from_secs(400 * 86400);
+/// The longest wait for the lock of a database that a gateway writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest number of entries that one step shares.
 const MOST_SHARED: usize = 200;
 /// The interval at which entries that are not shared yet are looked up.
@@ -285,7 +287,7 @@ pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
 pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&state.path, flags)?;
-    database.busy_timeout(TIMEOUT)?;
+    database.busy_timeout(BUSY_TIMEOUT)?;
     let insert = format!("INSERT INTO {table} VALUES (?1, ?2, ?3)");
     database.execute(&insert, (id, text, state.redis.is_none())).map(|_| ())
 }

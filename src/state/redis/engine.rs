@@ -15,7 +15,7 @@ use crate::redis::scripts::state::TIME;
 use crate::redis::{BACKGROUND_TIMEOUT, Budget, RedisClient, RedisFailure, ReplicatedWriter};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::Notify;
 
 /// The largest number of entries of one step, about a millisecond of work: other clients wait for Redis meanwhile.
