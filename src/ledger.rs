@@ -13,6 +13,7 @@
 //! | `by_hand` | settlements by an operator, over nodes |
 //! | `inner` | the state that they share |
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |
+//! | `outage` | times in which the database can't be written |
 //! | `published` | the ledgers of other nodes in Redis |
 //! | `restore` | recovery of a journal that is older than what was published |
 //! | `rendezvous` | settlements by reference over nodes, in Redis |
@@ -31,6 +32,7 @@ mod csv;
 mod inner;
 mod journal;
 mod keeper;
+mod outage;
 mod published;
 mod references;
 mod rendezvous;

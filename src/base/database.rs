@@ -144,11 +144,25 @@ struct Health {
     path: PathBuf,
     durability: Durability,
     fault: Mutex<Option<WriteFault>>,
+    refused: Mutex<RefusedWrites>,
+}
+
+/// The transactions that the disk refused since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RefusedWrites {
+    /// Their number.
+    pub count: u64,
+    /// The reason of the last one; `None` if there was none.
+    pub last: Option<WriteFault>,
 }
 
 impl Health {
     /// Records the outcome of a commit. It logs one line for each change of state, not for each commit.
     fn note(&self, fault: Option<WriteFault>) {
+        if fault.is_some() {
+            let mut refused = self.refused.lock();
+            *refused = RefusedWrites { count: refused.count + 1, last: fault };
+        }
         let before = std::mem::replace(&mut *self.fault.lock(), fault);
         let path = self.path.display();
         match (fault, self.durability) {
@@ -235,7 +249,8 @@ impl Database {
         migrate(&mut writer, migrations)?;
         let readers = (0..READERS).map(|_| open()).collect::<rusqlite::Result<Vec<_>>>()?;
         let (work, jobs) = mpsc::channel(MOST_WAITING);
-        let health = Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::new(None) });
+        let health =
+            Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::default(), refused: Mutex::default() });
         let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
             let closed = serve(&writer, jobs, &noted);
@@ -259,6 +274,12 @@ impl Database {
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         *self.0.health.fault.lock()
+    }
+
+    /// Returns the transactions that the disk refused since the start.
+    #[must_use]
+    pub fn refused_writes(&self) -> RefusedWrites {
+        *self.0.health.refused.lock()
     }
 
     /// Runs `work` in a transaction that it shares with other waiting jobs, and returns once the transaction is on

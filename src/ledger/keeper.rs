@@ -4,6 +4,7 @@ use super::batch;
 use super::by_hand;
 use super::inner::Inner;
 use super::journal;
+use super::outage::{self, Outage};
 use super::published::{Heard, PublishedLedgers};
 use super::rendezvous;
 use super::restore;
@@ -16,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// The longest time that counts in memory wait for the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// The time after which a database that can't be written makes the node unready: a checkpoint or a backup is shorter.
-const UNWRITABLE: Duration = Duration::from_secs(10);
 /// The interval between deletions of old days.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -28,8 +27,7 @@ struct Keeper {
     pruned: Option<Instant>,
     exchanged: Instant,
     was_up: bool,
-    /// The time since which the database can't be written.
-    unwritable: Option<Instant>,
+    outage: Outage,
     /// True once the journal was compared with this node's published lines.
     compared: bool,
     membership: Option<Membership>,
@@ -50,7 +48,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
         pruned: None,
         exchanged,
         was_up: false,
-        unwritable: None,
+        outage: Outage::default(),
         compared: false,
         membership,
         last,
@@ -97,16 +95,13 @@ impl Keeper {
     }
 
     async fn note_readiness(&mut self) {
-        let ledger = &self.ledger;
-        if ledger.database.write_fault().is_some() {
-            // The write finds out that the database can be written again, although there is nothing to write.
-            let _ = ledger.database.write(|connection| connection.execute("UPDATE ledger_node SET id = id", [])).await;
+        let (ledger, database) = (&self.ledger, &self.ledger.database);
+        if database.write_fault().is_some() || self.outage.is_open() {
+            outage::probe(database).await;
         }
-        let (fault, now) = (ledger.database.write_fault(), ledger.clock.now());
-        self.unwritable = fault.map(|_| self.unwritable.unwrap_or(now));
-        let is_long = self.unwritable.is_some_and(|since| now.saturating_duration_since(since) >= UNWRITABLE);
-        let unwritable = fault.filter(|_| is_long).map(|fault| {
-            format!("the database of ledger and inbox can't be written: {fault} ({})", ledger.database.path().display())
+        self.outage.note(ledger.clock.now(), database.refused_writes());
+        let unwritable = self.outage.long(ledger.clock.now()).map(|fault| {
+            format!("the database of ledger and inbox can't be written: {fault} ({})", database.path().display())
         });
         let cloned = self.membership.as_ref().and_then(|membership| match membership.identity_claim() {
             IdentityClaim::Cloned { other } => Some(format!("node {other:?} runs with this node's identity")),
