@@ -187,6 +187,13 @@ impl Limits {
         Ok(permit)
     }
 
+    /// Gives the request of the tenant at `index` back to its rate, because a limit refused its call.
+    pub fn take_back(&self, index: usize) {
+        if let Some(rate) = self.tenants.get(index).and_then(|tenant| tenant.rate.as_ref()) {
+            rate.give_back();
+        }
+    }
+
     /// Admits a request to the team's own API, which does not count toward the team's rate.
     ///
     /// # Errors

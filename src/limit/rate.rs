@@ -56,6 +56,13 @@ impl Rate {
         self.part.load().limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.nanos()))
     }
 
+    /// Gives one request back that was [taken](Rate::take).
+    pub(super) fn give_back(&self) {
+        let interval = self.part.load().interval;
+        // A moment in the past means a full bucket, which holds no more.
+        let _ = self.arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(at.saturating_sub(interval)));
+    }
+
     /// Reads the rate without taking a request.
     pub(super) fn state(&self) -> RateState {
         let part = self.part.load();
@@ -234,6 +241,11 @@ mod tests {
         assert_eq!(rate.take(), Ok(()));
         assert!(rate.take().is_err());
         assert_eq!(rate.window(), Duration::from_millis(300));
+        rate.give_back();
+        assert_eq!(rate.take(), Ok(()));
+        assert!(rate.take().is_err(), "one was given back, and no more");
+        (0..9).for_each(|_| rate.give_back());
+        assert_eq!((0..9).filter(|_| rate.take().is_ok()).count(), 3, "a full bucket holds no more than the burst");
     }
 
     #[tokio::test(start_paused = true)]

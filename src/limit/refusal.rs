@@ -29,6 +29,20 @@ pub enum Refusal {
     Overloaded,
 }
 
+impl Refusal {
+    /// Returns true for the refusal of a call, whose request was admitted before.
+    #[must_use]
+    pub const fn is_of_a_call(&self) -> bool {
+        match self {
+            Self::Exceeded { limit: Limit::Requests | Limit::InFlight, .. } | Self::Overloaded => false,
+            Self::Exceeded {
+                limit: Limit::Account | Limit::QuotaDay | Limit::QuotaMonth | Limit::BudgetMonth, ..
+            }
+            | Self::BackingOff { .. } => true,
+        }
+    }
+}
+
 const fn what_is_exceeded(limit: Limit) -> &'static str {
     match limit {
         Limit::Requests | Limit::InFlight => {

@@ -54,6 +54,21 @@ fn is_limited(answer: &Answer) -> u64 {
     wait
 }
 
+/// A refusal takes nothing of any limit: a call that a quota refuses gives its request back to the rate.
+#[tokio::test]
+async fn a_request_that_a_quota_refuses_takes_nothing_of_the_rate() {
+    let limits = "requests_per_second = 1\nburst = 3\nupstream_calls_per_day = 1";
+    let (upstream, rig) = limited(|rig| rig.tenant("lending", limits)).await;
+    assert_eq!(rig.post("lending", NAME, "{}").send().await.status, 200);
+    for _ in 0..10 {
+        let refused = rig.post("lending", NAME, "{}").send().await;
+        refused.is_rejection(429, "QUOTA_EXCEEDED");
+        assert!(!refused.header("ratelimit").contains("\"requests\";r=0"), "{}", refused.header("ratelimit"));
+    }
+    assert_eq!(upstream.heard().len(), 1);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_rate_lets_a_burst_pass_and_then_one_at_a_time() {
     let (upstream, rig) = limited(|rig| rig.tenant("lending", "requests_per_second = 1\nburst = 3")).await;
