@@ -11,6 +11,7 @@ mod canonical;
 mod content;
 mod content_type;
 mod fingerprint;
+mod foreign_prefix;
 mod form;
 mod headers;
 mod idempotency_key;
@@ -28,6 +29,7 @@ mod prefix;
 mod query;
 mod quote;
 mod scan;
+mod scan_encoded;
 mod scan_form;
 mod scan_json;
 mod stream;
@@ -44,7 +46,7 @@ pub use headers::{
 };
 pub use idempotency_key::{IdempotencyKey, MalformedKey};
 pub use prefix::{ReferencePrefix, ReferencePrefixes, reference_json, reference_text};
-pub use scan::{Unreadable, scan_query};
+pub use scan::{EncodedBody, scan_body, scan_query};
 pub use stream::{FilteredBody, Outcome, StreamError};
 pub use strip::{Answer, List, Ownership, PrefixStripper, Record};
 

@@ -19,6 +19,9 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
+            /// The longest name, in characters.
+            pub const LONGEST: usize = 32;
+
             /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -30,7 +33,7 @@ macro_rules! name {
             type Err = NotAName;
 
             fn from_str(text: &str) -> Result<Self, NotAName> {
-                let fits = (1..=32).contains(&text.len())
+                let fits = (1..=Self::LONGEST).contains(&text.len())
                     && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
                 if fits { Ok(Self(text.into())) } else { Err(NotAName) }
             }

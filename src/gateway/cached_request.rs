@@ -9,14 +9,18 @@ use super::shared_head::SharedHead;
 use crate::base::json_template::Absent;
 use crate::cache::{Report, Scope, Subject};
 use crate::iluma::routes::References;
-use crate::reference::{Ambiguity, BodyError, Directives, RequestContent, reference_text};
+use crate::reference::{
+    Ambiguity, BodyError, Directives, ReferencePrefix, ReferencePrefixes, RequestContent, reference_text, scan_body,
+    scan_query,
+};
 use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use crate::tenant::Tenant;
 use crate::upstream::{Outgoing, OutgoingBody};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 const NO_STORE: &str = "no-store";
@@ -30,13 +34,12 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let body = exchange.read(body).await?;
     let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
-    let mut content = match RequestContent::parse(&parts.headers, &body) {
-        Ok(content) => content,
-        // The body is malformed or unreadable: on a row without references Iluma judges it.
-        Err(_) if !is_prefixed => RequestContent::unreadable(),
-        Err(error) => return Err(error.into()),
+    let parsed = RequestContent::parse(&parts.headers, &body);
+    let (content, target) = if is_prefixed {
+        prefixed(&exchange, parsed?)?
+    } else {
+        (unprefixed(&exchange, parsed, &parts.headers, &body)?, exchange.route.target.clone())
     };
-    let target = if is_prefixed { prefixed_target(&exchange, &mut content)? } else { exchange.route.target.clone() };
     let directives = Directives::of(&parts.headers).at_most(exchange.tenant.max_age.of(subject));
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
     let bypass = head.bypass.or_else(|| bypass(&content, directives));
@@ -65,11 +68,11 @@ pub(super) async fn serve(
         no_store = directives.no_store,
         "not answered from memory: bypassed for that reason, or the caller wants a fresh answer, or none is stored"
     );
-    let headers = if is_prefixed { head.for_iluma_as_utf8() } else { head.for_iluma() };
+    let headers = head.for_iluma();
     let tags = persons_in(&gateway.persons, parts.headers.get(CONTENT_TYPE), &body);
     let prefix = exchange.prefix().filter(|_| is_prefixed).map(|(prefix, _)| prefix);
-    let prefixed = prefix.as_ref().and_then(|prefix| content.prefixed(prefix, Absent::Insert));
-    let body = prefixed.or_else(|| content.body().cloned()).unwrap_or(body);
+    let with_prefix = prefix.as_ref().and_then(|prefix| content.prefixed(prefix, Absent::Insert));
+    let body = with_prefix.or_else(|| content.body().cloned()).unwrap_or(body);
     let outgoing =
         Outgoing { method: parts.method, target, headers, body: OutgoingBody::Full(Some(body)), repeatable: false };
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
@@ -95,8 +98,8 @@ pub(super) async fn serve(
 }
 
 /// Takes the reference of the query as the request's own if its body has none. Returns the target for Iluma, with the
-/// tenant's prefix on its reference. If references have no prefixes, none may begin with another team's.
-fn prefixed_target(exchange: &Exchange<'_>, content: &mut RequestContent) -> Result<PathAndQuery, Rejection> {
+/// tenant's prefix on its reference. If the account has no prefixes, no reference may begin with another team's.
+fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(RequestContent, PathAndQuery), Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
     // Most requests have no query.
@@ -106,13 +109,38 @@ fn prefixed_target(exchange: &Exchange<'_>, content: &mut RequestContent) -> Res
     };
     content.reference = content.only_reference(in_query)?;
     if exchange.prefix().is_some() {
-        return Ok(prefixed);
+        return Ok((content, prefixed));
     }
+    refuse_foreign(&content, &own, prefixes)?;
+    Ok((content, target.clone()))
+}
+
+/// Checks that no reference of a request begins with another team's prefix, on a row where references pass as they are.
+/// Iluma judges a body that is malformed or unreadable.
+fn unprefixed(
+    exchange: &Exchange<'_>,
+    parsed: Result<RequestContent, BodyError>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<RequestContent, BodyError> {
+    let (own, prefixes) = exchange.prefixes();
+    scan_query(&exchange.route.target, &own, prefixes)?;
+    if let Ok(content) = parsed {
+        refuse_foreign(&content, &own, prefixes)?;
+        return Ok(content);
+    }
+    scan_body(headers, body, &own, prefixes)?;
+    Ok(RequestContent::unreadable())
+}
+
+/// Checks the reference of a request that was read.
+fn refuse_foreign(
+    content: &RequestContent,
+    own: &ReferencePrefix,
+    prefixes: &ReferencePrefixes,
+) -> Result<(), BodyError> {
     let text = content.reference.as_deref().and_then(reference_text);
-    if text.is_some_and(|text| prefixes.is_foreign(&own, &text)) {
-        return Err(BodyError::Foreign.into());
-    }
-    Ok(target.clone())
+    if text.is_some_and(|text| prefixes.is_foreign(own, &text)) { Err(BodyError::Foreign) } else { Ok(()) }
 }
 
 /// Makes a call that bypasses the cache, and streams its answer.

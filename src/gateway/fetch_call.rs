@@ -114,7 +114,10 @@ impl Gateway {
         reference::forwardable_response(&mut shown.headers);
         let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
         tags.extend(answer.persons());
-        let is_kept = !directives.no_store && bypass.is_none() && read.is_what_was_asked(slot.subject, target.path());
+        let is_kept = !directives.no_store
+            && bypass.is_none()
+            && read.is_shared
+            && read.is_what_was_asked(slot.subject, target.path());
         let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
         tracing::debug!(
             no_store = directives.no_store,
@@ -190,11 +193,13 @@ impl Read {
             shown.body = for_caller((&mut shown.headers, answer), split.as_ref(), reference, prefix);
         }
         let template = split.unwrap_or_else(|| JsonTemplate::whole(&shown.body));
-        // An error's text may quote the reference outside of its member, or the team's prefix.
-        let quoted = |text: &[u8]| memchr::memmem::find(&shown.body, text).is_some();
-        let is_own = is_whole
-            && (reference.is_some_and(|reference| quotes(&template, reference))
-                || prefix.is_some_and(|prefix| quoted(format!("{}:", prefix.tenant()).as_bytes())));
+        // A text may quote the reference outside of its member: an error in its message, a record in another member.
+        let others = template.with(None);
+        let has_prefix = |prefix: &ReferencePrefix| {
+            memchr::memmem::find(&others, format!("{}:", prefix.tenant()).as_bytes()).is_some()
+        };
+        let is_own = prefix.is_some_and(has_prefix)
+            || (is_whole && reference.is_some_and(|reference| quotes(&others, reference)));
         let id = answer.id().filter(|_| is_record).map(str::to_owned);
         Self { template, is_shared: !is_own, id }
     }
@@ -227,17 +232,17 @@ fn for_caller(
     let Some(split) = split else { return stripper.error(answer.body()) };
     // The body has Iluma's spelling, without the prefix.
     let own = Record::of_answer(answer, &ReferencePrefixes::of([prefix.tenant().clone()]));
-    match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
+    stripper.success(match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
         Some(own) => own.made_with(reference),
         None => split.with(reference),
-    }
+    })
 }
 
 /// Returns true if a body contains a reference (JSON text with its quotes). A reference of one or two letters matches
 /// by chance, and proves nothing.
-fn quotes(body: &JsonTemplate, reference: &[u8]) -> bool {
+fn quotes(body: &[u8], reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
-    bare.len() > 2 && memchr::memmem::find(&body.with(None), bare).is_some()
+    bare.len() > 2 && memchr::memmem::find(body, bare).is_some()
 }
 
 #[cfg(test)]
@@ -269,6 +274,8 @@ mod tests {
         let own = r#"{"id":"a","status":"COMPLETED","reference_id":"r","result":{"is_found":true}}"#;
         let bare = r#"{"id":"a","status":"COMPLETED","result":{"is_found":true}}"#;
         let error = r#"{"error_code":"X","message":"reference lending:r and rrr"}"#;
+        let nested = r#"{"id":"a","reference_id":"lending:r","echo":{"reference_id":"lending:r"}}"#;
+        let own_nested = r#"{"id":"a","reference_id":"r","echo":{"reference_id":"r"}}"#;
         for (status, body, reference, prefix, shown, is_shared, id) in [
             (200, found, Some(r#""r""#), Some("lending"), own, true, Some("a")),
             (200, own, Some(r#""r""#), None, own, true, Some("a")),
@@ -284,6 +291,7 @@ mod tests {
             ),
             (400, error, Some(r#""rrr""#), Some("lending"), error, false, None),
             (200, "<html>", Some(r#""r""#), Some("lending"), "<html>", true, None),
+            (200, nested, Some(r#""r""#), Some("lending"), own_nested, false, Some("a")),
         ] {
             let (answer, read) = read(status, body, reference, prefix);
             let what = format!("{status} {body} {reference:?}");

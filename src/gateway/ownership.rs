@@ -13,7 +13,7 @@ use crate::cache::{Entry, Hit};
 use crate::iluma::record_id;
 use crate::iluma::route_name::RouteName;
 use crate::redis::Budget;
-use crate::reference::{Ownership, PrefixStripper, Record, ReferencePrefixes};
+use crate::reference::{Ownership, PrefixStripper, Record, ReferencePrefixes, reference_text};
 use crate::reply::{self, Rejection, ReplyBody};
 use crate::state::{Copy, Made, Owner, StateError};
 use crate::upstream::Collected;
@@ -119,9 +119,7 @@ impl Exchange<'_> {
     /// Builds the answer for Iluma's own failure, which reveals nothing about a record. Only the record's owner sees
     /// its text.
     pub(super) fn failed(&self, known: &Known, mut answer: Collected) -> Response<ReplyBody> {
-        if !matches!(known, Known::Own(_)) {
-            return reply::withheld_failure(answer.status);
-        }
+        let Known::Own(owner) = known else { return reply::withheld_failure(answer.status) };
         let Some((prefix, prefixes)) = self.prefix() else {
             return of_parts(answer.status, answer.headers, ReplyBody::full(answer.body));
         };
@@ -129,7 +127,8 @@ impl Exchange<'_> {
         if let Some(record) = Record::read(&answer.body, prefixes) {
             answer.body = record.seen_by(&prefix);
         }
-        stripped(answer, &PrefixStripper::new(prefix, None))
+        let reference = owner.reference.as_deref().and_then(reference_text);
+        stripped(answer, &PrefixStripper::new(prefix, reference.as_deref()))
     }
 }
 

@@ -61,8 +61,11 @@ impl<'a> SharedHead<'a> {
         match &self.content_type {
             ContentType::None => {}
             ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value.clone())),
-            // Iluma judges the body, for this caller only.
-            ContentType::Unclear => copy(self.sent, &CONTENT_TYPE, &mut headers),
+            // Iluma judges the body, for this caller only. The gateway read it as UTF-8, so Iluma must do so too, whatever
+            // charset the client named.
+            ContentType::Unclear => self.sent.get_all(CONTENT_TYPE).iter().for_each(|value| {
+                headers.append(CONTENT_TYPE, without_charset(value));
+            }),
         }
         copy(self.sent, &CONTENT_ENCODING, &mut headers);
         self.forwarded.iter().for_each(|name| copy(self.sent, name, &mut headers));
@@ -70,18 +73,16 @@ impl<'a> SharedHead<'a> {
         reference::forwardable_request(&mut headers);
         headers
     }
+}
 
-    /// Returns the head for Iluma of a body whose reference got a prefix. The gateway read it as UTF-8, so Iluma must do
-    /// so too, whatever charset the client named.
-    pub(super) fn for_iluma_as_utf8(&self) -> HeaderMap {
-        let mut headers = self.for_iluma();
-        if let Some(value) = headers.get(CONTENT_TYPE) {
-            let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-            let form = essence.eq_ignore_ascii_case(FORM.as_bytes());
-            headers.insert(CONTENT_TYPE, if form { FORM } else { JSON });
-        }
-        headers
+/// Returns a content type without its parameters; multipart needs its boundary.
+fn without_charset(value: &HeaderValue) -> HeaderValue {
+    let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    if essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+        return value.clone();
     }
+    // A part of a valid value is valid.
+    HeaderValue::from_bytes(&essence.to_ascii_lowercase()).unwrap_or(JSON)
 }
 
 fn copy(from: &HeaderMap, name: &HeaderName, to: &mut HeaderMap) {
@@ -102,7 +103,8 @@ enum ContentType {
 fn content_type(sent: &HeaderMap) -> ContentType {
     let mut values = sent.get_all(CONTENT_TYPE).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) => return ContentType::None,
+        // A body without a type is read as JSON.
+        (None, _) => return ContentType::Canonical(JSON),
         (Some(value), None) => value.as_bytes().to_ascii_lowercase(),
         (Some(_), Some(_)) => return ContentType::Unclear,
     };
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn a_header_that_may_change_the_answer_bypasses_the_cache() {
         let magic = head(&[("x-magic-reply", "SUCCESS"), ("x-feature", "1")], &["x-feature"]);
-        assert_eq!((magic.bypass, magic.headers.len()), (Some(MAGIC_REPLY), 5));
+        assert_eq!((magic.bypass, magic.headers.len()), (Some(MAGIC_REPLY), 6));
         let forwarded = head(&[("x-feature", "1")], &["x-feature"]);
         assert_eq!((forwarded.bypass, forwarded.headers["x-feature"].to_str().unwrap()), (Some(FORWARDED_HEADER), "1"));
         // The header is never forwarded, even if the operator allows it.
@@ -207,8 +209,13 @@ mod tests {
         ] {
             let head = head(&[("content-type", value)], &[]);
             assert_eq!(head.bypass.is_none(), expected, "{value}");
-            assert_eq!(head.headers[CONTENT_TYPE] == value, !expected || value == "application/json", "{value}");
+            // The gateway reads the body as UTF-8, so that is what Iluma is told.
+            let essence = value.split(';').next().expect("a first part");
+            assert_eq!(head.headers[CONTENT_TYPE], essence, "{value}");
         }
+        let parts = head(&[("content-type", "multipart/form-data; boundary=B; charset=utf-8")], &[]);
+        assert_eq!(parts.headers[CONTENT_TYPE], "multipart/form-data; boundary=B; charset=utf-8");
+        assert_eq!(head(&[], &[]).headers[CONTENT_TYPE], "application/json", "a body without a type is read as JSON");
         let encoded = head(&[("content-type", "application/json"), ("content-encoding", "gzip")], &[]);
         assert_eq!((encoded.bypass, encoded.headers.len()), (Some(CONTENT_TYPE_UNCLEAR), 5));
         let twice = head(&[("content-type", "application/json"), ("content-type", "application/json")], &[]);

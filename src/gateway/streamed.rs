@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::replies::{of_parts, passed_on};
 use crate::iluma::route_name::RouteName;
 use crate::reference::{
-    self, BodyError, FilteredBody, FingerprintedBody, Outcome, ReferencePrefix, ReferencePrefixes, Unreadable,
+    self, BodyError, EncodedBody, FilteredBody, FingerprintedBody, Outcome, ReferencePrefix, ReferencePrefixes,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -33,9 +33,8 @@ pub(super) async fn forward(
     let (prefix, prefixes) = exchange.prefixes();
     reference::scan_query(&target, &prefix, prefixes)?;
     // An unknown row could take references in a body of any kind.
-    let is_strict = name == RouteName::Other && exchange.prefix().is_some();
-    let unreadable = if is_strict { Unreadable::Refused } else { Unreadable::Passes };
-    let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), unreadable)?;
+    let encoded = if name == RouteName::Other { EncodedBody::Refused } else { EncodedBody::Decoded };
+    let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), encoded)?;
     reference::forwardable_request(&mut parts.headers);
     // An answer that is kept for repetitions is read.
     let is_kept = exchange.idempotency.is_some();
@@ -62,12 +61,12 @@ pub(super) fn scanned(
     headers: &HeaderMap,
     body: FingerprintedBody<Incoming>,
     (prefix, prefixes): (&ReferencePrefix, &ReferencePrefixes),
-    unreadable: Unreadable,
+    encoded: EncodedBody,
 ) -> Result<(OutgoingBody, Option<Arc<Outcome>>), BodyError> {
     if body.is_end_stream() {
         return Ok((OutgoingBody::Empty, None));
     }
-    let scanned = FilteredBody::scan(headers, body, prefix, prefixes, unreadable)?;
+    let scanned = FilteredBody::scan(headers, body, prefix, prefixes, encoded)?;
     let outcome = scanned.outcome();
     Ok((OutgoingBody::filtered(scanned, reference::forwardable_trailers), Some(outcome)))
 }

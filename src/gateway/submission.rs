@@ -9,8 +9,8 @@ use super::replies::{of_parts, stripped, with_body};
 use super::streamed::scanned;
 use crate::base::json_template::Absent;
 use crate::reference::{
-    self, BodyError, FilteredBody, FingerprintedBody, Kind, Outcome, PrefixStripper, Record, ReferencePrefix,
-    ReferencePrefixes, RequestContent, Unreadable,
+    self, BodyError, EncodedBody, FilteredBody, FingerprintedBody, Kind, Outcome, PrefixStripper, Record,
+    ReferencePrefix, ReferencePrefixes, RequestContent,
 };
 use crate::reply::{Rejection, ReplyBody};
 use crate::upstream::{Collected, Outgoing, OutgoingBody};
@@ -41,7 +41,7 @@ pub(super) async fn serve(
             let (prefix, prefixes) = exchange.prefixes();
             let target = exchange.route.target.clone();
             reference::scan_query(&target, &prefix, prefixes)?;
-            let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), Unreadable::Passes)?;
+            let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), EncodedBody::Decoded)?;
             Prepared { target, body, reference: None, outcome }
         }
     };
@@ -135,8 +135,10 @@ async fn answered(
         let owned = Owned { id, reference: known.as_deref(), awaits: true, tags: &tags };
         exchange.gateway.owners.own(&exchange.requester(), owned, &exchange.log.redis).await;
     }
-    let body = made.made_with(reference.as_deref());
-    Ok(with_body(received.collected, body))
+    let body = stripper.success(made.made_with(reference.as_deref()));
+    let mut collected = received.collected;
+    stripper.head(&mut collected.headers);
+    Ok(with_body(collected, body))
 }
 
 /// Answers if references have no prefixes: only state knows the owner of the record.

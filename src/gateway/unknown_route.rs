@@ -6,6 +6,7 @@ use super::exchange::Exchange;
 use super::ownership::Known;
 use super::replies::of_parts;
 use super::streamed;
+use crate::base::name::TenantName;
 use crate::iluma::mentions::Mentions;
 use crate::reference::{FingerprintedBody, ReferencePrefix, ReferencePrefixes};
 use crate::reply::{Rejection, ReplyBody};
@@ -41,9 +42,10 @@ pub(super) async fn serve(
 /// Returns true if an answer contains a reference with another team's prefix, or an id that only another team is known
 /// to own.
 async fn shows_another_teams(exchange: &Exchange<'_>, body: &[u8]) -> Result<bool, Rejection> {
-    let Some(mentions) = Mentions::of(body) else { return Ok(false) };
+    let mentions = Mentions::of(body);
     if let Some((own, teams)) = exchange.prefix()
-        && mentions.references.iter().any(|reference| is_another_teams(reference, &own, teams))
+        && (mentions.references.iter().any(|reference| is_another_teams(reference, &own, teams))
+            || (mentions.is_garbled && quotes_another_teams(body, &own, teams)))
     {
         return Ok(true);
     }
@@ -60,6 +62,17 @@ async fn shows_another_teams(exchange: &Exchange<'_>, body: &[u8]) -> Result<boo
 fn is_another_teams(reference: &str, own: &ReferencePrefix, teams: &ReferencePrefixes) -> bool {
     let team = reference.split_once(':').and_then(|(name, _)| teams.tenant(name));
     team.is_some_and(|team| team != own.tenant())
+}
+
+/// Returns true if a text between quotes begins with the prefix of another team, in an answer that is not JSON.
+fn quotes_another_teams(body: &[u8], own: &ReferencePrefix, teams: &ReferencePrefixes) -> bool {
+    let begins = |quote: usize| {
+        let text = &body[quote + 1..];
+        let reference = &text[..text.len().min(TenantName::LONGEST + 1)];
+        let end = reference.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1);
+        std::str::from_utf8(&reference[..end]).is_ok_and(|reference| is_another_teams(reference, own, teams))
+    };
+    memchr::memchr_iter(b'"', body).any(begins)
 }
 
 /// Returns true for a JSON content type, or for none, which many clients read as JSON.
@@ -86,6 +99,8 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_another_teams(reference, &own, &teams), expected, "{reference}");
+            let garbled = format!(r#"{{"reference_id":"{reference}"#);
+            assert_eq!(quotes_another_teams(garbled.as_bytes(), &own, &teams), expected, "{garbled}");
         }
     }
 

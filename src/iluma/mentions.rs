@@ -19,17 +19,25 @@ pub struct Mentions {
     pub references: BTreeSet<String>,
     /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`.
     pub ids: BTreeSet<String>,
+    /// True if a part of the text is not JSON, so that more may be mentioned there.
+    pub is_garbled: bool,
 }
 
 impl Mentions {
-    /// Reads a JSON text; `None` if it is not JSON.
+    /// Reads a JSON text, or several after one another. A byte order mark before them is skipped, as by many readers.
     #[must_use]
-    pub fn of(text: &[u8]) -> Option<Self> {
+    pub fn of(text: &[u8]) -> Self {
         let mut mentions = Self::default();
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let mut reader = serde_json::Deserializer::from_slice(text);
-        Walk { mentions: &mut mentions, name: Name::Other }.deserialize(&mut reader).ok()?;
-        reader.end().ok()?;
-        Some(mentions)
+        while reader.end().is_err() {
+            let walk = Walk { mentions: &mut mentions, name: Name::Other };
+            if walk.deserialize(&mut reader).is_err() {
+                mentions.is_garbled = true;
+                break;
+            }
+        }
+        mentions
     }
 
     fn take(&mut self, name: Name, text: &str) {
@@ -135,16 +143,24 @@ mod tests {
                  "reference_id":"\u006cending:2","amount_idr":"no","y":{"id":{"id":"d"}},"z":1.5,"w":true} "#,
         );
         let set = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
-        let expected = Mentions { references: set(&["lending:1", "lending:2"]), ids: set(&["a", "b", "c", "d"]) };
-        assert_eq!(mentions, Some(expected));
-        for none in ["", "{", "<html>", "{} {}"] {
-            assert_eq!(Mentions::of(none.as_bytes()), None, "{none}");
+        let (references, ids) = (set(&["lending:1", "lending:2"]), set(&["a", "b", "c", "d"]));
+        assert_eq!(mentions, Mentions { references, ids, is_garbled: false });
+        for (text, ids, is_garbled) in [
+            ("", &[][..], false),
+            ("\u{feff}{\"id\":\"a\"}", &["a"], false),
+            ("{\"id\":\"a\"}\n{\"id\":\"b\"}\n", &["a", "b"], false),
+            ("[{\"id\":\"a\"},{\"id\":\"b\"", &["a", "b"], true),
+            ("{\"id\":\"a\"} x {\"id\":\"b\"}", &["a"], true),
+            ("<html>", &[], true),
+        ] {
+            let expected = Mentions { references: BTreeSet::new(), ids: set(ids), is_garbled };
+            assert_eq!(Mentions::of(text.as_bytes()), expected, "{text}");
         }
     }
 
     #[test]
     fn the_ids_of_one_answer_are_bounded() {
         let many: Vec<_> = (0..MOST_IDS * 2).map(|n| format!(r#"{{"id":"{n}"}}"#)).collect();
-        assert_eq!(Mentions::of(format!("[{}]", many.join(",")).as_bytes()).map(|m| m.ids.len()), Some(MOST_IDS));
+        assert_eq!(Mentions::of(format!("[{}]", many.join(",")).as_bytes()).ids.len(), MOST_IDS);
     }
 }

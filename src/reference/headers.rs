@@ -75,24 +75,54 @@ fn is_disguise(name: &str) -> bool {
         return false;
     }
     let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    let begins = ["xoriginal", "xrewrite", "xreplaced", "xhttpmethod", "xmethod", "xenvoy"];
+    let begins = ["xoriginal", "xreplaced", "xhttpmethod", "xmethod", "xenvoy"];
     let contains = [
         "override",
+        "rewrite",
         "forwarded",
+        "forwardfor",
         "clientip",
+        "clientaddr",
         "realip",
+        "realhost",
+        "sourceip",
+        "ipauthorization",
         "remoteip",
         "remoteaddr",
+        "remotehost",
         "connectingip",
         "originatingip",
         "socketip",
         "userip",
+        "tunnelmethod",
+        "originalurl",
+        "originaluri",
+        "originalpath",
+        "originalhost",
+        "originalmethod",
         "requesturi",
         "requesturl",
         "pathinfo",
     ];
-    let equals =
-        ["via", "xhost", "xurl", "xuri", "xpath", "httphost", "httpmethod", "proxyhost", "xproxyhost", "xbackendhost"];
+    let equals = [
+        "via",
+        "host",
+        "hostname",
+        "ip",
+        "xip",
+        "xhost",
+        "xhostname",
+        "xurl",
+        "xuri",
+        "xpath",
+        "scriptname",
+        "xscriptname",
+        "httphost",
+        "httpmethod",
+        "proxyhost",
+        "xproxyhost",
+        "xbackendhost",
+    ];
     name.contains('_')
         || begins.iter().any(|begin| folded.starts_with(begin))
         || contains.iter().any(|part| folded.contains(part))
@@ -260,6 +290,17 @@ mod tests {
         for name in [
             "x_original_url",
             "x-original.url",
+            "x-amz-original-url",
+            "x-middleware-rewrite",
+            "x-tunnel-method",
+            "x-forward-for",
+            "x-client-addr",
+            "x-source-ip",
+            "x-custom-ip-authorization",
+            "x-ip",
+            "ip",
+            "x-real-host",
+            "host.",
             "x_http_method",
             "x-http-method",
             "x-method-override",

@@ -174,11 +174,6 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Returns true inside the reference.
-    pub(super) const fn is_in_reference(&self) -> bool {
-        matches!(self.state, State::Reference { .. })
-    }
-
     /// Checks that the body may end here.
     pub(super) fn finish(&self) -> Result<(), BodyError> {
         let whole = matches!(self.state, State::Closed | State::Epilogue) && self.held.is_empty();

@@ -1,17 +1,21 @@
 //! Scans bodies and queries that are forwarded without our own prefix: none may carry another team's prefix.
 //!
 //! Invariants: the top-level reference of an object or a form is checked in any spelling, also if it is repeated or cut
-//! into pieces; Iluma judges malformed bodies.
+//! into pieces; a body in which a reference could hide is refused; Iluma judges other malformed bodies.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
-use super::content_type::{charsets, essence, is_encoded};
+use super::content_type::{charsets, essence};
+use super::foreign_prefix::ForeignPrefixScanner;
 use super::form::loosely;
 use super::judge::Judge;
+use super::multipart::Rewriter;
 use super::part_head::is_like_ascii;
+use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
+use super::scan_encoded::{EncodedScanner, Encoding};
 use super::scan_form::FormReader;
-use super::scan_json::{JsonReader, unescaped};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
@@ -23,32 +27,29 @@ pub(super) enum Kind {
     Multipart(Boundary),
 }
 
-/// The treatment of a body that can't be scanned: encoded, in an unusual charset, of two types, or multipart of a shape
-/// on which parsers disagree.
+/// The treatment of a body with a content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum EncodedBody {
     /// The body is refused.
     Refused,
-    /// The body passes unchanged, unless a foreign reference was found in it: Iluma judges it.
-    Passes,
+    /// The body is scanned as it is and as it decodes; it passes as it came.
+    Decoded,
 }
 
 /// Returns the kind as which a body is scanned. A server that ignores content types may read any body as JSON.
-pub(super) fn kind(headers: &HeaderMap, unreadable: Unreadable) -> Result<Kind, BodyError> {
-    match unreadable {
-        Unreadable::Refused => declared(headers, true),
-        // A body of an unknown kind is scanned as JSON.
-        Unreadable::Passes => Ok(declared(headers, false).unwrap_or(Kind::Json)),
-    }
+///
+/// # Errors
+/// Returns an error if the body can't be scanned: in a charset that is unlike ASCII, or of two types.
+pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
+    let kind = kind_in_any_charset(headers)?;
+    let is_odd = headers.get(CONTENT_TYPE).is_some_and(|value| charsets(value).any(|charset| !is_like_ascii(charset)));
+    if is_odd { Err(BodyError::UnknownType) } else { Ok(kind) }
 }
 
-fn declared(headers: &HeaderMap, check_charset: bool) -> Result<Kind, BodyError> {
-    if is_encoded(headers) {
-        return Err(BodyError::Encoded);
-    }
+fn kind_in_any_charset(headers: &HeaderMap) -> Result<Kind, BodyError> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(value) = types.next() else { return Ok(Kind::Json) };
-    if types.next().is_some() || (check_charset && charsets(value).any(|charset| !is_like_ascii(charset))) {
+    if types.next().is_some() {
         return Err(BodyError::UnknownType);
     }
     let essence = essence(value);
@@ -70,32 +71,50 @@ pub fn scan_query(target: &PathAndQuery, own: &ReferencePrefix, prefixes: &Refer
     FormReader::query().feed(target.query().unwrap_or_default().as_bytes(), &mut judge)
 }
 
-/// Scans a body while it passes.
-pub(super) struct ForeignPrefixScanner {
-    judge: Judge,
-    reader: Reader,
-}
-
-enum Reader {
-    Json(JsonReader),
-    Form(FormReader),
-}
-
-impl ForeignPrefixScanner {
-    pub(super) fn json(own: ReferencePrefix, prefixes: ReferencePrefixes) -> Self {
-        Self { judge: Judge::new(own, prefixes, unescaped), reader: Reader::Json(JsonReader::default()) }
+/// Scans a body that was read whole, on a route where references are not prefixed. Its charset is not judged: the body is
+/// forwarded under a content type without one.
+///
+/// # Errors
+/// Returns an error if a reference begins with the prefix of a team other than `own`, or if the body can't be scanned.
+pub fn scan_body(
+    headers: &HeaderMap,
+    body: &Bytes,
+    own: &ReferencePrefix,
+    prefixes: &ReferencePrefixes,
+) -> Result<(), BodyError> {
+    let encoding = Encoding::of(headers)?;
+    match (kind_in_any_charset(headers)?, encoding) {
+        (Kind::Json, _) => BodyScanner::new(encoding, || ForeignPrefixScanner::json(own, prefixes)).feed(body),
+        (Kind::Form, _) => BodyScanner::new(encoding, || ForeignPrefixScanner::form(own, prefixes)).feed(body),
+        (Kind::Multipart(_), Some(_)) => Err(BodyError::Encoded),
+        (Kind::Multipart(boundary), None) => {
+            let mut parts = Rewriter::scan(&boundary, own.clone(), prefixes.clone());
+            parts.feed(body.clone(), &mut Pieces::default())?;
+            parts.finish()
+        }
     }
+}
 
-    pub(super) fn form(own: ReferencePrefix, prefixes: ReferencePrefixes) -> Self {
-        Self { judge: Judge::new(own, prefixes, loosely), reader: Reader::Form(FormReader::body()) }
+/// Scans a body that is JSON or a form while it passes: as it is, and as it decodes.
+pub(super) struct BodyScanner {
+    /// The scanner of the body as it is; `None` once an encoded body is known to be nothing that a server could read so.
+    plain: Option<ForeignPrefixScanner>,
+    encoded: Option<EncodedScanner>,
+}
+
+impl BodyScanner {
+    pub(super) fn new(encoding: Option<Encoding>, scanner: impl Fn() -> ForeignPrefixScanner) -> Self {
+        Self { plain: Some(scanner()), encoded: encoding.map(|encoding| EncodedScanner::new(encoding, scanner)) }
     }
 
     /// Scans the next piece. After an error no byte of the piece may pass.
     pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
-        match &mut self.reader {
-            Reader::Json(json) => json.feed(data, &mut self.judge),
-            Reader::Form(form) => form.feed(data, &mut self.judge),
+        match self.plain.as_mut().map(|plain| plain.feed(data)) {
+            Some(Err(error)) if error == BodyError::Foreign || self.encoded.is_none() => return Err(error),
+            Some(Err(_)) => self.plain = None,
+            Some(Ok(())) | None => {}
         }
+        self.encoded.as_mut().map_or(Ok(()), |encoded| encoded.feed(data))
     }
 }
 
@@ -122,11 +141,11 @@ mod tests {
 
     /// Scans the body in one piece, and byte by byte.
     fn judged(
-        screen: fn(ReferencePrefix, ReferencePrefixes) -> ForeignPrefixScanner,
+        screen: fn(&ReferencePrefix, &ReferencePrefixes) -> ForeignPrefixScanner,
         body: &str,
     ) -> Result<(), BodyError> {
-        let whole = screened(screen(own(), prefixes()), [body.as_bytes()]);
-        assert_eq!(whole, screened(screen(own(), prefixes()), body.as_bytes().chunks(1)), "{body}");
+        let whole = screened(screen(&own(), &prefixes()), [body.as_bytes()]);
+        assert_eq!(whole, screened(screen(&own(), &prefixes()), body.as_bytes().chunks(1)), "{body}");
         whole
     }
 
@@ -245,7 +264,7 @@ mod tests {
         let kind = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             values.iter().for_each(|value| _ = headers.append(CONTENT_TYPE, value.parse().unwrap()));
-            super::kind(&headers, Unreadable::Refused)
+            super::kind(&headers)
         };
         for json in [&[][..], &["application/json"], &["text/plain"], &["application/pdf; charset=ISO-8859-1"]] {
             assert!(matches!(kind(json), Ok(Kind::Json)), "{json:?}");
@@ -255,13 +274,54 @@ mod tests {
         assert!(matches!(kind(&["multipart/form-data"]), Err(BodyError::Malformed)));
         assert!(matches!(kind(&["application/json; charset=utf-16"]), Err(BodyError::UnknownType)));
         assert!(matches!(kind(&["application/json", "text/plain"]), Err(BodyError::UnknownType)));
-        let encoded = HeaderMap::from_iter([(http::header::CONTENT_ENCODING, "gzip".parse().unwrap())]);
-        assert!(matches!(super::kind(&encoded, Unreadable::Refused), Err(BodyError::Encoded)));
-        assert!(matches!(super::kind(&encoded, Unreadable::Passes), Ok(Kind::Json)));
-        let odd = "application/x-www-form-urlencoded; charset=koi8-r".parse().unwrap();
-        let odd = HeaderMap::from_iter([(CONTENT_TYPE, odd)]);
-        assert!(matches!(super::kind(&odd, Unreadable::Refused), Err(BodyError::UnknownType)));
-        assert!(matches!(super::kind(&odd, Unreadable::Passes), Ok(Kind::Form)));
+        assert!(matches!(kind(&["application/x-www-form-urlencoded; charset=koi8-r"]), Err(BodyError::UnknownType)));
+    }
+
+    /// Some servers find out by themselves that a JSON text is in UTF-16 or UTF-32.
+    #[test]
+    fn json_in_wide_characters_is_refused() {
+        let text = r#" {"reference_id":"payments:x"}"#;
+        let wide = |mark: bool, encode: fn(char) -> Vec<u8>| -> Vec<u8> {
+            let mark = mark.then_some('\u{feff}');
+            mark.into_iter().chain(text.chars()).flat_map(encode).collect()
+        };
+        let encodings: [fn(char) -> Vec<u8>; 4] = [
+            |letter| (letter as u16).to_le_bytes().into(),
+            |letter| (letter as u16).to_be_bytes().into(),
+            |letter| u32::from(letter).to_le_bytes().into(),
+            |letter| u32::from(letter).to_be_bytes().into(),
+        ];
+        for (at, encode) in encodings.into_iter().enumerate() {
+            for mark in [false, true] {
+                let body = wide(mark, encode);
+                for size in [1, body.len()] {
+                    let judged = screened(ForeignPrefixScanner::json(&own(), &prefixes()), body.chunks(size));
+                    assert_eq!(judged, Err(BodyError::UnknownType), "encoding {at}, mark: {mark}");
+                }
+            }
+        }
+        for binary in [&b"\0\0\0\x18ftypmp42"[..], b"\xff\xd8\xff\xe0 {\0", b"{\"a\":\"\0\"}"] {
+            assert_eq!(screened(ForeignPrefixScanner::json(&own(), &prefixes()), [binary]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_whole_body_is_scanned_as_its_head_says() {
+        let judged = |kind: &str, body: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+            scan_body(&headers, &Bytes::from_static(body.as_bytes()), &own(), &prefixes())
+        };
+        const PART: &str =
+            "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\npayments:x\r\n--b--\r\n";
+        for (kind, body, expected) in [
+            ("application/json; charset=utf-7", r#"{"reference_id":"payments:x"}"#, Err(BodyError::Foreign)),
+            ("text/plain", r#"{"reference_id":"lending:x"}"#, Ok(())),
+            ("application/x-www-form-urlencoded", "reference_id=payments:x", Err(BodyError::Foreign)),
+            ("multipart/form-data; boundary=b", PART, Err(BodyError::Foreign)),
+            ("multipart/form-data; boundary=c", PART, Err(BodyError::Malformed)),
+        ] {
+            assert_eq!(judged(kind, body), expected, "{kind}");
+        }
     }
 
     proptest! {
@@ -289,14 +349,14 @@ mod tests {
             at.sort_unstable();
             let chunks = at.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]);
             let expected = if reference.starts_with("payments:") { Err(BodyError::Foreign) } else { Ok(()) };
-            prop_assert_eq!(screened(ForeignPrefixScanner::json(own(), prefixes()), chunks), expected, "{}", body);
+            prop_assert_eq!(screened(ForeignPrefixScanner::json(&own(), &prefixes()), chunks), expected, "{}", body);
         }
 
         #[test]
         fn any_bytes_are_looked_through(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             for screen in [ForeignPrefixScanner::json, ForeignPrefixScanner::form] {
-                let whole = screened(screen(own(), prefixes()), [&body[..]]);
-                prop_assert_eq!(whole, screened(screen(own(), prefixes()), body.chunks(1)));
+                let whole = screened(screen(&own(), &prefixes()), [&body[..]]);
+                prop_assert_eq!(whole, screened(screen(&own(), &prefixes()), body.chunks(1)));
             }
         }
     }

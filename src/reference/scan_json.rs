@@ -61,14 +61,16 @@ impl JsonReader {
     fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<ScanState, BodyError> {
         Ok(match self.state {
             ScanState::Before => match byte {
-                // A byte order mark may precede the object.
-                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => ScanState::Before,
+                // A byte order mark may precede the object, in UTF-8 or in wide characters, whose other half is NUL.
+                b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf | 0xfe | 0xff | 0 => ScanState::Before,
                 b'{' => {
                     *self = Self { depth: 1, ..Self::default() };
                     ScanState::Between
                 }
                 _ => ScanState::Done,
             },
+            // Wide characters: the names would be read as others. JSON itself has no such byte.
+            ScanState::Between | ScanState::Name { .. } if byte == 0 => return Err(BodyError::UnknownType),
             ScanState::Between => return self.between(byte),
             ScanState::Name { escaped: false } if byte == b'"' => {
                 self.reference = named(&judge.name()) != Named::Other;

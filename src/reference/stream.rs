@@ -5,10 +5,12 @@
 
 use super::body::BodyError;
 use super::boundary::Boundary;
+use super::foreign_prefix::ForeignPrefixScanner;
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
-use super::scan::{self, ForeignPrefixScanner, Unreadable};
+use super::scan::{self, BodyScanner, EncodedBody};
+use super::scan_encoded::Encoding;
 use crate::base::json_template::Absent;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,11 +32,7 @@ pub struct FilteredBody<B> {
 
 enum Filter {
     Multipart(Box<Rewriter>),
-    /// Scans a multipart body that passes even if it can't be read.
-    Watcher(Box<Rewriter>),
-    Scanner(ForeignPrefixScanner),
-    /// Scans no further.
-    Off,
+    Scanner(Box<BodyScanner>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,26 +104,30 @@ where
     /// may have any type; one that is neither a form nor multipart is scanned as JSON if it begins like an object.
     ///
     /// # Errors
-    /// Returns an error if the body can't be scanned and must not pass unscanned.
+    /// Returns an error if the body can't be scanned.
     pub fn scan(
         headers: &HeaderMap,
         body: B,
         own: &ReferencePrefix,
         prefixes: &ReferencePrefixes,
-        unreadable: Unreadable,
+        encoded: EncodedBody,
     ) -> Result<Self, BodyError> {
-        let filter = match scan::kind(headers, unreadable)? {
-            scan::Kind::Multipart(boundary) => {
-                let rewriter = Box::new(Rewriter::scan(&boundary, own.clone(), prefixes.clone()));
-                match unreadable {
-                    Unreadable::Refused => Filter::Multipart(rewriter),
-                    Unreadable::Passes => Filter::Watcher(rewriter),
-                }
-            }
-            scan::Kind::Form => Filter::Scanner(ForeignPrefixScanner::form(own.clone(), prefixes.clone())),
-            scan::Kind::Json => Filter::Scanner(ForeignPrefixScanner::json(own.clone(), prefixes.clone())),
+        let encoding = Encoding::of(headers)?;
+        let scanner = |scanner: fn(&ReferencePrefix, &ReferencePrefixes) -> ForeignPrefixScanner| {
+            Filter::Scanner(Box::new(BodyScanner::new(encoding, || scanner(own, prefixes))))
         };
-        Ok(Self::new(body, filter))
+        Ok(Self::new(
+            body,
+            match (scan::kind(headers)?, encoding) {
+                (_, Some(_)) if encoded == EncodedBody::Refused => return Err(BodyError::Encoded),
+                (scan::Kind::Multipart(_), Some(_)) => return Err(BodyError::Encoded),
+                (scan::Kind::Multipart(boundary), None) => {
+                    Filter::Multipart(Box::new(Rewriter::scan(&boundary, own.clone(), prefixes.clone())))
+                }
+                (scan::Kind::Form, _) => scanner(ForeignPrefixScanner::form),
+                (scan::Kind::Json, _) => scanner(ForeignPrefixScanner::json),
+            },
+        ))
     }
 
     fn new(body: B, filter: Filter) -> Self {
@@ -146,19 +148,7 @@ where
     fn feed(&mut self, data: Bytes) {
         let fed = match &mut self.filter {
             Filter::Multipart(rewriter) => rewriter.feed(data, &mut self.out),
-            Filter::Watcher(rewriter) => match rewriter.feed(data.clone(), &mut Pieces::default()) {
-                Err(BodyError::Malformed) if !rewriter.is_in_reference() => {
-                    self.filter = Filter::Off;
-                    self.out.push(data);
-                    Ok(())
-                }
-                watched => watched.map(|()| self.out.push(data)),
-            },
             Filter::Scanner(screen) => screen.feed(&data).map(|()| self.out.push(data)),
-            Filter::Off => {
-                self.out.push(data);
-                Ok(())
-            }
         };
         if let Err(error) = fed {
             self.fail(error);
@@ -171,8 +161,7 @@ where
         }
         let reference = match &self.filter {
             Filter::Multipart(rewriter) => rewriter.finish().map(|()| rewriter.reference()),
-            Filter::Watcher(rewriter) if rewriter.is_in_reference() => Err(BodyError::Malformed),
-            Filter::Watcher(_) | Filter::Scanner(_) | Filter::Off => Ok(None),
+            Filter::Scanner(_) => Ok(None),
         };
         match reference {
             Ok(reference) => {
@@ -244,7 +233,7 @@ where
         let held = match &self.filter {
             Filter::Multipart(rewriter) if rewriter.changes_length() => return SizeHint::default(),
             Filter::Multipart(rewriter) => rewriter.held(),
-            Filter::Watcher(_) | Filter::Scanner(_) | Filter::Off => 0,
+            Filter::Scanner(_) => 0,
         };
         let ours = (held + self.out.len()) as u64;
         self.body.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ours))
@@ -275,7 +264,7 @@ mod tests {
     fn screened<B: Body<Data = Bytes>>(kind: &str, body: B) -> Result<FilteredBody<B>, BodyError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
         let prefixes = ReferencePrefixes::of(["lending", "payments"].map(|name| name.parse().unwrap()));
-        FilteredBody::scan(&headers, body, &prefix(), &prefixes, Unreadable::Refused)
+        FilteredBody::scan(&headers, body, &prefix(), &prefixes, EncodedBody::Refused)
     }
 
     fn frames(frames: Vec<io::Result<Frame<Bytes>>>) -> impl Body<Data = Bytes, Error = io::Error> + Unpin {

@@ -246,11 +246,13 @@ impl List {
     }
 }
 
-/// Removes the prefix from texts in which Iluma quotes a reference: errors and links.
+/// Removes the prefix from texts in which Iluma quotes a reference: errors, links, and nested members of answers.
 pub struct PrefixStripper {
     prefix: ReferencePrefix,
     /// The caller's own reference after the prefix; `None` if it gave none, or an empty one.
     needle: Option<Needle>,
+    /// True if the caller's own reference begins like a prefixed one: a prefix may be its own text.
+    is_prefix_like: bool,
 }
 
 impl PrefixStripper {
@@ -258,7 +260,10 @@ impl PrefixStripper {
     #[must_use]
     pub fn new(prefix: ReferencePrefix, reference: Option<&str>) -> Self {
         let needle = reference.filter(|own| !own.is_empty()).map(|own| Needle::new(prefix.name(), own));
-        Self { prefix, needle }
+        let is_prefix_like = reference
+            .and_then(|own| own.trim_start().strip_prefix(prefix.name()))
+            .is_some_and(|behind| behind.starts_with(':'));
+        Self { prefix, needle, is_prefix_like }
     }
 
     /// Returns an error, or another text, without the prefix. The prefix is removed before the caller's reference (in
@@ -269,6 +274,12 @@ impl PrefixStripper {
         let own = ReferencePrefixes::of([self.prefix.tenant().clone()]);
         let record = Record::read(body, &own);
         self.strip(&record.map_or_else(|| body.clone(), |record| record.own()))
+    }
+
+    /// Returns the body of a success, whose own reference has no prefix any more, without the prefix in its other members.
+    #[must_use]
+    pub fn success(&self, body: Bytes) -> Bytes {
+        if self.is_prefix_like { body } else { self.strip(&body) }
     }
 
     /// Removes the prefix from the fields of a head.
@@ -561,6 +572,23 @@ mod tests {
         ] {
             let stripper = PrefixStripper::new(ReferencePrefix::of(&name.parse().unwrap()), Some(reference));
             assert_eq!(stripper.error(&bytes(given)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_success_names_the_callers_own_reference_in_every_member() {
+        for (reference, given, expected) in [
+            (
+                Some("foo"),
+                r#"{"reference_id":"foo","links":["/v1/x?reference_id=lending%3Afoo"],"a":{"reference_id":"lending:foo"}}"#,
+                r#"{"reference_id":"foo","links":["/v1/x?reference_id=foo"],"a":{"reference_id":"foo"}}"#,
+            ),
+            (None, r#"{"a":{"reference_id":"lending:"}}"#, r#"{"a":{"reference_id":""}}"#),
+            // The caller's own text begins like a prefix.
+            (Some("lending:"), r#"{"reference_id":"lending:"}"#, r#"{"reference_id":"lending:"}"#),
+            (Some("foo"), r#"{"name":"lending:bar"}"#, r#"{"name":"lending:bar"}"#),
+        ] {
+            assert_eq!(PrefixStripper::new(prefix(), reference).success(bytes(given)), expected, "{given}");
         }
     }
 

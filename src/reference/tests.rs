@@ -1,8 +1,8 @@
 //! Work on hostile requests and answers is linear, even for repetitive ones.
 
+use super::foreign_prefix::ForeignPrefixScanner;
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
-use super::scan::ForeignPrefixScanner;
 use super::{Answer, Boundary, PrefixStripper, ReferencePrefix, ReferencePrefixes, RequestContent, scan_query};
 use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::linear::{assert_linear, repeated};
@@ -96,7 +96,7 @@ fn queries_are_prefixed_and_looked_through_in_linear_time() {
 
 #[test]
 fn bodies_are_looked_through_in_linear_time() {
-    type Scanner = fn(ReferencePrefix, ReferencePrefixes) -> ForeignPrefixScanner;
+    type Scanner = fn(&ReferencePrefix, &ReferencePrefixes) -> ForeignPrefixScanner;
     for (scanner, shapes) in [(ForeignPrefixScanner::json as Scanner, JSON), (ForeignPrefixScanner::form, FORMS)] {
         for (before, piece, behind) in shapes {
             for chunk in [97, 1 << 14] {
@@ -104,7 +104,7 @@ fn bodies_are_looked_through_in_linear_time() {
                     &format!("scan {before}{piece}"),
                     |size| repeated(before, piece, behind, size),
                     |body| {
-                        let mut scanner = scanner(prefix(), prefixes());
+                        let mut scanner = scanner(&prefix(), &prefixes());
                         let _ = body.as_bytes().chunks(chunk).try_for_each(|piece| scanner.feed(piece));
                     },
                 );

@@ -3,13 +3,17 @@
 
 use crate::support::{Rig, Upstream};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
+use std::io::Write as _;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
 const CFT: &str = "/v1/identity/cft/individual_watchlist";
 const KTP: &str = "/v1/identity/ktp_data_requests";
+const FACE: &str = "/v2/identity/face_comparisons";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 const QUESTION: &str = r#"{"bank_code":"BCA","bank_account_number":"1234567811"}"#;
 
@@ -37,13 +41,25 @@ async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
     rig.stop().await;
 }
 
+const FOREIGN: &str = r#"{"reference_id":"payments:x"}"#;
+
+fn zipped(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).expect("a vector takes all");
+    encoder.finish().expect("a vector takes all")
+}
+
+const FOREIGN_PART: &str =
+    "--b\r\nContent-Disposition: form-data; name=\"reference_id\"\r\n\r\npayments:x\r\n--b--\r\n";
+
 /// One rule holds for all rows on which a reference passes unchanged, and for accounts without prefixes.
 #[tokio::test]
 async fn no_reference_passes_with_another_teams_prefix() {
     let upstream = Upstream::agreeing().await;
     for account in ["", "prefix_references = false"] {
         let rig = Rig::builder().upstream(upstream.url()).account(account).start().await;
-        let paths: &[&str] = if account.is_empty() { &[KTP, "/v9/new"] } else { &[KTP, "/v9/new", BANK, CAPTURES] };
+        let paths: &[&str] =
+            if account.is_empty() { &[KTP, CFT, FACE, "/v9/new"] } else { &[KTP, CFT, "/v9/new", BANK, CAPTURES] };
         for path in paths {
             let before = upstream.heard().len();
             let body = json!({ "bank_code": "BCA", "reference_id": "payments:x" }).to_string();
@@ -51,6 +67,17 @@ async fn no_reference_passes_with_another_teams_prefix() {
             assert_eq!(refused.header("x-gateway-error"), "foreign_reference", "{path}: {}", refused.text());
             let refused = rig.post("lending", &format!("{path}?reference_id=payments:x"), "{}").send().await;
             assert_eq!(refused.header("x-gateway-error"), "foreign_reference", "{path}: {}", refused.text());
+            assert_eq!(upstream.heard().len(), before, "{path}: nothing was sent");
+            // Twice, escaped, as a form, and in parts.
+            for (kind, body) in [
+                ("application/json", r#"{"reference_id":"a","reference_id":"payments:x"}"#),
+                ("application/json", r#"{"reference\u005fid":"\u0070ayments\u003ax"}"#),
+                ("application/x-www-form-urlencoded", "bank_code=BCA&reference%5Fid=%70ayments%3Ax"),
+                ("multipart/form-data; boundary=b", FOREIGN_PART),
+            ] {
+                let refused = rig.ask("lending", "POST", path).header("content-type", kind).body(body).send().await;
+                assert_eq!(refused.status, 400, "{path}: {body}: {}", refused.text());
+            }
             assert_eq!(upstream.heard().len(), before, "{path}: nothing was sent");
             let own = json!({ "bank_code": "BCA", "reference_id": "lending:x" }).to_string();
             let own = rig.post("lending", path, own).send().await;
@@ -61,20 +88,19 @@ async fn no_reference_passes_with_another_teams_prefix() {
     }
 }
 
-/// Iluma judges the bodies of synchronous rows that the gateway can't scan.
+/// A synchronous row takes every body in which no reference can hide, and Iluma judges it.
 #[tokio::test]
-async fn a_synchronous_row_takes_bodies_that_cannot_be_looked_through() {
+async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
     let upstream = Upstream::agreeing().await;
     let rig = Rig::builder().upstream(upstream.url()).start().await;
     let multipart = "multipart/form-data; boundary=b";
     let part = |head: &str| format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\nx\r\n--b--\r\n");
     for (kind, encoding, body) in [
-        ("application/json", "gzip", "\u{1f}not looked at".to_owned()),
-        ("application/json; charset=utf-16", "identity", r#"{"name":"x"}"#.to_owned()),
-        (multipart, "identity", part("name=\"image\"") + "epilogue"),
-        (multipart, "identity", "preamble\r\n".to_owned() + &part("name=\"image\"")),
-        (multipart, "identity", part("filename=\"a\"; name=\"image\"")),
-        ("multipart/form-data", "identity", part("name=\"image\"")),
+        ("application/json", "identity", "{\"name\":".to_owned()),
+        ("application/json", "gzip", "\u{1f}no gzip".to_owned()),
+        ("application/octet-stream", "identity", "\u{1f}no JSON".to_owned()),
+        ("application/json; charset=iso-8859-1", "identity", r#"{"name":"x"}"#.to_owned()),
+        (multipart, "identity", part("name=\"image\"; filename=\"a.jpg\"")),
         ("application/x-www-form-urlencoded", "identity", "x".repeat(5000)),
     ] {
         let asked = rig.ask("lending", "POST", KTP).header("content-type", kind).header("content-encoding", encoding);
@@ -83,12 +109,46 @@ async fn a_synchronous_row_takes_bodies_that_cannot_be_looked_through() {
         assert_eq!(upstream.heard().last().expect("a request").body, body.as_bytes(), "it passes as it came");
     }
     let before = upstream.heard().len();
-    let foreign = part("name=\"reference_id\"").replace("\r\n\r\nx", "\r\n\r\npayments:x");
-    for body in [foreign.clone(), foreign.clone() + "epilogue", foreign.replace("--b--", "--b --")] {
-        let refused = rig.ask("lending", "POST", KTP).header("content-type", multipart).body(body).send().await;
-        assert_eq!(refused.status, 400, "{}", refused.text());
+    let wide: Vec<u8> = FOREIGN.bytes().flat_map(|byte| [byte, 0]).collect();
+    let image = part("name=\"image\"");
+    for path in [KTP, FACE, CFT] {
+        for (kind, encoding, body, reason) in [
+            ("application/json", "gzip", zipped(FOREIGN), "foreign_reference"),
+            // A server that ignores the encoding reads it in clear.
+            ("application/json", "gzip", FOREIGN.as_bytes().to_vec(), "foreign_reference"),
+            ("application/json", "zstd", zipped(FOREIGN), "encoded_body"),
+            (multipart, "gzip", zipped(&image), "encoded_body"),
+            ("application/json", "identity", wide.clone(), "unknown_content_type"),
+            (multipart, "identity", (image.clone() + "epilogue").into_bytes(), "malformed_body"),
+            (multipart, "identity", ("preamble\r\n".to_owned() + &image).into_bytes(), "malformed_body"),
+            (multipart, "identity", part("filename=\"a\"; name=\"image\"").into_bytes(), "malformed_body"),
+            (multipart, "identity", part("name*=utf-8''reference_id").into_bytes(), "malformed_body"),
+            ("multipart/form-data", "identity", image.clone().into_bytes(), "malformed_body"),
+            ("multipart/form-data; boundary=\"b c\"", "identity", image.clone().into_bytes(), "malformed_body"),
+            (multipart, "identity", FOREIGN_PART.replace("\r\n", "\n").into_bytes(), "malformed_body"),
+        ] {
+            let refused = rig.ask("lending", "POST", path).header("content-type", kind);
+            let refused = refused.header("content-encoding", encoding).body(body).send().await;
+            assert_eq!((refused.status, refused.header("x-gateway-error")), (400, reason), "{path} {kind} {encoding}");
+        }
     }
+    let odd = rig.ask("lending", "POST", KTP).header("content-type", "application/json; charset=utf-16");
+    assert_eq!(odd.body("{}").send().await.header("x-gateway-error"), "unknown_content_type");
     assert_eq!(upstream.heard().len(), before, "nothing was sent");
+    rig.stop().await;
+}
+
+/// Iluma gets a body without a type as what the gateway read: the answer is shared with others.
+#[tokio::test]
+async fn a_shared_question_without_a_type_is_sent_as_json() {
+    let upstream = Upstream::agreeing().await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    for path in [BANK, CFT] {
+        let asked = rig.ask("lending", "POST", path).body(r#"{"bank_code":"BCA","name":"X"}"#).send().await;
+        assert_eq!(asked.status, 200, "{path}: {}", asked.text());
+        let heard = upstream.heard();
+        assert_eq!(heard.last().expect("a request").headers["content-type"], "application/json", "{path}");
+    }
     rig.stop().await;
 }
 

@@ -1,0 +1,224 @@
+//! Scans what an encoded body decodes to, for another team's prefix.
+//!
+//! Invariants: every byte that a server could decode so far was scanned; at most [`LARGEST_DECODED`] bytes are decoded for
+//! one body, whatever its own length is.
+
+use super::body::BodyError;
+use super::foreign_prefix::ForeignPrefixScanner;
+use brotli_decompressor::DecompressorWriter;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+use std::io::{self, Write};
+
+/// The largest body, decoded: pictures in base64 have some megabytes.
+const LARGEST_DECODED: usize = 64 << 20;
+/// The buffer of the decoder of brotli, in bytes.
+const BUFFER: usize = 4 << 10;
+
+/// The encodings that can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Gzip,
+    Deflate,
+    Brotli,
+}
+
+impl Encoding {
+    /// Returns the encoding of a body; `None` for a plain one.
+    ///
+    /// # Errors
+    /// Returns an error for an unknown encoding, or for two of them.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, BodyError> {
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let value = value.as_bytes().to_ascii_lowercase();
+        match (value.trim_ascii(), values.next()) {
+            (b"identity", None) => Ok(None),
+            (b"gzip" | b"x-gzip", None) => Ok(Some(Self::Gzip)),
+            (b"deflate", None) => Ok(Some(Self::Deflate)),
+            (b"br", None) => Ok(Some(Self::Brotli)),
+            _ => Err(BodyError::Encoded),
+        }
+    }
+}
+
+/// Decodes a body piece by piece, in each way in which a server may decode it, and scans it.
+pub(super) struct EncodedScanner(Vec<Decoder>);
+
+enum Decoder {
+    Gzip(MultiGzDecoder<Sink>),
+    /// Deflate as in the standard.
+    Zlib(ZlibDecoder<Sink>),
+    /// Deflate as in the practice of many clients.
+    Raw(DeflateDecoder<Sink>),
+    Brotli(Box<DecompressorWriter<Sink>>),
+    /// The rest can't be decoded.
+    Broken,
+}
+
+impl EncodedScanner {
+    pub(super) fn new(encoding: Encoding, scanner: impl Fn() -> ForeignPrefixScanner) -> Self {
+        let sink = || Sink { scanner: scanner(), length: 0, fault: None };
+        Self(match encoding {
+            Encoding::Gzip => vec![Decoder::Gzip(MultiGzDecoder::new(sink()))],
+            Encoding::Deflate => {
+                vec![Decoder::Zlib(ZlibDecoder::new(sink())), Decoder::Raw(DeflateDecoder::new(sink()))]
+            }
+            Encoding::Brotli => vec![Decoder::Brotli(Box::new(DecompressorWriter::new(sink(), BUFFER)))],
+        })
+    }
+
+    /// Scans the next piece. After an error no byte of the piece may pass.
+    pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        self.0.iter_mut().try_for_each(|decoder| decoder.feed(data))
+    }
+}
+
+impl Decoder {
+    fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        let (written, fault) = match self {
+            Self::Gzip(decoder) => (all(decoder, data), decoder.get_ref().fault),
+            Self::Zlib(decoder) => (all(decoder, data), decoder.get_ref().fault),
+            Self::Raw(decoder) => (all(decoder, data), decoder.get_ref().fault),
+            Self::Brotli(decoder) => (all(&mut **decoder, data), decoder.get_ref().fault),
+            Self::Broken => return Ok(()),
+        };
+        if written.is_err() {
+            *self = Self::Broken;
+        }
+        fault.map_or(Ok(()), Err)
+    }
+}
+
+/// Decodes a piece, up to its last byte.
+fn all(decoder: &mut impl Write, data: &[u8]) -> io::Result<()> {
+    decoder.write_all(data)?;
+    decoder.flush()
+}
+
+/// Takes decoded bytes.
+struct Sink {
+    scanner: ForeignPrefixScanner,
+    length: usize,
+    fault: Option<BodyError>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.length = self.length.saturating_add(data.len());
+        let scanned = if self.length > LARGEST_DECODED { Err(BodyError::Encoded) } else { self.scanner.feed(data) };
+        match scanned {
+            Ok(()) if self.fault.is_none() => Ok(data.len()),
+            scanned => {
+                self.fault = self.fault.or(scanned.err());
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::name::TenantName;
+    use crate::reference::{ReferencePrefix, ReferencePrefixes};
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    fn scanner(encoding: Encoding) -> EncodedScanner {
+        let teams: [TenantName; 2] = ["lending", "payments"].map(|name| name.parse().unwrap());
+        let own = ReferencePrefix::of(&teams[0]);
+        let prefixes = ReferencePrefixes::of(teams);
+        EncodedScanner::new(encoding, || ForeignPrefixScanner::json(&own, &prefixes))
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Returns a text in every encoding; brotli in a block that is not compressed.
+    fn encoded(text: &str) -> Vec<(Encoding, Vec<u8>)> {
+        let text = text.as_bytes();
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(text).unwrap();
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
+        raw.write_all(text).unwrap();
+        let (left, right) = text.split_at(text.len() / 2);
+        // RFC 7932, section 9.2: the window, a block of this length that is stored, and an empty last block.
+        let length = u32::try_from(text.len() - 1).unwrap();
+        let head = (length << 4) | (1 << 20);
+        let brotli = [&head.to_le_bytes()[..3], text, &[3]].concat();
+        vec![
+            (Encoding::Gzip, gzip(text)),
+            (Encoding::Gzip, [gzip(left), gzip(right)].concat()),
+            (Encoding::Deflate, zlib.finish().unwrap()),
+            (Encoding::Deflate, raw.finish().unwrap()),
+            (Encoding::Brotli, brotli),
+        ]
+    }
+
+    #[test]
+    fn another_teams_prefix_is_found_in_every_encoding_and_however_it_is_cut() {
+        for (text, expected) in [
+            (r#"{"a":1,"reference_id":"payments:foo"}"#, Err(BodyError::Foreign)),
+            (r#"{"a":1,"reference_id":"lending:foo"}"#, Ok(())),
+        ] {
+            for (encoding, body) in encoded(text) {
+                for size in [1, 5, body.len()] {
+                    let mut scanner = scanner(encoding);
+                    let judged = body.chunks(size).try_for_each(|piece| scanner.feed(piece));
+                    assert_eq!(judged, expected, "{encoding:?} {size} {text}");
+                    let is_read = |decoder: &Decoder| !matches!(decoder, Decoder::Broken);
+                    assert!(expected.is_err() || scanner.0.iter().any(is_read), "{encoding:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_server_can_decode_passes_after_what_it_can() {
+        for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Brotli] {
+            assert_eq!(scanner(encoding).feed(&[0xff; 100]), Ok(()), "{encoding:?}");
+        }
+        let foreign = gzip(br#"{"reference_id":"payments:foo"}"#);
+        assert_eq!(scanner(Encoding::Gzip).feed(&foreign[..foreign.len() - 8]), Err(BodyError::Foreign));
+        assert_eq!(scanner(Encoding::Gzip).feed(&[&foreign[..], b"junk"].concat()), Err(BodyError::Foreign));
+    }
+
+    #[test]
+    fn a_small_body_that_becomes_a_large_one_is_refused() {
+        let bomb = gzip(&vec![b' '; LARGEST_DECODED + 1]);
+        assert!(bomb.len() < LARGEST_DECODED / 100);
+        assert_eq!(scanner(Encoding::Gzip).feed(&bomb), Err(BodyError::Encoded));
+        assert_eq!(scanner(Encoding::Gzip).feed(&gzip(&vec![b' '; 1 << 20])), Ok(()));
+    }
+
+    #[test]
+    fn one_known_encoding_is_read() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| _ = headers.append(CONTENT_ENCODING, value.parse().unwrap()));
+            Encoding::of(&headers)
+        };
+        for (values, expected) in [
+            (&[][..], Ok(None)),
+            (&["Identity"], Ok(None)),
+            (&["GZip"], Ok(Some(Encoding::Gzip))),
+            (&["x-gzip"], Ok(Some(Encoding::Gzip))),
+            (&["deflate"], Ok(Some(Encoding::Deflate))),
+            (&["br"], Ok(Some(Encoding::Brotli))),
+            (&["zstd"], Err(BodyError::Encoded)),
+            (&["gzip, br"], Err(BodyError::Encoded)),
+            (&["gzip", "gzip"], Err(BodyError::Encoded)),
+        ] {
+            assert_eq!(of(values), expected, "{values:?}");
+        }
+    }
+}
