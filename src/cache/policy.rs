@@ -41,6 +41,10 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
     if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
         return None;
     }
+    // An error is no answer, whatever its status is.
+    if answer.is_error() {
+        return None;
+    }
     let kept = match subject {
         Subject::Bank | Subject::BankGet => {
             let id: Option<Box<str>> = answer.id().map(Into::into);
@@ -61,7 +65,7 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
             Cft::Clear => result(lifetimes.cft_clear),
             Cft::Match => result(lifetimes.cft_match),
         },
-        Subject::BankCodes => answer.is_list_or_object().then_some(result(lifetimes.bank_codes))?,
+        Subject::BankCodes => answer.is_filled().then_some(result(lifetimes.bank_codes))?,
         Subject::Health => result(HEALTH_LIFETIME),
     };
     (!kept.lifetime.is_zero()).then_some(kept)
@@ -88,6 +92,8 @@ fn bank(answer: &Answer) -> Option<Bank> {
         Status::Failed => (answer.failure()? == Failure::BankAccountNotFound).then_some(Bank::NotFound),
         // v1.1 and later have it in the result; a result without it is unknown. In v1 SUCCESS itself means that the
         // account exists.
+        // Success with the reason of a failure contradicts itself.
+        Status::Success | Status::Completed if answer.failure().is_some() => None,
         Status::Success | Status::Completed => match answer.found()? {
             Found::Yes => Some(Bank::Found),
             Found::No => Some(Bank::NotFound),
@@ -196,6 +202,10 @@ mod tests {
             (None, r#"{"status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR"}"#),
             (None, r#"{"status":"FAILED","failure_reason":"SOMETHING_NEW"}"#),
             (None, r#"{"status":"FAILED"}"#),
+            // These answers contradict themselves.
+            (None, r#"{"status":"SUCCESS","error_code":"SERVER_ERROR","id":"1"}"#),
+            (None, r#"{"status":"COMPLETED","failure_reason":"TEMPORARY_NETWORK_ERROR","result":{"is_found":true}}"#),
+            (found, r#"{"status":"SUCCESS","failure_reason":null,"error_code":null,"id":"1"}"#),
             // These answers are unknown.
             (None, r#"{"status":"ARCHIVED"}"#),
             (None, r#"{"status":"COMPLETED_REVIEW_REQUIRED","result":{"is_found":true}}"#),
@@ -226,6 +236,9 @@ mod tests {
             (None, r#"{"request_name":"A B","id":"1"}"#),
             (None, r#"{"results":null}"#),
             (None, r#"{"results":{}}"#),
+            (None, r#"{"results":[null]}"#),
+            (None, r#"{"results":[{},"x"]}"#),
+            (None, r#"{"error_code":"SERVER_ERROR","results":[]}"#),
             (None, r#"{"results":[],"results":[{}]}"#),
         ] {
             assert_eq!(kept(Subject::Cft, 200, body), expected, "{body}");
@@ -245,10 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_bank_codes_is_kept_if_it_parses() {
-        assert_eq!(kept(Subject::BankCodes, 200, r#"[{"code":"BCA"}]"#), Some(63));
-        assert_eq!(kept(Subject::BankCodes, 200, r#"{"data":[]}"#), Some(63));
-        for bad in ["", "[", "null", "<html>", "[1,]"] {
+    fn the_list_of_bank_codes_is_kept_if_it_has_some() {
+        for good in [r#"[{"code":"BCA"}]"#, r#"["BCA"]"#, r#"{"data":[]}"#, r#"{"BCA":"Bank Central Asia"}"#] {
+            assert_eq!(kept(Subject::BankCodes, 200, good), Some(63), "{good}");
+        }
+        for bad in
+            ["", "[", "null", "<html>", "[1,]", "[]", "{}", "[null]", r#"{"error_code":"X","message":"Y","data":[1]}"#]
+        {
             assert_eq!(kept(Subject::BankCodes, 200, bad), None, "{bad}");
         }
     }

@@ -135,8 +135,12 @@ struct Object {
     found: Found,
     /// `result` or the answer itself has a member `need_review`.
     needs_review: bool,
-    /// True if the list `results` is empty, `None` if there is no such list.
+    /// True if the list `results` is empty, `None` if there is no such list of objects.
     results: Option<bool>,
+    /// True if the object has no members.
+    is_empty: bool,
+    /// True if the object has an `error_code`.
+    is_error: bool,
     /// True if `error_code` means that the rate limit is exceeded.
     is_rate_limited: bool,
     /// The value of `reference_id`, as JSON text.
@@ -219,13 +223,21 @@ impl Answer {
         self.unambiguous().is_some()
     }
 
-    /// Returns true for a JSON list or object.
+    /// Returns true for an object that has members, or a list that has items and no `null` among them.
     #[must_use]
-    pub const fn is_list_or_object(&self) -> bool {
-        match self.shape {
-            Shape::Object(_) | Shape::Json(true) => true,
+    pub fn is_filled(&self) -> bool {
+        match &self.shape {
+            Shape::Object(object) => !object.is_empty,
+            Shape::Json(true) => serde_json::from_slice::<Items<'_>>(&self.body)
+                .is_ok_and(|Items(items)| !items.is_empty() && items.iter().all(|item| item.get() != "null")),
             Shape::NotJson | Shape::Json(false) => false,
         }
+    }
+
+    /// Returns true for an object with an `error_code`, whatever its HTTP status is.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.object().is_some_and(|object| object.is_error)
     }
 
     /// Returns Iluma's id.
@@ -258,7 +270,7 @@ impl Answer {
         self.object().is_some_and(|object| object.needs_review)
     }
 
-    /// Returns true if the list `results` is empty, false if it has items, `None` if there is no such list.
+    /// Returns true if the list `results` is empty, false if it has objects, `None` if there is no such list.
     #[must_use]
     pub fn has_no_results(&self) -> Option<bool> {
         self.unambiguous()?.results
@@ -306,12 +318,15 @@ impl Object {
         Self {
             id: value("id").and_then(id),
             status: value("status").map(Status::of),
-            failure: value("failure_reason").map(failure),
+            failure: value("failure_reason").filter(|value| !matches!(value.get(), "null" | "\"\"")).map(failure),
             found: value("result").map_or(Found::NoResult, found),
             needs_review: value("need_review").is_some() || value("result").is_some_and(needs_review),
             results: value("results")
                 .and_then(|value| serde_json::from_str::<Items<'_>>(value.get()).ok())
+                .filter(|Items(items)| items.iter().all(|item| item.get().starts_with('{')))
                 .map(|Items(items)| items.is_empty()),
+            is_empty: members.0.is_empty(),
+            is_error: value("error_code").is_some_and(|value| value.get() != "null"),
             is_rate_limited: value("error_code").is_some_and(|value| value.get() == r#""RATE_LIMIT_EXCEEDED""#),
             has_reference: reference.is_some(),
             reference,
