@@ -13,6 +13,7 @@ pub mod keygen;
 mod keys;
 mod operator;
 mod output;
+mod proxy_header;
 mod purge;
 mod reconcile;
 mod register;

@@ -1,6 +1,7 @@
 //! `iluma-gateway healthcheck`: a container's health check, for images without curl.
 
 use super::operator::reachable;
+use super::proxy_header::LOCAL;
 use crate::base::client_tls;
 use crate::config::{Faults, Probe};
 use http::{Request, StatusCode};
@@ -21,8 +22,6 @@ use tokio_rustls::TlsConnector;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer; a normal one is one line.
 const LONGEST_ANSWER: usize = 64 << 10;
-/// The header of the PROXY protocol by which a load balancer checks the gateway itself (version 2, command LOCAL).
-const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
 /// Options of the command.
 #[derive(clap::Args, Debug)]

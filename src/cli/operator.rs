@@ -1,5 +1,6 @@
 //! Sends an operator's order to a running gateway's admin listener.
 
+use super::proxy_header::ProxyConnector;
 use crate::base::client_tls;
 use crate::config::Settings;
 use bytes::Bytes;
@@ -128,7 +129,9 @@ impl Target {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new().with_tls_config(self.tls()?).https_or_http().enable_http1();
-        let connector = connector.wrap_connector(http);
+        // A listener behind load balancers wants a header from this client too, unless --admin names a balancer, which adds one.
+        let with_header = self.admin.is_none() && settings.admin.listener.proxy_protocol;
+        let connector = connector.wrap_connector(ProxyConnector { http, with_header });
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
         let answer = async {
             let response = client.request(request).await.map_err(|error| failed(&error))?;

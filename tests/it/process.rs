@@ -555,6 +555,24 @@ async fn operators_purge_and_erase_by_command() {
     assert!(!line.contains("BCA") && line.contains("memory"), "{line}");
 }
 
+/// The gateway's own commands send the header that a listener behind load balancers wants.
+#[tokio::test]
+async fn orders_reach_an_admin_listener_that_wants_the_proxy_protocol() {
+    let folder = Folder::new("http://127.0.0.1:9");
+    let text = |port: u16| {
+        let listener = format!("[admin]\nproxy_protocol = true\nlisten = \"127.0.0.1:{port}\"");
+        Folder::text("http://127.0.0.1:9").replace("[admin]\nlisten = \"127.0.0.1:0\"", &listener)
+    };
+    folder.write("config.toml", &text(0));
+    let program = folder.run();
+    let (_, admin) = program.listening().await;
+    folder.write("config.toml", &text(admin.port()));
+    for (command, more) in [("purge", &["--all"][..]), ("keys list", &["--tenant", "lending"])] {
+        let said = folder.order(command, more, "").await;
+        assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);
+    }
+}
+
 #[tokio::test]
 async fn orders_reach_a_private_admin_listener_that_asks_for_a_certificate() {
     let folder = Folder::new("http://127.0.0.1:1");
