@@ -223,7 +223,9 @@ impl Rejection {
             Self::Path(PathError::EncodedSlash) => Shape::invalid(Reason::EncodedSlash),
             Self::Path(PathError::Malformed) => Shape::invalid(Reason::MalformedPath),
             Self::Host(HostError::Missing) => Shape::invalid(Reason::MissingHost),
-            Self::Host(HostError::Repeated | HostError::Invalid) => Shape::invalid(Reason::InvalidHost),
+            Self::Host(HostError::Repeated | HostError::Invalid | HostError::Different) => {
+                Shape::invalid(Reason::InvalidHost)
+            }
             Self::Unauthenticated(Unauthenticated::Missing) => Shape::unauthorized(Reason::MissingKey),
             Self::Unauthenticated(Unauthenticated::Malformed) => Shape::unauthorized(Reason::MalformedKey),
             Self::Unauthenticated(Unauthenticated::Unknown) => Shape::unauthorized(Reason::UnknownKey),

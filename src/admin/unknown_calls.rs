@@ -165,7 +165,7 @@ fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
     let fits = |note: &str| note.chars().count() <= LONGEST_NOTE && !note.chars().any(char::is_control);
     let is_clear = (1..=MOST).contains(&calls.len())
         && names.len() == calls.len()
-        && calls.iter().all(|call| fits(&call.note) && is_node(&call.node));
+        && calls.iter().all(|call| fits(&call.note) && is_node(&call.node) && call.number > 0);
     if is_clear { Ok(calls) } else { Err(unclear()) }
 }
 
@@ -177,6 +177,7 @@ fn is_node(text: &str) -> bool {
 /// Names a call with its outcome and note in the audit log, which holds no personal data.
 fn named(call: &Settlement) -> String {
     let Settlement { node, number, outcome, note } = call;
+    let node = clean(node);
     let outcome = match outcome {
         Decided::Billable => "billable",
         Decided::NotBillable => "not billable",
@@ -189,8 +190,8 @@ fn named(call: &Settlement) -> String {
 }
 
 /// Removes what looks like personal data, or like a secret.
-fn clean(note: &str) -> String {
-    let mut line = serde_json::to_vec(note).unwrap_or_default();
+fn clean(text: &str) -> String {
+    let mut line = serde_json::to_vec(text).unwrap_or_default();
     Redactor::new(Vec::new()).scrub(&mut line);
     serde_json::from_slice(&line).unwrap_or_default()
 }

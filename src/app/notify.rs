@@ -2,6 +2,11 @@
 
 use super::stage::Stage;
 use sd_notify::NotifyState;
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Reports that the gateway serves.
 pub(super) fn ready() {
@@ -36,7 +41,19 @@ pub(super) fn keep_alive(stage: &Stage) {
 
 /// Sends a message, if there is a socket to send it to.
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => send_abstract(name, states),
+        None => sd_notify::notify(states),
+    };
+    if let Err(error) = sent {
         tracing::warn!(%error, "cannot send a message to the process manager ($NOTIFY_SOCKET); is it running?");
     }
+}
+
+/// Sends a message to a socket in the abstract namespace, which has no file (sd_notify(3)); the library knows files alone.
+fn send_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
 }

@@ -4,8 +4,8 @@ use crate::config::{Fault, Faults, Settings};
 use crate::redis::diagnosis::Grade;
 use crate::redis::{self, KeySpace};
 use secrecy::ExposeSecret as _;
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -71,10 +71,23 @@ fn state_file(path: &Path) -> Option<Fault> {
     }
     let _ = fs::remove_file(&probe);
     match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            fault(format!("{shown} can't be opened: {error}; let the gateway's user read and write it"))
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => fault(format!("{shown} can't be opened: {error}; let the gateway's user read and write it")),
+        Ok(file) if !may_be_database(&file) => {
+            fault(format!("{shown} is another kind of file, and no database; give another path, or move it away"))
         }
-        _ => None,
+        Ok(_) => None,
+    }
+}
+
+/// Returns true for an empty file, and for one that begins like a database of SQLite's.
+fn may_be_database(file: &File) -> bool {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let mut begin = Vec::with_capacity(MAGIC.len());
+    match file.take(MAGIC.len() as u64).read_to_end(&mut begin) {
+        // What can't be read is told when the database is opened.
+        Err(_) | Ok(0) => true,
+        Ok(_) => begin == MAGIC,
     }
 }
 
@@ -90,19 +103,22 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::write(at("file"), "").unwrap();
         fs::create_dir(at("folder")).unwrap();
+        fs::write(at("text"), "no database").unwrap();
+        fs::write(at("database"), b"SQLite format 3\0 and so on").unwrap();
         for (path, expected) in [
             (at("none/x.db"), "does not exist; make it (mkdir -p "),
             (at("file/x.db"), "is not a folder; give a file in a folder"),
             (at("folder"), "is a folder; give a file"),
+            (at("text"), "is another kind of file, and no database"),
         ] {
             let told = state_file(&path).map(|fault| fault.to_string()).unwrap_or_default();
             let place = folder.path().to_str().unwrap();
             assert!(told.starts_with("state.path: ") && told.contains(expected) && told.contains(place), "{told}");
         }
-        for good in [at("x.db"), at("file")] {
+        for good in [at("x.db"), at("file"), at("database")] {
             assert_eq!(state_file(&good), None, "{good:?}");
         }
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left.len(), 2, "nothing is left behind: {left:?}");
+        assert_eq!(left.len(), 4, "nothing is left behind: {left:?}");
     }
 }

@@ -17,13 +17,28 @@ pub enum HostError {
     /// The value is not a host with or without a port.
     #[error("the Host header is not a valid host, such as \"gateway.example.com\" or \"10.0.0.1:8080\"")]
     Invalid,
+    /// An HTTP/2 request has a `Host` field that differs from `:authority`.
+    #[error("the Host header differs from :authority; send one of the two")]
+    Different,
 }
 
 /// Checks the `Host` field of a request.
 ///
 /// # Errors
-/// Returns an error if HTTP/1.1 requires the field and it is missing, if it is repeated, or if it names no host.
+/// Returns an error if HTTP/1.1 requires the field and it is missing, if it is repeated, or if it names no host; also if
+/// HTTP/2 names another host beside it (RFC 9113, section 8.3.1), or the target has a user.
 pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
+    if let Some(authority) = request.uri().authority() {
+        if authority.as_str().contains('@') {
+            return Err(HostError::Invalid);
+        }
+        // HTTP/1.1 ignores the field where the target names the host.
+        if let (Version::HTTP_2, Some(host)) = (request.version(), request.headers().get(HOST))
+            && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        {
+            return Err(HostError::Different);
+        }
+    }
     let mut fields = request.headers().get_all(HOST).iter();
     match (fields.next(), fields.next()) {
         (None, _) if request.version() == Version::HTTP_11 => Err(HostError::Missing),
@@ -63,6 +78,26 @@ fn is_plain(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_target_names_the_same_host_and_no_user() {
+        for (version, target, host, expected) in [
+            (Version::HTTP_2, "https://gateway.test/a", None, Ok(())),
+            (Version::HTTP_2, "https://gateway.test/a", Some("GATEWAY.test"), Ok(())),
+            (Version::HTTP_2, "https://gateway.test/a", Some("other.test"), Err(HostError::Different)),
+            (Version::HTTP_2, "https://gateway.test/a", Some("gateway.test:81"), Err(HostError::Different)),
+            (Version::HTTP_2, "https://user@gateway.test/a", None, Err(HostError::Invalid)),
+            (Version::HTTP_11, "http://user@gateway.test/a", Some("gateway.test"), Err(HostError::Invalid)),
+            (Version::HTTP_11, "http://gateway.test/a", Some("other.test"), Ok(())),
+            (Version::HTTP_11, "/a", Some("gateway.test"), Ok(())),
+        ] {
+            let mut request = Request::builder().version(version).uri(target);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            assert_eq!(check(&request.body(()).unwrap()), expected, "{version:?} {target} {host:?}");
+        }
+    }
 
     #[test]
     fn one_host_is_wanted_and_it_must_be_one() {

@@ -248,6 +248,8 @@ fn admin(admin: &Section<'_>) -> Option<Admin> {
     if let Some(token) = &token {
         if tokens.contains_key(MAIN_TOKEN) {
             admin.fault_at("token", "is the token admin too: leave one of both out");
+        } else if is_taken(&tokens, token) {
+            admin.fault_at("token", SAME_SECRET);
         }
         tokens.insert(MAIN_TOKEN.to_owned(), (token.clone(), Role::Admin));
     }
@@ -276,17 +278,20 @@ fn admin_tokens(section: &Section<'_>) -> BTreeMap<String, (SecretString, Role)>
         let role =
             token.must("role", "missing; give \"viewer\", \"operator\" or \"admin\"", |role| role.one_of(&roles));
         if let (Some(secret), Some(role)) = (secret, role) {
-            if tokens.values().any(|(other, _): &(SecretString, Role)| other.expose_secret() == secret.expose_secret())
-            {
-                token.fault_at(
-                    "token",
-                    "another token has the same secret: its entries in the audit log could not be told apart",
-                );
+            if is_taken(&tokens, &secret) {
+                token.fault_at("token", SAME_SECRET);
             }
             tokens.insert(name, (secret, role));
         }
     }
     tokens
+}
+
+const SAME_SECRET: &str = "another token has the same secret: its entries in the audit log could not be told apart";
+
+/// Returns true if one of the tokens has this secret.
+fn is_taken(tokens: &BTreeMap<String, (SecretString, Role)>, secret: &SecretString) -> bool {
+    tokens.values().any(|(other, _)| other.expose_secret() == secret.expose_secret())
 }
 
 fn log(log: &Section<'_>) -> Option<Log> {
@@ -1223,7 +1228,7 @@ like = "bank"
             ),
             (
                 lending("callback_urls = { BANK = \"https://lending.internal\" }"),
-                "tenants.lending.callback_urls.BANK: no such callback type; known: NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST",
+                "tenants.lending.callback_urls.BANK: no such callback type; the types are NAME_VALIDATOR_REQUEST, BANK_NAME_VALIDATOR_DETAILS, ID_IMAGE_OCR_REQUEST, BUSINESS_DOCUMENT_OCR_REQUEST, DOCUMENT_OCR_CAPTURE_REQUEST",
             ),
             (
                 lending("webhook_secret = { env = \"WHSEC_SHORT\" }"),
@@ -1316,6 +1321,14 @@ like = "bank"
                 "routes[0].path: must not have a segment callback, businesses or api_keys: they concern the account's own keys",
             ),
         ]);
+    }
+
+    #[test]
+    fn a_route_below_the_teams_own_api_is_told() {
+        each_is_told([(
+            with_route("").replace("/v*/a/:id", "/_Gateway/x"),
+            "routes[0].path: must not have a segment _gateway: the teams' own API and portal are there",
+        )]);
     }
 
     #[test]

@@ -117,6 +117,9 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
     if ["callback", "businesses", "api_keys"].iter().any(|closed| segment.eq_ignore_ascii_case(closed)) {
         return Some("must not have a segment callback, businesses or api_keys: they concern the account's own keys");
     }
+    if segment.eq_ignore_ascii_case("_gateway") {
+        return Some("must not have a segment _gateway: the teams' own API and portal are there");
+    }
     let fits = match segment.strip_prefix(':') {
         Some(name) => !name.is_empty() && plain(name),
         None => segment == "v*" || plain(segment),

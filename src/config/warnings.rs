@@ -1,7 +1,8 @@
 //! Warnings about valid but probably unintended settings.
 
 use super::fault::Fault;
-use super::settings::Settings;
+use super::settings::{Listener, Settings};
+use crate::base::clock::Clock;
 use http::Uri;
 use secrecy::ExposeSecret as _;
 use std::net::{IpAddr, SocketAddr};
@@ -33,12 +34,32 @@ pub(super) fn of(settings: &Settings) -> Vec<Fault> {
         );
         warnings.push(Fault::new("admin.listen", problem));
     }
+    warnings.extend(listeners(settings).into_iter().filter_map(|(name, listener)| expired(name, listener)));
     for (name, account) in &settings.accounts {
         if let Some(problem) = wrong_kind(name.as_str(), account.api_key.expose_secret()) {
             warnings.push(Fault::new(&format!("accounts.{name}.api_key"), problem));
         }
     }
     warnings
+}
+
+/// Returns the listeners by name.
+fn listeners(settings: &Settings) -> Vec<(&'static str, &Listener)> {
+    let (server, callbacks, admin) =
+        (&settings.server.listener, &settings.callbacks.listener, &settings.admin.listener);
+    let all = [("server", server), ("callbacks", callbacks), ("admin", admin)].into_iter();
+    all.chain(settings.status.as_ref().map(|status| ("status", status))).collect()
+}
+
+/// Returns a warning if the certificate of a listener has expired: clients that check it can't connect.
+fn expired(name: &str, listener: &Listener) -> Option<Fault> {
+    let end = listener.tls.as_ref()?.expires?;
+    let since = Clock::system().wall().duration_since(end).ok().filter(|since| !since.is_zero())?;
+    let problem = match since.as_secs() / (24 * 3600) {
+        0 => "the certificate has expired today".to_owned(),
+        days => format!("the certificate expired {days} days ago"),
+    };
+    Some(Fault::new(&format!("{name}.tls.cert"), format!("{problem}; clients refuse it: give a newer one")))
 }
 
 /// Returns the host of a URL that is reached without TLS on another machine.

@@ -202,6 +202,9 @@ impl Persons {
             if let Some((kind, _)) = FIELDS.iter().find(|(_, names)| names.contains(&name))
                 && !value.trim().is_empty()
             {
+                if let ("phone", Some(number)) = (*kind, national(value)) {
+                    self.add(kind, &number, tags);
+                }
                 let value = match *kind {
                     "name" | "email" => normal(value),
                     "passport" => value.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect(),
@@ -219,6 +222,15 @@ impl Persons {
             tags.insert(Tag(name));
         }
     }
+}
+
+/// Returns an Indonesian phone number with its country code: `0812…`, `62812…` and `+62 812…` are the same phone. `None` without
+/// digits. The number as it was given makes a tag too, as in data of earlier versions.
+fn national(number: &str) -> Option<String> {
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    let digits = digits.trim_start_matches('0');
+    let own = digits.strip_prefix("62").unwrap_or(digits).trim_start_matches('0');
+    (!own.is_empty()).then(|| format!("+62{own}"))
 }
 
 /// Returns a text in lower case, with single spaces.
@@ -281,6 +293,21 @@ mod tests {
             br#"{"bank_code":"BCA","bank_account_number":"12","given_name":"Contoh","surname":"Demo","nik":"3171234567890123"}"#,
         );
         assert_eq!(both, &(&account | &name) | &nik);
+    }
+
+    #[test]
+    fn a_phone_is_the_same_however_its_country_is_written() {
+        let spellings =
+            ["081234567890", "+62 812-3456-7890", "6281234567890", "0062 81234567890", "+62 (0)812 34567890"];
+        for order in spellings {
+            let order = named(&format!(r#"{{"phone_number":"{order}"}}"#));
+            for text in spellings {
+                let found = persons().in_json(format!(r#"{{"mobile_number":"{text}"}}"#).as_bytes());
+                assert!(!found.is_disjoint(&order), "{text}");
+            }
+            let other = persons().in_json(br#"{"phone":"081234567891"}"#);
+            assert!(other.is_disjoint(&order));
+        }
     }
 
     #[test]

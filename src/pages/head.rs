@@ -9,25 +9,30 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'; base-uri 'none'",
 );
 
+/// The field by which no page of another origin embeds a page or a file of this one.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// Returns the headers of a page.
 #[must_use]
-pub const fn page_headers() -> [(HeaderName, HeaderValue); 5] {
+pub const fn page_headers() -> [(HeaderName, HeaderValue); 6] {
     [
         (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
     ]
 }
 
 /// Returns the headers of a file, whose path changes with its content.
 #[must_use]
-pub const fn asset_headers(media_type: &'static str) -> [(HeaderName, HeaderValue); 3] {
+pub const fn asset_headers(media_type: &'static str) -> [(HeaderName, HeaderValue); 4] {
     [
         (CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
     ]
 }
 

@@ -2,7 +2,9 @@
 
 use crate::support::process::{Folder, Program};
 use crate::support::{PATIENCE, ask};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::SocketAddr;
 use tokio::net::UnixDatagram;
 
 /// The socket of a process manager, and what it is told.
@@ -26,6 +28,22 @@ impl Manager {
             assert!(text.starts_with("WATCHDOG=1"), "{text} instead of {expected}");
         }
     }
+}
+
+/// A socket without a file: its name begins with `@` in the variable.
+#[tokio::test]
+async fn a_process_manager_may_have_an_abstract_socket() {
+    let name = format!("iluma-gateway-{}", uuid::Uuid::new_v4());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let socket = std::os::unix::net::UnixDatagram::bind_addr(&address).expect("a socket");
+    socket.set_nonblocking(true).expect("a socket for tokio");
+    let manager = Manager(UnixDatagram::from_std(socket).expect("a socket"));
+    let folder = Folder::new("http://127.0.0.1:9").env("NOTIFY_SOCKET", &format!("@{name}"));
+    let mut program = folder.run();
+    manager.is_told("READY=1").await;
+    program.signal("TERM").await;
+    manager.is_told("STOPPING=1").await;
+    assert_eq!(program.ended().await.code(), Some(0));
 }
 
 fn with_socket(folder: Folder) -> (Folder, Manager) {
