@@ -60,6 +60,7 @@ use crate::base::host;
 use crate::base::peer::Client;
 use crate::iluma::route_name::RouteName;
 use crate::iluma::routes::{INDEX, Kind};
+use crate::reference::Directives;
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::Authenticated;
 use authentication::{Credentials, authenticate, may_have_session, own_session, unauthenticated};
@@ -111,6 +112,12 @@ impl Gateway {
             rejection.into_response(config.contact.as_deref())
         });
         let refusal = rejection.as_ref().and_then(Rejection::refusal);
+        // A refusal takes nothing of any limit.
+        if let (Some(index), Some(refusal)) = (log.tenant_index, refusal)
+            && refusal.is_of_a_call()
+        {
+            config.limits.take_back(index);
+        }
         if let Some(fields) = log.tenant_index.and_then(|index| config.limits.fields(index, refusal)) {
             fields.insert_into(response.headers_mut());
         }
@@ -162,6 +169,10 @@ async fn serve(
     drop(keys);
     config.permit(tenant, request.method(), &route)?;
     let is_own_api = route.kind == Kind::OwnApi;
+    // A row without stored answers has none for this request.
+    if route.kind.is_always_sent() && Directives::of(request.headers()).only_if_cached {
+        return Err(Rejection::OnlyIfCached);
+    }
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
 
     let call = CallReference::None;

@@ -133,7 +133,7 @@ impl Callbacks {
         match self.state.expire_paused(age).await {
             Ok(dead) => {
                 for tenant in dead {
-                    tracing::warn!(%tenant, "a callback to a paused endpoint is too old: it is a dead letter; replay it once the endpoint works");
+                    tracing::warn!(%tenant, "a callback waited too long for its paused endpoint and is now a dead letter: replay it when the endpoint works");
                     (self.hooks.note)(Note::Attempted(&tenant, Attempt::Dead));
                 }
             }

@@ -163,7 +163,7 @@ impl Gateway {
         config.limits.heartbeat().await;
     }
 
-    /// Takes over from the other nodes which endpoints refuse calls, as soon as that changes, until the future is dropped.
+    /// Takes over the back-off of endpoints from the other nodes, whenever it changes, until the future is dropped.
     pub async fn follow_backoff(&self) {
         let Some(nodes) = &self.nodes else { return };
         let mut news = nodes.news();

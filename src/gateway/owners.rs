@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 /// The largest number of owners and newer references that wait to be written.
 const MOST_LATE: usize = 4096;
-/// The largest number of them in one transaction.
+/// The largest number of owners and references that one transaction writes.
 const MOST_TOGETHER: usize = 256;
 /// The pause before state is written again after a failure.
 const REST: Duration = Duration::from_secs(1);

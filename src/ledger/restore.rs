@@ -12,8 +12,8 @@ use crate::base::calendar::Day;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// Compares the journal with this node's published lines, and raises its lines if it is an older copy. Returns true
-/// once the journal may be published.
+/// Compares the journal with the lines that this node published. If the journal is an older copy, raises the journal's lines
+/// to the published ones. Returns true once the journal may be published.
 pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> bool {
     let Ok(own) = ledger.database.read(journal::generation).await else { return false };
     let Ok(there) = published.generation().await else { return false };

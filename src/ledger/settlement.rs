@@ -152,7 +152,7 @@ pub(super) struct Closing {
 /// The conditions under which calls of the journal end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The number of the first call that this process may have booked.
+    /// The smallest call number of this process. Calls with smaller numbers belong to earlier runs.
     pub(super) first_new: i64,
     /// True if there are no other nodes, so that the journal has every call.
     pub(super) is_alone: bool,

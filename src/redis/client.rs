@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// The interval of probes while a task waits for a message: with a request's budget, this is the longest wait in vain.
+/// The interval between probes while a task waits for a message. If Redis hangs, the task learns of it after this interval
+/// and the budget of one probe.
 const VIGIL: Duration = Duration::from_millis(100);
 /// The number of messages that a slow listener may be behind before it is told that it missed some.
 const MOST_MESSAGES: usize = 1024;

@@ -31,7 +31,7 @@ pub enum Cause {
     #[error("Redis does not speak TLS on that port: use redis:// (without TLS), or the port that tls-port names")]
     NotTls,
     /// The server is a replica.
-    #[error("it is a replica, which refuses writes: name the primary")]
+    #[error("it is a replica, which refuses writes: configure the primary's address")]
     Replica,
     /// The server is a node of a cluster.
     #[error("it is a node of a cluster (CROSSSLOT, MOVED): name its nodes as `cluster` in place of the URL")]

@@ -180,7 +180,8 @@ impl Secrecy {
         self.unpacked(self.open(&place(b"delivery", &id.0, ""), hidden)?)
     }
 
-    /// Encrypts upstream's id alone, beside the callback or delivery of this name: lists do not read bodies.
+    /// Encrypts the id that Iluma gave to a callback or delivery, apart from its body: a list shows the id without decrypting
+    /// the body. `name` is the name of the callback or delivery.
     pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
         self.keyring.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
     }

@@ -184,7 +184,6 @@ mod tests {
     use crate::base::keyring::EncryptionKey;
     use secrecy::SecretBox;
     use std::path::Path;
-    use std::time::Duration;
 
     fn settings(path: &Path, root: u8, keys: &[(&str, u8)]) -> config::State {
         let key = |(id, seed): &(&str, u8)| EncryptionKey {

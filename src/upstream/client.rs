@@ -30,7 +30,8 @@ pub struct Upstream {
     pool: Arc<Pool>,
     timeouts: Timeouts,
     reachability: Reachability,
-    /// The lock of the request that makes a connection for several requests.
+    /// The lock that a request holds while it opens a connection that several requests will share (HTTP/2). The other requests
+    /// wait for that connection.
     connecting: tokio::sync::Mutex<()>,
 }
 

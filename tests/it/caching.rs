@@ -545,6 +545,9 @@ async fn request_directives_are_obeyed() {
         async |directive: &str| rig.post("lending", BANK, ACCOUNT).header("cache-control", directive).send().await;
     let none = || rig.post("lending", BANK, ACCOUNT).send();
 
+    // A row without stored answers has none either.
+    let streamed = rig.post("lending", "/v1/identity/ktp_name/validations", "{}");
+    assert_eq!(streamed.header("cache-control", "only-if-cached").send().await.status, 504);
     for only in ["only-if-cached", "Only-If-Cached", "max-age=60, only-if-cached"] {
         let absent = ask(only).await;
         assert_eq!(absent.status, 504, "{only}");

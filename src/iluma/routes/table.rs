@@ -78,6 +78,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns true if each request goes to Iluma: no answer is stored.
+    #[must_use]
+    pub const fn is_always_sent(self) -> bool {
+        match self {
+            Self::Submission | Self::Records | Self::File | Self::Streamed | Self::Unknown => true,
+            Self::CachedRequest(_)
+            | Self::CachedRecord(_)
+            | Self::PublicList(_)
+            | Self::Health(_)
+            | Self::CallbackSetting
+            | Self::OwnApi
+            | Self::Options
+            | Self::Forbidden
+            | Self::Closed
+            | Self::Absent => false,
+        }
+    }
+
     /// Returns the subject of the cached answers, if they are cached.
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {

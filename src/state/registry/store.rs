@@ -249,7 +249,10 @@ impl Registry {
             files.iter().map(|(tenant, key)| active(key.sha256, KeyInfo::of_file(tenant, key))).collect();
         for ((_, id), value) in rows.iter().filter(|((field, _), _)| *field == Field::Key) {
             let Some(record) = Record::read(id, value, &self.0.mac) else {
-                tracing::error!(id, "a key's record was not written with this root key: the key is ignored");
+                tracing::error!(
+                    id,
+                    "a team's key is ignored: its record is damaged, or was written with another state.root_key"
+                );
                 continue;
             };
             let end = rows.get(&(Field::End, id.clone())).and_then(|text| text.parse().ok());

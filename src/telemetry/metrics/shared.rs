@@ -22,7 +22,7 @@ const SECONDS: [f64; 16] =
 pub(super) const ROUTES: usize = RouteName::COUNT;
 pub(super) const OUTCOMES: usize = CacheOutcome::ALL.len();
 
-/// The families whose numbers the gateway counts here.
+/// The metric families that this part counts itself. The values of all others are read from other parts.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) requests: IntCounterVec,
