@@ -19,7 +19,7 @@
 //! | `rendezvous` | settlements by reference over nodes, in Redis |
 //! | `journal` | the tables and statements |
 //! | `closing`, `references` | the ends of calls: by their answer, by the id of their record, by its reference |
-//! | `counts`, `tally`, `settlement`, `charge` | the types |
+//! | `counts`, `selection`, `tally`, `settlement`, `charge` | the types |
 
 mod batch;
 mod booking;
@@ -37,6 +37,7 @@ mod published;
 mod references;
 mod rendezvous;
 mod restore;
+mod selection;
 mod settlement;
 mod tally;
 mod totals;
@@ -47,6 +48,7 @@ pub use charge::{ChargeOutcome, Outcome, charge_outcome, seen, settlement_in};
 pub use counts::{Counts, Row, Statement};
 pub use csv::csv;
 pub use journal::MIGRATIONS;
+pub use selection::{Columns, Selection};
 pub use settlement::{CallNumber, ClaimLink, HandError, OpenCall, Refund, SettledByHand, Spent, Why};
 pub use tally::Tally;
 pub use totals::RouteTotals;

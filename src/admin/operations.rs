@@ -124,8 +124,8 @@ fn about_nodes() -> Vec<Operation> {
 
 fn about_books() -> Vec<Operation> {
     vec![
-        Operation::get("/v1/usage", usage::usage, "the ledger by day, team and route", "Usage")
-            .query(&["FromDay", "ToDay", "Tenant"])
+        Operation::get("/v1/usage", usage::usage, "the ledger by day, team and route, or its sums", "Usage")
+            .query(&["FromDay", "ToDay", "Tenant", "By", "MostLines", "AfterLine"])
             .or_as("text/csv")
             .reading(),
         Operation::get(

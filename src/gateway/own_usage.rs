@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::replies::of_parts;
 use crate::base::calendar::Day;
 use crate::config::Limit;
-use crate::ledger::{Counts, Row, Statement, csv};
+use crate::ledger::{Columns, Counts, Row, Selection, Statement, csv};
 use crate::limit::QuotaState;
 use crate::reply::{Rejection, ReplyBody};
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -78,13 +78,14 @@ pub(super) async fn serve(exchange: Exchange<'_>, accepted: &HeaderMap) -> Resul
     let today = gateway.ledger.today();
     let asked = asked(route.target.query().unwrap_or_default(), today).ok_or(Rejection::UsageQuery)?;
     let statement = async |from, to| {
-        let books = gateway.ledger.statement(from, to, Some(&tenant.name)).await;
+        let selection = Selection { tenant: Some(tenant.name.clone()), ..Selection::days(from, to) };
+        let books = gateway.ledger.statement(selection).await;
         books.map_err(|_| Rejection::BooksClosed)
     };
     let mut values = accepted.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if values.any(|value| value.to_ascii_lowercase().contains("text/csv")) {
         let Statement { rows, is_complete, .. } = statement(asked.from, asked.to).await?;
-        return Ok(answered("text/csv; charset=utf-8", csv(&rows).into_bytes(), is_complete));
+        return Ok(answered("text/csv; charset=utf-8", csv(Columns::ALL, &rows).into_bytes(), is_complete));
     }
     let from = today.month().first();
     let Statement { rows, mut is_complete, .. } = statement(from, today).await?;

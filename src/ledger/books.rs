@@ -2,10 +2,11 @@
 
 use super::booking::Booking;
 use super::charge::Outcome;
-use super::counts::{Row, Statement, summed};
+use super::counts::Statement;
 use super::inner::{Inner, LedgerConfig};
 use super::journal::Changes;
 use super::published::PublishedLedgers;
+use super::selection::Selection;
 use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
@@ -234,22 +235,27 @@ impl Ledger {
         self.flush().await
     }
 
-    /// Returns the lines of these days, both included, of one team or of all; of all nodes, if there are several and
-    /// Redis answers.
+    /// Returns the selected lines; of all nodes, if there are several and Redis answers.
     ///
     /// # Errors
     /// Returns an error if the ledger can't be read.
-    pub async fn statement(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Statement, DatabaseError> {
-        let own = self.own_rows(from, to, tenant).await?;
-        let restored = restore::restored(&self.0, from, to);
-        let Some(published) = &self.0.published else {
-            return Ok(Statement { rows: own, is_complete: true, restored });
+    pub async fn statement(&self, selection: Selection) -> Result<Statement, DatabaseError> {
+        self.flush().await?;
+        let wanted = selection.clone();
+        let own = self.0.database.read(move |connection| journal::rows(connection, &wanted)).await?;
+        let restored = restore::restored(&self.0, selection.from, selection.to);
+        let others = match &self.0.published {
+            Some(published) => published.others(&self.kept(&selection)).await.ok(),
+            None => Some(Vec::new()),
         };
-        let others = published.others(from, to).await;
-        let is_complete = others.is_ok();
-        let others = others.unwrap_or_default().into_iter();
-        let others = others.filter(|row| tenant.is_none_or(|tenant| row.tenant == tenant.as_str()));
-        Ok(Statement { rows: summed(own.into_iter().chain(others)), is_complete, restored })
+        Ok(Statement::of(&selection, own, others, restored))
+    }
+
+    /// Returns the part of a selection with the days that nodes keep: each day costs a question to Redis.
+    fn kept(&self, selection: &Selection) -> Selection {
+        let (today, retention) = (self.today(), self.0.live.load().retention);
+        let (from, to) = (selection.from.max(today.before(retention)), selection.to.min(today.next()));
+        Selection { from, to, ..selection.clone() }
     }
 
     /// Returns calls in this node's journal with an unknown outcome, the oldest first, after the number `after`.
@@ -282,12 +288,6 @@ impl Ledger {
         by_hand::settle(&self.0, calls).await
     }
 
-    async fn own_rows(&self, from: Day, to: Day, tenant: Option<&TenantName>) -> Result<Vec<Row>, DatabaseError> {
-        self.flush().await?;
-        let (from, to, tenant) = (from.to_string(), to.to_string(), tenant.map(|tenant| tenant.as_str().to_owned()));
-        self.0.database.read(move |connection| journal::rows(connection, &from, &to, tenant.as_deref())).await
-    }
-
     /// Returns the name of the time zone in which the ledger's days begin.
     #[must_use]
     pub fn time_zone(&self) -> String {
@@ -317,11 +317,12 @@ pub async fn report(
     (from, to): (Day, Day),
     redis: Option<RedisClient>,
 ) -> Result<Statement, rusqlite::Error> {
+    let selection = Selection::days(from, to);
     let (mut own, mut name, mut restored) = (Vec::new(), String::new(), Vec::new());
     if settings.state.path.exists() {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Connection::open_with_flags(&settings.state.path, flags)?;
-        own = journal::rows(&database, &from.to_string(), &to.to_string(), None)?;
+        own = journal::rows(&database, &selection)?;
         let days = journal::restored(&database).unwrap_or_default().into_iter();
         restored = days.filter(|day| (from.to_string()..=to.to_string()).contains(day)).collect();
         let node = database.query_row("SELECT id FROM ledger_node", [], |row| row.get(0));
@@ -330,16 +331,17 @@ pub async fn report(
             error => Err(error),
         })?;
     }
-    let Some(redis) = redis else { return Ok(Statement { rows: own, is_complete: true, restored }) };
-    let others = PublishedLedgers::new(redis, &name).others(from, to).await;
-    let is_complete = others.is_ok();
-    Ok(Statement { rows: summed(own.into_iter().chain(others.unwrap_or_default())), is_complete, restored })
+    let others = match redis {
+        Some(redis) => PublishedLedgers::new(redis, &name).others(&selection).await.ok(),
+        None => Some(Vec::new()),
+    };
+    Ok(Statement::of(&selection, own, others, restored))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::charge::ChargeOutcome;
-    use super::super::counts::Counts;
+    use super::super::counts::{Counts, Row};
     use super::*;
     use crate::base::database::OpenError;
     use crate::base::saved::Saved;
@@ -365,9 +367,12 @@ mod tests {
         Ledger::open(open_file(folder).unwrap(), &settings(""), clock.clone(), None).await.unwrap()
     }
 
+    async fn lines(ledger: &Ledger, selection: Selection) -> Vec<Row> {
+        ledger.statement(selection).await.unwrap().rows
+    }
+
     async fn all(ledger: &Ledger) -> BTreeMap<(String, String), Counts> {
-        let rows =
-            ledger.statement("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap(), None).await.unwrap().rows;
+        let rows = lines(ledger, Selection::days("2000-01-01".parse().unwrap(), "2999-12-31".parse().unwrap())).await;
         let mut all = BTreeMap::<_, Counts>::new();
         for row in rows {
             *all.entry((row.tenant, row.route)).or_default() += row.counts;
@@ -604,12 +609,13 @@ mod tests {
         ledger.flush().await.unwrap();
         clock.advance(Duration::from_secs(86400));
         ledger.book(&name(), RouteName::Bank, None, None).await.unwrap().settle(&account(), &billable());
-        let rows = ledger.statement(first, first, Some(&name())).await.unwrap().rows;
+        let of = |tenant: &str| Selection { tenant: tenant.parse().ok(), ..Selection::days(first, first.next()) };
+        let rows = lines(&ledger, Selection { to: first, ..of("lending") }).await;
         assert_eq!((rows.len(), rows[0].day.as_str()), (1, first.to_string().as_str()));
-        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 2);
-        assert_eq!(ledger.statement(first, first.next(), Some(&"other".parse().unwrap())).await.unwrap().rows, []);
+        assert_eq!(lines(&ledger, Selection::days(first, first.next())).await.len(), 2);
+        assert_eq!(lines(&ledger, of("other")).await, []);
         let oldest = first.next().to_string();
         ledger.0.database.write(move |connection| journal::prune(connection, &oldest)).await.unwrap();
-        assert_eq!(ledger.statement(first, first.next(), None).await.unwrap().rows.len(), 1);
+        assert_eq!(lines(&ledger, Selection::days(first, first.next())).await.len(), 1);
     }
 }

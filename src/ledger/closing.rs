@@ -121,6 +121,7 @@ pub(super) fn close_named(
 
 #[cfg(test)]
 mod tests {
+    use super::super::selection::Selection;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -241,7 +242,8 @@ mod tests {
 
         /// Returns billable and unknown calls of the books.
         fn books(&self) -> (usize, usize) {
-            let rows = journal::rows(&self.connection, DAY, DAY, None).unwrap();
+            let day = DAY.parse().unwrap();
+            let rows = journal::rows(&self.connection, &Selection::days(day, day)).unwrap();
             let sum = |number: fn(&super::super::counts::Counts) -> u64| -> usize {
                 rows.iter().map(|row| number(&row.counts) as usize).sum()
             };

@@ -1,19 +1,31 @@
 //! The numbers of the ledger, with their lines and statements.
 
+use super::selection::Selection;
 use std::collections::BTreeMap;
 
-/// A line of the ledger.
+/// A line of the ledger. A column by which lines were summed is empty.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Row {
     /// The day, as `2026-11-25`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub day: String,
     /// The team.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub tenant: String,
     /// The route's name in the route table.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub route: String,
     /// The numbers.
     #[serde(flatten)]
     pub counts: Counts,
+}
+
+impl Row {
+    /// Returns day, team and route.
+    #[must_use]
+    pub fn parts(&self) -> [&str; 3] {
+        [&self.day, &self.tenant, &self.route]
+    }
 }
 
 /// The numbers of a team on a route on a day.
@@ -81,6 +93,8 @@ impl std::ops::AddAssign for Counts {
 pub struct Statement {
     /// The lines, by day, team and route.
     pub rows: Vec<Row>,
+    /// True if the selection has further lines.
+    pub has_more: bool,
     /// True if the lines of all nodes are included, which is not the case while Redis is out.
     pub is_complete: bool,
     /// Days of this node's journal that were raised to its published figures, because the journal is a restored copy.
@@ -90,13 +104,45 @@ pub struct Statement {
 impl Statement {
     /// The text for readers of an incomplete statement.
     pub const PARTIAL: &'static str = "Redis is out: these are the figures of this node only";
+
+    /// Makes the statement of the lines of this node and of the others; `None` stands for those of nodes that can't be read.
+    /// Each has at least the first lines of the selection, one more than the page holds if there are as many.
+    pub(super) fn of(selection: &Selection, own: Vec<Row>, others: Option<Vec<Row>>, restored: Vec<String>) -> Self {
+        let is_complete = others.is_some();
+        let mut rows = match others {
+            Some(others) if !others.is_empty() => summed(own.into_iter().chain(others)),
+            Some(_) | None => own,
+        };
+        let has_more = rows.len() > selection.most;
+        rows.truncate(selection.most);
+        Self { rows, has_more, is_complete, restored }
+    }
+}
+
+/// Sums of lines by their names.
+#[derive(Debug, Default)]
+pub(super) struct Sums(BTreeMap<[String; 3], Counts>);
+
+impl Sums {
+    pub(super) fn add(&mut self, name: [String; 3], counts: Counts) {
+        *self.0.entry(name).or_default() += counts;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the lines in the order of their names.
+    pub(super) fn rows(self) -> Vec<Row> {
+        self.0.into_iter().map(|([day, tenant, route], counts)| Row { day, tenant, route, counts }).collect()
+    }
 }
 
 /// Adds up lines with the same day, team and route.
-pub(super) fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
-    let mut sums = BTreeMap::<_, Counts>::new();
+fn summed(rows: impl Iterator<Item = Row>) -> Vec<Row> {
+    let mut sums = Sums::default();
     for Row { day, tenant, route, counts } in rows {
-        *sums.entry((day, tenant, route)).or_default() += counts;
+        sums.add([day, tenant, route], counts);
     }
-    sums.into_iter().map(|((day, tenant, route), counts)| Row { day, tenant, route, counts }).collect()
+    sums.rows()
 }

@@ -1,14 +1,16 @@
 //! The ledger as CSV.
 
 use super::counts::{Counts, Row};
+use super::selection::Columns;
 
-/// Formats lines as CSV (RFC 4180). Names need no quotes.
+/// Formats lines, which these columns name, as CSV (RFC 4180). Names need no quotes.
 #[must_use]
-pub fn csv(rows: &[Row]) -> String {
-    let mut text = format!("day,tenant,route,{}\r\n", Counts::NAMES.join(","));
-    for Row { day, tenant, route, counts } in rows {
-        let numbers = counts.numbers().map(|number| number.to_string());
-        text.push_str(&format!("{day},{tenant},{route},{}\r\n", numbers.join(",")));
+pub fn csv(columns: Columns, rows: &[Row]) -> String {
+    let head: Vec<&str> = columns.names().chain(Counts::NAMES).collect();
+    let mut text = head.join(",") + "\r\n";
+    for row in rows {
+        let numbers = row.counts.numbers().map(|number| number.to_string());
+        text.push_str(&format!("{},{}\r\n", columns.name(row.parts()), numbers.join(",")));
     }
     text
 }

@@ -2,9 +2,11 @@
 
 use super::charge::Outcome;
 use super::counts::{Counts, Row};
+use super::selection::{LineName, Selection};
 use super::settlement::{ByHand, CallName, ClaimLink, OpenCall, Refund, Rules, Spent, Why};
 use super::totals::EndedCall;
 use crate::base::calendar::Day;
+use crate::base::name::TenantName;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -259,12 +261,20 @@ pub(super) fn add(
     Ok(())
 }
 
-pub(super) fn rows(connection: &Connection, from: &str, to: &str, tenant: Option<&str>) -> rusqlite::Result<Vec<Row>> {
-    let mut select = connection.prepare_cached(
-        "SELECT day, tenant, route, requests, upstream_calls, billable, unknown, hits, collapsed, shared, cost, saved
-         FROM ledger_days WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY day, tenant, route",
-    )?;
-    let rows = select.query_map(params![from, to, tenant], |row| {
+/// Returns the lines of a selection, and one more if there are more than it wants.
+pub(super) fn rows(connection: &Connection, selection: &Selection) -> rusqlite::Result<Vec<Row>> {
+    let Selection { to, tenant, columns, after, most, .. } = selection;
+    let (shown, named) = (columns.expressions().join(", "), columns.names().collect::<Vec<_>>().join(", "));
+    let sums = Counts::NAMES.map(|name| format!("SUM({name})")).join(", ");
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {shown}, {sums} FROM ledger_days
+         WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) AND ({shown}) > (?4, ?5, ?6)
+         GROUP BY {named} ORDER BY {named} LIMIT ?7"
+    ))?;
+    let (from, to) = (selection.first().to_string(), to.to_string());
+    let LineName([day, team, route]) = after.clone().unwrap_or_default();
+    let (tenant, most) = (tenant.as_ref().map(TenantName::as_str), i64::try_from(*most).unwrap_or(i64::MAX));
+    let rows = select.query_map(params![from, to, tenant, day, team, route, most.saturating_add(1)], |row| {
         let mut numbers = [0; 9];
         for (at, number) in numbers.iter_mut().enumerate() {
             *number = u64::try_from(row.get::<_, i64>(at + 3)?).unwrap_or_default();
@@ -405,9 +415,11 @@ pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<Str
 /// the copy was restored could be settled, and charged, a second time.
 pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
     let Row { day, tenant, route, counts } = row;
+    let (Ok(of), Ok(team)) = (day.parse(), tenant.parse()) else { return Ok(false) };
     let at = params![day, tenant, route];
     connection.execute("INSERT OR IGNORE INTO ledger_days (day, tenant, route) VALUES (?1, ?2, ?3)", at)?;
-    let one = rows(connection, day, day, Some(tenant))?.into_iter().find(|row| row.route == *route);
+    let selection = Selection { tenant: Some(team), ..Selection::days(of, of) };
+    let one = rows(connection, &selection)?.into_iter().find(|row| row.route == *route);
     let before = one.map(|row| row.counts).unwrap_or_default();
     if before == *counts {
         return Ok(false);

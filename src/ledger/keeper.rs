@@ -8,6 +8,7 @@ use super::outage::{self, Outage};
 use super::published::{Heard, PublishedLedgers};
 use super::rendezvous;
 use super::restore;
+use super::selection::Selection;
 use super::settlement::{Call, Closing, End, Settlement};
 use crate::state::{IdentityClaim, Membership};
 use rusqlite::Connection;
@@ -168,8 +169,9 @@ async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut 
 
 /// Publishes the lines of these days; `None` if they could not be read or published.
 async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<String>) -> Option<()> {
-    let (Some(first), Some(last)) = (days.first().cloned(), days.last().cloned()) else { return Some(()) };
-    let read = move |connection: &Connection| journal::rows(connection, &first, &last, None);
+    let day = |text: Option<&String>| text.and_then(|text| text.parse().ok());
+    let (Some(first), Some(last)) = (day(days.first()), day(days.last())) else { return Some(()) };
+    let read = move |connection: &Connection| journal::rows(connection, &Selection::days(first, last));
     let mut rows = ledger.database.read(read).await.ok()?;
     rows.retain(|row| days.contains(&row.day));
     let retention = ledger.live.load().retention;

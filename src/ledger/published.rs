@@ -5,17 +5,19 @@
 //! person.
 
 use super::charge::Outcome;
-use super::counts::{Counts, Row};
+use super::counts::{Counts, Row, Sums};
 use super::references::{self, Lost, Said};
+use super::selection::Selection;
 use super::settlement::{ByHand, CallName, CallNumber, OpenCall, Settlement};
-use crate::base::calendar::Day;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 use hex::FromHex as _;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The number of rows in one round trip.
+/// The number of rows that are written in one round trip.
 const TOGETHER: usize = 500;
+/// The number of days that are read in one round trip.
+const DAYS_TOGETHER: usize = 8;
 
 /// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30 * 86400);
@@ -127,28 +129,38 @@ impl PublishedLedgers {
         Ok(generation.unwrap_or(0))
     }
 
-    /// Returns the lines of these days that this node has published.
-    pub(super) async fn own(&self, from: Day, to: Day) -> Result<Vec<Row>, RedisFailure> {
-        self.rows(from, to, |node| node == self.node).await
+    /// Returns the selected lines that this node has published.
+    pub(super) async fn own(&self, selection: &Selection) -> Result<Vec<Row>, RedisFailure> {
+        self.rows(selection, |node| node == self.node).await
     }
 
-    /// Returns the lines of these days that the other nodes have published.
-    pub(super) async fn others(&self, from: Day, to: Day) -> Result<Vec<Row>, RedisFailure> {
-        self.rows(from, to, |node| node != self.node).await
+    /// Returns the selected lines that the other nodes have published.
+    pub(super) async fn others(&self, selection: &Selection) -> Result<Vec<Row>, RedisFailure> {
+        self.rows(selection, |node| node != self.node).await
     }
 
-    async fn rows(&self, from: Day, to: Day, of: impl Fn(&str) -> bool) -> Result<Vec<Row>, RedisFailure> {
-        let mut rows = Vec::new();
-        let mut day = from;
-        while day <= to && rows.len() < MOST_ROWS {
-            let name = day.to_string();
-            let mut command = redis::cmd("HGETALL");
-            command.arg(self.redis.keys().ledger_day(&name));
-            let fields: Vec<(String, String)> = self.redis.command(&Budget::background(), &command).await?;
-            rows.extend(fields.iter().filter_map(|(field, numbers)| row(&name, field, numbers, &of)));
-            day = day.next();
+    /// Returns the first selected lines, at least one more than the selection wants if there are as many.
+    async fn rows(&self, selection: &Selection, of: impl Fn(&str) -> bool) -> Result<Vec<Row>, RedisFailure> {
+        let (mut sums, mut span) = (Sums::default(), selection.span());
+        while !selection.is_full(sums.len()) && sums.len() < MOST_ROWS {
+            let days: Vec<String> = span.by_ref().take(DAYS_TOGETHER).map(|day| day.to_string()).collect();
+            if days.is_empty() {
+                break;
+            }
+            let mut pipeline = redis::pipe();
+            for day in &days {
+                pipeline.cmd("HGETALL").arg(self.redis.keys().ledger_day(day));
+            }
+            let lines: Vec<Vec<(String, String)>> = self.redis.pipeline(&Budget::background(), &pipeline).await?;
+            for (day, lines) in days.iter().zip(&lines) {
+                for (field, numbers) in lines {
+                    if let Some((name, counts)) = line(selection, (day, field), numbers, &of) {
+                        sums.add(name, counts);
+                    }
+                }
+            }
         }
-        Ok(rows)
+        Ok(sums.rows())
     }
 
     /// Sends the outcomes of calls of other nodes to them.
@@ -289,17 +301,29 @@ impl PublishedLedgers {
 /// The largest number of lines in a summary: a thousand teams for a month, with a margin.
 const MOST_ROWS: usize = 1_000_000;
 
-/// Reads a published line; `None` if it belongs to another node than `of` selects, or is malformed.
-fn row(day: &str, field: &str, numbers: &str, of: impl Fn(&str) -> bool) -> Option<Row> {
+/// Reads a published line: its name, as the selection has it, and its numbers. `None` if it is malformed, not selected, or of
+/// another node than `of` selects.
+fn line(
+    selection: &Selection,
+    (day, field): (&str, &str),
+    numbers: &str,
+    of: impl Fn(&str) -> bool,
+) -> Option<([String; 3], Counts)> {
     let mut names = field.split('|');
     let (node, tenant, route) = (names.next()?, names.next()?, names.next()?);
+    if !of(node) || !selection.takes(tenant) {
+        return None;
+    }
+    let name = selection.columns.keep([day, tenant, route]);
+    if selection.is_before(&name) {
+        return None;
+    }
     let mut list = [0; 9];
     let mut given = numbers.split(',');
     for number in &mut list {
         *number = given.next()?.parse().ok()?;
     }
-    let [day, tenant, route] = [day, tenant, route].map(str::to_owned);
-    of(node).then(|| Row { day, tenant, route, counts: Counts::of(list) })
+    Some((name, Counts::of(list)))
 }
 
 fn unhex(text: &str) -> Option<CallName> {

@@ -8,6 +8,7 @@ use super::counts::Row;
 use super::inner::Inner;
 use super::journal;
 use super::published::PublishedLedgers;
+use super::selection::Selection;
 use crate::base::calendar::Day;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> boo
     }
     let today = ledger.today();
     let oldest = today.before(ledger.live.load().retention);
-    let Ok(rows) = published.own(oldest, today.next()).await else { return false };
+    let Ok(rows) = published.own(&Selection::days(oldest, today.next())).await else { return false };
     let first_new = ledger.first_new;
     let raise = move |connection: &Connection| raise(connection, &rows, first_new, there);
     let Ok(days) = ledger.database.write(raise).await else { return false };

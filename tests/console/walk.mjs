@@ -215,7 +215,7 @@ export async function settles(page, { zone }) {
   await go(page, 'Money');
   const today = new Intl.DateTimeFormat('sv-SE', { timeZone: zone }).format(new Date());
   assert.equal(await page.getByLabel('To', { exact: true }).inputValue(), today, 'days are those of the configured zone');
-  await page.getByLabel('Sum by').selectOption('each');
+  await page.getByLabel('Sum by').selectOption('day, team and route');
   await page.getByRole('button', { name: 'Show' }).click();
   await region(page, /by day, team and route/).getByRole('row').filter({ hasText: today }).filter({ hasText: 'ktp' }).first().waitFor();
   assert.match(await region(page, /teams have no budget/).innerText(), /lending/);

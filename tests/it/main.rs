@@ -75,4 +75,5 @@ mod traces;
 mod unread;
 mod upstream_faults;
 mod usage;
+mod usage_sums;
 mod wrong_keys;

@@ -227,6 +227,10 @@ pub(super) fn erasure(reader: &Reader<'_>) -> Markup {
     }
 }
 
+/// The columns by which the books are summed, with their names for the reader.
+const SUMS: [(&str, &str); 4] =
+    [("tenant", "team"), ("route", "route"), ("day", "day"), ("day,tenant,route", "day, team and route")];
+
 pub(super) fn money(reader: &Reader<'_>) -> Markup {
     let settle = html! {
         form id="settle" {
@@ -250,8 +254,7 @@ pub(super) fn money(reader: &Reader<'_>) -> Markup {
                 (team_select("money-team", Some("all teams"), reader))
                 label for="by" { "Sum by"
                     select id="by" name="by" {
-                        @for by in ["team", "route", "day"] { option value=(by) { (by) } }
-                        option value="each" { "day, team and route" }
+                        @for (by, name) in SUMS { option value=(by) { (name) } }
                     }
                 }
                 button class="main" type="submit" { "Show" }

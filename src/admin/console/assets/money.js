@@ -5,15 +5,16 @@ import { bars, el, number, pager, rupiah, save, share, show, table, tiles, time 
 import { byDay, may, sum } from './operator.js';
 import { carryOut, give, onSubmit } from './orders.js';
 
-/** The columns that name a row, by what it sums. */
+/** The columns that name a row, by what the gateway sums. */
 const NAMES = {
-  team: [['Team', (row) => row.tenant]],
+  tenant: [['Team', (row) => row.tenant]],
   route: [['Route', (row) => row.route]],
   day: [['Day', (row) => row.day]],
 };
-NAMES.each = [...NAMES.day, ...NAMES.team, ...NAMES.route];
+NAMES['day,tenant,route'] = [...NAMES.day, ...NAMES.tenant, ...NAMES.route];
 
-const FIGURES = ['requests', 'hits', 'upstream_calls', 'billable', 'unknown', 'cost', 'saved'];
+/** The rows of a page of the table, and of the CSV, and the most pages of the CSV. */
+const [PAGE, LARGEST, MOST_PAGES] = [500, 10_000, 200];
 
 /** The reasons why an outcome is unknown. */
 const WHY = {
@@ -22,29 +23,18 @@ const WHY = {
   open: 'open: its process ended during it',
 };
 
-/** Sums rows by what names them; the dearest come first, and days in their order. */
-function sums(rows, by) {
-  const found = new Map();
-  for (const row of rows) {
-    const name = NAMES[by].map(([, cell]) => cell(row)).join(' ');
-    const known = found.get(name) ?? { day: row.day, tenant: row.tenant, route: row.route };
-    for (const figure of FIGURES) known[figure] = (known[figure] ?? 0) + row[figure];
-    found.set(name, known);
-  }
-  const order = by === 'team' || by === 'route' ? (a, b) => b.cost - a.cost : (a, b) => a.day.localeCompare(b.day);
-  return [...found.values()].sort(order);
+/** The days and the team of the form, and what the table sums by. */
+function chosen() {
+  const fields = Object.fromEntries([...new FormData(document.getElementById('range'))].filter(([, value]) => value !== ''));
+  const { by, ...range } = fields;
+  return { by, range };
 }
 
-/** The query of the form. */
-function query() {
-  const fields = Object.fromEntries([...new FormData(document.getElementById('range'))].filter(([, value]) => value !== ''));
-  const { by, ...wanted } = fields;
-  return { by, path: `/v1/usage?${new URLSearchParams(wanted)}` };
-}
+const usage = (range, more) => `/v1/usage?${new URLSearchParams({ ...range, ...more })}`;
 
 async function books() {
-  const { by, path } = query();
-  const { rows, from, to } = await ask('GET', path);
+  const { by, range } = chosen();
+  const [{ rows, from, to }] = await Promise.all([ask('GET', usage(range, { by: 'day' })), lines(by, range)]);
   // The days that the gateway took: those of its own time zone.
   document.getElementById('from').value = from;
   document.getElementById('to').value = to;
@@ -57,7 +47,15 @@ async function books() {
     ['Saved', rupiah(sum(rows, 'saved'))],
   ]));
   show('chart', bars('By day, in rupiah:', byDay(rows, from, to)));
-  show('books', table(`From ${from} to ${to}, by ${by === 'each' ? 'day, team and route' : by}`, [
+}
+
+/** Shows a page of the rows; of teams and routes the dearest come first, which fit into one answer. */
+async function lines(by, range, after) {
+  const isWhole = by === 'tenant' || by === 'route';
+  const { rows, next, from, to } = await ask('GET', usage(range, { by, ...(!isWhole && { limit: PAGE }), ...(after && { after }) }));
+  if (isWhole) rows.sort((a, b) => b.cost - a.cost);
+  const words = document.querySelector(`#by option[value="${by}"]`).textContent;
+  show('books', table(`From ${from} to ${to}, by ${words}`, [
     ...NAMES[by],
     ['Requests', (row) => number(row.requests), 'number'],
     ['From the cache', (row) => share(row.hits, row.requests), 'number'],
@@ -66,7 +64,8 @@ async function books() {
     ['Unknown', (row) => number(row.unknown), 'number'],
     ['Cost', (row) => rupiah(row.cost), 'number'],
     ['Saved', (row) => rupiah(row.saved), 'number'],
-  ], sums(rows, by), 'Nothing was booked on these days. Choose others.'));
+  ], rows, 'Nothing was booked on these days. Choose others.'),
+  pager(after, next, (page) => carryOut(async () => { await lines(by, range, page); return ''; }, async () => {})));
 }
 
 async function budgets() {
@@ -121,11 +120,21 @@ async function settle({ outcome, note }) {
   }, read);
 }
 
+/** Saves every row of the chosen days, which the gateway gives in pages. */
 async function csv() {
-  const { path } = query();
-  const { from, to } = Object.fromEntries(new FormData(document.getElementById('range')));
-  save(`usage-${from}-${to}.csv`, 'text/csv', [await text(path, 'text/csv')]);
-  return 'Downloaded.';
+  const { range } = chosen();
+  const parts = [];
+  let after;
+  for (let page = 0; page < MOST_PAGES; page += 1) {
+    const [head, ...rows] = (await text(usage(range, { limit: LARGEST, ...(after && { after }) }), 'text/csv')).trimEnd().split('\r\n');
+    parts.push(...(page === 0 ? [head] : []), ...rows);
+    if (rows.length < LARGEST) {
+      save(`usage-${range.from}-${range.to}.csv`, 'text/csv', [`${parts.join('\r\n')}\r\n`]);
+      return 'Downloaded.';
+    }
+    after = rows.at(-1).split(',', 3).join(',');
+  }
+  throw new Error('There are too many rows for a browser: choose fewer days, or use the command "iluma-gateway usage".');
 }
 
 export async function read() {

@@ -38,7 +38,7 @@ function byName(alarms) {
 }
 
 export async function read() {
-  const [{ rows, from, to: today }, { alarms }, all] = await Promise.all([ask('GET', '/v1/usage'), ask('GET', '/v1/alarms'), metrics()]);
+  const [{ rows, from, to: today }, { alarms }, all] = await Promise.all([ask('GET', '/v1/usage?by=day'), ask('GET', '/v1/alarms'), metrics()]);
   const open = series(all, 'circuit_open').filter((one) => one.value === 1).map((one) => one.labels.account);
   show('alarms', alarms.length > 0
     ? el('ul', { class: 'alarms' }, ...byName(alarms).map(kind))
