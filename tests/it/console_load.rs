@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the time of an answer is real")]
 
-use crate::support::{Rig, ask};
+use crate::support::{PATIENCE, Redis, Rig, ask};
 use iluma_gateway::base::clock::Clock;
 use iluma_gateway::base::database::Database;
 use iluma_gateway::base::name::TenantName;
@@ -83,9 +83,7 @@ async fn every_view_of_a_large_company_is_quick_and_takes_bounded_memory() {
     let settings = rig.settings(|text| text).expect("settings");
     let rig = rig.restart_after(async |folder| fill(folder, &settings).await).await;
     let rig = rig.restart_at(DAYS * DAY).await;
-    let log_in =
-        ask("POST", rig.admin_url("/console/login")).form(format!("token={}", rig.secret("ADMIN"))).send().await;
-    let cookie = log_in.header("set-cookie").split(';').next().expect("a cookie").to_owned();
+    let cookie = log_in(&rig).await;
     let ledger_day = |ahead: u32| {
         let time = rig.clock.wall() - DAYS * DAY + ahead * DAY;
         humantime::format_rfc3339_seconds(time).to_string()[..10].to_owned()
@@ -114,14 +112,70 @@ async fn every_view_of_a_large_company_is_quick_and_takes_bounded_memory() {
         ("nodes", "/v1/nodes".into()),
         ("nodes", audit),
     ];
+    measure(&rig, &cookie, &questions).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures: tests/bench/console runs it with a release build"]
+async fn the_books_of_two_nodes_are_summed_quickly_and_in_bounded_memory() {
+    let redis = Redis::start().await;
+    let a = Rig::builder().redis(&redis).start().await;
+    let b = a.another().await;
+    let today = humantime::format_rfc3339_seconds(a.clock.wall()).to_string()[..10].to_owned();
+    let days = async |folder: &Path| {
+        let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
+        let fill = "WITH RECURSIVE days (ago) AS (SELECT 1 UNION ALL SELECT ago + 1 FROM days WHERE ago < ?2),
+                teams (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM teams WHERE number < ?3)
+            INSERT INTO ledger_days (day, tenant, route, requests, hits, saved)
+            SELECT date(?1, '-' || ago || ' days'), printf('team-%04d', number), route, 2, 2, 1000
+            FROM days, teams, (SELECT 'bank' AS route UNION SELECT 'cft')";
+        assert_eq!(database.execute(fill, rusqlite::params![today, DAYS, 1000]).expect("lines"), 180_000);
+    };
+    let a = a.restart_after(&days).await;
+    let b = b.restart_after(&days).await;
+    let ledger_day =
+        |ago: u32| humantime::format_rfc3339_seconds(a.clock.wall() - ago * DAY).to_string()[..10].to_owned();
+    let range = format!("from={}&to={today}", ledger_day(DAYS));
+    let sum = format!("/v1/usage?{range}&by=route");
+    let seen = async {
+        while a.operator("GET", &sum).send().await.json()["rows"][0]["requests"] != 360_000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(6 * PATIENCE, seen).await.expect("the other node's lines");
+    let questions = [
+        ("overview, two nodes", format!("/v1/usage?from={}&to={today}&by=day", ledger_day(30))),
+        ("money, two nodes", format!("/v1/usage?{range}&by=day")),
+        ("money, two nodes", format!("/v1/usage?{range}&by=tenant")),
+        ("money, two nodes", sum.clone()),
+        ("money, two nodes", format!("/v1/usage?{range}&by=day%2Ctenant%2Croute&limit=500")),
+        ("money, two nodes", format!("/v1/usage?{range}&by=day&tenant=team-0001")),
+        ("money, two nodes", format!("/v1/usage?{range}&limit=10000")),
+    ];
+    let cookie = log_in(&a).await;
+    measure(&a, &cookie, &questions).await;
+    b.stop().await;
+    a.stop().await;
+}
+
+/// Logs in to the console; returns the cookie of the session.
+async fn log_in(rig: &Rig) -> String {
+    let log_in =
+        ask("POST", rig.admin_url("/console/login")).form(format!("token={}", rig.secret("ADMIN"))).send().await;
+    log_in.header("set-cookie").split(';').next().expect("a cookie").to_owned()
+}
+
+/// Asks each question five times, prints the median time, and fails if one takes too long, or all of them too much memory.
+async fn measure(rig: &Rig, cookie: &str, questions: &[(&str, String)]) {
     let before = memory("VmRSS");
     std::fs::write("/proc/self/clear_refs", "5").expect("the peak is reset");
     let mut slow = Vec::new();
-    for (view, path) in &questions {
+    for (view, path) in questions {
         let mut times = Vec::new();
         let mut size = 0;
         for _ in 0..5 {
-            let question = ask("GET", rig.admin_url(path)).header("cookie", &cookie);
+            let question = ask("GET", rig.admin_url(path)).header("cookie", cookie);
             let started = Instant::now();
             let answer = question.send().await;
             times.push(started.elapsed());
@@ -138,5 +192,4 @@ async fn every_view_of_a_large_company_is_quick_and_takes_bounded_memory() {
     println!("memory: {} MiB before, {} MiB more at most, {} MiB more now", before >> 20, peak >> 20, grown >> 20);
     assert!(slow.is_empty(), "slower than {MOST_TIME:?}: {slow:?}");
     assert!(peak < MOST_MEMORY, "{peak} bytes more");
-    rig.stop().await;
 }
