@@ -75,6 +75,11 @@ impl Refusal {
         Self::Invalid(why.into())
     }
 
+    /// Returns the refusal of a request that needs the ledger.
+    pub(super) fn books() -> Self {
+        Self::Unavailable("the ledger can't be read now; try again".to_owned())
+    }
+
     /// Returns the refusal of a request that needs the console's sessions.
     pub(super) fn sessions(error: StateError) -> Self {
         Self::Unavailable(format!(

@@ -11,7 +11,12 @@ use std::sync::Arc;
 /// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `type`, `since`, `until`, `limit` and `after` (the
 /// `next` of the page before).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    let shown = context.orders.callbacks.list(query.as_deref().unwrap_or_default(), None).await?;
+    let query = query.unwrap_or_default();
+    let shown = context.orders.callbacks.list(&query, None).await?;
+    // The list has read the query, so every name in it is well formed.
+    for (_, tenant) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "tenant") {
+        context.ever_known(&tenant.parse().map_err(|_| Refusal::UnknownTenant)?).await?;
+    }
     Ok(json(StatusCode::OK, &shown))
 }
 

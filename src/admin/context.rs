@@ -113,4 +113,13 @@ impl Context {
         let known = config.tenants.iter().find(|tenant| tenant.name.as_str() == name);
         known.map(|tenant| tenant.name.clone()).ok_or(Refusal::UnknownTenant)
     }
+
+    /// Refuses the name of a team that is not in the configuration and of which nothing is left: a team that was taken out of
+    /// it has lines in the books as long as those are kept, which is longer than its callbacks are.
+    pub(super) async fn ever_known(&self, name: &TenantName) -> Result<(), Refusal> {
+        if self.tenant(name.as_str()).is_ok() || self.ledger.has_lines(name).await.map_err(|_| Refusal::books())? {
+            return Ok(());
+        }
+        Err(Refusal::UnknownTenant)
+    }
 }

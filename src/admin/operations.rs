@@ -126,6 +126,7 @@ fn about_books() -> Vec<Operation> {
     vec![
         Operation::get("/v1/usage", usage::usage, "the ledger by day, team and route, or its sums", "Usage")
             .query(&["FromDay", "ToDay", "Tenant", "By", "MostLines", "AfterLine"])
+            .refusing([Refusal::UnknownTenant])
             .or_as("text/csv")
             .reading(),
         Operation::get(
@@ -135,6 +136,7 @@ fn about_books() -> Vec<Operation> {
             "UnknownCalls",
         )
         .query(&["Tenant", "AfterCall", "Limit"])
+        .refusing([Refusal::UnknownTenant])
         .reading(),
         Operation::post(
             Order::Settle,

@@ -53,6 +53,9 @@ pub(super) async fn replay(
     request: Request,
 ) -> Result<Response, Refusal> {
     let what = callback::replay(&whole_body(request).await?, None)?;
+    if let Replay::Since(tenant, ..) = &what {
+        context.ever_known(tenant).await?;
+    }
     let subject = match &what {
         Replay::One(id) | Replay::Own(_, id) => id.to_string(),
         Replay::Since(tenant, ..) | Replay::AllDead(Some(tenant)) => tenant.to_string(),

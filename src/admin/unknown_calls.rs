@@ -5,7 +5,6 @@ use super::audit::{Order, carry_out};
 use super::auth::Caller;
 use super::context::Context;
 use super::outcome::Outcome;
-use super::usage::unreadable;
 use crate::base::name::TenantName;
 use crate::base::web::{GATEWAY_ERROR, whole_body};
 use crate::ledger::{self, CallNumber, HandError, Ledger, OpenCall, SettledByHand, Statement};
@@ -61,8 +60,11 @@ pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): R
             _ => return Err(wrong()),
         }
     }
+    if let Some(tenant) = &tenant {
+        context.ever_known(tenant).await?;
+    }
     let own = match &after {
-        After::Own(after) => ledger.open_calls(tenant.as_ref(), *after, most).await.map_err(|_| unreadable())?,
+        After::Own(after) => ledger.open_calls(tenant.as_ref(), *after, most).await.map_err(|_| Refusal::books())?,
         After::Other(_) => Vec::new(),
     };
     let mut calls: Vec<_> = own.into_iter().map(|call| (context.node.clone(), call)).collect();

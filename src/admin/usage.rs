@@ -46,9 +46,12 @@ pub(super) async fn usage(
 ) -> Result<Response, Refusal> {
     let ledger = &context.ledger;
     let Asked { selection, is_page } = asked(query.as_deref().unwrap_or_default(), ledger.today())?;
+    if let Some(tenant) = &selection.tenant {
+        context.ever_known(tenant).await?;
+    }
     let Selection { from, to, columns, .. } = selection;
     let Statement { rows, has_more, is_complete, restored } =
-        ledger.statement(selection).await.map_err(|_| unreadable())?;
+        ledger.statement(selection).await.map_err(|_| Refusal::books())?;
     if has_more && !is_page {
         return Err(Refusal::invalid(format!(
             "these days have more than {MOST} lines: sum them with by=day, by=tenant or by=route, ask for fewer days, or read \
@@ -101,10 +104,6 @@ fn asked(query: &str, today: Day) -> Result<Asked, Refusal> {
         (selection.after, is_page) = (Some(name), true);
     }
     Ok(Asked { selection, is_page })
-}
-
-pub(super) fn unreadable() -> Refusal {
-    Refusal::Unavailable("the ledger can't be read now; try again".to_owned())
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ impl Calendar {
 }
 
 impl Day {
+    /// The first day of the calendar.
+    pub const MIN: Self = Self(Date::MIN);
+    /// The last day of the calendar.
+    pub const MAX: Self = Self(Date::MAX);
+
     /// Returns the month of the day.
     #[must_use]
     pub fn month(self) -> Month {

@@ -6,7 +6,7 @@ use super::counts::Statement;
 use super::inner::{Inner, LedgerConfig};
 use super::journal::Changes;
 use super::published::PublishedLedgers;
-use super::selection::Selection;
+use super::selection::{Columns, Selection};
 use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
@@ -249,6 +249,17 @@ impl Ledger {
             None => Some(Vec::new()),
         };
         Ok(Statement::of(&selection, own, others, restored))
+    }
+
+    /// Returns false if the books of all nodes have no line of a team. True while those of other nodes can't be read.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger can't be read.
+    pub async fn has_lines(&self, tenant: &TenantName) -> Result<bool, DatabaseError> {
+        let whole = self.kept(&Selection::days(Day::MIN, Day::MAX));
+        let selection = Selection { tenant: Some(tenant.clone()), columns: Columns::TENANT, most: 1, ..whole };
+        let Statement { rows, is_complete, .. } = self.statement(selection).await?;
+        Ok(!rows.is_empty() || !is_complete)
     }
 
     /// Returns the part of a selection with the days that nodes keep: each day costs a question to Redis.

@@ -126,7 +126,13 @@ async fn sums_have_the_lines_of_all_nodes() {
     let days: Vec<String> = (1..=11).rev().map(|ago| day(&a, ago)).collect();
     let range = format!("from={}&to={}", days[0], days[10]);
     let a = a.restart_after(async |folder| fill(folder, &days, 1)).await;
-    let b = b.restart_after(async |folder| fill(folder, &days[2..], 1000)).await;
+    let b = b.restart_after(async |folder| {
+        fill(folder, &days[2..], 1000);
+        let database = rusqlite::Connection::open(folder.join("iluma-gateway.db")).expect("a database");
+        let former = "INSERT INTO ledger_days (day, tenant, route, requests) VALUES (?1, 'former', 'bank', 1001)";
+        database.execute(former, [&days[10]]).expect("a line");
+    });
+    let b = b.await;
     let path = format!("/v1/usage?{range}");
     let seen = async {
         loop {
@@ -141,10 +147,47 @@ async fn sums_have_the_lines_of_all_nodes() {
     let lines = tokio::time::timeout(PATIENCE, seen).await.expect("the other node's lines");
     compare(&a, &range, &lines).await;
     compare(&b, &range, &lines).await;
+    let former = rows(&a, &format!("{path}&tenant=former&by=tenant")).await;
+    assert_eq!(
+        former[0]["requests"], 1001,
+        "a team that called at the other node alone, before it left the configuration"
+    );
+    rig_knows_no(&a, "nobody").await;
     let far = asked(&a, "/v1/usage?from=0001-01-01&to=9999-12-31&by=route").await.json();
     assert_eq!(far["rows"], Value::Array(summed(&lines, "route")), "Redis is asked for days that nodes keep");
     b.stop().await;
     a.stop().await;
+}
+
+async fn rig_knows_no(rig: &Rig, team: &str) {
+    for path in ["/v1/usage?tenant=", "/v1/usage/unknown?tenant=", "/v1/callbacks?state=dead&tenant="] {
+        let refused = rig.operator("GET", &format!("{path}{team}")).send().await;
+        refused.is_rejection(404, "DATA_NOT_FOUND");
+        assert_eq!(refused.header("x-gateway-error"), "unknown_tenant", "{path}");
+    }
+    let replay = json!({ "tenant": team, "since": "2026-11-25T08:30:00Z" }).to_string();
+    let refused = rig.operator("POST", "/v1/callbacks/replay").json(&replay).send().await;
+    assert_eq!((refused.status, refused.header("x-gateway-error")), (404, "unknown_tenant"));
+}
+
+#[tokio::test]
+async fn a_team_is_unknown_if_neither_the_configuration_nor_the_books_have_it() {
+    let rig = Rig::start().await;
+    rig_knows_no(&rig, "nobody").await;
+    let audit = rig.operator("GET", "/v1/audit?newest_first=true&limit=1").send().await.json();
+    assert_eq!((&audit["entries"][0]["order"], &audit["entries"][0]["outcome"]), (&json!("replay"), &json!("refused")));
+    let today = [day(&rig, 1)];
+    // These teams are not in the configuration any more.
+    let rig = rig.restart_after(async |folder| fill(folder, &today, 1)).await;
+    for team in TEAMS {
+        for path in ["/v1/usage?tenant=", "/v1/usage/unknown?tenant=", "/v1/callbacks?state=dead&tenant="] {
+            asked(&rig, &format!("{path}{team}")).await;
+        }
+        let replay = json!({ "tenant": team, "since": "2026-11-25T08:30:00Z" }).to_string();
+        assert_eq!(rig.operator("POST", "/v1/callbacks/replay").json(&replay).send().await.json()["replayed"], 0);
+    }
+    rig_knows_no(&rig, "nobody").await;
+    rig.stop().await;
 }
 
 #[tokio::test]
