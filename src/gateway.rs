@@ -169,11 +169,11 @@ async fn serve(
     drop(keys);
     config.permit(tenant, request.method(), &route)?;
     let is_own_api = route.kind == Kind::OwnApi;
+    log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
     // A row without stored answers has none for this request.
     if route.kind.is_always_sent() && Directives::of(request.headers()).only_if_cached {
         return Err(Rejection::OnlyIfCached);
     }
-    log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
 
     let call = CallReference::None;
     let exchange = Exchange { gateway, config, tenant, route, log, idempotency: None, call };
