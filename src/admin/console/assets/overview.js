@@ -2,7 +2,7 @@
 
 import { ask } from './api.js';
 import { bars, el, number, rupiah, share, show, tiles, time, words, zone } from './dom.js';
-import { byDay, metrics, series, sum } from './operator.js';
+import { byDay, sum } from './operator.js';
 
 /** The time between two readings, in milliseconds. */
 export const EVERY = 30_000;
@@ -38,8 +38,8 @@ function byName(alarms) {
 }
 
 export async function read() {
-  const [{ rows, from, to: today }, { alarms }, all] = await Promise.all([ask('GET', '/v1/usage?by=day'), ask('GET', '/v1/alarms'), metrics()]);
-  const open = series(all, 'circuit_open').filter((one) => one.value === 1).map((one) => one.labels.account);
+  const [{ rows, from, to: today }, { alarms }] = await Promise.all([ask('GET', '/v1/usage?by=day'), ask('GET', '/v1/alarms')]);
+  const open = [...new Set(alarms.filter((one) => one.name === 'circuit_open').map((one) => one.subject))];
   show('alarms', alarms.length > 0
     ? el('ul', { class: 'alarms' }, ...byName(alarms).map(kind))
     : el('p', { class: 'good' }, 'Nothing needs you now, on any node.'));
