@@ -112,9 +112,10 @@ impl Gateway {
             rejection.into_response(config.contact.as_deref())
         });
         let refusal = rejection.as_ref().and_then(Rejection::refusal);
-        // A refusal takes nothing of any limit.
+        // A refusal takes nothing of any limit, unless another call of the request was made.
         if let (Some(index), Some(refusal)) = (log.tenant_index, refusal)
             && refusal.is_of_a_call()
+            && !log.has_called()
         {
             config.limits.take_back(index);
         }

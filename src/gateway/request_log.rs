@@ -172,6 +172,11 @@ impl RequestLog {
         }
     }
 
+    /// Returns true if an upstream call of the request has ended.
+    pub(super) const fn has_called(&self) -> bool {
+        self.upstream_took.is_some()
+    }
+
     /// Sets the progress of the streamed body.
     pub(super) fn upload(&mut self, progress: Option<Arc<Progress>>) {
         self.upload = progress;

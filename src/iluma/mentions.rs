@@ -5,6 +5,7 @@
 
 use super::record_id::LONGEST_ID;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,15 +30,27 @@ impl Mentions {
     pub fn of(text: &[u8]) -> Self {
         let mut mentions = Self::default();
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        while reader.end().is_err() {
-            let walk = Walk { mentions: &mut mentions, name: Name::Other };
-            if walk.deserialize(&mut reader).is_err() {
-                mentions.is_garbled = true;
+        let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+        while let Some(value) = values.next() {
+            let whole = match value {
+                Ok(value) => value.get().as_bytes(),
+                Err(_) => {
+                    mentions.is_garbled = true;
+                    &text[values.byte_offset().min(text.len())..]
+                }
+            };
+            mentions.read(whole);
+            if mentions.is_garbled {
                 break;
             }
         }
         mentions
+    }
+
+    /// Reads one JSON text, as far as it is one.
+    fn read(&mut self, text: &[u8]) {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let _ = Walk { mentions: self, name: Name::Other }.deserialize(&mut reader);
     }
 
     fn take(&mut self, name: Name, text: &str) {
@@ -155,6 +168,20 @@ mod tests {
         ] {
             let expected = Mentions { references: BTreeSet::new(), ids: set(ids), is_garbled };
             assert_eq!(Mentions::of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_in_linear_time() {
+        use crate::base::linear::{assert_linear, repeated};
+        for (before, piece, behind) in
+            [("", "1 ", ""), ("", "{\"id\":\"a\"}\n", ""), ("[", "[1],", ""), ("{", "\"a\":1,", "x")]
+        {
+            assert_linear(
+                &format!("{before}{piece}"),
+                |size| repeated(before, piece, behind, size),
+                |text| drop(Mentions::of(text.as_bytes())),
+            );
         }
     }
 

@@ -228,8 +228,15 @@ impl Persons {
 /// digits. The number as it was given makes a tag too, as in data of earlier versions.
 fn national(number: &str) -> Option<String> {
     let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    let digits = digits.trim_start_matches('0');
-    let own = digits.strip_prefix("62").unwrap_or(digits).trim_start_matches('0');
+    // Behind the trunk prefix there is no country code: an area code may look like it.
+    let own = match digits.strip_prefix("00") {
+        None if digits.starts_with('0') => &digits,
+        international => {
+            let international = international.unwrap_or(&digits);
+            international.strip_prefix("62").unwrap_or(international)
+        }
+    };
+    let own = own.trim_start_matches('0');
     (!own.is_empty()).then(|| format!("+62{own}"))
 }
 
@@ -308,6 +315,10 @@ mod tests {
             let other = persons().in_json(br#"{"phone":"081234567891"}"#);
             assert!(other.is_disjoint(&order));
         }
+        // 0622 is an area code.
+        let area = named(r#"{"phone_number":"062212345"}"#);
+        assert!(!persons().in_json(br#"{"phone":"+6262212345"}"#).is_disjoint(&area));
+        assert!(persons().in_json(br#"{"phone":"+62212345"}"#).is_disjoint(&area));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::counts::Statement;
 use super::inner::{Inner, LedgerConfig};
 use super::journal::Changes;
 use super::published::PublishedLedgers;
-use super::selection::{Columns, Selection};
+use super::selection::Selection;
 use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
@@ -257,7 +257,8 @@ impl Ledger {
     /// Returns an error if the ledger can't be read.
     pub async fn has_lines(&self, tenant: &TenantName) -> Result<bool, DatabaseError> {
         let whole = self.kept(&Selection::days(Day::MIN, Day::MAX));
-        let selection = Selection { tenant: Some(tenant.clone()), columns: Columns::TENANT, most: 1, ..whole };
+        // With all columns the search ends at the first lines that are found.
+        let selection = Selection { tenant: Some(tenant.clone()), most: 1, ..whole };
         let Statement { rows, is_complete, .. } = self.statement(selection).await?;
         Ok(!rows.is_empty() || !is_complete)
     }

@@ -20,8 +20,6 @@ pub struct NoColumns;
 impl Columns {
     /// All columns, by which no lines are summed.
     pub const ALL: Self = Self([true; 3]);
-    /// The team alone.
-    pub(super) const TENANT: Self = Self([false, true, false]);
     const NAMES: [&'static str; 3] = ["day", "tenant", "route"];
 
     /// Returns the names of the columns, in the order of the table.

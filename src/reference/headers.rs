@@ -179,9 +179,9 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // hyper needs the framing, and a body without its type would be read as another type: naming these fields is an
-        // attack.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE);
+        // hyper needs the framing, and a body without its type or its encoding would be read as another one: naming these
+        // fields is an attack.
+        .filter(|name| ![header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name));
     dropped.extend(nominated);
     for name in dropped {
         headers.remove(name);
@@ -259,7 +259,8 @@ mod tests {
     fn a_request_leaves_credential_hops_cookies_and_traces_behind() {
         let mut sent = headers(&[
             ("authorization", "Basic x"),
-            ("connection", "keep-alive, X-Private, Content-Length, Content-Type"),
+            ("connection", "keep-alive, X-Private, Content-Length, Content-Type, Content-Encoding"),
+            ("content-encoding", "identity"),
             ("x-private", "1"),
             ("content-length", "3"),
             ("transfer-encoding", "chunked"),
@@ -282,7 +283,7 @@ mod tests {
         forwardable_request(&mut sent);
         let mut left: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "content-length", "content-type", "x-magic-reply"]);
+        assert_eq!(left, ["accept", "content-encoding", "content-length", "content-type", "x-magic-reply"]);
     }
 
     #[test]

@@ -166,7 +166,11 @@ impl Rewriter {
                 State::Epilogue => match self.task {
                     // RFC 2046 says that the epilogue is ignored, so it is not forwarded.
                     Task::Prefix(..) | Task::Hash(_) => return Ok(()),
-                    // The declared length can't change here, so the epilogue can't be dropped.
+                    // The declared length can't change here, so the epilogue can't be dropped. Some clients end with an
+                    // empty line.
+                    Task::Scan(..) if data.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => {
+                        out.push(std::mem::take(&mut data));
+                    }
                     Task::Scan(..) => return Err(BodyError::Malformed),
                 },
             }
@@ -263,7 +267,9 @@ impl Rewriter {
         }
         match (&self.task, declared) {
             (Task::Scan(own, prefixes), _) => {
-                if prefixes.is_foreign(own, &value) {
+                // Some servers read a part as JSON.
+                let decoded = serde_json::from_str::<String>(&value);
+                if prefixes.is_foreign(own, &value) || decoded.is_ok_and(|text| prefixes.is_foreign(own, &text)) {
                     return Err(BodyError::Foreign);
                 }
                 out.push(join(&[&text, value.as_bytes()]));

@@ -58,8 +58,8 @@ impl ReferencePrefixes {
     /// `own`. An incomplete reference is judged by its received part.
     #[must_use]
     pub fn is_foreign(&self, own: &ReferencePrefix, reference: &str) -> bool {
-        // Some servers trim values.
-        let reference = reference.trim_start_matches(|c: char| c.is_whitespace() || c.is_control());
+        // Some servers trim values; some count a byte order mark as a space.
+        let reference = reference.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}');
         let name = reference.split_once(':').map(|(name, _)| name);
         name.and_then(|name| self.tenant(name)).is_some_and(|tenant| tenant != own.tenant())
     }

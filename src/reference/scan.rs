@@ -10,6 +10,7 @@ use super::foreign_prefix::ForeignPrefixScanner;
 use super::form::loosely;
 use super::judge::Judge;
 use super::multipart::Rewriter;
+use super::parameters::{is_token, starts_with_ignoring_case};
 use super::part_head::is_like_ascii;
 use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
@@ -56,6 +57,10 @@ fn kind_in_any_charset(headers: &HeaderMap) -> Result<Kind, BodyError> {
     if essence.eq_ignore_ascii_case(b"multipart/form-data") {
         return Boundary::of(value.as_bytes()).map(Kind::Multipart).ok_or(BodyError::Malformed);
     }
+    // Some servers read every multipart body as a form, and some the beginning of a malformed type as a type.
+    if starts_with_ignoring_case(essence, b"multipart/") || essence.iter().any(|b| !is_token(*b) && *b != b'/') {
+        return Err(BodyError::UnknownType);
+    }
     let form = essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     Ok(if form { Kind::Form } else { Kind::Json })
 }
@@ -95,25 +100,21 @@ pub fn scan_body(
     }
 }
 
-/// Scans a body that is JSON or a form while it passes: as it is, and as it decodes.
+/// Scans a body that is JSON or a form while it passes: as it is, and as it decodes. A server that ignores the encoding reads
+/// it as it is.
 pub(super) struct BodyScanner {
-    /// The scanner of the body as it is; `None` once an encoded body is known to be nothing that a server could read so.
-    plain: Option<ForeignPrefixScanner>,
+    plain: ForeignPrefixScanner,
     encoded: Option<EncodedScanner>,
 }
 
 impl BodyScanner {
     pub(super) fn new(encoding: Option<Encoding>, scanner: impl Fn() -> ForeignPrefixScanner) -> Self {
-        Self { plain: Some(scanner()), encoded: encoding.map(|encoding| EncodedScanner::new(encoding, scanner)) }
+        Self { plain: scanner(), encoded: encoding.map(|encoding| EncodedScanner::new(encoding, scanner)) }
     }
 
     /// Scans the next piece. After an error no byte of the piece may pass.
     pub(super) fn feed(&mut self, data: &[u8]) -> Result<(), BodyError> {
-        match self.plain.as_mut().map(|plain| plain.feed(data)) {
-            Some(Err(error)) if error == BodyError::Foreign || self.encoded.is_none() => return Err(error),
-            Some(Err(_)) => self.plain = None,
-            Some(Ok(())) | None => {}
-        }
+        self.plain.feed(data)?;
         self.encoded.as_mut().map_or(Ok(()), |encoded| encoded.feed(data))
     }
 }
@@ -272,6 +273,9 @@ mod tests {
         assert!(matches!(kind(&["Application/X-WWW-Form-Urlencoded"]), Ok(Kind::Form)));
         assert!(matches!(kind(&["multipart/form-data; boundary=x"]), Ok(Kind::Multipart(_))));
         assert!(matches!(kind(&["multipart/form-data"]), Err(BodyError::Malformed)));
+        for odd in ["multipart/mixed; boundary=x", "Multipart/Related", "application/x-www-form-urlencoded, x"] {
+            assert!(matches!(kind(&[odd]), Err(BodyError::UnknownType)), "{odd}");
+        }
         assert!(matches!(kind(&["application/json; charset=utf-16"]), Err(BodyError::UnknownType)));
         assert!(matches!(kind(&["application/json", "text/plain"]), Err(BodyError::UnknownType)));
         assert!(matches!(kind(&["application/x-www-form-urlencoded; charset=koi8-r"]), Err(BodyError::UnknownType)));

@@ -42,6 +42,8 @@ async fn a_reference_in_the_query_of_a_bank_question_has_the_prefix() {
 }
 
 const FOREIGN: &str = r#"{"reference_id":"payments:x"}"#;
+/// The first reference is none: the second one must be looked at all the same.
+const TWICE: &str = r#"{"reference_id":[],"reference_id":"payments:x"}"#;
 
 fn zipped(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -101,6 +103,8 @@ async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
         ("application/octet-stream", "identity", "\u{1f}no JSON".to_owned()),
         ("application/json; charset=iso-8859-1", "identity", r#"{"name":"x"}"#.to_owned()),
         (multipart, "identity", part("name=\"image\"; filename=\"a.jpg\"")),
+        // Some clients end with an empty line.
+        (multipart, "identity", part("name=\"image\"") + "\r\n"),
         ("application/x-www-form-urlencoded", "identity", "x".repeat(5000)),
     ] {
         let asked = rig.ask("lending", "POST", KTP).header("content-type", kind).header("content-encoding", encoding);
@@ -116,7 +120,15 @@ async fn a_synchronous_row_refuses_bodies_in_which_a_reference_can_hide() {
             ("application/json", "gzip", zipped(FOREIGN), "foreign_reference"),
             // A server that ignores the encoding reads it in clear.
             ("application/json", "gzip", FOREIGN.as_bytes().to_vec(), "foreign_reference"),
+            ("application/json", "gzip", TWICE.as_bytes().to_vec(), "malformed_reference"),
             ("application/json", "zstd", zipped(FOREIGN), "encoded_body"),
+            ("multipart/mixed; boundary=b", "identity", FOREIGN_PART.as_bytes().to_vec(), "unknown_content_type"),
+            (
+                multipart,
+                "identity",
+                FOREIGN_PART.replace("payments:x", "\"payments:x\"").into_bytes(),
+                "foreign_reference",
+            ),
             (multipart, "gzip", zipped(&image), "encoded_body"),
             ("application/json", "identity", wide.clone(), "unknown_content_type"),
             (multipart, "identity", (image.clone() + "epilogue").into_bytes(), "malformed_body"),
