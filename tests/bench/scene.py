@@ -52,12 +52,12 @@ def on_core(core):
 class Scene:
     """A simulator and a gateway, and a Redis if one is wanted; they end with the block."""
 
-    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False):
+    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False, server=""):
         self.redis, self.server, self.admin, self.processes = free_port(), free_port(), free_port(), []
         self.simulator = free_port()
         configuration = folder / "gateway.toml"
         configuration.write_text(f"""
-server = {{ listen = "127.0.0.1:{self.server}" }}
+server = {{ listen = "127.0.0.1:{self.server}"{server} }}
 admin = {{ listen = "127.0.0.1:{self.admin}" }}
 callbacks = {{ listen = "127.0.0.1:0" }}
 upstream = {{ base_url = "http://127.0.0.1:{self.simulator}" }}
