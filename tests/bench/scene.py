@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import threading
@@ -52,7 +53,7 @@ def on_core(core):
 class Scene:
     """A simulator and a gateway, and a Redis if one is wanted; they end with the block."""
 
-    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False, server=""):
+    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False, server="", disk=None):
         self.redis, self.server, self.admin, self.processes = free_port(), free_port(), free_port(), []
         self.simulator = free_port()
         configuration = folder / "gateway.toml"
@@ -61,7 +62,7 @@ server = {{ listen = "127.0.0.1:{self.server}"{server} }}
 admin = {{ listen = "127.0.0.1:{self.admin}" }}
 callbacks = {{ listen = "127.0.0.1:0" }}
 upstream = {{ base_url = "http://127.0.0.1:{self.simulator}" }}
-cache = {{ memory = "{memory}" }}
+cache = {{ memory = "{memory}"{f', disk = "{disk}"' if disk else ''} }}
 [state]
 path = "{folder}/state-{memory}.db"
 root_key = {{ env = "ROOT" }}
@@ -146,3 +147,27 @@ def answer_length(data):
         return start
     last = data.find(b"0\r\n\r\n", start)
     return None if last < 0 else last + 5
+
+
+def cpu(pid):
+    """Returns the CPU seconds of a process, user and system."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def exchange(connection, requests):
+    """Sends requests at once; returns the number of answers by status."""
+    connection.sendall(b"".join(requests))
+    data, statuses = bytearray(), {}
+    while sum(statuses.values()) < len(requests):
+        length = answer_length(data)
+        if length is None:
+            piece = connection.recv(1 << 16)
+            if not piece:
+                raise SystemExit("the gateway closed a connection before its answer")
+            data += piece
+            continue
+        status = int(data[9:12])
+        statuses[status] = statuses.get(status, 0) + 1
+        del data[:length]
+    return statuses
