@@ -11,6 +11,7 @@ mod durable_epochs;
 mod entry;
 mod epoch;
 mod key;
+mod key_filter;
 mod lease;
 mod levels;
 mod membership;

@@ -86,7 +86,7 @@ impl DiskCache {
     pub(super) fn open(settings: DiskCacheSettings, epochs: Arc<Epochs>, time: Arc<SteadyClock>, clock: Clock) -> Self {
         let DiskCacheSettings { path, bound, reserve, keyring } = settings;
         let cache = Self {
-            // Twice: the cache is not to be the one that brings the disk down to the reserve of the state.
+            // Twice the reserve: the cache stops early, so it never takes the space that is reserved for state.
             disk: Disk::of(&path, reserve.bytes().saturating_mul(2)),
             path,
             bound,
@@ -181,7 +181,7 @@ impl DiskCache {
         self.in_time(self.usable().ok()?.noted(id, self.keyring.clone())).await.ok()?
     }
 
-    /// Deletes the entries that a change ends; returns their number.
+    /// Deletes the entries that a purge or an erasure removes, and returns their number.
     ///
     /// # Errors
     /// Returns an error if the file can't be used. Its entries are not deleted then.
@@ -266,7 +266,8 @@ impl DiskCache {
         }
     }
 
-    /// Deletes some expired entries; tries to open the file if none is open. Returns true if there is more to do.
+    /// Deletes some expired entries, and counts some of the file's keys; tries to open the file if none is open. Returns
+    /// true if there is more to do.
     pub(super) async fn tidy(&self) -> bool {
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside().await;
@@ -277,7 +278,9 @@ impl DiskCache {
         let Some(file) = self.file.load_full() else { return false };
         let tidied = file.tidy(self.time.now()).await;
         self.judge(&tidied);
-        tidied == Ok(true)
+        let learned = file.learn_keys().await;
+        self.judge(&learned);
+        tidied == Ok(true) || learned == Ok(true)
     }
 
     /// Deletes entries that name an erased person, because an older copy of the file may have been restored.

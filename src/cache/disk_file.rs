@@ -5,6 +5,7 @@
 
 use super::epoch::Epochs;
 use super::key::Key;
+use super::key_filter::{KeyFilter, Progress};
 use super::slot::CacheSlot;
 use super::{entry::Entry, wire};
 use crate::base::byte_size::ByteSize;
@@ -45,6 +46,7 @@ pub(super) struct DiskFile {
     database: Database,
     /// Pages that the file may have.
     pages: u64,
+    keys: Arc<KeyFilter>,
 }
 
 /// Facts about an entry that are known without decryption.
@@ -75,7 +77,7 @@ impl DiskFile {
         let durability = Durability::Process { log: u32::try_from(log).unwrap_or(u32::MAX) };
         let database = Database::open_with(path, MIGRATIONS, durability)?;
         let pages = bound.bytes().saturating_sub(2 * log).max(bound.bytes() / 2) / PAGE;
-        Ok(Self { database, pages })
+        Ok(Self { database, pages, keys: Arc::new(KeyFilter::new(bound)) })
     }
 
     /// Returns true while the file can be written.
@@ -90,6 +92,9 @@ impl DiskFile {
 
     /// Returns the entry's bytes, if there is one and it opens.
     pub(super) async fn entry(&self, key: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
+        if !self.keys.may_have(key) {
+            return Ok(None);
+        }
         self.value("SELECT value FROM entries WHERE key = ?1", place("entry", key), (key.clone(), keyring)).await
     }
 
@@ -114,18 +119,54 @@ impl DiskFile {
 
     /// Writes entries, and deletes the oldest ones to make room. An entry whose person was erased meanwhile is left out.
     pub(super) async fn put(&self, rows: Vec<Row>, keyring: Keyring, epochs: Arc<Epochs>) -> Result<(), DatabaseError> {
-        let pages = self.pages;
+        let (pages, keys) = (self.pages, Arc::clone(&self.keys));
         let put = move |connection: &Connection| {
             let values = rows.iter().filter(|row| !epochs.erased_since(row.entry.began, &row.entry.tags));
             let values: Vec<_> = values.map(|row| (row, row.value(&keyring))).collect();
             let bytes: usize = values.iter().map(|(_, value)| value.len() + 256).sum();
-            make_room(connection, pages.saturating_sub(bytes as u64 / PAGE * 5 / 4 + 8), usize::MAX)?;
+            make_room(connection, pages.saturating_sub(bytes as u64 / PAGE * 5 / 4 + 8), usize::MAX, &keys)?;
             for (row, value) in values {
-                row.write(connection, &value)?;
+                row.write(connection, &value, &keys)?;
             }
             Ok(())
         };
-        self.database.write(put).await
+        self.change(put).await
+    }
+
+    /// Runs `work`, which counts the keys that it changes.
+    async fn change<T, F>(&self, work: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let changed = self.database.write(work).await;
+        if changed.is_err() {
+            // Its changes were counted, and undone.
+            self.keys.reset();
+        }
+        changed
+    }
+
+    /// Counts some of the file's keys. Returns true if there are more.
+    pub(super) async fn learn_keys(&self) -> Result<bool, DatabaseError> {
+        let keys = Arc::clone(&self.keys);
+        let learn = move |connection: &Connection| {
+            let progress = keys.progress();
+            let after: &[u8] = match &progress {
+                Progress::Nothing => &[],
+                Progress::Until(key) => &key.bytes()[..],
+                Progress::All => return Ok(false),
+            };
+            // The index alone has it all.
+            let mut select =
+                connection.prepare_cached("SELECT key FROM entries WHERE key > ?1 ORDER BY key LIMIT ?2")?;
+            let next = select.query_map(params![after, STEP], |row| row.get::<_, Vec<u8>>(0))?;
+            let next = next.collect::<rusqlite::Result<Vec<_>>>()?;
+            let next: Vec<_> = next.iter().filter_map(|key| Key::from_bytes(key)).collect();
+            keys.learn(&progress, &next);
+            Ok(!next.is_empty())
+        };
+        self.database.write(learn).await
     }
 
     /// Writes a note.
@@ -147,16 +188,16 @@ impl DiskFile {
     /// Deletes some expired entries, and some of the oldest if the file exceeds its bound, and frees the space. Returns true if
     /// there is more to do.
     pub(super) async fn tidy(&self, now: Millis) -> Result<bool, DatabaseError> {
-        let (pages, now) = (self.pages, integer(now));
+        let (pages, now, keys) = (self.pages, integer(now), Arc::clone(&self.keys));
         let tidy = move |connection: &Connection| {
             connection.execute("DELETE FROM notes WHERE expires <= ?1", [now])?;
             let mut select = connection.prepare_cached("SELECT number FROM facts WHERE expires <= ?1 LIMIT ?2")?;
             let over: Vec<i64> =
                 select.query_map(params![now, STEP], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
             for row in &over {
-                remove(connection, *row)?;
+                remove(connection, *row, &keys)?;
             }
-            let is_full = make_room(connection, pages, STEP as usize)?;
+            let is_full = make_room(connection, pages, STEP as usize, &keys)?;
             let spare = count(connection, "page_count")?.saturating_sub(pages).min(STEP.into());
             if spare > 0 {
                 let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
@@ -165,7 +206,7 @@ impl DiskFile {
             }
             Ok(over.len() == STEP as usize || is_full || spare == u64::from(STEP))
         };
-        self.database.write(tidy).await
+        self.change(tidy).await
     }
 
     /// Deletes every entry for which `is_over` is true; returns their number.
@@ -173,7 +214,8 @@ impl DiskFile {
         &self,
         is_over: impl Fn(&Fact) -> bool + Send + Sync + 'static,
     ) -> Result<u64, DatabaseError> {
-        self.each_step(is_over, remove).await
+        let keys = Arc::clone(&self.keys);
+        self.each_step(is_over, move |connection, row| remove(connection, row, &keys)).await
     }
 
     /// Counts the entries for which `is_meant` holds.
@@ -188,12 +230,12 @@ impl DiskFile {
     async fn each_step(
         &self,
         is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
-        work: fn(&Connection, i64) -> rusqlite::Result<()>,
+        work: impl Fn(&Connection, i64) -> rusqlite::Result<()> + Send + Sync + 'static,
     ) -> Result<u64, DatabaseError> {
-        let is_meant = Arc::new(is_meant);
+        let (is_meant, work) = (Arc::new(is_meant), Arc::new(work));
         let (mut after, mut number) = (i64::MIN, 0);
         loop {
-            let is_meant = Arc::clone(&is_meant);
+            let (is_meant, work) = (Arc::clone(&is_meant), Arc::clone(&work));
             let step = move |connection: &Connection| {
                 let mut select = connection.prepare_cached(
                     "SELECT number, subject, tenant, began, tags FROM facts WHERE number > ?1 ORDER BY number LIMIT ?2",
@@ -211,7 +253,7 @@ impl DiskFile {
                 }
                 Ok((meant.len() as u64, last, seen == STEP))
             };
-            let (found, last, is_more) = self.database.write(step).await?;
+            let (found, last, is_more) = self.change(step).await?;
             number += found;
             after = last;
             if !is_more {
@@ -243,12 +285,13 @@ impl Row {
         keyring.encrypt(&place("entry", &self.slot.key), &wire::write_entry(&self.entry, stored))
     }
 
-    fn write(&self, connection: &Connection, value: &[u8]) -> rusqlite::Result<()> {
+    fn write(&self, connection: &Connection, value: &[u8], keys: &KeyFilter) -> rusqlite::Result<()> {
         let (slot, entry) = (&self.slot, &self.entry);
         let mut former = connection.prepare_cached("SELECT number FROM entries WHERE key = ?1")?;
         if let Some(former) = former.query_row([&slot.key.bytes()[..]], |row| row.get(0)).optional()? {
-            remove(connection, former)?;
+            remove(connection, former, keys)?;
         }
+        keys.insert(&slot.key);
         let mut insert = connection.prepare_cached("INSERT INTO entries (key, value) VALUES (?1, ?2)")?;
         insert.execute(params![slot.key.bytes(), value])?;
         let tags: Vec<u8> = entry.tags.iter().flat_map(|tag| *tag.bytes()).collect();
@@ -274,7 +317,7 @@ impl Fact {
 }
 
 /// Deletes the oldest entries, at most `most`, until the file uses at most `pages` pages. Returns true if there is more to do.
-fn make_room(connection: &Connection, pages: u64, most: usize) -> rusqlite::Result<bool> {
+fn make_room(connection: &Connection, pages: u64, most: usize, keys: &KeyFilter) -> rusqlite::Result<bool> {
     let mut removed = 0;
     while used(connection)? > pages {
         if removed >= most {
@@ -286,15 +329,19 @@ fn make_room(connection: &Connection, pages: u64, most: usize) -> rusqlite::Resu
             return Ok(false);
         }
         for row in &oldest {
-            remove(connection, *row)?;
+            remove(connection, *row, keys)?;
         }
         removed += oldest.len();
     }
     Ok(false)
 }
 
-fn remove(connection: &Connection, row: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM entries WHERE number = ?1")?.execute([row])?;
+fn remove(connection: &Connection, row: i64, keys: &KeyFilter) -> rusqlite::Result<()> {
+    let mut delete = connection.prepare_cached("DELETE FROM entries WHERE number = ?1 RETURNING key")?;
+    let key: Option<Vec<u8>> = delete.query_row([row], |row| row.get(0)).optional()?;
+    if let Some(key) = key.and_then(|key| Key::from_bytes(&key)) {
+        keys.remove(&key);
+    }
     connection.prepare_cached("DELETE FROM facts WHERE number = ?1")?.execute([row])?;
     Ok(())
 }

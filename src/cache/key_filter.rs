@@ -1,0 +1,177 @@
+//! The keys that the disk cache may have, in memory: most misses need no look into the file.
+//!
+//! A counting Bloom filter with two counters for each key. Invariant: a key in the file is never denied.
+
+use super::key::Key;
+use crate::base::byte_size::ByteSize;
+use parking_lot::Mutex;
+
+/// Bytes of the file for one counter: eight counters for an entry of 1 KiB, so that about one miss in 20 looks into the
+/// file in vain.
+const BYTES_PER_COUNTER: u64 = 128;
+/// The fewest and the most counters, of one byte each.
+const LEAST: u64 = 1 << 10;
+const MOST: u64 = 1 << 26;
+
+/// The keys of one file, which are counted in their order.
+#[derive(Debug)]
+pub(super) struct KeyFilter(Mutex<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    counters: Vec<u8>,
+    progress: Progress,
+}
+
+/// The part of the file's keys that is counted. The file may have any other key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    Nothing,
+    /// The keys up to this one.
+    Until(Key),
+    All,
+}
+
+impl Progress {
+    fn has(&self, key: &Key) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Until(last) => key.bytes() <= last.bytes(),
+            Self::All => true,
+        }
+    }
+}
+
+impl KeyFilter {
+    /// Makes a filter for a file of at most `bound` bytes, of which no key is counted.
+    pub(super) fn new(bound: ByteSize) -> Self {
+        let size = (bound.bytes() / BYTES_PER_COUNTER).clamp(LEAST, MOST).next_power_of_two();
+        let counters = vec![0; usize::try_from(size).unwrap_or_default()];
+        Self(Mutex::new(Counted { counters, progress: Progress::Nothing }))
+    }
+
+    /// Returns false if the file does not have this key.
+    pub(super) fn may_have(&self, key: &Key) -> bool {
+        let counted = self.0.lock();
+        !counted.progress.has(key) || counted.places(key).iter().all(|place| counted.counters[*place] > 0)
+    }
+
+    /// Counts a key that was written.
+    pub(super) fn insert(&self, key: &Key) {
+        self.0.lock().change(key, |counter| counter.saturating_add(1));
+    }
+
+    /// Forgets a key that was deleted.
+    pub(super) fn remove(&self, key: &Key) {
+        // A counter at its maximum has lost the exact number, so it stays there.
+        self.0.lock().change(key, |counter| if counter == u8::MAX { counter } else { counter.saturating_sub(1) });
+    }
+
+    /// Returns the part of the keys that is counted.
+    pub(super) fn progress(&self) -> Progress {
+        self.0.lock().progress.clone()
+    }
+
+    /// Counts the file's next keys after `before`, in their order. Without any, all keys are counted from now on.
+    pub(super) fn learn(&self, before: &Progress, keys: &[Key]) {
+        let mut counted = self.0.lock();
+        // The filter was reset meanwhile.
+        if counted.progress != *before {
+            return;
+        }
+        counted.progress = Progress::All;
+        for key in keys {
+            counted.change(key, |counter| counter.saturating_add(1));
+        }
+        if let Some(last) = keys.last() {
+            counted.progress = Progress::Until(last.clone());
+        }
+    }
+
+    /// Forgets all keys, because the file may differ from what was counted.
+    pub(super) fn reset(&self) {
+        let mut counted = self.0.lock();
+        counted.counters.fill(0);
+        counted.progress = Progress::Nothing;
+    }
+}
+
+impl Counted {
+    fn change(&mut self, key: &Key, change: impl Fn(u8) -> u8) {
+        if self.progress.has(key) {
+            for place in self.places(key) {
+                self.counters[place] = change(self.counters[place]);
+            }
+        }
+    }
+
+    /// Returns the places of a key's counters. The bytes of a key are uniformly distributed.
+    fn places(&self, key: &Key) -> [usize; 2] {
+        let [.., a, b, c, d, e, f, g, h] = key.bytes();
+        let hash = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+        [hash, hash >> 32].map(|hash| usize::try_from(hash & (self.counters.len() as u64 - 1)).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> Key {
+        use sha2::Digest as _;
+        let mut bytes: [u8; 32] = sha2::Sha256::digest(n.to_be_bytes()).into();
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        Key::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_was_counted_is_found_and_few_others_are() {
+        let filter = KeyFilter::new(ByteSize::mib(10));
+        assert!(filter.may_have(&key(1)), "nothing is known before the keys are counted");
+        filter.learn(&Progress::Nothing, &[]);
+        assert!(!filter.may_have(&key(1)));
+        (0..10_000).for_each(|n| filter.insert(&key(n)));
+        assert!((0..10_000).all(|n| filter.may_have(&key(n))));
+        let wrong = (10_000..30_000).filter(|n| filter.may_have(&key(*n))).count();
+        assert!(wrong < 2_000, "{wrong} of 20000 keys are taken for others");
+        (0..10_000).for_each(|n| filter.remove(&key(n)));
+        assert!((0..10_000).all(|n| !filter.may_have(&key(n))), "what is deleted is forgotten");
+    }
+
+    #[test]
+    fn keys_that_change_while_the_file_is_read_are_counted_once() {
+        let filter = KeyFilter::new(ByteSize::mib(1));
+        filter.learn(&Progress::Nothing, &[key(1), key(2)]);
+        let before = filter.progress();
+        assert_eq!(before, Progress::Until(key(2)));
+        // Keys 0 to 2 are counted; key 3 is not yet, and key 4 will be.
+        filter.insert(&key(0));
+        filter.remove(&key(1));
+        filter.remove(&key(3));
+        filter.insert(&key(4));
+        filter.learn(&before, &[key(4)]);
+        filter.learn(&Progress::Until(key(4)), &[]);
+        assert_eq!(filter.progress(), Progress::All);
+        assert_eq!([0, 1, 2, 3, 4].map(|n| filter.may_have(&key(n))), [true, false, true, false, true]);
+        filter.remove(&key(4));
+        assert!(!filter.may_have(&key(4)));
+    }
+
+    #[test]
+    fn a_filter_that_was_reset_begins_again() {
+        let filter = KeyFilter::new(ByteSize::mib(1));
+        filter.learn(&Progress::Nothing, &[key(1)]);
+        filter.reset();
+        filter.learn(&Progress::Until(key(1)), &[]);
+        assert!(filter.may_have(&key(4)) && filter.progress() == Progress::Nothing);
+    }
+
+    #[test]
+    fn a_counter_that_is_full_stays_full() {
+        let filter = KeyFilter::new(ByteSize::kib(1));
+        filter.learn(&Progress::Nothing, &[]);
+        (0..300).for_each(|_| filter.insert(&key(7)));
+        (0..299).for_each(|_| filter.remove(&key(7)));
+        assert!(filter.may_have(&key(7)));
+    }
+}
