@@ -31,7 +31,7 @@ pub(super) struct Credentials<'a> {
     pub(super) time: SystemTime,
 }
 
-/// Returns the team of a request, also if the team is suspended. A key counts before a session.
+/// Returns the team of a request, also if the team is suspended. A key takes precedence over a session.
 pub(super) fn authenticate<'t, 'k>(
     config: &'t RuntimeConfig,
     given: Credentials<'_>,

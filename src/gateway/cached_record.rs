@@ -37,7 +37,7 @@ pub(super) async fn serve(
     let (tenant, target) = (exchange.tenant, exchange.route.target.clone());
     let slot = gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, headers));
-    let request = FetchRequest { call: CallReference::of_get(known.is_named()), ..request };
+    let request = Box::new(FetchRequest { call: CallReference::of_get(known.is_named()), ..request });
     let Known::Own(owner) = &known else {
         return unknown(exchange, request, &id, known).await;
     };
@@ -73,7 +73,7 @@ pub(super) async fn serve(
 /// would reveal that another team knows the id.
 async fn unknown(
     mut exchange: Exchange<'_>,
-    request: FetchRequest,
+    request: Box<FetchRequest>,
     id: &str,
     known: Known,
 ) -> Result<Response<ReplyBody>, Rejection> {

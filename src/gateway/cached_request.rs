@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let bypass = head.bypass.or_else(|| bypass(&content, directives));
     let gateway = exchange.gateway;
     if gateway.cache.is_behind() {
-        gateway.cache.confirm(&exchange.log.redis).await;
+        Box::pin(gateway.cache.confirm(&exchange.log.redis)).await;
     }
     let scope = scope_of(exchange.tenant);
     let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &content.parameters);
@@ -80,7 +80,7 @@ pub(super) async fn serve(
     }
     let reference = content.reference.as_deref().filter(|_| is_prefixed);
     let call = CallReference::of(prefix.as_ref(), reference);
-    let request = FetchRequest {
+    let request = Box::new(FetchRequest {
         slot,
         route: exchange.route.name,
         directives,
@@ -93,7 +93,7 @@ pub(super) async fn serve(
         prefix,
         call,
         bypass,
-    };
+    });
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
 }
 

@@ -114,13 +114,22 @@ impl CallGuard {
     /// Makes the call. A free GET is repeated once if that may succeed and the budget allows it.
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, CallError> {
         let (upstream, account) = (&self.config.upstream, &self.config.accounts[self.account]);
-        let again = if self.charged { None } else { outgoing.again() };
+        let again = if self.charged { None } else { outgoing.again().map(Box::new) };
         let sent = upstream.send(outgoing, Some(&account.credential)).await;
         let Some(again) = again else { return sent };
         account.retries.note();
         if !(upstream::may_go_better(&sent) && account.retries.spend()) {
             return sent;
         }
+        Box::pin(self.repeat(*again, sent)).await
+    }
+
+    /// Waits a moment and repeats the call. Returns the outcome `sent` if the limits leave no room.
+    async fn repeat(
+        &self,
+        again: Outgoing,
+        sent: Result<Response<AnswerBody>, CallError>,
+    ) -> Result<Response<AnswerBody>, CallError> {
         let [jitter] = crate::base::keyring::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
         // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no count
@@ -129,7 +138,8 @@ impl CallGuard {
         let wanted = Call { endpoint: &self.endpoint, price: None };
         let Ok(mut permit) = self.config.limits.admit_call(self.tenant, wanted, &budget).await else { return sent };
         drop(sent);
-        let sent = upstream.send(again, Some(&account.credential)).await;
+        let account = &self.config.accounts[self.account];
+        let sent = self.config.upstream.send(again, Some(&account.credential)).await;
         if !sent.as_ref().is_err_and(|error| error.is_unprocessed()) {
             permit.sent();
             self.config.tallies[self.tenant].call(self.route);

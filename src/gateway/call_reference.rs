@@ -15,7 +15,7 @@ pub(super) enum CallReference {
     Known(String),
     /// The call makes a record whose reference is read, and gets this prefix, while the body is sent.
     Streamed(ReferencePrefix, Arc<Outcome>),
-    /// The call is a GET of a record that no answer is known to have named: its reference may settle a lost call.
+    /// The call is a GET of a record whose id no known answer has given. The record's reference may settle a lost call.
     Unanswered,
 }
 

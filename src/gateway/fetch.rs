@@ -21,6 +21,7 @@ use crate::reply::{Rejection, ReplyBody};
 use crate::telemetry::CacheOutcome;
 use http::Response;
 use http::uri::PathAndQuery;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ impl Gateway {
     pub(super) async fn fetch(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
-        request: FetchRequest,
+        request: Box<FetchRequest>,
         log: &mut RequestLog,
     ) -> Result<Response<ReplyBody>, Rejection> {
         let (directives, reference, route, slot) =
@@ -65,7 +66,6 @@ impl Gateway {
                 return Err(Rejection::OnlyIfCached);
             }
             let fetched = self.alone(config, request, log).await?;
-            self.own_fetched(caller, &fetched, &log.redis).await;
             return Ok(brought(&fetched, Report::Bypass { detail }, CacheOutcome::Bypass, log));
         }
         if !directives.no_cache
@@ -82,7 +82,6 @@ impl Gateway {
         let is_newest = directives.no_cache || directives.no_store || directives.max_age == Some(Duration::ZERO);
         if is_newest {
             let fetched = self.alone(config, request, log).await?;
-            self.own_fetched(caller, &fetched, &log.redis).await;
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
@@ -91,7 +90,6 @@ impl Gateway {
         match self.join(config, request, log).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),
             Ok(Joined::Led(fetched)) if !fetched.is_failure() => {
-                self.own_fetched(caller, &fetched, &log.redis).await;
                 let stored = fetched.is_stored();
                 Ok(match (is_directed, stored) {
                     (true, _) => brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log),
@@ -148,7 +146,7 @@ impl Gateway {
     pub(super) async fn alone(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
-        request: FetchRequest,
+        request: Box<FetchRequest>,
         log: &RequestLog,
     ) -> Result<Arc<FetchResult>, Rejection> {
         let guard = self.admit(config, &request, &log.redis).await?;
@@ -195,7 +193,7 @@ impl Gateway {
         }
         let route = RouteName::BankGet;
         let tenant = request.tenant.and_then(|index| config.tenants.at(index));
-        let poll = FetchRequest::get(slot, route, tenant, directives, (target, send::own_head()));
+        let poll = Box::new(FetchRequest::get(slot, route, tenant, directives, (target, send::own_head())));
         // The answer is in the cache now, or Iluma could not be asked: then the request counts as still pending.
         let _: Result<Joined, Rejection> = Box::pin(self.join(config, poll, log)).await;
     }
@@ -204,7 +202,7 @@ impl Gateway {
     pub(super) async fn join(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
-        request: FetchRequest,
+        request: Box<FetchRequest>,
         log: &RequestLog,
     ) -> Result<Joined, Rejection> {
         loop {
@@ -266,7 +264,8 @@ impl Gateway {
             LeaseDecision::Alone => None,
         };
         // If the call is refused, the next request leads, with its own admission.
-        let guard = renewing(self.admit(config, request, &log.redis), lease.as_ref()).await?;
+        let admitted = pin!(self.admit(config, request, &log.redis));
+        let guard = renewing(admitted, lease.as_ref()).await?;
         Ok(Leading::Call(Box::new((Lead { leader, lease }, guard))))
     }
 

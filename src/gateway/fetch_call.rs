@@ -4,6 +4,7 @@ use super::call_guard::CallGuard;
 use super::core::Gateway;
 use super::fetch_request::FetchRequest;
 use super::fetch_result::{FetchResult, Lead, for_other_nodes, from_callback, renewing};
+use super::owners::Owned;
 use super::received::Received;
 use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
@@ -11,24 +12,26 @@ use crate::base::json_template::{Absent, JsonTemplate};
 use crate::cache::{CacheSlot, Entry, Subject};
 use crate::iluma::answer::Answer;
 use crate::iluma::record_id;
+use crate::iluma::route_name::RouteName;
 use crate::redis::Budget;
 use crate::reference::{self, Ownership, PrefixStripper, Record, ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
-use crate::upstream::{self, CallError, Collected};
+use crate::upstream::{self, CallError, Collected, Outgoing};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Gateway {
     /// Makes the call in a task of its own, which ends even if no request waits for it any more.
     ///
-    /// Its parts are on the heap: a task's future is moved several times, and theirs would be some 20 KB of it.
+    /// The call is on the heap: a task's future is moved several times, and the call is most of it.
     pub(super) async fn call_detached(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
-        request: FetchRequest,
+        request: Box<FetchRequest>,
         (lead, guard): (Option<Lead>, Option<CallGuard>),
         log: &RequestLog,
     ) -> Result<Arc<FetchResult>, Rejection> {
@@ -40,8 +43,8 @@ impl Gateway {
             let (leader, lease) = lead.map_or((None, None), |Lead { leader, lease }| (Some(leader), lease));
             let (slot, account) = (request.slot.clone(), request.account);
             // A panic is a bug; it must not make every follower repeat the call.
-            let call = AssertUnwindSafe(gateway.call(&config, request, guard, &redis)).catch_unwind();
-            let called = Box::pin(renewing(call, lease.as_ref())).await;
+            let call = AssertUnwindSafe(Box::pin(gateway.call(&config, request, guard, &redis))).catch_unwind();
+            let called = renewing(call, lease.as_ref()).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
             // The rest is for other nodes: a request that has its answer occupies no slot, however long Redis takes.
             drop(permit);
@@ -54,7 +57,7 @@ impl Gateway {
             let account = account.and_then(|index| config.accounts.get(index)).map(|account| &account.name);
             match (fetched.and_then(|fetched| fetched.entry.as_ref()), lease) {
                 (Some(entry), lease) => Box::pin(gateway.cache.publish(&slot, entry, account, lease)).await,
-                (None, Some(lease)) => lease.land(&for_other_nodes(&answer)).await,
+                (None, Some(lease)) => Box::pin(lease.land(&for_other_nodes(&answer))).await,
                 (None, None) => {}
             }
             if let Some((slot, entry)) = fetched.and_then(|fetched| fetched.settled.as_ref()) {
@@ -67,58 +70,62 @@ impl Gateway {
         Ok(fetched.map_err(|_| Rejection::Internal)??)
     }
 
-    /// Makes the call, and reads and stores its answer.
+    /// Makes the call; reads, books and stores its answer, and makes the caller an owner of its record.
     async fn call(
         &self,
         config: &RuntimeConfig,
-        request: FetchRequest,
-        mut guard: Option<CallGuard>,
+        request: Box<FetchRequest>,
+        guard: Option<CallGuard>,
         redis: &Budget,
     ) -> Result<FetchResult, CallError> {
-        let FetchRequest { slot, route, directives, reference, account, outgoing, mut tags, prefix, bypass, .. } =
-            request;
-        let started = self.clock.now();
-        if let Some(guard) = &mut guard {
-            guard.start(None);
-        }
+        let FetchRequest {
+            slot,
+            route,
+            directives,
+            reference,
+            account,
+            outgoing,
+            mut tags,
+            prefix,
+            bypass,
+            requester,
+            ..
+        } = *request;
         let account = account.and_then(|index| config.accounts.get(index));
-        let (credential, total) = (account.map(|account| &account.credential), config.upstream.timeouts().answer);
         let target = outgoing.target.clone();
-        let sent = match &guard {
-            Some(guard) => Box::pin(guard.send(outgoing)).await,
-            None => Box::pin(config.upstream.send(outgoing, None)).await,
-        };
-        let received = match sent {
-            Ok(response) => Box::pin(upstream::collect(response, credential, total)).await,
-            Err(error) => Err(error),
-        };
-        let received = received.map(|collected| Received::new(collected, &self.persons));
-        let took = self.clock.now().saturating_duration_since(started);
-        if let Some(account) = account {
-            account.metrics.request(
-                route,
-                received.as_ref().ok().map(|received| received.collected.status.as_u16()),
-                took,
-            );
-        }
-        if let Some(guard) = guard {
-            match &received {
-                Ok(received) => guard.answered(received),
-                Err(error) => guard.failed(*error),
+        let is_accounted = guard.is_some();
+        let (received, took) = self.exchange(config, (route, account), outgoing, guard).await;
+        let settled = async {
+            if is_accounted {
+                // An outcome that can't be written now is kept, and the answer is still sent.
+                let _ = self.ledger.settled().await;
             }
-            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after.
-            // An outcome that can't be written now is kept, and the answer is still sent.
-            let _ = self.ledger.settled().await;
-        }
-        let Received { collected: mut shown, answer } = received?;
+        };
+        let Received { collected: mut shown, answer } = match received {
+            Ok(received) => received,
+            Err(error) => {
+                settled.await;
+                return Err(error);
+            }
+        };
         reference::forwardable_response(&mut shown.headers);
         let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
         tags.extend(answer.persons());
+        let names: Vec<_> = tags.iter().copied().collect();
+        // A client that sees the answer finds its outcome in the ledger and owns its record, even if the process is killed
+        // right after. Both are written together.
+        let owned = async {
+            if let (Some(requester), Some(id)) = (&requester, &read.id) {
+                let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &names };
+                self.owners.own(requester, owned, redis).await;
+            }
+        };
+        tokio::join!(settled, owned);
         let is_kept = !directives.no_store
             && bypass.is_none()
             && read.is_shared
             && read.is_what_was_asked(slot.subject, target.path());
-        let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags.clone()) } else { None };
+        let entry = if is_kept { self.store(&slot, (&shown, &answer), &read.template, tags) } else { None };
         tracing::debug!(
             no_store = directives.no_store,
             bypass,
@@ -132,9 +139,43 @@ impl Gateway {
             }
             _ => None,
         };
-        let (id, tags) = (read.id, tags.into_iter().collect());
         let shared = read.is_shared.then_some(read.template);
-        Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id, tags, settled, took })
+        Ok(FetchResult { answer: shown, read: Some(answer), shared, entry, id: read.id, tags: names, settled, took })
+    }
+
+    /// Sends the call, reads its answer whole and accounts for it. Returns the answer with the time that it took.
+    async fn exchange(
+        &self,
+        config: &RuntimeConfig,
+        (route, account): (RouteName, Option<&Account>),
+        outgoing: Outgoing,
+        mut guard: Option<CallGuard>,
+    ) -> (Result<Received, CallError>, Duration) {
+        let started = self.clock.now();
+        let (credential, total) = (account.map(|account| &account.credential), config.upstream.timeouts().answer);
+        let sent = match &mut guard {
+            Some(guard) => {
+                guard.start(None);
+                guard.send(outgoing).await
+            }
+            None => config.upstream.send(outgoing, None).await,
+        };
+        let received = match sent {
+            Ok(response) => upstream::collect(response, credential, total).await,
+            Err(error) => Err(error),
+        };
+        let received = received.map(|collected| Received::new(collected, &self.persons));
+        let took = self.clock.now().saturating_duration_since(started);
+        if let Some(account) = account {
+            let status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
+            account.metrics.request(route, status, took);
+        }
+        match (guard, &received) {
+            (Some(guard), Ok(received)) => guard.answered(received),
+            (Some(guard), Err(error)) => guard.failed(*error),
+            (None, _) => {}
+        }
+        (received, took)
     }
 
     /// Connects a pending bank request with its result. It is called when either of the two is stored.
@@ -250,7 +291,6 @@ mod tests {
     use super::*;
     use crate::iluma::answer::PARSED;
     use crate::iluma::person::Persons;
-    use crate::iluma::route_name::RouteName;
     use crate::ledger;
     use http::StatusCode;
 

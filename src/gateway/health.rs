@@ -24,5 +24,5 @@ pub(super) async fn serve(
     let account = config.accounts.first().ok_or(Rejection::Internal)?;
     let slot = gateway.cache.place(&Scope::shared(&account.name), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, log.route, None, Directives::default(), (target, HeaderMap::new()));
-    gateway.fetch(config, request, log).await
+    gateway.fetch(config, Box::new(request), log).await
 }

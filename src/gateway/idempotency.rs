@@ -30,7 +30,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let takes_keys = exchange.route.name.spec().idempotent;
     let key = if takes_keys { IdempotencyKey::of(request.headers()).map_err(KeyConflict::from)? } else { None };
-    let Some(key) = key else { return handle(exchange, request.map(FingerprintedBody::plain)).await };
+    let Some(key) = key else { return handle(&mut exchange, request.map(FingerprintedBody::plain)).await };
     let claiming = Claiming {
         tenant: exchange.tenant.name.clone(),
         key: key.as_bytes().into(),
@@ -49,7 +49,7 @@ pub(super) async fn serve(
             let in_path = persons_in_path(&exchange.gateway.persons, exchange.route.target.path());
             claim.request = ClaimedRequest { body, content_type, in_path };
             exchange.idempotency = Some(Idempotency::Claim(Box::new(claim)));
-            let response = handle(exchange, request).await;
+            let response = handle(&mut exchange, request).await;
             // A client that has its answer may send the request again at once.
             let _ = tokio::time::timeout(CLAIM_END_TIMEOUT, written).await;
             response
@@ -58,7 +58,7 @@ pub(super) async fn serve(
             claim.forget();
             let kept = repeated(claimed)?;
             exchange.idempotency = Some(Idempotency::Repetition(Repetition { kept, body }));
-            let mut response = handle(exchange, request).await?;
+            let mut response = handle(&mut exchange, request).await?;
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
@@ -66,13 +66,13 @@ pub(super) async fn serve(
 }
 
 async fn handle(
-    exchange: Exchange<'_>,
+    exchange: &mut Exchange<'_>,
     request: Request<FingerprintedBody<Incoming>>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     if exchange.route.kind == Kind::Submission {
         submission::serve(exchange, request).await
     } else {
-        streamed::serve(exchange, request).await
+        streamed::forward(exchange, request).await
     }
 }
 

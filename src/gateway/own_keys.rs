@@ -71,7 +71,7 @@ async fn audited(
         outcome: BEGUN,
     };
     let Ok(entry) = audit.begin(ordered).await else {
-        tracing::error!(%tenant, "the audit log can't be written: a team's rotation of its key is refused");
+        tracing::error!(%tenant, "the audit log can't be written: a team's rotation of its key is refused; free space or repair the disk");
         return Err(KeyOrderError::State(StateError::Unavailable));
     };
     let rotated = registry.rotate(tenant, id, grace).await;

@@ -150,7 +150,7 @@ impl Owners {
                 if !self.write_late(&owning) {
                     self.known.forget(name);
                     tracing::warn!(
-                        "too many record owners wait to be written; this one is written with its next request"
+                        "too many record owners wait to be stored: this owner is stored with the next answer that shows the record"
                     );
                 }
             }

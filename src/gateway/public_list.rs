@@ -26,5 +26,5 @@ pub(super) async fn serve(
     }
     let slot = exchange.gateway.cache.place(&Scope::shared(&tenant.account), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, exchange.route.name, Some(tenant), directives, (target, head.for_iluma()));
-    exchange.gateway.fetch(exchange.config, request, exchange.log).await
+    exchange.gateway.fetch(exchange.config, Box::new(request), exchange.log).await
 }

@@ -108,7 +108,7 @@ async fn settle(exchange: &Exchange<'_>, prefix: &ReferencePrefix, list: &List) 
             _ => gateway.ledger.settle(account, id, outcome),
         }
     }
-    // What can't be written now is kept.
+    // An outcome that can't be written now is kept, and written later.
     let _ = gateway.ledger.settled().await;
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn passed_on(
     if failure && response.body().is_encoded() {
         // An error may quote the account's key, which can't be found in an encoded body.
         let status = response.status();
-        return match upstream::collect(response, Some(credential), total).await {
+        return match Box::pin(upstream::collect(response, Some(credential), total)).await {
             Ok(answer) => Ok(of_parts(answer.status, answer.headers, ReplyBody::full(answer.body))),
             Err(CallError::Garbled) => Ok(reply::unreadable(status)),
             Err(error) => Err(error.into()),

@@ -7,6 +7,7 @@ use super::observer::ResponseObserver;
 use super::received::Received;
 use crate::base::tasks::Tasks;
 use crate::iluma::route_name::RouteName;
+use crate::limit::Permit;
 use crate::reference;
 use crate::reply::Rejection;
 use crate::upstream::{self, AnswerBody, CallError, Outgoing, OutgoingBody, Progress};
@@ -130,15 +131,12 @@ impl Exchange<'_> {
         let (tenant, reference) = (self.tenant, &self.call);
         let planned = PlannedCall { tenant, route, charged: !repeatable, endpoint: &endpoint, reference };
         let guard = CallGuard::admit(self.config, &self.gateway.ledger, planned, claim, &self.log.redis).await?;
-        let (permit, made) = (self.log.permit(), call(guard, outgoing));
-        let made = async move {
-            let _held = permit;
-            made.await
-        };
+        let call = Box::pin(call(guard, outgoing));
         if repeatable {
-            return Ok(made.await);
+            return Ok(call.await);
         }
-        Ok(CompleteOnDrop::new(made, progress, self.gateway.tasks.clone()).await)
+        let (permit, tasks) = (self.log.permit(), self.gateway.tasks.clone());
+        Ok(CompleteOnDrop { call: Some(call), permit, progress, tasks }.await)
     }
 
     /// Gets an answer whole.
@@ -199,15 +197,11 @@ impl Outlive for Whole {
 /// A call that outlives its caller: dropped after its body was sent completely, it continues as a task.
 struct CompleteOnDrop<T: Outlive> {
     call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// The client's slot in flight.
+    permit: Option<Arc<Permit>>,
     /// The progress of the body; `None` if there is none to wait for.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
-}
-
-impl<T: Outlive> CompleteOnDrop<T> {
-    fn new(call: impl Future<Output = T> + Send + 'static, progress: Option<Arc<Progress>>, tasks: Tasks) -> Self {
-        Self { call: Some(Box::pin(call)), progress, tasks }
-    }
 }
 
 impl<T: Outlive> Future for CompleteOnDrop<T> {
@@ -227,7 +221,11 @@ impl<T: Outlive> Drop for CompleteOnDrop<T> {
         if let Some(call) = self.call.take()
             && sent
         {
-            self.tasks.spawn(async move { call.await.outlive().await });
+            let permit = self.permit.take();
+            self.tasks.spawn(async move {
+                call.await.outlive().await;
+                drop(permit);
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The head of a request whose answer other teams may get: canonical, so that one team's headers can't influence
 //! another team's answer.
 
-use crate::reference;
+use crate::reference::{self, essence};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -77,7 +77,7 @@ impl<'a> SharedHead<'a> {
 
 /// Returns a content type without its parameters; multipart needs its boundary.
 fn without_charset(value: &HeaderValue) -> HeaderValue {
-    let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    let essence = essence(value);
     if essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
         return value.clone();
     }

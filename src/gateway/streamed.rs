@@ -15,14 +15,6 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 
 /// Streams a request to Iluma and the answer back.
-pub(super) async fn serve(
-    mut exchange: Exchange<'_>,
-    request: Request<FingerprintedBody<Incoming>>,
-) -> Result<Response<ReplyBody>, Rejection> {
-    forward(&mut exchange, request).await
-}
-
-/// Streams a request to Iluma and the answer back.
 pub(super) async fn forward(
     exchange: &mut Exchange<'_>,
     request: Request<FingerprintedBody<Incoming>>,
@@ -56,7 +48,7 @@ pub(super) async fn forward(
     passed_on(sent?, &exchange.account().credential, exchange.config.upstream.timeouts().answer).await
 }
 
-/// Returns a body that is cut off at a reference with another team's prefix, and its result.
+/// Returns the body, which is cut off at a reference with another team's prefix, and the outcome of the scan.
 pub(super) fn scanned(
     headers: &HeaderMap,
     body: FingerprintedBody<Incoming>,

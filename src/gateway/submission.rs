@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 /// Sends a submission to Iluma, and makes the team an owner of its record.
 pub(super) async fn serve(
-    mut exchange: Exchange<'_>,
+    exchange: &mut Exchange<'_>,
     request: Request<FingerprintedBody<Incoming>>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let is_anew = exchange.route.record.is_some();
@@ -36,7 +36,7 @@ pub(super) async fn serve(
     let (mut parts, body) = request.into_parts();
     let prefix = exchange.prefix().map(|(prefix, _)| prefix);
     let Prepared { target, body, mut reference, outcome } = match prefix {
-        Some(prefix) => prepare(&mut exchange, prefix, &mut parts.headers, body).await?,
+        Some(prefix) => prepare(exchange, prefix, &mut parts.headers, body).await?,
         None => {
             let (prefix, prefixes) = exchange.prefixes();
             let target = exchange.route.target.clone();
@@ -64,8 +64,8 @@ pub(super) async fn serve(
         }
     };
     match exchange.prefix() {
-        Some((prefix, prefixes)) => answered(&exchange, received, reference, (prefix, prefixes)).await,
-        None => answered_unprefixed(&exchange, received).await,
+        Some((prefix, prefixes)) => answered(exchange, received, reference, (prefix, prefixes)).await,
+        None => answered_unprefixed(exchange, received).await,
     }
 }
 

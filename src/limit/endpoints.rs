@@ -72,34 +72,10 @@ impl Endpoints {
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
-        let mut pass = Pass { shared: Arc::clone(shared), endpoint: Arc::clone(endpoint), number, is_probe: false };
-        loop {
-            // Before the look, so that a change in between is not missed.
-            let changed = shared.changed.notified();
-            let now = shared.clock.now();
-            let decision = shared.refusing.lock().get_mut(endpoint).map(|backoff| backoff.decide(now, number));
-            let left = deadline.saturating_duration_since(now);
-            let wait = match decision {
-                None => return Ok(pass),
-                Some(BackoffDecision::Probe) => {
-                    pass.is_probe = true;
-                    match shared.ask(&pass, redis).await {
-                        None => return Ok(pass),
-                        Some(wait) => {
-                            pass.is_probe = false;
-                            wait
-                        }
-                    }
-                }
-                Some(BackoffDecision::Wait(wait)) => wait,
-                Some(BackoffDecision::Probing) if left.is_zero() => return Err(SOON),
-                Some(BackoffDecision::Probing) => left,
-            };
-            if wait > left {
-                return Err(wait);
-            }
-            let _ = tokio::time::timeout(wait, changed).await;
-        }
+        let pass = Pass { shared: Arc::clone(shared), endpoint: Arc::clone(endpoint), number, is_probe: false };
+        let is_refusing = shared.refusing.lock().contains_key(endpoint);
+        // Most calls do not wait: on the heap the wait costs them nothing.
+        if is_refusing { Box::pin(shared.wait(pass, deadline, redis)).await } else { Ok(pass) }
     }
 
     /// Returns the endpoints that refuse calls now, each with the time until the next probe.
@@ -126,7 +102,7 @@ impl Endpoints {
 }
 
 impl Pass {
-    /// Returns false if the endpoint began to refuse calls since the pass was given.
+    /// Returns false if the endpoint has begun to refuse calls since the pass was given.
     pub(super) fn is_valid(&self) -> bool {
         let refusing = self.shared.refusing.lock();
         let backoff = refusing.get(&self.endpoint);
@@ -201,6 +177,37 @@ impl Drop for Pass {
 }
 
 impl Shared {
+    /// Waits until the endpoint takes the call of `pass`, until `deadline` at most.
+    async fn wait(&self, mut pass: Pass, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
+        loop {
+            // Before the look, so that a change in between is not missed.
+            let changed = self.changed.notified();
+            let now = self.clock.now();
+            let decision = self.refusing.lock().get_mut(&pass.endpoint).map(|backoff| backoff.decide(now, pass.number));
+            let left = deadline.saturating_duration_since(now);
+            let wait = match decision {
+                None => return Ok(pass),
+                Some(BackoffDecision::Probe) => {
+                    pass.is_probe = true;
+                    match self.ask(&pass, redis).await {
+                        None => return Ok(pass),
+                        Some(wait) => {
+                            pass.is_probe = false;
+                            wait
+                        }
+                    }
+                }
+                Some(BackoffDecision::Wait(wait)) => wait,
+                Some(BackoffDecision::Probing) if left.is_zero() => return Err(SOON),
+                Some(BackoffDecision::Probing) => left,
+            };
+            if wait > left {
+                return Err(wait);
+            }
+            let _ = tokio::time::timeout(wait, changed).await;
+        }
+    }
+
     /// Claims the probe among the nodes. Returns `None` if this call has it, else the time after which to try again.
     async fn ask(&self, pass: &Pass, redis: &Budget) -> Option<Duration> {
         let nodes = self.nodes.as_ref()?;

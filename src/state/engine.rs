@@ -39,7 +39,7 @@ impl State {
     pub async fn own(&self, owning: Owning) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.own(owning).await,
-            Self::Redis(engine) => engine.own(owning).await,
+            Self::Redis(engine) => Box::pin(engine.own(owning)).await,
         }
     }
 
@@ -50,7 +50,7 @@ impl State {
     pub async fn owners(&self, account: &AccountName, id: &str) -> Result<Vec<Owner>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.owners(account, id).await,
-            Self::Redis(engine) => engine.owners(account, id).await,
+            Self::Redis(engine) => Box::pin(engine.owners(account, id)).await,
         }
     }
 
@@ -61,7 +61,7 @@ impl State {
     pub async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
-            Self::Redis(engine) => engine.receive(callback).await,
+            Self::Redis(engine) => Box::pin(engine.receive(callback)).await,
         }
     }
 
@@ -73,7 +73,7 @@ impl State {
     pub async fn waiting(&self, most: usize, lease: Duration) -> Result<Vec<Waiting>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.waiting(most, lease).await,
-            Self::Redis(engine) => engine.waiting(most, lease).await,
+            Self::Redis(engine) => Box::pin(engine.waiting(most, lease)).await,
         }
     }
 
@@ -91,7 +91,7 @@ impl State {
     ) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.settle(waiting, decision, bounds).await,
-            Self::Redis(engine) => engine.settle(waiting, decision, bounds).await,
+            Self::Redis(engine) => Box::pin(engine.settle(waiting, decision, bounds)).await,
         }
     }
 
@@ -103,7 +103,7 @@ impl State {
     pub async fn enqueue(&self, made: Vec<Made>, bounds: &OutboxBounds) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made, bounds).await,
-            Self::Redis(engine) => engine.enqueue(made, bounds).await,
+            Self::Redis(engine) => Box::pin(engine.enqueue(made, bounds)).await,
         }
     }
 
@@ -116,7 +116,7 @@ impl State {
     pub async fn claim(&self, wanted: &[(TenantName, usize)], lease: Duration) -> Result<Vec<Delivery>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.claim(wanted, lease).await,
-            Self::Redis(engine) => engine.claim(wanted, lease).await,
+            Self::Redis(engine) => Box::pin(engine.claim(wanted, lease)).await,
         }
     }
 
@@ -128,7 +128,7 @@ impl State {
         let conclusion = conclusion.into();
         match self {
             Self::Sqlite(engine) => engine.conclude(delivery, conclusion).await,
-            Self::Redis(engine) => engine.conclude(delivery, conclusion).await,
+            Self::Redis(engine) => Box::pin(engine.conclude(delivery, conclusion)).await,
         }
     }
 
@@ -139,7 +139,7 @@ impl State {
     pub async fn pause(&self, endpoints: &[Endpoint], reason: PauseReason) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.pause(endpoints, reason).await,
-            Self::Redis(engine) => engine.pause(endpoints, reason).await,
+            Self::Redis(engine) => Box::pin(engine.pause(endpoints, reason)).await,
         }
     }
 
@@ -150,7 +150,7 @@ impl State {
     pub async fn resume(&self, endpoints: &[Endpoint], which: Resume) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.resume(endpoints, which).await,
-            Self::Redis(engine) => engine.resume(endpoints, which).await,
+            Self::Redis(engine) => Box::pin(engine.resume(endpoints, which)).await,
         }
     }
 
@@ -161,7 +161,7 @@ impl State {
     pub async fn pauses(&self) -> Result<Vec<Pause>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.pauses().await,
-            Self::Redis(engine) => engine.pauses().await,
+            Self::Redis(engine) => Box::pin(engine.pauses()).await,
         }
     }
 
@@ -173,7 +173,7 @@ impl State {
     pub async fn expire_paused(&self, age: Duration) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.expire_paused(age).await,
-            Self::Redis(engine) => engine.expire_paused(age).await,
+            Self::Redis(engine) => Box::pin(engine.expire_paused(age)).await,
         }
     }
 
@@ -184,7 +184,7 @@ impl State {
     pub async fn find(&self, id: DeliveryId) -> Result<Option<Found>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.find(id).await,
-            Self::Redis(engine) => engine.find(id).await,
+            Self::Redis(engine) => Box::pin(engine.find(id)).await,
         }
     }
 
@@ -195,7 +195,7 @@ impl State {
     pub async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
         match self {
             Self::Sqlite(engine) => engine.delete(id).await,
-            Self::Redis(engine) => engine.delete(id).await,
+            Self::Redis(engine) => Box::pin(engine.delete(id)).await,
         }
     }
 
@@ -206,7 +206,7 @@ impl State {
     pub async fn list(&self, status: DeliveryStatus, page: &Page) -> Result<Vec<Listed>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.list(status, page).await,
-            Self::Redis(engine) => engine.list(status, page).await,
+            Self::Redis(engine) => Box::pin(engine.list(status, page)).await,
         }
     }
 
@@ -217,7 +217,7 @@ impl State {
     pub async fn replay(&self, what: Replay) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.replay(what).await,
-            Self::Redis(engine) => engine.replay(what).await,
+            Self::Redis(engine) => Box::pin(engine.replay(what)).await,
         }
     }
 
@@ -228,7 +228,7 @@ impl State {
     pub async fn queues(&self) -> Result<Queues, StateError> {
         match self {
             Self::Sqlite(engine) => engine.queues().await,
-            Self::Redis(engine) => engine.queues().await,
+            Self::Redis(engine) => Box::pin(engine.queues()).await,
         }
     }
 
@@ -239,7 +239,7 @@ impl State {
     pub async fn set_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.set_url(tenant, kind, url).await,
-            Self::Redis(engine) => engine.set_url(tenant, kind, url).await,
+            Self::Redis(engine) => Box::pin(engine.set_url(tenant, kind, url)).await,
         }
     }
 
@@ -250,7 +250,7 @@ impl State {
     pub async fn delete_urls(&self, endpoints: &[Endpoint]) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.delete_urls(endpoints).await,
-            Self::Redis(engine) => engine.delete_urls(endpoints).await,
+            Self::Redis(engine) => Box::pin(engine.delete_urls(endpoints)).await,
         }
     }
 
@@ -262,7 +262,7 @@ impl State {
     pub async fn urls(&self, tenant: &TenantName) -> Result<Vec<(CallbackType, String)>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.urls(tenant).await,
-            Self::Redis(engine) => engine.urls(tenant).await,
+            Self::Redis(engine) => Box::pin(engine.urls(tenant)).await,
         }
     }
 
@@ -275,7 +275,7 @@ impl State {
         let id = self.claim_of(claiming);
         match self {
             Self::Sqlite(engine) => engine.claim_key(claiming, id).await,
-            Self::Redis(engine) => engine.claim_key(claiming, id).await,
+            Self::Redis(engine) => Box::pin(engine.claim_key(claiming, id)).await,
         }
     }
 
@@ -293,7 +293,7 @@ impl State {
     pub async fn end_claim(&self, claim: &ClaimId, end: ClaimEnd) -> Result<bool, StateError> {
         match self {
             Self::Sqlite(engine) => engine.end_claim(claim, end).await,
-            Self::Redis(engine) => engine.end_claim(claim, end).await,
+            Self::Redis(engine) => Box::pin(engine.end_claim(claim, end)).await,
         }
     }
 
@@ -311,7 +311,7 @@ impl State {
         let (name, holder) = (self.secrecy().session(kind, id), kind.holder(holder));
         match self {
             Self::Sqlite(engine) => engine.open_session(name, holder, secret).await,
-            Self::Redis(engine) => engine.open_session(name, holder, secret).await,
+            Self::Redis(engine) => Box::pin(engine.open_session(name, holder, secret)).await,
         }
     }
 
@@ -323,7 +323,7 @@ impl State {
         let name = self.secrecy().session(kind, id);
         match self {
             Self::Sqlite(engine) => engine.session(kind, name).await,
-            Self::Redis(engine) => engine.session(kind, name).await,
+            Self::Redis(engine) => Box::pin(engine.session(kind, name)).await,
         }
     }
 
@@ -335,7 +335,7 @@ impl State {
         let name = self.secrecy().session(kind, id);
         match self {
             Self::Sqlite(engine) => engine.close_session(name).await,
-            Self::Redis(engine) => engine.close_session(name).await,
+            Self::Redis(engine) => Box::pin(engine.close_session(name)).await,
         }
     }
 
@@ -347,7 +347,7 @@ impl State {
     pub async fn erase(&self, tags: &[Tag]) -> Result<Erased, StateError> {
         match self {
             Self::Sqlite(engine) => engine.erase(tags).await,
-            Self::Redis(engine) => engine.erase(tags).await,
+            Self::Redis(engine) => Box::pin(engine.erase(tags)).await,
         }
     }
 
@@ -359,7 +359,7 @@ impl State {
     pub async fn sweep(&self) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.sweep().await,
-            Self::Redis(engine) => engine.sweep().await,
+            Self::Redis(engine) => Box::pin(engine.sweep()).await,
         }
     }
 
@@ -370,7 +370,7 @@ impl State {
     pub async fn durability_warnings(&self) -> Result<Vec<Cause>, StateError> {
         match self {
             Self::Sqlite(_) => Ok(Vec::new()),
-            Self::Redis(engine) => engine.durability_warnings().await,
+            Self::Redis(engine) => Box::pin(engine.durability_warnings()).await,
         }
     }
 
@@ -381,7 +381,7 @@ impl State {
     pub async fn verify_keys(&self) -> Result<(), KeyError> {
         match self {
             Self::Sqlite(_) => Ok(()),
-            Self::Redis(engine) => engine.verify_keys().await,
+            Self::Redis(engine) => Box::pin(engine.verify_keys()).await,
         }
     }
 
@@ -401,7 +401,7 @@ impl State {
     pub async fn arrival(&self) {
         match self {
             Self::Sqlite(engine) => engine.arrival().await,
-            Self::Redis(engine) => engine.arrival().await,
+            Self::Redis(engine) => Box::pin(engine.arrival()).await,
         }
     }
 
@@ -409,7 +409,7 @@ impl State {
     pub async fn work(&self) {
         match self {
             Self::Sqlite(engine) => engine.work().await,
-            Self::Redis(engine) => engine.work().await,
+            Self::Redis(engine) => Box::pin(engine.work()).await,
         }
     }
 
@@ -417,7 +417,7 @@ impl State {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,
-            Self::Redis(engine) => engine.close().await,
+            Self::Redis(engine) => Box::pin(engine.close()).await,
         }
     }
 
