@@ -38,7 +38,7 @@ mod strip;
 pub use body::{BodyError, LARGEST_BODY, read};
 pub use boundary::Boundary;
 pub use content::{Ambiguity, RequestContent};
-pub use content_type::Kind;
+pub use content_type::{Kind, essence};
 pub use fingerprint::{Fingerprint, FingerprintedBody, Fingerprinting, Readable, content_class};
 pub use headers::{
     Directives, IDEMPOTENT_REPLAYED, forget_body, forwardable_request, forwardable_response, forwardable_trailers,

@@ -947,6 +947,12 @@ like = "bank"
                 with("[admin]\ntoken = \"5ec5e7\""),
                 &format!("admin.token: a secret must not stand in the file; give {SECRET}"),
             ),
+            (
+                with(
+                    "[admin]\ntoken = { env = \"TOKEN\" }\ntokens.report = { token = { env = \"TOKEN\" }, role = \"viewer\" }",
+                ),
+                &format!("admin.token: {SAME_SECRET}"),
+            ),
             (with("[admin]\ntoken = 1"), &format!("admin.token: must be a secret, {SECRET}")),
             (with("[admin]\ntoken = {}"), &format!("admin.token: must be exactly one of {SECRET}")),
             (

@@ -43,7 +43,7 @@ pub enum BodyError {
     Reference,
     /// `reference_id` begins with the prefix of another team, on a route where references are not prefixed. The answer
     /// is a 400.
-    #[error("reference_id begins with the name of another team and a colon, which is kept for that team")]
+    #[error("reference_id begins with the name of another team and a colon, which is reserved for that team")]
     Foreign,
 }
 

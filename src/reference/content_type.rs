@@ -1,4 +1,4 @@
-//! The type of a request body.
+//! The type and the encoding of a request body.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
@@ -70,12 +70,39 @@ impl Kind {
     }
 }
 
+/// The encodings that can be undone. Brotli is none of them: its window takes up to 16 MiB for each body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Gzip,
+    Deflate,
+}
+
+impl Encoding {
+    /// Returns the encoding of a body; `None` for a plain one.
+    ///
+    /// # Errors
+    /// Returns an error for an unknown encoding, or for two of them.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, BodyError> {
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let value = value.as_bytes().to_ascii_lowercase();
+        match (value.trim_ascii(), values.next()) {
+            (b"identity", None) => Ok(None),
+            (b"gzip" | b"x-gzip", None) => Ok(Some(Self::Gzip)),
+            (b"deflate", None) => Ok(Some(Self::Deflate)),
+            _ => Err(BodyError::Encoded),
+        }
+    }
+}
+
+/// Returns false for a plain body.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+    !matches!(Encoding::of(headers), Ok(None))
 }
 
 /// Returns a content type without its parameters.
-pub(super) fn essence(value: &HeaderValue) -> &[u8] {
+#[must_use]
+pub fn essence(value: &HeaderValue) -> &[u8] {
     let value = value.as_bytes();
     value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
 }
@@ -127,6 +154,28 @@ mod tests {
             ("application/json; charsets=x; profile=\"charset\"", Charset::Utf8),
         ] {
             assert_eq!(declared(&value.parse().unwrap()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn one_known_encoding_is_read() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| _ = headers.append(CONTENT_ENCODING, value.parse().unwrap()));
+            Encoding::of(&headers)
+        };
+        for (values, expected) in [
+            (&[][..], Ok(None)),
+            (&["Identity"], Ok(None)),
+            (&["GZip"], Ok(Some(Encoding::Gzip))),
+            (&["x-gzip"], Ok(Some(Encoding::Gzip))),
+            (&["deflate"], Ok(Some(Encoding::Deflate))),
+            (&["br"], Err(BodyError::Encoded)),
+            (&["zstd"], Err(BodyError::Encoded)),
+            (&["gzip, br"], Err(BodyError::Encoded)),
+            (&["gzip", "gzip"], Err(BodyError::Encoded)),
+        ] {
+            assert_eq!(of(values), expected, "{values:?}");
         }
     }
 }

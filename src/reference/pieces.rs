@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 
-/// The size below which a piece is copied to the one before instead of being sent as a frame of its own.
+/// The largest size of a piece that is joined of small ones: joining costs a copy and saves a frame.
 const SMALL: usize = 4 << 10;
 
 impl Pieces {

@@ -5,7 +5,7 @@
 
 use super::body::BodyError;
 use super::boundary::Boundary;
-use super::content_type::{charsets, essence};
+use super::content_type::{Encoding, charsets, essence};
 use super::foreign_prefix::ForeignPrefixScanner;
 use super::form::loosely;
 use super::judge::Judge;
@@ -14,7 +14,7 @@ use super::parameters::{is_token, starts_with_ignoring_case};
 use super::part_head::is_like_ascii;
 use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
-use super::scan_encoded::{EncodedScanner, Encoding};
+use super::scan_encoded::EncodedScanner;
 use super::scan_form::FormReader;
 use bytes::Bytes;
 use http::HeaderMap;

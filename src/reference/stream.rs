@@ -5,12 +5,12 @@
 
 use super::body::BodyError;
 use super::boundary::Boundary;
+use super::content_type::Encoding;
 use super::foreign_prefix::ForeignPrefixScanner;
 use super::multipart::Rewriter;
 use super::pieces::Pieces;
 use super::prefix::{ReferencePrefix, ReferencePrefixes};
 use super::scan::{self, BodyScanner, EncodedBody};
-use super::scan_encoded::Encoding;
 use crate::base::json_template::Absent;
 use bytes::Bytes;
 use http::HeaderMap;

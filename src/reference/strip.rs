@@ -375,7 +375,7 @@ mod tests {
         }
     }
 
-    /// Returns the kept page for a team that owns the records with its prefix and the stripped `mine`.
+    /// Returns the part of a page that a team keeps: the records with its prefix, and the records `shared` and `mine`.
     fn kept(body: &str, reference: Option<&str>) -> String {
         let keep = |record: &Record| match record.ownership(&prefix()) {
             Ownership::Own => true,

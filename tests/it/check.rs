@@ -2,6 +2,7 @@
 
 use crate::support::Redis;
 use crate::support::process::{Folder, Said};
+use crate::support::tls::Authority;
 use redis::Cmd;
 
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -35,6 +36,19 @@ async fn a_good_configuration_ends_with_ok_and_warnings_are_no_faults() {
     assert!(line(&said, "warning: upstream.base_url: ").contains("kyc.example"), "{said:?}");
     assert_eq!(said.stdout.lines().last(), Some("ok"), "{said:?}");
     assert!(!folder.path("state.db").exists(), "check makes no database");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_a_warning_with_its_age() {
+    let (authority, folder) = (Authority::new(), Folder::new(NOWHERE));
+    let tls = authority.expired_leaf("127.0.0.1", 3).write(&folder.path(""), None);
+    let text = Folder::text(NOWHERE).replace("[server]\n", &format!("[server]\n{tls}\n"));
+    assert!(text.contains(&tls), "{text}");
+    folder.write("config.toml", &text);
+    let said = folder.once("check").await;
+    assert_eq!((said.code, said.stdout.lines().last()), (Some(0), Some("ok")), "{said:?}");
+    let told = line(&said, "warning: server.tls.cert: ");
+    assert!(told.contains("expired 3 days ago"), "{told}");
 }
 
 #[tokio::test]

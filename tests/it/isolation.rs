@@ -76,6 +76,30 @@ async fn an_answer_by_id_has_the_id_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_teams_own_prefix_is_in_no_answer_to_it() {
+    let upstream = Upstream::answering(|heard| {
+        let is_get = heard.method == "GET";
+        let body = if is_get {
+            json!({ "error_code": "REQUEST_NOT_READY", "message": "lending:mine is not ready" })
+        } else {
+            json!({ "status": "PROCESSING", "id": "a", "reference_id": "lending:mine" })
+        };
+        let response = Response::builder().status(if is_get { 409 } else { 200 });
+        let response = response.header("content-type", "application/json").header("x-note", "about lending:mine");
+        response.body(Full::new(Bytes::from(body.to_string()))).expect("an answer")
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).start().await;
+    let made = rig.post("lending", CAPTURES, r#"{"types":["SELFIE"],"reference_id":"mine"}"#).send().await;
+    assert_eq!((made.status, made.header("x-note")), (200, "about mine"));
+    assert_eq!(made.json()["reference_id"], "mine");
+    let got = rig.ask("lending", "GET", &format!("{CAPTURES}/a")).send().await;
+    assert_eq!((got.status, got.header("x-note")), (409, "about mine"));
+    assert_eq!(got.json()["message"], "mine is not ready");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_and_a_recapture_are_preceded_by_a_get_of_their_record() {
     let (upstream, rig) = loose("a", "lending:x").await;
     let rig = rig.start().await;

@@ -143,6 +143,8 @@ async fn an_unclear_settlement_settles_nothing() {
         json!([]),
         with("outcome", json!("unknown")),
         with("number", json!("one")),
+        with("number", json!(0)),
+        with("number", json!(-1)),
         with("note", json!("x".repeat(201))),
         with("note", json!("two\nlines")),
         with("node", json!("")),

@@ -16,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -50,10 +50,18 @@ impl Authority {
         self.signed(CertificateParams::new(vec![name.to_owned()]).expect("parameters"))
     }
 
-    /// Signs a certificate that expires at the beginning of the day that is so many days away.
+    /// Makes a certificate that expires at the beginning of the day that is so many days away.
     pub fn leaf_until(&self, name: &str, days: u64) -> Leaf {
+        self.leaf_of_day(name, Clock::system().wall() + Duration::from_secs(days * 86400))
+    }
+
+    /// Makes a certificate that expired at the beginning of the day that is so many days ago.
+    pub fn expired_leaf(&self, name: &str, days: u64) -> Leaf {
+        self.leaf_of_day(name, Clock::system().wall() - Duration::from_secs(days * 86400))
+    }
+
+    fn leaf_of_day(&self, name: &str, end: SystemTime) -> Leaf {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        let end = Clock::system().wall() + Duration::from_secs(days * 86400);
         let text = humantime::format_rfc3339_seconds(end).to_string();
         let part = |range: std::ops::Range<usize>| text[range].parse::<u16>().expect("a number");
         let day = |range| u8::try_from(part(range)).expect("a day");
