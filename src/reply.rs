@@ -47,7 +47,7 @@ pub enum Rejection {
     Unauthenticated(#[from] Unauthenticated),
     /// The path is never forwarded.
     #[error(
-        "this path is not forwarded to Iluma; of paths with callback, businesses or api_keys the gateway has only {}",
+        "this path is never forwarded to Iluma; the only paths with callback, businesses or api_keys that the gateway serves are {}",
         documented("callback")
     )]
     Forbidden,
@@ -345,8 +345,8 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
-/// Replaces an error of Iluma's in an encoding that can't be decoded, and so can't be searched for secrets: the status
-/// is Iluma's.
+/// Replaces an error of Iluma's whose encoding can't be decoded, since it can't be searched for secrets. The status
+/// stays Iluma's.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";

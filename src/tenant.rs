@@ -74,7 +74,7 @@ pub struct Authenticated<'t, 'k> {
 }
 
 impl Tenants {
-    /// Makes the teams of a configuration, in its order, which is that of their names.
+    /// Makes the teams of a configuration, in the order of their names.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let team = |(index, (name, tenant)): (usize, (&TenantName, &config::Tenant))| Tenant {
@@ -129,7 +129,7 @@ impl Tenants {
     ) -> Result<Authenticated<'t, 'k>, Unauthenticated> {
         let key = keys.find(sha256, now).ok_or(Unauthenticated::Unknown)?;
         let place = self.0.binary_search_by(|tenant| tenant.name.cmp(&key.tenant));
-        // A team that the configuration has no more leaves its keys behind.
+        // The registry may still have keys of a team that was removed from the configuration.
         let tenant = place.ok().and_then(|place| self.0.get(place)).ok_or(Unauthenticated::Unknown)?;
         Ok(Authenticated { tenant, key })
     }

@@ -155,7 +155,7 @@ pub(super) async fn gate(
     request: Request,
     next: Next,
 ) -> Response {
-    // The names of a path may be anything; a team that is known is no person.
+    // A path may contain any text. Only the name of a known team goes into the audit log, so nothing personal does.
     let subject = path.get("tenant").filter(|tenant| context.tenant(tenant).is_ok()).cloned();
     let response =
         if caller.role < order.role() { Refusal::Role(order.role()).into_response() } else { next.run(request).await };

@@ -37,7 +37,7 @@ pub struct Facts {
     pub paused: Vec<PauseFact>,
     /// The use of the quotas and budgets of teams.
     pub quotas: Vec<QuotaFact>,
-    /// The number of calls with an unknown outcome, and the booking of the oldest, if there are any.
+    /// The number of calls with an unknown outcome, and the time at which the oldest was booked, if there are any.
     pub unknown_calls: Option<(u64, SystemTime)>,
     /// The keys that expire soon.
     pub ending_keys: Vec<KeyFact>,

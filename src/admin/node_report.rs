@@ -63,7 +63,7 @@ pub struct ReloadStatus {
     pub time: String,
     /// True if the configuration is in effect.
     pub success: bool,
-    /// The faults for which it was refused.
+    /// The faults of the configuration, if it was refused.
     pub fault: Option<String>,
 }
 

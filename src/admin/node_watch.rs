@@ -56,7 +56,7 @@ impl NodeWatch {
 
     /// Sets the function that collects the facts.
     pub(super) fn collect_by(&self, collect: Collect) {
-        // Only the first counts; there is one.
+        // The start sets this once; a second `set` would change nothing.
         let _ = self.collect.set(collect);
     }
 

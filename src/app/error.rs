@@ -26,7 +26,7 @@ pub enum StartError {
     #[error(transparent)]
     Configuration(#[from] Faults),
     /// The machine's trust store can't be used.
-    #[error("upstream: {0}")]
+    #[error("upstream: TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
     /// Spans can't be exported.
     #[error("telemetry.otlp: {0}")]

@@ -112,7 +112,7 @@ impl FactCollector {
         }
     }
 
-    /// Returns the facts of now. A part that can't be asked now adds none.
+    /// Returns the current facts. A part that does not answer adds none.
     pub(super) async fn collect(&self) -> Facts {
         let now = self.clock.wall();
         let Condition { backing_off, open_circuits, quotas } = self.gateway.condition();

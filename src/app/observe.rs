@@ -106,7 +106,7 @@ async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) {
         None if outcome == Outcome::Unknown => return,
         None => ledger.settle(&account, &id, outcome),
     }
-    // What can't be written now is kept.
+    // An outcome that can't be written now is kept, and written later.
     let _ = ledger.settled().await;
 }
 

@@ -270,7 +270,8 @@ async fn end_interrupted_orders(storage: &Storage) {
     }
 }
 
-/// Announces orders about keys to every node in the same way as purges.
+/// Connects the registry of keys with the cache, in both directions: the registry's changes reach the other nodes as
+/// purges do, and theirs reach the registry.
 fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
     // The two refer to each other: one of the references must be weak.
     let cache = Arc::downgrade(gateway.cache());
@@ -335,11 +336,13 @@ fn raise_file_descriptors(settings: &Settings) {
             before,
             needed,
             "the limit of open files is lower than server.max_connections and max_in_flight need; raise the hard limit \
-             (LimitNOFILE, ulimit -Hn) or lower them"
+             (LimitNOFILE, ulimit -Hn), or lower these two settings"
         ),
         Ok(file_descriptors::Limit { before, now }) => {
             tracing::info!(limit = now, before, "raised the limit of open files")
         }
-        Err(error) => tracing::warn!(%error, needed, "cannot raise the limit of open files (RLIMIT_NOFILE)"),
+        Err(error) => {
+            tracing::warn!(%error, needed, "cannot raise the limit of open files (RLIMIT_NOFILE): raise it outside (LimitNOFILE, ulimit -n)")
+        }
     }
 }

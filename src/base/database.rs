@@ -70,7 +70,7 @@ pub enum WriteFault {
     #[error("the file is read-only, or its permissions forbid writing")]
     ReadOnly,
     /// Another program holds the file.
-    #[error("another program holds the file")]
+    #[error("another program has locked the file")]
     Locked,
     /// The disk reports an error.
     #[error("the disk fails: I/O error")]
@@ -297,9 +297,9 @@ impl Database {
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Runs `work` as [`Database::write`] does, for a caller that owns its result: `own` turns the result into a guard
-    /// once it is on disk, even if the caller is cancelled; the guard of a cancelled caller is dropped. The work of a
-    /// caller that was cancelled before it began is not done; `work` is dropped with everything that it holds.
+    /// Runs `work` as [`Database::write`] does, and gives its result to `own` once it is on disk; `own` makes a guard of
+    /// it. If the caller is cancelled before the work begins, the work is not done, and `work` is dropped. If the caller
+    /// is cancelled later, the guard is dropped.
     ///
     /// # Errors
     /// Returns an error if the work was not done.

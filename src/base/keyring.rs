@@ -52,7 +52,7 @@ struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// The envelope's key is not in the configuration.
-    #[error("its key is not in the configuration")]
+    #[error("the key that encrypted it is not in state.encryption_keys")]
     UnknownKey,
     /// The envelope is damaged, forged, or was made for another place.
     #[error("decryption failed: the value is damaged or was tampered with")]

@@ -11,7 +11,7 @@ pub(super) const TENANT: &str = "tenant:";
 /// The field that gets a new value whenever Redis has lost everything.
 pub(super) const ERA: &str = "era";
 
-/// Returns the number after which a list up to `number` has every change: earlier ones may be lost.
+/// Returns the newest number up to `number` that is missing in `changes`: every change after it is there.
 pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
     changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
 }
@@ -62,7 +62,7 @@ fn write_change(change: &Change) -> Vec<u8> {
     }
 }
 
-/// Reads an entry of the list: a number, a colon, an entry. One of a later version is `None`.
+/// Reads an entry of the list: a number, a colon, a change. Returns `None` for a change of a later version.
 pub(super) fn read(entry: &[u8]) -> Option<Logged> {
     let colon = entry.iter().position(|b| *b == b':')?;
     let entry = entry.get(colon + 1..)?;

@@ -44,7 +44,7 @@ impl DiskLevel {
             durable_epochs::forget(database).await?;
             if let Err(error) = disk_cache::delete(&path) {
                 let path = path.display();
-                tracing::warn!(%path, %error, "the disk cache of an earlier run is not used any more, and can't be deleted: delete it");
+                tracing::warn!(%path, %error, "the disk cache of an earlier run is not used any more, and the gateway could not delete its file: delete it by hand");
             }
             return Ok(None);
         }

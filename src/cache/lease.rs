@@ -16,14 +16,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-/// The time for which a lease holds without renewal. It is renewed while its call runs, so this is the delay that a
-/// node's death causes on others, and three times the delay of a busy node.
+/// The time for which a lease holds without renewal. Its holder renews it every second while the call runs. If a node
+/// dies, the others wait at most this long; a busy node may be two seconds late.
 const LEASE: Duration = Duration::from_secs(3);
 /// The interval of a lease's renewals.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// The time for which a result that is not cached is kept for waiters on other nodes, which are notified at once.
 const RESULT: Duration = Duration::from_secs(5);
-/// The largest number of leases that wait to be given back: more than one node's calls in flight. Further ones expire.
+/// The largest number of leases that wait to be released: a node has fewer calls in flight. Further leases expire by
+/// themselves.
 const MOST_RETURNED: usize = 4096;
 
 /// The secret of a lease's holder.

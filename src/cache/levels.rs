@@ -139,7 +139,7 @@ impl Cache {
     /// Says how this node takes over the registry of keys, before it confirms a change of it.
     pub fn follow_registry_by(&self, follow: Follow) {
         if let Some(shared) = self.nodes() {
-            // Only the first counts; there is one.
+            // The start sets this once; a second `set` would change nothing.
             let _ = shared.membership.follow.set(follow);
         }
     }

@@ -64,7 +64,8 @@ pub(super) async fn carry_out(node: &CacheMembership, change: &Change) -> Result
         Change::Subject(_) | Change::Tenant(_) | Change::All => sweep(node, scope(change), Sweep::Unlink).await?,
         Change::Registry => 0,
     };
-    // A node that is cut off still has what it remembers, and the keys that it knows.
+    // A node that is cut off still has its entries in memory and its copy of the keys. After an erasure or a change of
+    // keys it counts as not done.
     let strictly = matches!(change, Change::Erased(_) | Change::Registry);
     taken(node, number, strictly, redis).await
 }

@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 
 /// The longest time of a message to other nodes; no request waits for it.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The largest number of concurrent messages, more than a healthy Redis lets wait. Further ones are not sent: other
-/// nodes make their own calls.
+/// The largest number of messages to other nodes in flight: a healthy Redis has fewer. Further messages are dropped, and
+/// the other nodes make their own calls.
 const MOST_TOLD: usize = 1024;
 
 /// Counts of Redis' answers to the cache since the start.

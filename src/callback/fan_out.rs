@@ -30,7 +30,7 @@ impl Callbacks {
             let waiting = match self.state.waiting(MOST_TOGETHER, LEASE).await {
                 Ok(waiting) => waiting,
                 Err(error) => {
-                    tracing::warn!(%error, "the gateway cannot read the waiting callbacks; it will retry");
+                    tracing::warn!(%error, "cannot read the waiting callbacks; will retry");
                     tokio::time::sleep(REST).await;
                     continue;
                 }

@@ -141,9 +141,9 @@ impl Callbacks {
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
         match stored.unwrap_or(Err(StateError::Unavailable)) {
             Ok(outcome) => {
-                // If the channel is full the cache learns it later; the callback is delivered all the same. A body with
-                // its id at another position is no answer of a known shape. A repeat may be the first that is
-                // acknowledged, and so the first to learn from.
+                // If the channel is full, the cache learns the result later; the callback is delivered all the same. The
+                // cache learns nothing from a body that has its id in an unusual place. It also learns from a repeat,
+                // because the first copy may not have been acknowledged.
                 if let Some(id) = id {
                     let _ = self.arrived.try_send(Arrived { account, kind, id, body: bytes });
                 }

@@ -35,7 +35,7 @@ pub enum OrderError {
     )]
     NoUrl,
     /// Too many tests run already.
-    #[error("too many test deliveries run now; try again")]
+    #[error("too many test deliveries are running; try again")]
     Busy,
     /// State can't be read or written.
     #[error("callbacks can't be read or written now; try again")]

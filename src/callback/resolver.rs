@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tower::Service;
 
-/// The reason why a name leads nowhere.
+/// The reason why a host name has no permitted address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unresolved {
     /// The resolver knows no address, or does not answer.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a usage error, the same as clap's.
 const USAGE: u8 = 2;
-/// The exit code of a comparison that found differences: a failure has another one.
+/// The exit code of a comparison that found differences; a failure exits with 1.
 const DIFFERENT: u8 = 3;
 
 /// Shares one Iluma (Indonesian KYC API) account between the teams of a company.

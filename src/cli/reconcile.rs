@@ -58,9 +58,7 @@ pub(super) enum BillError {
     #[error("--bill: the file has no line of calls")]
     Empty,
     /// The days of the bill, or of the options, are no period.
-    #[error(
-        "the bill's days, or --from and --to, must be a period of at most 400 days; {0} to {1} is longer, or ends before it begins: is a date wrong?"
-    )]
+    #[error("{0} to {1} is no period of 1 to 400 days: correct --from and --to, or a date in the bill")]
     Period(Day, Day),
     /// A line's day is outside the options' period.
     #[error("--bill: {0} is not between --from and --to")]

@@ -37,9 +37,9 @@ pub(super) struct Reader<'a> {
 /// The treatment of secrets and certificates, which stand outside the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Secrets {
-    /// They are read.
+    /// Secrets and certificates are read.
     Read,
-    /// They are taken as given, with placeholders in their place: for a machine that must not have them.
+    /// Secrets and certificates are not read, and placeholders stand for them: for a machine that must not have them.
     Skipped,
 }
 

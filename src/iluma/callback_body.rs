@@ -25,7 +25,7 @@ pub struct CallbackBody {
 /// The error for a body that can't be a callback's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the body must be one JSON object, with an id of at most 256 characters, and no member of these twice: id, reference_id"
+    "the body must be one JSON object, with an id of at most 256 characters; id and reference_id may each stand in it only once"
 )]
 pub struct Malformed;
 

@@ -141,8 +141,8 @@ impl Ledger {
         Arc::clone(self.0.tallies.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(Tally::new())))
     }
 
-    /// Returns the outcomes of calls since the start of the process, by team and route; zero for each team and charged route
-    /// of the configuration at least.
+    /// Returns the outcomes of calls since the start of the process, by team and route. Every team and charged route of
+    /// the configuration is included, with zero if it had no call.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<(String, String), RouteTotals> {
         self.0.totals.routes(self.teams().into_iter())

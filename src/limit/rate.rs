@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const SECOND: f64 = 1e9;
 /// The part of the rate that a node keeps for tenants that sent it no requests: far below the tolerance of the limit.
 const LEAST_PART: f64 = 0.03;
-/// The smallest part: below it one request takes eleven days or more, at one a second.
+/// The smallest part of a rate: of one request a second it leaves one in eleven days.
 const SMALLEST_PART: f64 = 1e-6;
 
 /// A rate of requests with a burst, of which this node has a part.

@@ -180,7 +180,7 @@ impl Nodes {
         let _ = self.0.redis.script::<i64>(&Budget::of(MESSAGE_TIMEOUT), &script).await;
     }
 
-    /// Asks for the probe of an endpoint that refuses calls. Returns `None` while Redis is out.
+    /// Asks for the right to probe an endpoint that refuses calls. Returns `None` while Redis is out.
     pub(super) async fn probe(&self, account: &AccountName, endpoint: &str, redis: &Budget) -> Option<Probe> {
         let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
         script.arg("probe").arg(endpoint).arg(micros(LONGEST_PROBE));
@@ -229,8 +229,8 @@ impl Nodes {
         Some(list.chunks_exact(3).filter_map(seen).collect())
     }
 
-    /// Counts a call toward a tenant's quotas, unless all nodes together have reached one, which is the error. Returns the
-    /// amounts of the other nodes; `None` while Redis is out.
+    /// Reserves a call in a tenant's quotas. Returns the amounts of the other nodes, or the meter that all nodes together
+    /// have used up; `None` while Redis is out.
     pub(super) async fn reserve(
         &self,
         tenant: &TenantName,

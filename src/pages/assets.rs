@@ -17,7 +17,7 @@ pub struct Served {
     pub content: String,
 }
 
-/// The files that all pages share, each behind those that it imports. The style sheet and the icon come first.
+/// The files that all pages share. A module comes after those that it imports; the style sheet and the icon come first.
 const SHARED: [(&str, &str); 5] = [
     ("pages.css", include_str!("assets/pages.css")),
     ("icon.svg", include_str!("assets/icon.svg")),

@@ -23,8 +23,7 @@ use tokio::time::{sleep, timeout};
 const COOL_OFF: Duration = Duration::from_millis(500);
 /// The interval of probes on an unused connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The largest number of causes that are remembered, and so logged, until Redis answers again: more than one outage
-/// has.
+/// The largest number of different causes that are logged until Redis answers again: one outage has fewer.
 const MOST_CAUSES: usize = 8;
 
 /// The breaker, and the connection while it is closed.

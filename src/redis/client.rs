@@ -302,7 +302,7 @@ impl std::fmt::Debug for RedisClient {
     }
 }
 
-/// Connects to a Redis once, and returns the cause why it can't be used, if any.
+/// Connects to a Redis once. Returns the reason why it can't be used; `None` if it can.
 pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cause> {
     match Connector::new(target, keys, &[]) {
         Ok(connector) => connector.connect(|_| Ok(())).await.err(),

@@ -134,10 +134,10 @@ pub enum Cause {
         /// The replicas that are in sync.
         in_sync: u32,
     },
-    /// A replica may be promoted that lacks acknowledged callbacks.
+    /// A failover may promote a replica that lacks acknowledged callbacks.
     #[error(
         "Redis has {in_sync} replicas in sync and state.redis.replicas is {wanted}: \
-         a failover to another one loses acknowledged callbacks; set replicas = {in_sync}"
+         a failover to any other replica may lose acknowledged callbacks; set replicas = {in_sync}"
     )]
     ReplicasUnawaited {
         /// The replicas that a callback needs.

@@ -30,8 +30,8 @@ use tokio_rustls::TlsAcceptor;
 /// The largest number of open h2 streams of one connection. Each costs a task and a window.
 const MOST_STREAMS: u32 = 128;
 
-/// Windows of an h2 connection: the unread bytes that a client may send, for each request and in all. There is room for
-/// every request, so that a request that Iluma reads slowly delays no other.
+/// The flow-control windows of an h2 connection: the unread bytes that a client may send on one stream, and on all. Every
+/// stream can fill its own, so that a request that Iluma reads slowly delays no other.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 

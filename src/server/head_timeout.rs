@@ -1,8 +1,7 @@
 //! hyper's timer for the head of a request, without a new timer for each request.
 //!
 //! hyper has one timeout for a head, which begins when the connection is ready for it. Here it begins with the head's
-//! first byte; until then the connection is idle and has the time of an idle connection. No idle time precedes the
-//! first head.
+//! first byte; until then the idle timeout applies. On a new connection it begins at once.
 
 use super::signs::Signs;
 use crate::base::lazy_sleep::LazySleep;

@@ -25,7 +25,7 @@ pub(super) struct StallGuard<I: Resets> {
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     signs: Signs,
-    /// The timer of the time in which nothing is sent and received data is discarded.
+    /// The timer of the lingering close, in which nothing is sent and received data is discarded.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }

@@ -34,7 +34,7 @@ pub struct DeliveryId(pub(super) [u8; 16]);
 
 /// The error for a text that is no delivery id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an id is msg_ and 32 hex digits")]
+#[error("a delivery id is msg_ and 32 hex digits")]
 pub struct NotADeliveryId;
 
 impl DeliveryId {

@@ -127,8 +127,8 @@ impl Upstream {
             if let Some(pooled) = self.pool.take() {
                 return Ok(pooled);
             }
-            // That request failed to connect: from here every request tries alone, else the last one would wait for all
-            // others.
+            // The request that had the turn before failed to connect. From here each request connects at once: one after
+            // the other, the last would wait for the timeouts of all others.
             turn = turn.filter(|_| self.pool.multiplexes());
         }
         for _ in 0..CONNECT_ATTEMPTS {
@@ -150,7 +150,8 @@ impl Upstream {
 /// no request before; `sends` is the number of times that it may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
     let error = match failed.outcome {
-        // A kept connection had closed: another one will work. A new connection that accepts nothing is no connection.
+        // A kept connection had closed: the request takes another one. A new connection that takes no byte counts as a
+        // failed connect.
         SendOutcome::Unsent if !fresh => return failed.request.map(|request| *request).ok_or(CallError::Unreachable),
         SendOutcome::Unsent => return Err(CallError::Unreachable),
         SendOutcome::NotProcessed => CallError::NotProcessed,

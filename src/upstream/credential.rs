@@ -74,7 +74,7 @@ impl Mask {
         covered
     }
 
-    /// Returns the held data and `data`, with which the body ends: no secret can begin in it and end later.
+    /// Returns the held data followed by `data`, the last piece of the body, with secrets masked: none can end later.
     pub(super) fn last(&mut self, data: Bytes) -> Bytes {
         let held = self.rest();
         let data = if held.is_empty() { data } else { [&held[..], &data[..]].concat().into() };

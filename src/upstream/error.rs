@@ -11,19 +11,19 @@ pub enum CallError {
     #[error("Iluma refused the request before processing any of it; it was not charged. Try again.")]
     NotProcessed,
     /// The request was sent, and no answer came in time: its outcome is unknown. The answer is a 504.
-    #[error("Iluma did not answer in time; whether it acted on the request is unknown")]
+    #[error("Iluma did not answer in time; whether Iluma acted on the request is unknown")]
     TimedOut,
     /// The request was sent, and the connection broke before the answer: its outcome is unknown. The answer is a 504.
-    #[error("Iluma closed the connection without an answer; whether it acted on the request is unknown")]
+    #[error("Iluma closed the connection without an answer; whether Iluma acted on the request is unknown")]
     Broken,
     /// The request was sent, and the answer is not HTTP, or not in the encoding that it names. The answer is a 504.
-    #[error("Iluma's answer cannot be understood; whether it acted on the request is unknown")]
+    #[error("Iluma's answer cannot be understood; whether Iluma acted on the request is unknown")]
     Garbled,
     /// The request was sent, and its answer ended early. The answer is a 504.
-    #[error("Iluma's answer was cut off; whether it acted on the request is unknown")]
+    #[error("Iluma's answer was cut off; whether Iluma acted on the request is unknown")]
     Truncated,
     /// The request was sent, and its answer exceeds the bound. The answer is a 504.
-    #[error("Iluma's answer is too large to be read; whether it acted on the request is unknown")]
+    #[error("Iluma's answer is too large to be read; whether Iluma acted on the request is unknown")]
     TooLarge,
     /// The client stopped sending its body: Iluma received a part of it, without an end. The answer is a 408.
     #[error("the request body did not arrive in time")]

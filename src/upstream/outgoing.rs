@@ -151,7 +151,7 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Passes on a client's body through a filter, which may cut it off; `trailers` removes those that are not forwarded.
+    /// Makes a body from a filtered one, which may be cut off; `trailers` removes the trailers that are not forwarded.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where

@@ -71,9 +71,9 @@ pub enum Kind {
     Forbidden,
     /// Serves paths that match no row; `upstream.unknown_routes` decides.
     Unknown,
-    /// Refuses a path in a collection of records that matches no row. It depends on the path: no row has it.
+    /// Refuses a path in a collection of records that matches no row. No row has this kind: the router sets it by the path.
     Closed,
-    /// Refuses a path below the team's own API that matches no row. It depends on the path: no row has it.
+    /// Refuses a path below the team's own API that matches no row. No row has this kind: the router sets it by the path.
     Absent,
 }
 

@@ -18,7 +18,8 @@ impl Redis {
         };
         let mut row: Fields = self.run(&CLAIM_KEY, claim).await?;
         if row.is_empty() && self.waits_for_replicas() {
-            // A failover must not take the claim of a call that was sent. The same step again writes again.
+            // A failover must not lose the claim of a call that was sent. So the script writes the claim again, and
+            // returns when enough replicas have it.
             row = self.run_replicated(&CLAIM_KEY, claim).await?;
         }
         if row.is_empty() {

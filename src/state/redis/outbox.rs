@@ -194,12 +194,12 @@ impl Redis {
     }
 }
 
-/// The end of a claim, as the script takes it.
+/// The outcome of an attempt, as the script takes it.
 struct StoredConclusion {
     name: &'static str,
     /// The time of the next attempt by Redis' clock.
     at: i64,
-    /// The number of failed attempts, and of probes among them.
+    /// The number of failed attempts, and how many of them were probes.
     counts: (u32, u32),
     history: String,
     news: EndpointNews,

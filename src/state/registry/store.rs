@@ -87,7 +87,7 @@ impl Registry {
 
     /// Sets the function that announces changes to the other nodes.
     pub fn announce_by(&self, announce: Announce) {
-        // Only the first counts; there is one.
+        // The start sets this once; a second `set` would change nothing.
         let _ = self.0.announce.set(announce);
     }
 

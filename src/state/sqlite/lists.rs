@@ -72,7 +72,7 @@ impl Sqlite {
     pub(in super::super) async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
         let (found, now) = (self.find(id).await?, self.now());
         let delete = move |db: &Connection| {
-            // Its name stays, so that a repeat is known for one.
+            // Its name stays, so that a repeat is recognised.
             db.execute(
                 "UPDATE deliveries SET standing = 3, content = NULL, due = ?2 WHERE id = ?1 AND standing = 1",
                 params![id.0, now],

@@ -324,7 +324,8 @@ fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     Some((start, at + length + after))
 }
 
-/// Returns the credential after `Basic` or `Bearer` and the space, `length` bytes long, at `at` (RFC 9110, 11.4).
+/// Returns the credential after `Basic` or `Bearer` (RFC 9110, 11.4). The space between them begins at `at` and takes
+/// `length` bytes.
 fn credential(line: &[u8], at: usize, length: usize) -> Option<Find> {
     let before = &line[..at];
     let scheme = [&b"basic"[..], b"bearer"].into_iter().any(|scheme| {

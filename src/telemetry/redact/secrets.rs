@@ -123,7 +123,7 @@ impl Secrets {
 }
 
 impl Pattern {
-    /// Returns the occurrence at `start`; if it lies within the previous find, it is that find.
+    /// Returns the span of the pattern at `start`, or the previous find if that contains it.
     fn find(&self, line: &[u8], start: usize, last: Find) -> Find {
         let end = start + self.bytes.len();
         if last.0 <= start && end <= last.1 {
