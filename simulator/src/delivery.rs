@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::callback::{Callback, destination};
 use super::world::World;
@@ -48,7 +47,7 @@ pub(super) async fn deliver(world: &World, callback: &Callback) {
         }
         if attempt < world.options.callback_attempts {
             tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(Duration::from_secs(3600));
+            pause = pause.saturating_mul(2).min(world.options.callback_retry_max);
         }
     }
     world.tally.callbacks(|count| count.failed += 1);

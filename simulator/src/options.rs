@@ -112,6 +112,8 @@ pub struct Options {
     pub callback_attempts: u32,
     /// The pause after the first failed attempt; it doubles with each attempt.
     pub callback_retry: Duration,
+    /// The longest such pause.
+    pub callback_retry_max: Duration,
     /// The longest time of one attempt to send a callback.
     pub callback_timeout: Duration,
     /// TLS settings for callbacks to https; `None` takes the platform's root certificates.
@@ -143,6 +145,7 @@ impl Default for Options {
             callback_token: None,
             callback_attempts: 5,
             callback_retry: Duration::from_secs(1),
+            callback_retry_max: Duration::from_secs(3600),
             callback_timeout: Duration::from_secs(10),
             callback_tls: None,
             aliases: Vec::new(),

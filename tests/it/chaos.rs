@@ -2,16 +2,20 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
+mod open_calls;
+
 use crate::support::process::{Folder, Program};
 use crate::support::{Answer, Redis, Upstream, ask, until};
 use futures_util::StreamExt as _;
 use iluma_gateway::base::keyring;
 use iluma_simulator::{Options, Simulator};
+use open_calls::Arrivals;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -39,10 +43,13 @@ struct Stage {
     nodes: Mutex<[Option<Addresses>; NODES]>,
     over: AtomicBool,
     next: AtomicU64,
+    arrivals: Arrivals,
 }
 
 #[derive(Clone, Copy)]
 struct Addresses {
+    /// The node's number.
+    number: usize,
     server: SocketAddr,
     callbacks: SocketAddr,
     admin: SocketAddr,
@@ -57,6 +64,7 @@ impl Stage {
             nodes: Mutex::default(),
             over: AtomicBool::new(false),
             next: AtomicU64::new(0),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -170,11 +178,11 @@ fn folders(simulator: &Simulator, redis: &Redis, door: &str) -> Vec<Folder> {
     (0..NODES).map(|_| folder()).collect()
 }
 
-async fn started(folder: &Folder) -> (Program, Addresses) {
+async fn started(number: usize, folder: &Folder) -> (Program, Addresses) {
     let program = folder.run();
     let (server, admin) = program.listening().await;
     let callbacks = program.address("callbacks").await;
-    (program, Addresses { server, callbacks, admin })
+    (program, Addresses { number, server, callbacks, admin })
 }
 
 /// Starts the address at which Iluma's callbacks arrive; it forwards them to a node that serves.
@@ -184,8 +192,21 @@ async fn door(stage: &Arc<Stage>) -> Upstream {
         let stage = Arc::clone(&stage);
         async move {
             let Some(node) = stage.node() else { return };
-            if let Ok(mut node) = TcpStream::connect(node.callbacks).await {
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut node).await;
+            let Ok(mut target) = TcpStream::connect(node.callbacks).await else { return };
+            let ((mut from, mut to), (mut answers, mut callbacks)) = (stream.split(), target.split());
+            let there = async {
+                let (mut piece, mut seen) = ([0; 8192], Vec::new());
+                while let Ok(read @ 1..) = from.read(&mut piece).await {
+                    seen.extend_from_slice(&piece[..read]);
+                    stage.arrivals.note(node, &mut seen);
+                    if callbacks.write_all(&piece[..read]).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = there => {}
+                _ = tokio::io::copy(&mut answers, &mut to) => {}
             }
         }
     })
@@ -194,7 +215,7 @@ async fn door(stage: &Arc<Stage>) -> Upstream {
 
 /// Waits until the books have every bank call of which Iluma made a record: its answer or its callback came, and both name
 /// it, by its id or by its reference. So what stays unknown is what never reached Iluma.
-async fn is_exact(stage: &Stage, simulator: &Simulator) {
+async fn is_exact(stage: &Stage, simulator: &Simulator, folders: &[Folder], redis: &Redis) {
     let node = stage.node().expect("a node");
     let charged = simulator.stats().routes["bank"].charged;
     let mut last = 0;
@@ -209,7 +230,8 @@ async fn is_exact(stage: &Stage, simulator: &Simulator) {
     };
     // A killed node's callbacks are another's after 30 s.
     let in_time = tokio::time::timeout(Duration::from_secs(60), exact).await;
-    assert!(in_time.is_ok(), "bank: {last} billable, Iluma counted {charged}");
+    let open = || stage.arrivals.open_calls(folders, redis);
+    assert!(in_time.is_ok(), "bank: {last} billable, Iluma counted {charged}; open calls:\n{}", open());
 }
 
 /// Kills one node after the other, while clients send requests and callbacks arrive.
@@ -218,6 +240,7 @@ async fn chaos(time: Duration) {
         keys: vec!["iluma_live_0123456789".into(), "the-key-of-another-account".into()],
         callback_delay: Duration::from_millis(50),
         callback_retry: Duration::from_millis(50),
+        callback_retry_max: Duration::from_secs(1),
         // No callback is lost, however long nodes and Redis are away.
         callback_attempts: 1000,
         callback_token: Some(TOKEN.into()),
@@ -231,7 +254,7 @@ async fn chaos(time: Duration) {
     let folders = folders(&simulator, &redis, &door.url());
     let mut programs = Vec::new();
     for (node, folder) in folders.iter().enumerate() {
-        let (program, addresses) = started(folder).await;
+        let (program, addresses) = started(node, folder).await;
         stage.set(node, Some(addresses));
         programs.push(program);
     }
@@ -256,7 +279,7 @@ async fn chaos(time: Duration) {
                 stage.set(node, None);
                 programs[node].signal_at_once("KILL");
                 programs[node].ended().await;
-                let (program, addresses) = started(&folders[node]).await;
+                let (program, addresses) = started(node, &folders[node]).await;
                 programs[node] = program;
                 stage.set(node, Some(addresses));
             }
@@ -312,7 +335,7 @@ async fn chaos(time: Duration) {
         assert!(billable <= charged && charged <= billable + unknown, "{figures}");
         assert!(seen > 0 && unknown > 0, "{figures}");
     }
-    is_exact(&stage, &simulator).await;
+    is_exact(&stage, &simulator, &folders, &redis).await;
     drop(programs);
     simulator.stop().await;
 }
