@@ -18,7 +18,7 @@ use crate::ledger::{self, Ledger, Outcome, RouteTotals};
 use crate::redis::RedisClient;
 use crate::reference::reference_text;
 use crate::server::ListenerHandle;
-use crate::state::{AttemptRecord, AttemptResult, Outbox, Registry, State};
+use crate::state::{AttemptRecord, AttemptResult, Outbox, Registry, State, StateError};
 use crate::telemetry::logs::LogWriter;
 use crate::telemetry::metrics::{Metrics, OutboxSize, Sample, families};
 use crate::telemetry::redact::Redactor;
@@ -96,18 +96,21 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
 }
 
 /// Settles the call that made the record of a callback: by the record's id, or by its reference if no answer has named it.
-async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) {
+async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) -> Result<(), StateError> {
     let Arrived { account, kind, id, body } = arrived;
     let answer = Answer::parse(&body, None);
-    let Some((_, outcome)) = ledger::seen(&answer).filter(|(named, _)| *named == id) else { return };
+    let Some((_, outcome)) = ledger::seen(&answer).filter(|(named, _)| *named == id) else { return Ok(()) };
+    if !ledger.has_room() {
+        return Err(StateError::Unavailable);
+    }
     let reference = answer.reference().filter(|_| is_unanswered).and_then(|json| reference_text(json));
     match kind.and_then(RouteName::called_back).zip(reference.as_deref()) {
         Some(about) => ledger.settle_by_reference(&account, &id, about, outcome),
-        None if outcome == Outcome::Unknown => return,
+        None if outcome == Outcome::Unknown => return Ok(()),
         None => ledger.settle(&account, &id, outcome),
     }
-    // An outcome that can't be written now is kept, and written later.
-    let _ = ledger.settled().await;
+    // The inbox forgets the callback only once its settlement is on disk.
+    ledger.settled().await.map_err(|_| StateError::Unavailable)
 }
 
 /// Connects metrics to the numbers that other parts keep.

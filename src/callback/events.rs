@@ -5,7 +5,7 @@ use crate::base::auth_failures::AuthFailures;
 use crate::base::name::{AccountName, TenantName};
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::person::Persons;
-use crate::state::{AttemptRecord, Queues};
+use crate::state::{AttemptRecord, Queues, StateError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::time::SystemTime;
@@ -20,10 +20,13 @@ pub struct Hooks {
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
     /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
-    /// Takes a callback, before it is settled; true means that no answer has named its record. After a crash it may be given
-    /// again.
-    pub called_back: Box<dyn Fn(Arrived, bool) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Takes a callback, before it is settled; true means that no answer has named its record. After an error or a crash it is
+    /// given again.
+    pub called_back: Box<dyn Fn(Arrived, bool) -> Taken + Send + Sync>,
 }
+
+/// The end of a callback's way to the parts that learn from it.
+pub(super) type Taken = BoxFuture<'static, Result<(), StateError>>;
 
 /// An event that is counted. Nothing in it comes from input.
 #[derive(Debug, Clone, Copy)]

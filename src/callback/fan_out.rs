@@ -1,7 +1,7 @@
 //! The fan-out: one callback becomes a delivery for each of its recipients.
 //!
-//! Invariant: a callback is settled with all of its deliveries or not at all; while state can't name its owners it
-//! waits.
+//! Invariants: a callback is settled with all of its deliveries or not at all; while state can't name its owners, or the
+//! ledger can't be written, it waits.
 
 use super::config::CallbackConfig;
 use super::events::{Arrived, Attempt, Note, Skipped};
@@ -70,8 +70,12 @@ impl Callbacks {
                 FanOutDecision::Deliver(kind, copies)
             }
         };
-        if !matches!(decision, FanOutDecision::Wait(_)) {
-            self.tell_ledger(waiting, &body).await?;
+        let is_due = !matches!(decision, FanOutDecision::Wait(_));
+        if is_due && let Err(error) = self.tell_ledger(waiting, &body).await {
+            // Without this it would wait for the end of its lease.
+            let decision = FanOutDecision::Wait(self.clock.wall() + REST);
+            let _ = self.state.settle(waiting, decision, &config.outbox).await;
+            return Err(error);
         }
         for tenant in self.state.settle(waiting, decision, &config.outbox).await? {
             tracing::warn!(%tenant, "the team's outbox is full: a new callback is a dead letter; replay it once the endpoint works");
@@ -85,8 +89,7 @@ impl Callbacks {
         let (account, Some(id)) = (&waiting.account, &body.id) else { return Ok(()) };
         let is_unanswered = waiting.awaiting.is_empty() && self.state.owners(account, id).await?.is_empty();
         let (account, id, body) = (account.clone(), id.clone(), waiting.body.clone());
-        (self.hooks.called_back)(Arrived { account, kind: waiting.kind, id, body }, is_unanswered).await;
-        Ok(())
+        (self.hooks.called_back)(Arrived { account, kind: waiting.kind, id, body }, is_unanswered).await
     }
 
     pub(super) async fn has_url(

@@ -96,9 +96,10 @@ impl CallGuard {
         config.report_quotas(tenant.index, limits.beyond());
         if charged {
             let (claim, text) = (guard.claim.as_ref().map(|claim| claim.bytes()), reference.text());
-            let reference = text.as_deref().map(|text| (&tenant.account, text));
-            let booking = ledger.book(&tenant.name, route, claim, reference).await;
-            guard.booking = Some(booking.map_err(|_| Rejection::Unbooked)?);
+            let about = text.as_deref().map(|text| (&tenant.account, text));
+            let booking = ledger.book(&tenant.name, route, claim, about).await;
+            let booking = guard.booking.insert(booking.map_err(|_| Rejection::Unbooked)?);
+            reference.write_before_end(booking.referrer(), tenant.account.clone(), route);
         }
         Ok(guard)
     }

@@ -1,6 +1,9 @@
 //! The reference of an upstream call, by which the ledger settles it if its answer is lost.
 
+use crate::base::name::AccountName;
 use crate::iluma::answer::Answer;
+use crate::iluma::route_name::RouteName;
+use crate::ledger::Referrer;
 use crate::reference::{Outcome, ReferencePrefix, reference_text};
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +31,19 @@ impl CallReference {
     /// Returns the reference of a GET of a record, of which an answer may have named the id.
     pub(super) const fn of_get(is_named: bool) -> Self {
         if is_named { Self::None } else { Self::Unanswered }
+    }
+
+    /// Has the end of a streamed body wait until the call's reference is in the ledger.
+    pub(super) fn write_before_end(&self, referrer: Referrer, account: AccountName, route: RouteName) {
+        let Self::Streamed(prefix, outcome) = self else { return };
+        let prefix = prefix.clone();
+        outcome.before_end(move |json| {
+            Box::pin(async move {
+                if let Some(text) = prefixed(Some(&prefix), Some(&json)) {
+                    referrer.refer(&account, route, &text).await;
+                }
+            })
+        });
     }
 
     /// Returns the reference as Iluma has it, as far as it is known by now.

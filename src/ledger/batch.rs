@@ -112,7 +112,6 @@ impl Batch {
         self.ledger.changed(changes.days);
         self.ledger.refunds.lock().extend(changes.refunds);
         self.ledger.free(changes.freed);
-        self.ledger.note_named(changes.named);
         self.ledger.keep_early(early);
     }
 }

@@ -64,6 +64,12 @@ impl Booking {
         self.reference = Some(self.ledger.reference(account, route, reference));
     }
 
+    /// Returns a writer of the call's reference, for a reference that becomes known while the request is sent.
+    #[must_use]
+    pub fn referrer(&self) -> Referrer {
+        Referrer { ledger: Arc::clone(&self.ledger), id: self.id }
+    }
+
     /// Records the outcome of the call.
     pub fn settle(mut self, account: &AccountName, charge: &ChargeOutcome) {
         let name = charge.id.as_deref().map(|id| self.ledger.name(account, id));
@@ -74,6 +80,22 @@ impl Booking {
         self.ended = true;
         let (call, end) = (Call::Booked(self.id), End::Outcome(outcome, name));
         self.ledger.push(Closing { call, end, reference: self.reference, is_early: false });
+    }
+}
+
+/// Writes the reference of a booked call before the request is sent completely, so that a process that is killed afterwards
+/// leaves a call that its reference can settle.
+#[derive(Debug)]
+pub struct Referrer {
+    ledger: Arc<Inner>,
+    id: i64,
+}
+
+impl Referrer {
+    /// Writes the reference as Iluma has it. If it can't be written now, the end of the call writes it.
+    pub async fn refer(self, account: &AccountName, route: RouteName, reference: &str) {
+        let (id, reference) = (self.id, self.ledger.reference(account, route, reference));
+        let _ = self.ledger.database.write(move |connection| journal::refer(connection, id, reference)).await;
     }
 }
 

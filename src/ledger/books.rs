@@ -10,7 +10,7 @@ use super::selection::Selection;
 use super::settlement::{Call, CallNumber, ClaimLink, End, HandError, OpenCall, Refund, Rules, SettledByHand, Spent};
 use super::tally::Tally;
 use super::totals::{RouteTotals, Totals};
-use super::{batch, by_hand, journal, keeper, references, restore};
+use super::{batch, by_hand, inner, journal, keeper, references, restore};
 use crate::base::calendar::Day;
 use crate::base::clock::Clock;
 use crate::base::database::{Database, DatabaseError};
@@ -75,7 +75,6 @@ impl Ledger {
         Ok(Self(Arc::new(Inner {
             database,
             clock,
-            named: Mutex::default(),
             refunds: Mutex::default(),
             freed: Mutex::new(changes.freed),
             freeing: Notify::new(),
@@ -206,6 +205,12 @@ impl Ledger {
     ) {
         let (name, reference) = (self.0.name(account, id), self.0.reference(account, route, reference));
         self.0.close(Call::Referenced(name, reference), End::Outcome(outcome, None));
+    }
+
+    /// Returns false if so many outcomes wait for the disk that no more should be recorded that can be heard of again.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.0.closings.lock().waiting.len() < inner::MOST_EARLY
     }
 
     /// Returns once every recorded outcome is on disk.

@@ -31,15 +31,20 @@ pub(super) fn close(
         }
         Call::NamedElsewhere(name) => {
             let found = close_named(connection, name, closing.end, changes)?;
-            // The other node would settle a lost call by the same record.
-            changes.named.extend(closing.reference.filter(|_| found).map(|reference| (reference, name)));
+            if let End::Outcome(outcome, _) = closing.end {
+                // The word has done its work, or the call was settled meanwhile.
+                references::note_used(connection, name, closing.reference, outcome, rules)?;
+            }
             Ok(found)
         }
         Call::Referenced(name, reference) => {
-            if close_named(connection, name, closing.end, changes)? {
+            let found = close_named(connection, name, closing.end, changes)?;
+            let End::Outcome(outcome, _) = closing.end else { return Ok(true) };
+            if found {
+                // Another node may have been told the same, and would settle a lost call by it.
+                references::note_used(connection, name, Some(reference), outcome, rules)?;
                 return Ok(true);
             }
-            let End::Outcome(outcome, _) = closing.end else { return Ok(true) };
             references::note(connection, Said { name, reference: Some(reference), outcome }, rules)?;
             if rules.is_alone {
                 references::pair(connection, reference, rules, changes)?;
@@ -52,6 +57,8 @@ pub(super) fn close(
             let lost = call.map_or(Ok(None), |call| journal::lost_call(connection, call, rules))?;
             if let (Some(lost), End::Outcome(outcome, _)) = (lost, closing.end) {
                 references::settle(connection, &lost, (name, outcome), changes)?;
+                // A Redis that loses its newest writes learns again that the word is used.
+                references::note_used(connection, name, lost.reference, outcome, rules)?;
             }
             Ok(true)
         }
@@ -73,12 +80,16 @@ fn end_own(
             let known = name.map_or(Ok(Known::Nothing), |name| references::own_answer(connection, name))?;
             // An operator decides only calls that have ended, or whose process has.
             let is_word = closing.is_early || row.ended || row.id < rules.first_new;
+            let is_said = closing.is_early || matches!(known, Known::Waiting(_));
             let (outcome, name, is_word) = match (outcome, known) {
                 // A lost call has taken what was said about this record, so this one takes the place of that call.
                 (_, Known::Used) => (Outcome::Unknown, None, is_word),
                 (Outcome::Unknown, Known::Waiting(said)) => (said, name, true),
                 (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, is_word),
             };
+            if let (Some(name), Some(_), true) = (name, reference, is_said) {
+                references::note_used(connection, name, reference, outcome, rules)?;
+            }
             match outcome {
                 Outcome::Unknown => {
                     journal::leave_open(connection, row.id, (name, reference))?;
@@ -316,6 +327,49 @@ mod tests {
         world.take(Step::Book { reference: 0, arrives: false, billable: true });
         world.end(1, 0);
         assert_eq!(world.books(), (0, 1));
+    }
+
+    /// Returns what Redis is to forget: the record, and the reference if the word had one.
+    fn used(world: &World) -> Vec<(CallName, Option<CallName>)> {
+        let mut find = world.connection.prepare("SELECT name, reference FROM ledger_withdrawn ORDER BY name").unwrap();
+        let used = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        used.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn a_word_of_another_node_is_on_disk_as_used_with_the_settlement_of_its_call() {
+        let reference = Some([0; 32]);
+        let word = |call, outcome, reference| {
+            let mut world = World::new();
+            world.rules.is_alone = false;
+            world.take(Step::Book { reference: 0, arrives: true, billable: true });
+            world.end(1, 1);
+            let end = End::Outcome(outcome, None);
+            let closing = Closing { call, end, reference, is_early: false };
+            close(&world.connection, &closing, world.rules, &mut Changes::default()).unwrap();
+            (world.books(), used(&world))
+        };
+        let (name, billable) = (record(1), Outcome::Billable);
+        assert_eq!(word(Call::NamedElsewhere(name), billable, reference), ((1, 0), vec![(name, reference)]));
+        assert_eq!(word(Call::NamedElsewhere(name), billable, None), ((1, 0), vec![(name, None)]));
+        assert_eq!(word(Call::Referenced(name, [0; 32]), billable, None), ((1, 0), vec![(name, reference)]));
+        // A record that is pending keeps its word to come.
+        assert_eq!(word(Call::Referenced(name, [0; 32]), Outcome::Unknown, None), ((0, 1), Vec::new()));
+        assert_eq!(word(Call::Named(name), billable, None), ((1, 0), Vec::new()), "no other node was told");
+    }
+
+    #[test]
+    fn a_call_takes_what_was_said_about_its_record_unless_redis_has_it_for_a_lost_call() {
+        for (told, expected) in [(0, (1, 0)), (7, (0, 1))] {
+            let mut world = World::new();
+            world.rules.is_alone = false;
+            world.take(Step::Book { reference: 0, arrives: true, billable: true });
+            world.say(1);
+            references::told(&world.connection, record(1), told).unwrap();
+            world.end(1, 1);
+            assert_eq!(world.books(), expected, "told at {told}");
+            assert_eq!(used(&world).len(), expected.0);
+        }
     }
 
     #[test]

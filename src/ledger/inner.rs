@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 /// The largest number of settlements without a call in this journal that are kept in memory: as many as may arrive
 /// while their POSTs are still unanswered.
-const MOST_EARLY: usize = 4096;
+pub(super) const MOST_EARLY: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -37,8 +37,6 @@ pub(super) struct Inner {
     pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
-    /// References, each with the record whose outcome came from another node. They wait to be sent to Redis.
-    pub(super) named: Mutex<Vec<(CallName, CallName)>>,
     /// The prices that budgets get back.
     pub(super) refunds: Mutex<Vec<Refund>>,
     /// The claims of calls that were settled as not billable: their keys may be used again.
@@ -128,15 +126,6 @@ impl Inner {
         Rules { first_new: self.first_new, is_alone: self.published.is_none(), now, day: self.today() }
     }
 
-    /// Queues pairs of a reference and a record: another node's word about the record settled a call. Redis learns it, so
-    /// that the same record settles no second call.
-    pub(super) fn note_named(&self, named: impl IntoIterator<Item = (CallName, CallName)>) {
-        let mut waiting = self.named.lock();
-        waiting.extend(named);
-        let surplus = waiting.len().saturating_sub(MOST_EARLY);
-        waiting.drain(..surplus);
-    }
-
     /// Records days that have to be published again.
     pub(super) fn changed(&self, days: impl IntoIterator<Item = String>) {
         if self.published.is_some() {
@@ -144,17 +133,15 @@ impl Inner {
         }
     }
 
-    /// Keeps settlements that match no call in the journal: the call may not be answered yet, or be another node's.
+    /// Keeps settlements that match no call in the journal: the call may not be answered yet.
     pub(super) fn keep_early(&self, closings: &[Closing]) {
         let settlement = |closing: &Closing| {
-            let (name, reference) = match closing.call {
-                Call::Named(name) => (name, None),
-                Call::NamedElsewhere(name) => (name, closing.reference),
-                Call::Referenced(name, reference) => (name, Some(reference)),
-                Call::Booked(_) | Call::Paired(..) => return None,
+            let name = match closing.call {
+                Call::Named(name) | Call::Referenced(name, _) => name,
+                Call::Booked(_) | Call::NamedElsewhere(_) | Call::Paired(..) => return None,
             };
             match closing.end {
-                End::Outcome(outcome, _) => Some(Settlement { name, outcome, reference }),
+                End::Outcome(outcome, _) => Some(Settlement { name, outcome }),
                 End::Withdrawn => None,
             }
         };
@@ -172,8 +159,6 @@ impl Inner {
         if let Some(settled) = at.and_then(|at| early.remove(at)) {
             *outcome = settled.outcome;
             closing.is_early = true;
-            drop(early);
-            self.note_named(settled.reference.map(|reference| (reference, settled.name)));
         }
     }
 

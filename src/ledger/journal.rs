@@ -78,6 +78,23 @@ pub const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
     CREATE INDEX ledger_references_waiting ON ledger_references (reference) WHERE outcome IS NOT NULL;
 ",
+    "
+    -- Both in milliseconds since 1970, 0 before: when Redis took the word for the node of its call (`announced`), and for a lost
+    -- call. A word stays for a while after that, in case Redis loses its newest writes.
+    ALTER TABLE ledger_references ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX ledger_references_said ON ledger_references (said) WHERE outcome IS NOT NULL;
+    CREATE INDEX ledger_references_new ON ledger_references (said) WHERE announced = 0 AND outcome IS NOT NULL;
+    -- Words that have settled a call of this journal, and that Redis still has to forget.
+    CREATE TABLE ledger_withdrawn (
+        -- Names account and upstream's id without telling them.
+        name BLOB NOT NULL PRIMARY KEY,
+        reference BLOB,
+        -- Milliseconds since 1970 when Redis took it, 0 before.
+        told INTEGER NOT NULL DEFAULT 0,
+        day TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX ledger_withdrawn_told ON ledger_withdrawn (told);
+",
 ];
 
 pub(super) fn book(
@@ -101,6 +118,12 @@ pub(super) fn book(
     Ok(id)
 }
 
+/// Writes the reference of a call that is in flight.
+pub(super) fn refer(connection: &Connection, id: i64, reference: CallName) -> rusqlite::Result<()> {
+    let mut refer = connection.prepare_cached("UPDATE ledger_calls SET reference = ?2 WHERE id = ?1")?;
+    refer.execute(params![id, reference]).map(|_| ())
+}
+
 /// The changes of a batch of closings.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -112,8 +135,6 @@ pub(super) struct Changes {
     pub(super) ended: Vec<EndedCall>,
     /// The claims of calls that a later word settled as not billable.
     pub(super) freed: Vec<ClaimLink>,
-    /// References with the names of calls that another node's word has settled.
-    pub(super) named: Vec<(CallName, CallName)>,
 }
 
 impl Changes {
@@ -458,6 +479,7 @@ pub(super) fn open(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn prune(connection: &Connection, oldest: &str) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM ledger_days WHERE day < ?1", [oldest])?;
     connection.execute("DELETE FROM ledger_calls WHERE day < ?1", [oldest])?;
+    connection.execute("DELETE FROM ledger_withdrawn WHERE day < ?1", [oldest])?;
     connection.execute("DELETE FROM ledger_references WHERE day < ?1", [oldest]).map(|_| ())
 }
 

@@ -5,16 +5,18 @@ use super::by_hand;
 use super::inner::Inner;
 use super::journal;
 use super::outage::{self, Outage};
-use super::published::{Heard, PublishedLedgers};
+use super::published::{Paired, PublishedLedgers};
 use super::rendezvous;
 use super::restore;
 use super::selection::Selection;
-use super::settlement::{Call, Closing, End, Settlement};
+use super::settlement::{Call, End};
+use super::words;
 use crate::state::{IdentityClaim, Membership};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// The longest time that counts in memory wait for the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 struct Keeper {
     ledger: Arc<Inner>,
+    /// Each connection to Redis, and each end of one.
+    news: Option<watch::Receiver<bool>>,
     pruned: Option<Instant>,
     exchanged: Instant,
     was_up: bool,
@@ -37,6 +41,8 @@ struct Keeper {
     /// The open calls that the other nodes see.
     shown: by_hand::Shown,
     offered: rendezvous::Offered,
+    /// The place among the open calls for whose words this node asks.
+    place: words::Place,
 }
 
 /// Runs the ledger's background work until the future is dropped. Nothing is published while another process holds the
@@ -44,8 +50,10 @@ struct Keeper {
 pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     let exchanged = ledger.clock.now();
     let last = "0-0".to_owned();
+    let news = ledger.published.as_ref().map(|published| published.redis().watch());
     let mut keeper = Keeper {
         ledger,
+        news,
         pruned: None,
         exchanged,
         was_up: false,
@@ -55,6 +63,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
         last,
         shown: by_hand::Shown::default(),
         offered: rendezvous::Offered::default(),
+        place: words::Place::default(),
     };
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
@@ -79,9 +88,15 @@ impl Keeper {
                 ledger.totals.recount(unknown);
             }
         }
+        if let Some(news) = self.news.as_mut().filter(|news| news.has_changed().unwrap_or(false)) {
+            // Redis was away, however shortly.
+            news.mark_unchanged();
+            self.was_up = false;
+        }
         let up = up && self.compared;
         if up && !self.was_up {
             publish_anew(&ledger).await;
+            words::say_again(&ledger).await;
             self.last = "0-0".to_owned();
             self.shown = by_hand::Shown::default();
             self.offered = rendezvous::Offered::default();
@@ -90,8 +105,12 @@ impl Keeper {
         if up && now.saturating_duration_since(self.exchanged) >= FLUSH_INTERVAL {
             self.exchanged = now;
             exchange(&ledger, published, &mut self.last).await;
+            words::say(&ledger, published).await;
+            words::take(&ledger, published, &mut self.place).await;
+            words::withdraw(&ledger, published).await;
             by_hand::exchange(&ledger, published, &mut self.shown).await;
             rendezvous::exchange(&ledger, published, &mut self.offered).await;
+            words::forget_secured(&ledger).await;
         }
     }
 
@@ -148,22 +167,15 @@ impl Drop for Outgoing<'_> {
     }
 }
 
-/// Publishes changed days, sends settlements to the other nodes and receives theirs.
+/// Publishes changed days, and receives settlements by reference.
 async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, last: &mut String) {
     let mut outgoing = Outgoing { ledger, days: std::mem::take(&mut *ledger.unpublished.lock()) };
     if publish(ledger, published, &outgoing.days).await.is_some() {
         outgoing.days.clear();
     }
     drop(outgoing);
-    rendezvous::announce(ledger, published).await;
-    for heard in published.hear(last).await.unwrap_or_default() {
-        match heard {
-            Heard::Settled(Settlement { name, outcome, reference }) => {
-                let (call, end) = (Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
-                ledger.push(Closing { call, end, reference, is_early: false });
-            }
-            Heard::Paired(name, outcome, call) => ledger.close(Call::Paired(name, call), End::Outcome(outcome, None)),
-        }
+    for Paired(name, outcome, call) in published.hear(last).await.unwrap_or_default() {
+        ledger.close(Call::Paired(name, call), End::Outcome(outcome, None));
     }
 }
 

@@ -8,7 +8,8 @@ use super::charge::Outcome;
 use super::counts::{Counts, Row, Sums};
 use super::references::{self, Lost, Said};
 use super::selection::Selection;
-use super::settlement::{ByHand, CallName, CallNumber, OpenCall, Settlement};
+use super::settlement::{ByHand, CallName, CallNumber, OpenCall};
+use crate::redis::scripts::ledger as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
 use hex::FromHex as _;
 use std::collections::BTreeMap;
@@ -71,19 +72,19 @@ pub(super) struct PublishedLedgers {
     node: String,
 }
 
-/// A word of another node's about a call.
+/// A word about the record of this name was given to a lost call, of this node if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// The call of a name has an outcome.
-    Settled(Settlement),
-    /// A word about the record of this name was given to a lost call, of this node if there is one.
-    Paired(CallName, Outcome, Option<(i64, i64)>),
-}
+pub(super) struct Paired(pub(super) CallName, pub(super) Outcome, pub(super) Option<(i64, i64)>);
 
 impl PublishedLedgers {
-    /// The largest number of settlements that are kept for other nodes, so that a node that was away receives them: a
-    /// night's number, if a thousand calls an hour are settled by another node than their own.
+    /// The largest number of settlements by reference that the nodes hear. A node that missed one receives it with the next
+    /// offer of its call.
     pub(super) const MOST_SETTLEMENTS: usize = 10_000;
+    /// The largest number of words that wait for the nodes of their calls, about 20 MB. Many are about calls that are settled
+    /// already, since a record may be read by any node.
+    const MOST_WORDS: usize = 100_000;
+    /// The time that a word waits: a node that is down for longer has to be settled by hand.
+    const WORD_LIFETIME: Duration = Duration::from_secs(7 * 86400);
 
     pub(super) fn new(redis: RedisClient, node: &str) -> Self {
         Self { redis, node: node.to_owned() }
@@ -165,23 +166,36 @@ impl PublishedLedgers {
         Ok(sums.rows())
     }
 
-    /// Sends the outcomes of calls of other nodes to them.
-    pub(super) async fn tell(&self, settlements: &[Said]) -> Result<(), RedisFailure> {
-        let mut pipeline = redis::pipe();
-        for Said { name, outcome, reference } in settlements {
-            let said = if *outcome == Outcome::Billable { "1" } else { "0" };
-            let add = pipeline
-                .cmd("XADD")
-                .arg(self.redis.keys().ledger_settlements())
-                .arg("MAXLEN")
-                .arg("~")
-                .arg(Self::MOST_SETTLEMENTS);
-            add.arg("*").arg("node").arg(&self.node).arg("name").arg(hex::encode(name)).arg("billable").arg(said);
-            if let Some(reference) = reference {
-                add.arg("reference").arg(hex::encode(reference));
-            }
-            add.ignore();
+    /// Says what was said about records, for the nodes of their calls.
+    pub(super) async fn say(&self, said: &[Said]) -> Result<(), RedisFailure> {
+        let keys = self.redis.keys();
+        let mut script = scripts::SAY.key(keys.ledger_words());
+        script.key(keys.ledger_word_times()).arg(Self::WORD_LIFETIME.as_secs()).arg(Self::MOST_WORDS);
+        for word in said {
+            script.arg(&word.name[..]).arg(written(word));
         }
+        self.redis.script::<i64>(&Budget::background(), &script).await.map(|_| ())
+    }
+
+    /// Returns what was said about these records.
+    pub(super) async fn words(&self, names: &[CallName]) -> Result<Vec<Said>, RedisFailure> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.redis.keys().ledger_words());
+        names.iter().for_each(|name| {
+            command.arg(&name[..]);
+        });
+        let words: Vec<Option<Vec<u8>>> = self.redis.command(&Budget::background(), &command).await?;
+        Ok(names.iter().zip(words).filter_map(|(name, word)| read(*name, &word?)).collect())
+    }
+
+    /// Forgets what was said about a record: its call is settled.
+    pub(super) async fn forget_word(&self, name: CallName) -> Result<(), RedisFailure> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HDEL").arg(self.redis.keys().ledger_words()).arg(&name[..]).ignore();
+        pipeline.cmd("ZREM").arg(self.redis.keys().ledger_word_times()).arg(&name[..]).ignore();
         self.redis.pipeline::<()>(&Budget::background(), &pipeline).await
     }
 
@@ -270,8 +284,8 @@ impl PublishedLedgers {
         self.redis.command::<i64>(&Budget::background(), &command).await.map(|_| ())
     }
 
-    /// Returns the settlements of other nodes, and those by reference, after `last`, which is moved to the end.
-    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Heard>, RedisFailure> {
+    /// Returns the settlements by reference after `last`, which is moved to the end.
+    pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Paired>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
         command.arg(self.redis.keys().ledger_settlements()).arg(format!("({last}")).arg("+").arg("COUNT").arg(1000);
@@ -281,11 +295,6 @@ impl PublishedLedgers {
             *last = id;
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
             heard.extend(match fields.as_slice() {
-                ["node", node, "name", name, "billable", billable, more @ ..] if *node != self.node => {
-                    let outcome = if *billable == "1" { Outcome::Billable } else { Outcome::NotBillable };
-                    let reference = more.get(1).and_then(|reference| unhex(reference));
-                    unhex(name).map(|name| Heard::Settled(Settlement { name, outcome, reference }))
-                }
                 ["paired", name, "outcome", outcome, "call", call, ..] => self.paired(name, outcome, call),
                 _ => None,
             });
@@ -293,10 +302,10 @@ impl PublishedLedgers {
         Ok(heard)
     }
 
-    fn paired(&self, name: &str, outcome: &str, call: &str) -> Option<Heard> {
+    fn paired(&self, name: &str, outcome: &str, call: &str) -> Option<Paired> {
         let (outcome, mut parts) = (references::outcome(outcome.parse().ok()?), call.split('|'));
         let (node, number, booked) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(Heard::Paired(unhex(name)?, outcome, (node == self.node).then_some((number, booked))))
+        Some(Paired(unhex(name)?, outcome, (node == self.node).then_some((number, booked))))
     }
 }
 
@@ -326,6 +335,20 @@ fn line(
         *number = given.next()?.parse().ok()?;
     }
     Some((name, Counts::of(list)))
+}
+
+/// Writes a word as Redis has it: its outcome, and the reference if there is one.
+fn written(Said { reference, outcome, .. }: &Said) -> Vec<u8> {
+    let mut word = references::code(*outcome).to_string().into_bytes();
+    word.extend(reference.iter().flatten());
+    word
+}
+
+/// Reads the word about a record.
+fn read(name: CallName, word: &[u8]) -> Option<Said> {
+    let (code, reference) = word.split_first()?;
+    let outcome = references::outcome(char::from(*code).to_digit(10)?.into());
+    Some(Said { name, reference: reference.try_into().ok(), outcome })
 }
 
 fn unhex(text: &str) -> Option<CallName> {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `ledger_calls`, with `reference` | calls; one is lost if it ended without an id and without an outcome, or its process did |
 //! | `ledger_references` | what was said about such records by the keyed hash of their ids: it waits, or was used |
+//! | `ledger_withdrawn` | what was said and has settled a call here, for Redis to forget |
 //!
 //! Invariants: what is said about a record settles one call at most; a call whose own answer named its record is settled by
 //! that id alone; what was said settles no call that was booked later; while a call with the reference is in flight
@@ -54,12 +55,14 @@ pub(super) const fn outcome(code: i64) -> Outcome {
 
 /// Takes what was said about a record, because the answer of its own call names it now.
 pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::Result<Known> {
-    let mut find = connection.prepare_cached("SELECT outcome FROM ledger_references WHERE name = ?1")?;
-    let found: Option<Option<i64>> = find.query_row([name], |row| row.get(0)).optional()?;
+    let mut find = connection.prepare_cached("SELECT outcome, told FROM ledger_references WHERE name = ?1")?;
+    let found: Option<(Option<i64>, i64)> = find.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     Ok(match found {
         None => Known::Nothing,
-        Some(None) => Known::Used,
-        Some(Some(code)) => {
+        Some((None, _)) => Known::Used,
+        // Redis may have given it to a lost call, and will say so; otherwise it says it to this call.
+        Some((Some(_), 1..)) => Known::Nothing,
+        Some((Some(code), _)) => {
             forget(connection, name)?;
             Known::Waiting(outcome(code))
         }
@@ -70,7 +73,7 @@ pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::R
 pub(super) fn note(connection: &Connection, said: Said, rules: Rules) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_references (name, reference, outcome, said, day) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET outcome = excluded.outcome, announced = 0 WHERE outcome = 2",
+         ON CONFLICT DO UPDATE SET outcome = excluded.outcome, announced = 0, told = 0 WHERE outcome = 2",
     )?;
     insert.execute(params![said.name, said.reference, code(said.outcome), rules.now, rules.day.to_string()]).map(|_| ())
 }
@@ -82,6 +85,24 @@ pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> r
          ON CONFLICT DO UPDATE SET outcome = NULL",
     )?;
     insert.execute(params![name, rules.now, rules.day.to_string()]).map(|_| ())
+}
+
+/// Notes that a word has settled a call of this journal: Redis has to forget it. A pending record keeps its word to come.
+pub(super) fn note_used(
+    connection: &Connection,
+    name: CallName,
+    reference: Option<CallName>,
+    outcome: Outcome,
+    rules: Rules,
+) -> rusqlite::Result<()> {
+    if rules.is_alone || outcome == Outcome::Unknown {
+        return Ok(());
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO ledger_withdrawn (name, reference, day) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET reference = ifnull(excluded.reference, reference), told = 0",
+    )?;
+    insert.execute(params![name, reference, rules.day.to_string()]).map(|_| ())
 }
 
 /// Forgets what was said about a record.
@@ -183,40 +204,22 @@ pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqli
     lost.collect()
 }
 
-/// Returns what was said and is not announced to the other nodes. They hear nothing of a record that is pending.
-pub(super) fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Said>> {
-    let mut find = connection.prepare_cached(
-        "SELECT name, reference, outcome, said FROM ledger_references
-         WHERE announced = 0 AND outcome IN (0, 1) ORDER BY said LIMIT ?1",
-    )?;
-    let said = find.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| Ok(said(row)?.0))?;
-    said.collect()
-}
-
-/// Notes that the other nodes heard what was said; what has no reference is done with.
-pub(super) fn announced(connection: &Connection, said: &[Said]) -> rusqlite::Result<()> {
-    let mut note = connection.prepare_cached("UPDATE ledger_references SET announced = 1 WHERE name = ?1")?;
-    for Said { name, reference, .. } in said {
-        match reference {
-            Some(_) => drop(note.execute([name])?),
-            None => forget(connection, *name)?,
-        }
-    }
-    Ok(())
-}
-
 /// Returns the outcomes that were stored up to `until` and still wait for a lost call of any node, each with its time.
 pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references
-         WHERE reference IS NOT NULL AND outcome IS NOT NULL AND (announced = 1 OR outcome = 2) AND said <= ?1
+         WHERE reference IS NOT NULL AND outcome IS NOT NULL AND told = 0 AND (announced > 0 OR outcome = 2) AND said <= ?1
          ORDER BY said LIMIT ?2",
     )?;
-    let found = find.query_map(params![until, i64::try_from(most).unwrap_or(i64::MAX)], said)?;
+    let found = find.query_map(params![until, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        let said = Said { name: row.get(0)?, reference: row.get(1)?, outcome: outcome(row.get(2)?) };
+        Ok((said, row.get(3)?))
+    })?;
     found.collect()
 }
 
-fn said(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Said, i64)> {
-    let said = Said { name: row.get(0)?, reference: row.get(1)?, outcome: outcome(row.get(2)?) };
-    Ok((said, row.get(3)?))
+/// Notes that Redis has something said for a lost call.
+pub(super) fn told(connection: &Connection, name: CallName, now: i64) -> rusqlite::Result<()> {
+    let mut note = connection.prepare_cached("UPDATE ledger_references SET told = ?2 WHERE name = ?1")?;
+    note.execute(params![name, now]).map(|_| ())
 }

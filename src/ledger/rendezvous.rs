@@ -1,7 +1,7 @@
 //! Settlements by reference over nodes: lost calls of all nodes, and what was said about records, meet in Redis.
 //!
 //! Invariants: what is said about a record is given to one call of one node, the oldest lost one with the reference; it is
-//! given only after a pause in which the answer of the record's own call may name it on another node; what Redis has not
+//! given only after a pause in which the node of the record's own call may take it by the record's id; what Redis has not
 //! taken stays in the journal.
 
 use super::charge::Outcome;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that something said about a record waits for the answer of the record's own call: a node hears within two
+/// The time that something said about a record waits for the answer of the record's own call: a node takes within two
 /// seconds what another one was told.
 const PAUSE: Duration = Duration::from_secs(4);
 /// The largest number of things said that one step tells: more follow in the next.
@@ -39,26 +39,20 @@ enum Step {
     Named(CallName),
 }
 
-/// Announces to the other nodes what was said about records whose calls are not in this journal.
-pub(super) async fn announce(ledger: &Arc<Inner>, published: &PublishedLedgers) {
-    let unannounced = |connection: &Connection| references::unannounced(connection, MOST_TOLD);
-    let Ok(said) = ledger.database.read(unannounced).await else { return };
-    if !said.is_empty() && published.tell(&said).await.is_ok() {
-        // If this can't be written it is announced again, which changes nothing.
-        let _ = ledger.database.write(move |connection| references::announced(connection, &said)).await;
-    }
-}
-
 /// Brings to Redis what is new in the journal.
 pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) {
-    let named = std::mem::take(&mut *ledger.named.lock());
-    for (at, (reference, name)) in named.iter().enumerate() {
-        if meet(ledger, published, *reference, Step::Named(*name)).await.is_err() {
-            return ledger.note_named(named[at..].iter().copied());
-        }
-    }
     let _ = tell(ledger, published).await;
     let _ = offer(ledger, published, offered).await;
+}
+
+/// Lets Redis forget what was said about a record: its call is settled by its own name.
+pub(super) async fn named(
+    ledger: &Inner,
+    published: &PublishedLedgers,
+    reference: CallName,
+    name: CallName,
+) -> Result<(), RedisFailure> {
+    meet(ledger, published, reference, Step::Named(name)).await
 }
 
 /// Tells what was said about records and has waited long enough.
@@ -70,7 +64,7 @@ async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), R
         let Some(reference) = reference else { continue };
         meet(ledger, published, reference, Step::Tell(name, outcome, at)).await?;
         // If this can't be written it is told again, which changes nothing.
-        let _ = ledger.database.write(move |connection| references::forget(connection, name)).await;
+        let _ = ledger.database.write(move |connection| references::told(connection, name, rules.now)).await;
     }
     Ok(())
 }
@@ -108,6 +102,7 @@ async fn meet(
     let keys = redis.keys();
     let mut script = scripts::MEET.key(keys.ledger_lost(&reference));
     script.key(keys.ledger_said(&reference)).key(keys.ledger_used(&reference)).key(keys.ledger_settlements());
+    script.key(keys.ledger_words()).key(keys.ledger_word_times());
     script.arg(kept.as_secs()).arg(PublishedLedgers::MOST_SETTLEMENTS);
     match step {
         Step::Tell(name, outcome, at) => {

@@ -18,8 +18,6 @@ pub type ClaimLink = [u8; 48];
 pub(super) struct Settlement {
     pub(super) name: CallName,
     pub(super) outcome: Outcome,
-    /// The reference by which it settles a lost call, unless the answer of its own call names it.
-    pub(super) reference: Option<CallName>,
 }
 
 /// The charged calls of a team, from the ledger at the start.
@@ -143,7 +141,7 @@ impl Why {
 pub(super) struct Closing {
     pub(super) call: Call,
     pub(super) end: End,
-    /// The reference of a booked call, if it is known by now.
+    /// The reference of a booked call, if it is known by now, or of a word from another node.
     pub(super) reference: Option<CallName>,
     /// True if a settlement that arrived before the call's own answer decides the call.
     pub(super) is_early: bool,

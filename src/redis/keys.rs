@@ -128,10 +128,22 @@ impl KeySpace {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Returns the stream of settlements for calls that other nodes made.
+    /// Returns the stream of settlements by reference.
     #[must_use]
     pub fn ledger_settlements(&self) -> RedisKey {
         self.key("ledger:settled")
+    }
+
+    /// Returns the hash of what was said about records whose calls are another node's, by the keyed hash of the record.
+    #[must_use]
+    pub fn ledger_words(&self) -> RedisKey {
+        self.key("ledger:words")
+    }
+
+    /// Returns the sorted set of these records, by the time at which it was said.
+    #[must_use]
+    pub fn ledger_word_times(&self) -> RedisKey {
+        self.key("ledger:word-times")
     }
 
     /// Returns the hash of the orders to settle calls that a node booked.
@@ -407,6 +419,8 @@ mod tests {
             names.callback_urls(&tenant),
             names.ledger_day("2026-11-25"),
             names.ledger_settlements(),
+            names.ledger_words(),
+            names.ledger_word_times(),
             names.ledger_orders("node"),
             names.ledger_reply("name"),
             names.ledger_open(),

@@ -51,6 +51,7 @@ pub mod ledger {
 
     scripts! {
         MEET = ["ledger/meet.lua"];
+        SAY = ["ledger/say.lua"];
     }
 }
 

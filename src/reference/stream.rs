@@ -15,6 +15,7 @@ use crate::base::json_template::Absent;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -28,6 +29,8 @@ pub struct FilteredBody<B> {
     trailers: Option<HeaderMap>,
     stage: Stage,
     outcome: Arc<Outcome>,
+    /// The work that the end of the body waits for. A body has to be `Sync`, which the lock gives; nothing else takes it.
+    held: Mutex<Option<Work>>,
 }
 
 enum Filter {
@@ -39,6 +42,8 @@ enum Filter {
 enum Stage {
     /// More data may come.
     Open,
+    /// The whole body has arrived, and its end waits for the work of [`Outcome::before_end`].
+    Held,
     /// The whole body has arrived, and it may pass.
     Ended,
     /// The body is refused; the error is still to be reported.
@@ -47,29 +52,43 @@ enum Stage {
     Failed,
 }
 
+/// Work that a body waits for.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Makes work of a caller's reference.
+type ToWork = Box<dyn FnOnce(Bytes) -> Work + Send>;
+
 /// The result of a forwarded body, for code that no longer holds the body.
 #[derive(Default)]
-pub struct Outcome(OnceLock<Result<Option<Bytes>, BodyError>>);
+pub struct Outcome {
+    result: OnceLock<Result<Option<Bytes>, BodyError>>,
+    before_end: Mutex<Option<ToWork>>,
+}
 
 impl Outcome {
+    /// Has the end of the body wait for the work that `work` makes of the caller's reference, if the caller gives one: Iluma
+    /// does not have the whole body before. Without effect once the body has ended.
+    pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
+        *self.before_end.lock() = Some(Box::new(work));
+    }
+
     /// Returns `None` as long as the client's body has not ended, or if it was dropped before. Otherwise returns the
     /// caller's reference as JSON text with its quotes (`None` if it gave none, or if references were only scanned), or
     /// the reason why the body was cut off.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
-        self.0.get().cloned()
+        self.result.get().cloned()
     }
 
     fn settle(&self, result: Result<Option<Bytes>, BodyError>) {
         // Only the first result counts.
-        let _ = self.0.set(result);
+        let _ = self.result.set(result);
     }
 }
 
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A log must not contain a reference.
-        f.debug_tuple("Outcome").field(&self.0.get().map(|result| result.as_ref().map(|_| "…"))).finish()
+        f.debug_tuple("Outcome").field(&self.result.get().map(|result| result.as_ref().map(|_| "…"))).finish()
     }
 }
 
@@ -132,7 +151,8 @@ where
 
     fn new(body: B, filter: Filter) -> Self {
         let (out, outcome) = (Pieces::default(), Arc::default());
-        let mut prefixed = Self { body, filter, out, trailers: None, stage: Stage::Open, outcome };
+        let mut prefixed =
+            Self { body, filter, out, trailers: None, stage: Stage::Open, outcome, held: Mutex::default() };
         if prefixed.body.is_end_stream() {
             prefixed.end();
         }
@@ -165,7 +185,10 @@ where
         };
         match reference {
             Ok(reference) => {
-                self.stage = Stage::Ended;
+                let work = self.outcome.before_end.lock().take();
+                let work = reference.clone().zip(work).map(|(reference, work)| work(reference));
+                self.stage = if work.is_some() { Stage::Held } else { Stage::Ended };
+                *self.held.get_mut() = work;
                 self.outcome.settle(Ok(reference));
             }
             Err(error) => self.fail(error),
@@ -192,11 +215,15 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError<B::Error>>>> {
         let this = self.get_mut();
         loop {
+            if let Some(held) = this.held.get_mut() {
+                ready!(held.as_mut().poll(cx));
+                (*this.held.get_mut(), this.stage) = (None, Stage::Ended);
+            }
             if let Some(piece) = this.out.pop() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             match this.stage {
-                Stage::Open => {}
+                Stage::Open | Stage::Held => {}
                 Stage::Failing(error) => {
                     this.stage = Stage::Failed;
                     return Poll::Ready(Some(Err(StreamError::Refused(error))));

@@ -2,10 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time, and its tasks end with it")]
 
-use crate::support::{Answer, Held, PATIENCE, Part, Redis, Rig, Upstream, ask};
+use crate::support::{Answer, Held, PATIENCE, Part, Redis, Rig, Upstream, ask, until};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
@@ -159,5 +161,59 @@ async fn a_lost_call_is_settled_after_a_restart() {
     let body = r#"{"id":"x","status":"FAILED","failure_reason":"TEMPORARY_NETWORK_ERROR","reference_id":"lending:r"}"#;
     assert_eq!(rig.callback(KIND, body).send().await.status, 200);
     becomes(&rig, (0, 0)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_callback_is_passed_on_only_once_its_settlement_is_on_disk() {
+    let (redis, held, folder) =
+        (Redis::start().await, Held::start().await, Arc::new(tempfile::tempdir().expect("a folder")));
+    let path = folder.path().join("iluma-gateway.db");
+    let (journal, seen) = (path.clone(), Arc::new(AtomicI64::new(-1)));
+    let words = Arc::clone(&seen);
+    let endpoint = Upstream::answering(move |_| {
+        let journal = rusqlite::Connection::open(&journal).expect("the file");
+        let count = journal.query_row("SELECT count(*) FROM ledger_references", [], |row| row.get(0));
+        words.store(count.expect("a count"), Ordering::SeqCst);
+        Response::new(Full::new(Bytes::new()))
+    })
+    .await;
+    let lost = Rig::builder().upstream(held.url()).section("upstream", "timeout = \"100ms\"").extra(PRICES);
+    let lines = format!("callback_urls = {{ {KIND} = \"{}\" }}", endpoint.url());
+    let rig = lost.in_folder(&folder).tenant("lending", &lines).redis(&redis).start().await;
+    rig.post("lending", BANK, question(1, "r")).send().await.is_rejection(504, "UPSTREAM_TIMEOUT");
+    becomes(&rig, (0, 1)).await;
+    // Another connection holds the file's write lock: the ledger can't be written meanwhile, and the inbox can.
+    let intruder = rusqlite::Connection::open(&path).expect("the file");
+    intruder.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let body = r#"{"id":"x","status":"COMPLETED","reference_id":"lending:r"}"#;
+    assert_eq!(rig.callback(KIND, body).send().await.status, 200);
+    for _ in 0..2 {
+        assert_eq!(rig.post("lending", BANK, question(2, "s")).send().await.status, 503, "the ledger can't be written");
+    }
+    intruder.execute_batch("ROLLBACK").expect("the lock's end");
+    until("the team has its callback", || seen.load(Ordering::SeqCst) >= 0).await;
+    assert_eq!(seen.load(Ordering::SeqCst), 1, "what it says was on disk before");
+    becomes(&rig, (1, 0)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_streamed_upload_has_its_reference_in_the_ledger_before_iluma_has_it_whole() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let (journal, found) = (folder.path().join("iluma-gateway.db"), Arc::new(AtomicI64::new(-1)));
+    let known = Arc::clone(&found);
+    let upstream = Upstream::answering(move |_| {
+        let journal = rusqlite::Connection::open(&journal).expect("the file");
+        let count = "SELECT count(*) FROM ledger_calls WHERE reference IS NOT NULL AND ended = 0";
+        known.store(journal.query_row(count, [], |row| row.get(0)).expect("a count"), Ordering::SeqCst);
+        Response::new(Full::new(Bytes::from_static(b"garbage")))
+    })
+    .await;
+    let rig = Rig::builder().upstream(upstream.url()).extra(PRICES).in_folder(&folder).start().await;
+    let file = Part::File("image", "card.png", "image/png", vec![1; 1 << 20]);
+    let image = [Part::Text("type", "indonesia_ktp"), file, Part::Text("reference_id", "r")];
+    rig.ask("lending", "POST", IMAGES).multipart(&image).send().await;
+    assert_eq!(found.load(Ordering::SeqCst), 1, "the intent has the reference while the call is in flight");
     rig.stop().await;
 }

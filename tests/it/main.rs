@@ -76,4 +76,5 @@ mod unread;
 mod upstream_faults;
 mod usage;
 mod usage_sums;
+mod words;
 mod wrong_keys;

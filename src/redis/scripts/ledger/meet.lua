@@ -1,10 +1,15 @@
 -- Lost calls and what was said about records of one account, route and reference: each word is given to one call.
 -- KEYS: the lost calls, `NODE|NUMBER|BOOKED` by the milliseconds of their booking; what was said and waits, by the record,
 --   as `OUTCOME:MILLISECONDS`; the records whose word was given to a call, with the call and the outcome; the stream of
---   settlements, which all nodes read.
+--   settlements, which all nodes read; the words by the record alone, which the node of its call takes, and the times of these.
 -- ARGV: seconds that calls and used words are kept, entries that the stream keeps, the step, and what it needs:
 --   tell, record, `OUTCOME:MILLISECONDS`; offer, call, milliseconds of its booking; named, record
 local kept, most, step = ARGV[1], ARGV[2], ARGV[3]
+
+local function take(record)
+  redis.call('HDEL', KEYS[5], record)
+  redis.call('ZREM', KEYS[6], record)
+end
 
 local function announce(record, outcome, call)
   local hex = string.gsub(record, '.', function(byte) return string.format('%02x', string.byte(byte)) end)
@@ -29,6 +34,7 @@ elseif step == 'offer' then
   redis.call('ZADD', KEYS[1], ARGV[5], ARGV[4])
 else
   redis.call('HDEL', KEYS[2], ARGV[4])
+  take(ARGV[4])
   -- The other node tells it soon, if it has not yet.
   if redis.call('HSETNX', KEYS[3], ARGV[4], '') == 1 and redis.call('TTL', KEYS[3]) < 0 then
     redis.call('EXPIRE', KEYS[3], 600)
@@ -52,6 +58,8 @@ for _, word in ipairs(waiting) do
     redis.call('ZREM', KEYS[1], oldest[1])
     redis.call('HDEL', KEYS[2], word.record)
     redis.call('HSET', KEYS[3], word.record, oldest[1] .. ' ' .. word.outcome)
+    -- The call is bound to a record that is pending, and takes its outcome by the record.
+    if word.outcome ~= '2' then take(word.record) end
     announce(word.record, word.outcome, oldest[1])
   end
 end

@@ -1,0 +1,193 @@
+//! Settlements by id over nodes: what was said about a record at one node waits in Redis until the node of its call takes it.
+//!
+//! Invariants: a word leaves the journal of the node that heard it only once Redis has had it for a while, and leaves Redis
+//! only once the settlement is in the journal of the call's node; so a word is lost neither with a process, nor with the newest
+//! writes of Redis, nor because the call's node is down meanwhile. The node of a call asks for its words: it alone knows which
+//! of its calls are open.
+
+use super::batch;
+use super::closing;
+use super::inner::Inner;
+use super::journal::Changes;
+use super::published::PublishedLedgers;
+use super::references::{self, Said};
+use super::rendezvous;
+use super::settlement::{Call, CallName, Closing, End};
+use rusqlite::{Connection, params};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time that a word stays in the journal after Redis has it: longer than the newest writes that Redis loses with a crash or
+/// a failover.
+const SECURED: Duration = Duration::from_secs(60);
+/// The largest number of words in one write.
+const TOGETHER: usize = 500;
+/// The largest number of such writes in a step of the keeper: more follow in the next.
+const ROUNDS: usize = 20;
+/// The largest number of open calls for whose words a node asks at once: it asks for the newest ones in each step, and for the
+/// older ones in turn.
+const ASKED: usize = 1000;
+
+/// The place of a node among its older open calls: it asks next for the words of calls with smaller numbers.
+#[derive(Debug)]
+pub(super) struct Place(i64);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self(i64::MAX)
+    }
+}
+
+/// Says to the other nodes what was said here about records whose calls are not in this journal.
+pub(super) async fn say(ledger: &Arc<Inner>, published: &PublishedLedgers) {
+    for _ in 0..ROUNDS {
+        let new = |connection: &Connection| unannounced(connection, TOGETHER);
+        let Ok(said) = ledger.database.read(new).await else { return };
+        if said.is_empty() || published.say(&said).await.is_err() {
+            return;
+        }
+        let (rules, is_last) = (ledger.rules(), said.len() < TOGETHER);
+        // If this can't be written it is said again, which changes nothing.
+        let noted = ledger.database.write(move |connection| announced(connection, &said, rules.now)).await;
+        if noted.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Takes what other nodes said about the records of this journal's open calls.
+pub(super) async fn take(ledger: &Arc<Inner>, published: &PublishedLedgers, place: &mut Place) {
+    let Some(last) = take_below(ledger, published, i64::MAX).await else { return };
+    // Older ones exist only if there are as many as a node asks for at once.
+    let from = if last == i64::MIN { i64::MAX } else { place.0.min(last) };
+    *place = Place(match from {
+        i64::MAX => i64::MAX,
+        from => take_below(ledger, published, from).await.filter(|last| *last != i64::MIN).unwrap_or(i64::MAX),
+    });
+}
+
+/// Takes the words of the newest open calls with numbers below `below`. Returns the smallest number that it asked for, or
+/// `i64::MIN` if there are no smaller ones; `None` if it could not ask.
+async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i64) -> Option<i64> {
+    let open = ledger.database.read(move |connection| open_names(connection, below)).await.ok()?;
+    let names: Vec<_> = open.iter().map(|(_, name)| *name).collect();
+    let words = published.words(&names).await.ok()?;
+    settle(ledger, words).await?;
+    Some(if open.len() < ASKED { i64::MIN } else { open.last().map_or(i64::MIN, |(number, _)| *number) })
+}
+
+/// Settles calls of this journal by words that Redis has. What can't be written now stays in Redis.
+async fn settle(ledger: &Arc<Inner>, words: Vec<Said>) -> Option<()> {
+    if words.is_empty() {
+        return Some(());
+    }
+    let rules = ledger.rules();
+    let work = move |connection: &Connection, changes: &mut Changes| {
+        for Said { name, reference, outcome } in words {
+            let (call, end) = (Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
+            closing::close(connection, &Closing { call, end, reference, is_early: false }, rules, changes)?;
+        }
+        Ok(())
+    };
+    batch::flush_with(ledger, work).await.ok()
+}
+
+/// Lets Redis forget words that have settled calls of this journal, so that they settle no second one.
+pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) {
+    for _ in 0..ROUNDS {
+        let Ok(used) = ledger.database.read(unwithdrawn).await else { return };
+        if used.is_empty() {
+            return;
+        }
+        let is_last = used.len() < TOGETHER;
+        for (name, reference) in &used {
+            let forgotten = match reference {
+                Some(reference) => rendezvous::named(ledger, published, *reference, *name).await,
+                None => published.forget_word(*name).await,
+            };
+            if forgotten.is_err() {
+                return;
+            }
+        }
+        let rules = ledger.rules();
+        // If this can't be written they are withdrawn again, which changes nothing.
+        let noted = ledger.database.write(move |connection| withdrawn(connection, &used, rules.now)).await;
+        if noted.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Says and withdraws everything of the last minute again: Redis was away, and may have lost its newest writes.
+pub(super) async fn say_again(ledger: &Inner) {
+    let again = |connection: &Connection| {
+        connection.execute(
+            "UPDATE ledger_references SET announced = 0, told = 0
+             WHERE outcome IS NOT NULL AND (announced > 0 OR told > 0)",
+            [],
+        )?;
+        connection.execute("UPDATE ledger_withdrawn SET told = 0 WHERE told > 0", []).map(|_| ())
+    };
+    // If this can't be written, neither can the words.
+    let _ = ledger.database.write(again).await;
+}
+
+/// Forgets words and withdrawals that Redis has had for a while.
+pub(super) async fn forget_secured(ledger: &Inner) {
+    let before = ledger.rules().now - i64::try_from(SECURED.as_millis()).unwrap_or_default();
+    // A failed deletion is tried again with the next step.
+    let _ = ledger.database.write(move |connection| forget_before(connection, before)).await;
+}
+
+fn forget_before(connection: &Connection, before: i64) -> rusqlite::Result<()> {
+    let mut old = connection.prepare_cached(
+        "DELETE FROM ledger_references
+         WHERE outcome IS NOT NULL AND said < ?1
+             AND (told > 0 AND told < ?1 OR reference IS NULL AND announced > 0 AND announced < ?1)",
+    )?;
+    old.execute([before])?;
+    connection
+        .prepare_cached("DELETE FROM ledger_withdrawn WHERE told > 0 AND told < ?1")?
+        .execute([before])
+        .map(|_| ())
+}
+
+/// Returns what was said and is not announced to the other nodes. They hear nothing of a record that is pending.
+fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Said>> {
+    let mut find = connection.prepare_cached(
+        "SELECT name, reference, outcome FROM ledger_references
+         WHERE announced = 0 AND outcome IN (0, 1) ORDER BY said LIMIT ?1",
+    )?;
+    let said = find.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        Ok(Said { name: row.get(0)?, reference: row.get(1)?, outcome: references::outcome(row.get(2)?) })
+    })?;
+    said.collect()
+}
+
+fn announced(connection: &Connection, said: &[Said], now: i64) -> rusqlite::Result<()> {
+    let mut note = connection.prepare_cached("UPDATE ledger_references SET announced = ?2 WHERE name = ?1")?;
+    said.iter().try_for_each(|Said { name, .. }| note.execute(params![name, now]).map(|_| ()))
+}
+
+type Used = (CallName, Option<CallName>);
+
+fn unwithdrawn(connection: &Connection) -> rusqlite::Result<Vec<Used>> {
+    let mut find = connection.prepare_cached("SELECT name, reference FROM ledger_withdrawn WHERE told = 0 LIMIT ?1")?;
+    let used = find.query_map([i64::try_from(TOGETHER).unwrap_or(i64::MAX)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    used.collect()
+}
+
+fn withdrawn(connection: &Connection, used: &[Used], now: i64) -> rusqlite::Result<()> {
+    let mut note = connection.prepare_cached("UPDATE ledger_withdrawn SET told = ?2 WHERE name = ?1")?;
+    used.iter().try_for_each(|(name, _)| note.execute(params![name, now]).map(|_| ()))
+}
+
+/// Returns the newest open calls with numbers below `below` whose answers have named their records.
+fn open_names(connection: &Connection, below: i64) -> rusqlite::Result<Vec<(i64, CallName)>> {
+    let mut find = connection.prepare_cached(
+        "SELECT id, name FROM ledger_calls WHERE name IS NOT NULL AND id < ?1 ORDER BY id DESC LIMIT ?2",
+    )?;
+    let most = i64::try_from(ASKED).unwrap_or(i64::MAX);
+    let open = find.query_map(params![below, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    open.collect()
+}
