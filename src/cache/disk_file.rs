@@ -287,9 +287,11 @@ impl Row {
 
     fn write(&self, connection: &Connection, value: &[u8], keys: &KeyFilter) -> rusqlite::Result<()> {
         let (slot, entry) = (&self.slot, &self.entry);
-        let mut former = connection.prepare_cached("SELECT number FROM entries WHERE key = ?1")?;
-        if let Some(former) = former.query_row([&slot.key.bytes()[..]], |row| row.get(0)).optional()? {
-            remove(connection, former, keys)?;
+        if keys.may_have(&slot.key) {
+            let mut former = connection.prepare_cached("SELECT number FROM entries WHERE key = ?1")?;
+            if let Some(former) = former.query_row([&slot.key.bytes()[..]], |row| row.get(0)).optional()? {
+                remove(connection, former, keys)?;
+            }
         }
         keys.insert(&slot.key);
         let mut insert = connection.prepare_cached("INSERT INTO entries (key, value) VALUES (?1, ?2)")?;
