@@ -113,14 +113,13 @@ impl Gateway {
         tags.extend(answer.persons());
         let names: Vec<_> = tags.iter().copied().collect();
         // A client that sees the answer finds its outcome in the ledger and owns its record, even if the process is killed
-        // right after. Both are written together.
-        let owned = async {
-            if let (Some(requester), Some(id)) = (&requester, &read.id) {
-                let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &names };
-                self.owners.own(requester, owned, redis).await;
-            }
-        };
-        tokio::join!(settled, owned);
+        // right after. The outcome comes first: a record with an owner counts as named by an answer, so a callback would not
+        // look for its call by the reference, and a process that was killed in between would leave the call unknown for ever.
+        settled.await;
+        if let (Some(requester), Some(id)) = (&requester, &read.id) {
+            let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &names };
+            self.owners.own(requester, owned, redis).await;
+        }
         let is_kept = !directives.no_store
             && bypass.is_none()
             && read.is_shared
