@@ -125,9 +125,7 @@ impl Gateway {
         if head {
             replies::remove_body(&mut response);
         }
-        let mut response = log.reply(response);
-        response.body_mut().gather().await;
-        Ok(response)
+        Ok(log.reply(response))
     }
 }
 
