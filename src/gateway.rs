@@ -125,7 +125,9 @@ impl Gateway {
         if head {
             replies::remove_body(&mut response);
         }
-        Ok(log.reply(response))
+        let mut response = log.reply(response);
+        response.body_mut().gather().await;
+        Ok(response)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::upstream::{AnswerError, Progress};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -249,7 +250,7 @@ impl RequestLog {
             // The work is done; a client that reads slowly occupies no slot.
             self.permit = None;
         }
-        Response::from_parts(parts, LoggedBody { body, log: self, last: None })
+        Response::from_parts(parts, LoggedBody { body, log: self, next: None })
     }
 }
 
@@ -304,62 +305,103 @@ impl Drop for RequestLog {
 pub struct LoggedBody {
     body: ReplyBody,
     log: Box<RequestLog>,
-    /// On the heap, because few answers wait and every answer is moved several times.
-    last: Option<Box<Last>>,
+    /// The piece that leaves next, if it was taken from `body`. On the heap, because few answers wait and every answer is
+    /// moved several times.
+    next: Option<Box<Next>>,
 }
 
-/// The last piece of an answer, and the future for which it waits.
-struct Last {
+/// A piece of an answer.
+struct Next {
     piece: Piece,
-    booked: Booked,
+    /// True for the last piece.
+    ends: bool,
+    /// The future for which the last piece waits.
+    booked: Option<Booked>,
 }
 
 type Piece = Option<Result<Frame<Bytes>, AnswerError>>;
+
+impl LoggedBody {
+    /// Takes the first piece of an answer that settles a call, if the piece has arrived. If the piece is the last one too,
+    /// this waits until the call's outcome is in the ledger: head and body leave in one write then.
+    pub(super) async fn gather(&mut self) {
+        if self.log.observer.is_none() || self.body.is_end_stream() {
+            return;
+        }
+        poll_fn(|cx| {
+            if self.next.is_none() {
+                match self.poll_next(cx) {
+                    Poll::Pending => return Poll::Ready(()),
+                    Poll::Ready(next) => self.next = Some(Box::new(next)),
+                }
+            }
+            self.next.as_mut().map_or(Poll::Ready(()), |next| next.poll_booked(cx))
+        })
+        .await;
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let mut piece = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let ends = self.log.sees(&mut piece, self.body.is_end_stream());
+        let observer = self.log.observer.take_if(|_| ends);
+        let booked = observer.map(|observer| observer.close(!matches!(piece, Some(Err(_)))));
+        Poll::Ready(Next { piece, ends, booked })
+    }
+}
+
+impl Next {
+    fn poll_booked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(booked) = &mut self.booked {
+            ready!(booked.as_mut().poll(cx));
+            self.booked = None;
+        }
+        Poll::Ready(())
+    }
+}
 
 impl Body for LoggedBody {
     type Data = Bytes;
     type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
-        let Self { body, log, last } = self.get_mut();
-        if last.is_none() {
-            let mut piece = ready!(Pin::new(&mut *body).poll_frame(cx));
-            let ends = log.sees(&mut piece, body.is_end_stream());
-            match log.observer.take_if(|_| ends) {
-                Some(observer) => {
-                    let booked = observer.close(!matches!(piece, Some(Err(_))));
-                    *last = Some(Box::new(Last { piece, booked }));
-                }
-                None => {
-                    log.handed_over |= ends;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
+        let mut next = match self.next.take() {
+            Some(next) => next,
+            None => match ready!(self.poll_next(cx)) {
+                Next { piece, ends, booked: None } => {
+                    self.log.handed_over |= ends;
                     return Poll::Ready(piece);
                 }
-            }
+                waiting => Box::new(waiting),
+            },
+        };
+        if next.poll_booked(cx).is_pending() {
+            self.next = Some(next);
+            return Poll::Pending;
         }
-        let Some(waiting) = last else { return Poll::Ready(None) };
-        ready!(waiting.booked.as_mut().poll(cx));
-        log.handed_over = true;
-        Poll::Ready(last.take().and_then(|last| last.piece))
+        self.log.handed_over |= next.ends;
+        Poll::Ready(next.piece)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.last.is_none() && self.body.is_end_stream()
+        self.next.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.last {
-            None => self.body.size_hint(),
-            Some(last) => {
-                let data = last.piece.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref());
-                SizeHint::with_exact(data.map_or(0, Bytes::len) as u64)
-            }
+        let rest = self.body.size_hint();
+        let taken = self.next.as_ref().and_then(|next| next.piece.as_ref()?.as_ref().ok()?.data_ref());
+        let taken = taken.map_or(0, |data| data.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(taken));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(taken));
         }
+        hint
     }
 }
 
-impl std::fmt::Debug for Last {
+impl std::fmt::Debug for Next {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Last(…)")
+        f.debug_struct("Next").field("ends", &self.ends).finish_non_exhaustive()
     }
 }
 
