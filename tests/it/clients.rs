@@ -7,9 +7,10 @@ use crate::support::h2::{HEADERS, PREFACE, SETTINGS, block, frame};
 use crate::support::process::Folder;
 use crate::support::tls::{Authority, connect};
 use crate::support::{Held, Rig, Upstream, Wire, ask, until};
+use bytes::BytesMut;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const BANK: &str = "/v1.1/identity/bank_account_data_requests";
@@ -36,6 +37,26 @@ async fn is_answered_half_closed<S: AsyncRead + AsyncWrite + Unpin>(held: &Held,
     let answer = wire.try_answer().await;
     assert_eq!(answer.map(|answer| answer.status), Some(200), "{request}");
     assert!(wire.rest().await.is_empty(), "the connection ends after the answer");
+}
+
+#[tokio::test]
+async fn head_and_body_of_a_small_streamed_answer_leave_in_one_write() {
+    let held = Held::start().await;
+    let rig = Rig::builder().upstream(held.url()).start().await;
+    let mut wire = Wire::connect(rig.app.server_address()).await;
+    for round in 1..=3 {
+        wire.send(post(&rig, NAME)).await;
+        held.holds(round).await;
+        held.release(1);
+        let mut read = BytesMut::with_capacity(64 << 10);
+        wire.stream.read_buf(&mut read).await.expect("bytes");
+        let text = String::from_utf8_lossy(&read).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let length = head.to_ascii_lowercase().split("content-length: ").nth(1).expect("a length").to_owned();
+        assert!(length.starts_with(&format!("{}", body.len())) && !body.is_empty(), "{text}");
+    }
+    rig.is_idle().await;
+    rig.stop().await;
 }
 
 #[tokio::test]
