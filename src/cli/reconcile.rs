@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(bill(None, None), days("2026-11-25", "2026-11-27"));
         assert_eq!(bill(Some("2026-11-01"), Some("2026-11-30")), days("2026-11-01", "2026-11-30"));
         assert!(bill(Some("2026-11-26"), None).unwrap_err().contains("2026-11-25 is not between"));
-        assert!(bill(Some("2024-11-26"), None).unwrap_err().contains("at most 400 days"));
-        assert!(bill(Some("2026-12-01"), None).unwrap_err().contains("is a date wrong?"));
+        assert!(bill(Some("2024-11-26"), None).unwrap_err().contains("no period of 1 to 400 days"));
+        assert!(bill(Some("2026-12-01"), None).unwrap_err().contains("correct --from and --to"));
     }
 }

@@ -949,7 +949,7 @@ like = "bank"
             ),
             (
                 with(
-                    "[admin]\ntoken = { env = \"TOKEN\" }\ntokens.report = { token = { env = \"TOKEN\" }, role = \"viewer\" }",
+                    "[admin]\ntoken = { env = \"KEY\" }\ntokens.report = { token = { env = \"KEY\" }, role = \"viewer\" }",
                 ),
                 &format!("admin.token: {SAME_SECRET}"),
             ),

@@ -292,7 +292,7 @@ async fn a_bill_with_one_call_more_and_one_less_names_both() {
         ("day,route,count\n2026-11-30,KTP check,1\n", "line 2: the route must be a name of"),
         ("day,route,count\n2026-11-30,ktp,-1\n", "line 2: the count must be a whole number"),
         ("day,route,count\n2026-11-30,ktp\n", "2 fields"),
-        ("day,route,count\n2006-11-30,ktp,1\n2026-11-30,ktp,1\n", "is a date wrong?"),
+        ("day,route,count\n2006-11-30,ktp,1\n2026-11-30,ktp,1\n", "correct --from and --to"),
     ] {
         let said = reconcile(text, &[]).await;
         assert_eq!(said.code, Some(1), "{said:?}");
