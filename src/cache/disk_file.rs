@@ -149,15 +149,14 @@ impl DiskFile {
 
     /// Counts some of the file's keys. Returns true if there are more.
     pub(super) async fn learn_keys(&self) -> Result<bool, DatabaseError> {
-        let keys = Arc::clone(&self.keys);
+        let (keys, progress) = (Arc::clone(&self.keys), self.keys.progress());
+        let after = match &progress {
+            Progress::Nothing => Vec::new(),
+            Progress::Until(key) => key.bytes().to_vec(),
+            Progress::All => return Ok(false),
+        };
+        // It runs on the writer, so that no key changes between the look and the count. The index covers the query.
         let learn = move |connection: &Connection| {
-            let progress = keys.progress();
-            let after: &[u8] = match &progress {
-                Progress::Nothing => &[],
-                Progress::Until(key) => &key.bytes()[..],
-                Progress::All => return Ok(false),
-            };
-            // The index alone has it all.
             let mut select =
                 connection.prepare_cached("SELECT key FROM entries WHERE key > ?1 ORDER BY key LIMIT ?2")?;
             let next = select.query_map(params![after, STEP], |row| row.get::<_, Vec<u8>>(0))?;

@@ -93,29 +93,15 @@ impl Gateway {
         } = *request;
         let account = account.and_then(|index| config.accounts.get(index));
         let target = outgoing.target.clone();
-        let is_accounted = guard.is_some();
         let (received, took) = self.exchange(config, (route, account), outgoing, guard).await;
-        let settled = async {
-            if is_accounted {
-                // An outcome that can't be written now is kept, and the answer is still sent.
-                let _ = self.ledger.settled().await;
-            }
-        };
-        let Received { collected: mut shown, answer } = match received {
-            Ok(received) => received,
-            Err(error) => {
-                settled.await;
-                return Err(error);
-            }
-        };
+        let Received { collected: mut shown, answer } = received?;
         reference::forwardable_response(&mut shown.headers);
         let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
         tags.extend(answer.persons());
         let names: Vec<_> = tags.iter().copied().collect();
-        // A client that sees the answer finds its outcome in the ledger and owns its record, even if the process is killed
-        // right after. The outcome comes first: a record with an owner counts as named by an answer, so a callback would not
-        // look for its call by the reference, and a process that was killed in between would leave the call unknown for ever.
-        settled.await;
+        // The outcome is in the ledger by now. It comes first: a record with an owner counts as named by an answer, so a
+        // callback would not look for its call by the reference, and a process that was killed in between would leave the
+        // call unknown for ever.
         if let (Some(requester), Some(id)) = (&requester, &read.id) {
             let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &names };
             self.owners.own(requester, owned, redis).await;
@@ -169,10 +155,14 @@ impl Gateway {
             let status = received.as_ref().ok().map(|received| received.collected.status.as_u16());
             account.metrics.request(route, status, took);
         }
-        match (guard, &received) {
-            (Some(guard), Ok(received)) => guard.answered(received),
-            (Some(guard), Err(error)) => guard.failed(*error),
-            (None, _) => {}
+        if let Some(guard) = guard {
+            match &received {
+                Ok(received) => guard.answered(received),
+                Err(error) => guard.failed(*error),
+            }
+            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after. An
+            // outcome that can't be written now is kept, and the answer is still sent.
+            let _ = self.ledger.settled().await;
         }
         (received, took)
     }

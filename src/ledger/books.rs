@@ -207,7 +207,7 @@ impl Ledger {
         self.0.close(Call::Referenced(name, reference), End::Outcome(outcome, None));
     }
 
-    /// Returns false if so many outcomes wait for the disk that no more should be recorded that can be heard of again.
+    /// Returns false if too many outcomes wait for the disk. An outcome that will be told again need not be recorded then.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.0.closings.lock().waiting.len() < inner::MOST_EARLY

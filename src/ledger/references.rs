@@ -132,7 +132,8 @@ pub(super) fn pair(
     Ok(())
 }
 
-/// Pairs lost calls with what was said about their records. It runs at the start: calls that were in flight when the process ended are lost.
+/// Pairs lost calls with what was said about their records. It runs at the start: calls that were in flight when the process
+/// ended are lost.
 pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Changes) -> rusqlite::Result<()> {
     let mut find = connection.prepare("SELECT DISTINCT reference FROM ledger_references WHERE outcome IS NOT NULL")?;
     let references: Vec<CallName> = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
