@@ -112,6 +112,34 @@ async fn orders_that_make_no_sense_are_refused() {
     rig.stop().await;
 }
 
+/// A rotation makes a key too, and the old one stays open for its grace.
+#[tokio::test]
+async fn a_team_has_no_more_keys_by_rotating_them() {
+    let rig = Rig::start().await;
+    let mut key = made(&rig, "").await;
+    for _ in 1..32 {
+        let path = format!("/keys/{}/rotate", text(&key, "id"));
+        let rotated = order(&rig, "POST", &path, "").await;
+        assert_eq!(rotated.status, 200, "{}", rotated.text());
+        key = rotated.json();
+    }
+    let path = format!("/keys/{}/rotate", text(&key, "id"));
+    let full = order(&rig, "POST", &path, "").await;
+    assert_eq!((full.status, full.header("x-gateway-error")), (409, "too_many_keys"));
+    let own = ask("POST", rig.url("/_gateway/keys/rotate")).key(text(&key, "key")).send().await;
+    assert_eq!((own.status, own.header("x-gateway-error")), (409, "too_many_keys"));
+    // A key that leaked is replaced at once all the same.
+    let at_once = order(&rig, "POST", &path, r#"{"grace":"0s"}"#).await;
+    assert_eq!(at_once.status, 200, "{}", at_once.text());
+    let again = format!("/keys/{}/rotate", text(&at_once.json(), "id"));
+    let full = order(&rig, "POST", &again, r#"{"grace":"0s"}"#).await;
+    assert_eq!((full.status, full.header("x-gateway-error")), (409, "too_many_keys"), "no endless rotation");
+    // Those whose grace is over leave room a day later.
+    rig.clock.advance(Duration::from_secs(86401));
+    made(&rig, "").await;
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_rotated_key_opens_until_its_grace_is_over_and_a_key_until_it_expires() {
     let rig = Rig::start().await;

@@ -15,8 +15,10 @@ use std::time::{Duration, SystemTime};
 const GRACE: Duration = Duration::from_secs(86400);
 const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
 
-/// Keys of one tenant that are neither revoked nor ended, beside those of the file.
+/// The largest number of keys of one tenant that are neither revoked nor ended, beside those of the file. A key counts for
+/// [`COUNTED`] at least, because a rotation without a grace would otherwise make any number of records.
 const MOST_KEYS: usize = 32;
+const COUNTED: Duration = Duration::from_secs(86400);
 
 /// A key that is to be made.
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ pub enum KeyOrderError {
     #[error("the key has ended: create a new one")]
     Ended,
     /// The team already has the largest number of keys.
-    #[error("the team has {MOST_KEYS} keys: revoke one first")]
+    #[error("the team has {MOST_KEYS} keys that are open or less than a day old: revoke one first")]
     TooMany,
     /// Nothing was changed.
     #[error(transparent)]
@@ -64,11 +66,7 @@ impl Registry {
     /// # Errors
     /// Returns an error if nothing was changed.
     pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
-        let now = self.now();
-        let open = self.infos(&new.tenant).iter().filter(|key| key.source == Source::Api && is_open(key, now)).count();
-        if open >= MOST_KEYS {
-            return Err(KeyOrderError::TooMany);
-        }
+        self.has_room(&new.tenant, None)?;
         self.make(new, Rows::new()).await
     }
 
@@ -86,6 +84,8 @@ impl Registry {
         if !is_open(&before, self.now()) {
             return Err(KeyOrderError::Ended);
         }
+        // Without a grace the successor takes the place of the old key; with one both are open for a while.
+        self.has_room(tenant, grace.is_zero().then_some(id))?;
         let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.mac));
         let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
         let end = millis(self.now() + grace).to_string();
@@ -126,6 +126,16 @@ impl Registry {
     pub async fn list(&self, tenant: &TenantName) -> Vec<KeyInfo> {
         self.refresh().await;
         self.infos(tenant)
+    }
+
+    /// Refuses one more key if the tenant has the largest number. `replaced` is a key that ends with the order.
+    fn has_room(&self, tenant: &TenantName, replaced: Option<&str>) -> Result<(), KeyOrderError> {
+        let now = self.now();
+        let is_new = |key: &KeyInfo| key.created.is_some_and(|created| created + COUNTED > now);
+        let counts = |key: &&KeyInfo| {
+            key.source == Source::Api && (is_open(key, now) || is_new(key)) && replaced != Some(key.id.as_str())
+        };
+        if self.infos(tenant).iter().filter(counts).count() < MOST_KEYS { Ok(()) } else { Err(KeyOrderError::TooMany) }
     }
 
     async fn make(&self, new: NewKey, mut changed: Rows) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
