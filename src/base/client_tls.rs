@@ -1,5 +1,6 @@
-//! TLS settings for connections that the gateway opens: it trusts the platform's certificates and those of the
-//! configuration.
+//! The TLS settings of connections that the gateway opens.
+//!
+//! It trusts the platform's certificates and those of the configuration.
 
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

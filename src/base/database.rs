@@ -4,6 +4,10 @@
 //! no other work of its transaction; deleted content is overwritten; only the gateway's user may read the files; a
 //! cancelled caller occupies no reader and leaves no result of [`Database::write_owned`] behind.
 
+mod error;
+mod health;
+mod writer;
+
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -14,11 +18,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use writer::{Call, Job, Work};
+
+pub use error::{DatabaseError, WriteFault};
+use error::{told, write_fault};
+use health::Health;
+pub use health::{Durability, RefusedWrites};
 
 /// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
-/// The largest number of jobs in one transaction, so that the first one does not wait for all the rest.
-const MOST_TOGETHER: usize = 256;
 /// The number of concurrent readers; further callers wait for one.
 const READERS: usize = 2;
 /// Statements that stay compiled for each connection: more than the gateway has, so that none is compiled twice.
@@ -41,73 +49,6 @@ pub enum OpenError {
     /// SQLite reported an error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-}
-
-/// The reason why work was not done. Nothing of it was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DatabaseError {
-    /// The disk is full or fails, or another program holds the file.
-    #[error("the database can't be written")]
-    Unwritable,
-    /// The work can't be done: a constraint, or a programming error.
-    #[error("the database refused the operation: see the log, and report it")]
-    Refused,
-    /// The file is damaged, or no database.
-    #[error("the database file is damaged: restore a backup")]
-    Damaged,
-    /// The database was closed.
-    #[error("the database is closed")]
-    Closed,
-}
-
-/// Reason why the last write to the disk failed, for operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WriteFault {
-    /// No space is left.
-    #[error("disk full")]
-    DiskFull,
-    /// The file, its folder or the whole disk can't be written.
-    #[error("the file is read-only, or its permissions forbid writing")]
-    ReadOnly,
-    /// Another program holds the file.
-    #[error("another program has locked the file")]
-    Locked,
-    /// The disk reports an error.
-    #[error("the disk fails: I/O error")]
-    Io,
-}
-
-/// Writes that a database may lose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// None, even if the machine loses power: a commit waits for the disk.
-    Power,
-    /// The newest writes, and only if the machine loses power. Space that is free can be given back to the disk.
-    Process {
-        /// Bytes of the write-ahead log from which on it is written back into the file.
-        log: u32,
-    },
-}
-
-impl Durability {
-    /// Bytes of a page of SQLite's.
-    const PAGE: u32 = 4096;
-
-    /// Returns the statements that prepare the writer, before there are tables.
-    fn pragmas(self) -> String {
-        match self {
-            // Names are random, so every row is on a page of its own: 16 MiB of pages are remembered, and as many go back at
-            // once.
-            Self::Power => {
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;".to_owned()
-            }
-            Self::Process { log } => format!(
-                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-                 PRAGMA wal_autocheckpoint = {}; PRAGMA journal_size_limit = {log};",
-                (log / Self::PAGE).max(1)
-            ),
-        }
-    }
 }
 
 impl OpenError {
@@ -136,62 +77,6 @@ struct Shared {
     readers: Mutex<Vec<Connection>>,
     places: Arc<tokio::sync::Semaphore>,
     health: Arc<Health>,
-}
-
-/// Outcome of the last write, shared with the writer's thread.
-#[derive(Debug)]
-struct Health {
-    path: PathBuf,
-    durability: Durability,
-    fault: Mutex<Option<WriteFault>>,
-    refused: Mutex<RefusedWrites>,
-}
-
-/// The transactions that the disk refused since the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RefusedWrites {
-    /// Their number.
-    pub count: u64,
-    /// The reason of the last one; `None` if there was none.
-    pub last: Option<WriteFault>,
-}
-
-impl Health {
-    /// Records the outcome of a commit. It logs one line for each change of state, not for each commit.
-    fn note(&self, fault: Option<WriteFault>) {
-        if fault.is_some() {
-            let mut refused = self.refused.lock();
-            *refused = RefusedWrites { count: refused.count + 1, last: fault };
-        }
-        let before = std::mem::replace(&mut *self.fault.lock(), fault);
-        let path = self.path.display();
-        match (fault, self.durability) {
-            (Some(fault), Durability::Power) if before != Some(fault) => {
-                tracing::error!(%path, %fault, "the database can't be written: free space or repair the disk; will retry");
-            }
-            (Some(fault), Durability::Process { .. }) if before != Some(fault) => {
-                tracing::warn!(%path, %fault, "this file can't be written: free space or repair the disk; will retry");
-            }
-            (None, _) if before.is_some() => tracing::info!(%path, "the file can be written again"),
-            (Some(_) | None, Durability::Power | Durability::Process { .. }) => {}
-        }
-    }
-}
-
-enum Job {
-    Work(Work),
-    Close(oneshot::Sender<()>),
-}
-
-/// A job: it does its work if there is a transaction, and returns the closure that answers the caller after the commit.
-type Work = Box<dyn FnOnce(Result<&Connection, DatabaseError>) -> Done + Send>;
-type Tell = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
-
-/// A job that is done and waits for the commit.
-struct Done {
-    tell: Tell,
-    /// The job's own failure, if the disk caused it.
-    fault: Option<WriteFault>,
 }
 
 impl Database {
@@ -249,11 +134,10 @@ impl Database {
         migrate(&mut writer, migrations)?;
         let readers = (0..READERS).map(|_| open()).collect::<rusqlite::Result<Vec<_>>>()?;
         let (work, jobs) = mpsc::channel(MOST_WAITING);
-        let health =
-            Arc::new(Health { path: path.to_owned(), durability, fault: Mutex::default(), refused: Mutex::default() });
+        let health = Arc::new(Health::new(path, durability));
         let noted = Arc::clone(&health);
         std::thread::Builder::new().name("database".into()).spawn(move || {
-            let closed = serve(&writer, jobs, &noted);
+            let closed = writer::serve(&writer, jobs, &noted);
             drop(writer);
             drop(lock);
             if let Some(closed) = closed {
@@ -273,73 +157,53 @@ impl Database {
     /// Returns the reason why the last write failed, or `None` while writes succeed.
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
-        *self.0.health.fault.lock()
+        self.0.health.fault()
     }
 
     /// Returns the transactions that the disk refused since the start.
     #[must_use]
     pub fn refused_writes(&self) -> RefusedWrites {
-        *self.0.health.refused.lock()
+        self.0.health.refused()
     }
 
     /// Runs `work` in a transaction that it shares with other waiting jobs, and returns once the transaction is on
-    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work.
+    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work. If another
+    /// job fails, the transaction is undone and `work` runs again: it changes nothing but the database.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
     pub async fn write<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.queue(work, |_| true, answer, |written| written).await?;
+        let work = move |(): &(), connection: &Connection| work(connection);
+        self.queue(Call::new((), work, |_| false, |(), done| done, answer)).await?;
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Runs `work` as [`Database::write`] does, and gives its result to `own` once it is on disk; `own` makes a guard of
-    /// it. If the caller is cancelled before the work begins, the work is not done, and `work` is dropped. If the caller
-    /// is cancelled later, the guard is dropped.
+    /// Runs `work` on `state` as [`Database::write`] does, and gives both the state and the result to `own` once the result is on
+    /// disk; `own` makes a guard of them. If the caller is cancelled before the work begins, the work is not done, and the
+    /// state is dropped. If the caller is cancelled later, the guard is dropped.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
-    pub async fn write_owned<T, U, F, O>(&self, work: F, own: O) -> Result<U, DatabaseError>
+    pub async fn write_owned<S, T, U, F, O>(&self, state: S, work: F, own: O) -> Result<U, DatabaseError>
     where
+        S: Send + 'static,
         T: Send + 'static,
         U: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-        O: FnOnce(T) -> U + Send + 'static,
+        F: Fn(&S, &Connection) -> rusqlite::Result<T> + Send + 'static,
+        O: FnOnce(S, T) -> U + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let is_wanted = |answer: &oneshot::Sender<Result<U, DatabaseError>>| !answer.is_closed();
-        self.queue(work, is_wanted, answer, |written| written.map(own)).await?;
+        self.queue(Call::new(state, work, oneshot::Sender::is_closed, own, answer)).await?;
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    async fn queue<T, U, F>(
-        &self,
-        work: F,
-        is_wanted: impl FnOnce(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send + 'static,
-        answer: oneshot::Sender<Result<U, DatabaseError>>,
-        finish: impl FnOnce(Result<T, DatabaseError>) -> Result<U, DatabaseError> + Send + 'static,
-    ) -> Result<(), DatabaseError>
-    where
-        T: Send + 'static,
-        U: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let work: Work = Box::new(move |connection| {
-            let mut fault = None;
-            let outcome = connection.and_then(|connection| {
-                if is_wanted(&answer) { apart(connection, work, &mut fault) } else { Err(DatabaseError::Closed) }
-            });
-            let tell: Tell = Box::new(move |written: Result<(), DatabaseError>| {
-                // The result of a cancelled caller is dropped here.
-                let _ = answer.send(finish(written.and(outcome)));
-            });
-            Done { tell, fault }
-        });
-        self.0.work.send(Job::Work(work)).await.map_err(|_| DatabaseError::Closed)
+    async fn queue(&self, work: impl Work + 'static) -> Result<(), DatabaseError> {
+        self.0.work.send(Job::Work(Box::new(work))).await.map_err(|_| DatabaseError::Closed)
     }
 
     /// Runs a query on a reader, beside the writer.
@@ -394,105 +258,6 @@ pub fn integer(number: u64) -> i64 {
 #[must_use]
 pub fn number(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
-}
-
-/// Runs the writer until the database is closed or every clone is dropped.
-fn serve(writer: &Connection, mut jobs: mpsc::Receiver<Job>, health: &Health) -> Option<oneshot::Sender<()>> {
-    let mut next = jobs.blocking_recv();
-    loop {
-        let first = match next.take()? {
-            Job::Work(first) => first,
-            Job::Close(closed) => return Some(closed),
-        };
-        // Callers that are about to write join the transaction: a commit costs more than a turn of the scheduler.
-        std::thread::yield_now();
-        let mut done = Vec::new();
-        let written = match control(writer, "BEGIN IMMEDIATE") {
-            Ok(()) => {
-                done.push(first(Ok(writer)));
-                while done.len() < MOST_TOGETHER {
-                    match jobs.try_recv() {
-                        Ok(Job::Work(work)) => done.push(work(Ok(writer))),
-                        Ok(close) => {
-                            next = Some(close);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                commit(writer)
-            }
-            Err(error) => {
-                done.push(first(Err(told(&error))));
-                Err(error)
-            }
-        };
-        let own = done.iter().find_map(|done| done.fault);
-        health.note(written.as_ref().err().and_then(write_fault).or(own));
-        let written = written.map_err(|error| told(&error));
-        done.into_iter().for_each(|done| (done.tell)(written));
-        next = next.or_else(|| jobs.blocking_recv());
-    }
-}
-
-/// Commits the open transaction. Nothing of a transaction that can't be committed is kept.
-fn commit(connection: &Connection) -> rusqlite::Result<()> {
-    let committed = control(connection, "COMMIT");
-    // Some errors end the transaction, others leave it open.
-    if committed.is_err() && !connection.is_autocommit() {
-        let _ = control(connection, "ROLLBACK");
-    }
-    committed
-}
-
-/// Runs a job in a savepoint: its changes alone are undone if it fails or panics.
-fn apart<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    fault: &mut Option<WriteFault>,
-) -> Result<T, DatabaseError> {
-    let mut noted = |error: rusqlite::Error| {
-        *fault = fault.or_else(|| write_fault(&error));
-        told(&error)
-    };
-    control(connection, "SAVEPOINT work").map_err(&mut noted)?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or(Err(rusqlite::Error::InvalidQuery));
-    let outcome = outcome.map_err(&mut noted);
-    if outcome.is_err() {
-        control(connection, "ROLLBACK TO work").map_err(&mut noted)?;
-    }
-    control(connection, "RELEASE work").map_err(&mut noted)?;
-    outcome
-}
-
-/// Begins or ends a transaction or a savepoint. The statement is compiled once for each connection.
-fn control(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
-    connection.prepare_cached(statement)?.execute([]).map(drop)
-}
-
-/// Returns the public error; SQLite's own text may quote the data that was to be stored.
-fn told(error: &rusqlite::Error) -> DatabaseError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match error.sqlite_error_code() {
-        Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,
-        Some(_) | None if write_fault(error).is_some() => DatabaseError::Unwritable,
-        Some(_) | None => DatabaseError::Refused,
-    }
-}
-
-/// Returns the disk's part in an error, if it has one.
-fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
-    };
-    match error.sqlite_error_code()? {
-        DiskFull => Some(WriteFault::DiskFull),
-        SystemIoFailure => Some(WriteFault::Io),
-        ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
-        DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
-        // The codes are SQLite's, whose newer versions add some.
-        _ => None,
-    }
 }
 
 /// Removes other users' access to the file and its side files: earlier versions and restored copies may have allowed
@@ -574,19 +339,13 @@ fn migrate(connection: &mut Connection, migrations: &[(&str, &[&str])]) -> Resul
     Ok(())
 }
 
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Job(…)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const NUMBERS: &[(&str, &[&str])] = &[("numbers", &["CREATE TABLE numbers (n INTEGER NOT NULL CHECK (n < 1000))"])];
 
-    fn insert(n: i64) -> impl FnOnce(&Connection) -> rusqlite::Result<usize> + Send + 'static {
+    fn insert(n: i64) -> impl Fn(&Connection) -> rusqlite::Result<usize> + Send + 'static {
         move |connection| connection.execute("INSERT INTO numbers VALUES (?1)", [n])
     }
 
@@ -640,7 +399,7 @@ mod tests {
         let (database, dropped) = (Database::in_memory(NUMBERS).unwrap(), Arc::default());
         let owned = |n| {
             let dropped = Arc::clone(&dropped);
-            Box::pin(database.write_owned(insert(n), move |_| Owned(dropped)))
+            Box::pin(database.write_owned((), move |(), connection| insert(n)(connection), move |(), _| Owned(dropped)))
         };
         let (go, gate) = busy(&database);
         let (mut gate, mut early) = (Box::pin(gate), owned(1));
@@ -724,6 +483,29 @@ mod tests {
         });
         let outcomes = tokio::join!(database.write(insert(1)), bad, worse, database.write(insert(2)));
         assert_eq!(outcomes, (Ok(1), Err(DatabaseError::Refused), Err(DatabaseError::Refused), Ok(1)));
+        assert_eq!(sum(&database).await, 3);
+    }
+
+    #[tokio::test]
+    async fn work_beside_a_failure_runs_again_and_the_failure_does_not() {
+        let database = Database::in_memory(NUMBERS).unwrap();
+        let (go, gate) = busy(&database);
+        let runs: Arc<[std::sync::atomic::AtomicUsize; 3]> = Arc::default();
+        let counted = |at: usize, n: i64| {
+            let runs = Arc::clone(&runs);
+            database.write(move |connection| {
+                runs[at].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                insert(n)(connection)
+            })
+        };
+        let (mut gate, mut one) = (Box::pin(gate), Box::pin(counted(0, 1)));
+        let (mut bad, mut two) = (Box::pin(counted(1, 5000)), Box::pin(counted(2, 2)));
+        assert!(futures_util::poll!(&mut gate).is_pending() && futures_util::poll!(&mut one).is_pending());
+        assert!(futures_util::poll!(&mut bad).is_pending() && futures_util::poll!(&mut two).is_pending());
+        drop(go);
+        let outcomes = tokio::join!(gate, one, bad, two);
+        assert_eq!(outcomes, (Ok(()), Ok(1), Err(DatabaseError::Refused), Ok(1)));
+        assert_eq!(runs.each_ref().map(|runs| runs.load(std::sync::atomic::Ordering::SeqCst)), [2, 1, 1]);
         assert_eq!(sum(&database).await, 3);
     }
 

@@ -1,5 +1,6 @@
-//! The layers around every axum router of the gateway, all from tower-http: request ids, the shape of errors,
-//! deadlines, the panic guard and the bound of a body.
+//! The layers around every axum router of the gateway, all from tower-http.
+//!
+//! They are request ids, the shape of errors, deadlines, the panic guard and the bound of a body.
 //!
 //! Invariants: every answer carries a request id; every error has the shape that the router's owner gives it, also if
 //! axum or a layer made the error; every body and every answer keeps to its [`Bounds`].

@@ -16,6 +16,7 @@ use crate::base::steady_clock::{Millis, millis};
 use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -133,13 +134,21 @@ impl DiskFile {
         self.change(put).await
     }
 
-    /// Runs `work`, which counts the keys that it changes.
+    /// Runs `work`, which counts the keys that it changes. After its changes were undone the keys are counted again, before
+    /// anything else asks for them.
     async fn change<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let changed = self.database.write(work).await;
+        let (keys, ran) = (Arc::clone(&self.keys), Cell::new(false));
+        let counted = move |connection: &Connection| {
+            if ran.replace(true) {
+                keys.reset();
+            }
+            work(connection).inspect_err(|_| keys.reset())
+        };
+        let changed = self.database.write(counted).await;
         if changed.is_err() {
             // Its changes were counted, and undone.
             self.keys.reset();
@@ -443,6 +452,33 @@ mod tests {
         while file.tidy(0).await.unwrap() {}
         file.scrub().await.unwrap();
         assert!(bytes(&path) <= bound.bytes() && is_there(&file, &row(5999, None, 1, 0)).await, "{}", bytes(&path));
+    }
+
+    /// Other work of the transaction fails, so the writer runs this work again.
+    #[tokio::test]
+    async fn keys_are_counted_once_although_their_work_ran_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DiskFile::open(&folder.path().join("x"), ByteSize::mib(1)).unwrap();
+        while file.learn_keys().await.unwrap() {}
+        let (go, wait) = std::sync::mpsc::sync_channel::<()>(0);
+        let gate = file.database.write(move |_| {
+            let _ = wait.recv();
+            Ok(())
+        });
+        let one = row(1, None, 1, 0);
+        let put = file.put(vec![one.clone()], keyring(), Arc::new(Epochs::new()));
+        let bad = file.database.write(|connection| connection.execute("DELETE FROM nowhere", []));
+        let (mut gate, mut put, mut bad) = (Box::pin(gate), Box::pin(put), Box::pin(bad));
+        let all_wait = futures_util::poll!(&mut gate).is_pending()
+            && futures_util::poll!(&mut put).is_pending()
+            && futures_util::poll!(&mut bad).is_pending();
+        assert!(all_wait, "they share a transaction");
+        drop(go);
+        assert_eq!(tokio::join!(gate, put, bad), (Ok(()), Ok(()), Err(DatabaseError::Refused)));
+        while file.learn_keys().await.unwrap() {}
+        assert!(file.keys.may_have(&one.slot.key) && is_there(&file, &one).await);
+        assert_eq!(file.remove(|_| true).await, Ok(1));
+        assert!(!file.keys.may_have(&one.slot.key));
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ pub(super) async fn flush(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
 /// Writes all counts and outcomes so far, and does `work` after them in the same transaction.
 pub(super) async fn flush_with<T: Send + 'static>(
     ledger: &Arc<Inner>,
-    work: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+    work: impl Fn(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, DatabaseError> {
     let turn = Arc::clone(&ledger.writer).lock_owned().await;
     write_with(Batch::take(ledger, ledger.take_tallies(), turn), work).await
@@ -58,19 +58,19 @@ async fn write(batch: Batch) -> Result<(), DatabaseError> {
 
 async fn write_with<T: Send + 'static>(
     batch: Batch,
-    more: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+    more: impl Fn(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, DatabaseError> {
     let (ledger, rules) = (Arc::clone(&batch.ledger), batch.ledger.rules());
-    let work = move |connection: &Connection| {
+    let work = move |batch: &Batch, connection: &Connection| {
         let (early, mut changes) = batch.apply(connection, rules)?;
         let done = more(connection, &mut changes)?;
-        Ok((batch, early, changes, done))
+        Ok((early, changes, done))
     };
-    let own = |(batch, early, changes, done): (Batch, Vec<Closing>, Changes, T)| {
+    let own = |batch: Batch, (early, changes, done): (Vec<Closing>, Changes, T)| {
         batch.committed(&early, changes);
         done
     };
-    ledger.database.write_owned(work, own).await
+    ledger.database.write_owned(batch, work, own).await
 }
 
 impl Batch {

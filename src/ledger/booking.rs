@@ -36,18 +36,16 @@ impl Booking {
         let day = live.calendar.day(now).to_string();
         let (tenant, tenant_name, price) = (tenant.clone(), tenant.clone(), live.prices[route as usize]);
         drop(live);
-        let book = move |connection: &Connection| {
-            let links = (claim, reference);
-            let id = journal::book(connection, (&day, tenant.as_str(), route.as_str()), price, now, links)?;
-            Ok((id, day))
+        let book = move |day: &String, connection: &Connection| {
+            journal::book(connection, (day, tenant.as_str(), route.as_str()), price, now, (claim, reference))
         };
         let (inner, booked) = (Arc::clone(ledger), tenant_name);
-        let own = move |(id, day)| {
+        let own = move |day, id| {
             inner.changed([day]);
             inner.totals.booked(&booked);
             Self { ledger: inner, id, reference, ended: false }
         };
-        ledger.database.write_owned(book, own).await
+        ledger.database.write_owned(day, book, own).await
     }
 
     /// Withdraws the intent: the call was never sent.

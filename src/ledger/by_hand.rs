@@ -62,7 +62,7 @@ async fn settle_own(
     let rules = ledger.rules();
     let work = move |connection: &Connection, changes: &mut Changes| {
         let mut results = BTreeMap::new();
-        for (number, HandOrder { outcome, booked }) in orders {
+        for (&number, &HandOrder { outcome, booked }) in &orders {
             let result = journal::standing(connection, number, booked, rules.first_new)?;
             if result == ByHand::Settled {
                 let (call, end) = (Call::Booked(number), End::Outcome(outcome, None));

@@ -1,5 +1,7 @@
-//! Settlements by reference in the journal: what a callback or a GET says about a record that no answer has named settles
-//! the oldest lost call with the same account, route and prefixed reference.
+//! Settlements by reference in the journal.
+//!
+//! A callback or a GET about a record that no answer has named settles the oldest lost call with the same account, route and
+//! prefixed reference.
 //!
 //! | table | content |
 //! |---|---|

@@ -83,7 +83,7 @@ async fn settle(ledger: &Arc<Inner>, words: Vec<Said>) -> Option<()> {
     }
     let rules = ledger.rules();
     let work = move |connection: &Connection, changes: &mut Changes| {
-        for Said { name, reference, outcome } in words {
+        for &Said { name, reference, outcome } in &words {
             let (call, end) = (Call::NamedElsewhere(name), End::Outcome(outcome, Some(name)));
             closing::close(connection, &Closing { call, end, reference, is_early: false }, rules, changes)?;
         }

@@ -66,15 +66,15 @@ fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
 /// Compares the configured keys with those of a store; returns the ones that the store does not know yet.
 fn compare(
     known: &BTreeMap<String, Vec<u8>>,
-    ours: Vec<(String, [u8; 32])>,
+    ours: &[(String, [u8; 32])],
     place: &'static str,
 ) -> Result<Vec<(String, [u8; 32])>, WrongKey> {
-    for (name, fingerprint) in &ours {
+    for (name, fingerprint) in ours {
         if known.get(name).is_some_and(|known| known != fingerprint) {
             return Err(wrong(name, place));
         }
     }
-    Ok(ours.into_iter().filter(|(name, _)| !known.contains_key(name)).collect())
+    Ok(ours.iter().filter(|(name, _)| !known.contains_key(name)).cloned().collect())
 }
 
 fn wrong(name: &str, place: &'static str) -> WrongKey {
@@ -97,7 +97,7 @@ fn known(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<u8>>>
 pub async fn verify_database(database: &Database, settings: &config::State) -> Result<(), KeyError> {
     let ours = fingerprints(settings);
     let verify = move |connection: &Connection| {
-        let new = match compare(&known(connection)?, ours, "state.path") {
+        let new = match compare(&known(connection)?, &ours, "state.path") {
             Ok(new) => new,
             Err(wrong) => return Ok(Err(wrong)),
         };
@@ -126,7 +126,7 @@ pub fn verify_file(settings: &config::State) -> Result<(), KeyError> {
         if has_sentinels { known(&connection) } else { Ok(BTreeMap::new()) }
     };
     let known = read().map_err(|_| StateError::Unavailable)?;
-    compare(&known, fingerprints(settings), "state.path")?;
+    compare(&known, &fingerprints(settings), "state.path")?;
     Ok(())
 }
 

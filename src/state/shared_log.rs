@@ -98,7 +98,7 @@ impl SharedLog {
         let (id, is_alone, table) = (id.to_owned(), self.shared.is_none(), self.table);
         let write = self.database.write(move |connection| {
             let insert = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3)");
-            connection.execute(&insert, (id, text, is_alone))
+            connection.execute(&insert, (&id, &text, is_alone))
         });
         write.await?;
         self.share().await;
@@ -154,7 +154,7 @@ impl SharedLog {
                 let (oldest, delete) =
                     (self.oldest(), format!("DELETE FROM {} WHERE id < ?1 AND shared = 1", self.table));
                 // The next sweep removes what this one could not.
-                let _ = self.database.write(move |connection| connection.execute(&delete, [oldest])).await;
+                let _ = self.database.write(move |connection| connection.execute(&delete, [&oldest])).await;
             }
             looks = looks.wrapping_add(1);
             tokio::time::sleep(INTERVAL).await;

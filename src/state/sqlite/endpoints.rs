@@ -26,7 +26,7 @@ impl Sqlite {
                 "INSERT INTO endpoints (tenant, kind, pause, since) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT DO UPDATE SET pause = excluded.pause, since = excluded.since, probe = NULL",
             )?;
-            for Endpoint { tenant, kind } in endpoints {
+            for Endpoint { tenant, kind } in &endpoints {
                 pause.execute(params![tenant.as_str(), kind.as_str(), reason.as_str(), now])?;
             }
             Ok(())
@@ -38,7 +38,7 @@ impl Sqlite {
         let endpoints = endpoints.to_vec();
         let resume = move |db: &Connection| {
             let mut resumed = 0;
-            for Endpoint { tenant, kind } in endpoints {
+            for Endpoint { tenant, kind } in &endpoints {
                 let ended = match which {
                     Resume::Any => "pause IS NOT NULL",
                     Resume::Automatic => "pause IN ('gone', 'failing')",
@@ -98,8 +98,8 @@ impl Sqlite {
         }
         let expire = move |db: &Connection| {
             let mut dead = Vec::new();
-            for (id, tenant) in old {
-                if end(db, id, StoredStatus::Dead, now)? > 0 {
+            for (id, tenant) in &old {
+                if end(db, *id, StoredStatus::Dead, now)? > 0 {
                     dead.extend(tenant.parse::<TenantName>());
                 }
             }

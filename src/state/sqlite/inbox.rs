@@ -135,11 +135,11 @@ impl Sqlite {
             // The callback was erased meanwhile: there is nothing to deliver.
             let Some((touches, fleeting)) = found.optional()? else { return Ok((made, dead)) };
             let fleeting = fleeting || is_erased(db, &record)?;
-            for row in rows {
+            for row in &rows {
                 if row.fits(db, &bounds)? {
                     made += row.insert(db, StoredStatus::Queued, (now, received), fleeting)?;
                 } else if row.insert(db, StoredStatus::Dead, (now, received), fleeting)? > 0 {
-                    dead.push(row.tenant);
+                    dead.push(row.tenant.clone());
                 }
             }
             if touches == touched {

@@ -90,10 +90,10 @@ impl Sqlite {
                              WHERE content IS NOT NULL AND ";
         let now = self.now();
         let replayed = self.database.write(move |db| {
-            Ok(match what {
+            Ok(match &what {
                 Replay::One(id) => {
                     let again = db.execute(&format!("{AGAIN} id = ?2"), params![now, id.0])?;
-                    let (first, last) = CallbackRow::names(id);
+                    let (first, last) = CallbackRow::names(*id);
                     // The callback waits as long as a new one again; then it is unowned again.
                     let unowned = "UPDATE callbacks SET standing = 0, due = ?1, received = ?1, touched = touched + 1
                                    WHERE name BETWEEN ?2 AND ?3 AND standing = 2 AND content IS NOT NULL";
@@ -104,7 +104,7 @@ impl Sqlite {
                 }
                 Replay::Since(tenant, since, until) => db.execute(
                     &format!("{AGAIN} standing IN (1, 2) AND tenant = ?2 AND due BETWEEN ?3 AND ?4"),
-                    params![now, tenant.as_str(), millis(since), until.map_or(i64::MAX, millis)],
+                    params![now, tenant.as_str(), millis(*since), until.map_or(i64::MAX, millis)],
                 )?,
                 Replay::AllDead(None) => db.execute(&format!("{AGAIN} standing = 1"), [now])?,
                 Replay::AllDead(Some(tenant)) => {

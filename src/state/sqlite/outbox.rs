@@ -33,15 +33,15 @@ impl Sqlite {
         let rows: Vec<_> = made.into_iter().map(prepared).collect();
         let insert = move |db: &Connection| {
             let mut dropped = Vec::new();
-            for (row, persons) in rows {
+            for (row, persons) in &rows {
                 if !row.fits(db, &bounds)? {
-                    dropped.push(row.tenant);
+                    dropped.push(row.tenant.clone());
                     continue;
                 }
                 let fleeting = is_erased(db, &row.record)?;
                 row.insert(db, StoredStatus::Queued, (now, now), fleeting)?;
                 if !fleeting {
-                    note_persons(db, &persons, &row.record, now)?;
+                    note_persons(db, persons, &row.record, now)?;
                 }
             }
             Ok(dropped)

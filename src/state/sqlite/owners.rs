@@ -20,7 +20,7 @@ impl Sqlite {
         let released =
             self.database.write(move |db| {
                 let erased = erased_since(db, &persons, asked)?;
-                let hidden = hidden.filter(|_| !erased);
+                let hidden = hidden.as_deref().filter(|_| !erased);
                 db.prepare_cached(
                 "INSERT INTO owners (record, tenant, kind, reference, since, erased) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT DO UPDATE SET kind = coalesce(excluded.kind, kind), reference = excluded.reference,

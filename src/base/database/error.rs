@@ -1,0 +1,60 @@
+//! The failures of a database: what its caller is told, and the disk's part in it.
+
+/// The reason why work was not done. Nothing of it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseError {
+    /// The disk is full or fails, or another program holds the file.
+    #[error("the database can't be written")]
+    Unwritable,
+    /// The work can't be done: a constraint, or a programming error.
+    #[error("the database refused the operation: see the log, and report it")]
+    Refused,
+    /// The file is damaged, or no database.
+    #[error("the database file is damaged: restore a backup")]
+    Damaged,
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// Reason why the last write to the disk failed, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFault {
+    /// No space is left.
+    #[error("disk full")]
+    DiskFull,
+    /// The file, its folder or the whole disk can't be written.
+    #[error("the file is read-only, or its permissions forbid writing")]
+    ReadOnly,
+    /// Another program holds the file.
+    #[error("another program has locked the file")]
+    Locked,
+    /// The disk reports an error.
+    #[error("the disk fails: I/O error")]
+    Io,
+}
+
+/// Returns the public error; SQLite's own text may quote the data that was to be stored.
+pub(super) fn told(error: &rusqlite::Error) -> DatabaseError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => DatabaseError::Damaged,
+        Some(_) | None if write_fault(error).is_some() => DatabaseError::Unwritable,
+        Some(_) | None => DatabaseError::Refused,
+    }
+}
+
+/// Returns the disk's part in an error, if it has one.
+pub(super) fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    match error.sqlite_error_code()? {
+        DiskFull => Some(WriteFault::DiskFull),
+        SystemIoFailure => Some(WriteFault::Io),
+        ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
+        DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
+        // The codes are SQLite's, whose newer versions add some.
+        _ => None,
+    }
+}

@@ -1,0 +1,203 @@
+//! The writer of a database: one thread, which commits the work of many callers as one transaction.
+//!
+//! Invariants: work that fails or panics leaves no change, and undoes no other work; a caller is answered after the commit.
+//!
+//! There are no savepoints: SQLite would copy each page that work changes, although work hardly ever fails. If it does, the
+//! whole transaction is undone, and all other work of it runs again.
+
+use super::error::{DatabaseError, WriteFault, told, write_fault};
+use super::health::Health;
+use rusqlite::Connection;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::sync::{mpsc, oneshot};
+
+/// The largest number of jobs in one transaction, so that the first one does not wait for all the rest.
+const MOST_TOGETHER: usize = 256;
+
+/// A message to the writer.
+pub(super) enum Job {
+    /// Work for a transaction.
+    Work(Box<dyn Work>),
+    /// The end of the writer, which is told once the file is closed.
+    Close(oneshot::Sender<()>),
+}
+
+/// The work of a caller. It may run several times, until a transaction is committed.
+pub(super) trait Work: Send {
+    /// Runs the work in the open transaction. Returns an error if the work failed and the transaction must be undone.
+    fn run(&mut self, connection: &Connection) -> Result<(), Undo>;
+    /// Answers the caller by the outcome of the commit.
+    fn answer(self: Box<Self>, committed: Result<(), DatabaseError>);
+}
+
+/// A failure of work, with the disk's part in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Undo(Option<WriteFault>);
+
+/// Work whose caller waits for an answer.
+pub(super) struct Call<S, T, U, F, W, O> {
+    state: S,
+    work: F,
+    /// Returns true if the caller no longer wants the work.
+    is_cancelled: W,
+    /// Makes the answer of the state and the work's result.
+    finish: O,
+    answer: oneshot::Sender<Result<U, DatabaseError>>,
+    /// The result of the last run.
+    outcome: Result<T, DatabaseError>,
+}
+
+impl<S, T, U, F, W, O> Call<S, T, U, F, W, O>
+where
+    S: Send,
+    T: Send,
+    U: Send,
+    F: Fn(&S, &Connection) -> rusqlite::Result<T> + Send,
+    W: Fn(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send,
+    O: FnOnce(S, T) -> U + Send,
+{
+    /// Makes work on `state` whose result goes through `finish` to `answer`. It does not begin once `is_cancelled`.
+    pub(super) fn new(
+        state: S,
+        work: F,
+        is_cancelled: W,
+        finish: O,
+        answer: oneshot::Sender<Result<U, DatabaseError>>,
+    ) -> Self {
+        Self { state, work, is_cancelled, finish, answer, outcome: Err(DatabaseError::Closed) }
+    }
+}
+
+impl<S, T, U, F, W, O> Work for Call<S, T, U, F, W, O>
+where
+    S: Send,
+    T: Send,
+    U: Send,
+    F: Fn(&S, &Connection) -> rusqlite::Result<T> + Send,
+    W: Fn(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send,
+    O: FnOnce(S, T) -> U + Send,
+{
+    fn run(&mut self, connection: &Connection) -> Result<(), Undo> {
+        if (self.is_cancelled)(&self.answer) {
+            self.outcome = Err(DatabaseError::Closed);
+            return Ok(());
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| (self.work)(&self.state, connection)));
+        match done.unwrap_or(Err(rusqlite::Error::InvalidQuery)) {
+            Ok(result) => {
+                self.outcome = Ok(result);
+                Ok(())
+            }
+            Err(error) => {
+                self.outcome = Err(told(&error));
+                Err(Undo(write_fault(&error)))
+            }
+        }
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), DatabaseError>) {
+        let Self { state, finish, answer, outcome, .. } = *self;
+        // The result of a cancelled caller is dropped here.
+        let _ = answer.send(committed.and(outcome).map(|result| finish(state, result)));
+    }
+}
+
+/// Work of one transaction.
+struct Member {
+    work: Box<dyn Work>,
+    /// The failure, after which it does not run again.
+    failed: Option<Undo>,
+}
+
+impl From<Box<dyn Work>> for Member {
+    fn from(work: Box<dyn Work>) -> Self {
+        Self { work, failed: None }
+    }
+}
+
+/// Runs the writer until the database is closed or every clone is dropped.
+pub(super) fn serve(
+    writer: &Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    health: &Health,
+) -> Option<oneshot::Sender<()>> {
+    let mut next = jobs.blocking_recv();
+    loop {
+        let first = match next.take()? {
+            Job::Work(first) => first,
+            Job::Close(closed) => return Some(closed),
+        };
+        // Callers that are about to write join the transaction: a commit costs more than a turn of the scheduler.
+        std::thread::yield_now();
+        let mut members = vec![Member::from(first)];
+        let more = || match jobs.try_recv() {
+            Ok(Job::Work(work)) => Some(work),
+            Ok(close) => {
+                next = Some(close);
+                None
+            }
+            Err(_) => None,
+        };
+        let committed = transact(writer, &mut members, more);
+        let own = members.iter().find_map(|member| member.failed.and_then(|Undo(fault)| fault));
+        health.note(committed.as_ref().err().and_then(write_fault).or(own));
+        let committed = committed.map_err(|error| told(&error));
+        members.into_iter().for_each(|member| member.work.answer(committed));
+        next = next.or_else(|| jobs.blocking_recv());
+    }
+}
+
+/// Runs the members, and those that join them, in one transaction without the members that fail.
+fn transact(
+    connection: &Connection,
+    members: &mut Vec<Member>,
+    mut more: impl FnMut() -> Option<Box<dyn Work>>,
+) -> rusqlite::Result<()> {
+    control(connection, "BEGIN IMMEDIATE")?;
+    let mut at = 0;
+    loop {
+        if at == members.len() {
+            let joined = if at < MOST_TOGETHER { more() } else { None };
+            let Some(work) = joined else { break };
+            members.push(work.into());
+        }
+        let member = &mut members[at];
+        match member.failed.map_or_else(|| member.work.run(connection), |_| Ok(())) {
+            Ok(()) => at += 1,
+            Err(undo) => {
+                member.failed = Some(undo);
+                roll_back(connection);
+                control(connection, "BEGIN IMMEDIATE")?;
+                at = 0;
+            }
+        }
+    }
+    commit(connection)
+}
+
+/// Commits the open transaction. Nothing of a transaction that can't be committed is kept.
+fn commit(connection: &Connection) -> rusqlite::Result<()> {
+    let committed = control(connection, "COMMIT");
+    if committed.is_err() {
+        roll_back(connection);
+    }
+    committed
+}
+
+/// Undoes the transaction, unless the error has ended it.
+fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit() {
+        let _ = control(connection, "ROLLBACK");
+    }
+}
+
+/// Begins or ends a transaction. The statement is compiled once for each connection.
+fn control(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job(…)")
+    }
+}
