@@ -24,7 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Options of the command.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11\n  \
+    after_help = "Examples:\n  iluma-gateway usage --config /etc/iluma-gateway/config.toml\n  \
+                  iluma-gateway usage --config /etc/iluma-gateway/config.toml --month 2026-11\n  \
                   iluma-gateway usage reconcile --config /etc/iluma-gateway/config.toml --bill bill.csv",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
@@ -35,8 +36,8 @@ pub(super) struct Args {
     /// The configuration file of the gateway.
     #[arg(long, value_name = "FILE", required = true)]
     config: Option<PathBuf>,
-    /// The month.
-    #[arg(long, value_name = "YYYY-MM", required = true)]
+    /// The month; without it this month, in the time zone of `quotas.time_zone`.
+    #[arg(long, value_name = "YYYY-MM")]
     month: Option<Month>,
 }
 
@@ -92,12 +93,14 @@ pub(super) struct Report {
 pub(super) async fn run(args: Args) -> Result<Report, UsageError> {
     match args {
         Args { order: Some(Order::Reconcile(args)), .. } => compare(&args).await,
-        Args { order: None, config: Some(config), month: Some(month) } => {
+        Args { order: None, config: Some(config), month } => {
             let settings = Settings::load(&config)?;
+            let today = || settings.quotas.calendar.day(Clock::system().wall());
+            let month = month.unwrap_or_else(|| today().month());
             let Statement { rows, is_complete, .. } = report(&settings, (month.first(), month.last())).await?;
             Ok(Report { text: table(&rows) + partial(is_complete), differs: false })
         }
-        // clap lets neither be left out.
+        // clap lets the configuration not be left out.
         Args { order: None, .. } => Ok(Report { text: String::new(), differs: false }),
     }
 }
