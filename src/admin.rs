@@ -1,5 +1,4 @@
-//! The API of platform operators: health, readiness, metrics, tenants, usage and callbacks; purges, erasures and
-//! replays.
+//! The API and the console of platform operators.
 //!
 //! Invariants: every path that names a team needs the admin token, compared in constant time; metrics contain nothing
 //! personal and are open; an order that was begun runs to its end, and is in the audit log before it begins and after

@@ -1,5 +1,7 @@
-//! Durable state: the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers
-//! that are kept for requests with an idempotency key, and the sessions of people.
+//! Durable state, in SQLite or in Redis.
+//!
+//! It holds the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers that are kept for
+//! requests with an idempotency key, the keys and suspensions made by orders, and the sessions of people.
 //!
 //! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
 //! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery

@@ -1,4 +1,4 @@
-//! Certificates and keys from PEM files.
+//! The TLS settings of a listener: versions, certificates and keys from PEM files, client CAs.
 //!
 //! Invariants: a key belongs to its certificate; if a client CA is configured, a client without a certificate of it
 //! gets no connection; a fault never repeats the content of a file.

@@ -1,5 +1,6 @@
-//! One bank request by its id. A final answer is cached, and ends the sharing of the request; while it is pending,
-//! Iluma is polled at most once a second.
+//! The handler of a GET of one bank request by its id.
+//!
+//! A final answer is cached, and ends the sharing of the request; while it is pending, Iluma is polled at most once a second.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;

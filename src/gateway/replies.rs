@@ -1,4 +1,4 @@
-//! Replies, by their source.
+//! The answers that leave the gateway: Iluma's own, which passes on; from the cache; of the gateway itself.
 
 use super::fetch_result::FetchResult;
 use super::request_log::RequestLog;

@@ -1,5 +1,6 @@
-//! The head of a request whose answer other teams may get: canonical, so that one team's headers can't influence
-//! another team's answer.
+//! The head of a request whose answer other teams may get.
+//!
+//! It is canonical, so that one team's headers can't influence another team's answer.
 
 use crate::reference::{self, essence};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};

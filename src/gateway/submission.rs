@@ -1,5 +1,6 @@
-//! Submissions: they make a record, or repeat one; its reference gets the prefix, and the team becomes an owner of
-//! Iluma's record.
+//! The handler of a submission, which makes a record or repeats one.
+//!
+//! Its reference gets the prefix, and the team becomes an owner of Iluma's record.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;

@@ -1,5 +1,6 @@
-//! The rules for the destinations of callbacks: one place for the configuration, for a team that sets its URL, and for
-//! the address of each connection.
+//! The URLs and addresses that callbacks may go to.
+//!
+//! The rules serve the configuration, a team that sets its URL, and the address of each connection.
 //!
 //! Invariant: nothing is ever sent to a link-local, multicast, unspecified or cloud metadata address, in any spelling
 //! or embedding, also if it comes from a name's lookup.

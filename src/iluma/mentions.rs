@@ -1,5 +1,6 @@
-//! Collects the references and ids in a JSON answer, at any depth. They show whether the answer of an undocumented
-//! route contains another team's record.
+//! Collects the references and ids in a JSON answer, at any depth.
+//!
+//! They show whether the answer of an undocumented route contains another team's record.
 //!
 //! One pass reads the answer: its time is linear in the length.
 

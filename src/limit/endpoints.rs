@@ -1,5 +1,6 @@
-//! The endpoints of one account that refuse calls. Iluma limits each method and path pattern separately, so each has a back-off
-//! of its own.
+//! The endpoints of one account that refuse calls, each with its back-off.
+//!
+//! Iluma limits each method and path pattern separately.
 //!
 //! Invariants: an endpoint that accepts calls costs one look-up in an empty map; a pass that was given before its endpoint
 //! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.

@@ -1,4 +1,4 @@
-//! Refusals of requests and calls.
+//! The type of a refusal for a limit, and its message.
 
 use crate::config::Limit;
 use std::time::Duration;

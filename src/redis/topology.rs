@@ -1,5 +1,6 @@
-//! Locates the server that holds the gateway's keys: the one in a URL, the primary that sentinels name, or the owner of
-//! the keys' slot in a cluster.
+//! Locates the server that holds the gateway's keys: one server, sentinels, or a cluster.
+//!
+//! It is the one in a URL, the primary that sentinels name, or the owner of the keys' slot in a cluster.
 //!
 //! Invariant: the answer of one sentinel or of one node of a cluster is never trusted alone: the located server itself
 //! must say that it is a primary, and accept the keys.

@@ -1,5 +1,6 @@
-//! A guard around a client's stream: it disconnects a peer that reads nothing, makes a broken answer recognisable, and
-//! gives the peer time to read a refusal.
+//! A guard around a client's stream, for slow and stuck clients.
+//!
+//! It disconnects a peer that reads nothing, makes a broken answer recognisable, and gives the peer time to read a refusal.
 
 use super::signs::Signs;
 use super::socket::Resets;

@@ -357,6 +357,16 @@ fn a_doc_comment_says_what_the_thing_is() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// ARCHITECTURE.md lists a part's files by their first lines.
+#[test]
+fn the_first_line_of_a_file_says_what_it_is_for() {
+    let lines = written(&["rs"]);
+    let first = lines.iter().filter(|(file, at, _)| *at == 1 && file.starts_with("src/"));
+    let is_whole = |line: &str| line.starts_with("//! ") && line.ends_with(['.', ':', ';']);
+    let faults: Vec<_> = first.filter(|(_, _, line)| !is_whole(line)).map(|(file, ..)| file).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 #[test]
 fn a_section_about_errors_says_what_is_returned() {
     let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! Scrubs lines.
+//! Scrubs lines: masks what `scan` finds, and counts it.
 
 use std::fmt;
 use std::sync::Arc;
