@@ -79,14 +79,13 @@ use std::sync::Arc;
 use tracing::Instrument as _;
 
 impl Gateway {
-    /// Answers any request.
+    /// Answers any request of a client.
     ///
     /// # Errors
     /// Returns no error: the type [`Infallible`] has no value.
     pub async fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
-        client: Client,
+        (request, client): (Request<Incoming>, Client),
     ) -> Result<Response<LoggedBody>, Infallible> {
         let config = self.config.load_full();
         let mut log = RequestLog::open(
@@ -179,10 +178,10 @@ async fn serve(
     }
 
     let call = CallReference::None;
-    let exchange = Exchange { gateway, config, tenant, route, log, idempotency: None, call };
+    let mut exchange = Exchange { gateway, config, tenant, route, log, idempotency: None, call };
     match exchange.route.kind {
         // This is the path of a hit: the only handler that is not on the heap.
-        Kind::CachedRequest(subject) => cached_request::serve(exchange, request, subject).await,
+        Kind::CachedRequest(subject) => cached_request::serve(&mut exchange, (request, subject)).await,
         Kind::CachedRecord(subject) => Box::pin(cached_record::serve(exchange, request, subject)).await,
         Kind::PublicList(subject) => Box::pin(public_list::serve(exchange, request, subject)).await,
         Kind::Submission | Kind::Streamed => Box::pin(idempotency::serve(exchange, request)).await,

@@ -73,7 +73,7 @@ impl App {
                 let gateway = Arc::clone(&gateway);
                 service_fn(move |request: Request<Incoming>| {
                     let client = peer.client(request.headers());
-                    Arc::clone(&gateway).handle(request, client)
+                    Arc::clone(&gateway).handle((request, client))
                 })
             };
             server.serve(services, events, stop, drain).await;

@@ -5,7 +5,7 @@
 use super::nearest::nearest;
 use super::reader::Entry;
 use crate::iluma::route_name::RouteName;
-use crate::iluma::routes::{CollectionPlace, CustomRoute, Kind};
+use crate::iluma::routes::{ACCOUNT_WORDS, CollectionPlace, CustomRoute, Kind, OWN_WORD};
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -114,10 +114,10 @@ fn segment_problem(segment: &str) -> Option<&'static str> {
         return Some("must not have a dot segment");
     }
     // Such paths set the destinations of results and return keys; no row may reach them.
-    if ["callback", "businesses", "api_keys"].iter().any(|closed| segment.eq_ignore_ascii_case(closed)) {
+    if ACCOUNT_WORDS.iter().any(|closed| segment.eq_ignore_ascii_case(closed)) {
         return Some("must not have a segment callback, businesses or api_keys: they concern the account's own keys");
     }
-    if segment.eq_ignore_ascii_case("_gateway") {
+    if segment.eq_ignore_ascii_case(OWN_WORD) {
         return Some("must not have a segment _gateway: the teams' own API and portal are there");
     }
     let fits = match segment.strip_prefix(':') {

@@ -27,18 +27,17 @@ const NO_STORE: &str = "no-store";
 
 /// Answers a bank or watchlist request.
 pub(super) async fn serve(
-    mut exchange: Exchange<'_>,
-    request: Request<Incoming>,
-    subject: Subject,
+    exchange: &mut Exchange<'_>,
+    (request, subject): (Request<Incoming>, Subject),
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (parts, body) = request.into_parts();
     let body = exchange.read(body).await?;
     let is_prefixed = exchange.route.name.spec().references == References::Prefixed;
     let parsed = RequestContent::parse(&parts.headers, &body);
     let (content, target) = if is_prefixed {
-        prefixed(&exchange, parsed?)?
+        prefixed(exchange, parsed?)?
     } else {
-        (unprefixed(&exchange, parsed, &parts.headers, &body)?, exchange.route.target.clone())
+        (unprefixed(exchange, parsed, &parts.headers, &body)?, exchange.route.target.clone())
     };
     let directives = Directives::of(&parts.headers).at_most(exchange.tenant.max_age.of(subject));
     let head = SharedHead::of(&parts.headers, &exchange.config.forward_headers);
@@ -76,7 +75,7 @@ pub(super) async fn serve(
     let outgoing =
         Outgoing { method: parts.method, target, headers, body: OutgoingBody::Full(Some(body)), repeatable: false };
     if let Some(detail) = bypass.filter(|_| !is_prefixed) {
-        return Box::pin(bypassed(&mut exchange, outgoing, directives, detail)).await;
+        return Box::pin(bypassed(exchange, outgoing, directives, detail)).await;
     }
     let reference = content.reference.as_deref().filter(|_| is_prefixed);
     let call = CallReference::of(prefix.as_ref(), reference);

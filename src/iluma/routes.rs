@@ -6,7 +6,7 @@ mod samples;
 mod table;
 
 pub use path::{NormalPath, PathError};
-pub use router::{CollectionPlace, CustomRoute, Route, Table};
+pub use router::{ACCOUNT_WORDS, CollectionPlace, CustomRoute, OWN_WORD, Route, Table};
 pub use samples::{Sample, SampleBody};
 pub use table::{
     Charge, INDEX, Kind, OPENAPI, OWN_CALLBACKS, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, ROTATE_KEY,

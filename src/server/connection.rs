@@ -206,9 +206,10 @@ impl Connection {
         let announced = announcement(bounds.keep_alive_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
             let announced = is_kept(&request).then(|| announced.clone()).flatten();
-            let answer = service.call(request);
+            // The call begins inside: its future is made where it stays, and not copied for each request.
+            let service = service.clone();
             async move {
-                let mut response = answer.await?;
+                let mut response = service.call(request).await?;
                 if let Some(announced) = announced {
                     announce(&mut response, announced);
                 }

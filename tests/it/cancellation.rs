@@ -79,7 +79,7 @@ pub async fn answered_within(rig: &Rig, request: &str, polls: usize) -> bool {
     let gateway = std::sync::Arc::clone(rig.app.gateway());
     let peer = Client { address: Ipv4Addr::LOCALHOST.into(), secure: false };
     let service = service_fn(move |request| {
-        let handled = DropAfter(Some(Box::pin(gateway.clone().handle(request, peer))), polls);
+        let handled = DropAfter(Some(Box::pin(gateway.clone().handle((request, peer)))), polls);
         async move {
             match handled.await {
                 Some(Ok(response)) => Ok(response),

@@ -1,4 +1,4 @@
-//! Routing: method and path → [`Route`].
+//! Routing: method and path → [`Route`], and the paths that are never forwarded.
 //!
 //! Invariants: a path is routed and forwarded in one normal form; every request gets exactly one row; a path with a
 //! forbidden word that matches no row is `forbidden`, and no setting changes that.
@@ -13,9 +13,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Segments of paths that reveal an account's secrets or settings, and the segment of the gateway's own API: a path
-/// with one of them that matches no row is refused, also if the operator has added a route for it.
-const FORBIDDEN_WORDS: [&str; 4] = ["callback", "businesses", "api_keys", "_gateway"];
+/// Segments of paths that reveal an account's secrets or settings: a path with one of them, or with [`OWN_WORD`], that matches
+/// no row is refused, also if the operator has added a route for it.
+pub const ACCOUNT_WORDS: [&str; 3] = ["callback", "businesses", "api_keys"];
+/// The segment of the gateway's own API.
+pub const OWN_WORD: &str = "_gateway";
 
 /// The collections of records. A path in a collection that matches no row is refused, in any method and with any
 /// suffix: a server that reads paths loosely would show another team's record there.
@@ -121,7 +123,7 @@ impl Table {
             let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
             let known = self.known.iter().find(fits);
             // The operator chooses the treatment of an added row, except for paths with the account's keys.
-            let may_serve = |row: &&Row| !path.names(&FORBIDDEN_WORDS) && row.may_serve(&path);
+            let may_serve = |row: &&Row| !is_forbidden(&path) && row.may_serve(&path);
             known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))
         });
         let row = row.flatten();
@@ -178,11 +180,15 @@ impl Table {
     }
 }
 
+fn is_forbidden(path: &NormalPath<'_>) -> bool {
+    path.names(&ACCOUNT_WORDS) || path.names(&[OWN_WORD])
+}
+
 /// Returns the row of a path that no pattern matches.
 fn unknown(path: &NormalPath<'_>) -> RouteName {
-    if path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case("_gateway")) {
+    if path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(OWN_WORD)) {
         RouteName::Gateway
-    } else if path.names(&FORBIDDEN_WORDS) {
+    } else if is_forbidden(path) {
         RouteName::Forbidden
     } else {
         RouteName::Other
