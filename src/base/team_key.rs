@@ -8,6 +8,9 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+/// The beginning of every team's key, by which a secret scanner, the scrubber and `check` recognise one.
+pub const KEY_MARK: &str = "igw_";
+
 /// A team's key and what is stored of it.
 #[derive(Debug)]
 pub struct TeamKey {
@@ -21,7 +24,7 @@ pub struct TeamKey {
 #[must_use]
 pub fn team_key(tenant: &TenantName) -> TeamKey {
     let random = Zeroizing::new(keyring::random::<32>());
-    let key = format!("igw_{tenant}_{}", *Zeroizing::new(URL_SAFE_NO_PAD.encode(*random)));
+    let key = format!("{KEY_MARK}{tenant}_{}", *Zeroizing::new(URL_SAFE_NO_PAD.encode(*random)));
     let sha256 = Sha256::digest(key.as_bytes()).into();
     TeamKey { key: key.into(), sha256 }
 }

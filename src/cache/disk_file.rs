@@ -141,19 +141,21 @@ impl DiskFile {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (keys, ran) = (Arc::clone(&self.keys), Cell::new(false));
-        let counted = move |connection: &Connection| {
+        let ran = Cell::new(false);
+        let counted = move |counting: &Counting, connection: &Connection| {
             if ran.replace(true) {
-                keys.reset();
+                counting.keys.reset();
             }
-            work(connection).inspect_err(|_| keys.reset())
+            let run = Counting::new(&counting.keys);
+            let done = work(connection)?;
+            run.stands();
+            Ok(done)
         };
-        let changed = self.database.write(counted).await;
-        if changed.is_err() {
-            // Its changes were counted, and undone.
-            self.keys.reset();
-        }
-        changed
+        let own = |counting: Counting, done| {
+            counting.stands();
+            done
+        };
+        self.database.write_owned(Counting::new(&self.keys), counted, own).await
     }
 
     /// Counts some of the file's keys. Returns true if there are more.
@@ -273,6 +275,30 @@ impl DiskFile {
     /// Empties the write-ahead log, so that nothing that was deleted is left in it.
     pub(super) async fn scrub(&self) -> Result<(), DatabaseError> {
         self.database.scrub().await
+    }
+}
+
+/// Changes of the file that were counted. Unless they stand, a drop lets all keys be counted again.
+struct Counting {
+    keys: Arc<KeyFilter>,
+    stands: Cell<bool>,
+}
+
+impl Counting {
+    fn new(keys: &Arc<KeyFilter>) -> Self {
+        Self { keys: Arc::clone(keys), stands: Cell::new(false) }
+    }
+
+    fn stands(self) {
+        self.stands.set(true);
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if !self.stands.get() {
+            self.keys.reset();
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The active configuration of callbacks: URLs, secrets, tokens and bounds of each team.
+//! The active configuration of callbacks: configured URLs, secrets, tokens and bounds of each team.
 
 use super::sign::Credentials;
 use crate::base::name::{AccountName, TenantName};

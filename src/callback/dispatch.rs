@@ -126,8 +126,8 @@ impl Callbacks {
         Ok(client.send(team, config.timeout, &url, message).await)
     }
 
-    /// Makes dead letters of deliveries to paused endpoints that are older than the whole schedule: a pause stops attempts,
-    /// not age.
+    /// Turns each queued delivery to a paused endpoint into a dead letter once the delivery is older than the whole schedule.
+    /// Deliveries age during a pause.
     pub(super) async fn expire_paused(&self) {
         let age = self.config.load().retry.iter().sum();
         match self.state.expire_paused(age).await {

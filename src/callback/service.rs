@@ -1,15 +1,14 @@
 //! The shared state of the callback feature, on which the other files work.
 
 use super::concurrency::AdaptiveConcurrency;
-use super::config::{CallbackConfig, Team};
+use super::config::CallbackConfig;
 use super::events::{Arrived, Hooks, Note, Skipped};
 use super::webhook_client::WebhookClient;
 use crate::base::clock::Clock;
 use crate::base::name::TenantName;
 use crate::base::tasks::Tasks;
 use crate::config::Settings;
-use crate::iluma::callback_type::CallbackType;
-use crate::state::{Made, State, StateError};
+use crate::state::{Made, State};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,17 +115,6 @@ impl Callbacks {
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {
         self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())
-    }
-
-    /// Returns the URL for a team's callbacks of a type: the one that the team set, else the configuration's.
-    pub(super) async fn url(
-        &self,
-        tenant: &TenantName,
-        team: &Team,
-        kind: CallbackType,
-    ) -> Result<Option<String>, StateError> {
-        let own = self.state.urls(tenant).await?.into_iter().find(|(known, _)| *known == kind);
-        Ok(own.map(|(_, url)| url).or_else(|| team.urls.get(&kind).cloned()))
     }
 }
 

@@ -70,6 +70,17 @@ impl Callbacks {
         Ok(urls.into_iter().map(|(kind, url)| UrlSetting { kind, url }).collect())
     }
 
+    /// Returns the URL for a team's callbacks of a type: the one that the team set, else the configuration's.
+    pub(super) async fn url(
+        &self,
+        tenant: &TenantName,
+        team: &Team,
+        kind: CallbackType,
+    ) -> Result<Option<String>, StateError> {
+        let own = self.state.urls(tenant).await?.into_iter().find(|(known, _)| *known == kind);
+        Ok(own.map(|(_, url)| url).or_else(|| team.urls.get(&kind).cloned()))
+    }
+
     /// Sets a URL, by POST or PATCH. `body` is JSON, or a form if `content_type` says so.
     ///
     /// # Errors

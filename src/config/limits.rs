@@ -1,4 +1,4 @@
-//! The limits of a tenant, and their names.
+//! The types of a tenant's limits, and their names; `teams` reads and bounds them.
 //!
 //! Invariants: only [`Limit`] names a limit in refusals, headers and metrics; `GET /v1/tenants`, `GET /_gateway/usage`
 //! and `check` show [`TenantLimits`], so a new limit is one more field here.

@@ -10,6 +10,7 @@ use super::routes;
 use super::settings::{Account, MaxAge, Server, Tenant};
 use super::values::UrlParts;
 use crate::base::name::{AccountName, TenantName};
+use crate::base::team_key::KEY_MARK;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::callback_url::{self, CallbackUrl, UrlError};
 use base64::Engine as _;
@@ -51,7 +52,7 @@ fn account(account: &Section<'_>) -> Option<Account> {
     // it in every spelling.
     let api_key = account.must("api_key", missing, |key| {
         let secret = key.token(":\"'\\")?;
-        if secret.expose_secret().starts_with("igw_") {
+        if secret.expose_secret().starts_with(KEY_MARK) {
             key.fault(
                 "the secret is a team's key of this gateway; give the account's own key, which begins with iluma_",
             );

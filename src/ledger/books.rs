@@ -247,13 +247,16 @@ impl Ledger {
     pub async fn statement(&self, selection: Selection) -> Result<Statement, DatabaseError> {
         self.flush().await?;
         let wanted = selection.clone();
-        let own = self.0.database.read(move |connection| journal::rows(connection, &wanted)).await?;
-        let restored = restore::restored(&self.0, selection.from, selection.to);
-        let others = match &self.0.published {
-            Some(published) => published.others(&self.kept(&selection)).await.ok(),
-            None => Some(Vec::new()),
+        let own = self.0.database.read(move |connection| journal::rows(connection, &wanted));
+        let others = async {
+            match &self.0.published {
+                Some(published) => published.others(&self.kept(&selection)).await.ok(),
+                None => Some(Vec::new()),
+            }
         };
-        Ok(Statement::of(&selection, own, others, restored))
+        let (own, others) = tokio::join!(own, others);
+        let restored = restore::restored(&self.0, selection.from, selection.to);
+        Ok(Statement::of(&selection, own?, others, restored))
     }
 
     /// Returns false if the books of all nodes have no line of a team. True while those of other nodes can't be read.

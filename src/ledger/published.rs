@@ -9,15 +9,17 @@ use super::counts::{Counts, Row, Sums};
 use super::references::{self, Lost, Said};
 use super::selection::Selection;
 use super::settlement::{ByHand, CallName, CallNumber, OpenCall};
+use crate::base::name::TenantName;
 use crate::redis::scripts::ledger as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
+use futures_util::future::try_join_all;
 use hex::FromHex as _;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// The number of rows that are written in one round trip.
 const TOGETHER: usize = 500;
-/// The number of days that are read in one round trip.
+/// The number of days that are read at a time.
 const DAYS_TOGETHER: usize = 8;
 
 /// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
@@ -132,38 +134,44 @@ impl PublishedLedgers {
 
     /// Returns the selected lines that this node has published.
     pub(super) async fn own(&self, selection: &Selection) -> Result<Vec<Row>, RedisFailure> {
-        self.rows(selection, |node| node == self.node).await
+        self.rows(selection, Whose::Own).await
     }
 
     /// Returns the selected lines that the other nodes have published.
     pub(super) async fn others(&self, selection: &Selection) -> Result<Vec<Row>, RedisFailure> {
-        self.rows(selection, |node| node != self.node).await
+        self.rows(selection, Whose::Others).await
     }
 
     /// Returns the first selected lines, at least one more than the selection wants if there are as many.
-    async fn rows(&self, selection: &Selection, of: impl Fn(&str) -> bool) -> Result<Vec<Row>, RedisFailure> {
+    async fn rows(&self, selection: &Selection, whose: Whose) -> Result<Vec<Row>, RedisFailure> {
         let (mut sums, mut span) = (Sums::default(), selection.span());
         while !selection.is_full(sums.len()) && sums.len() < MOST_ROWS {
             let days: Vec<String> = span.by_ref().take(DAYS_TOGETHER).map(|day| day.to_string()).collect();
             if days.is_empty() {
                 break;
             }
-            let mut pipeline = redis::pipe();
-            for day in &days {
-                pipeline.cmd("HGETALL").arg(self.redis.keys().ledger_day(day));
-            }
-            let lines: Vec<Vec<(String, String)>> = self.redis.pipeline(&Budget::background(), &pipeline).await?;
-            for (day, lines) in days.iter().zip(&lines) {
-                for (field, numbers) in lines {
-                    if let Some((name, counts)) = line(selection, (day, field), numbers, &of) {
-                        sums.add(name, counts);
-                    }
+            // A script for each day: requests have their turn in between.
+            let texts = try_join_all(days.iter().map(|day| self.lines(day, selection, whose))).await?;
+            // Names are copied once for each sum, not for each line.
+            let mut some: BTreeMap<[&str; 3], Counts> = BTreeMap::new();
+            for (day, text) in days.iter().zip(&texts) {
+                for (name, counts) in text.lines().filter_map(|text| line(selection, day, text)) {
+                    *some.entry(name).or_default() += counts;
                 }
-                // A day of a large company has thousands of lines: requests have their turn in between.
                 tokio::task::yield_now().await;
+            }
+            for (name, counts) in some {
+                sums.add(name.map(str::to_owned), counts);
             }
         }
         Ok(sums.rows())
+    }
+
+    /// Returns the lines of a day as a text.
+    async fn lines(&self, day: &str, selection: &Selection, whose: Whose) -> Result<String, RedisFailure> {
+        let mut script = scripts::DAY.key(self.redis.keys().ledger_day(day));
+        script.arg(&self.node).arg(<&str>::from(whose)).arg(selection.tenant.as_ref().map_or("", TenantName::as_str));
+        self.redis.script(&Budget::background(), &script).await
     }
 
     /// Says what was said about records, for the nodes of their calls.
@@ -312,21 +320,20 @@ impl PublishedLedgers {
 /// The largest number of lines in a summary: a thousand teams for a month, with a margin.
 const MOST_ROWS: usize = 1_000_000;
 
-/// Reads a published line: its name, as the selection has it, and its numbers. `None` if it is malformed, not selected, or of
-/// another node than `of` selects.
-fn line(
-    selection: &Selection,
-    (day, field): (&str, &str),
-    numbers: &str,
-    of: impl Fn(&str) -> bool,
-) -> Option<([String; 3], Counts)> {
-    let mut names = field.split('|');
-    let (node, tenant, route) = (names.next()?, names.next()?, names.next()?);
-    if !of(node) || !selection.takes(tenant) {
-        return None;
-    }
+/// The nodes whose lines are read.
+#[derive(Debug, Clone, Copy, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+enum Whose {
+    Own,
+    Others,
+}
+
+/// Reads a published line: its name, as the selection has it, and its numbers. `None` if it is malformed or not selected.
+fn line<'a>(selection: &Selection, day: &'a str, text: &'a str) -> Option<([&'a str; 3], Counts)> {
+    let mut parts = text.split('|');
+    let (tenant, route, numbers) = (parts.next()?, parts.next()?, parts.next()?);
     let name = selection.columns.keep([day, tenant, route]);
-    if selection.is_before(&name) {
+    if !selection.takes(tenant) || selection.is_before(&name) {
         return None;
     }
     let mut list = [0; 9];

@@ -91,7 +91,7 @@ async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut 
     Ok(())
 }
 
-/// Takes a step in Redis, which gives what was said to lost calls and announces that to all nodes.
+/// Runs one step in Redis: it matches reported outcomes with lost calls, and announces the matches to all nodes.
 async fn meet(
     ledger: &Inner,
     published: &PublishedLedgers,

@@ -62,11 +62,11 @@ impl Columns {
     }
 
     /// Returns the parts of a whole line that are in its name; the others are empty.
-    pub(super) fn keep(self, parts: [&str; 3]) -> [String; 3] {
+    pub(super) fn keep<'a>(self, parts: [&'a str; 3]) -> [&'a str; 3] {
         let [day, tenant, route] = parts;
         let [has_day, has_tenant, has_route] = self.0;
         [(has_day, day), (has_tenant, tenant), (has_route, route)]
-            .map(|(is_named, part)| if is_named { part.to_owned() } else { String::new() })
+            .map(|(is_named, part)| if is_named { part } else { "" })
     }
 }
 
@@ -132,8 +132,8 @@ impl Selection {
     }
 
     /// Returns true if a line comes before the page.
-    pub(super) fn is_before(&self, name: &[String; 3]) -> bool {
-        self.after.as_ref().is_some_and(|after| *name <= after.0)
+    pub(super) fn is_before(&self, name: &[&str; 3]) -> bool {
+        self.after.as_ref().is_some_and(|after| *name <= after.0.each_ref().map(String::as_str))
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
         ] {
             let columns: Columns = columns.parse().unwrap();
             assert_eq!(columns.name(parts), text);
-            assert_eq!(columns.read(text), Some(LineName(columns.keep(parts))), "{text}");
+            assert_eq!(columns.read(text), Some(LineName(columns.keep(parts).map(str::to_owned))), "{text}");
         }
         for (columns, text) in [
             ("tenant", ""),

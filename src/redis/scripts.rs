@@ -50,6 +50,7 @@ pub mod ledger {
     use std::sync::LazyLock;
 
     scripts! {
+        DAY = ["ledger/day.lua"];
         MEET = ["ledger/meet.lua"];
         SAY = ["ledger/say.lua"];
     }

@@ -13,7 +13,7 @@ pub(super) struct Head {
     pub(super) is_reference: bool,
     /// The position of the digits of its content length.
     pub(super) length: Option<Range<usize>>,
-    /// True if the reference has a charset that agrees with UTF-8 only on ASCII.
+    /// True if the part's charset equals UTF-8 for ASCII characters only, so that the reference must be ASCII.
     pub(super) must_be_ascii: bool,
 }
 
@@ -95,8 +95,8 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only on ASCII.
-/// Returns `None` for another charset, or for a type that some servers read as a file. Some clients label every text as
-/// JSON.
+/// Returns `None` for another charset, or for a type that some servers read as a file. JSON is accepted, because some clients
+/// label every text part as JSON.
 fn is_utf8(kind: &[u8]) -> Option<bool> {
     let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
     let essence = kind[..end].trim_ascii();

@@ -4,7 +4,7 @@ use super::body::BodyError;
 use super::judge::Judge;
 use super::name::{Named, named, named_so_far};
 
-/// A JSON text that is read byte by byte. Iluma judges malformed texts.
+/// A JSON text that is read byte by byte. A malformed text is not refused here: Iluma refuses it.
 #[derive(Default)]
 pub(super) struct JsonReader {
     depth: usize,

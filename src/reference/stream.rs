@@ -65,8 +65,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Has the end of the body wait for the work that `work` makes of the caller's reference, if the caller gives one: Iluma
-    /// does not have the whole body before. Without effect once the body has ended.
+    /// Holds back the end of the body until the work is done that `work` returns for the caller's reference, if the caller gives
+    /// one: Iluma does not have the whole body before. Without effect once the body has ended.
     pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
         *self.before_end.lock() = Some(Box::new(work));
     }

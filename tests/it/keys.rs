@@ -112,6 +112,21 @@ async fn orders_that_make_no_sense_are_refused() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn rotations_at_the_same_time_keep_to_the_bound_together() {
+    let rig = Rig::start().await;
+    let key = made(&rig, "").await;
+    let rotate = || ask("POST", rig.url("/_gateway/keys/rotate")).key(text(&key, "key")).send();
+    let answers = futures_util::future::join_all((0..64).map(|_| rotate())).await;
+    let made = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(made, 31, "with the first one there are 32");
+    let refused = answers.iter().filter(|answer| answer.header("x-gateway-error") == "too_many_keys").count();
+    assert_eq!(refused, 64 - made);
+    let of_orders = listed(&rig).await.iter().filter(|key| key["source"] == "api").count();
+    assert_eq!(of_orders, 32);
+    rig.stop().await;
+}
+
 /// A rotation makes a key too, and the old one stays open for its grace.
 #[tokio::test]
 async fn a_team_has_no_more_keys_by_rotating_them() {

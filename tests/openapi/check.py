@@ -6,6 +6,7 @@ usage: check.py PROGRAM    (the built gateway; tests/openapi/run installs the to
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ def fetch(url, secret):
 
 
 def main(program):
+    # Whoever ends this program ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with simulated(program) as upstream, running(program, upstream, "iluma_development_0123456789") as (folder, addresses):
         check(folder, addresses)
 

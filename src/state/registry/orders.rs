@@ -66,8 +66,7 @@ impl Registry {
     /// # Errors
     /// Returns an error if nothing was changed.
     pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
-        self.has_room(&new.tenant, None)?;
-        self.make(new, Rows::new()).await
+        self.make(new, Rows::new(), None).await
     }
 
     /// Makes a successor of a key. The old key ends after `grace`; the successor has its note and its lifetime.
@@ -84,13 +83,13 @@ impl Registry {
         if !is_open(&before, self.now()) {
             return Err(KeyOrderError::Ended);
         }
-        // Without a grace the successor takes the place of the old key; with one both are open for a while.
-        self.has_room(tenant, grace.is_zero().then_some(id))?;
         let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.mac));
         let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
         let end = millis(self.now() + grace).to_string();
         let new = NewKey { tenant: tenant.clone(), note: before.note, lifetime: lifetime.map(Duration::from_millis) };
-        self.make(new, Rows::from([((Field::End, id.to_owned()), end)])).await
+        // Without a grace the successor takes the place of the old key; with one both are open for a while.
+        let replaced = grace.is_zero().then_some(id);
+        self.make(new, Rows::from([((Field::End, id.to_owned()), end)]), replaced).await
     }
 
     /// Revokes a key. Repeating the order changes nothing here, and reaches nodes that were not reached before.
@@ -102,7 +101,7 @@ impl Registry {
         // The first revocation stays.
         let end = self.row(Field::End, id).filter(|end| end.starts_with('-'));
         let end = end.unwrap_or_else(|| (-millis(self.now())).to_string());
-        let left = self.apply(Rows::from([((Field::End, id.to_owned()), end)])).await?;
+        let left = self.apply(Rows::from([((Field::End, id.to_owned()), end)]), || Ok::<_, StateError>(())).await?;
         Ok(Taken { value: key, left })
     }
 
@@ -118,7 +117,9 @@ impl Registry {
             Some(known) if rows::is_suspended(&known) == is_suspended => known,
             known => rows::suspension(known.as_deref(), millis(self.now()), is_suspended),
         };
-        let left = self.apply(Rows::from([((Field::Suspension, tenant.to_string()), value)])).await?;
+        let left = self
+            .apply(Rows::from([((Field::Suspension, tenant.to_string()), value)]), || Ok::<_, StateError>(()))
+            .await?;
         Ok(Taken { value: (), left })
     }
 
@@ -138,7 +139,14 @@ impl Registry {
         if self.infos(tenant).iter().filter(counts).count() < MOST_KEYS { Ok(()) } else { Err(KeyOrderError::TooMany) }
     }
 
-    async fn make(&self, new: NewKey, mut changed: Rows) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+    async fn make(
+        &self,
+        new: NewKey,
+        mut changed: Rows,
+        replaced: Option<&str>,
+    ) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
+        // Another node may have made keys of the team.
+        self.follow().await;
         let NewKey { tenant, note, lifetime } = new;
         let (TeamKey { key, sha256 }, now) = (team_key(&tenant), self.now());
         let id = hex::encode(keyring::random::<8>());
@@ -146,7 +154,7 @@ impl Registry {
         record.expires = lifetime.map(|lifetime| millis(now + lifetime));
         changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.mac));
         let info = record.info(&id, record.expires, None).ok_or(KeyOrderError::State(StateError::Refused))?;
-        let left = self.apply(changed).await?;
+        let left = self.apply(changed, || self.has_room(&info.tenant, replaced)).await?;
         Ok(Taken { value: (info, key), left })
     }
 

@@ -150,11 +150,17 @@ impl Registry {
     }
 
     /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the names of
-    /// the nodes and stores that could not be reached.
-    pub(super) async fn apply(&self, changed: Rows) -> Result<Vec<String>, StateError> {
+    /// the nodes and stores that could not be reached. Orders of this node take turns: each sees those before it in `admit`,
+    /// which may refuse it.
+    pub(super) async fn apply<E: From<StateError>>(
+        &self,
+        changed: Rows,
+        admit: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<String>, E> {
         let mut left = Vec::new();
         {
             let mut turn = self.0.turn.lock().await;
+            admit()?;
             let news = rows::changes(&self.0.rows.lock(), &changed);
             self.take(news).await?;
             if let Some(redis) = &self.0.redis

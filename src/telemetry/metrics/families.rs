@@ -26,7 +26,7 @@ pub(super) enum Kind {
 pub(super) const REQUESTS: Family = Family {
     kind: Kind::Counter,
     name: "requests_total",
-    help: "Requests answered, by tenant (none: no known key), route, status and the cache's part: hit, stored, miss, collapsed, shared (a pending request), stale, bypass, request (by cache-control), - (no part in it).",
+    help: "Requests answered, by tenant (none: no known key), route, status and the cache's part: hit, stored, miss, collapsed, shared (a pending request), stale, bypass, request (by cache-control), replayed (the answer of an idempotency key), - (no part in it).",
     labels: &["tenant", "route", "status", "cache"],
 };
 

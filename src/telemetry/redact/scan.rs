@@ -1,6 +1,7 @@
 //! The rules: numbers, e-mail addresses, keys and credentials, found in one pass by the class of each byte.
 
 use super::spans::Find;
+use crate::base::team_key::KEY_MARK;
 
 /// The number of consecutive digits that count as personal: the shortest Indonesian account and phone numbers have
 /// seven or eight.
@@ -347,8 +348,8 @@ fn key(line: &[u8], at: usize) -> Option<Find> {
         // The case matters: the names of environment variables (ILUMA_LIVE_API_KEY) are no secrets.
         let kinds = [&b"development_"[..], b"live_", b"production_"];
         (5, kinds.into_iter().find(|kind| after.starts_with(kind))?.len())
-    } else if before.ends_with(b"igw") {
-        (3, 0)
+    } else if line[..=at].ends_with(KEY_MARK.as_bytes()) {
+        (KEY_MARK.len() - 1, 0)
     } else {
         return None;
     };
