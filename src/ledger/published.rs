@@ -9,12 +9,14 @@ use super::counts::{Counts, Row, Sums};
 use super::references::{self, Lost, Said};
 use super::selection::Selection;
 use super::settlement::{ByHand, CallName, CallNumber, OpenCall};
+use crate::base::calendar::Day;
 use crate::base::name::TenantName;
 use crate::redis::scripts::ledger as scripts;
 use crate::redis::{Budget, RedisClient, RedisFailure};
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, stream};
 use hex::FromHex as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 /// The number of rows that are written in one round trip.
@@ -144,34 +146,40 @@ impl PublishedLedgers {
 
     /// Returns the first selected lines, at least one more than the selection wants if there are as many.
     async fn rows(&self, selection: &Selection, whose: Whose) -> Result<Vec<Row>, RedisFailure> {
-        let (mut sums, mut span) = (Sums::default(), selection.span());
-        while !selection.is_full(sums.len()) && sums.len() < MOST_ROWS {
-            let days: Vec<String> = span.by_ref().take(DAYS_TOGETHER).map(|day| day.to_string()).collect();
-            if days.is_empty() {
-                break;
-            }
-            // A script for each day: requests have their turn in between.
-            let texts = try_join_all(days.iter().map(|day| self.lines(day, selection, whose))).await?;
+        let mut sums = Sums::default();
+        // A script for each day: requests have their turn in between, and the next days come while others are summed.
+        let days = stream::iter(selection.span()).map(|day| self.lines(day, selection, whose));
+        let mut days = pin!(days.buffered(DAYS_TOGETHER).ready_chunks(DAYS_TOGETHER));
+        while let Some(days) = days.next().await {
+            let days = days.into_iter().collect::<Result<Vec<_>, _>>()?;
             // Names are copied once for each sum, not for each line.
-            let mut some: BTreeMap<[&str; 3], Counts> = BTreeMap::new();
-            for (day, text) in days.iter().zip(&texts) {
-                for (name, counts) in text.lines().filter_map(|text| line(selection, day, text)) {
-                    *some.entry(name).or_default() += counts;
+            let mut some: HashMap<[&str; 3], Counts> = HashMap::new();
+            for (day, text) in &days {
+                let mut given = text.split('\n');
+                while let (Some(name), Some(numbers)) = (given.next(), given.next()) {
+                    if let Some((name, counts)) = line(selection, (day, name), numbers) {
+                        *some.entry(name).or_default() += counts;
+                    }
                 }
                 tokio::task::yield_now().await;
             }
             for (name, counts) in some {
                 sums.add(name.map(str::to_owned), counts);
             }
+            if selection.is_full(sums.len()) || sums.len() >= MOST_ROWS {
+                break;
+            }
         }
         Ok(sums.rows())
     }
 
-    /// Returns the lines of a day as a text.
-    async fn lines(&self, day: &str, selection: &Selection, whose: Whose) -> Result<String, RedisFailure> {
-        let mut script = scripts::DAY.key(self.redis.keys().ledger_day(day));
+    /// Returns a day and its lines as a text: names and numbers in turn.
+    async fn lines(&self, day: Day, selection: &Selection, whose: Whose) -> Result<(String, String), RedisFailure> {
+        let day = day.to_string();
+        let mut script = scripts::DAY.key(self.redis.keys().ledger_day(&day));
         script.arg(&self.node).arg(<&str>::from(whose)).arg(selection.tenant.as_ref().map_or("", TenantName::as_str));
-        self.redis.script(&Budget::background(), &script).await
+        let text = self.redis.script(&Budget::background(), &script).await?;
+        Ok((day, text))
     }
 
     /// Says what was said about records, for the nodes of their calls.
@@ -329,9 +337,9 @@ enum Whose {
 }
 
 /// Reads a published line: its name, as the selection has it, and its numbers. `None` if it is malformed or not selected.
-fn line<'a>(selection: &Selection, day: &'a str, text: &'a str) -> Option<([&'a str; 3], Counts)> {
-    let mut parts = text.split('|');
-    let (tenant, route, numbers) = (parts.next()?, parts.next()?, parts.next()?);
+fn line<'a>(selection: &Selection, (day, name): (&'a str, &'a str), numbers: &str) -> Option<([&'a str; 3], Counts)> {
+    let mut parts = name.split('|');
+    let (_node, tenant, route) = (parts.next()?, parts.next()?, parts.next()?);
     let name = selection.columns.keep([day, tenant, route]);
     if !selection.takes(tenant) || selection.is_before(&name) {
         return None;

@@ -29,6 +29,12 @@ def ktp(_=0):
     return KTP, {"nik": "3171234567890123", "name": "CONTOH"}
 
 
+def team(number):
+    """Returns the table of a further team, whose key is `key-of-team-N`."""
+    hashed = hashlib.sha256(f"key-of-team-{number}".encode()).hexdigest()
+    return f'[tenants.team-{number:04}]\naccount = "live"\nkey_sha256 = ["{hashed}"]\n'
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -53,7 +59,7 @@ def on_core(core):
 class Scene:
     """A simulator and a gateway, and a Redis if one is wanted; they end with the block."""
 
-    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False, server="", disk=None):
+    def __init__(self, program, folder, memory="256MiB", redis=False, before=(), cores=False, server="", disk=None, teams=1):
         self.redis, self.server, self.admin, self.processes = free_port(), free_port(), free_port(), []
         self.simulator = free_port()
         configuration = folder / "gateway.toml"
@@ -77,7 +83,7 @@ account = "live"
 key_sha256 = ["{hashlib.sha256(KEY.encode()).hexdigest()}"]
 requests_per_second = 100000
 upstream_calls_per_day = 10000000
-""")
+""" + "".join(team(number) for number in range(1, teams)))
         secrets = {"ROOT": "1a" * 32, "ENCRYPTION": "2b" * 32, "ACCOUNT": ACCOUNT_KEY}
         env = {**os.environ, **secrets, "REDIS": f"redis://127.0.0.1:{self.redis}/0"}
         first, second = (on_core(0), on_core(1)) if cores else ([], [])
@@ -87,8 +93,11 @@ upstream_calls_per_day = 10000000
         simulate = [program, "simulate", "--listen", f"127.0.0.1:{self.simulator}", "--answer-at-once"]
         self.start([*second, *simulate], env)
         wait_for(self.simulator)
+        begun = time.monotonic()
         self.gateway = self.start([*first, *before, program, "run", "--config", str(configuration)], env)
         wait_for(self.server)
+        # Seconds until the gateway accepted a connection.
+        self.started = time.monotonic() - begun
 
     def start(self, command, env):
         quiet = subprocess.DEVNULL
