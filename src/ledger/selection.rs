@@ -62,7 +62,7 @@ impl Columns {
     }
 
     /// Returns the parts of a whole line that are in its name; the others are empty.
-    pub(super) fn keep<'a>(self, parts: [&'a str; 3]) -> [&'a str; 3] {
+    pub(super) fn keep(self, parts: [&str; 3]) -> [&str; 3] {
         let [day, tenant, route] = parts;
         let [has_day, has_tenant, has_route] = self.0;
         [(has_day, day), (has_tenant, tenant), (has_route, route)]
