@@ -12,6 +12,7 @@ mod nearest;
 mod probe;
 mod reader;
 mod redis;
+mod redis_target;
 mod routes;
 mod secrets;
 mod settings;
@@ -25,8 +26,8 @@ pub use effective::Description;
 pub use fault::{Fault, Faults};
 pub use limits::{Limit, QuotaMode, TenantLimits};
 pub use probe::{Probe, ProbeTls};
+pub use redis_target::{RedisAccess, RedisServers, RedisTarget, ServerAddress};
 pub use settings::{
-    Account, Admin, Cache, Callbacks, FileKey, Listener, Log, MaxAge, Otlp, OutboxBounds, Quotas, Redis, RedisAccess,
-    RedisServers, RedisTarget, Retention, Role, Server, ServerAddress, ServerTls, Settings, State, Tenant,
-    UnknownRoutes, Upstream,
+    Account, Admin, Cache, Callbacks, FileKey, Listener, Log, MaxAge, Otlp, OutboxBounds, Quotas, Redis, Retention,
+    Role, Server, ServerTls, Settings, State, Tenant, UnknownRoutes, Upstream,
 };

@@ -141,18 +141,16 @@ impl DiskFile {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let ran = Cell::new(false);
         let counted = move |counting: &Counting, connection: &Connection| {
-            if ran.replace(true) {
-                counting.keys.reset();
-            }
+            counting.begin();
             let run = Counting::new(&counting.keys);
+            run.begin();
             let done = work(connection)?;
-            run.stands();
+            run.stand();
             Ok(done)
         };
         let own = |counting: Counting, done| {
-            counting.stands();
+            counting.stand();
             done
         };
         self.database.write_owned(Counting::new(&self.keys), counted, own).await
@@ -278,25 +276,33 @@ impl DiskFile {
     }
 }
 
-/// Changes of the file that were counted. Unless they stand, a drop lets all keys be counted again.
+/// The count of the keys that work changes. If the work began and its changes do not stand, all keys are counted again.
 struct Counting {
     keys: Arc<KeyFilter>,
-    stands: Cell<bool>,
+    is_open: Cell<bool>,
 }
 
 impl Counting {
     fn new(keys: &Arc<KeyFilter>) -> Self {
-        Self { keys: Arc::clone(keys), stands: Cell::new(false) }
+        Self { keys: Arc::clone(keys), is_open: Cell::new(false) }
     }
 
-    fn stands(self) {
-        self.stands.set(true);
+    /// Begins a run of the work. The changes of an earlier one were undone.
+    fn begin(&self) {
+        if self.is_open.replace(true) {
+            self.keys.reset();
+        }
+    }
+
+    /// Records that the changes stand.
+    fn stand(self) {
+        self.is_open.set(false);
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        if !self.stands.get() {
+        if self.is_open.get() {
             self.keys.reset();
         }
     }

@@ -1,7 +1,8 @@
 //! `[state.redis]`: the Redis that gateways share.
 
 use super::reader::{Entry, Section};
-use super::settings::{Redis, RedisAccess, RedisServers, RedisTarget, ServerAddress};
+use super::redis_target::{RedisAccess, RedisServers, RedisTarget, ServerAddress};
+use super::settings::Redis;
 use super::tls;
 use secrecy::{ExposeSecret as _, SecretString};
 

@@ -5,6 +5,7 @@
 
 use super::fault::Fault;
 use super::limits::TenantLimits;
+use super::redis_target::RedisTarget;
 use crate::base::byte_size::ByteSize;
 use crate::base::calendar::Calendar;
 use crate::base::keyring::EncryptionKey;
@@ -15,7 +16,7 @@ use crate::iluma::routes::CustomRoute;
 use crate::iluma::subject::Subject;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{SecretBox, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -262,126 +263,6 @@ pub struct Redis {
     pub replicas: u32,
     /// The Redis of the cache, which may be lost, if it has one of its own.
     pub cache: Option<RedisTarget>,
-}
-
-/// One Redis: a server, or several of which one holds the keys.
-#[derive(Debug, Clone)]
-pub struct RedisTarget {
-    /// The configuration key that names it.
-    pub name: &'static str,
-    /// The servers.
-    pub servers: RedisServers,
-    /// PEM certificates that are trusted instead of the platform's.
-    pub extra_ca: Option<Vec<u8>>,
-}
-
-/// The servers of a Redis, and the access to them.
-#[derive(Debug, Clone)]
-pub enum RedisServers {
-    /// One server: `redis://` or `rediss://`, with user, password and database if needed.
-    Url(SecretString),
-    /// The primary that sentinels name.
-    Sentinel {
-        /// The name under which the sentinels monitor the primary.
-        master: String,
-        /// The sentinels.
-        nodes: Vec<ServerAddress>,
-        /// The user of the sentinels, if they require one.
-        username: Option<String>,
-        /// The password of the sentinels, if they require one.
-        password: Option<SecretString>,
-        /// Access to the primary.
-        access: RedisAccess,
-    },
-    /// The owner of the keys' slot in a cluster.
-    Cluster {
-        /// The nodes that are asked for the owner; some of all nodes are enough.
-        nodes: Vec<ServerAddress>,
-        /// Access to the nodes.
-        access: RedisAccess,
-    },
-}
-
-/// The access to servers that no URL names.
-#[derive(Debug, Clone)]
-pub struct RedisAccess {
-    /// The user, if there is one.
-    pub username: Option<String>,
-    /// The password, if there is one.
-    pub password: Option<SecretString>,
-    /// True if TLS is used.
-    pub tls: bool,
-    /// Number of the database.
-    pub database: i64,
-}
-
-/// Host and port of a server.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerAddress {
-    /// Name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl RedisTarget {
-    /// Returns the Redis that a URL names.
-    #[must_use]
-    pub fn of_url(name: &'static str, url: SecretString, extra_ca: Option<Vec<u8>>) -> Self {
-        Self { name, servers: RedisServers::Url(url), extra_ca }
-    }
-
-    /// Returns the addresses of its servers, without users and passwords.
-    #[must_use]
-    pub fn place(&self) -> String {
-        let list = |nodes: &[ServerAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match &self.servers {
-            RedisServers::Url(url) => {
-                let url = ::redis::parse_redis_url(url.expose_secret());
-                let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or("its socket").to_owned();
-                format!("{host}:{}", url.as_ref().and_then(|url| url.port()).unwrap_or(6379))
-            }
-            RedisServers::Sentinel { nodes, .. } => format!("sentinels {}", list(nodes)),
-            RedisServers::Cluster { nodes, .. } => format!("cluster {}", list(nodes)),
-        }
-    }
-
-    /// Returns all parts that identify this Redis, including secrets, for a comparison by digest.
-    #[must_use]
-    pub fn parts(&self) -> Vec<Vec<u8>> {
-        let secret = |secret: &Option<SecretString>| {
-            secret.as_ref().map(|secret| secret.expose_secret().as_bytes().to_vec()).unwrap_or_default()
-        };
-        let open = format!("{:?}", self.servers).into_bytes();
-        let secrets = match &self.servers {
-            RedisServers::Url(url) => vec![url.expose_secret().as_bytes().to_vec()],
-            RedisServers::Sentinel { password, access, .. } => vec![secret(password), secret(&access.password)],
-            RedisServers::Cluster { access, .. } => vec![secret(&access.password)],
-        };
-        [vec![open], secrets, vec![self.extra_ca.clone().unwrap_or_default()]].concat()
-    }
-}
-
-impl std::str::FromStr for ServerAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "must be a host and a port, such as \"redis-1.internal:6379\"";
-        let (host, port) = text.rsplit_once(':').ok_or(wrong)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or(wrong)?;
-        if host.is_empty() || host.contains(['/', '@', ' ']) {
-            return Err(wrong);
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-impl std::fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
 }
 
 /// The retention of stored data.

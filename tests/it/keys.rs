@@ -127,6 +127,17 @@ async fn rotations_at_the_same_time_keep_to_the_bound_together() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn a_key_that_is_replaced_at_once_has_one_successor() {
+    let rig = Rig::start().await;
+    let path = format!("/keys/{}/rotate", text(&made(&rig, "").await, "id"));
+    let answers = futures_util::future::join_all((0..8).map(|_| order(&rig, "POST", &path, r#"{"grace":"0s"}"#))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert_eq!(made.len(), 1);
+    assert!(refused.iter().all(|answer| answer.header("x-gateway-error") == "key_ended"), "{}", refused[0].text());
+    rig.stop().await;
+}
+
 /// A rotation makes a key too, and the old one stays open for its grace.
 #[tokio::test]
 async fn a_team_has_no_more_keys_by_rotating_them() {

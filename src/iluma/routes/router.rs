@@ -3,8 +3,9 @@
 //! Invariants: a path is routed and forwarded in one normal form; every request gets exactly one row; a path with a
 //! forbidden word that matches no row is `forbidden`, and no setting changes that.
 
+use super::kind::{Charge, Kind};
 use super::path::{NormalPath, PathError};
-use super::table::{Charge, Kind, ROUTES};
+use super::table::ROUTES;
 use crate::iluma::callback_type::CallbackType;
 use crate::iluma::route_name::RouteName;
 use http::Method;

@@ -66,7 +66,8 @@ impl Registry {
     /// # Errors
     /// Returns an error if nothing was changed.
     pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
-        self.make(new, Rows::new(), None).await
+        let tenant = new.tenant.clone();
+        self.make(new, Rows::new(), || self.has_room(&tenant, None)).await
     }
 
     /// Makes a successor of a key. The old key ends after `grace`; the successor has its note and its lifetime.
@@ -79,17 +80,16 @@ impl Registry {
         id: &str,
         grace: Duration,
     ) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
-        let before = self.key(tenant, id)?;
-        if !is_open(&before, self.now()) {
-            return Err(KeyOrderError::Ended);
-        }
+        let before = self.open_key(tenant, id)?;
         let lifetime = self.row(Field::Key, id).and_then(|value| Record::read(id, &value, &self.0.mac));
         let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
         let end = millis(self.now() + grace).to_string();
         let new = NewKey { tenant: tenant.clone(), note: before.note, lifetime: lifetime.map(Duration::from_millis) };
         // Without a grace the successor takes the place of the old key; with one both are open for a while.
         let replaced = grace.is_zero().then_some(id);
-        self.make(new, Rows::from([((Field::End, id.to_owned()), end)]), replaced).await
+        // An order before this one, here or on another node, may have ended the key.
+        let admit = || self.open_key(tenant, id).and_then(|_| self.has_room(tenant, replaced));
+        self.make(new, Rows::from([((Field::End, id.to_owned()), end)]), admit).await
     }
 
     /// Revokes a key. Repeating the order changes nothing here, and reaches nodes that were not reached before.
@@ -143,7 +143,7 @@ impl Registry {
         &self,
         new: NewKey,
         mut changed: Rows,
-        replaced: Option<&str>,
+        admit: impl FnOnce() -> Result<(), KeyOrderError>,
     ) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
         // Another node may have made keys of the team.
         self.follow().await;
@@ -154,8 +154,14 @@ impl Registry {
         record.expires = lifetime.map(|lifetime| millis(now + lifetime));
         changed.insert((Field::Key, id.clone()), record.write(&id, &self.0.mac));
         let info = record.info(&id, record.expires, None).ok_or(KeyOrderError::State(StateError::Refused))?;
-        let left = self.apply(changed, || self.has_room(&info.tenant, replaced)).await?;
+        let left = self.apply(changed, admit).await?;
         Ok(Taken { value: (info, key), left })
+    }
+
+    /// Finds a key that has not ended.
+    fn open_key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
+        let key = self.key(tenant, id)?;
+        if is_open(&key, self.now()) { Ok(key) } else { Err(KeyOrderError::Ended) }
     }
 
     /// Finds a key that an order may change, also one that was revoked.
