@@ -17,6 +17,7 @@ ACCOUNT_KEY = "iluma_live_0123456789"
 BANK = "/v1.1/identity/bank_account_data_requests"
 CFT = "/v1/identity/cft/individual_watchlist"
 KTP = "/v1/identity/ktp_name/validations"
+MIB = 1 << 20
 local = threading.local()
 
 
@@ -156,6 +157,14 @@ def answer_length(data):
         return start
     last = data.find(b"0\r\n\r\n", start)
     return None if last < 0 else last + 5
+
+
+def resident(pid):
+    """Returns the resident memory of a process, in bytes."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("the gateway has ended")
 
 
 def cpu(pid):
