@@ -4,10 +4,12 @@
 //! nothing is read.
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use std::pin::pin;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// The reason why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +20,7 @@ pub enum NotWhole<E> {
     /// The memory for held bodies is used up.
     #[error("too many bodies are held at once; try again later")]
     NoRoom,
-    /// No data arrived within the idle time.
+    /// No data arrived within the idle time, or the end did not arrive within the total time.
     #[error("the body did not arrive in time")]
     TooSlow,
     /// The peer or the network cut the body off.
@@ -26,16 +28,24 @@ pub enum NotWhole<E> {
     Broken(E),
 }
 
-/// Reads a body of at most `most` bytes to its end. `idle` is the longest time without data; without it the body itself
-/// must bound that time. `room` is called before further bytes are held, and returns false if there is no room for
-/// them.
+/// The time that a body has to arrive. It begins when the reader first has to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyTimeouts {
+    /// The longest time without data.
+    pub idle: Duration,
+    /// The time for the whole body.
+    pub total: Duration,
+}
+
+/// Reads a body of at most `most` bytes to its end. Without `timeouts` the body itself must bound its time. `room` is
+/// called before further bytes are held, and returns false if there is no room for them.
 ///
 /// # Errors
-/// Returns an error if the body is too large, finds no room, stops arriving or is cut off.
+/// Returns an error if the body is too large, finds no room, is too slow or cut off.
 pub async fn read<B>(
     body: B,
     most: usize,
-    idle: Option<Duration>,
+    timeouts: Option<BodyTimeouts>,
     mut room: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, NotWhole<B::Error>>
 where
@@ -47,10 +57,17 @@ where
     }
     let mut body = pin!(body);
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let mut end = None;
     loop {
-        let frame = match idle {
-            Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| NotWhole::TooSlow)?,
-            None => body.frame().await,
+        // Nearly every body has arrived with its head, and needs no timer.
+        let frame = match (body.frame().now_or_never(), timeouts) {
+            (Some(frame), _) => frame,
+            (None, None) => body.frame().await,
+            (None, Some(BodyTimeouts { idle, total })) => {
+                let now = Instant::now();
+                let deadline = (now + idle).min(*end.get_or_insert(now + total));
+                timeout_at(deadline, body.frame()).await.map_err(|_| NotWhole::TooSlow)?
+            }
         };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(NotWhole::Broken)?.into_data() else { continue };

@@ -6,6 +6,7 @@ use super::core::Gateway;
 use super::owners::Requester;
 use super::request_log::RequestLog;
 use super::runtime::{Account, RuntimeConfig};
+use crate::base::bounded_body::BodyTimeouts;
 use crate::iluma::routes::Route;
 use crate::reference::{self, ReferencePrefix, ReferencePrefixes};
 use crate::reply::Rejection;
@@ -54,7 +55,7 @@ impl<'a> Exchange<'a> {
         Requester {
             tenant: self.tenant.name.clone(),
             account: self.tenant.account.clone(),
-            kind: self.route.callback_type(),
+            kind: self.route.callback_type,
             asked: self.log.asked(),
         }
     }
@@ -63,7 +64,8 @@ impl<'a> Exchange<'a> {
     pub(super) async fn read<B: Body<Data = Bytes>>(&mut self, body: B) -> Result<Bytes, Rejection> {
         let timeouts = self.config.upstream.timeouts();
         let log = &*self.log;
-        let body = reference::read(body, timeouts.idle, timeouts.answer, |bytes| log.has_room(bytes)).await?;
+        let timeouts = BodyTimeouts { idle: timeouts.idle, total: timeouts.answer };
+        let body = reference::read(body, timeouts, |bytes| log.has_room(bytes)).await?;
         self.log.request_bytes = body.len() as u64;
         Ok(body)
     }

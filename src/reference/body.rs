@@ -1,9 +1,8 @@
 //! Request bodies that are read whole, and the reasons why a body cannot be used.
 
-use crate::base::bounded_body::{self, NotWhole};
+use crate::base::bounded_body::{self, BodyTimeouts, NotWhole};
 use bytes::Bytes;
 use http_body::Body;
-use std::time::Duration;
 
 /// The largest request body that is read rather than streamed: real bank and watchlist requests have a few hundred bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
@@ -47,40 +46,40 @@ pub enum BodyError {
     Foreign,
 }
 
-/// Reads a whole body of at most [`LARGEST_BODY`]. `idle` bounds each pause of the client, `total` the whole time.
-/// `room` is called before further bytes are held.
+impl<E> From<NotWhole<E>> for BodyError {
+    fn from(reason: NotWhole<E>) -> Self {
+        match reason {
+            NotWhole::TooLarge => Self::TooLarge,
+            NotWhole::NoRoom => Self::NoRoom,
+            NotWhole::TooSlow => Self::TooSlow,
+            NotWhole::Broken(_) => Self::CutOff,
+        }
+    }
+}
+
+/// Reads a whole body of at most [`LARGEST_BODY`]. `room` is called before further bytes are held.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, is too slow or cut off.
-pub async fn read<B>(
-    body: B,
-    idle: Duration,
-    total: Duration,
-    room: impl FnMut(usize) -> bool,
-) -> Result<Bytes, BodyError>
+pub async fn read<B>(body: B, timeouts: BodyTimeouts, room: impl FnMut(usize) -> bool) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
 {
-    let all = bounded_body::read(body, LARGEST_BODY, Some(idle), room);
-    tokio::time::timeout(total, all).await.unwrap_or(Err(NotWhole::TooSlow)).map_err(|error| match error {
-        NotWhole::TooLarge => BodyError::TooLarge,
-        NotWhole::NoRoom => BodyError::NoRoom,
-        NotWhole::TooSlow => BodyError::TooSlow,
-        NotWhole::Broken(_) => BodyError::CutOff,
-    })
+    Ok(bounded_body::read(body, LARGEST_BODY, Some(timeouts), room).await?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::StreamBody;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_bound() {
-        let long = Duration::from_secs(60);
+        let timeouts = BodyTimeouts { idle: Duration::from_secs(60), total: Duration::from_secs(60) };
         let read = |body: Vec<Vec<u8>>| async move {
             let frames = body.into_iter().map(|chunk| Ok::<_, std::io::Error>(http_body::Frame::data(chunk.into())));
-            super::read(StreamBody::new(futures_util::stream::iter(frames)), long, long, |_| true).await
+            super::read(StreamBody::new(futures_util::stream::iter(frames)), timeouts, |_| true).await
         };
         assert_eq!(read(vec![vec![0; LARGEST_BODY]]).await.map(|b| b.len()), Ok(LARGEST_BODY));
         assert_eq!(read(vec![vec![0; LARGEST_BODY], vec![0]]).await, Err(BodyError::TooLarge));
@@ -88,14 +87,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_or_drips_is_given_up() {
-        let (idle, total) = (Duration::from_secs(10), Duration::from_secs(25));
+        let timeouts = BodyTimeouts { idle: Duration::from_secs(10), total: Duration::from_secs(25) };
         let stopped =
             StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
-        assert_eq!(super::read(stopped, idle, total, |_| true).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(stopped, timeouts, |_| true).await, Err(BodyError::TooSlow));
         let drip = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(9)).await;
             Some((Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"x"))), ()))
         });
-        assert_eq!(super::read(StreamBody::new(drip), idle, total, |_| true).await, Err(BodyError::TooSlow));
+        assert_eq!(super::read(StreamBody::new(drip), timeouts, |_| true).await, Err(BodyError::TooSlow));
     }
 }

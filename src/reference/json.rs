@@ -35,8 +35,7 @@ pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
             }
             Named::Ambiguous => return Err(BodyError::Reference),
             Named::Other => {
-                // A lone surrogate in a name was replaced: another name may have become equal.
-                if name.contains(char::REPLACEMENT_CHARACTER) {
+                if may_have_lost(&name) {
                     ambiguity = Some(Ambiguity::Unreadable);
                 }
                 canonical.push(name, value_of(value.get(), DEEPEST, &mut ambiguity)?);
@@ -51,6 +50,12 @@ pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
         None => (None, InsertPoint::absent(body, end.0..end.0, end.1, ":\"")),
     };
     Ok(RequestContent { parameters, reference, ambiguity, place: Some(place) })
+}
+
+/// Returns true if a lone surrogate in a member's name may have been replaced: another name may have become equal.
+fn may_have_lost(name: &str) -> bool {
+    // The first test is fast, and most names end there.
+    !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// Returns the reference in Iluma's spelling: a slice of `body` if it has that spelling.
@@ -84,7 +89,7 @@ fn value_of<'a>(text: &'a str, depth: usize, ambiguity: &mut Option<Ambiguity>) 
             let Members(members) = serde_json::from_str(text).map_err(|_| BodyError::Malformed)?;
             let mut canonical = Canonical::new();
             for (name, value) in members {
-                if name.contains(char::REPLACEMENT_CHARACTER) {
+                if may_have_lost(&name) {
                     *ambiguity = Some(Ambiguity::Unreadable);
                 }
                 canonical.push(name, value_of(value.get(), depth - 1, ambiguity)?);

@@ -40,7 +40,8 @@ impl HeadTimer {
         let until = if idle {
             // Bytes that arrived earlier belong to the previous request.
             self.0.signs.take_arrival();
-            tokio::time::Instant::now() + self.0.idle
+            // hyper's deadline is the time for a head from now on.
+            deadline - self.0.head + self.0.idle
         } else {
             deadline
         };

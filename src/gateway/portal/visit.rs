@@ -2,7 +2,7 @@
 
 use super::assets::ASSETS;
 use super::page::{self, Reader};
-use crate::base::bounded_body::{self, NotWhole};
+use crate::base::bounded_body::{self, BodyTimeouts};
 use crate::gateway::authentication::{COOKIE, Credentials, KeySession, session, unauthenticated};
 use crate::gateway::core::Gateway;
 use crate::gateway::replies::of_parts;
@@ -10,7 +10,6 @@ use crate::gateway::request_log::RequestLog;
 use crate::gateway::runtime::RuntimeConfig;
 use crate::iluma::routes::{Kind, PORTAL, PORTAL_ASSETS, PORTAL_LOG_IN, PORTAL_LOG_OUT, Route};
 use crate::pages::{self, Served};
-use crate::reference::BodyError;
 use crate::reply::{Rejection, ReplyBody};
 use crate::tenant::{Authenticated, Unauthenticated};
 use bytes::Bytes;
@@ -157,16 +156,9 @@ fn given<'a>(headers: &'a HeaderMap, log: &RequestLog) -> Credentials<'a> {
 }
 
 async fn form(body: Incoming) -> Result<Bytes, Rejection> {
-    let whole = bounded_body::read(body, LONGEST_FORM, None, |_| true);
-    let whole = tokio::time::timeout(FORM_TIME, whole).await.unwrap_or(Err(NotWhole::TooSlow));
-    whole.map_err(|fault| {
-        Rejection::Body(match fault {
-            NotWhole::TooLarge => BodyError::TooLarge,
-            NotWhole::NoRoom => BodyError::NoRoom,
-            NotWhole::TooSlow => BodyError::TooSlow,
-            NotWhole::Broken(_) => BodyError::CutOff,
-        })
-    })
+    let timeouts = BodyTimeouts { idle: FORM_TIME, total: FORM_TIME };
+    let whole = bounded_body::read(body, LONGEST_FORM, Some(timeouts), |_| true).await;
+    whole.map_err(|reason| Rejection::Body(reason.into()))
 }
 
 /// Returns a field of a form.

@@ -59,16 +59,11 @@ pub struct Route {
     pub target: PathAndQuery,
     /// Iluma's id of the record that the path names.
     pub record: Option<Box<str>>,
+    /// The type of Iluma's callbacks about a record of this row.
+    pub callback_type: Option<CallbackType>,
 }
 
 impl Route {
-    /// Returns the type of Iluma's callbacks about a record of this row.
-    #[must_use]
-    pub fn callback_type(&self) -> Option<CallbackType> {
-        let path = self.target.path();
-        self.name.spec().callbacks.iter().find(|(text, _)| path.contains(text)).map(|(_, kind)| *kind)
-    }
-
     /// Returns the path of the record that a capture's file or recapture belongs to.
     #[must_use]
     pub fn capture(&self) -> Option<PathAndQuery> {
@@ -94,6 +89,8 @@ struct Row {
     pattern: Vec<Segment>,
     /// The index of the segment that is a record's id.
     record: Option<usize>,
+    /// The type of Iluma's callbacks about the row's records.
+    callback_type: Option<CallbackType>,
 }
 
 #[derive(Debug)]
@@ -120,15 +117,16 @@ impl Table {
         let path = NormalPath::parse(target.path())?;
         let described = method == Method::OPTIONS;
         let asked = if method == Method::HEAD { &Method::GET } else { method };
-        let row = with_segments(&path, |segments| {
+        let found = with_segments(&path, |segments| {
             let fits = |row: &&Row| (described || row.method == *asked) && row.matches(segments);
             let known = self.known.iter().find(fits);
             // The operator chooses the treatment of an added row, except for paths with the account's keys.
             let may_serve = |row: &&Row| !is_forbidden(&path) && row.may_serve(&path);
-            known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))
+            let row = known.or_else(|| self.added.iter().find(|row| fits(row) && may_serve(row)))?;
+            Some((row, row.record(segments)))
         });
-        let row = row.flatten();
-        let record = row.and_then(|row| with_segments(&path, |segments| row.record(segments))).flatten();
+        let (row, record) = found.flatten().unzip();
+        let (record, callback_type) = (record.flatten(), row.and_then(|row: &Row| row.callback_type));
         let is_in_collection = row.is_none() && path.names(&COLLECTIONS);
         let (name, path) = match row {
             // Most paths arrive in their documented form, and cost no copy.
@@ -146,7 +144,7 @@ impl Table {
             _ => spec.kind,
         };
         let repeatable = method.is_safe() && spec.charge == Charge::Never;
-        Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record })
+        Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record, callback_type })
     }
 
     /// Returns the endpoint that a call goes to: method and path pattern, all versions together. Paths that no row knows are
@@ -242,12 +240,15 @@ impl Row {
             segments().position(|text| text == ":id").or_else(|| segments().position(|text| text.starts_with(':')));
         let record = id.filter(|_| name.spec().names_records());
         let endpoint = format!("{method} /{}", pattern.trim_matches('/')).into();
-        Self { name, method, endpoint, pattern: segments().map(segment).collect(), record }
+        let path = pattern.to_ascii_lowercase();
+        let callback_type = name.spec().callbacks.iter().find(|(text, _)| path.contains(text)).map(|(_, kind)| *kind);
+        Self { name, method, endpoint, pattern: segments().map(segment).collect(), record, callback_type }
     }
 
     fn matches(&self, segments: &[&str]) -> bool {
+        // The last segments differ most between rows.
         self.pattern.len() == segments.len()
-            && self.pattern.iter().zip(segments).all(|(pattern, segment)| match pattern {
+            && self.pattern.iter().zip(segments).rev().all(|(pattern, segment)| match pattern {
                 Segment::Literal(text) => text.eq_ignore_ascii_case(segment),
                 Segment::Version => is_version(segment),
                 Segment::Any => true,

@@ -32,8 +32,7 @@ pub struct RouteSpec {
     pub idempotent: bool,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// The types of Iluma's callbacks about records of the row: the first type whose text is
-    /// in the path.
+    /// The types of Iluma's callbacks about records of the row: the first type whose text is in the path's pattern.
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],

@@ -42,8 +42,8 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
     let mut at = 0;
     // The end of the last key or credential, which contains no other.
     let mut taken = 0;
-    while let Some(ahead) = line.get(at..).and_then(|rest| rest.iter().position(|b| CLASS[*b as usize] != PLAIN)) {
-        at += ahead;
+    while let Some(next) = next_classed(line, at) {
+        at = next;
         match CLASS[line[at] as usize] {
             DIGIT => {
                 let end = at + digits(&line[at..]);
@@ -69,9 +69,9 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
                 if line[at..].starts_with(b"_id\":\"") && uuid_at(line, at + 6) {
                     at += 6 + UUID;
                 } else if is_trace(line, at) {
-                    at += 6 + TRACE;
+                    at += 6 + HEX_ID;
                 } else if is_delivery(line, at) {
-                    at += DELIVERY;
+                    at += HEX_ID;
                 } else if at >= taken {
                     taken = take(finds, key(line, at));
                 }
@@ -90,6 +90,20 @@ pub(super) fn scan(line: &[u8], finds: &mut Vec<Find>) {
         }
         at += 1;
     }
+}
+
+/// Returns the position of the first byte at or after `from` that has a class.
+fn next_classed(line: &[u8], from: usize) -> Option<usize> {
+    let is_classed = |b: &u8| CLASS[*b as usize] != PLAIN;
+    let mut at = from;
+    // Of a piece whose length is known the compiler makes a third of the instructions: most bytes are plain.
+    while let Some(piece) = line.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        if let Some(ahead) = piece.iter().position(is_classed) {
+            return Some(at + ahead);
+        }
+        at += piece.len();
+    }
+    line.get(at..)?.iter().position(is_classed).map(|ahead| at + ahead)
 }
 
 fn take(finds: &mut Vec<Find>, found: Option<Find>) -> usize {
@@ -210,21 +224,17 @@ fn uuid_at(line: &[u8], start: usize) -> bool {
     shape && begins && !line.get(start + UUID).is_some_and(u8::is_ascii_alphanumeric)
 }
 
-/// The number of hexadecimal digits of a delivery's id after its `msg_`.
-const DELIVERY: usize = 32;
+/// The number of hexadecimal digits of a trace's id, and of a delivery's id after its `msg_`.
+const HEX_ID: usize = 32;
 
 /// Returns true if the id of a delivery has its underscore at `at`, and is not a part of something longer. It is a
 /// keyed hash; digits without a single letter are no such id, but digits that someone put there.
 fn is_delivery(line: &[u8], at: usize) -> bool {
     let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
-    let Some((digits, behind)) = line[at + 1..].split_at_checked(DELIVERY) else { return false };
+    let Some((digits, behind)) = line[at + 1..].split_first_chunk() else { return false };
     let ends = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    hex && digits.iter().any(u8::is_ascii_lowercase) && ends(before.last()) && ends(behind.first())
+    is_hex_id(digits) && ends(before.last()) && ends(behind.first())
 }
-
-/// The number of hexadecimal digits of a trace's id.
-const TRACE: usize = 32;
 
 /// Returns true if the key `trace_id` has its underscore at `at` and a trace's id as its value, which is random. Digits
 /// without a single letter are none.
@@ -232,9 +242,16 @@ fn is_trace(line: &[u8], at: usize) -> bool {
     let Some(value) = line[at..].strip_prefix(b"_id\":\"").filter(|_| line[..at].ends_with(b"\"trace")) else {
         return false;
     };
-    let Some((digits, behind)) = value.split_at_checked(TRACE) else { return false };
-    let hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    hex && digits.iter().any(u8::is_ascii_lowercase) && behind.first() == Some(&b'"')
+    let Some((digits, behind)) = value.split_first_chunk() else { return false };
+    is_hex_id(digits) && behind.first() == Some(&b'"')
+}
+
+/// Returns true for 32 hexadecimal digits in lower case with a letter among them. It has no early end, so that the
+/// compiler can test many digits at once.
+fn is_hex_id(digits: &[u8; HEX_ID]) -> bool {
+    let is_letter = |digit: &u8| (b'a'..=b'f').contains(digit);
+    let hex = digits.iter().fold(true, |hex, digit| hex & (digit.is_ascii_digit() | is_letter(digit)));
+    hex & digits.iter().fold(false, |any, digit| any | is_letter(digit))
 }
 
 static HEX: [bool; 256] = {
