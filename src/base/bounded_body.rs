@@ -1,7 +1,7 @@
 //! Reads bodies whole into memory, within a bound.
 //!
-//! Invariants: at most the bound is held, and only with room for it; of a body whose length header exceeds the bound
-//! nothing is read.
+//! Invariants: no more bytes than the bound are held, and only if there is room for them; a body whose length header
+//! exceeds the bound is not read.
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -26,9 +26,9 @@ pub enum NotWhole<E> {
     Broken(E),
 }
 
-/// Reads a body of at most `most` bytes to its end. `idle` is the longest time without data; without it the body itself
-/// must bound that time. `room` is called before further bytes are held, and returns false if there is no room for
-/// them.
+/// Reads a body of at most `most` bytes to its end. `idle` is the longest time without data; if it is `None`, the body
+/// itself must bound that time. `room` is called before further bytes are held, and returns false if there is no room
+/// for them.
 ///
 /// # Errors
 /// Returns an error if the body is too large, finds no room, stops arriving or is cut off.
