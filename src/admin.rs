@@ -1,14 +1,14 @@
 //! The API and the console of platform operators.
 //!
-//! Invariants: every path that names a team needs the admin token, compared in constant time; metrics contain nothing
-//! personal and are open; an order that was begun runs to its end, and is in the audit log before it begins and after
-//! it has ended.
+//! Invariants: every path that names a team needs a token or its session, and tokens are compared in constant time;
+//! metrics are open and contain no personal data; an order that has begun runs to its end, and the audit log has its
+//! intent before it begins and its result after it has ended.
 //!
-//! `operations` declares every path with its description, of which `router` makes a service and `openapi` a document; `context`
-//! holds the shared parts of handlers, `answer` is the shape of every answer.
-//! `nodes` shows the nodes and their `alarms`, which `node_watch` makes from `facts` and publishes; `live` follows the access log.
-//! `callbacks`, `erasures`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens, `audit` runs orders and
-//! records them, `orders` is the data that they change.
+//! `operations` declares every path with its description. `router` makes a service from them, and `openapi` makes a
+//! document. `context` holds the shared parts of handlers, and `answer` is the shape of every answer. `nodes` shows the
+//! nodes and their `alarms`, which `node_watch` makes from `facts` and publishes; `live` follows the access log.
+//! `callbacks`, `erasures`, `keys`, `order_routes` and `usage` handle the paths, `auth` and `tokens` check tokens,
+//! `audit` runs orders and records them, `orders` is the data that they change.
 
 mod alarms;
 mod answer;

@@ -2,8 +2,8 @@
 //!
 //! `Gateway::handle` writes one log line for each request, `serve` is its stages, and each kind of route has a handler
 //! in a file of its own. Invariants: every request is logged once (`request_log`); nothing is sent to Iluma for a
-//! request that was not authenticated and admitted (except health, which carries no credential); a call whose request
-//! was sent completely is finished even if no request waits for it any more.
+//! request that was not authenticated and admitted (except health, which carries no credential); a call that may be
+//! charged is finished once its request was sent completely, even if the client has left.
 
 mod allowance;
 mod authentication;
@@ -100,7 +100,8 @@ impl Gateway {
         let head = request.method() == Method::HEAD;
         let span = log.log_span();
         let served = {
-            // It is pinned where it is made: the adapters move a pointer. A panic is a bug, and must affect one request only.
+            // The future is pinned here, so that the adapters move only a pointer. A panic is a bug, and must affect
+            // one request only.
             let serving = pin!(serve(&self, &config, request, &mut log));
             let caught = AssertUnwindSafe(serving).catch_unwind();
             caught.instrument(span.clone()).await.unwrap_or(Err(Rejection::Internal))
@@ -111,7 +112,8 @@ impl Gateway {
             rejection.into_response(config.contact.as_deref())
         });
         let refusal = rejection.as_ref().and_then(Rejection::refusal);
-        // A refusal takes nothing of any limit, unless another call of the request was made.
+        // If a limit refused the request's call, the request does not count toward the team's rate, unless the request
+        // made another call.
         if let (Some(index), Some(refusal)) = (log.tenant_index, refusal)
             && refusal.is_of_a_call()
             && !log.has_called()
@@ -172,7 +174,7 @@ async fn serve(
     config.permit(tenant, request.method(), &route)?;
     let is_own_api = route.kind == Kind::OwnApi;
     log.hold(if is_own_api { config.limits.admit_unrated(tenant.index) } else { config.limits.admit(tenant.index) }?);
-    // A row without stored answers has none for this request.
+    // This row stores no answers, so `only-if-cached` has none to return.
     if route.kind.is_always_sent() && Directives::of(request.headers()).only_if_cached {
         return Err(Rejection::OnlyIfCached);
     }
@@ -180,7 +182,7 @@ async fn serve(
     let call = CallReference::None;
     let mut exchange = Exchange { gateway, config, tenant, route, log, idempotency: None, call };
     match exchange.route.kind {
-        // This is the path of a hit: the only handler that is not on the heap.
+        // This handler serves hits. It is the only one whose future is not on the heap.
         Kind::CachedRequest(subject) => cached_request::serve(&mut exchange, (request, subject)).await,
         Kind::CachedRecord(subject) => Box::pin(cached_record::serve(exchange, request, subject)).await,
         Kind::PublicList(subject) => Box::pin(public_list::serve(exchange, request, subject)).await,

@@ -1,7 +1,7 @@
 //! The ledger: calls to Iluma, their charges, and the calls that the gateway saved.
 //!
-//! Invariants: no call that may be charged is sent before its intent is on disk; until its outcome is on disk, it
-//! counts as unknown, so at any moment, after any crash, `billable <= Iluma's count <= billable + unknown`; a caller
+//! Invariants: no call that may be charged is sent before its intent is on disk; until its outcome is on disk, the call
+//! counts as unknown, so at any moment, also after a crash, `billable <= Iluma's count <= billable + unknown`; a caller
 //! that is cancelled at any point leaves no intent for a call that was not sent; no id and no data of a person is
 //! stored, only keyed hashes; a hit costs one addition in memory.
 //!
@@ -11,7 +11,7 @@
 //! | `booking` | [`Booking`], the guard of one call's intent |
 //! | `batch` | the writer, which writes outcomes and counts to the disk |
 //! | `by_hand` | settlements by an operator, over nodes |
-//! | `inner` | the state that they share |
+//! | `inner` | the state that these files share |
 //! | `keeper` | the background task: flushes, exchanges with other nodes, prunes |
 //! | `outage` | times in which the database can't be written |
 //! | `published` | the ledgers of other nodes in Redis |

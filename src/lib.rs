@@ -1,6 +1,6 @@
 //! The gateway in front of Iluma, the Indonesian KYC API.
 //!
-//! `README.md` says what the gateway does, `ARCHITECTURE.md` how it is built. The parts, from the top down:
+//! `README.md` says what the gateway does, and `ARCHITECTURE.md` says how it is built. The parts, from the top down:
 //!
 //! - [`cli`] has one file for each command; [`app`] wires the parts together and serves.
 //! - [`server`] knows sockets, TLS and drain, and nothing about requests. [`admin`] answers operators.
@@ -8,7 +8,7 @@
 //! - [`iluma`] has everything about Iluma: the route table, answers, persons.
 //! - The features, which never import each other: [`tenant`] (key to team), [`limit`] (rates, quotas, fair queue),
 //!   [`mod@reference`] (the request, parsed once, and its reference prefix), [`callback`] (results for teams),
-//!   [`cache`] (keys, entries, single-flight, what nodes share of them), [`ledger`] (calls, what they cost and saved),
+//!   [`cache`] (keys, entries, single-flight, and their parts that nodes share), [`ledger`] (calls, costs and savings),
 //!   [`upstream`] (connections to Iluma), [`telemetry`] (logs, metrics, scrubber), [`pages`] (sessions, guard and frame of the
 //!   pages in a browser).
 //! - [`reply`] turns every feature's refusal into HTTP; no other part of the request path makes an error.

@@ -3,9 +3,9 @@
 //! [`Limits`] is the entry point. A request passes `admit` (concurrency, rate of requests) and holds a [`Permit`]; a
 //! call passes `admit_call` (quotas, the account's fair queue) and holds a [`CallPermit`].
 //!
-//! Invariants: a guard owns everything that is taken from before the first wait, and gives it back however the
-//! request ends; a call that was not sent leaves no trace; a request that is refused by a later limit is not counted by
-//! an earlier one.
+//! Invariants: before its first wait, a request's guard owns everything that was taken, and it gives everything back
+//! however the request ends; a call that was not sent leaves no trace; a request that a later limit refuses is not
+//! counted by an earlier one.
 
 mod backoff;
 mod endpoints;

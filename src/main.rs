@@ -1,4 +1,4 @@
-//! The program: see `cli`.
+//! The program, whose commands are in `cli`.
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
 //! Pages for people: what the operators' console and the team portal share.
 //!
-//! Invariants: a page runs nothing but modules of its own origin and is stored nowhere; only hashes of session ids are stored; an
-//! order by a session also carries the session's value, or comes from a page of this host.
+//! Invariants: a page runs only modules of its own origin, and no cache stores it; only hashes of session ids are
+//! stored; an order by a session also carries the session's value, or this host's origin.
 //!
-//! `sessions` keeps browsers that have shown a secret, `guard` checks requests that have a session, `assets` serves style sheets
-//! and modules, `head` makes headers and cookies, `markup` is the frame of a page.
+//! `sessions` keeps the sessions of browsers that have shown a secret, `guard` checks requests that have a session,
+//! `assets` serves style sheets and modules, `head` makes headers and cookies, `markup` is the frame of a page.
 
 mod assets;
 mod guard;

@@ -1,9 +1,9 @@
 //! Request bodies, parsed once, and the reference prefix: toward Iluma a reference is `<tenant>:<reference>`.
 //!
-//! Invariants: a body is held only up to its bound; a body that [`RequestContent::parse`] accepts has exactly one meaning (it
-//! notices repeated members, no number is read as a string, nothing invalid is replaced); the tenant's credential,
-//! hop-by-hop fields, cookies and trace context are never forwarded; prefixing and stripping change the caller's
-//! reference and no other byte; all work is linear in the length of the client's input.
+//! Invariants: a body is held only up to its bound; a body that [`RequestContent::parse`] accepts has exactly one
+//! meaning, or is marked as ambiguous (repeated members are noticed, no number is read as a string, nothing invalid is
+//! replaced); the tenant's credential, hop-by-hop fields, cookies and trace context are never forwarded; prefixing and
+//! stripping change the caller's reference and no other byte; all work is linear in the length of the client's input.
 
 mod body;
 mod boundary;

@@ -63,13 +63,13 @@ pub enum Rejection {
     /// Operators have suspended the team.
     #[error("this team is suspended; platform operations can resume it")]
     TenantSuspended,
-    /// A team's order about its key.
+    /// A team's order about its key was refused.
     #[error(transparent)]
     Key(#[from] KeyOrderError),
-    /// A query of the team's own usage that says something else.
+    /// The query of the team's own usage is malformed.
     #[error("the query takes only from and to: each is a day such as 2026-11-25, and both days are included")]
     UsageQuery,
-    /// A body of the team's own API that says something else.
+    /// The body of a team's order about its key is malformed.
     #[error("the body must be empty, or {{\"grace\":\"24h\"}} with a time span of at most a year")]
     Grace,
     /// The tenant's `routes` do not include the row.
@@ -84,10 +84,10 @@ pub enum Rejection {
     /// A callback setting was refused.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// An order about the team's own callbacks.
+    /// An order about the team's own callbacks was refused.
     #[error(transparent)]
     Order(#[from] OrderError),
-    /// The request's `Idempotency-Key` forbids it.
+    /// The request is refused because of its `Idempotency-Key`.
     #[error(transparent)]
     IdempotencyKey(#[from] KeyConflict),
     /// A limit was reached.
@@ -169,7 +169,7 @@ impl Shape {
         match error {
             OrderError::Malformed(_) => Shape::invalid(Reason::MalformedRequest),
             OrderError::Type => Shape::invalid(Reason::UnknownCallbackType),
-            // An operator's alone: a team's order names no tenant, and deletes nothing.
+            // Only an operator's order gets the last two: a team's order names no tenant, and deletes nothing.
             OrderError::NotFound | OrderError::UnknownTenant | OrderError::NotDead => {
                 Shape::not_found(Reason::NotFound)
             }
@@ -203,7 +203,7 @@ impl Shape {
         }
     }
 
-    /// Makes the shape of a call with an unknown outcome.
+    /// Makes the shape of a 504, as for a call with an unknown outcome.
     const fn timed_out(reason: Reason) -> Self {
         Self(StatusCode::GATEWAY_TIMEOUT, "UPSTREAM_TIMEOUT", reason)
     }
@@ -345,16 +345,16 @@ pub fn error(status: StatusCode, code: &'static str, message: &str) -> Response<
     response
 }
 
-/// Replaces an error of Iluma's whose encoding can't be decoded, since it can't be searched for secrets. The status
-/// stays Iluma's.
+/// Replaces an error of Iluma whose encoding can't be decoded, because it can't be searched for secrets. Iluma's status
+/// stays.
 #[must_use]
 pub fn unreadable(status: StatusCode) -> Response<ReplyBody> {
     let message = "Iluma answered with an error in an encoding that can't be passed on";
     instead_of_upstreams(status, message, Reason::UnreadableError)
 }
 
-/// Replaces an error of Iluma's about a record that the team is not known to own: the status is Iluma's, but its text
-/// may be about another team's record.
+/// Replaces an error of Iluma about a record that the team is not known to own, because the text may be about another
+/// team's record. Iluma's status stays.
 #[must_use]
 pub fn withheld_failure(status: StatusCode) -> Response<ReplyBody> {
     let message =
@@ -378,7 +378,7 @@ fn instead_of_upstreams(status: StatusCode, message: &str, reason: Reason) -> Re
     response
 }
 
-/// Rounds up: a client that comes back earlier is refused again.
+/// Rounds up to whole seconds, at least one: a client that comes back earlier is refused again.
 fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }

@@ -1,12 +1,12 @@
 //! Durable state, in SQLite or in Redis.
 //!
-//! It holds the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers that are kept for
-//! requests with an idempotency key, the keys and suspensions made by orders, and the sessions of people.
+//! It holds the owners of records, the received callbacks, their deliveries, the URLs that teams set, the answers that
+//! are kept for requests with an idempotency key, the keys and suspensions made by orders, and the sessions of people.
 //!
-//! Invariants of every engine: an acknowledged change survives any crash; ids, references, bodies and URLs are stored
-//! encrypted, under names that are HMACs; a callback is fanned out whole or not at all, and makes exactly one delivery
-//! for each waiting reference, in any order of callbacks and owners; one claimant at a time has a delivery,
-//! until its lease ends.
+//! Invariants of every engine: an acknowledged change survives any crash (in Redis, as far as Redis itself is durable);
+//! ids, references, bodies and URLs are stored encrypted, under names that are HMACs; a callback is fanned out whole or
+//! not at all, and makes exactly one delivery for each waiting reference, whether the callback or the owner comes
+//! first; a delivery has one claimant at most, until the claimant's lease ends.
 //!
 //! A *record* is an id at an account. [`own`](State::own) adds an owner; [`receive`](State::receive) stores a callback;
 //! [`waiting`](State::waiting) hands it out with its owners, and [`settle`](State::settle) turns it into deliveries;

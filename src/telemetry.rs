@@ -1,4 +1,4 @@
-//! The gateway's telemetry: the access log, diagnostics and metrics.
+//! The gateway's telemetry: the access log, diagnostics, metrics and traces.
 //!
 //! Invariants: two barriers keep personal data inside. Log lines consist of listed fields ([`logs::Record`]), and every
 //! line passes the scrubber ([`redact::Redactor`]) before it leaves the process; neither can be switched off. Labels of
@@ -29,7 +29,7 @@ pub enum CacheOutcome {
     Shared,
     /// A stored answer was sent after its lifetime, because upstream failed.
     Stale,
-    /// The request bypasses the cache by its kind.
+    /// The request bypasses the cache because of its kind.
     Bypass,
     /// The caller's `cache-control` excluded the stored answer.
     Request,

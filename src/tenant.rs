@@ -31,7 +31,7 @@ pub struct Tenant {
     pub account_index: usize,
     /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
-    /// The greatest age of stored answers that it takes.
+    /// The greatest age of stored answers that the team accepts.
     pub max_age: MaxAge,
     /// True if unprefixed records without a known owner are this team's.
     pub owns_unprefixed: bool,
@@ -39,20 +39,20 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Returns true if the team may use a row.
+    /// Returns true if the team may use a row of the route table.
     #[must_use]
     pub fn may_use(&self, route: RouteName) -> bool {
         self.routes.contains(&route)
     }
 }
 
-/// The reason why a request has no tenant. Each is answered with a 401.
+/// The reason why a request has no tenant. The gateway answers each reason with 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// The request has no `Authorization`.
     #[error("an API key is required: Basic authentication with the key as user and no password, or Bearer")]
     Missing,
-    /// The header is not Basic with an empty password, not Bearer, or given more than once.
+    /// The header is neither Basic with an empty password nor Bearer, or it is given more than once.
     #[error("the authorization header is malformed: send the API key as Basic user with no password, or as Bearer")]
     Malformed,
     /// No tenant has this key.
@@ -69,7 +69,7 @@ pub struct Tenants(Vec<Tenant>);
 pub struct Authenticated<'t, 'k> {
     /// The team.
     pub tenant: &'t Tenant,
-    /// Its key.
+    /// The key with which the team authenticated.
     pub key: &'k ActiveKey,
 }
 
@@ -97,10 +97,10 @@ impl Tenants {
         self.0.get(index)
     }
 
-    /// Returns the team of the key in the request, also if the team is suspended.
+    /// Returns the team of the key in the request, even if the team is suspended.
     ///
     /// # Errors
-    /// Returns an error if the request carries no key, carries it in an unknown way, or if no team has the key now.
+    /// Returns an error if the request has no key, if its header is malformed, or if no team has the key now.
     pub fn authenticate<'t, 'k>(
         &'t self,
         headers: &HeaderMap,
@@ -117,7 +117,7 @@ impl Tenants {
         self.with_key(&Sha256::digest(key).into(), keys, now)
     }
 
-    /// Returns the team of the key with this SHA-256, also if the team is suspended.
+    /// Returns the team of the key with this SHA-256, even if the team is suspended.
     ///
     /// # Errors
     /// Returns an error if no team has the key now.

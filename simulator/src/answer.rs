@@ -74,7 +74,7 @@ pub(super) async fn answer(world: Arc<World>, line: Arc<Line>, request: Request<
     }
 }
 
-/// A request whose row and faults are known.
+/// A request whose route and faults are known.
 struct Asked<'a> {
     parts: &'a Parts,
     matched: &'a Matched,
@@ -270,7 +270,7 @@ impl Plan {
         }
         if self.gzip {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            // Writing to memory does not fail; if it ever did, the answer would go out as it is.
+            // Writing to memory does not fail; if it did, the answer would be sent without compression.
             if let Ok(encoded) = encoder.write_all(&reply.body).and_then(|()| encoder.finish()) {
                 reply.body = encoded.into();
                 reply.headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
@@ -303,7 +303,7 @@ fn response(reply: Reply, end: End) -> Response<Outgoing> {
     response
 }
 
-/// The way an answer's body ends.
+/// The way in which an answer's body ends.
 #[derive(Debug)]
 enum End {
     Whole,
@@ -333,7 +333,7 @@ impl Body for Outgoing {
         match self.end {
             End::Whole => Poll::Ready(None),
             End::Break => {
-                // One poll passes first, so that the connection writes what it has.
+                // One more poll comes first, so that the connection writes the bytes that it has.
                 self.end = End::Broken;
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -1,7 +1,7 @@
 //! The bank name validator in all its versions.
 //!
-//! The last two digits of the account number decide what the bank says ([`Finding::of`]); everything else about the account is
-//! invented from its bank and number.
+//! The last two digits of the account number decide what the bank says ([`Finding::of`]); everything else about the
+//! account is invented from its bank and number.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::route::Version;
 use super::seed::{Seed, short_id};
 use super::time;
 
-/// Digits of an account number; Indonesian banks have 8 to 18.
+/// The accepted lengths of an account number; real Indonesian ones have 8 to 18 digits.
 const NUMBER: std::ops::RangeInclusive<usize> = 5..=20;
 
 /// `POST /v*/identity/bank_account_data_requests` and `…/bank_account_validation_details`.
@@ -61,7 +61,7 @@ pub(super) async fn post(call: &mut Call<'_>, kind: Type) -> Result<Reply, Probl
         steps.push(Step { from: times.done_at, object: account.object(bank, State::Done(finding), &times) });
     }
     let due = match progress {
-        // A result that is known at once is called back with the usual delay all the same.
+        // A result that is known at once is also sent as a callback, after the usual delay.
         Progress::Known => call.times(call.world.options.callback_delay).done_at,
         _ => times.done_at,
     };
@@ -303,7 +303,7 @@ impl Account {
         written.unwrap_or_default().into()
     }
 
-    /// Writes a boolean as Iluma does: as such, or as a string for account numbers that end in 33.
+    /// Returns a boolean as Iluma writes it: as a JSON boolean, or as a string for account numbers that end in 33.
     fn boolean(&self, value: bool) -> Value {
         if self.number.ends_with("33") { value.to_string().into() } else { value.into() }
     }

@@ -1,4 +1,4 @@
-//! Banks and their codes: `BCA`, from v2.2 on `ID_BCA`.
+//! Banks and their codes, such as `BCA`; from v2.2 on the code is `ID_BCA`.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ pub(super) fn get(call: &Call<'_>) -> Reply {
     Reply::json(&list.collect::<Vec<Value>>())
 }
 
-/// Returns the bank that a code of a version means, without a prefix.
+/// Returns the plain code, such as `BCA`, of the bank that `code` names in this version; `None` for an unknown one.
 pub(super) fn bank(version: Version, code: &str) -> Option<&'static str> {
     let plain = code.strip_prefix(prefix(version))?;
     BANKS.iter().map(|(code, _)| *code).find(|code| *code == plain)

@@ -31,12 +31,12 @@ const MAX_TEXT: usize = 1024 * 1024;
 const MAX_FIELD: usize = 64 * 1024;
 /// The beginning of a file that is kept: enough to find a picture's dimensions.
 const FILE_HEAD: usize = 64 * 1024;
-/// Parts of a multipart body, and members of a JSON or form body. The documented ones have at most 7.
+/// The largest number of parts of a multipart body, and of fields of a form body. The documented ones have at most 7.
 const MAX_PARTS: usize = 64;
-/// Bytes that the multipart parser may read without completing a step, so that endless part headers end.
+/// The bytes that the multipart parser may read without completing a step, so that endless part headers are refused.
 const MAX_STALL: usize = 1024 * 1024;
-/// Bytes that are read and discarded after an early refusal, so that the client reads the answer before the connection
-/// ends.
+/// The bytes that are read and discarded after an early refusal, so that the client reads the answer before the
+/// connection ends.
 const MAX_DRAIN: u64 = 64 * 1024 * 1024;
 
 /// A body that is being received and that the journal records.
@@ -170,7 +170,7 @@ pub(super) async fn read(headers: &HeaderMap, body: &mut Tap, files: &[FileRule]
             .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
             .collect(),
         _ if bytes.iter().all(u8::is_ascii_whitespace) => Map::new(),
-        // A body of any other type is not read, and so has no fields.
+        // A body of any other type is not parsed, and so has no fields.
         other if !(other.ends_with("/json") || other.ends_with("+json")) => Map::new(),
         _ => match serde_json::from_slice(&bytes) {
             Ok(Value::Object(fields)) => fields,
@@ -227,7 +227,8 @@ async fn multipart(boundary: String, body: &mut Tap, rules: &[FileRule]) -> Resu
     Err(Problem::field("body", "the body has too many parts"))
 }
 
-/// Yields one piece per poll: without this the parser would read on as long as the network is faster than it.
+/// Yields one piece for each poll. Otherwise the parser would go on reading while the network is faster than the
+/// parser.
 struct Paced<'a> {
     inner: &'a mut Tap,
     rest: bool,

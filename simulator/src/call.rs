@@ -36,7 +36,7 @@ pub(super) struct Times {
 }
 
 impl Call<'_> {
-    /// Returns the request's parameters; parts with a rule's name are files.
+    /// Returns the request's parameters. The parts of a multipart body that `files` names are files.
     pub(super) async fn form(&mut self, files: &[FileRule]) -> Result<Form, Problem> {
         body::read(self.headers, self.body, files).await
     }

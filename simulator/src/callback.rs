@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::key::Key;
 
-/// Accounts that may set URLs. One developer has a handful.
+/// The largest number of accounts that may set URLs. One developer has a handful.
 const MAX_ACCOUNTS: usize = 10_000;
 /// The longest URL.
 const MAX_URL: usize = 2048;
@@ -61,7 +61,7 @@ impl Urls {
         self.0.get(&(Arc::clone(account), kind)).cloned()
     }
 
-    /// Sets the URL of an account for a type; false if too many are set.
+    /// Sets the URL of an account for a type; returns false if too many are set.
     pub(super) fn set(&mut self, account: &Arc<str>, kind: Type, url: String) -> bool {
         let place = (Arc::clone(account), kind);
         if self.0.len() >= MAX_ACCOUNTS * Type::ALL.len() && !self.0.contains_key(&place) {

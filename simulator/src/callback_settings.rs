@@ -16,8 +16,7 @@ struct Shown {
     url: String,
 }
 
-/// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets a URL, also in place of another one; PATCH changes a URL that
-/// is set.
+/// `GET`, `POST` and `PATCH /v1/callback/urls`. POST sets or replaces a URL; PATCH only replaces a URL that is set.
 pub(super) async fn urls(call: &mut Call<'_>) -> Result<Reply, Problem> {
     if call.method == Method::GET {
         let urls = call.world.urls.lock().of(&call.key.label);

@@ -1,5 +1,5 @@
-//! Document OCR captures: a link at which a person would upload documents. Nobody has to upload anything here: half the
-//! callback delay after the request the capture is IN_PROGRESS, after the whole delay it is COMPLETED.
+//! Document OCR captures: a link at which a person would upload documents. The simulator needs no upload: after half
+//! the callback delay the capture is IN_PROGRESS, and after the whole delay it is COMPLETED.
 //!
 //! The reference decides: `sim-review` in it gives COMPLETED_REVIEW_REQUIRED, `sim-fail` FAILED, and `sim-abandon`
 //! PENDING for ever.
@@ -60,7 +60,7 @@ struct Run<'a> {
     id: &'a str,
     reference: Option<&'a str>,
     types: &'a [String],
-    /// `PENDING`, or `RECAPTURE_PENDING`.
+    /// The first status: `PENDING`, or `RECAPTURE_PENDING`.
     first: &'a str,
     created: Option<String>,
 }
@@ -87,12 +87,12 @@ pub(super) fn get(call: &Call<'_>) -> Result<Reply, Problem> {
     call.stored(Kind::Capture)
 }
 
-/// `GET …?reference_id=`, also below the singular path. The links are those of the document.
+/// `GET …?reference_id=`, also below the singular path. The links are as in the API document.
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     list::list(call, Kind::Capture, "/v1/document_ocr_captures")
 }
 
-/// `POST …/:id/recapture`. The API document's heading says GET, which may omit the types.
+/// `POST …/:id/recapture`. The heading in the API document says GET; a GET may omit the types.
 pub(super) async fn again(call: &mut Call<'_>) -> Result<Reply, Problem> {
     let form = call.form(&[]).await?;
     let id = call.parameter(0).to_owned();

@@ -27,7 +27,7 @@ impl<'a> Check<'a> {
     pub(super) fn required(&mut self, field: &str) -> String {
         match self.optional(field) {
             Some(text) if !text.is_empty() => text,
-            // The fault was reported already if the field is there and no string.
+            // A field that is there and is not a valid string was reported already.
             None if self.errors.iter().any(|error| error.field == field) => String::new(),
             _ => {
                 self.wrong(field, format!("{field} is required"));
@@ -60,7 +60,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns one of `choices`.
+    /// Returns a required string, which must be one of `choices`.
     pub(super) fn choice(&mut self, field: &str, choices: &[&str]) -> String {
         let text = self.required(field);
         if !text.is_empty() && !choices.contains(&text.as_str()) {

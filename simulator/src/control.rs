@@ -11,9 +11,9 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::world::World;
 
-/// The largest body; a hundred faults are far smaller.
+/// The largest body in bytes; a hundred faults have far fewer.
 const MAX_BODY: usize = 256 * 1024;
-/// Requests shown if the caller names no number.
+/// The number of requests that are shown if the caller names none.
 const DEFAULT_SHOWN: usize = 100;
 
 const HELP: &str = "\

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::callback::{Callback, destination};
 use super::world::World;
 
-/// Callbacks that wait for their time or for an answer.
+/// The largest number of callbacks that wait for their time or for an answer.
 const MAX_WAITING: usize = 20_000;
 
 /// Sends a callback when it is due, `copies` times, in a task of its own.

@@ -27,7 +27,7 @@ pub(super) struct Entry {
     pub(super) route: &'static str,
     pub(super) key: Option<Arc<str>>,
     pub(super) faults: Vec<String>,
-    /// The status of the answer, or the one it would have had without a fault.
+    /// The status of the answer, or the status that it would have had without a fault.
     pub(super) status: Option<u16>,
     pub(super) charged: bool,
     pub(super) body_size: u64,

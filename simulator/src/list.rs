@@ -10,9 +10,9 @@ use super::record::{Kind, List};
 use super::reply::Reply;
 use super::time;
 
-/// Items on a page if the caller names no number (documented).
+/// The number of items on a page if the caller names none (documented).
 const DEFAULT_LIMIT: usize = 10;
-/// The largest number of items on a page. The API document does not say it.
+/// The largest number of items on a page. The API document does not state it.
 const MAX_LIMIT: usize = 100;
 
 #[derive(Serialize)]

@@ -39,8 +39,8 @@ pub struct Args {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
-    /// Accept only this API key (repeat it for more); without it any key that begins with iluma_development_, iluma_live_ or
-    /// iluma_production_ is accepted
+    /// Accept only this API key (repeat it for more); without it any key that begins with iluma_development_,
+    /// iluma_live_ or iluma_production_ is accepted
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
     /// Time that a request stays PENDING before its result and its callback
@@ -87,14 +87,14 @@ pub struct Args {
 /// The behaviour of a simulator. Start from the default and change what matters.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// TLS settings; h1 and h2 by ALPN (set here if they name no protocol). Without them: h1 in clear, and h2 by prior
-    /// knowledge.
+    /// TLS settings. ALPN chooses h1 or h2, and both are offered if the settings name no protocol. Without TLS settings
+    /// the simulator serves h1 in clear, and h2 by prior knowledge.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The accepted keys; if empty, all keys with one of Iluma's prefixes.
     pub keys: Vec<String>,
     /// The time that a request stays PENDING before its result and its callback.
     pub callback_delay: Duration,
-    /// Makes bank requests PENDING first; if false, the result is answered at once.
+    /// True if bank requests are PENDING first; if false, the result is answered at once.
     pub pending_first: bool,
     /// The time after a request in which the same bank account is answered at once.
     pub recent: Duration,
@@ -102,7 +102,7 @@ pub struct Options {
     pub latency: Duration,
     /// The requests that each key may make in a second; `None` means no limit.
     pub requests_per_second: Option<u32>,
-    /// The value of `retry-after` on 429 and 503, in whole seconds.
+    /// The value of `retry-after` in the answer RATE_LIMIT_EXCEEDED, in whole seconds; a fault may name another.
     pub retry_after: Duration,
     /// Counts calls with development keys as charged too.
     pub charge_development: bool,
@@ -118,7 +118,7 @@ pub struct Options {
     pub callback_timeout: Duration,
     /// TLS settings for callbacks to https; `None` takes the platform's root certificates.
     pub callback_tls: Option<Arc<rustls::ClientConfig>>,
-    /// Paths that are treated like others, as if Iluma added a route.
+    /// Path prefixes that are treated like others, to simulate a route that Iluma adds.
     pub aliases: Vec<Alias>,
     /// The largest number of stored results; the oldest are removed first.
     pub max_records: usize,
@@ -180,7 +180,7 @@ impl From<&Args> for Options {
     }
 }
 
-/// A path prefix that stands for another.
+/// A path prefix that is treated like another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// The prefix of the caller's path.

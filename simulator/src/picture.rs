@@ -15,7 +15,7 @@ pub(super) fn pixels(head: &[u8]) -> Option<(u32, u32)> {
     None
 }
 
-/// Walks the segments up to the frame header (SOF0 to SOF15 without DHT, JPG and DAC).
+/// Returns width and height of a JPEG, from its frame header (SOF0 to SOF15 without DHT, JPG and DAC).
 fn jpeg(head: &[u8]) -> Option<(u32, u32)> {
     let mut at = 2;
     loop {

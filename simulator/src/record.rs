@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-/// The subject of a record; the id of a record of one kind is not found under another kind's path.
+/// The kind of a record. An id of one kind is not found under the path of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Bank,
@@ -109,7 +109,7 @@ impl Records {
         self.by_number.get_mut(self.by_id.get(id)?).filter(|record| *record.owner == *owner && record.kind == kind)
     }
 
-    /// Returns the records with a reference, oldest first, or `None` if no record `after` is among them.
+    /// Returns a page of the records with a reference, oldest first; `None` if the record `after` is not among them.
     pub(super) fn page(&self, list: &List<'_>, after: Option<&str>, limit: usize, now: Instant) -> Option<Page> {
         let List { owner, kind, reference } = *list;
         let first = match after {

@@ -29,7 +29,7 @@ impl Version {
     }
 }
 
-/// The subject of a call.
+/// The route of a call: one row of the table, or `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Bank,
@@ -94,13 +94,13 @@ impl Route {
     }
 }
 
-/// A path that the table knows.
+/// The result of a look-up in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Matched {
     pub(super) route: Route,
     /// The path's version, or v1 if it has none.
     pub(super) version: Version,
-    /// The text in place of the table's parameters, percent-decoded, in the path's order.
+    /// The values of the path's parameters, percent-decoded, in the path's order.
     pub(super) parameters: Vec<String>,
 }
 

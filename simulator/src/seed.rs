@@ -76,7 +76,7 @@ impl Seed {
         Self(hash.finalize().into())
     }
 
-    /// Returns a number below `bound`; another `which` gives an independent number.
+    /// Returns a number below `bound`; each `which` selects a number of its own.
     pub(super) fn number(&self, which: usize, bound: u64) -> u64 {
         let mut eight = [0; 8];
         for (i, byte) in eight.iter_mut().enumerate() {
@@ -85,7 +85,7 @@ impl Seed {
         u64::from_be_bytes(eight) % bound.max(1)
     }
 
-    /// Returns `digits` decimal digits, of which the first is not zero.
+    /// Returns `digits` decimal digits; the first one is not zero.
     pub(super) fn digits(&self, which: usize, digits: usize) -> String {
         let mut text: String = (0..digits).map(|i| char::from(b'0' + (self.number(which + i * 3, 10) as u8))).collect();
         if text.starts_with('0') {

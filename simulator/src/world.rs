@@ -14,7 +14,7 @@ use super::tasks::Tracked;
 use super::webhook_client::WebhookClient;
 use parking_lot::Mutex;
 
-/// The largest number of single-use tokens that are remembered as used.
+/// The largest number of single-use tokens that are remembered as used; then all are forgotten.
 const MAX_TOKENS: usize = 10_000;
 
 /// The state of one simulator.
@@ -52,7 +52,7 @@ impl World {
         self.tally.snapshot(records)
     }
 
-    /// Restores the state after the start; requests in flight stay counted.
+    /// Restores the state that the simulator had after its start; requests in flight stay counted.
     pub(super) fn reset(&self) {
         self.webhooks.reset();
         self.records.lock().clear();
@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-/// Bank accounts that were requested, with the time at which the bank's answer is ready.
+/// The bank accounts that were requested, each with the time at which the bank's answer is ready.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     max: usize,

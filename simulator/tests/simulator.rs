@@ -361,7 +361,7 @@ async fn magic_replies_are_as_listed() {
         assert_eq!(answer["status"], status, "{magic}");
         assert_eq!(iluma.get(&format!("{path}/{}", answer["id"].as_str().unwrap())).await.ok(), answer);
         if callback {
-            // A callback for a reply without one would arrive instead of this.
+            // If an earlier reply had a callback that it should not have, that one would arrive here instead.
             assert_eq!(team.next().await.1, answer, "{magic}");
         }
     }
@@ -829,8 +829,7 @@ async fn too_many_requests_are_refused() {
     let options = Options { requests_per_second: Some(1), retry_after: Duration::from_secs(3), ..Options::default() };
     let iluma = Iluma::start(options).await.with_key(LIVE);
     let mut answers = Vec::new();
-    // These are more requests than a second allows, sent within a second on any machine that is fast enough for three
-    // of them.
+    // One request a second is allowed. Any machine that sends three requests within a second gets a refusal here.
     for _ in 0..20 {
         answers.push(iluma.post("/v1/identity/cft/individual_watchlist", json!({ "given_name": "A" })).await);
     }

@@ -1,7 +1,7 @@
 //! Alarms: the conditions that need an operator now.
 //!
-//! Invariants: an alarm is declared once, in [`ALARMS`]; the list is empty while all is well; an alarm says what happened and
-//! what to do, without personal data.
+//! Invariants: an alarm is declared once, in [`ALARMS`]; the list is empty while all is well; an alarm says what
+//! happened and what the operator has to do, without personal data.
 
 use super::facts::{Facts, QuotaFact};
 use crate::base::moment;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The time before the end of a certificate or a key within which it raises an alarm.
+/// The warning time: an alarm begins this long before a certificate or a key expires.
 pub const SOON: Duration = Duration::from_secs(14 * 86400);
-/// The age from which a call with an unknown outcome raises an alarm: callbacks and GETs settle the others within hours.
+/// The age at which a call with an unknown outcome raises an alarm. Callbacks and GETs settle most calls within hours.
 const OLD_CALL: Duration = Duration::from_secs(86400);
 /// The largest number of alarms of one kind that a node names. A further alarm counts the rest.
 const MOST_OF_A_KIND: usize = 20;
@@ -56,10 +56,10 @@ pub struct AlarmSpec {
 /// A condition that was found.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
-    /// The team, account, listener or node that it concerns.
+    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node.
     subject: Option<String>,
     message: String,
-    /// The time at which it began, if the facts have it.
+    /// The time at which the condition began, if the facts have that time.
     since: Option<SystemTime>,
 }
 
@@ -70,11 +70,11 @@ pub struct Alarm {
     pub name: String,
     /// The urgency.
     pub severity: Severity,
-    /// The time at which it began, or was first seen.
+    /// The time at which the condition began, or was first seen.
     pub since: String,
     /// The nodes that raise it.
     pub nodes: Vec<String>,
-    /// The team, account, listener or node that it concerns.
+    /// The name of the part that the condition concerns, such as a team, an account, a listener or a node.
     pub subject: Option<String>,
     /// The condition.
     pub message: String,
@@ -291,7 +291,7 @@ fn quotas(facts: &Facts, is_meant: impl Fn(u64) -> bool) -> Vec<Found> {
     meant.map(|quota| of(&format!("{}: {}", quota.tenant, quota.name), message(quota))).collect()
 }
 
-/// The alarms of a node, with the times at which they were first seen.
+/// The alarms that a node raises, each with the time at which it was first seen.
 #[derive(Debug, Default)]
 pub(super) struct Raised(Mutex<BTreeMap<(&'static str, Option<String>), SystemTime>>);
 
@@ -330,7 +330,8 @@ fn bounded(mut found: Vec<Found>) -> Vec<Found> {
     found
 }
 
-/// Joins the alarms of several nodes, the most urgent first. An alarm that several nodes raise is one, with the earliest time.
+/// Joins the alarms of several nodes, the most urgent first. An alarm that several nodes raise appears once, with the
+/// earliest time.
 pub(super) fn joined(alarms: impl IntoIterator<Item = Alarm>) -> Vec<Alarm> {
     let mut all: Vec<Alarm> = Vec::new();
     for alarm in alarms {
@@ -391,7 +392,8 @@ mod tests {
         QuotaFact { tenant: "lending".into(), name: "quota_day", used, quota: 100 }
     }
 
-    /// Returns the name, the subject and the beginning of the one alarm of changed facts.
+    /// Applies a change to facts that raise no alarm. Returns the name, the subject and the time of the only alarm
+    /// after it.
     fn one(change: impl FnOnce(&mut Facts)) -> (String, Option<String>, String) {
         let mut facts = well();
         change(&mut facts);

@@ -20,7 +20,7 @@ pub(super) enum Refusal {
     Off,
     #[error("the admin token is missing or wrong")]
     Unauthorized,
-    /// The time until the client may try another token.
+    /// Too many wrong tokens came from the client's address. Holds the time until the client may try again.
     #[error("too many wrong tokens came from this address: wait for retry-after; a valid token is never refused")]
     TooManyFailures(Duration),
     #[error("this order needs the role {}", .0.as_str())]
@@ -35,15 +35,15 @@ pub(super) enum Refusal {
     /// No delivery and no unowned callback has this id.
     #[error("there is no callback with this id; GET /v1/callbacks lists the ids")]
     UnknownCallback,
-    /// Only dead letters are deleted.
+    /// The callback to delete is not a dead letter.
     #[error("this callback is not a dead letter, and only dead letters can be deleted")]
     NotDead,
-    /// There is nothing to test.
+    /// The team has no callback URL to test.
     #[error(
         "no callback URL is set for this type; the team sets one at /v1/callback/urls, or operations in callback_urls"
     )]
     NoCallbackUrl,
-    /// An order about a key.
+    /// An order about a key is refused.
     #[error(transparent)]
     Key(KeyOrderError),
     #[error("this path does not accept this method; the header `allow` lists those that it accepts")]
@@ -60,7 +60,7 @@ pub(super) enum Refusal {
     /// A necessary part can't be reached; the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
-    /// The access log has its most followers.
+    /// The access log has its largest number of followers.
     #[error("{MOST_SUBSCRIBERS} clients follow the access log already; try again later")]
     TooManyFollowers,
     #[error("no answer in time; an order that has begun continues, and GET /v1/audit shows its outcome")]
@@ -75,12 +75,12 @@ impl Refusal {
         Self::Invalid(why.into())
     }
 
-    /// Returns the refusal of a request that needs the ledger.
+    /// Returns the refusal of a request while the ledger can't be read.
     pub(super) fn books() -> Self {
         Self::Unavailable("the ledger can't be read now; try again".to_owned())
     }
 
-    /// Returns the refusal of a request that needs the console's sessions.
+    /// Returns the refusal of a request while the console's sessions can't be read or written.
     pub(super) fn sessions(error: StateError) -> Self {
         Self::Unavailable(format!(
             "sessions of the console can't be read or written: {error}; the API takes the token itself"

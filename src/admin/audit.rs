@@ -1,7 +1,7 @@
 //! Operators' orders: each runs in a task of its own to its end, even if its client leaves.
 //!
-//! Invariant: an order is in the audit log as an intent before anything is changed, and as a result after it has ended,
-//! with counts and without any data of the persons concerned.
+//! Invariants: the audit log has an order's intent before anything is changed, and its result after it has ended; a
+//! result has counts, and no data of the persons concerned.
 
 use super::answer::Refusal;
 use super::auth::Caller;
@@ -97,8 +97,9 @@ impl Order {
     }
 }
 
-/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the order.
-/// `subject` names what the order is about, without personal data. An order whose entry can't be written is not begun.
+/// Carries out an order in a task of its own, and returns its answer. Dropping the returned future does not stop the
+/// order. `subject` names what the order is about, without personal data. An order does not begin if the audit log
+/// can't be written.
 pub(super) async fn carry_out<F>(
     context: &Context,
     caller: &Caller,
@@ -125,7 +126,7 @@ where
             return;
         };
         tracing::info!(audit = name, token, phase = "intent", "an operator's order begins");
-        // A panic is a result as well.
+        // An order that panics gets a result in the audit log as well.
         let Ok(outcome) = AssertUnwindSafe(work).catch_unwind().await else {
             tracing::error!(audit = name, token, phase = "result", done = false, "an operator's order failed");
             note_end(&audit, entry, "failed", serde_json::json!({})).await;
@@ -155,7 +156,8 @@ pub(super) async fn gate(
     request: Request,
     next: Next,
 ) -> Response {
-    // A path may contain any text. Only the name of a known team goes into the audit log, so nothing personal does.
+    // A path may contain any text. Only the name of a known team goes into the audit log, because other text may be
+    // personal data.
     let subject = path.get("tenant").filter(|tenant| context.tenant(tenant).is_ok()).cloned();
     let response =
         if caller.role < order.role() { Refusal::Role(order.role()).into_response() } else { next.run(request).await };
@@ -193,8 +195,9 @@ async fn note_end(audit: &AuditLog, entry: Entry, outcome: &'static str, counts:
     }
 }
 
-/// `GET /v1/audit` with `after` (the `next` of the page before), `limit`, `from`, `to` and `newest_first`, of all nodes, oldest
-/// first unless asked otherwise; as JSON lines for a client that accepts `application/x-ndjson`.
+/// `GET /v1/audit`: the orders on all nodes, oldest first unless `newest_first` is true. Further parameters are `after`
+/// (the `next` of the page before), `limit`, `from` and `to`. A client that accepts `application/x-ndjson` gets JSON
+/// lines.
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

@@ -1,4 +1,4 @@
-//! The check of a request's token, before all paths that name a team.
+//! The check of a request's token or session, before every path of the API that is not open.
 
 use super::answer::Refusal;
 use super::console;
@@ -38,7 +38,8 @@ impl Caller {
     }
 }
 
-/// Returns the token, and its role, that a request bears or whose session it has.
+/// Returns the name and the role of a request's token. The request carries the token itself, or has a session that the
+/// token opened.
 ///
 /// # Errors
 /// Returns an error if the request has a session, and state can't be read.

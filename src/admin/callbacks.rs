@@ -8,19 +8,19 @@ use axum::response::Response;
 use http::StatusCode;
 use std::sync::Arc;
 
-/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`, with `tenant`, `type`, `since`, `until`, `limit` and `after` (the
-/// `next` of the page before).
+/// `GET /v1/callbacks?state=queued|dead|unowned|delivered`: the callbacks in that state. Further parameters are
+/// `tenant`, `type`, `since`, `until`, `limit` and `after` (the `next` of the page before).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
     let shown = context.orders.callbacks.list(&query, None).await?;
-    // The list has read the query, so every name in it is well formed.
+    // The list has parsed the same query, so every name in the query is well formed.
     for (_, tenant) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "tenant") {
         context.ever_known(&tenant.parse().map_err(|_| Refusal::UnknownTenant)?).await?;
     }
     Ok(json(StatusCode::OK, &shown))
 }
 
-/// `GET /v1/callbacks/{id}`: one with each attempt.
+/// `GET /v1/callbacks/{id}`: one callback with each attempt.
 pub(super) async fn show(State(context): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refusal> {
     Ok(json(StatusCode::OK, &context.orders.callbacks.show(&id, None).await?))
 }

@@ -1,7 +1,8 @@
 //! The console of operators: pages over the admin API, for people who do not write PromQL.
 //!
-//! Invariants: a page has nothing personal in it, runs nothing but the console's own modules, and asks no other host; an order
-//! needs the session's role and a value that only the session's own pages have.
+//! Invariants: a page contains no personal data, runs only the gateway's own modules, and sends requests to no other
+//! host; an order needs a session with the order's role, and a value that only the pages of this session have, or this
+//! host's origin.
 
 mod assets;
 mod pages;

@@ -34,9 +34,9 @@ pub(super) struct Context {
     pub(super) sessions: Sessions,
     /// The lines of the access log, as they are written.
     pub(super) live: LiveLines,
-    /// The nodes.
+    /// The reports of all nodes.
     pub(super) watch: NodeWatch,
-    /// Counts the changes of the configuration.
+    /// The number of reloads. Each reload notifies the receivers.
     reloads: watch::Sender<u64>,
     /// Cancelled when the drain begins.
     draining: CancellationToken,
@@ -98,7 +98,7 @@ impl Context {
         self.draining.clone()
     }
 
-    /// Returns a receiver that is told of each change of the configuration.
+    /// Returns a receiver that is notified of each change of the configuration.
     pub(super) fn reloads(&self) -> watch::Receiver<u64> {
         self.reloads.subscribe()
     }
@@ -107,15 +107,15 @@ impl Context {
         self.config.load_full()
     }
 
-    /// Returns a tenant of the configuration by its name.
+    /// Returns the name of a tenant of the configuration, or a refusal if there is no such tenant.
     pub(super) fn tenant(&self, name: &str) -> Result<TenantName, Refusal> {
         let config = self.config.load();
         let known = config.tenants.iter().find(|tenant| tenant.name.as_str() == name);
         known.map(|tenant| tenant.name.clone()).ok_or(Refusal::UnknownTenant)
     }
 
-    /// Refuses the name of a team that is not in the configuration and of which nothing is left: a team that was taken out of
-    /// it has lines in the books as long as those are kept, which is longer than its callbacks are.
+    /// Refuses the name of a team that is not in the configuration and has no lines in the ledger. The lines of a
+    /// removed team are kept longer than its callbacks, so a team without lines has no callbacks either.
     pub(super) async fn ever_known(&self, name: &TenantName) -> Result<(), Refusal> {
         if self.tenant(name.as_str()).is_ok() || self.ledger.has_lines(name).await.map_err(|_| Refusal::books())? {
             return Ok(());

@@ -19,17 +19,17 @@ pub struct Facts {
     pub last_reload: ReloadFact,
     /// The endpoints of Iluma's from which the node backs off.
     pub backing_off: Vec<BackoffFact>,
-    /// The reason why ledger or inbox can't be written; `None` if both can.
+    /// The reason why the ledger or the inbox can't be written; `None` if both can be written.
     pub unready: Option<String>,
     /// The free space of the disk and the reserve, in bytes, if less than the reserve is free.
     pub low_disk: Option<(u64, u64)>,
-    /// False if the settings want a disk cache and it can't be used.
+    /// False if a disk cache is configured and can't be used.
     pub is_cache_disk_up: bool,
-    /// The entries of state that could not be decrypted lately.
+    /// The number of reads in the last 15 minutes that found an entry of state that no key decrypts.
     pub unreadable: u64,
     /// The accounts for which nothing is sent except probes.
     pub open_circuits: Vec<String>,
-    /// Teams with dead letters, and their numbers.
+    /// The teams with dead letters, each with its number of dead letters.
     pub dead_letters: Vec<(String, u64)>,
     /// The number of callbacks without an owner.
     pub unowned: u64,
@@ -45,16 +45,16 @@ pub struct Facts {
     pub silent_nodes: Vec<(String, SystemTime)>,
 }
 
-/// A Redis.
+/// The condition of a configured Redis.
 #[derive(Debug, Clone)]
 pub struct RedisFact {
-    /// The key of the configuration that names it.
+    /// The configuration key of its address.
     pub name: &'static str,
-    /// The kind of its servers.
+    /// The kind of its servers: `single`, `sentinel` or `cluster`.
     pub topology: &'static str,
     /// True while it answers.
     pub is_up: bool,
-    /// The time since which it has been up or out.
+    /// The time at which it last came up or went out.
     pub since: SystemTime,
     /// The cause of an outage.
     pub cause: Option<String>,
@@ -65,7 +65,7 @@ pub struct RedisFact {
 pub struct CertificateFact {
     /// The listener.
     pub listener: &'static str,
-    /// The end of the certificate.
+    /// The time at which the certificate expires.
     pub expires: SystemTime,
 }
 
@@ -74,7 +74,7 @@ pub struct CertificateFact {
 pub struct ReloadFact {
     /// The time of the reload.
     pub time: SystemTime,
-    /// The faults for which the changed configuration was refused, if it was.
+    /// The faults of the changed configuration, if it was refused.
     pub fault: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct ReloadFact {
 pub struct BackoffFact {
     /// The account.
     pub account: String,
-    /// Method and path pattern.
+    /// The method and the path pattern, with a space in between.
     pub endpoint: String,
     /// The time until the next probe.
     pub left: Duration,
@@ -122,6 +122,6 @@ pub struct KeyFact {
     pub tenant: String,
     /// The key's id.
     pub id: String,
-    /// The end of the key.
+    /// The time at which the key expires.
     pub expires: SystemTime,
 }

@@ -9,7 +9,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
-/// `GET /readyz`.
+/// `GET /readyz`: 200, or 503 with the reason while the node drains or can't write its state.
 pub(super) async fn readiness(State(context): State<Arc<Context>>) -> Response {
     let unready =
         |reason, why: String| ([(GATEWAY_ERROR, reason)], text(StatusCode::SERVICE_UNAVAILABLE, why)).into_response();
@@ -22,7 +22,7 @@ pub(super) async fn readiness(State(context): State<Arc<Context>>) -> Response {
     }
 }
 
-/// `GET /metrics`.
+/// `GET /metrics`: the metrics, as OpenMetrics for clients that prefer it, otherwise as Prometheus text.
 pub(super) async fn metrics(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
     if wants_openmetrics(&headers) {
         let body = context.metrics.render_open();
@@ -31,7 +31,7 @@ pub(super) async fn metrics(State(context): State<Arc<Context>>, headers: Header
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", context.metrics.render().into())
 }
 
-/// Returns true if the client takes OpenMetrics 1.0 at least as readily as anything else, as Prometheus does.
+/// Returns true if the client accepts OpenMetrics 1.0 with at least the weight of plain text, as Prometheus does.
 fn wants_openmetrics(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges = accepted.flat_map(|value| value.split(',')).map(|range| {

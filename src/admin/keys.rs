@@ -23,7 +23,7 @@ const MAX_NOTE: usize = 200;
 /// The allowed lifetimes of a key. A shorter or longer one is most likely a mistake.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 86400);
 
-/// `GET /v1/tenants/{tenant}/keys`.
+/// `GET /v1/tenants/{tenant}/keys`: a team's keys.
 pub(super) async fn list(State(context): State<Arc<Context>>, Path(tenant): Path<String>) -> Result<Response, Refusal> {
     let tenant = context.tenant(&tenant)?;
     let keys: Vec<_> = context.orders.registry.list(&tenant).await.iter().map(|key| key.json(None)).collect();
@@ -37,7 +37,7 @@ struct Wanted {
     expires_in: Option<String>,
 }
 
-/// `POST /v1/tenants/{tenant}/keys` with `note` and `expires_in`, which may be left out.
+/// `POST /v1/tenants/{tenant}/keys`: creates a key. The body may have `note` and `expires_in`.
 pub(super) async fn create(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -62,7 +62,8 @@ pub(super) async fn create(
     carry_out(&context, &caller, Order::CreateKey, Some(subject), order).await
 }
 
-/// `POST /v1/tenants/{tenant}/keys/{id}/rotate` with `grace`, a day if it is left out.
+/// `POST /v1/tenants/{tenant}/keys/{id}/rotate`: creates a successor of a key. The old key works for `grace` longer, a
+/// day by default.
 pub(super) async fn rotate(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -82,7 +83,7 @@ pub(super) async fn rotate(
     carry_out(&context, &caller, Order::RotateKey, Some(subject), order).await
 }
 
-/// `DELETE /v1/tenants/{tenant}/keys/{id}`.
+/// `DELETE /v1/tenants/{tenant}/keys/{id}`: revokes a key.
 pub(super) async fn revoke(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -99,7 +100,7 @@ pub(super) async fn revoke(
     carry_out(&context, &caller, Order::RevokeKey, Some(subject), order).await
 }
 
-/// `POST /v1/tenants/{tenant}/suspend`.
+/// `POST /v1/tenants/{tenant}/suspend`: suspends a team.
 pub(super) async fn suspend(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -108,7 +109,7 @@ pub(super) async fn suspend(
     set_suspended(&context, &caller, &tenant, Order::Suspend).await
 }
 
-/// `POST /v1/tenants/{tenant}/resume`.
+/// `POST /v1/tenants/{tenant}/resume`: ends the suspension of a team.
 pub(super) async fn resume(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -133,7 +134,7 @@ async fn set_suspended(context: &Context, caller: &Caller, tenant: &str, order: 
     carry_out(context, caller, order, Some(subject), work).await
 }
 
-/// Names a key in the audit log; an id that no key can have is left out.
+/// Returns a key's name for the audit log, `team/id`. An id that no key can have is left out.
 fn subject_of(tenant: &TenantName, id: &str) -> String {
     let is_id =
         id.len() <= 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) || id.starts_with("file-") && id.len() == 17;
@@ -158,7 +159,7 @@ fn made(info: &KeyInfo, key: &SecretString, left: Vec<String>) -> Outcome {
     taken_by(info.json(Some(key)), left)
 }
 
-/// Returns the outcome of an order that is in effect on this node, and on all nodes except those that are left.
+/// Returns the outcome of an order that is in effect on this node, and on all other nodes except those in `left`.
 fn taken_by(mut shown: Value, left: Vec<String>) -> Outcome {
     let answer = if left.is_empty() {
         json(StatusCode::OK, &shown)

@@ -1,6 +1,6 @@
 //! `GET /v1/live`: the lines of the access log as server-sent events, as they are written.
 //!
-//! Invariant: a stream ends when the drain begins, and when its token or session does not work any more.
+//! Invariant: a stream ends when the drain begins, and when its token or session no longer works.
 
 use super::answer::Refusal;
 use super::auth::identify;
@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 /// The interval of comments that keep a quiet connection open at proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Answers with the lines from now on: those of a `tenant`, of a `route`, or with a `status` such as `404` or `5xx`. Lines
-/// beyond 200 a second, and lines that the client is too slow for, are lost; an event `dropped` says how many.
+/// Streams the lines that are written from now on. The query may select a `tenant`, a `route`, or a `status` such as
+/// `404` or `5xx`. Lines beyond 200 a second are lost, and so are lines for which the client is too slow. An event
+/// `dropped` has their number.
 pub(super) async fn follow(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -76,7 +77,7 @@ fn wanted(context: &Context, query: &str) -> Result<LineFilter, Refusal> {
 /// A client that follows the log.
 struct Follower {
     lines: Subscription,
-    /// A line that is sent after the event about the lost lines before it.
+    /// The line that is sent next, after an event about lost lines.
     held: Option<Bytes>,
     heartbeat: Interval,
     reloads: watch::Receiver<u64>,
@@ -86,7 +87,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Returns the next event. None ends the stream.
+    /// Returns the next event, or `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(line) = self.held.take() {
@@ -194,7 +195,7 @@ mod tests {
         for _ in 0..700 {
             log.write(&record());
         }
-        // Its end writes all lines, of which 512 wait.
+        // The end of the writer writes all 700 lines. 512 of them wait for the follower, and the others are lost.
         writer.finish();
         let told = text(follower.next().await);
         assert!(told.contains("dropped") && told.contains("188"), "{told}");

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use std::time::Duration;
 
-/// The entries of a page, unless `limit` says another number, and at most.
+/// The number of entries of a page if the query has no `limit`.
 const PAGE: usize = 100;
+/// The largest `limit`.
 const MOST: usize = 1000;
 
 /// Reads the query of a list: `after` (the `next` of the page before), `limit`, `from`, `to` and `newest_first`.
@@ -23,8 +24,8 @@ pub(super) fn asked(query: Option<&str>) -> Result<LogPage, Refusal> {
     })
 }
 
-/// Answers with a page as JSON, or as JSON lines for a client that accepts `application/x-ndjson`; `line` makes a line of an
-/// entry, and `page` the JSON.
+/// Answers with a page as JSON, which `page` makes. A client that accepts `application/x-ndjson` gets JSON lines, which
+/// `line` makes from the entries.
 pub(super) fn answer<T, L: Serialize, P: Serialize>(
     headers: &HeaderMap,
     found: LogEntries<T>,
@@ -57,7 +58,7 @@ fn page(query: &str) -> Option<LogPage> {
             }
             "limit" => page.most = value.parse().ok().filter(|most| (1..=MOST).contains(most))?,
             "from" => page.from = Some(moment::parse_or_date(&value)?),
-            // A day is included.
+            // The day `to` is included, so the time span ends a day later.
             "to" if value.len() == 10 => page.to = Some(moment::parse_or_date(&value)? + Duration::from_secs(86400)),
             "to" => page.to = Some(moment::parse(&value)?),
             "newest_first" => page.newest_first = value.parse().ok()?,

@@ -1,4 +1,4 @@
-//! The report of a node, as it publishes it to the other nodes and shows it to operators.
+//! The report of a node, which it publishes to the other nodes and shows to operators.
 
 use super::alarms::Alarm;
 use super::facts::{BackoffFact, CertificateFact, Facts, RedisFact};
@@ -6,7 +6,7 @@ use crate::base::moment;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
-/// The largest number of endpoints in a report: more than a few accounts have rows.
+/// The largest number of endpoints in a report. It bounds the size of the report.
 const MOST_ENDPOINTS: usize = 50;
 
 /// The report of a node.
@@ -35,13 +35,13 @@ pub struct NodeReport {
 /// A Redis of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisStatus {
-    /// The key of the configuration that names it.
+    /// The configuration key of its address.
     pub name: String,
     /// `single`, `sentinel` or `cluster`.
     pub topology: String,
     /// True while it answers.
     pub up: bool,
-    /// The time since which it has been up or out.
+    /// The time at which it last came up or went out.
     pub since: String,
     /// The cause of an outage.
     pub cause: Option<String>,
@@ -52,7 +52,7 @@ pub struct RedisStatus {
 pub struct CertificateStatus {
     /// The listener.
     pub listener: String,
-    /// The end of the certificate.
+    /// The time at which the certificate expires.
     pub expires: String,
 }
 
@@ -61,7 +61,7 @@ pub struct CertificateStatus {
 pub struct ReloadStatus {
     /// The time of the reload.
     pub time: String,
-    /// True if the configuration is in effect.
+    /// True if the loaded configuration is in effect; false if it was refused.
     pub success: bool,
     /// The faults of the configuration, if it was refused.
     pub fault: Option<String>,
@@ -80,7 +80,7 @@ pub struct BackingOff {
     pub until: String,
 }
 
-/// A report with the node's alarms, as it is published.
+/// A node's report with its alarms, in the form that is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Published {
     #[serde(flatten)]

@@ -13,11 +13,11 @@ use std::time::{Instant, SystemTime};
 
 /// Collects the facts about this node.
 pub struct Collect {
-    /// Returns the facts of now.
+    /// Returns the current facts.
     pub facts: Box<dyn Fn() -> BoxFuture<'static, Facts> + Send + Sync>,
-    /// The membership among the nodes of a Redis, through which reports are published.
+    /// This node's membership among the nodes that share a Redis. It publishes the reports.
     pub membership: Option<Membership>,
-    /// The program.
+    /// The version and the revision of the program.
     pub build: Build,
 }
 
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Collect {
     }
 }
 
-/// A node that is known.
+/// A node that this node knows: itself, or another one in Redis.
 #[derive(Debug)]
 pub(super) struct KnownNode {
     pub(super) name: String,
@@ -68,7 +68,7 @@ impl NodeWatch {
         membership.report(serde_json::to_string(&published).unwrap_or_default());
     }
 
-    /// Returns this node and the other nodes in Redis, by name, and false if others may be missing.
+    /// Returns this node and the other nodes in Redis, sorted by name. The flag is false if other nodes may be missing.
     pub(super) async fn known(&self) -> Result<(Vec<KnownNode>, bool), Refusal> {
         let not_yet = || Refusal::Unavailable("the node has just started; try again".to_owned());
         let collect = self.collect.get().ok_or_else(not_yet)?;

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// A node.
+/// A node, in the form that operators see.
 #[derive(Debug, Serialize)]
 struct ShownNode {
     name: String,
@@ -18,7 +18,7 @@ struct ShownNode {
     state: &'static str,
     /// The time of its last heartbeat.
     seen: String,
-    /// `None` if the node's version makes no reports.
+    /// The node's report; `None` if it has none that this version can read.
     #[serde(flatten)]
     report: Option<NodeReport>,
 }
@@ -33,7 +33,7 @@ struct Alarms {
     alarms: Vec<Alarm>,
 }
 
-/// `GET /v1/nodes`: all nodes, with this one's report of now and the others' of the last seconds.
+/// `GET /v1/nodes`: all nodes, with this node's current report and the last published reports of the others.
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     takes_no_query(query.as_deref())?;
     let (known, is_complete) = context.watch.known().await?;
@@ -44,7 +44,7 @@ pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): R
     Ok(told(json(StatusCode::OK, &Nodes { nodes: shown.collect() }), is_complete))
 }
 
-/// `GET /v1/alarms`: what needs an operator now, on any node; the most urgent come first.
+/// `GET /v1/alarms`: the alarms of all nodes, the most urgent first.
 pub(super) async fn alarms(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,

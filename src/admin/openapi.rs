@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const COMPONENTS: &str = include_str!("openapi/components.json");
 
-/// The document, as it is sent.
+/// The document, in the form that is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Document(Bytes);
 
@@ -23,7 +23,7 @@ impl Document {
     }
 }
 
-/// `GET /v1/openapi.json`.
+/// `GET /v1/openapi.json`: the document.
 pub(super) async fn show(Extension(Document(document)): Extension<Document>) -> Response {
     typed(StatusCode::OK, JSON, document)
 }
@@ -63,7 +63,7 @@ fn described(operation: &Operation) -> Value {
     described
 }
 
-/// Adds an answer to those of the same status.
+/// Adds an answer to the description of the answers with the same status.
 fn add(response: &mut Value, answer: &Answer) {
     let Answer { status, content_type, schema, reason, text } = answer;
     if response.is_null() {
@@ -72,7 +72,7 @@ fn add(response: &mut Value, answer: &Answer) {
     let said = reason.map_or_else(|| text.clone(), |reason| format!("{reason}: {text}"));
     let before = response["description"].as_str().filter(|before| !before.is_empty() && *before != said);
     response["description"] = before.map_or_else(|| said.clone(), |before| format!("{before}. {said}")).into();
-    // An order that is left has the members of an error as well.
+    // The answer to an order that was not carried out everywhere has the members of an error as well.
     let is_wider = *schema == Some("Incomplete") || response["content"][content_type].is_null();
     if is_wider {
         response["content"][content_type] = content(content_type, *schema);

@@ -1,6 +1,6 @@
-//! The declaration of an operation of the API: what the router serves, with the description of it.
+//! The declaration of an operation of the API: the handler that the router serves, and its description.
 //!
-//! Invariants: a path is served only by an [`Operation`], so nothing is without a description; statuses and reasons of
+//! Invariants: only an [`Operation`] serves a path of the API, so every path has a description; statuses and reasons of
 //! refusals are those of [`Refusal`]; a POST or DELETE is an order, which has a role and an entry in the audit log.
 
 use super::answer::Refusal;
@@ -20,7 +20,7 @@ pub(super) const JSON: &str = "application/json";
 pub struct Operation {
     /// The method.
     pub method: &'static str,
-    /// The path; `{name}` stands for any one segment.
+    /// The path; `{name}` matches any one segment.
     pub path: &'static str,
     /// The purpose.
     pub summary: &'static str,
@@ -53,7 +53,7 @@ pub(super) struct Answer {
     pub(super) schema: Option<&'static str>,
     /// The value of `x-gateway-error`.
     pub(super) reason: Option<&'static str>,
-    /// The meaning.
+    /// The meaning of the answer.
     pub(super) text: String,
 }
 
@@ -68,7 +68,7 @@ impl Operation {
         Self::new("GET", path, (Access::Open, handler), summary).or_as(content_type)
     }
 
-    /// Declares a path that shows something to every role. `schema` names the schema of its answer.
+    /// Declares a GET that every role may send. `schema` names the schema of its answer.
     pub(super) fn get<H: Handler<T, Arc<Context>>, T: 'static>(
         path: &'static str,
         handler: H,
@@ -78,7 +78,7 @@ impl Operation {
         Self::new("GET", path, (Access::Viewer, get(handler)), summary).answering(schema)
     }
 
-    /// Declares a path that shows something to every role, in a type other than JSON.
+    /// Declares a GET that every role may send, with an answer of a type other than JSON.
     pub(super) fn get_as<H: Handler<T, Arc<Context>>, T: 'static>(
         path: &'static str,
         handler: H,
@@ -88,7 +88,7 @@ impl Operation {
         Self::new("GET", path, (Access::Viewer, get(handler)), summary).or_as(content_type)
     }
 
-    /// Declares an order.
+    /// Declares an order that is sent by POST.
     pub(super) fn post<H: Handler<T, Arc<Context>>, T: 'static>(
         order: Order,
         path: &'static str,
@@ -99,7 +99,7 @@ impl Operation {
         Self::new("POST", path, (Access::Order(order), post(handler)), summary).answering(schema)
     }
 
-    /// Declares an order that deletes.
+    /// Declares an order that is sent by DELETE.
     pub(super) fn delete<H: Handler<T, Arc<Context>>, T: 'static>(
         order: Order,
         path: &'static str,
@@ -140,7 +140,7 @@ impl Operation {
         })
     }
 
-    /// Adds a type, other than JSON, in which the answer comes.
+    /// Adds a content type, other than JSON, that the answer may have.
     pub(super) fn or_as(self, content_type: &'static str) -> Self {
         self.with(Answer { status: StatusCode::OK, content_type, schema: None, reason: None, text: "Done".to_owned() })
     }
@@ -171,7 +171,7 @@ impl Operation {
         })
     }
 
-    /// Adds the refusal for state, books or other nodes that can't be read.
+    /// Adds the refusal of a request while state, the ledger or the other nodes can't be read.
     pub(super) fn reading(self) -> Self {
         self.refusing([unavailable()])
     }

@@ -31,7 +31,7 @@ pub fn operations() -> Vec<Operation> {
         .collect()
 }
 
-/// Returns the paths that probes and Prometheus ask, which need no token.
+/// Returns the operations for probes and Prometheus, which need no token.
 pub(super) fn open() -> Vec<Operation> {
     const TEXT: &str = "text/plain";
     let metrics = get(metrics).layer(CompressionLayer::new().gzip(true));

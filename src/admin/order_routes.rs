@@ -17,8 +17,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
 
-/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all. With `dry_run` it only counts
-/// them, which is no order: nothing changes.
+/// `POST /v1/cache/purge`: removes stored answers by route, by team (its private ones), or all. With `dry_run` it only
+/// counts them; that is not an order, because nothing changes.
 pub(super) async fn purge(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -46,7 +46,8 @@ pub(super) async fn erase(
     carry_out(&context, &caller, Order::Erase, None, async move { orders.erase(tags).await }).await
 }
 
-/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` and perhaps `until`, or `{"all":true}`.
+/// `POST /v1/callbacks/replay` with `{"id"}`, `{"tenant","since"}` and optionally `until`, or `{"all":true}`: delivers
+/// callbacks again.
 pub(super) async fn replay(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -74,7 +75,7 @@ fn purged(changes: &[Change]) -> String {
     }
 }
 
-/// `POST /v1/callbacks/pause` with `{"tenant"}` and perhaps `type`: stops attempts until they are resumed.
+/// `POST /v1/callbacks/pause` with `{"tenant"}` and optionally `type`: stops attempts until they are resumed.
 pub(super) async fn pause(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -84,7 +85,7 @@ pub(super) async fn pause(
     about_endpoints((&context, &caller), Order::PauseCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/resume` with the same body: ends pauses of any reason.
+/// `POST /v1/callbacks/resume` with `{"tenant"}` and optionally `type`: ends pauses of any reason.
 pub(super) async fn resume(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -94,7 +95,7 @@ pub(super) async fn resume(
     about_endpoints((&context, &caller), Order::ResumeCallbacks, request, work).await
 }
 
-/// `POST /v1/callbacks/test` with the same body: sends a signed test delivery.
+/// `POST /v1/callbacks/test` with `{"tenant"}` and optionally `type`: sends a signed test delivery.
 pub(super) async fn test(
     State(context): State<Arc<Context>>,
     Extension(caller): Extension<Caller>,
@@ -104,7 +105,7 @@ pub(super) async fn test(
     about_endpoints((&context, &caller), Order::TestCallbacks, request, work).await
 }
 
-/// Carries out an order about the endpoints of a team, which the body names.
+/// Carries out an order about endpoints of a team. The body names the team, and may name a type.
 async fn about_endpoints<F>(
     (context, caller): (&Context, &Caller),
     order: Order,
@@ -142,7 +143,7 @@ struct Purge {
     dry_run: bool,
 }
 
-/// Reads the changes of a purge, and whether they are only counted.
+/// Reads the changes of a purge. The flag is true if the entries are only counted.
 fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>, bool), Refusal> {
     let unclear = || {
         Refusal::invalid(
@@ -167,8 +168,8 @@ fn changes(order: &[u8], is_known: impl Fn(&str) -> bool) -> Result<(Vec<Change>
     Ok((changes?, dry_run))
 }
 
-/// Returns the changes that purge a row, and the rows that it includes, which have the same subject; `None` if no
-/// answer of the row is stored.
+/// Returns the changes that purge the answers of a row and of the rows that it includes; `None` if answers of the row
+/// are never stored.
 fn of_route(name: RouteName) -> Option<Vec<Change>> {
     let own = name.spec().kind.subject()?;
     let included = name.spec().includes.iter().filter_map(|name| name.spec().kind.subject());

@@ -15,11 +15,11 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Tells what a team has spent of its budget.
+/// The source of the amount that a team has spent of its budget, in rupiah.
 pub struct BudgetUse(Box<dyn Fn(&TenantName) -> u64 + Send + Sync>);
 
 impl BudgetUse {
-    /// Makes it from a function that returns the rupiah of a team's calls this month.
+    /// Makes the source from a function that returns the cost of a team's calls this month, in rupiah.
     pub fn new(used: impl Fn(&TenantName) -> u64 + Send + Sync + 'static) -> Self {
         Self(Box::new(used))
     }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for BudgetUse {
     }
 }
 
-/// The parts that orders change, and what lists of teams show.
+/// The parts that orders change or read, and the budgets that the list of teams shows.
 #[derive(Debug)]
 pub struct Orders {
     /// The stored answers.
@@ -54,7 +54,7 @@ pub struct Orders {
     pub node: String,
     /// Teams' keys and suspensions.
     pub registry: Registry,
-    /// Finds the person that an order names.
+    /// Makes the tags of the person that an order names.
     pub persons: Persons,
     /// The teams' budgets.
     pub budgets: BudgetUse,
@@ -147,7 +147,8 @@ fn purged(removed: Removed, dry_run: bool) -> Outcome {
     Outcome::removed(json!(counts), &Purged { dry_run, removed: counts, left: left.clone() }, left)
 }
 
-/// Returns each node's part in an erasure; a gateway that serves alone is one node.
+/// Returns each node's part in an erasure. If no node has reported, the only node is this one, `own`. Its part is done
+/// if `is_whole` is true.
 fn node_outcomes(nodes: Vec<NodeTaken>, own: &str, is_whole: bool) -> Vec<NodeOutcome> {
     let state = |is_done: bool| if is_done { NodeState::Done } else { NodeState::Left };
     if nodes.is_empty() {

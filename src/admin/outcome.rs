@@ -12,14 +12,14 @@ use serde_json::Value;
 pub(super) struct Outcome {
     /// The changes, as numbers by name.
     pub(super) counts: Value,
-    /// The names of what could not be reached; the order is to be given again.
+    /// The names of the nodes and stores that could not be reached; empty if the order is done.
     pub(super) left: Vec<String>,
     /// The answer.
     pub(super) answer: Result<Response, Refusal>,
 }
 
 impl Outcome {
-    /// Returns the outcome of an order about callbacks or keys; its counts are its answer.
+    /// Returns the outcome of an order about callbacks. Its counts are also its answer.
     pub(super) fn counted(counts: Result<Value, Refusal>) -> Self {
         let answer = counts.map(|counts| (json(StatusCode::OK, &counts), counts));
         match answer {

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
-    // A person has a handful of fields, and a replay order has fewer.
+    // The largest order settles some hundred calls. Other orders have a handful of fields.
     body: 64 << 10,
-    // An operator's machine sends this much at once.
+    // An operator's machine sends a body of this size at once.
     body_deadline: Duration::from_secs(10),
     // The slowest order is an erasure: nodes have seconds to apply it, and the database is rewritten without the data.
     answer_deadline: Duration::from_secs(60),
@@ -40,7 +40,7 @@ const REPORTING: Duration = Duration::from_secs(2);
 pub struct Admin(Arc<Context>);
 
 impl Admin {
-    /// Makes the API for `settings`, whose orders change `orders`.
+    /// Makes the API for `settings`. Its orders change the parts in `orders`.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -52,12 +52,12 @@ impl Admin {
         Self(Arc::new(Context::new(settings, telemetry, orders, ledger, clock)))
     }
 
-    /// Says how the facts about this node are collected.
+    /// Sets the function that collects the facts about this node.
     pub fn collect_by(&self, collect: Collect) {
         self.0.watch.collect_by(collect);
     }
 
-    /// Publishes this node's report to the other nodes, again and again.
+    /// Publishes this node's report to the other nodes every 2 seconds, without end.
     pub async fn keep_reporting(&self) {
         loop {
             self.0.watch.publish().await;
@@ -110,7 +110,7 @@ impl Admin {
         self.0.reload(settings);
     }
 
-    /// Makes `/readyz` report from now on that load balancers should use other nodes.
+    /// Makes `/readyz` answer 503 from now on, so that load balancers use other nodes.
     pub fn drain(&self) {
         self.0.drain();
     }

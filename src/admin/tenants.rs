@@ -1,4 +1,4 @@
-//! Tenants for operators.
+//! Tenants in the form that operators see.
 
 use super::orders::BudgetUse;
 use crate::base::name::TenantName;
@@ -16,7 +16,7 @@ pub(super) struct ShownTenant {
     suspended: bool,
     #[serde(flatten)]
     limits: TenantLimits,
-    /// Rupiah of this month's calls: what was billable, and what may be.
+    /// The cost of this month's calls that were billable or may be billable, in rupiah.
     budget_used: u64,
     routes: Vec<&'static str>,
     share_cache: bool,
@@ -36,7 +36,7 @@ impl ShownTenant {
         }
     }
 
-    /// Returns the tenant with what is known of its keys and its budget now.
+    /// Returns the tenant with its current number of keys, suspension and budget use.
     pub(super) fn with(&self, table: &KeyTable, budgets: &BudgetUse) -> Self {
         let (keys, suspended) = (table.count(&self.name), table.is_suspended(&self.name));
         Self { keys, suspended, budget_used: budgets.of(&self.name), ..self.clone() }

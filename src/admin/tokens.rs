@@ -1,6 +1,6 @@
 //! Operators' tokens, and the look-up of a request's token.
 //!
-//! Invariant: tokens are compared only by their SHA-256, with every token, and in constant time.
+//! Invariant: a token is compared with every token of the configuration, by SHA-256, in constant time.
 
 use crate::config::Role;
 use http::HeaderMap;
@@ -37,7 +37,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Returns the token that the request carries, if it carries exactly one.
+    /// Returns the token of the configuration that the request carries, if it carries exactly one.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<&Token> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -45,7 +45,8 @@ impl Tokens {
         self.with_secret(given.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
     }
 
-    /// Returns the token with this secret. Hashes are compared, with all tokens, so that not even a token's length is revealed.
+    /// Returns the token with this secret. Its hash is compared with those of all tokens, so that the time reveals
+    /// nothing, not even a token's length.
     pub(super) fn with_secret(&self, secret: &str) -> Option<&Token> {
         let given = hash(secret);
         self.0.iter().fold(None, |found, known| {

@@ -17,15 +17,16 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The entries of a page, unless `limit` says another number, and at most.
+/// The number of calls of a page if the query has no `limit`.
 const PAGE: usize = 100;
+/// The largest `limit`, and the largest number of calls in an order.
 const MOST: usize = 1000;
 /// The longest note in characters: a sentence or two, as for a key.
 const LONGEST_NOTE: usize = 200;
 /// The longest name of a node in bytes: a host name has at most 253.
 const LONGEST_NODE: usize = 255;
 
-/// The place of a page: behind a call of this node, or of another one.
+/// The call after which a page begins: a call of this node, or of another node.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
     Own(i64),
@@ -45,8 +46,8 @@ impl std::str::FromStr for After {
     }
 }
 
-/// `GET /v1/usage/unknown`: calls whose outcome is not known, this node's first, the oldest first, with `tenant`, `limit`
-/// and `after` (the `next` of the page before).
+/// `GET /v1/usage/unknown`: the calls whose outcome is unknown, first this node's calls, the oldest first. The
+/// parameters are `tenant`, `limit` and `after` (the `next` of the page before).
 pub(super) async fn list(State(context): State<Arc<Context>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let (ledger, query) = (&context.ledger, query.unwrap_or_default());
     let (mut tenant, mut after, mut most) = (None, After::Own(0), PAGE);
@@ -154,7 +155,7 @@ pub(super) async fn settle(
     carry_out(&context, &caller, Order::Settle, Some(subject), async move { settled(&ledger, outcomes).await }).await
 }
 
-/// Reads an order, whose calls are all different.
+/// Reads an order to settle calls. An order that names a call twice is refused.
 fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
     let unclear = || {
         Refusal::invalid(
@@ -171,12 +172,12 @@ fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
     if is_clear { Ok(calls) } else { Err(unclear()) }
 }
 
-/// Returns true for what may be the name of a node, and so may be written to the audit log.
+/// Returns true if the text has the form of a node's name, and so may be written to the audit log.
 fn is_node(text: &str) -> bool {
     (1..=LONGEST_NODE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Names a call with its outcome and note in the audit log, which holds no personal data.
+/// Returns the text of a settlement for the audit log: the call, its outcome and its note, without personal data.
 fn named(call: &Settlement) -> String {
     let Settlement { node, number, outcome, note } = call;
     let node = clean(node);
@@ -191,7 +192,7 @@ fn named(call: &Settlement) -> String {
     }
 }
 
-/// Removes what looks like personal data, or like a secret.
+/// Removes from a text the parts that look like personal data or like a secret.
 fn clean(text: &str) -> String {
     let mut line = serde_json::to_vec(text).unwrap_or_default();
     Redactor::new(Vec::new()).scrub(&mut line);

@@ -11,20 +11,23 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 
-/// The most lines of one answer: about 2 MB of JSON.
+/// The largest number of lines in one answer: about 2 MB of JSON.
 const MOST: usize = 10_000;
 
-/// The ledger as JSON. It is written as it is: a tree of values would be several times as large.
+/// The lines of the ledger as JSON. They are serialized directly, because a tree of JSON values would need several
+/// times the memory.
 #[derive(Debug, serde::Serialize)]
 struct Usage {
     rows: Vec<Row>,
-    /// The name of the last line if there are further ones; absent unless the request asks for a page.
+    /// The name of the last line; null if no further lines follow, and absent if the request asks for no page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Option<String>>,
     restored: Vec<String>,
-    /// The first day and the last one, and the time zone in which they begin.
+    /// The first day.
     from: String,
+    /// The last day.
     to: String,
+    /// The time zone in which the days begin.
     time_zone: String,
 }
 
@@ -36,9 +39,9 @@ struct Asked {
     is_page: bool,
 }
 
-/// `GET /v1/usage`: the ledger `from` a day `to` a day, both included; the default is from the first of this month to
-/// today. `by` sums the lines that have the same day, `tenant` or route, and `limit` and `after` (the name of the last line
-/// before) ask for a page.
+/// `GET /v1/usage`: the lines of the ledger between the days `from` and `to`, both included. By default these are the
+/// first of this month and today. `by` sums the lines with the same day, tenant or route, and `tenant` selects one
+/// tenant. `limit` and `after` (the `next` of the page before) ask for a page.
 pub(super) async fn usage(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -98,7 +101,7 @@ fn asked(query: &str, today: Day) -> Result<Asked, Refusal> {
         }
     }
     if let Some(after) = after {
-        // The name has the columns of `by`, wherever that stands in the query.
+        // The name has the columns of `by`, which may come after `after` in the query.
         let name = selection.columns.read(&after);
         let name = name.ok_or_else(|| Refusal::invalid("after is the next of the page before, with the same by"))?;
         (selection.after, is_page) = (Some(name), true);

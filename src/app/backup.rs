@@ -1,7 +1,7 @@
-//! Copies of a node's state: made while it serves, and restored with everything that was erased since.
+//! Backups of a node's state: they are made while it serves, and a restore repeats all later erasures.
 //!
-//! Invariants: a copy is consistent, and holds personal data in envelopes only; the replaced state is set
-//! aside, and nothing changes if the restore fails; no answer that was stored earlier is found afterwards.
+//! Invariants: a copy is consistent, and holds personal data in envelopes only; the replaced state is set aside, and
+//! nothing changes if the restore fails; after a restore no answer is found that was stored before it.
 
 use super::error::StartError;
 use super::storage;
@@ -20,28 +20,28 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The beginning of a database of SQLite's.
+/// The first bytes of an SQLite database.
 const DATABASE: &[u8] = b"SQLite format 3\0";
 
-/// The reason why there is no copy, or why it was not restored.
+/// The reason why a copy was not made or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// There is no state.
     #[error("state.path: there is no state at {}: no gateway with this configuration has run here", .0.display())]
     NoState(PathBuf),
-    /// The gateway runs.
+    /// A running gateway uses the state.
     #[error("state.path: a running gateway uses {}: stop it, restore, and start it again", .0.display())]
     Running(PathBuf),
     /// The file is no copy of state.
     #[error("{} is no backup of iluma-gateway, or is damaged: give a file that `iluma-gateway backup` has written", .0.display())]
     NotABackup(PathBuf),
-    /// The file has no erasures.
+    /// A line of the file is not the receipt of an erasure. Holds the file and the line's number.
     #[error(
         "{}: line {} is no receipt of an erasure: give a file that `iluma-gateway erasures` has written, or a backup",
         .0.display(), .1
     )]
     NotReceipts(PathBuf, usize),
-    /// A key is wrong.
+    /// A configured key is not the key of the state.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// A file can't be read or written.
@@ -66,28 +66,28 @@ pub enum BackupError {
 pub struct RestoreOrder<'a> {
     /// The copy.
     pub from: &'a Path,
-    /// Exported receipts, or another copy or database. Its erasures are applied as well.
+    /// A file whose erasures are applied as well: exported receipts, another copy, or a database.
     pub erasures: Option<&'a Path>,
     /// True to keep the keys that were made by the API.
     pub keep_keys: bool,
 }
 
-/// Result of a restore.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// The number of means of identification that were erased since the copy was made.
+    /// The number of person tags that are known to be erased. The restore erased their entries in the copy.
     pub persons: usize,
-    /// Entries that were erased.
+    /// The entries of the copy that the restore erased.
     pub erased: Erased,
-    /// Keys that were dropped.
+    /// The number of keys that the restore dropped.
     pub keys: u64,
-    /// The replaced state.
+    /// The path of the replaced state; `None` if there was none.
     pub aside: Option<PathBuf>,
     /// True if the erasures of the replaced state could not be read.
     pub is_former_unreadable: bool,
 }
 
-/// Copies the state to a new file, also while the gateway serves. The copy does not contain the cache.
+/// Copies the state to a new file. The gateway may serve meanwhile. The copy does not contain the cache.
 ///
 /// # Errors
 /// Returns an error if there is no state, if its keys are not the configured ones, or if a file can't be read or written. No new
@@ -99,7 +99,7 @@ pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
     }
     state::verify_file(&settings.state)?;
     let file = |error| BackupError::File(to.to_owned(), error);
-    // Created here rather than by SQLite, which would let others read it.
+    // The file is created here, because SQLite would let other users read it.
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(file)?;
     let copied = copy_into(path, to).map_err(|error| BackupError::Sqlite(path.clone(), error));
     let copied = copied.and_then(|()| created.sync_all().map_err(file));
@@ -110,14 +110,14 @@ pub fn back_up(settings: &Settings, to: &Path) -> Result<(), BackupError> {
 }
 
 fn copy_into(path: &Path, to: &Path) -> rusqlite::Result<()> {
-    // Not read-only: a database that no gateway has open needs its log to be read.
+    // The database is not opened read-only: if no gateway has it open, SQLite must recover its write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(())
 }
 
-/// Puts a copy in the place of the state, with everything that was erased since.
+/// Replaces the state by a copy, and erases again what was erased after the copy was made.
 ///
 /// # Errors
 /// Returns an error if the gateway runs, if the file is no backup, or if a file can't be read or written. The state is unchanged
@@ -183,12 +183,12 @@ async fn renew(
     Ok((persons.len(), erased, keys))
 }
 
-/// Ends the sessions of people, because one of them may have been ended since.
+/// Deletes all browser sessions, because some may have ended after the copy was made.
 fn end_sessions(connection: &Connection) -> rusqlite::Result<usize> {
     connection.execute("DELETE FROM sessions", [])
 }
 
-/// Deletes the keys that were made by the API, because one of them may have been revoked since.
+/// Deletes the keys that were made by the API, because some may have been revoked after the copy was made.
 fn drop_keys(connection: &Connection) -> rusqlite::Result<u64> {
     let table = "SELECT 1 FROM sqlite_master WHERE name = 'registry'";
     if connection.query_row(table, [], |_| Ok(())).optional()?.is_none() {
@@ -215,7 +215,7 @@ fn replace(path: &Path, new: &Path) -> Result<Option<PathBuf>, BackupError> {
     Ok(is_there.then_some(aside))
 }
 
-/// The erasures that a restore applies. It also keeps their receipts.
+/// The erasures that a restore applies, and their receipts, which it keeps.
 #[derive(Debug, Default)]
 struct KnownErasures {
     tags: BTreeSet<Tag>,

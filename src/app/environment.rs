@@ -9,7 +9,8 @@ pub struct Environment {
     pub access_log: Box<dyn Write + Send>,
     /// The clock of all parts.
     pub clock: Clock,
-    /// True if the process belongs to the app: then its diagnostics and panics are written in the app's format.
+    /// True if the whole process belongs to the app. Then the app writes the process's diagnostics and panics in its
+    /// own format, and raises the limit of open files.
     pub diagnostics: bool,
 }
 

@@ -53,13 +53,13 @@ pub enum StartError {
         /// The reason.
         source: OpenError,
     },
-    /// A key is not the one of the stored state.
+    /// A configured key is not the key of the stored state.
     #[error(transparent)]
     Keys(#[from] state::KeyError),
     /// Another process runs with this node's identity.
     #[error("state.path: {0}")]
     Identity(#[from] state::IdentityTaken),
-    /// The system refuses something else.
+    /// The operating system refuses another operation.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

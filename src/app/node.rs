@@ -35,7 +35,7 @@ pub struct App {
     /// The secrets of the active settings.
     pub(super) known_secrets: Mutex<Vec<SecretString>>,
     pub(super) sockets: Sockets,
-    /// Notes of events for the node's report.
+    /// The events that the node's report shows.
     pub(super) events: NodeEvents,
     pub(super) drain_timeout: Duration,
     /// The settings that only a restart changes, with their values at the start.
@@ -69,7 +69,7 @@ impl Sockets {
         sockets.into_iter().chain(status).map(|(name, socket)| (name, socket.handle.clone())).collect()
     }
 
-    /// Serves new connections by other settings.
+    /// Applies other settings to new connections.
     pub(super) fn replace(&self, settings: &Settings) {
         self.server.handle.replace(&settings.server.listener);
         self.callbacks.handle.replace(&settings.callbacks.listener);

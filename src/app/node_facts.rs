@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The time for which a failed decryption raises an alarm.
+/// The time for which a failed decryption keeps an alarm raised.
 const LATELY: Duration = Duration::from_secs(15 * 60);
 
 /// Records of events, for facts that are collected later. Clones share them.
@@ -69,12 +69,13 @@ pub(super) struct FactCollector {
     unreadable: Mutex<Recent>,
 }
 
-/// The readings of a counter within the last minutes.
+/// The readings of a counter in the last 15 minutes.
 #[derive(Debug, Default)]
 struct Recent(VecDeque<(Instant, u64)>);
 
 impl Recent {
-    /// Notes a reading, and returns the growth within the last minutes, or since the first reading.
+    /// Adds a reading, and returns the counter's growth in the last 15 minutes, or since the first reading if that is
+    /// newer.
     fn growth(&mut self, now: Instant, reading: u64) -> u64 {
         // Of equal readings only the first is kept.
         if self.0.back().is_none_or(|(_, last)| *last != reading) {
@@ -107,12 +108,12 @@ impl FactCollector {
             disk: Disk::of(&settings.state.path, reserve),
             reserve,
             events,
-            // The first reading is from before anything was read.
+            // The first reading is 0, because nothing of state has been read yet.
             unreadable: Mutex::new(Recent(VecDeque::from([(clock.now(), 0)]))),
         }
     }
 
-    /// Returns the current facts. A part that does not answer adds none.
+    /// Returns the current facts. A part that does not answer adds no facts.
     pub(super) async fn collect(&self) -> Facts {
         let now = self.clock.wall();
         let Condition { backing_off, open_circuits, quotas } = self.gateway.condition();

@@ -13,8 +13,8 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reports that another configuration is being read; [`ready`] ends that. The message has the time, by which the process manager
-/// recognises the answer to its latest order.
+/// Reports that a reload has begun; [`ready`] reports its end. The message has the monotonic time, by which the process
+/// manager knows that it answers the latest reload order.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -27,8 +27,9 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Reports twice in each period of the watchdog that the gateway is alive, until the stage ends, if the process manager has a
-/// watchdog. The task shares the runtime with requests: it reports nothing once the runtime is stuck.
+/// Reports twice in each watchdog period that the gateway is alive, until the stage ends. If the process manager has no
+/// watchdog, nothing is reported. The task shares the runtime with requests, so the reports stop when the runtime is
+/// stuck.
 pub(super) fn keep_alive(stage: &Stage) {
     let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else { return };
     stage.spawn_until_end(async move {
@@ -51,7 +52,8 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends a message to a socket in the abstract namespace, which has no file (sd_notify(3)); the library knows files alone.
+/// Sends a message to a socket in the abstract namespace, which has no file (sd_notify(3)); the library knows only
+/// sockets with files.
 fn send_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
     let address = SocketAddr::from_abstract_name(name)?;

@@ -1,4 +1,4 @@
-//! The numbers that metrics read from other parts, and the secrets that no line may show.
+//! The numbers that metrics read from other parts, and the secrets that no line of a log may show.
 
 use super::node_facts::NodeEvents;
 use super::redis_clients::RedisClients;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// The outcomes of deliveries, which metrics all show from the start.
+/// The outcomes of deliveries. Metrics show each of them from the start, also at 0.
 pub(super) const DELIVERIES: [&str; 6] = [
     Attempt::Delivered.as_str(),
     Attempt::Failed.as_str(),
@@ -95,7 +95,8 @@ fn trace_delivery(tracer: &Tracer, tenant: &TenantName, kind: CallbackType, atte
     });
 }
 
-/// Settles the call that made the record of a callback: by the record's id, or by its reference if no answer has named it.
+/// Settles the call that created the record of a callback. The call is found by the record's id, or by the reference if
+/// no answer has named the id.
 async fn settle(ledger: Ledger, arrived: Arrived, is_unanswered: bool) -> Result<(), StateError> {
     let Arrived { account, kind, id, body } = arrived;
     let answer = Answer::parse(&body, None);
@@ -121,7 +122,8 @@ pub(super) fn observe(
     redactor: &Redactor,
     redis_clients: &RedisClients,
 ) {
-    // Metrics are part of the gateway: a strong reference would keep both alive until the process ends.
+    // Metrics are part of the gateway: strong references to each other would keep both in memory until the process
+    // ends.
     let cache = Arc::downgrade(gateway.cache());
     metrics.read_one(&families::CACHE_ENTRIES, move || cache.upgrade().map_or(0, |cache| cache.size().0));
     let cache = Arc::downgrade(gateway.cache());
@@ -143,7 +145,7 @@ pub(super) fn observe(
     metrics.read_one(&families::REDACTIONS, move || redactor.total());
 }
 
-/// Returns the counts of a cache level's answers, by outcome.
+/// Returns the numbers of a cache level's look-ups, by outcome.
 fn outcomes(counts: Option<&Counts>) -> Vec<(&'static str, u64)> {
     let read = |count: fn(&Counts) -> &AtomicU64| counts.map_or(0, |counts| count(counts).load(Ordering::Relaxed));
     vec![
@@ -162,7 +164,7 @@ pub(super) fn observe_state(metrics: &Metrics, state: &State, settings: &config:
     metrics.read_one(&families::DISK_FREE, move || disk.free().unwrap_or(0));
 }
 
-/// Lets metrics read the ledger's totals.
+/// Connects metrics to the ledger's totals.
 pub(super) fn observe_ledger(metrics: &Metrics, ledger: &Ledger) {
     let totals = |ledger: &Ledger, number: fn(&RouteTotals) -> u64| -> Vec<Sample> {
         ledger.totals().into_iter().map(|((tenant, route), totals)| (vec![tenant, route], number(&totals))).collect()
@@ -186,7 +188,7 @@ pub(super) fn observe_ledger(metrics: &Metrics, ledger: &Ledger) {
     });
 }
 
-/// Lets metrics read when the listeners' certificates expire.
+/// Connects metrics to the expiry times of the listeners' certificates.
 pub(super) fn observe_certificates(metrics: &Metrics, listeners: Vec<(&'static str, ListenerHandle)>) {
     metrics.read(&families::TLS_CERTIFICATE_EXPIRY, move || {
         let expiry = |(name, handle): &(&'static str, ListenerHandle)| {
@@ -197,7 +199,7 @@ pub(super) fn observe_certificates(metrics: &Metrics, listeners: Vec<(&'static s
     });
 }
 
-/// Returns every secret of the settings: no line may contain one.
+/// Returns every secret of the settings. No line of a log may contain one.
 pub(super) fn secrets(settings: &Settings) -> Vec<SecretString> {
     let accounts = settings.accounts.values();
     let mut secrets: Vec<_> = accounts.clone().map(|account| account.api_key.clone()).collect();

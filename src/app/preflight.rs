@@ -12,7 +12,7 @@ use std::path::Path;
 /// The findings of the checks. They contain no secret.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// The faults, with which the gateway can't work.
+    /// The faults that keep the gateway from working.
     pub faults: Vec<Fault>,
     /// The warnings: valid but probably unintended settings, and faults that may end by themselves.
     pub warnings: Vec<Fault>,
@@ -46,7 +46,7 @@ pub async fn look(settings: &Settings) -> Findings {
     findings
 }
 
-/// Returns the reason why a path can't hold a database.
+/// Returns the reason why a path can't hold a database; `None` if it can.
 fn state_file(path: &Path) -> Option<Fault> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fault = |problem: String| Some(Fault::new("state.path", problem));
@@ -80,12 +80,12 @@ fn state_file(path: &Path) -> Option<Fault> {
     }
 }
 
-/// Returns true for an empty file, and for one that begins like a database of SQLite's.
+/// Returns true if the file is empty or unreadable, or if it begins like an SQLite database.
 fn may_be_database(file: &File) -> bool {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let mut begin = Vec::with_capacity(MAGIC.len());
     match file.take(MAGIC.len() as u64).read_to_end(&mut begin) {
-        // What can't be read is told when the database is opened.
+        // A file that can't be read is reported when the database is opened.
         Err(_) | Ok(0) => true,
         Ok(_) => begin == MAGIC,
     }

@@ -12,10 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs a gateway until SIGTERM or SIGINT; SIGHUP or a changed file reloads.
 ///
 /// # Errors
-/// Returns an error if the system or the configuration refuses something at the start.
+/// Returns an error if the configuration has faults, or if the system refuses something at the start.
 pub async fn run(path: PathBuf) -> Result<(), StartError> {
-    // Signals and changes are watched before any client can know that the gateway serves; changes before the watch
-    // began are read by the second load.
+    // The watch of signals and files begins before the gateway serves, so no change is missed. The second load reads
+    // changes that were made before the watch began.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;

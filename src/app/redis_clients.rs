@@ -12,11 +12,11 @@ use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest wait of a start for Redis: a healthy Redis answers at once, and without one the gateway serves all the
-/// same.
+/// The longest time that a start waits for Redis. A healthy Redis answers at once, and the gateway also serves while
+/// Redis is out.
 pub(super) const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The clients of Redis; there are none for a single gateway.
+/// The clients of Redis; a gateway without Redis has none.
 #[derive(Debug)]
 pub(super) struct RedisClients {
     /// The client of state, limits and the ledger.
@@ -26,7 +26,7 @@ pub(super) struct RedisClients {
 }
 
 impl RedisClients {
-    /// Makes clients of every configured Redis. They connect once they are kept.
+    /// Makes clients of every configured Redis. They connect once [`RedisClients::keep`] is called.
     pub(super) fn new(settings: &Settings) -> Result<Self, redis::RedisError> {
         let Some(redis) = &settings.state.redis else { return Ok(Self { main: None, cache: None }) };
         let keys = KeySpace::new(settings.state.root_key.expose_secret());
@@ -46,17 +46,17 @@ impl RedisClients {
 
     /// Returns each client once.
     pub(super) fn all(&self) -> impl Iterator<Item = &RedisClient> {
-        // A client that serves for both is returned once.
+        // A client that serves both purposes is returned once.
         let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));
         main.chain(&self.cache)
     }
 
-    /// Keeps the connections until the stage ends.
+    /// Keeps the clients connected until the stage ends.
     pub(super) fn keep(&self, stage: &Stage) {
         self.all().for_each(|redis| redis.keep(stage.tasks(), stage.stop()));
     }
 
-    /// Returns the reasons why state may be lost, each with the key of its Redis.
+    /// Returns the reasons why state may be lost, each after the configuration key of its Redis.
     pub(super) async fn durability_warnings(&self, state: &State) -> Vec<String> {
         let out = self.all().filter(|redis| !redis.is_up());
         let mut all: Vec<String> = out
@@ -83,10 +83,11 @@ impl RedisClients {
 }
 
 /// Returns the reasons why the configured Redis may lose state: persistence is off, the policy evicts, or there is no
-/// answer. There are none for a single gateway.
+/// answer. A gateway without Redis has none.
 ///
 /// # Errors
-/// Returns an error if a Redis can't work: its address or certificates are wrong, or its answer.
+/// Returns an error if a Redis can't be used because its address, certificates or answers are wrong, or if a configured
+/// key is not the key of the state.
 pub async fn durability_warnings(settings: &Settings) -> Result<Vec<String>, StartError> {
     state::verify_file(&settings.state)?;
     let redis_clients = RedisClients::new(settings)?;

@@ -1,4 +1,4 @@
-//! Applies changed settings while serving.
+//! The reload: applies changed settings while the gateway serves.
 
 use super::node::App;
 use super::observe::{DELIVERIES, secrets};
@@ -9,12 +9,13 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 impl App {
-    /// Applies other settings. If they are refused, everything is unchanged.
+    /// Applies other settings. If they are refused, the gateway keeps the former ones; callbacks may have the new ones
+    /// already.
     ///
     /// # Errors
     /// Returns an error if the machine has no usable trust store for upstream's certificate.
     pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
-        // The new secrets are hidden before any part can use them, and the old ones as long as any part may.
+        // Logs hide the new secrets before any part can use them, and the old ones until the next reload.
         let new = secrets(settings);
         let mut known = self.known_secrets.lock();
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
@@ -94,7 +95,7 @@ pub fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Returns a text that differs if any of the secrets does.
+/// Returns a text that changes if any of the parts changes. It does not show them.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut digest = Sha256::new();
     for part in parts {

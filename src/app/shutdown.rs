@@ -5,7 +5,7 @@ use super::stage::LAST_MOMENT;
 use crate::telemetry::logs::LogWriter;
 
 impl App {
-    /// Drains the gateway: no new connections, requests in flight finish, within the configured time.
+    /// Drains the gateway: it accepts no new connections, and requests in flight finish within the configured time.
     pub async fn shutdown(self) {
         tracing::info!("draining");
         self.admin.drain();

@@ -4,10 +4,10 @@ use crate::base::tasks::Tasks;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The time of a normal end, in addition to the time for requests in flight.
+/// The time that tasks have for a normal end, in addition to the time for requests in flight.
 pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// Tasks that are asked to stop at one time, and then waited for. Clones share them.
+/// A group of tasks. A shutdown asks all of them to stop, and then waits for them. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stage {
     tasks: Tasks,
@@ -15,7 +15,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Runs a task that watches for the stage's end itself.
+    /// Runs a task that stops by itself when the stage ends.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

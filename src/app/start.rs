@@ -37,8 +37,9 @@ use tokio::sync::mpsc;
 /// The interval of a node's heartbeats about limits.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The program's version and revision.
+/// The program's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The program's revision, or `unknown` if the build does not name it.
 const REVISION: &str = match option_env!("ILUMA_GATEWAY_REVISION") {
     Some(revision) => revision,
     None => "unknown",
@@ -72,7 +73,8 @@ impl App {
     /// Binds the listeners and serves in the background.
     ///
     /// # Errors
-    /// Returns an error if the system, the state, or a Redis refuses the settings; nothing of the start remains then.
+    /// Returns an error if the system, the state, or a Redis refuses the settings; everything that was started is
+    /// stopped then.
     pub async fn start(settings: &Settings, environment: Environment) -> Result<Self, StartError> {
         let instruments = Instruments::new(settings, environment)?;
         let redis_clients = RedisClients::new(settings)?;
@@ -173,7 +175,7 @@ fn auth_failures(settings: &Settings, metrics: &Metrics, clock: &Clock) -> AuthF
     failures
 }
 
-/// Starts the exporter of spans, if there is a collector. It ends with the background, after the last request.
+/// Starts the exporter of spans, if a collector is configured. It ends with the background, after the last request.
 fn tracer(settings: &Settings, metrics: &Metrics, stages: &Stages) -> Result<Tracer, StartError> {
     let background = &stages.background;
     let tracer = match &settings.otlp {
@@ -207,7 +209,7 @@ fn orders(
     }
 }
 
-/// Connects metrics to state and ledger, and has every counter that the configuration names begin at 0.
+/// Connects metrics to state and ledger. Every counter that the configuration names begins at 0.
 fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
     metrics.gateway_error_reasons(Reason::VARIANTS.iter().map(|reason| reason.into_str()));
     metrics.callback_outcomes(settings.tenants.keys(), &DELIVERIES);
@@ -215,7 +217,7 @@ fn observe_storage(settings: &Settings, metrics: &Metrics, storage: &Storage) {
     observe_ledger(metrics, &storage.ledger);
 }
 
-/// Has the node report about itself, to operators and to the other nodes.
+/// Starts the node's reports about itself, for operators and for the other nodes.
 fn report(admin: &Arc<Admin>, facts: FactCollector, storage: &Storage, stages: &Stages) {
     let facts = Arc::new(facts);
     admin.collect_by(Collect {
@@ -246,7 +248,7 @@ async fn catch_up(
     storage.registry.follow().await;
     end_interrupted_orders(storage).await;
     storage.keep(&stages.background);
-    // An entry that is stored before this node knows the others' epochs could not be found by any node.
+    // No node could find an entry that this node stores before it knows the others' epochs.
     gateway.cache().confirm(&Budget::of(REDIS_TIMEOUT)).await;
     for warning in redis_clients.durability_warnings(&storage.state).await {
         tracing::warn!(warning, "Redis may lose state");
@@ -256,7 +258,7 @@ async fn catch_up(
     Ok(())
 }
 
-/// Notes orders that an earlier process of this node did not end.
+/// Notes the outcome `interrupted` for orders that an earlier process of this node did not end.
 async fn end_interrupted_orders(storage: &Storage) {
     match storage.audit.end_interrupted().await {
         Ok(0) => {}
@@ -270,10 +272,10 @@ async fn end_interrupted_orders(storage: &Storage) {
     }
 }
 
-/// Connects the registry of keys with the cache, in both directions: the registry's changes reach the other nodes as
-/// purges do, and theirs reach the registry.
+/// Connects the registry of keys with the cache, which sends changes to the other nodes. This node's changes of keys go
+/// out like purges, and the other nodes' changes reach this registry.
 fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
-    // The two refer to each other: one of the references must be weak.
+    // The cache and the registry refer to each other, so one of the references must be weak.
     let cache = Arc::downgrade(gateway.cache());
     registry.announce_by(Box::new(move || {
         let cache = cache.upgrade();
@@ -291,7 +293,8 @@ fn join_registry(gateway: &Arc<Gateway>, registry: &Registry) {
     })));
 }
 
-/// Runs the background work of the cache, the owners of records, and the answers from callbacks.
+/// Runs the background work of the cache, the owners of records and the claims, and the learning of answers from
+/// callbacks.
 fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arrived>, stages: &Stages) {
     let background = &stages.background;
     gateway.cache().keep(background.tasks(), background.stop());
@@ -301,7 +304,8 @@ fn keep_owners_and_answers(gateway: &Arc<Gateway>, arrivals: mpsc::Receiver<Arri
     background.spawn_until_end(async move { learner.learn(arrivals).await });
 }
 
-/// Reads every team's callback URLs, which encrypts them with the newest key before an old one is removed.
+/// Reads every team's callback URLs. A URL under an old encryption key is encrypted with the newest key when it is
+/// read, so the old key can be removed.
 fn renew_callback_urls(settings: &Settings, state: &State, stages: &Stages) {
     let (teams, state) = (settings.tenants.keys().cloned().collect::<Vec<_>>(), state.clone());
     stages.background.spawn_until_end(async move {
@@ -325,10 +329,10 @@ async fn keep_heartbeat(gateway: &Arc<Gateway>, stages: &Stages) {
     });
 }
 
-/// Raises the limit of open files and sockets of the process, and reports it.
+/// Raises the process's limit of open files and sockets, and logs it.
 fn raise_file_descriptors(settings: &Settings) {
-    // The need is every client's connection, one to Iluma for each request in flight, and some for files, Redis and
-    // endpoints.
+    // The process needs a descriptor for each client's connection, one to Iluma for each request in flight, and some
+    // for files, Redis and endpoints.
     let needed = (settings.server.max_connections + settings.server.max_in_flight + 256) as u64;
     match file_descriptors::raise() {
         Ok(file_descriptors::Limit { before, now }) if now < needed => tracing::warn!(

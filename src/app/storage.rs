@@ -30,7 +30,8 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Opens the database and its contents. A refused start closes the file, so that the next one can lock it.
+    /// Opens the database and its contents. If an error ends the start, the file is closed, so that the next start can
+    /// lock it.
     pub(super) async fn open(
         settings: &Settings,
         clock: &Clock,
@@ -57,7 +58,7 @@ impl Storage {
         Ok(Self { database, ledger, state, registry, audit, erasures, membership })
     }
 
-    /// Verifies the keys against shared state, and takes the node's identity. With Redis out both are done once it is
+    /// Verifies the keys against shared state, and takes the node's identity. While Redis is out, both wait until it is
     /// back.
     pub(super) async fn take_place(&self) -> Result<(), StartError> {
         match self.state.verify_keys().await {
@@ -70,7 +71,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Runs the heartbeats and the ledger's background work until the stage ends.
+    /// Runs the heartbeats, and the background work of the ledger, the registry, the audit log and the receipts, until
+    /// the stage ends.
     pub(super) fn keep(&self, stage: &Stage) {
         if let Some(membership) = self.membership.clone() {
             stage.spawn_until_end(async move { membership.keep().await });
@@ -86,7 +88,8 @@ impl Storage {
     }
 }
 
-/// Opens the ledger and the registry of a database that has the sentinels of this configuration's keys.
+/// Opens the ledger and the registry of a database, after the configured keys are compared with the key sentinels in
+/// it.
 async fn open_parts(
     database: &Database,
     settings: &Settings,
@@ -98,7 +101,7 @@ async fn open_parts(
     Ok((Ledger::open(database.clone(), settings, clock.clone(), redis).await?, registry))
 }
 
-/// Opens the embedded database: all of state for a single gateway, and every node's own ledger.
+/// Opens the embedded database. It has the node's own ledger, and all state of a gateway without Redis.
 pub(super) fn open(path: &Path) -> Result<Database, StartError> {
     let own = [("ledger", ledger::MIGRATIONS), ("cache", cache::MIGRATIONS)];
     let parts = [&[state::MIGRATIONS, REGISTRY_MIGRATIONS, AUDIT_MIGRATIONS, ERASURES_MIGRATIONS], &own[..]].concat();

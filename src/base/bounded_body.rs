@@ -1,7 +1,7 @@
 //! Reads bodies whole into memory, within a bound.
 //!
-//! Invariants: at most the bound is held, and only with room for it; of a body whose length header exceeds the bound
-//! nothing is read.
+//! Invariants: no more bytes than the bound are held, and only if there is room for them; a body whose length header
+//! exceeds the bound is not read.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-/// A time zone.
+/// The days and months of one time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calendar(TimeZone);
 
@@ -161,7 +161,7 @@ fn next_month(first: Date) -> Date {
     first.last_of_month().tomorrow().unwrap_or(Date::MAX)
 }
 
-/// Converts a time. A clock whose year the calendar can't represent counts as the first second of 1970.
+/// Converts a time. A time whose year the calendar can't represent becomes the first second of 1970.
 fn stamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -174,7 +174,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// 2026-11-30T16:59:59Z is a second before December in Jakarta.
+    /// 2026-11-30T16:59:59Z, the last second before December in Jakarta.
     const LAST_SECOND: u64 = 1_796_057_999;
 
     #[test]

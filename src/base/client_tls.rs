@@ -1,6 +1,6 @@
 //! The TLS settings of connections that the gateway opens.
 //!
-//! It trusts the platform's certificates and those of the configuration.
+//! They trust the platform's certificates and those of the configuration, or a single certificate.
 
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,7 +18,7 @@ pub fn client_config(extra: &[CertificateDer<'static>]) -> Result<ClientConfig, 
     Ok(trusting(extra)?.with_no_client_auth())
 }
 
-/// Makes the same settings with a client certificate, for servers that request one.
+/// Makes TLS settings like [`client_config`], with a client certificate for servers that request one.
 ///
 /// # Errors
 /// Returns an error if the machine has no usable trust store, or if the key is not the certificate's.
@@ -39,10 +39,11 @@ fn trusting(extra: &[CertificateDer<'static>]) -> Result<ConfigBuilder<ClientCon
         .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// TLS for a client that takes one certificate and no other, whatever name it has, and shows its own where it is asked.
+/// Makes TLS settings that trust one server certificate and no other, without regard to the name in it. The client
+/// shows its own certificate if the server requests one.
 ///
 /// # Errors
-/// Returns an error if the key does not belong to the certificate.
+/// Returns an error if the key is not that of the client's certificate.
 pub fn client_config_for(
     certificate: CertificateDer<'static>,
     (chain, key): (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
@@ -53,7 +54,8 @@ pub fn client_config_for(
     builder.dangerous().with_custom_certificate_verifier(verifier).with_client_auth_cert(chain, key)
 }
 
-/// Takes one certificate. Its holder proves the key by a signature, as always.
+/// A verifier that accepts one certificate. The server must still prove by a signature that it holds the certificate's
+/// key.
 #[derive(Debug)]
 struct Only {
     certificate: CertificateDer<'static>,

@@ -1,6 +1,6 @@
 //! The gateway's only clock, which tests can move.
 //!
-//! Invariants: both readings of one clock move together, and a clock never goes back.
+//! Invariant: a test moves both readings of a clock together, and only forward.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ impl Clock {
     /// Returns the time for measuring durations.
     #[must_use]
     pub fn now(&self) -> Instant {
-        // This is the machine's time, except if a test has paused the runtime: then both clocks stand still together.
+        // This is the machine's time. If a test has paused the runtime, it stands still like the runtime's clock.
         tokio::time::Instant::now().into_std() + self.added()
     }
 

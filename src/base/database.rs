@@ -1,8 +1,8 @@
 //! The embedded database: one SQLite file, one process, one writer.
 //!
-//! Invariants: a result of [`Database::write`] is on disk; a file serves one process at a time; work that fails undoes
-//! no other work of its transaction; deleted content is overwritten; only the gateway's user may read the files; a
-//! cancelled caller occupies no reader and leaves no result of [`Database::write_owned`] behind.
+//! Invariants: a result of [`Database::write`] is on disk; a file serves one process at a time; work that fails does
+//! not undo other work; deleted content is overwritten; only the gateway's user may read the files; a cancelled caller
+//! does not keep a reader, and the result of its [`Database::write_owned`] is dropped.
 
 mod error;
 mod health;
@@ -29,7 +29,8 @@ pub use health::{Durability, RefusedWrites};
 const MOST_WAITING: usize = 1024;
 /// The number of concurrent readers; further callers wait for one.
 const READERS: usize = 2;
-/// Statements that stay compiled for each connection: more than the gateway has, so that none is compiled twice.
+/// The number of statements that stay compiled for each connection: more than the gateway has, so that none is compiled
+/// twice.
 const MOST_COMPILED: usize = 128;
 
 /// The reason why a database can't be opened.
@@ -52,7 +53,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Returns true if the file itself is the reason, and not its disk or another process: another file may be better.
+    /// Returns true if the file itself is the reason, and not its disk or another process. Then a new file in its place
+    /// may open.
     #[must_use]
     pub fn is_about_the_file(&self) -> bool {
         match self {
@@ -89,7 +91,7 @@ impl Database {
         Self::open_with(path, migrations, Durability::Power)
     }
 
-    /// Opens the file at `path` likewise, with another durability.
+    /// Opens the file at `path` as [`Database::open`] does, with the given durability.
     ///
     /// # Errors
     /// Returns the errors of [`Database::open`].
@@ -128,7 +130,8 @@ impl Database {
             Ok(connection)
         };
         let mut writer = open()?;
-        // Deleted rows are overwritten, since they may be about persons; a checkpoint then does the same to the log.
+        // Deleted rows are overwritten, since they may be about persons. A later checkpoint also removes them from the
+        // log.
         writer.execute_batch(&durability.pragmas())?;
         writer.execute_batch("PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384;")?;
         migrate(&mut writer, migrations)?;
@@ -167,8 +170,9 @@ impl Database {
     }
 
     /// Runs `work` in a transaction that it shares with other waiting jobs, and returns once the transaction is on
-    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work. If another
-    /// job fails, the transaction is undone and `work` runs again: it changes nothing but the database.
+    /// disk. Other jobs run before or after it, never concurrently. A cancelled caller does not stop the work. If
+    /// another job fails, the transaction is undone and `work` runs again, so `work` must change nothing except the
+    /// database.
     ///
     /// # Errors
     /// Returns an error if the work was not done.
@@ -206,7 +210,7 @@ impl Database {
         self.0.work.send(Job::Work(Box::new(work))).await.map_err(|_| DatabaseError::Closed)
     }
 
-    /// Runs a query on a reader, beside the writer.
+    /// Runs a query on a reader, concurrently with the writer.
     ///
     /// # Errors
     /// Returns an error if the query fails.
@@ -229,7 +233,7 @@ impl Database {
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(DatabaseError::Refused))
     }
 
-    /// Checkpoints the log into the file and empties it, so that no deleted content is left in it.
+    /// Checkpoints the write-ahead log into the file and empties the log, so that the log has no deleted content.
     ///
     /// # Errors
     /// Returns an error if the disk fails.
@@ -248,20 +252,20 @@ impl Database {
     }
 }
 
-/// Returns a number as SQLite stores it.
+/// Returns a number as a signed integer of SQLite's. A number that is too large becomes the largest integer.
 #[must_use]
 pub fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns a number that was stored as [`integer`] has it.
+/// Returns the number of a stored integer, the reverse of [`integer`]. A negative integer becomes 0.
 #[must_use]
 pub fn number(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }
 
-/// Removes other users' access to the file and its side files: earlier versions and restored copies may have allowed
-/// it.
+/// Removes other users' access to the file and its side files. Earlier versions and restored copies may have allowed
+/// that access.
 fn make_private(path: &Path) -> io::Result<()> {
     let real = path.canonicalize()?;
     for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -287,7 +291,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves a database file that is not open for as long as the result lives, so that the file can be replaced.
+/// Locks a database file that no process has open, so that the file can be replaced. The lock ends when the result is
+/// dropped.
 ///
 /// # Errors
 /// Returns an error if another process has the file, or if its folder can't be written.
@@ -295,8 +300,9 @@ pub fn reserve(path: &Path) -> Result<File, OpenError> {
     lock(path)
 }
 
-/// Locks the file against other processes, whichever link they open it by, as long as the returned file is open. The
-/// lock is a file of its own: SQLite's locks end as soon as this process closes any handle of the database file.
+/// Locks the file against other processes, also those that open it by another link, until the returned file is closed.
+/// The lock is a file of its own, because SQLite's locks end as soon as this process closes any handle of the database
+/// file.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_of(path)?)?;
     match file.try_lock() {
@@ -306,7 +312,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Returns the lock's path: beside the database file itself, links resolved.
+/// Returns the path of the lock file. It is beside the database file itself, after links are resolved.
 fn lock_of(path: &Path) -> io::Result<PathBuf> {
     let found = path.canonicalize().or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

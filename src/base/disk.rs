@@ -10,7 +10,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Creates the disk of a file, with a reserve in bytes; 0 is no reserve.
+    /// Returns the disk that holds a file, with a reserve in bytes; 0 means no reserve.
     #[must_use]
     pub fn of(file: &Path, reserve: u64) -> Self {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -35,7 +35,7 @@ impl<I> DrainedIo<I> {
 }
 
 impl<I: Unpin> DrainedIo<I> {
-    /// Writes by `write` as long as no write has failed. The first failure wakes the task, so that it reads the
+    /// Writes with `write` while no write has failed. The first failure wakes the task, so that the task reads the
     /// received data.
     fn write<T>(
         &mut self,
@@ -62,7 +62,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for DrainedIo<I> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         let State::Draining(kind) = self.state else { return read };
-        // A socket that can't be written to reaches its end for the reader too, so the end shows when everything was
+        // A socket that can't be written to also reports its end to the reader. At that end, all received data has been
         // read.
         match &read {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {}
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    /// A stream that has some bytes to read before its end, and accepts none.
+    /// A stream that yields some bytes before its end, and refuses every write.
     struct Reset(&'static [u8]);
 
     impl AsyncRead for Reset {

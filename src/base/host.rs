@@ -4,8 +4,8 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Version};
 
-/// Faults of the `Host` field. Each is answered with 400: servers that read such a request differently can be attacked
-/// with it.
+/// The faults of the `Host` field. Each is answered with 400, because an attacker can exploit that two servers read
+/// such a request differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// An HTTP/1.1 request has no `Host` field.
@@ -25,14 +25,15 @@ pub enum HostError {
 /// Checks the `Host` field of a request.
 ///
 /// # Errors
-/// Returns an error if HTTP/1.1 requires the field and it is missing, if it is repeated, or if it names no host; also if
-/// HTTP/2 names another host beside it (RFC 9113, section 8.3.1), or the target has a user.
+/// Returns an error if an HTTP/1.1 request lacks the field, if the field is repeated, or if it names no host. Also
+/// returns an error if the field of an HTTP/2 request differs from `:authority` (RFC 9113, section 8.3.1), or if the
+/// target has a user.
 pub fn check<B>(request: &Request<B>) -> Result<(), HostError> {
     if let Some(authority) = request.uri().authority() {
         if authority.as_str().contains('@') {
             return Err(HostError::Invalid);
         }
-        // HTTP/1.1 ignores the field where the target names the host.
+        // HTTP/1.1 ignores the field if the target names the host.
         if let (Version::HTTP_2, Some(host)) = (request.version(), request.headers().get(HOST))
             && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
         {

@@ -1,6 +1,6 @@
 //! The host's name.
 
-/// Returns the host name from the kernel: in a container, the container's.
+/// Returns the kernel's host name, which is the container's name in a container.
 #[must_use]
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -5,7 +5,7 @@
 use crate::base::json::{self, Members};
 use bytes::{Bytes, BytesMut};
 
-/// A body into which a caller's reference is put.
+/// A body into which a caller's reference can be inserted.
 ///
 /// Without a reference it is `raw[..before] + raw[after..]`; with one it is `raw[..at] + reference + raw[at..]`.
 /// Invariant: `before <= at <= after <= raw.len()`, all on character boundaries of JSON's own punctuation.
@@ -29,8 +29,8 @@ pub enum Absent {
 }
 
 impl JsonTemplate {
-    /// Prepares `body`. An object's own `reference_id` is cut out at any position; JSON that is no object stays whole
-    /// for every caller. Returns `None` if the body is not JSON, or names the reference twice.
+    /// Prepares `body`. An object's own `reference_id` is cut out at any position. JSON that is not an object stays
+    /// unchanged for every caller. Returns `None` if the body is not JSON, or names the reference twice.
     #[must_use]
     pub fn split(body: &Bytes, absent: Absent) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
@@ -76,8 +76,8 @@ impl JsonTemplate {
         Some(Self { raw, before, at: from, after: from + comma, open: true })
     }
 
-    /// Makes a body that takes no reference. It is copied: the given bytes are a slice of a read buffer of many
-    /// kilobytes, which a cache entry would keep alive for days.
+    /// Makes a body that takes no reference. The bytes are copied: they are a slice of a read buffer of many kilobytes,
+    /// which a cache entry would keep in memory for days.
     #[must_use]
     pub fn whole(body: &[u8]) -> Self {
         let end = body.len();
@@ -95,7 +95,7 @@ impl JsonTemplate {
         }
     }
 
-    /// Returns the bytes, the positions in them, and whether a reference can be inserted; for storage.
+    /// Returns the parts for storage: the bytes, the positions in them, and true if a reference can be inserted.
     #[must_use]
     pub fn layout(&self) -> (&[u8], [usize; 3], bool) {
         (&self.raw, [self.before, self.at, self.after], self.open)
@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        /// Whatever the answer contains, a template changes nothing but the reference.
+        /// A template changes nothing except the reference, in any answer.
         #[test]
         fn putting_the_same_reference_back_gives_the_same_bytes(
             names in proptest::collection::vec("[a-z]{1,5}", 0..5),

@@ -1,7 +1,7 @@
 //! Key material: the keys that protect data at rest, and the secrets that are derived from the root key.
 //!
-//! Invariants: an envelope that was made for one place (its associated data) opens in no other; a nonce is never used
-//! twice, except with a probability of 2^-96; keys are wiped from memory when they are dropped.
+//! Invariants: an envelope that was made for one place (its associated data) opens in no other; two envelopes have the
+//! same nonce only with a probability of 2^-96; keys are wiped from memory when they are dropped.
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -31,14 +31,14 @@ pub struct EncryptionKey {
 /// Encrypts and decrypts data at rest with AES-256-GCM. Clones share the keys.
 ///
 /// An envelope is `version, length of the key's id, id, nonce, ciphertext with tag`; its head is authenticated with the
-/// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3), a hundred a
-/// second for more than a year.
+/// associated data. Nonces are random: a key is good for 2^32 envelopes (NIST SP 800-38D, section 8.3). That is a
+/// hundred a second for more than a year.
 #[derive(Clone)]
 pub struct Keyring(Arc<Keys>);
 
 struct Keys {
     keys: Box<[Key]>,
-    /// Index of the key that encrypts.
+    /// The index of the key that encrypts.
     writer: AtomicUsize,
 }
 
@@ -48,7 +48,7 @@ struct Key {
     fingerprint: [u8; 32],
 }
 
-/// Reason why an envelope does not open.
+/// The reason why an envelope does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// The envelope's key is not in the configuration.
@@ -82,8 +82,8 @@ impl Keyring {
         self.0.keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(",")
     }
 
-    /// Selects the first key that every live node knows for encryption, given each live node's [`Keyring::known`].
-    /// Without a live node, or without such a key, it selects the first key. Returns the key's id.
+    /// Selects the key for encryption: the first key that every live node knows. `nodes` has each live node's
+    /// [`Keyring::known`]. Without a live node, or without such a key, it selects the first key. Returns the key's id.
     pub fn write_with_known(&self, nodes: &[String]) -> &str {
         let is_known = |key: &Key| nodes.iter().all(|known| known.split(',').any(|id| id == &*key.id));
         let writer = self.0.keys.iter().position(is_known).unwrap_or(0);
@@ -108,13 +108,13 @@ impl Keyring {
         let aad = [&envelope[..], place].concat();
         let nonce: [u8; NONCE] = random();
         envelope.extend_from_slice(&nonce);
-        // Encryption fails only for more than 64 GiB; no value here comes near that.
+        // Encryption fails only for more than 64 GiB; every value here is far smaller.
         let sealed = key.cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: &aad }).unwrap_or_default();
         envelope.extend_from_slice(&sealed);
         envelope
     }
 
-    /// Returns true if an envelope was made with the key that encrypts now. All others have to be encrypted again
+    /// Returns true if an envelope was made with the key that encrypts now. Other envelopes have to be encrypted again
     /// before their key is removed.
     #[must_use]
     pub fn is_current(&self, envelope: &[u8]) -> bool {
@@ -132,7 +132,7 @@ impl Keyring {
     /// Decrypts an envelope that was made for `place`.
     ///
     /// # Errors
-    /// Returns an error if the key is unknown, or if the envelope was not made by us for this place.
+    /// Returns an error if the key is unknown, or if the gateway did not make the envelope for this place.
     pub fn decrypt(&self, place: &[u8], envelope: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (&[version, length], rest) = envelope.split_first_chunk().ok_or(Unopened::Forged)?;
         let (id, sealed) = rest.split_at_checked(length.into()).ok_or(Unopened::Forged)?;

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer that is set again only when it fires. A deadline that moves with every request or piece of a body costs
-/// nothing, and one timer serves all requests of a connection.
+/// A timer for a deadline that moves. A later deadline costs nothing, because the timer is reset only when it fires; an
+/// earlier deadline resets it at once. One timer serves all requests of a connection.
 #[derive(Debug, Default)]
 pub struct LazySleep(Option<Pin<Box<Sleep>>>);
 

@@ -3,10 +3,11 @@
 use cpu_time::ThreadTime;
 use std::time::Duration;
 
-/// The two input sizes: 16 times the input may take 40 times as long. Linear work takes 16 times as long, quadratic
-/// work 256 times.
+/// The size of the small input, in bytes.
 const SMALL: usize = 64 << 10;
+/// The size of the large input, in bytes: 16 times the small one.
 const LARGE: usize = 1 << 20;
+/// The largest ratio of the two times. Linear work takes 16 times as long, and quadratic work 256 times.
 const MOST: u32 = 40;
 
 /// The shortest time that is compared: shorter times are noise of the clock.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 /// Reads an RFC 3339 time with any offset.
 #[must_use]
 pub fn parse(text: &str) -> Option<SystemTime> {
-    // jiff also takes time zones in brackets, which RFC 3339 has not.
+    // jiff also takes time zones in brackets, which RFC 3339 does not have.
     let stamp = (!text.contains('[')).then(|| text.parse::<Timestamp>().ok())??;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(stamp.as_nanosecond()).ok()?))
 }

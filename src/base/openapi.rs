@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// Returns a document that begins with `parts`, in JSON: its `info`, and its components.
+/// Returns a document that is merged from `parts`, which are JSON texts with `info` and components. `version` is the
+/// version in `info`.
 #[must_use]
 pub fn begin(parts: &[&str], version: &str) -> Value {
     let mut document = json!({ "openapi": "3.1.0" });
@@ -13,7 +14,7 @@ pub fn begin(parts: &[&str], version: &str) -> Value {
     document
 }
 
-/// Adds the members of a JSON value to another one, at any depth.
+/// Merges a JSON object into another one, member by member, at any depth. A value that is no object is replaced.
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -31,7 +32,8 @@ pub fn component(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
-/// Returns the content of a body: a component's schema for JSON and forms, any text for other types.
+/// Returns the content of a body. `schema` names the component with its schema; without one, the body is a string,
+/// binary if `content_type` is `application/octet-stream`.
 #[must_use]
 pub fn content(content_type: &str, schema: Option<&str>) -> Value {
     let is_binary = content_type == "application/octet-stream";
@@ -45,7 +47,7 @@ pub fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
 }
 
-/// Returns a name for an operation, from which generators name a function.
+/// Returns the id of an operation, such as `get_v1_nodes`. Code generators name a function by it.
 #[must_use]
 pub fn operation_id(method: &str, path: &str) -> String {
     let word = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "_").trim_matches('_').to_owned();

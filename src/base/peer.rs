@@ -1,7 +1,8 @@
 //! The client behind load balancers.
 //!
-//! Invariants: a header names a client only if the load balancer that sent it is trusted; of several addresses the rightmost
-//! one that is not a trusted load balancer counts, since a client can invent everything to the left of it.
+//! Invariants: a header names a client only if the load balancer that sent it is trusted; of several addresses the
+//! rightmost one that is not a trusted load balancer counts, because a client can invent everything to the left of that
+//! address.
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -65,8 +66,8 @@ impl Peer {
         last
     }
 
-    /// Returns true if the nearest load balancer reports TLS in `x-forwarded-proto`. Without that header the result is whether this
-    /// connection itself uses TLS.
+    /// Returns true if the nearest load balancer reports TLS in `x-forwarded-proto`. Without that header it returns
+    /// true if this connection itself uses TLS.
     fn is_secure(&self, headers: &HeaderMap) -> bool {
         let last = headers.get_all(FORWARDED_PROTO).iter().next_back().and_then(|field| field.to_str().ok());
         let scheme = last.and_then(|field| field.rsplit(',').next()).map(str::trim);
@@ -74,7 +75,7 @@ impl Peer {
     }
 }
 
-/// Reads an address with or without a port: some load balancers add it.
+/// Reads an address with or without a port. Some load balancers add the port.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));

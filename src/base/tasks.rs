@@ -21,7 +21,7 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        // What is logged in it belongs to the request that began it.
+        // The task's log lines belong to the request that started it.
         self.0.spawn(task.in_current_span());
     }
 

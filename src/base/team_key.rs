@@ -1,4 +1,4 @@
-//! A team's key: what the team sends, and its hash, which is all that is stored.
+//! A team's key, which the team sends, and its hash, the only part that is stored.
 
 use super::keyring;
 use super::name::TenantName;
@@ -8,15 +8,15 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// The beginning of every team's key, by which a secret scanner, the scrubber and `check` recognise one.
+/// The beginning of every team's key, by which a secret scanner, the scrubber and `check` recognise a key.
 pub const KEY_MARK: &str = "igw_";
 
-/// A team's key and what is stored of it.
+/// A team's key, and the hash that is stored.
 #[derive(Debug)]
 pub struct TeamKey {
     /// `igw_<tenant>_` and 43 characters of URL-safe base64.
     pub key: SecretString,
-    /// The SHA-256 of all of it.
+    /// The SHA-256 of the whole key.
     pub sha256: [u8; 32],
 }
 

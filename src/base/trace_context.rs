@@ -8,7 +8,7 @@ const HEADER: HeaderName = HeaderName::from_static("traceparent");
 /// `00-<32 digits>-<16 digits>-<2 digits>`.
 const LENGTH: usize = 55;
 
-/// Id of a trace, never zero.
+/// The id of a trace, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId([u8; 16]);
 
@@ -17,16 +17,16 @@ pub struct TraceId([u8; 16]);
 pub struct TraceContext {
     /// The trace.
     pub trace: TraceId,
-    /// The caller's span; `None` where the trace begins here.
+    /// The caller's span; `None` if the trace begins here.
     pub parent: Option<Parent>,
 }
 
 /// The caller's span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parent {
-    /// Its id, never zero.
+    /// The span's id, never zero.
     pub span: [u8; 8],
-    /// True if the caller records its spans, and so wants the gateway's.
+    /// True if the caller records its spans, and so wants the gateway's spans too.
     pub is_sampled: bool,
 }
 
@@ -43,13 +43,14 @@ impl TraceContext {
         Self { trace: TraceId(Uuid::new_v4().into_bytes()), parent: None }
     }
 
-    /// Returns the trace id in `traceparent`, if the request has that header exactly once and it is valid.
+    /// Returns the trace and the caller's span in `traceparent`, if the request has that header exactly once and it is
+    /// valid.
     fn given(headers: &HeaderMap) -> Option<Self> {
         let mut fields = headers.get_all(HEADER).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return None };
         let (known, more) = field.as_bytes().split_at_checked(LENGTH)?;
         let (version, rest) = known.split_at_checked(2)?;
-        // A later version may have more behind a dash; 00 has not, and ff is none.
+        // A later version may have more fields after a dash. Version 00 has no more, and ff is not a version.
         let fits = more.is_empty() || (version != b"00" && more.starts_with(b"-"));
         let dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
         let digits = |bytes: &[u8]| bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -79,7 +80,7 @@ impl TraceId {
         self.0
     }
 
-    /// Writes the id as 32 digits.
+    /// Writes the id as 32 hex digits.
     pub fn encode(self, digits: &mut [u8; 32]) -> &str {
         Uuid::from_bytes(self.0).as_simple().encode_lower(digits)
     }

@@ -35,7 +35,7 @@ pub fn readings(text: &[u8], plus: bool) -> Vec<Escapes> {
     readings
 }
 
-/// Returns the units of a text.
+/// Returns the decoded bytes of a text, each with its position.
 pub fn units(text: &[u8], escapes: Escapes) -> impl Iterator<Item = Unit> {
     let json = Json { text, at: 0, undo: escapes.json, waiting: VecDeque::new() };
     Percent { json, ahead: VecDeque::new(), escapes }
@@ -70,8 +70,8 @@ impl Iterator for Json<'_> {
     }
 }
 
-/// Reads the escape at the start of a text: returns its character and its length. A backslash that begins no escape
-/// stands for itself.
+/// Reads the escape at the start of a text: returns its character and its length. A backslash that begins no escape is
+/// returned as a backslash.
 fn escape(text: &[u8]) -> (char, usize) {
     let code = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -15,7 +15,7 @@ impl Hasher for Uniform {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Keys write one u64; other input is hashed too, only worse.
+        // Keys write one u64. Other input gets a hash too, of lower quality.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

@@ -28,7 +28,7 @@ use tower_http::propagate_header::PropagateHeaderLayer;
 use tower_http::set_header::SetRequestHeaderLayer;
 use tower_http::timeout::{RequestBodyDeadlineLayer, TimeoutLayer};
 
-/// Names the reason of an error that the gateway made.
+/// The header with the reason of an error that the gateway made.
 pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
 
 /// The bounds of one router.
@@ -88,7 +88,7 @@ pub fn services(router: Router) -> impl Fn(Peer) -> Named + Send + Sync + 'stati
     move |peer| Named { service: service.clone(), peer }
 }
 
-/// A service whose requests name their client.
+/// A service that adds the client to each request.
 #[derive(Debug, Clone)]
 pub struct Named {
     service: TowerToHyperService<Router>,
@@ -107,7 +107,7 @@ impl Service<hyper::Request<Incoming>> for Named {
     }
 }
 
-/// Replaces an error that axum or a layer made by one in our shape.
+/// Replaces an error that axum or a layer made by an error in the gateway's shape.
 fn shaped(response: Response, refuse: fn(StatusCode) -> Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -142,7 +142,7 @@ pub async fn whole_body(request: Request) -> Result<Bytes, BodyFault> {
     body.map(|body| body.to_bytes()).map_err(|error| fault(&error))
 }
 
-/// Finds the layer's own error inside the errors that wrap it.
+/// Returns the fault of a body: the layer's own error, inside the errors that wrap it.
 fn fault(error: &(dyn Error + 'static)) -> BodyFault {
     let mut cause = Some(error);
     while let Some(error) = cause {

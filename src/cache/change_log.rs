@@ -6,12 +6,13 @@ use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
 use std::collections::BTreeMap;
 
-/// The prefix of a tenant's field among the epochs; no subject has a colon.
+/// The prefix of a tenant's field among the epochs. No subject contains a colon, so no two fields have the same name.
 pub(super) const TENANT: &str = "tenant:";
 /// The field that gets a new value whenever Redis has lost everything.
 pub(super) const ERA: &str = "era";
 
-/// Returns the newest number up to `number` that is missing in `changes`: every change after it is there.
+/// Returns the greatest number up to `number` that is missing in `changes`. Every change after this number is in
+/// `changes`.
 pub(super) fn unknown_to(number: u64, changes: &[(Vec<u8>, u64)]) -> u64 {
     changes.iter().rev().fold(number, |first, (_, at)| if *at == first { at.saturating_sub(1) } else { first })
 }
@@ -31,7 +32,7 @@ pub(super) fn read_epochs(fields: &BTreeMap<String, Vec<u8>>) -> Option<Table> {
     Some(table)
 }
 
-/// An entry of the list.
+/// An entry of the list of changes in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Logged {
     /// Each node applies the change.
@@ -40,7 +41,7 @@ pub(super) enum Logged {
     Count(Change),
 }
 
-/// Returns the text of an entry. The list puts its number and a colon in front.
+/// Returns the text of an entry. The script that appends the entry puts a number and a colon in front.
 pub(super) fn write(entry: &Logged) -> Vec<u8> {
     match entry {
         Logged::Change(change) => write_change(change),
@@ -62,7 +63,8 @@ fn write_change(change: &Change) -> Vec<u8> {
     }
 }
 
-/// Reads an entry of the list: a number, a colon, a change. Returns `None` for a change of a later version.
+/// Reads an entry of the list: a number, a colon, and a change or a count. Returns `None` for an entry of a later
+/// version.
 pub(super) fn read(entry: &[u8]) -> Option<Logged> {
     let colon = entry.iter().position(|b| *b == b':')?;
     let entry = entry.get(colon + 1..)?;

@@ -1,7 +1,8 @@
 //! L2 of a gateway without Redis: entries in a file beside the database.
 //!
-//! Invariants: the gateway starts and requests are answered even if the file or its disk fails; an entry continues to age over a
-//! restart; a stored entry is in the file within a second; an entry that an erasure names is never served or written again.
+//! Invariants: the gateway starts and requests are answered even if the file or its disk fails; an entry continues to
+//! age over a restart; a stored entry is in the file within a second; an entry that an erasure names is never served or
+//! written again.
 
 use super::disk_file::{self, DiskFile, Fact, ReadError, Row};
 use super::entry::Entry;
@@ -28,22 +29,22 @@ use tokio::sync::Notify;
 
 /// The longest time that a request waits for the file: more than a healthy disk takes, and little compared with a call.
 const READING: Duration = Duration::from_millis(250);
-/// The time for which the file is not read after a read took longer than that.
+/// The time for which the file is not read after a read took longer than [`READING`].
 const REST: Duration = Duration::from_secs(1);
 /// The largest number of bytes that wait to be written. Further entries are kept in memory only.
 const MOST_WAITING: usize = 32 << 20;
-/// Bytes of entries in one transaction.
+/// The bytes of entries that one transaction writes, more or less.
 const TOGETHER: usize = 1 << 20;
 /// The bytes of an entry in addition to its body: more than head, tags and key take.
 const OVERHEAD: usize = 512;
 
-/// Entries in a file.
+/// The disk cache: entries in a file.
 #[derive(Debug)]
 pub(super) struct DiskCache {
     path: PathBuf,
     bound: ByteSize,
     disk: Disk,
-    /// None while there is no file that can be used.
+    /// The open file; `None` while no file can be used.
     file: ArcSwapOption<DiskFile>,
     keyring: Keyring,
     epochs: Arc<Epochs>,
@@ -73,11 +74,12 @@ struct Waiting {
 pub(super) struct DiskCacheSettings {
     /// The file.
     pub(super) path: PathBuf,
-    /// Bytes that it may take.
+    /// The largest size of the file.
     pub(super) bound: ByteSize,
-    /// Free bytes that state keeps on the disk; below twice as many nothing is stored.
+    /// The free bytes of the disk that are reserved for state. The cache stores nothing while less than twice as much
+    /// is free.
     pub(super) reserve: ByteSize,
-    /// Encrypts what is stored.
+    /// The keys that encrypt stored values.
     pub(super) keyring: Keyring,
 }
 
@@ -107,7 +109,7 @@ impl DiskCache {
         cache
     }
 
-    /// Returns true while entries are found and stored.
+    /// Returns true while the file can be read and written.
     pub(super) fn is_up(&self) -> bool {
         !self.is_stuck.load(Ordering::Relaxed) && self.file.load().as_ref().is_some_and(|file| file.is_writable())
     }
@@ -165,7 +167,7 @@ impl DiskCache {
         }
     }
 
-    /// Stores the slot to which the answer to a pending request will belong.
+    /// Stores the slot for the answer to a pending request, under the keyed hash of Iluma's id.
     pub(super) async fn note(&self, id: &Key, value: Vec<u8>, lifetime: Duration) {
         let expires = self.time.now().saturating_add(millis(lifetime));
         if let Ok(file) = self.usable()
@@ -187,7 +189,8 @@ impl DiskCache {
     /// Returns an error if the file can't be used. Its entries are not deleted then.
     pub(super) async fn remove(&self, change: &Change) -> Result<u64, DatabaseError> {
         let is_over = ended_by(change);
-        // What waits is counted in the file, or can't be written and is dropped.
+        // Waiting entries are written first, so that they are counted in the file. The rest can't be written, and is
+        // dropped.
         self.flush().await;
         {
             let mut waiting = self.waiting.lock();
@@ -211,7 +214,7 @@ impl DiskCache {
             None => 0,
         };
         if let Change::Erased(_) = change {
-            // The contents of a file that was set aside are unknown.
+            // The contents of a file that was set aside are unknown, so it is deleted.
             self.discard_aside().map_err(|_| DatabaseError::Unwritable)?;
         }
         Ok(removed)
@@ -266,8 +269,8 @@ impl DiskCache {
         }
     }
 
-    /// Deletes some expired entries, and counts some of the file's keys; tries to open the file if none is open. Returns
-    /// true if there is more to do.
+    /// Does a part of the upkeep: sets a damaged file aside, opens a file if none is open, deletes some expired
+    /// entries, and counts some of the file's keys. Returns true if there is more to do.
     pub(super) async fn tidy(&self) -> bool {
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside().await;
@@ -323,7 +326,7 @@ impl DiskCache {
         }
     }
 
-    /// Opens the file. One that can't be opened is set aside, and a new one made.
+    /// Opens the file. If the file itself is the reason why it can't be opened, sets it aside and makes a new one.
     fn reopen(&self, is_start: bool) {
         let mut opened = DiskFile::open(&self.path, self.bound);
         if let Err(error) = &opened
@@ -337,7 +340,7 @@ impl DiskCache {
         }
         match opened {
             Ok(file) => self.file.store(Some(Arc::new(file))),
-            // It is logged once; `cache_disk_up` shows it as long as it lasts.
+            // The fault is logged once; the metric `cache_disk_up` shows it while it lasts.
             Err(error) if is_start => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "the disk cache can't be opened: answers are kept in memory only; repair the disk or its permissions");
@@ -405,7 +408,7 @@ fn discard(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl Waiting {
-    /// Returns some of the waiting entries; they are kept until they are written.
+    /// Returns some of the waiting entries. They stay in the queue until they are written.
     fn batch(&self) -> Vec<Row> {
         let mut bytes = 0;
         let within = |row: &&Row| {

@@ -1,7 +1,7 @@
-//! The file of the disk cache: its tables, its bound, and what is deleted from it.
+//! The file of the disk cache: its tables, its bound, and its deletions.
 //!
-//! Invariants: a value is an envelope that opens for its key alone; rows are in the order in which they were stored, and the
-//! oldest go first; the file stays within its bound, of which its write-ahead log has an eighth.
+//! Invariants: a value is an envelope that can be decrypted only for its own key; rows are in the order in which they
+//! were stored, and the oldest are deleted first; the file and its write-ahead log together stay within the bound.
 
 use super::epoch::Epochs;
 use super::key::Key;
@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Tables of the file. `facts` is narrow and in the order of `entries`: deletions find their rows there.
+/// The tables of the file. `facts` has the same row numbers as `entries` and is narrow, so that deletions find their
+/// rows without reading values.
 const MIGRATIONS: &[(&str, &[&str])] = &[(
     "disk cache",
     &["
@@ -36,16 +37,17 @@ const MIGRATIONS: &[(&str, &[&str])] = &[(
 
 /// The bytes of an SQLite page.
 const PAGE: u64 = 4096;
-/// The largest number of rows that one transaction reads or deletes, so that it delays others by a few milliseconds only.
+/// The largest number of rows that one transaction reads or deletes, so that it delays others by a few milliseconds
+/// only.
 const STEP: u32 = 2_000;
-/// Bytes of a tag.
+/// The bytes of a tag.
 const TAG: usize = 16;
 
 /// The open file.
 #[derive(Debug, Clone)]
 pub(super) struct DiskFile {
     database: Database,
-    /// Pages that the file may have.
+    /// The largest number of pages of the file.
     pages: u64,
     keys: Arc<KeyFilter>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Fact {
     pub(super) subject: Option<Subject>,
     pub(super) private: Option<TenantName>,
     pub(super) tags: Vec<Tag>,
-    /// Number of the last change when its call began.
+    /// The number of the last change when the entry's call began.
     pub(super) began: u64,
 }
 
@@ -91,7 +93,7 @@ impl DiskFile {
         self.database.close().await;
     }
 
-    /// Returns the entry's bytes, if there is one and it opens.
+    /// Returns the decrypted bytes of a key's entry; `None` if the file has none.
     pub(super) async fn entry(&self, key: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
         if !self.keys.may_have(key) {
             return Ok(None);
@@ -99,7 +101,7 @@ impl DiskFile {
         self.value("SELECT value FROM entries WHERE key = ?1", place("entry", key), (key.clone(), keyring)).await
     }
 
-    /// Returns a note's bytes.
+    /// Returns the decrypted bytes of a note; `None` if the file has none.
     pub(super) async fn noted(&self, name: &Key, keyring: Keyring) -> Result<Option<Vec<u8>>, ReadError> {
         self.value("SELECT value FROM notes WHERE name = ?1", place("note", name), (name.clone(), keyring)).await
     }
@@ -118,7 +120,8 @@ impl DiskFile {
         Ok(self.database.read(look).await??)
     }
 
-    /// Writes entries, and deletes the oldest ones to make room. An entry whose person was erased meanwhile is left out.
+    /// Writes entries, and deletes the oldest ones to make room. An entry is left out if a person in it was erased
+    /// since its call began.
     pub(super) async fn put(&self, rows: Vec<Row>, keyring: Keyring, epochs: Arc<Epochs>) -> Result<(), DatabaseError> {
         let (pages, keys) = (self.pages, Arc::clone(&self.keys));
         let put = move |connection: &Connection| {
@@ -134,8 +137,8 @@ impl DiskFile {
         self.change(put).await
     }
 
-    /// Runs `work`, which counts the keys that it changes. After its changes were undone the keys are counted again, before
-    /// anything else asks for them.
+    /// Runs `work`, which updates the key filter for the keys that it changes. If its changes are rolled back, the
+    /// filter is reset, and all keys are counted again.
     async fn change<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -164,7 +167,8 @@ impl DiskFile {
             Progress::Until(key) => key.bytes().to_vec(),
             Progress::All => return Ok(false),
         };
-        // It runs on the writer, so that no key changes between the look and the count. The index covers the query.
+        // The query runs on the writer, so that no key changes between the query and the count. The index covers the
+        // query.
         let learn = move |connection: &Connection| {
             let mut select =
                 connection.prepare_cached("SELECT key FROM entries WHERE key > ?1 ORDER BY key LIMIT ?2")?;
@@ -177,7 +181,7 @@ impl DiskFile {
         self.database.write(learn).await
     }
 
-    /// Writes a note.
+    /// Writes a note: the slot for the answer to a pending request, under the request's name.
     pub(super) async fn note(
         &self,
         name: Key,
@@ -193,8 +197,8 @@ impl DiskFile {
         self.database.write(put).await
     }
 
-    /// Deletes some expired entries, and some of the oldest if the file exceeds its bound, and frees the space. Returns true if
-    /// there is more to do.
+    /// Deletes some expired entries, and some of the oldest if the file exceeds its bound, and frees the space. Returns
+    /// true if there is more to do.
     pub(super) async fn tidy(&self, now: Millis) -> Result<bool, DatabaseError> {
         let (pages, now, keys) = (self.pages, integer(now), Arc::clone(&self.keys));
         let tidy = move |connection: &Connection| {
@@ -226,7 +230,7 @@ impl DiskFile {
         self.each_step(is_over, move |connection, row| remove(connection, row, &keys)).await
     }
 
-    /// Counts the entries for which `is_meant` holds.
+    /// Counts the entries for which `is_meant` is true.
     pub(super) async fn count(
         &self,
         is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
@@ -234,7 +238,8 @@ impl DiskFile {
         self.each_step(is_meant, |_, _| Ok(())).await
     }
 
-    /// Has `work` done to each entry for which `is_meant` holds, step by step, and returns their number.
+    /// Runs `work` for each entry for which `is_meant` is true, with at most [`STEP`] rows in a transaction. Returns
+    /// the number of these entries.
     async fn each_step(
         &self,
         is_meant: impl Fn(&Fact) -> bool + Send + Sync + 'static,
@@ -276,7 +281,8 @@ impl DiskFile {
     }
 }
 
-/// The count of the keys that work changes. If the work began and its changes do not stand, all keys are counted again.
+/// A guard for work that updates the key filter. If the guard is dropped after the work began and before its changes
+/// are kept, it resets the filter, and all keys are counted again.
 struct Counting {
     keys: Arc<KeyFilter>,
     is_open: Cell<bool>,
@@ -287,14 +293,15 @@ impl Counting {
         Self { keys: Arc::clone(keys), is_open: Cell::new(false) }
     }
 
-    /// Begins a run of the work. The changes of an earlier one were undone.
+    /// Begins a run of the work. If this is not the first run, the changes of the earlier one were rolled back, so the
+    /// filter is reset.
     fn begin(&self) {
         if self.is_open.replace(true) {
             self.keys.reset();
         }
     }
 
-    /// Records that the changes stand.
+    /// Ends the guard without a reset, because the changes are kept.
     fn stand(self) {
         self.is_open.set(false);
     }
@@ -358,7 +365,8 @@ impl Fact {
     }
 }
 
-/// Deletes the oldest entries, at most `most`, until the file uses at most `pages` pages. Returns true if there is more to do.
+/// Deletes the oldest entries, 64 at a time, until the file uses at most `pages` pages or `most` entries are deleted.
+/// Returns true if there is more to do.
 fn make_room(connection: &Connection, pages: u64, most: usize, keys: &KeyFilter) -> rusqlite::Result<bool> {
     let mut removed = 0;
     while used(connection)? > pages {
@@ -397,12 +405,12 @@ fn count(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
     connection.prepare_cached(&format!("PRAGMA {pragma}"))?.query_row([], |row| row.get(0)).map(number)
 }
 
-/// Returns the place of an envelope.
+/// Returns the place that an envelope is made for: it can be decrypted only for the same kind and key.
 fn place(kind: &str, key: &Key) -> Vec<u8> {
     [b"disk cache ", kind.as_bytes(), b" ", key.bytes()].concat()
 }
 
-/// Returns the path of the file beside a database.
+/// Returns the path of the disk cache's file, which is beside the state database.
 #[must_use]
 pub fn beside(database: &Path) -> PathBuf {
     with_suffix(database, ".cache")

@@ -21,7 +21,7 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// The interval of removals of expired entries, and of attempts to open the file.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// Names the disk level where an order could not reach it.
+/// The name of the disk level in the report of an order that could not reach it.
 pub(super) const DISK_CACHE: &str = "the disk cache";
 
 /// The disk level of a gateway without Redis.
@@ -33,8 +33,8 @@ pub struct DiskLevel {
 }
 
 impl DiskLevel {
-    /// Opens the disk level if the settings have one. Otherwise it deletes the file of an earlier run, because purges and erasures
-    /// would not reach it.
+    /// Opens the disk level if the settings have one. Otherwise deletes the file of an earlier run, because purges and
+    /// erasures would not reach it.
     ///
     /// # Errors
     /// Returns an error if the state database can't be used. A cache file that can't be used is no error.
@@ -60,11 +60,11 @@ impl DiskLevel {
         Ok(Some(Self { disk, epochs, durable }))
     }
 
-    /// Ends entries before their time: durably, in memory and on disk. Names what is left to do.
+    /// Applies a change in state, in memory and on disk. The result names the stores that could not be reached.
     pub(super) async fn change(&self, change: &Change, memory: &Memory) -> Removed {
         let mut left = Vec::new();
         if self.durable.change(&self.epochs, change).await.is_err() {
-            // It holds for as long as the process lives.
+            // The change is not written, so it holds only until the process ends.
             left.push("state".to_owned());
         }
         let memory = memory.remove(change);

@@ -1,8 +1,8 @@
 //! Epochs and erasures of a gateway without Redis, in the state database: as durable as the disk cache.
 //!
-//! Invariants: a purged or erased entry never returns, even if an older copy of the disk cache is restored; numbers of changes
-//! only grow, also over changes that could not be written; a clock that was set back ends every stored answer, because the
-//! ages are unknown then.
+//! Invariants: a purged or erased entry never returns, even if an older copy of the disk cache is restored; the numbers
+//! of changes only grow, even if a change could not be written; a clock that was set back ends every stored answer,
+//! because the ages are unknown then.
 
 use super::change_log::{self, ERA, TENANT};
 use super::epoch::{Change, Epochs, Table};
@@ -16,8 +16,8 @@ use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Tables of this part, for [`Database::open`]. Times are milliseconds since 1970; `seen` is the latest that the gateway
-/// has seen.
+/// Tables of this part, for [`Database::open`]. Times are milliseconds since 1970; `seen` is the latest time that the
+/// gateway has seen.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE cache_epochs (name TEXT NOT NULL PRIMARY KEY, epoch BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE cache_erased (person BLOB NOT NULL PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL)
@@ -26,9 +26,10 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO cache_changes VALUES (0, 0);
     "];
 
-/// The distance between the first numbers of two runs: more than the number of changes in one run.
+/// The number that each start adds to the last number in the database. It is greater than the number of changes in one
+/// run, so the numbers of changes that could not be written are not used again.
 const START: u64 = 1 << 20;
-/// Time for which an erasure is remembered: no entry lives as long, and no older backup should be restored.
+/// The time for which an erasure is remembered: no entry lives as long, and no older backup should be restored.
 const REMEMBERED: Millis = 400 * 86_400_000;
 /// The allowed difference between two readings of one clock, because of rounding.
 const TOLERANCE: Millis = 1_000;
@@ -42,7 +43,7 @@ pub(super) struct DurableEpochs {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// Contents of the database at the start.
+/// The contents of the database at the start.
 struct Known {
     table: Table,
     last: u64,
@@ -53,7 +54,7 @@ struct Known {
 }
 
 impl DurableEpochs {
-    /// Reads epochs and erasures.
+    /// Reads the epochs and erasures. Returns them with the clock by which stored entries age.
     ///
     /// # Errors
     /// Returns an error if the database can't be used.
@@ -115,8 +116,8 @@ impl DurableEpochs {
     }
 }
 
-/// Forgets every epoch, for a gateway that does not use the disk, and for state that was restored: no earlier entry is found
-/// any more. Erasures stay known.
+/// Deletes every epoch, so that no earlier entry is found any more. Erasures stay known. This is done if the gateway
+/// does not use the disk cache, and after state was restored.
 ///
 /// # Errors
 /// Returns an error if the database can't be used.
@@ -153,14 +154,14 @@ fn load(connection: &Connection, wall: Millis) -> rusqlite::Result<Known> {
 /// Returns the persons that are marked as erased in a database.
 ///
 /// # Errors
-/// Returns an error if the database can't be read, or if its version had no such table.
+/// Returns an error if the database can't be read, or if it is of a version without this table.
 pub fn erased(connection: &Connection) -> rusqlite::Result<BTreeSet<Tag>> {
     let mut select = connection.prepare("SELECT person FROM cache_erased")?;
     let tags = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
     tags.filter_map(|tag| tag.map(|tag| Tag::from_bytes(&tag)).transpose()).collect()
 }
 
-/// Notes persons as erased, in a database that was restored.
+/// Marks persons as erased in a database that was restored.
 ///
 /// # Errors
 /// Returns an error if the database can't be written.

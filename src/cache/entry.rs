@@ -20,9 +20,9 @@ pub struct Entry {
     pub stored_at: Instant,
     /// The time for which the entry may be served.
     pub lifetime: Duration,
-    /// The additional time for which it may be served while Iluma fails.
+    /// The additional time for which the entry may be served while Iluma fails.
     pub grace: Duration,
-    /// Iluma's id, if the answer has a relevant one.
+    /// Iluma's id of a bank request, if the answer has one.
     pub id: Option<Box<str>>,
     /// True if there is no result yet: identical requests get this answer meanwhile.
     pub pending: bool,
@@ -32,11 +32,13 @@ pub struct Entry {
     pub private: Option<TenantName>,
     /// The persons that the answer names.
     pub tags: Box<[Tag]>,
-    /// The number of the last change when its call began: the entry must not name a person who was erased later.
+    /// The number of the last change when the entry's call began. The entry must not name a person who was erased
+    /// later.
     pub began: u64,
 }
 
-/// Returns a content type for an entry. A common one is not copied; others are, for the reason in [`JsonTemplate::whole`].
+/// Returns a content type that an entry can keep. Common ones are static. Others are copied, because the given bytes
+/// are a slice of a large buffer, as in [`JsonTemplate::whole`].
 pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     match value {
         b"application/json" => Some(HeaderValue::from_static("application/json")),
@@ -45,11 +47,11 @@ pub(super) fn content_type(value: &[u8]) -> Option<HeaderValue> {
     }
 }
 
-/// The result of a call that is not cached, for waiters on other nodes.
+/// A result that is not cached, for waiters on other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SharedResult {
     /// An answer: status, content type, and the body, which is `None` if only the first caller may see it.
     Answer(u16, Option<Vec<u8>>, Option<JsonTemplate>),
-    /// No answer, with the number of the error.
+    /// The call got no answer; the value is the number of the error.
     Failed(u8),
 }

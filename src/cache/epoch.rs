@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A random number, which is never drawn again.
+/// A random number of 128 bits, so that no number comes twice.
 pub(super) type Epoch = [u8; 16];
 
 /// The number of erased tags that are remembered, for calls in flight and for entries that an erasure did not find.
@@ -31,7 +31,7 @@ pub enum Change {
     All,
     /// Removes all entries that name one of these persons.
     Erased(BTreeSet<Tag>),
-    /// No entry: the registry of keys, of which every node has a copy, has changed.
+    /// Removes no entry: the registry of the teams' keys has changed, and every node has to update its copy.
     Registry,
 }
 
@@ -127,7 +127,7 @@ impl Epochs {
         self.last.store(number, Ordering::Release);
     }
 
-    /// Applies a change that no other node needs.
+    /// Applies a change of a gateway without other nodes, and gives it the next number.
     pub(super) fn change(&self, change: &Change) {
         if let Change::Erased(tags) = change {
             self.erase(self.last() + 1, tags);
@@ -151,7 +151,7 @@ impl Epochs {
         }
     }
 
-    /// Forgets the erasures up to this number.
+    /// Forgets all erasures. From then on every entry from before the change with this number counts as erased.
     pub(super) fn forget(&self, number: u64) {
         *self.erased.lock() = Erased { forgotten: number, ..Erased::default() };
     }

@@ -1,7 +1,7 @@
 //! Keys of cache entries.
 //!
-//! Invariants: two requests have the same key exactly if they may have the same answer; without the root key a key does
-//! not reveal its request.
+//! Invariants: two requests have the same key exactly if one answer may serve both; without the root key a key does not
+//! reveal its request.
 
 use super::epoch::Table;
 use crate::base::keyring::Pseudonymizer;
@@ -89,13 +89,14 @@ impl Keys {
         Self { namer: Pseudonymizer::new(root, "cache keys v1"), origin: ArcSwap::from_pointee(origin.to_string()) }
     }
 
-    /// Changes to the upstream at `origin`. Returns true if it differs from the previous one.
+    /// Makes keys for the upstream at `origin` from now on. Returns true if the origin differs from the previous one.
     pub(super) fn answer_for(&self, origin: &http::Uri) -> bool {
         let origin = Arc::new(origin.to_string());
         *self.origin.swap(Arc::clone(&origin)) != *origin
     }
 
-    /// Returns the key of a request. Entries of an epoch that ended are never found again.
+    /// Returns the key of a request. The key depends on the epochs, so entries of an epoch that ended are never found
+    /// again.
     pub(super) fn key(&self, epochs: &Table, scope: &Scope<'_>, input: &KeyInput<'_>) -> Key {
         let KeyInput { subject, target, parameters } = *input;
         let (kind, tenant) = scope.tenant.map_or(("shared", ""), |tenant| ("private", tenant.as_str()));
@@ -113,7 +114,7 @@ impl Keys {
         ]))
     }
 
-    /// Returns the name of a pending request by Iluma's id.
+    /// Returns the key under which the slot of a pending request is recorded; `id` is Iluma's id of the request.
     pub(super) fn pending(&self, account: &AccountName, id: &str) -> Key {
         Key(self.namer.name([self.origin.load().as_bytes(), account.as_str().as_bytes(), b"pending", id.as_bytes()]))
     }

@@ -1,19 +1,21 @@
-//! The keys that the disk cache may have, in memory: most misses need no look into the file.
+//! A filter of the keys that the disk cache may have, in memory: most misses need no read of the file.
 //!
-//! A counting Bloom filter with two counters for each key. Invariant: a key in the file is never denied.
+//! A counting Bloom filter with two counters for each key. Invariant: the filter never answers "no" for a key in the
+//! file.
 
 use super::key::Key;
 use crate::base::byte_size::ByteSize;
 use parking_lot::Mutex;
 
-/// Bytes of the file for one counter: eight counters for an entry of 1 KiB, so that about one miss in 20 looks into the
-/// file in vain.
+/// The bytes of the file for each counter. An entry of 1 KiB has eight counters, so about one miss in 20 reads the file
+/// without need.
 const BYTES_PER_COUNTER: u64 = 128;
-/// The fewest and the most counters, of one byte each.
+/// The smallest number of counters; a counter has one byte.
 const LEAST: u64 = 1 << 10;
+/// The largest number of counters: 64 MiB.
 const MOST: u64 = 1 << 26;
 
-/// The keys of one file, which are counted in their order.
+/// The filter of one file's keys. The keys are counted in ascending order.
 #[derive(Debug)]
 pub(super) struct KeyFilter(Mutex<Counted>);
 
@@ -23,11 +25,11 @@ struct Counted {
     progress: Progress,
 }
 
-/// The part of the file's keys that is counted. The file may have any other key.
+/// The part of the file's keys that the filter has counted. Any other key counts as possibly there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
     Nothing,
-    /// The keys up to this one.
+    /// The keys up to and including this one.
     Until(Key),
     All,
 }
@@ -43,7 +45,7 @@ impl Progress {
 }
 
 impl KeyFilter {
-    /// Makes a filter for a file of at most `bound` bytes, of which no key is counted.
+    /// Makes a filter for a file of at most `bound` bytes. No key is counted yet.
     pub(super) fn new(bound: ByteSize) -> Self {
         let size = (bound.bytes() / BYTES_PER_COUNTER).clamp(LEAST, MOST).next_power_of_two();
         let counters = vec![0; usize::try_from(size).unwrap_or_default()];
@@ -72,7 +74,8 @@ impl KeyFilter {
         self.0.lock().progress.clone()
     }
 
-    /// Counts the file's next keys after `before`, in their order. Without any, all keys are counted from now on.
+    /// Counts `keys`, the next ones of the file after `before`, in ascending order. If there are none, all keys of the
+    /// file are counted.
     pub(super) fn learn(&self, before: &Progress, keys: &[Key]) {
         let mut counted = self.0.lock();
         // The filter was reset meanwhile.

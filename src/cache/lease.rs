@@ -1,7 +1,7 @@
 //! The lease of a call: it decides which node makes the call while the others wait.
 //!
-//! Invariants: a [`Lease`] exists before Redis is asked for it, so a drop at any await gives it back; only its holder
-//! gives it back, or it expires; a result that is not cached is shared before the lease ends.
+//! Invariants: a [`Lease`] exists before Redis is asked for it, so it is given back even if the task is dropped at any
+//! await; only its holder gives it back, or it expires; a result that is not cached is shared before the lease ends.
 
 use super::entry::{Entry, SharedResult};
 use super::key::Key;
@@ -41,7 +41,7 @@ pub(super) enum ClaimAnswer {
     Lead(Lease),
     /// Another node makes the call; its lease lasts this long unless it is renewed.
     Wait(Duration),
-    /// There was an unusable value, which has been removed.
+    /// Redis had a value that can't be used, and granted no lease. An unusable entry has been removed.
     Nothing,
     /// Redis did not answer.
     Out,
@@ -58,7 +58,7 @@ pub struct Lease {
     held: bool,
 }
 
-/// Leases that are being given back to Redis. Clones share the queue.
+/// The queue of leases that this node gives back to Redis. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Returns(mpsc::Sender<Returned>);
 
@@ -67,7 +67,7 @@ pub(super) struct Returns(mpsc::Sender<Returned>);
 pub(super) struct Returned {
     key: Key,
     token: Token,
-    /// The time at which the lease expires by itself.
+    /// The latest time at which the lease expires by itself.
     until: Instant,
 }
 
@@ -79,7 +79,7 @@ impl Returns {
     }
 }
 
-/// Gives dropped leases back, as soon as Redis answers. It ends with the queue.
+/// Gives dropped leases back to Redis as soon as Redis is up. Returns when the queue is closed.
 pub(super) async fn give_back(l2: Arc<RedisCache>, mut returned: mpsc::Receiver<Returned>) {
     let mut up = l2.redis.watch();
     while let Some(Returned { key, token, until }) = returned.recv().await {
@@ -120,7 +120,7 @@ pub(super) async fn claim(
         key: slot.key.clone(),
         token: keyring::random(),
         returned: returns.clone(),
-        // Redis may grant it although its answer is lost.
+        // Redis may grant the lease even if its answer is lost.
         held: true,
     };
     let Ok((decision, value, left)) = ask(l2, slot, (&lease.token, waited), budget).await else {

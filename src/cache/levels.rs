@@ -31,19 +31,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The time for which memory may answer "pending" without asking Redis, because the message that it ended may be lost.
+/// The longest time for which memory answers "pending" without asking Redis. It is short, because the message about the
+/// end of a pending request may be lost.
 const PENDING_IN_MEMORY: Duration = Duration::from_secs(5);
 
 /// The largest number of pending requests whose slot is known here: 50 calls a second that all stay pending for 10
 /// minutes.
 const MOST_PENDING: u64 = 30_000;
 
-/// Names what an order could not reach while Redis is out.
+/// Returns the names of the stores that an order can't reach while Redis is out.
 fn without_redis() -> Vec<String> {
     vec!["redis".to_owned(), "the memory of the other nodes".to_owned()]
 }
 
-/// The stored answers.
+/// The cache: the stored answers in memory, and the level below.
 #[derive(Debug)]
 pub struct Cache {
     keys: Keys,
@@ -64,14 +65,14 @@ enum L2 {
     Redis(Shared),
 }
 
-/// Choice of the level below memory.
+/// The choice of the level below memory.
 #[derive(Debug)]
 pub enum L2Choice<'a> {
     /// No second level: memory only.
     None,
     /// A file, for a gateway without Redis.
     Disk(DiskLevel),
-    /// Redis, for nodes that share.
+    /// Redis, for nodes that share entries.
     Redis(RedisClient, Keyring, NodeIdentity<'a>),
 }
 
@@ -81,25 +82,26 @@ struct Shared {
     l2: Arc<RedisCache>,
     membership: Arc<CacheMembership>,
     returns: Returns,
-    /// The leases to give back, until [`Cache::keep`] takes the receiver.
+    /// The receiver of the leases that this node gives back; [`Cache::keep`] takes it.
     returned: Mutex<Option<mpsc::Receiver<Returned>>>,
 }
 
-/// The decision which node makes a call.
+/// The decision about the node that makes a call.
 #[derive(Debug)]
 pub enum LeaseDecision {
-    /// No node: the answer is stored.
+    /// No node makes the call: the answer is stored already.
     Hit(Hit),
-    /// No node: another one has made the call, and its result is not cached.
+    /// No node makes the call: another node has made it, and its result is shared without being cached.
     Shared(SharedResult),
-    /// This node, and the others wait for it.
+    /// This node makes the call, and the other nodes wait for it.
     Lead(Lease),
-    /// This node, without agreement with others: Redis is out, or not configured.
+    /// This node makes the call without a lease, so other nodes may make the same call. Redis is out or not configured,
+    /// the wait was too long, or the stored entry can't be served.
     Alone,
 }
 
 impl Cache {
-    /// Returns a cache with an empty memory whose keys derive from `root`, for answers of the upstream at `origin`.
+    /// Makes a cache for answers of the upstream at `origin`. Its memory is empty, and its keys derive from `root`.
     #[must_use]
     pub fn new(settings: &config::Cache, origin: &http::Uri, root: &[u8; 32], l2: L2Choice<'_>, clock: Clock) -> Self {
         let memory = Arc::new(Memory::new(settings.memory));
@@ -136,7 +138,8 @@ impl Cache {
         vec![keys.results_channel(), keys.changes_channel()]
     }
 
-    /// Says how this node takes over the registry of keys, before it confirms a change of it.
+    /// Sets the function that updates this node's copy of the registry of the teams' keys. The node calls it before it
+    /// confirms a change of the registry.
     pub fn follow_registry_by(&self, follow: Follow) {
         if let Some(shared) = self.nodes() {
             // The start sets this once; a second `set` would change nothing.
@@ -144,7 +147,7 @@ impl Cache {
         }
     }
 
-    /// Keeps the level below memory, and keeps up with the other nodes, until `stop`.
+    /// Runs the background work of the level below memory, and follows the changes of the other nodes, until `stop`.
     pub fn keep(&self, tasks: &Tasks, stop: CancellationToken) {
         let shared = match &self.l2 {
             L2::None => return,
@@ -159,8 +162,8 @@ impl Cache {
         shared.membership.keep(tasks, stop);
     }
 
-    /// Applies other lifetimes to answers that are stored from now on, and changes to another upstream, which has no
-    /// entries yet. The bound of memory does not change.
+    /// Applies other lifetimes to answers that are stored from now on, and changes to the upstream at `origin`. Keys
+    /// contain the origin, so entries of another upstream are not served. The bound of memory does not change.
     pub fn reload(&self, settings: &config::Cache, origin: &http::Uri) {
         self.lifetimes.store(Arc::new(settings.clone()));
         if self.keys.answer_for(origin) {
@@ -171,21 +174,21 @@ impl Cache {
     /// Returns the slot of a request's answer.
     #[must_use]
     pub fn place(&self, scope: &Scope<'_>, subject: Subject, target: &str, parameters: &[u8]) -> CacheSlot {
-        // The number is read first: a change between the two lines then makes an unfindable key, and never a wrongly
-        // kept answer.
+        // The number is read first, so a change between the two lines counts as later than `began`. At worst the answer
+        // is not stored; it is never stored wrongly.
         let began = self.epochs.last();
         let key = self.keys.key(&self.epochs.table(), scope, &KeyInput { subject, target, parameters });
         CacheSlot { key, subject, private: scope.private_to(), began }
     }
 
-    /// Returns true if [`Cache::confirm`] is due before memory is read: this node may have missed a change, and can
-    /// find out.
+    /// Returns true if [`Cache::confirm`] has to run before memory is read: this node may have missed a change, and
+    /// Redis is up.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.nodes().is_some_and(|shared| !shared.membership.is_current() && shared.l2.redis.is_up())
     }
 
-    /// Applies the changes that other nodes made.
+    /// Applies the changes of other nodes, if this node may have missed some.
     pub async fn confirm(&self, budget: &Budget) {
         if let Some(shared) = self.nodes() {
             shared.membership.confirm(budget).await;
@@ -203,7 +206,8 @@ impl Cache {
         self.fresh(self.memory.look_up(&place.key)?, max_age)
     }
 
-    /// Returns the entry of the level below under the same conditions, and copies it to memory.
+    /// Returns the entry of the level below, if it may still be served and is no older than `max_age`. Copies the entry
+    /// to memory.
     pub async fn look_further(&self, place: &CacheSlot, max_age: Option<Duration>, budget: &Budget) -> Option<Hit> {
         let entry = match self.below(place) {
             L2::None => return None,
@@ -235,7 +239,7 @@ impl Cache {
         served(Arc::new(entry))
     }
 
-    /// Takes an entry of the level below into memory, if it may be served.
+    /// Copies an entry of the level below to memory and returns it, if it may be served.
     fn taken(&self, place: &CacheSlot, entry: Entry, max_age: Option<Duration>) -> Option<Hit> {
         let hit = self.fresh(Arc::new(entry), max_age)?;
         self.remember(place, &hit.entry).then_some(hit)
@@ -247,8 +251,9 @@ impl Cache {
         max_age.is_none_or(|most| age <= most).then_some(Hit { entry, age, ttl })
     }
 
-    /// Looks for the answer on the level below, if it is no older than `max_age`. Decides with the other nodes which of them
-    /// makes a call, or waits for its result, for at most `timeout`. Redis itself must answer within `budget`.
+    /// Returns the entry of the level below, if it may be served and is no older than `max_age`. Otherwise agrees with
+    /// the other nodes on the node that makes the call. If another node makes it, waits for the result for at most
+    /// `timeout`. Redis itself must answer within `budget`.
     pub async fn claim(
         &self,
         place: &CacheSlot,
@@ -384,11 +389,11 @@ impl Cache {
         wire::read_awaited(&noted?)
     }
 
-    /// Removes entries on every node, on disk and in Redis. The answer of a call in flight is not stored if the change
-    /// concerns it.
+    /// Applies a change: removes the entries that it names on every node, on disk and in Redis. If the change concerns
+    /// the answer of a call in flight, no later look-up finds this answer.
     pub async fn change(&self, change: &Change) -> Removed {
         let shared = match &self.l2 {
-            // A gateway that serves alone tells no other node, and has no entries of the registry.
+            // A gateway without Redis has no other node to tell, and a change of the registry concerns no entry.
             L2::None | L2::Disk(_) if *change == Change::Registry => return Removed::default(),
             L2::None => {
                 self.epochs.change(change);
@@ -399,7 +404,7 @@ impl Cache {
         };
         match purge::carry_out(&shared.membership, change).await {
             Ok(removed) => removed,
-            // The possible part is done; the rest has to be ordered again.
+            // Only this node's memory is done; the operator has to order the rest again.
             Err(_) => Removed { memory: self.memory.remove(change), left: without_redis(), ..Removed::default() },
         }
     }
@@ -438,7 +443,7 @@ impl Cache {
         self.nodes().map(|shared| Arc::clone(&shared.l2.counts))
     }
 
-    /// Returns how the disk served the cache.
+    /// Returns the counts of the disk's answers to the cache.
     #[must_use]
     pub fn disk_counts(&self) -> Option<Arc<Counts>> {
         match &self.l2 {
@@ -447,7 +452,7 @@ impl Cache {
         }
     }
 
-    /// Returns false while the settings want a disk cache, and it can't be used.
+    /// Returns false while a disk cache is configured and can't be used.
     #[must_use]
     pub fn is_disk_up(&self) -> bool {
         match &self.l2 {
@@ -456,7 +461,7 @@ impl Cache {
         }
     }
 
-    /// Returns the parts that nodes share.
+    /// Returns the parts that nodes share; `None` without Redis.
     const fn nodes(&self) -> Option<&Shared> {
         match &self.l2 {
             L2::Redis(shared) => Some(shared),
@@ -478,7 +483,7 @@ impl Cache {
             entry = Arc::new(Entry { lifetime, ..(*entry).clone() });
         }
         self.memory.insert(place.key.clone(), Arc::clone(&entry));
-        // A later erasure finds the entry, and an earlier one is found here.
+        // An erasure after the insertion removes the entry itself; an earlier one is noticed here.
         let kept = !self.epochs.erased_since(entry.began, &entry.tags);
         if !kept {
             self.memory.forget(&place.key);

@@ -5,10 +5,10 @@
 //! applied, and gets a lease of 5 s. When the lease ends by Redis' clock, it has ended by the node's own clock too, and
 //! from then on the node serves no watchlist answer from memory until it has caught up.
 //!
-//! Numbers only grow, even if Redis loses its data, or a part of it: they begin with its clock. So a node that sees
-//! fewer changes than numbers knows that it has missed some.
+//! Numbers only grow, even if Redis loses all or some of its data, because the first number is the time of Redis'
+//! clock. So a node that gets fewer changes than there are new numbers knows that it has missed some.
 //!
-//! None of these keys expires, and all of them are used every second: a Redis evicts them last.
+//! None of these keys expires, and all of them are used every second, so a Redis that evicts keys evicts these last.
 //!
 //! Invariants: a node's own lease ends before the one in the membership does; a node that missed changes that are not
 //! in the list empties its memory.
@@ -38,7 +38,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The time without a heartbeat after which a node is removed from the membership.
 const GONE: Duration = Duration::from_secs(600);
 
-/// This node among the others.
+/// This node as one of the nodes that share the cache.
 #[derive(Debug)]
 pub(super) struct CacheMembership {
     l2: Arc<RedisCache>,
@@ -51,11 +51,12 @@ pub(super) struct CacheMembership {
     confirmed: AtomicU64,
     origin: Instant,
     catching_up: tokio::sync::Mutex<()>,
-    /// Applies changes of the registry of keys on this node.
+    /// Updates this node's copy of the registry of the teams' keys.
     pub(super) follow: OnceLock<Follow>,
 }
 
-/// Has this node take over the registry of keys before it confirms a change of it. The result is true once it has.
+/// The function that updates this node's copy of the registry of the teams' keys, before the node confirms a change of
+/// the registry. Its result is true if the copy is up to date.
 pub struct Follow(pub Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>);
 
 impl std::fmt::Debug for Follow {
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Follow {
     }
 }
 
-/// The identity of this node for the others.
+/// The identity by which the other nodes know this node.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeIdentity<'a> {
     /// The name that operators read.
@@ -74,22 +75,22 @@ pub struct NodeIdentity<'a> {
 }
 
 impl NodeIdentity<'_> {
-    /// Returns the node's member name.
+    /// Returns the node's name in the membership: its name, a colon, and its identity.
     pub(super) fn member(&self) -> String {
         format!("{}:{}", self.name, self.id)
     }
 }
 
-/// A node's part in an order.
+/// A node's report on an order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeTaken {
     /// The node's name.
     pub name: String,
-    /// True if the node has taken the order.
+    /// True if the node has applied the order. After a purge it is also true if the node has lost its lease.
     pub is_done: bool,
 }
 
-/// Returns the node's name in a member name.
+/// Returns the part of a name in the membership that operators read.
 fn name_of(member: &str) -> &str {
     member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
@@ -113,7 +114,7 @@ impl CacheMembership {
     }
 
     /// Sends a heartbeat every second, at every message, and as soon as Redis is back; wakes the waiters for other
-    /// nodes' calls.
+    /// nodes' calls. Ends at `stop`.
     pub(super) fn keep(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
         let (node, ending) = (Arc::clone(self), stop.clone());
         let mut changed = self.redis().listen(&self.keys().changes_channel());
@@ -140,19 +141,20 @@ impl CacheMembership {
         tasks.spawn_until(&stop, async move { node.hear_results(results).await });
     }
 
-    /// Catches up, before a node whose lease has ended answers from memory.
+    /// Applies the changes of other nodes if this node's lease has ended. A request waits for this before it reads
+    /// memory.
     pub(super) async fn confirm(&self, budget: &Budget) {
         if !self.is_current() {
             let _: Result<(), RedisFailure> = self.heartbeat(budget).await;
         }
     }
 
-    /// Applies every change that this node does not know yet, and records that in Redis.
+    /// Applies every change that this node does not know yet, and records in Redis that this node has applied them.
     ///
     /// # Errors
     /// Returns an error if Redis is out, or if it answers with an unexpected value.
     pub(super) async fn heartbeat(&self, budget: &Budget) -> Result<(), RedisFailure> {
-        // Another heartbeat may be running, and take longer than this one may.
+        // Another heartbeat may be running, and may take longer than this one's budget.
         let Some(_turn) = budget.wait(self.catching_up.lock()).await else { return Err(RedisFailure::Out) };
         let began = self.clock.now().saturating_duration_since(self.origin);
         let known = self.epochs.last();
@@ -177,7 +179,7 @@ impl CacheMembership {
             script.key(self.keys().cache_removed(number)).arg(count);
         }
         let _: i64 = self.redis().script(budget, &script).await?;
-        // The time is from before the query: our lease ends before the one in Redis.
+        // The time was taken before the query, so this node's lease ends before the one in Redis.
         self.confirmed.store(u64::try_from(began.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Release);
         Ok(())
     }
@@ -188,7 +190,8 @@ impl CacheMembership {
             || changes.iter().any(|(entry, _)| change_log::read(entry) == Some(Logged::Change(Change::Registry)))
     }
 
-    /// Applies the news from Redis; returns the number of entries that were removed from memory for each change.
+    /// Applies the news from Redis. Returns for each change the number of entries that it removed from memory, or that
+    /// a count found.
     fn apply(&self, known: u64, (number, fields, changes): News) -> Result<Vec<(u64, u64)>, RedisFailure> {
         let Some(table) = change_log::read_epochs(&fields) else { return Err(RedisFailure::Unexpected) };
         let mut removed = Vec::new();
@@ -218,13 +221,13 @@ impl CacheMembership {
         Ok(removed)
     }
 
-    /// Waits until every node has applied a change, or its lease has ended. Returns the nodes; a strict caller can't trust the
-    /// memory of one whose lease has ended.
+    /// Waits until every node has applied a change, or has lost its lease. Returns the nodes. With `strictly` a node
+    /// that has only lost its lease is not done, because its memory may still have the entries.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
     pub(super) async fn applied_by_all(&self, change: u64, strictly: bool) -> Result<Vec<NodeTaken>, RedisFailure> {
-        // A node that confirmed without the change did so before the change began: by then its lease has ended.
+        // A node without the change sent its last heartbeat before the change began, so its lease has ended by then.
         let end = tokio::time::Instant::now() + LEASE;
         loop {
             let mut script = scripts::MEMBERSHIP.key(self.keys().cache_membership());
@@ -254,7 +257,8 @@ impl CacheMembership {
         self.l2.redis.keys()
     }
 
-    /// Wakes waiters whose call has ended on another node. It ends with the process.
+    /// Wakes the waiters for calls that have ended on other nodes, and removes their "pending" entries. Runs until the
+    /// process ends.
     async fn hear_results(&self, mut results: broadcast::Receiver<Vec<u8>>) {
         loop {
             match results.recv().await {
@@ -269,7 +273,7 @@ impl CacheMembership {
         }
     }
 
-    /// Leaves the group, so that no other node waits for this one any more.
+    /// Removes this node from the membership, so that no other node waits for it any more.
     async fn leave(&self) {
         let mut command = redis::cmd("HDEL");
         let command = command.arg(self.keys().cache_membership()).arg(&self.id);

@@ -11,12 +11,13 @@ use moka::sync::Cache;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The bytes of moka's records of an entry, with its key: a key of 48, a place in the hash table of 40, the value's record of
-/// 32, its times of 80, and places in the orders of use and of expiry of 128.
+/// The bytes that moka keeps for an entry: 48 for the key, 40 for its place in the hash table, 32 for the record of the
+/// value, 80 for its times, and 128 for its places in the orders of use and of expiry.
 const RECORDS: usize = 328;
-/// The bytes that counts the users of a body once two have it.
+/// The bytes of the reference count that `Bytes` allocates once a body has a second user.
 const SHARED: usize = 32;
-/// Sizes of memory below this are multiples of it; larger ones have four steps to the double.
+/// The step between the allocator's sizes up to 128 bytes. Above, there are four sizes from each power of two to the
+/// next.
 const STEP: usize = 16;
 
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Memory {
             .max_capacity(most.bytes())
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(weight(entry)).unwrap_or(u32::MAX))
             // Each answer was paid for and is requested a few times at most, soon afterwards: the newest entry is
-            // always worth its space, which a policy by frequency would refuse once memory is full.
+            // always worth its space. A policy by frequency would refuse it once memory is full.
             .eviction_policy(EvictionPolicy::lru())
             // This frees memory; the cache itself checks lifetimes, on its own clock.
             .expire_after(Lifetime)
@@ -78,7 +79,7 @@ impl Memory {
         }
     }
 
-    /// Returns the numbers of entries and of bytes.
+    /// Returns the number of entries and the sum of their bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
         (self.entries.entry_count(), self.entries.weighted_size())
@@ -94,7 +95,7 @@ fn weight(entry: &Entry) -> usize {
     RECORDS + SHARED + texts.into_iter().map(allocated).sum::<usize>()
 }
 
-/// Returns the bytes that an allocation takes: mimalloc has sizes of its own.
+/// Returns the bytes that an allocation takes: mimalloc rounds each size up to one of its own sizes.
 fn allocated(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 8).max(STEP);
     bytes.next_multiple_of(step)

@@ -12,10 +12,10 @@ const HEALTH_LIFETIME: Duration = Duration::from_secs(5);
 
 /// The time for which others may share a pending request.
 pub(super) const PENDING_LIFETIME: Duration = Duration::from_secs(600);
-/// The interval at which a pending request is polled.
+/// The lifetime of "pending" as the answer to a GET by id: GETs within this time share one call.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The storing of an answer.
+/// The terms on which an answer is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
     /// The time for which the answer is served.
@@ -30,9 +30,9 @@ pub(super) struct Kept {
 
 /// Returns how an answer is stored; `None` if it is not.
 ///
-/// Stored are final answers that say something about the account or person (the response schemas of
-/// the bank and CFT routes): never an error status, a failure of upstream's own, or an unknown answer. A pending bank
-/// request is stored for identical requests meanwhile, and is no result.
+/// A final answer about an account or a person is stored, as the response schemas of the bank and CFT routes define it.
+/// An error status (except for health), a failure of upstream's own and an unknown answer are never stored. A pending
+/// bank request is stored only so that identical requests share it; it is no result.
 pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifetimes: &config::Cache) -> Option<Kept> {
     let result = |lifetime: Duration| Kept { lifetime, grace: Duration::ZERO, id: None, pending: false };
     if subject == Subject::Health {
@@ -71,7 +71,8 @@ pub(super) fn kept(subject: Subject, status: StatusCode, answer: &Answer, lifeti
     (!kept.lifetime.is_zero()).then_some(kept)
 }
 
-/// Returns the lifetime of a bank answer, which is shorter if Iluma marked it: such signals age faster.
+/// Returns the lifetime of a bank answer, which is shorter if Iluma marked the answer for review: such signals age
+/// faster.
 fn review(answer: &Answer, lifetime: Duration, lifetimes: &config::Cache) -> Duration {
     if answer.needs_review() { lifetime.min(lifetimes.bank_need_review) } else { lifetime }
 }
@@ -90,9 +91,8 @@ fn bank(answer: &Answer) -> Option<Bank> {
     match status {
         Status::Pending | Status::InProgress | Status::WaitingOnBank => Some(Bank::Pending),
         Status::Failed => (answer.failure()? == Failure::BankAccountNotFound).then_some(Bank::NotFound),
-        // v1.1 and later have it in the result; a result without it is unknown. In v1 SUCCESS itself means that the
-        // account exists.
-        // Success with the reason of a failure contradicts itself.
+        // v1.1 and later have `is_found` in the result; an answer without it is unknown. In v1 SUCCESS itself means
+        // that the account exists. Success with the reason of a failure contradicts itself.
         Status::Success | Status::Completed if answer.failure().is_some() => None,
         Status::Success | Status::Completed => match answer.found()? {
             Found::Yes => Some(Bank::Found),

@@ -1,6 +1,7 @@
 //! Purges and erasures on every node and in Redis.
 //!
-//! Invariant: every node has applied a change that was answered as done, at the latest by the end of its lease.
+//! Invariant: if a change is answered as done, every node has applied it, or has lost its lease and serves no watchlist
+//! answer from memory.
 
 use super::change_log::{self, Logged, TENANT};
 use super::epoch::{Change, Epoch};
@@ -13,8 +14,8 @@ use crate::redis::{Budget, RedisFailure, scripts::cache as scripts};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The largest number of changes in the list. Purges and erasures are rare; a node that missed more of them starts with
-/// an empty memory.
+/// The largest number of changes in the list. Purges and erasures are rare; a node that missed more of them empties its
+/// memory.
 const MOST_CHANGES: usize = 10_000;
 /// The time for which a tombstone keeps the answers of earlier calls from being stored: no call lasts as long.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
@@ -28,7 +29,7 @@ pub struct Removed {
     pub disk: u64,
     /// The number of entries that were removed from Redis.
     pub redis: u64,
-    /// The nodes, each with its part in the order; empty for a gateway without Redis, and while Redis is out.
+    /// The reports of the nodes on the order; empty for a gateway without Redis, and while Redis is out.
     pub nodes: Vec<NodeTaken>,
     /// The names of the nodes or stores that could not be reached; empty if the order is done.
     pub left: Vec<String>,
@@ -42,7 +43,7 @@ impl Removed {
         self.disk += other.disk;
         self.redis += other.redis;
         self.nodes.extend(other.nodes);
-        // A node that is left by one of both comes first.
+        // If two reports name the same node, the report that is not done sorts first and is kept.
         self.nodes.sort_unstable();
         self.nodes.dedup_by(|later, first| later.name == first.name);
         self.left.extend(other.left);
@@ -55,7 +56,7 @@ impl Removed {
 /// Applies a change on every node and in Redis.
 ///
 /// # Errors
-/// Returns an error if Redis is out: the change was not begun, or its beginning is uncertain.
+/// Returns an error if Redis is out. The change may be done in part, and has to be ordered again.
 pub(super) async fn carry_out(node: &CacheMembership, change: &Change) -> Result<Removed, RedisFailure> {
     let number = begin(node, change).await?;
     node.heartbeat(&Budget::background()).await?;
@@ -102,7 +103,7 @@ async fn begin(node: &CacheMembership, change: &Change) -> Result<u64, RedisFail
     append(node, &Logged::Change(change.clone()), &fields).await
 }
 
-/// Gives an entry the next number in the list, and these epochs new values.
+/// Appends an entry to the list of changes, and sets these epochs. Returns the number of the entry.
 async fn append(node: &CacheMembership, entry: &Logged, epochs: &[(String, Epoch)]) -> Result<u64, RedisFailure> {
     let keys = node.keys();
     let mut script = scripts::BEGIN_CHANGE.key(keys.cache_epochs());
@@ -152,9 +153,9 @@ fn scope(change: &Change) -> (&str, &str) {
 /// The treatment of the entries whose names match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
-    /// They are removed. They are unfindable already, because their epoch has ended.
+    /// The entries are removed. After a purge no look-up finds them any more, because their epoch has ended.
     Unlink,
-    /// They are counted.
+    /// The entries are counted.
     Count,
 }
 

@@ -20,22 +20,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// The longest time of a message to other nodes; no request waits for it.
+/// The longest time for sending a message to other nodes; no request waits for it.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The largest number of messages to other nodes in flight: a healthy Redis has fewer. Further messages are dropped, and
-/// the other nodes make their own calls.
+/// The largest number of messages to other nodes in flight: with a healthy Redis there are fewer. Further messages are
+/// dropped, and the other nodes make their own calls.
 const MOST_TOLD: usize = 1024;
 
-/// Counts of Redis' answers to the cache since the start.
+/// Counts of the look-ups on the second level, in Redis or on disk, since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Entries that were found.
+    /// Look-ups that found an entry.
     pub hits: AtomicU64,
-    /// Entries that were not found.
+    /// Look-ups that found no entry, or one that may not be served any more.
     pub misses: AtomicU64,
     /// Values that could not be decrypted: damaged, moved to another key, or encrypted with an unknown key.
     pub damaged: AtomicU64,
-    /// Queries that Redis did not answer.
+    /// Look-ups that Redis or the disk did not answer.
     pub out: AtomicU64,
 }
 
@@ -72,7 +72,8 @@ impl RedisCache {
         Some(key)
     }
 
-    /// Returns the entry of a slot that is past its lifetime, but not its grace.
+    /// Returns the copy of a slot's entry, which Redis keeps until the entry's grace ends. A copy that names an erased
+    /// person is not returned.
     pub(super) async fn look_up_stale(&self, slot: &CacheSlot, budget: &Budget) -> Option<Entry> {
         let name = self.copy_key(slot);
         let mut pipeline = redis::pipe();
@@ -81,8 +82,8 @@ impl RedisCache {
         self.entry(slot, &name, &value?, left).filter(|entry| !self.is_erased(entry))
     }
 
-    /// Returns the entry in `value`, if it may be served; otherwise removes the value: it would block all nodes,
-    /// because no node leads while an answer seems to exist.
+    /// Returns the entry in `value` if it may be served. Otherwise removes the value from Redis: no node makes the call
+    /// while there is a value, so it would block all nodes.
     pub(super) async fn usable(&self, slot: &CacheSlot, value: &[u8], left: i64, budget: &Budget) -> Option<Entry> {
         let over = |entry: &Entry| {
             self.clock.now().saturating_duration_since(entry.stored_at) >= entry.lifetime || self.is_erased(entry)
@@ -108,8 +109,9 @@ impl RedisCache {
         wire::read_result(&self.keyring.decrypt(name.as_bytes(), value).ok()?)
     }
 
-    /// Stores an entry for all nodes, and ends the lease with this token. Returns true if the entry is stored: it is
-    /// not if a person in it was erased.
+    /// Stores an entry for all nodes, and ends the lease with this token. Returns true if the entry is stored. It is
+    /// not stored if a person in it was erased since its call began, or if another program's value is in the place of a
+    /// person's index.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
@@ -118,7 +120,7 @@ impl RedisCache {
         let plain = wire::write_entry(entry, stored);
         let (name, copy, keys) = (self.entry_key(slot), self.copy_key(slot), self.redis.keys());
         let value = self.encrypted(&name, &plain);
-        // The copy has a name of its own: its entry is fresh as long as Redis still has it.
+        // The copy has a name of its own, so Redis has a value under the entry's name only while the entry is fresh.
         let spare = if entry.grace.is_zero() { Vec::new() } else { self.encrypted(&copy, &plain) };
         let mut script = scripts::STORE.key(name);
         script.key(keys.cache_lease(slot.key.bytes())).key(keys.cache_wanted(slot.key.bytes())).key(copy);
@@ -137,7 +139,7 @@ impl RedisCache {
         self.redis.script(&Budget::of(MESSAGE_TIMEOUT), script).await
     }
 
-    /// Records the slot for the answer to a pending request, by the keyed hash of its id.
+    /// Stores the encrypted slot for the answer to a pending request, under the keyed hash of Iluma's id.
     pub(super) async fn note(&self, id: &Key, value: &[u8], lifetime: Duration) {
         let name = self.redis.keys().cache_pending(id.bytes());
         let value = self.encrypted(&name, value);
@@ -146,7 +148,7 @@ impl RedisCache {
         let _: Result<(), RedisFailure> = self.redis.command(&Budget::of(MESSAGE_TIMEOUT), command).await;
     }
 
-    /// Returns the recorded slot of that id.
+    /// Returns the slot that [`note`](Self::note) stored for an id.
     pub(super) async fn noted(&self, id: &Key, budget: &Budget) -> Option<Vec<u8>> {
         let name = self.redis.keys().cache_pending(id.bytes());
         let mut command = redis::cmd("GET");
@@ -168,13 +170,14 @@ impl RedisCache {
         self.redis.keys().cache_copy(scope(slot), slot.key.bytes())
     }
 
-    /// Returns true if an erasure concerns the entry. Redis may have evicted the sets that erasures use to find
-    /// entries, but not the entries.
+    /// Returns true if an erasure concerns the entry. An erasure finds entries by sets in Redis. Redis may have evicted
+    /// a set and kept its entries, so each entry is checked when it is read.
     fn is_erased(&self, entry: &Entry) -> bool {
         self.epochs.erased_since(entry.began, &entry.tags)
     }
 
-    /// Reads a value as an entry; `left` is its remaining time in Redis, -1 if there is none.
+    /// Reads a value as an entry; `left` is the milliseconds until Redis removes the value, negative if it has no
+    /// expiry.
     fn entry(&self, slot: &CacheSlot, name: &RedisKey, value: &[u8], left: i64) -> Option<Entry> {
         let plain = self.keyring.decrypt(name.as_bytes(), value).ok()?;
         let (mut entry, stored) = wire::read_entry(&plain, slot, self.clock.now())?;

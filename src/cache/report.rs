@@ -19,7 +19,7 @@ pub enum Report {
     },
     /// The cache answered after the entry's lifetime, because Iluma failed.
     Stale {
-        /// The time since its lifetime ended.
+        /// The time since the entry's lifetime ended.
         by: Duration,
     },
     /// The request waited for a call of another request.
@@ -65,7 +65,7 @@ impl Report {
     }
 }
 
-/// Returns whole seconds, rounded up: together with `age`, which is rounded down, they make the lifetime.
+/// Returns whole seconds, rounded up. `age` is rounded down, so both together make the lifetime.
 fn begun(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -63,7 +63,7 @@ impl<T: Clone> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// Returns a follower of this leader, for its own request while a task makes the call.
+    /// Returns a follower of this leader. The leader's own request waits with it while a task makes the call.
     #[must_use]
     pub fn waiter(&self) -> Follower<T> {
         Follower(self.answer.subscribe())

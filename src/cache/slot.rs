@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The slot of a request's answer.
+/// The place in the cache for the answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSlot {
     /// The name of the entry, and of the call in flight for it.
@@ -21,16 +21,17 @@ pub struct CacheSlot {
     pub subject: Subject,
     /// The tenant of a private entry.
     pub(super) private: Option<TenantName>,
-    /// The number of the last known change when the request arrived: a later change may forbid storing the answer.
+    /// The number of the last known purge or erasure when the request arrived. A later erasure may forbid storing the
+    /// answer.
     pub(super) began: u64,
 }
 
-/// The slot of a pending request's answer.
+/// The place in the cache for the final answer to a pending request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// The slot of the request.
     pub place: CacheSlot,
-    /// The path of the request; its answer is below it, by the id.
+    /// The path of the request. A GET of this path with Iluma's id behind it returns the answer.
     pub path: String,
     /// The persons that the request and its first answer named.
     pub tags: BTreeSet<Tag>,

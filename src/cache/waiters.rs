@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The waiters by key: at most one each, the leader of the single flight here.
+/// The waiters by key. A key has at most one: the leader of the single flight in this process.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<Key, Arc<Notify>>>);
 
@@ -24,7 +24,7 @@ impl Waiters {
         Waiter { waiters: self, key: key.clone(), notify }
     }
 
-    /// Wakes the waiter for a key, or the next one that is about to wait.
+    /// Wakes the waiter for a key. If the waiter does not wait yet, its next wait ends at once.
     pub(super) fn wake(&self, key: &Key) {
         if let Some(notify) = self.0.lock().get(key) {
             notify.notify_one();

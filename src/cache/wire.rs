@@ -14,7 +14,8 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The first byte of a value, which distinguishes later layouts. A node that does not know it calls Iluma.
+/// The first byte of a value: the version of its layout. A node that does not know the version can't read the value,
+/// and calls Iluma.
 const VERSION: u8 = 2;
 
 pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
@@ -32,7 +33,8 @@ pub(super) fn write_entry(entry: &Entry, stored: SystemTime) -> Vec<u8> {
     out.0
 }
 
-/// Returns the entry, and the time at which it was stored; the caller computes its `stored_at`.
+/// Reads an entry, and the time at which it was stored. The entry's `stored_at` is `now` until the caller computes the
+/// right one.
 pub(super) fn read_entry(bytes: &[u8], place: &CacheSlot, now: std::time::Instant) -> Option<(Entry, SystemTime)> {
     let mut from = Reader::new(bytes)?;
     let stored = UNIX_EPOCH.checked_add(Duration::from_millis(from.number()?))?;

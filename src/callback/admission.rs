@@ -33,7 +33,8 @@ pub enum Admission {
     /// The token is missing or wrong.
     #[error("the callback token is missing or wrong")]
     Unauthorized,
-    /// Too many wrong tokens came from the client's address: whole seconds until it may try another one.
+    /// Too many wrong tokens came from the client's address. The value is the whole seconds until it may try another
+    /// one.
     #[error("too many wrong tokens came from this address: wait for retry-after; a valid token is never refused")]
     TooManyFailures(u64),
     /// The body is longer than [`MOST_BYTES`](super::MOST_BYTES).
@@ -45,8 +46,9 @@ pub enum Admission {
     /// The peer cut the body off.
     #[error("the body was cut off")]
     CutOff,
-    /// The body can't be a callback's. The answer is a 400, not a 200: it can't be given to any team, so an operator
-    /// has to see it. Iluma stops repeating it after a while, and each repetition costs only the reading of its body.
+    /// The body can't be a callback's. The answer is 400, not 200: no team can get such a callback, so an operator has
+    /// to see the error. Iluma stops repeating the callback after a while, and each repetition costs only the reading
+    /// of its body.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The callback could not be stored: Iluma has to send it again.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The intervals for removing old entries, and for counting the queues and expiring deliveries to paused endpoints.
+/// The interval at which old entries are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The interval at which the queues are counted, and old deliveries to paused endpoints become dead letters.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Callbacks {
-    /// Runs all loops until `stop`: fan-out, delivery, journal, sweep, count. Deliveries in progress then finish;
-    /// queued ones stay queued.
+    /// Starts the loops of fan-out, delivery, journal, sweep and count, which run until `stop`. After that, deliveries
+    /// in progress finish, and queued ones stay queued.
     pub fn run(self: &Arc<Self>, inflow: Inflow, tasks: &Tasks, stop: &CancellationToken) {
         let [fan_out, dispatch, sweep, count] = std::array::from_fn(|_| Arc::clone(self));
         tasks.spawn_until(stop, async move { fan_out.fan_out_all().await });

@@ -1,7 +1,7 @@
 //! Adapts the number of concurrent deliveries to each team's endpoint: each team has a lane of its own.
 //!
 //! Invariants: a team has at most [`WIDEST`] concurrent deliveries, all teams together [`MOST_AT_ONCE`]; a team whose
-//! endpoint fails soon has only one, so that it takes little capacity from the others.
+//! endpoint keeps failing has only one, so that it takes little capacity from the others.
 
 use crate::base::name::TenantName;
 use crate::state::Delivery;
@@ -28,7 +28,7 @@ pub(super) struct AdaptiveConcurrency {
 struct Lane {
     width: usize,
     under_way: usize,
-    /// True if the last claim returned as many as were wanted: more may be due.
+    /// True if the last claim returned as many deliveries as were wanted: more may be due.
     full: bool,
 }
 
@@ -39,7 +39,8 @@ impl Default for Lane {
 }
 
 impl AdaptiveConcurrency {
-    /// Returns the number of free slots of each of these teams; with `only_full`, of full lanes only.
+    /// Returns those of `teams` that have free slots, with the number of these. With `only_full`, returns only teams
+    /// with full lanes.
     pub(super) fn free<'a>(
         &self,
         teams: impl Iterator<Item = &'a TenantName>,
@@ -59,7 +60,7 @@ impl AdaptiveConcurrency {
         wanted
     }
 
-    /// Records the wanted and the claimed deliveries.
+    /// Counts the claimed deliveries of each team as in progress, and compares them with the wanted number.
     pub(super) fn take(&self, wanted: &[(TenantName, usize)], taken: &[Delivery]) {
         let mut lanes = self.lanes.lock();
         for (team, places) in wanted {

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The configuration of callbacks.
 pub(super) struct CallbackConfig {
     pub(super) accounts: BTreeMap<AccountName, Account>,
-    /// Networks that callbacks may come from; none if they may come from anywhere.
+    /// The networks that callbacks may come from; `None` if they may come from anywhere.
     pub(super) allow: Option<Vec<IpNet>>,
     pub(super) teams: BTreeMap<TenantName, Team>,
     /// The waits between attempts.

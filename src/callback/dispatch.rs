@@ -1,7 +1,7 @@
 //! Sends deliveries when they become due.
 //!
-//! Invariants: a failed delivery is repeated by the schedule, and then becomes a dead letter; a delivery whose URL
-//! can't be read waits, which counts as no attempt.
+//! Invariants: a failed delivery is repeated by the schedule, and then becomes a dead letter; a delivery waits while
+//! its URL can't be read, and this counts as no attempt.
 
 use super::events::{Attempt, Note};
 use super::retry;
@@ -22,11 +22,11 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest delay until a due delivery is noticed.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The attempts to store an outcome; after them the lease ends, and the delivery is made again.
+/// The largest number of attempts to store an outcome. If all fail, the lease ends, and the delivery is sent again.
 const NOTE_ATTEMPTS: u32 = 5;
 
 impl Callbacks {
-    /// Sends deliveries when they become due, for ever; each in a task of its own.
+    /// Sends deliveries when they become due, each in a task of its own. Never returns.
     pub(super) async fn dispatch(self: &Arc<Self>, tasks: &Tasks) {
         let mut only_full = false;
         loop {
@@ -116,7 +116,7 @@ impl Callbacks {
     /// Returns an error if state did not return the URL: nothing was attempted.
     async fn send(&self, delivery: &Delivery) -> Result<Sent, StateError> {
         let (config, client) = (self.config.load_full(), self.client.load_full());
-        // The team was configured when the delivery was claimed.
+        // The team was removed from the configuration after the delivery was claimed.
         let Some(team) = config.teams.get(&delivery.tenant) else { return Ok(client.unsent(AttemptError::NoUrl)) };
         let url = tokio::time::timeout(LOOK_UP_TIMEOUT, self.url(&delivery.tenant, team, delivery.kind)).await;
         let Some(url) = url.unwrap_or(Err(StateError::Unavailable))? else {
@@ -126,8 +126,8 @@ impl Callbacks {
         Ok(client.send(team, config.timeout, &url, message).await)
     }
 
-    /// Turns each queued delivery to a paused endpoint into a dead letter once the delivery is older than the whole schedule.
-    /// Deliveries age during a pause.
+    /// Turns each queued delivery to a paused endpoint into a dead letter once the delivery is older than the whole
+    /// schedule. Deliveries age during a pause.
     pub(super) async fn expire_paused(&self) {
         let age = self.config.load().retry.iter().sum();
         match self.state.expire_paused(age).await {

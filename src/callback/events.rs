@@ -16,26 +16,26 @@ pub struct Hooks {
     pub persons: Persons,
     /// The clients that sent wrong tokens.
     pub failures: AuthFailures,
-    /// Returns true if a team's deliveries wait until it is resumed.
+    /// Returns true if a team is suspended. Its deliveries wait until an operator resumes the team.
     pub is_suspended: Box<dyn Fn(&TenantName) -> bool + Send + Sync>,
     /// Counts an event.
     pub note: Box<dyn Fn(Note<'_>) + Send + Sync>,
-    /// Takes a callback, before it is settled; true means that no answer has named its record. After an error or a crash it is
-    /// given again.
+    /// Passes a callback to the ledger, before its fan-out is stored. The flag is true if no answer of Iluma has named
+    /// its record. After an error or a crash the callback is passed again.
     pub called_back: Box<dyn Fn(Arrived, bool) -> Taken + Send + Sync>,
 }
 
-/// The end of a callback's way to the parts that learn from it.
+/// The future of [`Hooks::called_back`], which ends once the ledger has the callback.
 pub(super) type Taken = BoxFuture<'static, Result<(), StateError>>;
 
-/// An event that is counted. Nothing in it comes from input.
+/// An event that is counted. Its names are those of the configuration, never text from a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Note<'a> {
     /// A callback arrived, with its account and type if they are known.
     Received(Option<&'a AccountName>, Option<CallbackType>, Admission),
-    /// A delivery was sent, and this came of it.
+    /// An attempt was made, with this result.
     Sent(&'a TenantName, CallbackType, &'a AttemptRecord),
-    /// A delivery was attempted.
+    /// An attempt had this outcome, or a delivery became a dead letter without an attempt.
     Attempted(&'a TenantName, Attempt),
     /// A delivery was not made.
     Skipped(&'a TenantName, Skipped),
@@ -50,7 +50,7 @@ pub enum Attempt {
     Delivered,
     /// The delivery will be tried again.
     Failed,
-    /// The attempt was the last one.
+    /// The delivery is a dead letter: no attempt follows.
     Dead,
 }
 

@@ -1,7 +1,7 @@
 //! The fan-out: one callback becomes a delivery for each of its recipients.
 //!
-//! Invariants: a callback is settled with all of its deliveries or not at all; while state can't name its owners, or the
-//! ledger can't be written, it waits.
+//! Invariants: a callback is settled with all of its deliveries or not at all; while state can't name its owners, or
+//! the ledger can't be written, the callback waits.
 
 use super::config::CallbackConfig;
 use super::events::{Arrived, Attempt, Note, Skipped};
@@ -24,7 +24,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(250);
 
 impl Callbacks {
-    /// Fans out waiting callbacks, for ever.
+    /// Fans out waiting callbacks. Never returns.
     pub(super) async fn fan_out_all(&self) {
         loop {
             let waiting = match self.state.waiting(MOST_TOGETHER, LEASE).await {
@@ -49,7 +49,7 @@ impl Callbacks {
 
     async fn fan_out(&self, waiting: &Waiting) -> Result<(), StateError> {
         let config = self.config.load_full();
-        // The body was parsed when it arrived.
+        // The inbox stores only bodies that it could parse, so this does not happen.
         let Ok(body) = CallbackBody::parse(&waiting.body) else {
             return self.state.settle(waiting, FanOutDecision::Unowned, &config.outbox).await.map(|_| ());
         };
@@ -72,7 +72,7 @@ impl Callbacks {
         };
         let is_due = !matches!(decision, FanOutDecision::Wait(_));
         if is_due && let Err(error) = self.tell_ledger(waiting, &body).await {
-            // Without this it would wait for the end of its lease.
+            // Without this, the callback would wait until its lease ends.
             let decision = FanOutDecision::Wait(self.clock.wall() + REST);
             let _ = self.state.settle(waiting, decision, &config.outbox).await;
             return Err(error);
@@ -84,7 +84,8 @@ impl Callbacks {
         Ok(())
     }
 
-    /// Tells the ledger of a callback, whose call may be open. If no answer has named the record, the answer may be lost.
+    /// Passes a callback to the ledger, because the outcome of its call may be unknown. If no answer has named the
+    /// record, the answer to the call may be lost.
     async fn tell_ledger(&self, waiting: &Waiting, body: &CallbackBody) -> Result<(), StateError> {
         let (account, Some(id)) = (&waiting.account, &body.id) else { return Ok(()) };
         let is_unanswered = waiting.awaiting.is_empty() && self.state.owners(account, id).await?.is_empty();

@@ -1,6 +1,7 @@
 //! Callbacks of cache hits: the gateway makes them, and stores them in groups.
 //!
-//! Invariant: these callbacks are dropped rather than waited for; Iluma's own callbacks never depend on them.
+//! Invariant: no request waits for these callbacks, and they are dropped if there is no room; Iluma's own callbacks
+//! never depend on them.
 
 use super::events::{Note, Skipped};
 use super::service::Callbacks;
@@ -10,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The time in which a group of callbacks is collected, and the largest group.
+/// The time in which a group of callbacks is collected.
 const GROUP_TIME: Duration = Duration::from_millis(100);
+/// The largest number of callbacks in a group.
 const GROUP_MOST: usize = 256;
 
 impl Callbacks {
@@ -40,7 +42,7 @@ impl Callbacks {
     async fn enqueue(&self, group: Vec<Made>) {
         let config = self.config.load_full();
         let (mut wanted, mut lost) = (Vec::with_capacity(group.len()), Vec::new());
-        // Most callbacks of a group belong to few teams.
+        // Most callbacks of a group belong to few teams, so each team's URL is looked up once.
         let mut listens = BTreeMap::new();
         for made in group {
             let key = (made.copy.tenant.clone(), made.kind);

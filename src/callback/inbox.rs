@@ -1,7 +1,7 @@
 //! The inbox: it checks, stores and answers the callbacks that Iluma posts.
 //!
-//! Invariants: the answer is 200 only once the callback is durable, and 503 otherwise; nothing is read from a peer
-//! without a token; an answer reveals nothing of the configuration except that a path exists.
+//! Invariants: the answer is 200 only once the callback is durable, and 503 if it can't be stored; no body is read from
+//! a peer without a valid token; an answer reveals nothing of the configuration except that a path exists.
 
 use super::admission::Admission;
 use super::events::{Arrived, Note};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The largest accepted callback: results have some kilobytes, and pictures are links.
+/// The largest body that is accepted, in bytes: results have some kilobytes, and pictures are links.
 pub const MOST_BYTES: usize = 1 << 20;
 
 /// The longest time for storing a callback, and for getting a slot to read it: Iluma itself gives up after some 10 s.
@@ -109,7 +109,7 @@ impl Callbacks {
         self.config.load().accounts.contains_key(&account).then_some((account, kind))
     }
 
-    /// Returns the refusal of a request without a valid token.
+    /// Returns the refusal of a request without a valid token, and counts a wrong token against its client.
     fn unauthorized(&self, request: &Request) -> Admission {
         let client = request.extensions().get::<Client>().filter(|_| request.headers().contains_key(TOKEN));
         match client.map(|client| self.hooks.failures.note(Authenticating::Callbacks, client.address)) {
@@ -141,9 +141,9 @@ impl Callbacks {
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.state.receive(callback)).await;
         match stored.unwrap_or(Err(StateError::Unavailable)) {
             Ok(outcome) => {
-                // If the channel is full, the cache learns the result later; the callback is delivered all the same. The
-                // cache learns nothing from a body that has its id in an unusual place. It also learns from a repeat,
-                // because the first copy may not have been acknowledged.
+                // If the channel is full, the cache learns the result later; the callback is delivered all the same.
+                // The cache learns nothing from a body that has its id in an unusual place. It also learns from a
+                // repeat, because the first copy may not have been acknowledged.
                 if let Some(id) = id {
                     let _ = self.arrived.try_send(Arrived { account, kind, id, body: bytes });
                 }
@@ -157,8 +157,8 @@ impl Callbacks {
     }
 }
 
-/// Returns true if the request carries one of the tokens, exactly once. Hashes are compared, with all tokens and in
-/// constant time, so that not even a length is revealed.
+/// Returns true if the request has exactly one token header, with one of `tokens`. It is compared with all of them, by
+/// hashes and in constant time, so that not even a length is revealed.
 fn carries(headers: &HeaderMap, tokens: &[SecretString]) -> bool {
     let mut values = headers.get_all(TOKEN).iter();
     let (Some(given), None) = (values.next(), values.next()) else { return false };

@@ -1,7 +1,7 @@
 //! Callbacks as operators and teams see them: lists by state, tenant, type and time, and each attempt at one.
 //!
-//! Invariants: an entry shows names, times, statuses and Iluma's ids; nothing of a person, a URL or a body. A team sees only
-//! its own.
+//! Invariants: an entry shows names, times, statuses and Iluma's ids, but no person's data, no URL and no body. A team
+//! sees only its own.
 
 use super::orders::{OrderError, time};
 use super::service::Callbacks;
@@ -25,9 +25,9 @@ const OWN_LIST: &str = "state (queued, dead or delivered), type, since, until, l
 const OWN_STATES: [DeliveryStatus; 3] = [DeliveryStatus::Queued, DeliveryStatus::Dead, DeliveryStatus::Delivered];
 
 impl Callbacks {
-    /// Lists the callbacks that a query selects by `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after` (the `next` of
-    /// the page before). `own` is the requesting team, or `None` for an operator. A team sees only its own callbacks, in all states
-    /// unless the query names one.
+    /// Lists the callbacks that a query selects by `state`, `tenant`, `type`, `since`, `until`, `limit`, and `after`
+    /// (the `next` of the page before). `own` is the requesting team, or `None` for an operator. A team sees only its
+    /// own callbacks, in all states unless the query names one.
     ///
     /// # Errors
     /// Returns an error if the query is malformed, or if state can't be read.
@@ -116,7 +116,7 @@ fn shown(entry: &Listed, state: DeliveryStatus, pauses: &[Pause]) -> Value {
         Some(&pause.endpoint.tenant) == entry.tenant.as_ref() && Some(pause.endpoint.kind) == entry.kind
     };
     let paused = pauses.iter().find(is_of).map(|pause| pause.reason.as_str());
-    // The meaning of the time that orders the list.
+    // The name of the time by which the list is ordered.
     let what = match state {
         DeliveryStatus::Queued => "due",
         DeliveryStatus::Dead | DeliveryStatus::Delivered => "ended",

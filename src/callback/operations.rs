@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 impl Callbacks {
-    /// Sends deliveries again; returns their number.
+    /// Queues deliveries again, and returns their number.
     ///
     /// # Errors
     /// Returns an error if nothing was changed.
@@ -38,7 +38,7 @@ impl Callbacks {
     /// Sends a signed test delivery to the URL of a type; or to all of the tenant's URLs, if no type is named.
     ///
     /// # Errors
-    /// Returns an error if no URL is set, or if state can't be read.
+    /// Returns an error if too many tests run, if the tenant is unknown, if no URL is set, or if state can't be read.
     pub async fn test(&self, endpoints: &Endpoints) -> Result<Value, OrderError> {
         let _place = self.testing.try_acquire().map_err(|_| OrderError::Busy)?;
         let config = self.config.load_full();

@@ -26,10 +26,10 @@ pub enum OrderError {
     /// There is no such delivery, or it is another team's.
     #[error("there is no callback with this id; the list of callbacks shows the ids")]
     NotFound,
-    /// Only dead letters are deleted.
+    /// The delivery is not a dead letter, so it can't be deleted.
     #[error("this callback is not a dead letter, and only dead letters can be deleted")]
     NotDead,
-    /// There is nothing to test.
+    /// There is no URL to test.
     #[error(
         "no callback URL is set for this type; set one at /v1/callback/urls, or ask operations to set callback_urls"
     )]
@@ -49,7 +49,7 @@ const OWN_REPLAY: &str = "the body must be one of {\"id\"}, {\"since\"} with an 
 const ENDPOINTS: &str = "the body must be {\"tenant\"}, and perhaps \"type\"";
 const OWN_ENDPOINTS: &str = "the body must be empty, or {\"type\"}";
 
-/// The endpoints that an order names: those of a tenant, of one type or of all.
+/// The endpoints that an order names: a tenant's endpoint of one type, or all of the tenant's endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
     pub(super) tenant: TenantName,
@@ -77,7 +77,8 @@ struct WantedReplay {
 /// Reads the selection of a replay; `own` is the requesting team, or `None` for an operator.
 ///
 /// # Errors
-/// Returns an error if the order does not select exactly one of a delivery, a team since a time, or all dead letters.
+/// Returns an error if the order does not select exactly one of these: a delivery, a team's deliveries since a time, or
+/// all dead letters.
 pub fn replay(body: &[u8], own: Option<&TenantName>) -> Result<Replay, OrderError> {
     let refused = OrderError::Malformed(if own.is_some() { OWN_REPLAY } else { REPLAY });
     wanted(body, own).ok_or(refused)
@@ -119,7 +120,7 @@ struct WantedEndpoints {
 /// Reads the selected endpoints; `own` is the requesting team, or `None` for an operator.
 ///
 /// # Errors
-/// Returns an error if the order names no tenant, or a type that does not exist.
+/// Returns an error if the body is malformed, names no tenant, or names a type that does not exist.
 pub fn endpoints(body: &[u8], own: Option<&TenantName>) -> Result<Endpoints, OrderError> {
     let refused = OrderError::Malformed(if own.is_some() { OWN_ENDPOINTS } else { ENDPOINTS });
     let WantedEndpoints { tenant, kind } = if own.is_some() && body.is_empty() {

@@ -1,8 +1,8 @@
 //! The recipients of a callback: a pure decision.
 //!
 //! Invariants: a callback goes only to (1) the owners of its id, (2) the tenant in the prefix of its reference, (3) the
-//! fallback owner, if neither is known in time; each gets its own reference. Only (2) applies to a body whose id is not
-//! at Iluma's usual position, because nothing else identifies its owner.
+//! fallback owner, if neither is known in time; each recipient gets its own reference. Only (2) applies to a body whose
+//! id is not at Iluma's usual position, because nothing else identifies its owner.
 
 use super::config::{Account, CallbackConfig};
 use crate::base::name::TenantName;
@@ -16,10 +16,10 @@ use std::time::{Duration, SystemTime};
 /// POSTs.
 const UNOWNED: Duration = Duration::from_secs(5);
 
-/// The recipients of a callback, with the reference that each of them gave.
+/// The decision about the recipients of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// At least one tenant gets the callback.
+    /// At least one tenant gets the callback. Each is listed with the reference that it gave.
     Recipients(CallbackType, Vec<(TenantName, Option<Bytes>)>),
     /// No owner is known yet: the callback may have overtaken the answer to its request. It waits until this time.
     Overtaking(SystemTime),
@@ -45,7 +45,8 @@ pub(super) fn find(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBo
     let fallback_owner = account.and_then(|account| account.fallback_owner.clone()).filter(|_| body.id.is_some());
     let wait = match &fallback_owner {
         Some(_) if !account.is_some_and(|account| account.prefixes) => EARLY,
-        // If references have prefixes, a callback without one was not requested here: no other team will own it.
+        // If references have prefixes, a callback without one was not requested through this gateway, and no other team
+        // will own it.
         Some(_) if waiting.kind.is_some() => Duration::ZERO,
         // A callback that is set aside is still given to a later owner, and operators see it without waiting.
         _ => UNOWNED,
@@ -68,8 +69,8 @@ fn owners(config: &CallbackConfig, waiting: &Waiting, body: &CallbackBody) -> Ve
     owners.map(|owner| (owner.tenant.clone(), owner.reference.clone())).collect()
 }
 
-/// Returns the tenant whose prefix the reference carries, and the rest of the reference. In an account without
-/// prefixes, and for tenants of other accounts, a team invented the text that looks like a prefix.
+/// Returns the tenant whose prefix the reference carries, and the rest of the reference. Returns `None` in an account
+/// without prefixes, and for a tenant of another account: a team chose text that only looks like a prefix.
 fn prefix(
     config: &CallbackConfig,
     account: Option<&Account>,

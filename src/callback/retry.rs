@@ -3,8 +3,9 @@
 use crate::base::keyring::random;
 use std::time::Duration;
 
-/// Returns the wait before the next attempt; `None` if `attempts` uses up the schedule. It is the schedule's wait, plus
-/// or minus a fifth, and not shorter than the endpoint's `retry-after`, up to the schedule's longest wait.
+/// Returns the wait after a failed attempt; `attempts` is the number of failed attempts before it. Returns `None` if
+/// the schedule is used up. The wait is the schedule's, plus or minus a fifth. If the endpoint `asked` for a longer
+/// wait (`retry-after`), that wait is used, up to the longest of the schedule.
 pub(super) fn wait(schedule: &[Duration], attempts: u32, asked: Option<Duration>) -> Option<Duration> {
     let scheduled = jittered(*schedule.get(attempts as usize)?);
     let longest = schedule.iter().max().copied().unwrap_or_default();

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// The largest number of stored callbacks that wait to be read by the rest of the gateway. Further ones are not
-/// announced. They are still delivered, and the cache gets the result from the next answer.
+/// The largest number of stored callbacks that wait to be read by the rest of the gateway. Further callbacks are not
+/// announced to it. They are still delivered, and the cache gets the result from the next answer.
 const MOST_ARRIVED: usize = 1024;
 
 /// The largest number of callbacks of cache hits that wait to be stored: ten times those that arrive in 100 ms at 4000
@@ -110,8 +110,8 @@ impl Callbacks {
         }
     }
 
-    /// Returns true if the team may have callback URLs. A team without allowed hosts can't have one, so no callback is made for
-    /// it.
+    /// Returns true if the team may have callback URLs. A team without allowed hosts can't have one, so no callback is
+    /// made for it.
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {
         self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())

@@ -1,7 +1,7 @@
-//! A team's own settings: its callback URLs, its token, its signing secret. None of it ever reaches Iluma.
+//! A team's own settings: its callback URLs, its token, its signing secret. None of them ever reaches Iluma.
 //!
-//! Invariants: a URL is accepted only after it answered a test payload with 2xx; of a failed test a team learns only
-//! the failure, so that it can't explore a network with it.
+//! Invariants: a URL is accepted only after it answered a test payload with 2xx; a team learns that a test failed, but
+//! not why, so that it can't explore a network by tests.
 
 use super::config::Team;
 use super::service::Callbacks;
@@ -47,7 +47,7 @@ pub enum SettingError {
     /// The test payload was not answered with 2xx, for any reason.
     #[error("url must answer a test payload with a status of 2xx: the test failed")]
     Test,
-    /// State can't be read or written. The answer is a 503.
+    /// State can't be read or written. The answer is 503.
     #[error("callback settings can't be read or written now; try again")]
     Unavailable,
 }
@@ -105,8 +105,8 @@ impl Callbacks {
         Ok(UrlSetting { kind, url })
     }
 
-    /// Returns the URL of a type, or those of all types, to what the configuration says, and returns the URLs as they are then.
-    /// The type is that of the query or of the body, which is JSON, or a form if `content_type` says so.
+    /// Resets the URL of a type, or of all types, to the configuration's. Returns all of the team's URLs after that.
+    /// The query or the body names the type; the body is JSON, or a form if `content_type` says so.
     ///
     /// # Errors
     /// Returns an error if nothing was changed, or not all of it.
@@ -123,7 +123,7 @@ impl Callbacks {
         self.urls(tenant).await
     }
 
-    /// Sends a signed test payload: the one with which Iluma tests a URL, without an id.
+    /// Sends a signed test payload. Its body has no id, like the body with which Iluma tests a URL.
     pub(super) async fn send_test(&self, team: &Team, kind: CallbackType, url: &str) -> AttemptRecord {
         let test = json!({ "type": kind.as_str(), "test": true, "message": "This is a test of your callback URL" });
         let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
@@ -132,7 +132,7 @@ impl Callbacks {
     }
 
     /// Returns Iluma's answer at `authentication_tokens` for the team: in the same shape, with the team's own token. An
-    /// answer that is not JSON is replaced as a whole.
+    /// answer that is not a JSON object or list is replaced as a whole.
     #[must_use]
     pub fn tokens(&self, tenant: &TenantName, upstream: Option<&[u8]>) -> Bytes {
         let config = self.config.load();
@@ -141,7 +141,7 @@ impl Callbacks {
         let account = team.and_then(|team| config.accounts.get(&team.account));
         let known = account.map_or(&[][..], |account| &account.tokens);
         let plain: Vec<&str> = known.iter().map(|token| token.expose_secret()).collect();
-        // Secrets in answers are masked already.
+        // Iluma's answer arrives with its secrets masked, so the masked forms are replaced too.
         let covered: Vec<String> = plain.iter().map(|token| "*".repeat(token.len())).collect();
         let known: Vec<&str> = plain.iter().copied().chain(covered.iter().map(String::as_str)).collect();
         let shape = upstream.and_then(|body| serde_json::from_slice::<Value>(body).ok());
@@ -161,7 +161,7 @@ impl Callbacks {
     }
 }
 
-/// Returns the type that a query or a body names; none if neither does.
+/// Returns the type that a query or a body names; `None` if neither names one.
 fn named_kind(query: &str, content_type: Option<&str>, body: &[u8]) -> Result<Option<CallbackType>, SettingError> {
     let mut given = members(Some(FORM), query.as_bytes())?;
     if !body.is_empty() {

@@ -1,4 +1,4 @@
-//! Authenticates a callback as the gateway's: the team's token, and a signature (Standard Webhooks 1.0.0).
+//! The proof that a callback comes from the gateway: the team's token, and a signature (Standard Webhooks 1.0.0).
 //!
 //! Invariant: a token or secret that is not configured is derived from the root key, so every node and every start has
 //! the same one.
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// A team's credentials.
 pub(super) struct Credentials {
     pub(super) token: SecretString,
-    /// The secrets in the form that the team reads; the first is the current one.
+    /// The secrets as the team reads them, each `whsec_` and base64; the first is the current one.
     pub(super) secrets: Vec<SecretString>,
     macs: Vec<Hmac<Sha256>>,
 }
@@ -34,7 +34,7 @@ impl Credentials {
             let secret = derive::<32>(root, &format!("webhook secret of {name}"));
             secrets.push(format!("whsec_{}", *Zeroizing::new(STANDARD.encode(*secret))).into());
         }
-        // The configuration has checked that they are base64.
+        // The configuration has checked that the secrets are base64.
         let mac = |secret: &SecretString| {
             let text = secret.expose_secret().strip_prefix("whsec_")?;
             let key = Zeroizing::new(STANDARD.decode(text).ok()?);

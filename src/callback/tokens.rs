@@ -1,7 +1,7 @@
 //! Replaces the account's callback token in Iluma's answer by the team's own token.
 //!
 //! Invariant: a known token is replaced exactly, at any position; if none is found, every text that could be a token is
-//! replaced, because the account may have a newer one than the configuration.
+//! replaced, because the account may have a token that is newer than those of the configuration.
 
 use serde_json::Value;
 
@@ -47,7 +47,7 @@ impl<'a> TokenSubstitution<'a> {
         let is_named = name.is_some_and(|name| name.to_ascii_lowercase().contains("token"));
         let text = self.exactly(text);
         let is_unknown_token = if self.is_exact {
-            // Another token may stand beside the known one, such as the one before a change.
+            // Another token may stand beside the known one, such as the one from before a change.
             is_named && is_long && !text.contains(self.own)
         } else {
             is_named || is_long

@@ -2,7 +2,7 @@
 //!
 //! Invariants: the head of an answer arrives within the timeout, and its body is read for at most [`DRAIN_TIME`],
 //! whatever the endpoint does; no redirect is followed, no certificate passes unverified, nothing is sent to a URL that
-//! [`CallbackUrl`] forbids; an answer's body is never held.
+//! [`CallbackUrl`] forbids; an answer's body is never kept in memory.
 
 use super::config::Team;
 use super::resolver::{Permitted, Unresolved};
@@ -28,17 +28,19 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-/// The longest connect: a host whose first address does not answer leaves half of the time for its next address.
+/// The longest time to connect. If a host has two addresses and the first does not answer, half of the time is left for
+/// the second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The bytes of an answer's body that are read and discarded, and the time for that, so that the connection can be used
-/// again; a longer body closes the connection.
+/// The largest number of bytes of an answer's body that are read and discarded, so that the connection can be used
+/// again. A longer body closes the connection.
 const DRAIN_BYTES: usize = 64 << 10;
+/// The longest time for reading and discarding an answer's body.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Idle connections: for each endpoint as many as a team's concurrent deliveries, and not for longer than common
-/// servers keep them.
+/// The largest number of idle connections to a host: as many as a team's concurrent deliveries.
 const IDLE_CONNECTIONS: usize = 16;
+/// The longest time that a connection stays idle: not longer than common servers keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const USER: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", env!("CARGO_PKG_VERSION")));
@@ -75,8 +77,8 @@ impl WebhookClient {
         Ok(Self { client, clock })
     }
 
-    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, even if its body is not complete. `id` is
-    /// the same for every attempt at one delivery.
+    /// Makes one attempt: an answer with a status of 2xx within `timeout` is a success, even if its body is not
+    /// complete. `message` is an id, which is the same for every attempt at one delivery, and the body.
     pub(super) async fn send(&self, team: &Team, timeout: Duration, url: &str, message: (&str, Bytes)) -> Sent {
         let (time, begun) = (self.clock.wall(), self.clock.now());
         let answer = match self.request(team, url, message) {
@@ -135,7 +137,7 @@ impl WebhookClient {
     }
 }
 
-/// Returns the reason why a request got no answer: the deepest error that says one.
+/// Returns the reason why a request got no answer: the reason of the deepest error that has one.
 fn cause(error: &(dyn Error + 'static)) -> AttemptError {
     let mut found = AttemptError::Reset;
     let mut next = Some(error);
@@ -165,7 +167,7 @@ fn of_io(error: &io::Error) -> Option<AttemptError> {
     if inside.is_some_and(|inside| inside.is::<rustls::Error>()) {
         return Some(AttemptError::Tls);
     }
-    // `source` leads past what an I/O error wraps.
+    // `source` skips the error that an I/O error wraps.
     if let Some(wrapped) = inside.and_then(|inside| inside.downcast_ref::<io::Error>()) {
         return of_io(wrapped);
     }

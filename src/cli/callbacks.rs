@@ -73,7 +73,7 @@ struct Replay {
     until: Option<String>,
 }
 
-/// The callbacks that are sent again: one of these.
+/// The callbacks that are sent again. Exactly one of these options names them.
 #[derive(clap::Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Replayed {

@@ -32,7 +32,7 @@ enum Format {
     Json,
 }
 
-/// The reason why a configuration would not work, or was not shown.
+/// The reason why a configuration would not work, or why the result was not printed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckError {
     #[error(transparent)]
@@ -41,15 +41,16 @@ pub(super) enum CheckError {
     Start(#[from] StartError),
     #[error("{0}")]
     Output(#[from] OutputError),
-    /// The faults are on standard output.
+    /// The configuration has faults, which standard output shows already.
     #[error("the configuration would not work; the faults are on standard output")]
     Told,
 }
 
-/// Prints the effective settings, warnings, and "ok" at the end; or faults and warnings as JSON.
+/// Prints the effective settings, the warnings, and "ok" at the end. With `--format json` it prints faults and warnings
+/// as JSON.
 ///
 /// # Errors
-/// Returns an error that lists all faults of the configuration.
+/// Returns an error with all faults of the configuration, or an error of the output.
 pub(super) async fn run(args: &Args) -> Result<(), CheckError> {
     match args.format {
         Format::Text => {
@@ -90,7 +91,7 @@ async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
         return Err(faults.into());
     }
     state::verify_file(&settings.state).map_err(StartError::from)?;
-    // A Redis that can't be reached is reported already.
+    // A Redis that can't be reached is in the warnings already.
     if !findings.warnings.iter().any(|warning| warning.key().starts_with("state.redis")) {
         let durability = app::durability_warnings(&settings).await?;
         findings.warnings.extend(durability.iter().map(|warning| keyed(warning)));
@@ -98,7 +99,7 @@ async fn examine(args: &Args, shown: bool) -> Result<Vec<Fault>, CheckError> {
     Ok(findings.warnings)
 }
 
-/// Returns a message that begins with a key as a fault of that key.
+/// Turns a message into a fault. If the message begins with a configuration key, the fault has that key.
 fn keyed(message: &str) -> Fault {
     let is_key = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     match message.split_once(": ") {

@@ -134,8 +134,8 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a runtime with one worker for each processor that the process may use. From here on SIGUSR1 and SIGUSR2,
-/// which would end the process, do nothing; SIGPIPE does nothing in any Rust program.
+/// Returns a runtime with one worker for each processor that the process may use. After this call, SIGUSR1 and SIGUSR2
+/// do nothing; before it, they would end the process. SIGPIPE does nothing in any Rust program.
 fn runtime() -> io::Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let entered = runtime.enter();

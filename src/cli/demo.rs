@@ -1,7 +1,7 @@
 //! A guided tour: a simulated Iluma, a gateway and two teams on loopback, with real sockets and nothing to set up.
 //!
 //! Everything that it prints really happened: answers, cache statuses, callbacks and log lines are those of the running
-//! gateway, and its books are compared with the simulator's own count.
+//! gateway, and its ledger is compared with the simulator's own count.
 
 mod endpoint;
 mod error;

@@ -19,7 +19,7 @@ pub(super) struct Args {
     target: Target,
 }
 
-/// Erases the person who is named on standard input; returns the receipt.
+/// Erases the person that standard input names; returns the receipt.
 ///
 /// # Errors
 /// Returns an error if the order was not carried out, or not on every node.

@@ -23,7 +23,7 @@ pub(super) fn completions(args: &Args, mut program: Command) -> String {
 /// Returns the manual page: the program, then each command.
 ///
 /// # Errors
-/// Returns the errors of writing; writing to memory, as here, has none.
+/// Returns an error if writing fails. Here the page is written to memory, so it never fails.
 pub(super) fn manual(program: Command) -> io::Result<String> {
     let mut page = Vec::new();
     let mut program = program.disable_help_subcommand(true);

@@ -32,7 +32,7 @@ pub(super) struct Args {
     config: PathBuf,
 }
 
-/// The reason why the gateway is not known to be ready.
+/// The reason why the gateway is not ready, or did not say that it is.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! New keys: a team's, and secrets for the configuration.
+//! New keys for teams, and new secrets for the configuration.
 //!
 //! Invariants: every key has 256 bits from the operating system's generator; a team's key is printed once and only its
 //! hash is ever stored.
@@ -21,8 +21,8 @@ pub struct Args {
     secret: bool,
 }
 
-/// Makes the requested key, as the text to print: for a team its key and the line for the configuration, else 64 hex
-/// digits. The text ends with a line end.
+/// Makes the requested key, and returns the text to print: a team's key with its line for the configuration, or 64 hex
+/// digits. The text ends with a newline.
 #[must_use]
 pub fn run(args: &Args) -> String {
     match &args.tenant {

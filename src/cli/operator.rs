@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest time of an order, which waits seconds for every node.
+/// The longest wait for the answer to an order. An order waits some seconds for every node.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer: most are a few numbers; a year's usage has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -100,7 +100,7 @@ impl Target {
         self.ask_for("application/json", (method, path, body)).await
     }
 
-    /// Sends a request for an answer of a type to the admin API; returns the body of its answer.
+    /// Sends a request to the admin API for an answer of the type `accepted`; returns the body of that answer.
     ///
     /// # Errors
     /// Returns an error if there is no answer, or if the answer is an error.
@@ -129,7 +129,8 @@ impl Target {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new().with_tls_config(self.tls()?).https_or_http().enable_http1();
-        // A listener behind load balancers wants a header from this client too, unless --admin names a balancer, which adds one.
+        // A listener behind load balancers expects a PROXY header from this client too. With --admin, the load balancer
+        // at that URL adds the header.
         let with_header = self.admin.is_none() && settings.admin.listener.proxy_protocol;
         let connector = connector.wrap_connector(ProxyConnector { http, with_header });
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
@@ -182,7 +183,8 @@ fn failure(target: &Uri, error: &(dyn Error + 'static)) -> OperatorError {
     OperatorError::Unreachable(target.clone(), last)
 }
 
-/// Returns the TLS error inside an I/O error, which may wrap others and which `source` does not find.
+/// Returns the TLS error inside an I/O error. I/O errors may wrap each other, and `source` does not return the wrapped
+/// error.
 fn rustls_error(mut error: &io::Error) -> Option<&rustls::Error> {
     loop {
         let inside = error.get_ref()?;
@@ -214,7 +216,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OperatorErr
     found.ok_or_else(|| OperatorError::Pem(file.to_owned(), "it is not a list of PEM certificates"))
 }
 
-/// Returns the address of a listener on its own machine: an unspecified address becomes the loopback one.
+/// Returns the address at which a listener is reached on its own machine. An unspecified address becomes the loopback
+/// address.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     match listen {

@@ -1,8 +1,7 @@
 //! The commands' output, as text for people.
 //!
-//! Invariants: no output ends in a panic; a closed pipe (`…
-//! head -1`) ends a command quietly, and a full disk ends it with a message; no command waits for ever for a standard
-//! error that is not read.
+//! Invariants: no output ends in a panic; a closed pipe (`… | head -1`) ends a command without a message, and a full
+//! disk ends it with one; no command waits without end for a reader of its standard error.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -18,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct OutputError(#[source] io::Error);
 
 impl OutputError {
-    /// Returns true if the reader has closed the pipe, which is its own decision and no fault.
+    /// Returns true if the reader has closed the pipe. That is the reader's decision and no fault.
     #[must_use]
     pub(super) fn is_gone(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
@@ -42,7 +41,7 @@ pub(super) fn line(text: impl Display) -> Result<(), OutputError> {
     print(format_args!("{text}\n"))
 }
 
-/// Prints a line to the standard error, if it is read.
+/// Prints a line to the standard error. If nothing reads the standard error, it gives up after 5 seconds.
 pub(super) fn complain(text: impl Display) {
     let text = format!("{text}\n");
     let (told, done) = sync_channel(1);

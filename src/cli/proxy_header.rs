@@ -1,4 +1,4 @@
-//! Connections of the gateway's own commands to a listener that wants a header of the PROXY protocol.
+//! Connections of the gateway's own commands to a listener that expects a header of the PROXY protocol.
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -10,10 +10,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tower::Service;
 
-/// The header by which a load balancer checks the gateway itself (version 2, command LOCAL): it names no client.
+/// The header that a load balancer sends for its own checks of the gateway (version 2, command LOCAL). It names no
+/// client.
 pub(super) const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
-/// A connector that sends the header at the beginning of each connection, if the listener wants one.
+/// A connector that sends the header at the beginning of each connection, if the listener expects one.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyConnector {
     pub(super) http: HttpConnector,

@@ -1,7 +1,7 @@
 //! `iluma-gateway usage reconcile`: compares Iluma's bill with the ledger, by day and route.
 //!
-//! Invariants: it only reads and compares, because people have to judge a difference; a comparison is in the audit log before
-//! it is shown; nothing is compared if the figures of some node are missing.
+//! Invariants: the command only reads and compares, because people have to judge a difference; a comparison is in the
+//! audit log before it is printed; nothing is compared if the figures of some node are missing.
 
 use crate::base::calendar::Day;
 use crate::iluma::route_name::RouteName;
@@ -57,7 +57,7 @@ pub(super) enum BillError {
     /// There is no line.
     #[error("--bill: the file has no line of calls")]
     Empty,
-    /// The days of the bill, or of the options, are no period.
+    /// The days of the bill, or of the options, are not a period of 1 to 400 days.
     #[error("{0} to {1} is no period of 1 to 400 days: correct --from and --to, or a date in the bill")]
     Period(Day, Day),
     /// A line's day is outside the options' period.
@@ -65,7 +65,7 @@ pub(super) enum BillError {
     Outside(Day),
 }
 
-/// Calls by day and route.
+/// The numbers of calls on a bill, by day and route.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bill {
     calls: BTreeMap<(Day, RouteName), u64>,
@@ -73,7 +73,7 @@ pub(super) struct Bill {
     days: (Day, Day),
 }
 
-/// The bill and the ledger of one day and route, where they differ.
+/// A day and route for which the bill and the ledger have different numbers of calls.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     day: String,
@@ -91,7 +91,7 @@ impl Bill {
         Self::parse(reader, columns)?.between(args.from, args.to)
     }
 
-    /// Sets the days that are compared, where they are given.
+    /// Sets the first and the last day that are compared, if the options give them.
     fn between(mut self, from: Option<Day>, to: Option<Day>) -> Result<Self, BillError> {
         let (first, last) = self.days;
         let (from, to) = (from.unwrap_or(first), to.unwrap_or(last));
@@ -135,7 +135,8 @@ impl Bill {
         self.days
     }
 
-    /// Returns every day and route where the bill and the ledger's lines of these days differ.
+    /// Returns every day and route for which the bill and the ledger's lines differ. `rows` are the lines of the
+    /// compared days.
     pub(super) fn compare(&self, rows: &[Row]) -> Vec<Difference> {
         let mut all = BTreeMap::<(String, String), [u64; 3]>::new();
         for ((day, route), count) in &self.calls {

@@ -19,8 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The path at which Iluma keeps an account's URLs (see the field notes: its API document shows neither this path nor
-/// its answers).
+/// The path at which Iluma keeps an account's URLs. Iluma's API document shows neither this path nor its answers.
 const URLS: &str = "/v1/callback/urls";
 
 /// The longest time of a request. Iluma first posts a test to the gateway and waits for its answer.
@@ -52,7 +51,7 @@ pub(super) enum RegisterError {
     Tls(#[from] rustls::Error),
 }
 
-/// Registers the URLs of the gateway with this configuration file.
+/// Registers the callback URLs of the gateway that has this configuration file.
 ///
 /// # Errors
 /// Returns the errors of [`register`], or the faults of the configuration.
@@ -60,8 +59,8 @@ pub(super) async fn run(args: &Args) -> Result<String, RegisterError> {
     register(&Settings::load(&args.config)?).await
 }
 
-/// Sets every account's URLs that differ, and returns one line for each. The gateway must be running: Iluma posts a
-/// test to each URL before it accepts it.
+/// Sets each account's URLs that differ at Iluma. Returns one line for each account and type, also for an unchanged
+/// URL. The gateway must be running: Iluma posts a test to each URL before it accepts it.
 ///
 /// # Errors
 /// Returns an error if a URL was not set; its text lists all successes and failures.
@@ -107,7 +106,7 @@ fn url_of(public_url: &http::Uri, account: &AccountName, kind: CallbackType) -> 
     format!("{}/callbacks/{account}/{kind}", public_url.to_string().trim_end_matches('/'))
 }
 
-/// Removes the query of a previous URL, which may have been a team's, with a token in it.
+/// Removes the query of a previous URL. It may be a team's own URL, with a token in the query.
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
@@ -119,7 +118,7 @@ struct Iluma<'a> {
 }
 
 impl Iluma<'_> {
-    /// Returns the current URLs, as far as the answer can be understood; its shape is not documented.
+    /// Returns the current URLs that can be read from Iluma's answer. The shape of the answer is not documented.
     async fn urls(&self) -> Vec<(CallbackType, String)> {
         let answer = self.ask(Method::GET, None).await;
         let shown = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
@@ -138,7 +137,8 @@ impl Iluma<'_> {
         list.iter().filter_map(one).collect()
     }
 
-    /// Sets a URL by POST, or by PATCH if one is set and POST is refused for that reason.
+    /// Sets a URL by POST. If Iluma refuses the POST, for example because a URL is set already, it sets the URL by
+    /// PATCH.
     async fn set(&self, kind: CallbackType, url: &str) -> Result<(), String> {
         let mut why = String::new();
         for method in [Method::POST, Method::PATCH] {
@@ -147,7 +147,7 @@ impl Iluma<'_> {
             if answer.status.is_success() {
                 return Ok(());
             }
-            // The first reason counts if PATCH only fails because no URL was set before.
+            // The reason of the POST is reported, because PATCH may fail only because no URL was set before.
             if why.is_empty() {
                 why = format!("Iluma answered {}{}", answer.status, reason(&answer.body));
             }

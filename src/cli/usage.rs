@@ -1,7 +1,7 @@
 //! `iluma-gateway usage`: prints a month of the ledger as a table.
 //!
-//! It reads the journal itself, whether or not a gateway uses it, and the other nodes' published figures from Redis; so
-//! it needs no listener, no token, and no running gateway.
+//! The command reads the journal directly, also while a gateway uses it, and reads the other nodes' published figures
+//! from Redis. So it needs no listener, no token, and no running gateway.
 
 use super::reconcile;
 use crate::base::calendar::{Day, Month};
@@ -70,10 +70,10 @@ pub(super) enum UsageError {
     /// Redis can't be used.
     #[error("state.redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// Redis has the other nodes' figures, and does not answer.
+    /// Redis, which has the other nodes' figures, does not answer.
     #[error("state.redis: Redis does not answer, so the other nodes' figures are missing; nothing was compared")]
     Incomplete,
-    /// The comparison can't be audited.
+    /// The comparison can't be written to the audit log.
     #[error("state.path: the audit log can't be written, so nothing was compared: {0}")]
     Audit(rusqlite::Error),
 }
@@ -100,12 +100,12 @@ pub(super) async fn run(args: Args) -> Result<Report, UsageError> {
             let Statement { rows, is_complete, .. } = report(&settings, (month.first(), month.last())).await?;
             Ok(Report { text: table(&rows) + partial(is_complete), differs: false })
         }
-        // clap lets the configuration not be left out.
+        // clap requires the configuration, so this case does not happen.
         Args { order: None, .. } => Ok(Report { text: String::new(), differs: false }),
     }
 }
 
-/// Compares a bill with the ledger, and audits that.
+/// Compares a bill with the ledger, and writes the comparison to the audit log.
 async fn compare(args: &reconcile::Args) -> Result<Report, UsageError> {
     let (settings, bill) = (Settings::load(&args.config)?, reconcile::Bill::read(args)?);
     let (from, to) = bill.days();
@@ -156,7 +156,7 @@ async fn report(settings: &Settings, days: (Day, Day)) -> Result<Statement, Usag
     Ok(statement)
 }
 
-/// Formats the rows by team and route, with a sum for each team and for all, in rupiah.
+/// Formats the rows as a table by team and route, with a sum for each team and for all teams. Amounts are in rupiah.
 fn table(rows: &[Row]) -> String {
     let mut teams = BTreeMap::<&str, BTreeMap<&str, Counts>>::new();
     for row in rows {

@@ -1,8 +1,8 @@
 //! The effective settings as TOML, without secrets.
 //!
-//! Invariants: each key of the operator's file and of the defaults is shown, so a reader has nothing to do for it; a
-//! reader of a secret shows `"(set)"` in its place, and a reader that computes a value shows that value; an omitted key
-//! is not set and has no limit.
+//! Invariants: each key of the operator's file and of the defaults is shown, without work for the code that reads the
+//! key; code that reads a secret shows `"(set)"` in its place, and code that computes a value shows this value; a key
+//! that is not shown is not set, and means no limit.
 
 use super::settings::Settings;
 use std::fmt::{self, Display, Formatter};
@@ -20,10 +20,10 @@ pub(super) enum Step {
 /// A value that is shown in the place of another one; `None` shows nothing.
 pub(super) type Shown = (Vec<Step>, Option<Value>);
 
-/// The name among the defaults that serves each member of a table whose names the operator chose.
+/// The name of the defaults' table that has the defaults of each table whose name the operator chose.
 const ANY: &str = "*";
 
-/// Returns the operator's table over the defaults, with the shown values in their places.
+/// Returns the operator's table with the defaults for its missing keys, and with the shown values in their places.
 pub(super) fn table(own: &Table, defaults: &Table, shown: Vec<Shown>) -> Table {
     let mut table = merged(Some(own), Some(defaults));
     for (path, value) in shown {
@@ -51,7 +51,7 @@ fn merged(own: Option<&Table>, defaults: Option<&Table>) -> Table {
     table
 }
 
-/// Puts a value at a path. A path through a value that is shown as a text changes nothing.
+/// Puts a value at a path. A path that leads through a value without members, such as `"(set)"`, changes nothing.
 fn place(table: &mut Table, path: &[Step], value: Option<Value>) {
     let Some((Step::Key(key), rest)) = path.split_first() else { return };
     if rest.is_empty() {

@@ -25,7 +25,7 @@ impl Fault {
         &self.key
     }
 
-    /// Returns the fault and its correction.
+    /// Returns the text of the fault, which also says how to correct it.
     #[must_use]
     pub fn problem(&self) -> &str {
         &self.problem
@@ -41,12 +41,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All faults of a configuration, sorted by key path; never empty. They are displayed one to a line.
+/// All faults of a configuration, sorted by key path; never empty. `Display` writes each on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Sorts the faults. An empty list would be a programming error, and becomes a fault.
+    /// Sorts the faults and removes duplicates. An empty list would be a programming error, so it becomes one fault.
     #[must_use]
     pub fn new(mut faults: Vec<Fault>) -> Self {
         if faults.is_empty() {

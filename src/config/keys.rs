@@ -1,4 +1,4 @@
-//! A team's keys as the file has them: a hash, or a table with a hash, an end and a note.
+//! A team's keys as the file has them: a hash, or a table with a hash, an expiry and a note.
 
 use super::reader::Entry;
 use super::secrets::hex32;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 use toml::Value;
 
-/// The longest note of a key, in characters.
+/// The longest note of a key, in bytes.
 const MAX_NOTE: usize = 200;
 
 /// Reads one member of `key_sha256`; `seen` holds the hashes of the earlier members, with their key paths.
@@ -44,7 +44,8 @@ fn hash(entry: &Entry<'_>, path: &str, seen: &mut BTreeMap<[u8; 32], String>) ->
     Some(hash)
 }
 
-/// Reads the end of a key: a date, which means its first moment in UTC, or a time with an offset; as a TOML value or a string.
+/// Reads the time at which a key expires: a date, which means its first moment in UTC, or a time with an offset. It may
+/// be a TOML value or a string.
 fn end(entry: &Entry<'_>) -> Option<SystemTime> {
     let text = match entry.value() {
         // TOML allows a space between date and time, and lower case.

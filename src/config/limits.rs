@@ -11,7 +11,7 @@ use serde::Serialize;
 pub enum Limit {
     /// Requests a second, with a burst.
     Requests,
-    /// The requests handled concurrently.
+    /// The number of requests that are handled at once.
     InFlight,
     /// Calls a second that the account may send to upstream.
     Account,
@@ -41,7 +41,7 @@ impl Limit {
         }
     }
 
-    /// Returns the unit of what it counts, as the `qu` of `RateLimit-Policy`.
+    /// Returns the unit in which the limit counts, as the parameter `qu` of `RateLimit-Policy` has it.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -76,15 +76,15 @@ impl QuotaMode {
     }
 }
 
-/// The limits of one tenant, under the names of their configuration keys. `None` is no limit.
+/// The limits of one tenant, under the names of their configuration keys. `None` means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TenantLimits {
     /// The sustained rate of requests.
     pub requests_per_second: Option<u32>,
-    /// The requests that may arrive at once; at least one if a rate is set.
+    /// The number of requests that may arrive at once; at least one if a rate is set.
     pub burst: Option<u32>,
-    /// The requests handled concurrently. By default a tenant has half of `server.max_in_flight`, so that no tenant can
-    /// take all slots.
+    /// The largest number of requests that are handled at once. By default a tenant has half of `server.max_in_flight`,
+    /// so that no tenant can take all slots.
     pub max_in_flight: usize,
     /// The share of the account's rate, relative to the other tenants' weights.
     pub weight: u32,
@@ -99,7 +99,8 @@ pub struct TenantLimits {
 }
 
 impl TenantLimits {
-    /// Returns the slots of a tenant without `max_in_flight`, from the gateway's `all`.
+    /// Returns the `max_in_flight` of a tenant for which none is configured: half of `all`, the gateway's, and at least
+    /// one.
     #[must_use]
     pub const fn default_in_flight(all: usize) -> usize {
         if all < 2 { 1 } else { all / 2 }

@@ -1,6 +1,7 @@
-//! Converts text to [`Settings`]: the operator's file over `config/default.toml`, which is compiled in.
+//! Converts text to [`Settings`]: the operator's file, and `config/default.toml` for its missing keys.
 //!
-//! Invariants: all faults of a file are found at once; defaults stand only in that file.
+//! Invariants: all faults of a file are found at once; defaults are only in `config/default.toml`, which is compiled
+//! in.
 
 use super::fault::{Fault, Faults};
 use super::reader;
@@ -34,11 +35,11 @@ impl Settings {
         Self::load_with(path, Secrets::Read)
     }
 
-    /// Reads a configuration file alone, with placeholders for secrets and certificates. Such settings can be shown, but no gateway
-    /// can use them.
+    /// Reads a configuration file alone, with placeholders for secrets and certificates. Such settings can be shown,
+    /// but no gateway can use them.
     ///
     /// # Errors
-    /// Returns all faults of the file, as [`Settings::load`] does.
+    /// Returns all faults of the file, as [`Settings::load`] does, except those of secrets and certificates.
     pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, Secrets::Skipped)
     }
@@ -101,24 +102,24 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86400);
 /// The bounds of a timeout; zero would end every request before it began.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
-/// The bounds of a delivery's timeout: its lease of a minute includes the storing of its outcome.
+/// The bounds of a delivery's timeout: the delivery's lease of a minute must also cover the storing of its outcome.
 const CALLBACK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30);
 /// The bounds of a lifetime: an account can be closed or renamed, so an answer is useful for a month at most. Zero
 /// stores nothing.
 const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86400);
-/// The bounds of Redis' timeout: no network answers below a millisecond; a second is more than Iluma's best time.
+/// The bounds of Redis' timeout: no network answers within less than a millisecond, and a second is longer than Iluma's
+/// fastest answer.
 const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
-/// The longest retention: data about persons is useless beyond the time that auditors require; a ledger has to outlive
-/// the current and the previous month.
+/// The longest retention: data about persons is useless beyond the time that auditors require.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
-/// The longest contact: longer than any channel's name or address.
+/// The longest contact in bytes: longer than any channel's name or address.
 const MAX_CONTACT: usize = 200;
 /// The largest number of forwarded headers: each makes requests bypass the cache, and nobody needs many.
 const MAX_FORWARD_HEADERS: usize = 16;
-/// The headers of every request whose answer may be shared.
+/// The headers that the gateway sends on every request whose answer may be shared.
 const CANONICAL_HEADERS: [&str; 6] =
     ["accept", "accept-encoding", "content-length", "content-type", "user-agent", "x-magic-reply"];
-/// The highest price in rupiah. A billion calls at this price still fit into a number.
+/// The highest price in rupiah. The price of a billion calls still fits into 64 bits.
 const MAX_PRICE: u64 = 1_000_000_000;
 /// The bounds of a watchlist answer's lifetime: watchlists change every day.
 const WATCHLIST_LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=DAY;
@@ -207,7 +208,7 @@ fn server(server: &Section<'_>) -> Option<Server> {
     let listener = listener::read(server);
     let max_connections = server.get("max_connections", Entry::count);
     let max_in_flight = server.get("max_in_flight", Entry::count);
-    // A tenant may have half of it, which must fit at least one body.
+    // A tenant may have half of this, which must be enough for at least one body.
     let max_buffered = server.get("max_buffered", |size| size.size(ByteSize::mib(2)..=ByteSize::mib(1 << 20)));
     let header_timeout = server.get("header_timeout", |time| time.duration(TIMEOUT));
     let keep_alive_timeout = server.get("keep_alive_timeout", |time| time.duration(TIMEOUT));
@@ -347,7 +348,7 @@ fn contact(entry: &Entry<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Reads a header that is sent in addition to those of every shared request.
+/// Reads the name of a header that is sent in addition to [`CANONICAL_HEADERS`].
 fn forwarded_header(entry: &Entry<'_>) -> Option<http::HeaderName> {
     let text = entry.text()?;
     let name = http::HeaderName::from_bytes(text.as_bytes()).ok().filter(|name| !name.as_str().contains('_'));
@@ -411,6 +412,7 @@ fn retention(retention: &Section<'_>) -> Option<Retention> {
     let owners = retention.get("owners", |time| time.duration(DAY..=RETENTION));
     let delivered_callbacks = retention.get("delivered_callbacks", |time| time.duration(HOUR..=RETENTION));
     let dead_letters = retention.get("dead_letters", |time| time.duration(HOUR..=RETENTION));
+    // The ledger has to outlive the current and the previous month.
     let ledger = retention.get("ledger", |time| time.duration(62 * DAY..=RETENTION));
     Some(Retention {
         owners: owners?,
@@ -449,7 +451,7 @@ fn cache(cache: &Section<'_>) -> Option<Cache> {
     let bank = cache.section("bank");
     let bank_found = bank.get("found", |time| time.duration(LIFETIME));
     let bank_need_review = bank.get("need_review", |time| time.duration(LIFETIME));
-    // A shorter lifetime of all answers holds for these as well.
+    // A marked answer never lives longer than other answers for an existing account.
     let bank_need_review = bank_need_review.zip(bank_found).map(|(review, found)| {
         if review > found {
             bank.show("need_review", humantime::format_duration(found).to_string());

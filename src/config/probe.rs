@@ -1,7 +1,7 @@
 //! The settings of the listener that a health check asks for readiness.
 //!
-//! Only this part of the file is read: a probe must not fail because of a secret that only the gateway's process may read, or a
-//! fault in an edit that the running gateway refused.
+//! Only this part of the file is read: a probe must not fail because of a secret that only the gateway's process may
+//! read, or a fault in an edit that the running gateway refused.
 
 use super::fault::{Fault, Faults};
 use super::reader::{self, Reader};
@@ -13,11 +13,11 @@ use std::path::Path;
 /// The listener to ask.
 #[derive(Debug)]
 pub struct Probe {
-    /// The key of its section: `status`, or `admin` where there is no `status`.
+    /// The key of the listener's section: `status`, or `admin` if there is no `status`.
     pub listener: &'static str,
     /// Address and port.
     pub address: SocketAddr,
-    /// Its TLS settings, if it uses TLS.
+    /// The TLS settings of the listener, if it uses TLS.
     pub tls: Option<ProbeTls>,
     /// True if connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -28,7 +28,8 @@ pub struct Probe {
 pub struct ProbeTls {
     /// The listener's own certificate, the only one that the probe trusts.
     pub certificate: CertificateDer<'static>,
-    /// The listener's own chain and key, for a listener that requires a client certificate.
+    /// The listener's own chain and key, with which the probe authenticates if the listener requires a client
+    /// certificate.
     pub identity: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
 }
 

@@ -34,12 +34,13 @@ pub(super) struct Reader<'a> {
     notes: RefCell<Notes>,
 }
 
-/// The treatment of secrets and certificates, which stand outside the file.
+/// The treatment of secrets and certificates, which are kept outside the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Secrets {
     /// Secrets and certificates are read.
     Read,
-    /// Secrets and certificates are not read, and placeholders stand for them: for a machine that must not have them.
+    /// Secrets and certificates are not read, and placeholders replace them. This is for a machine that must not have
+    /// them.
     Skipped,
 }
 
@@ -79,7 +80,7 @@ impl<'a> Reader<'a> {
         Self { secrets, ..self }
     }
 
-    /// Opens the outermost table: the operator's over the defaults.
+    /// Opens the outermost table: the operator's, with the defaults for its missing keys.
     pub(super) fn root<'r>(&'r self, own: &'r Table, defaults: &'r Table) -> Section<'r> {
         Section::open(self, KeyPath::default(), Some(own), Some(defaults))
     }
@@ -101,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A table: the operator's over the one with the defaults.
+/// A table of the operator's file, with the defaults for its missing keys.
 pub(super) struct Section<'r> {
     reader: &'r Reader<'r>,
     path: KeyPath,
@@ -120,7 +121,7 @@ impl<'r> Section<'r> {
         self.must(key, "missing", read)
     }
 
-    /// Reads the value of a key that has a default and an old name, which still works with a warning.
+    /// Reads the value of a key that has a default and an old name. The old name still works, with a warning.
     pub(super) fn get_renamed<T>(
         &self,
         key: &str,
@@ -144,7 +145,7 @@ impl<'r> Section<'r> {
         read(&Entry { reader: self.reader, path, value })
     }
 
-    /// Reads the value of a required key; `missing` is the fault's text without it.
+    /// Reads the value of a required key; `missing` is the text of the fault if the key is missing.
     pub(super) fn must<T>(&self, key: &str, missing: &str, read: impl FnOnce(&Entry<'r>) -> Option<T>) -> Option<T> {
         let entry = self.entry(key);
         if entry.is_none() {
@@ -158,7 +159,7 @@ impl<'r> Section<'r> {
         self.entry(key).as_ref().and_then(read)
     }
 
-    /// Returns an optional key before it is read.
+    /// Returns the entry of an optional key, whose value is not read yet.
     pub(super) fn entry(&self, key: &str) -> Option<Entry<'r>> {
         let path = self.path.join(key);
         self.knows(key);
@@ -183,7 +184,8 @@ impl<'r> Section<'r> {
         Section::open(self.reader, path, own, defaults)
     }
 
-    /// Opens the tables in this one whose names the operator chose. The defaults' table `"*"` serves each of them.
+    /// Opens the tables in this one whose names the operator chose. The table `"*"` of the defaults has the defaults of
+    /// each of them.
     pub(super) fn members(&self) -> Vec<(String, Section<'r>)> {
         let defaults = self.defaults.and_then(|all| all.get("*")).and_then(Value::as_table);
         self.named()
@@ -210,7 +212,7 @@ impl<'r> Section<'r> {
         .collect()
     }
 
-    /// Refuses a key that must not be given, with the reason.
+    /// Records a fault if the operator gave a key that is not allowed here; `why` is its text.
     pub(super) fn refuse(&self, key: &str, why: &str) {
         self.knows(key);
         if self.own.is_some_and(|own| own.contains_key(key)) {
@@ -257,7 +259,8 @@ impl<'r> Entry<'r> {
         self.reader.fault(&self.path, problem);
     }
 
-    /// Shows another value among the effective settings: a secret's place, or the meaning of what the file says.
+    /// Shows another value in place of this one among the effective settings, such as `(set)` for a secret or the
+    /// absolute path of a file.
     pub(super) fn show(&self, value: impl Into<Value>) {
         self.reader.show(&self.path, Some(value.into()));
     }
@@ -295,12 +298,12 @@ impl<'r> Entry<'r> {
         fits
     }
 
-    /// Reads a number of things, or a number per second.
+    /// Reads a number of things, or a number per second, from 1 to [`MAX_COUNT`].
     pub(super) fn count(&self) -> Option<u32> {
         self.number(1..=MAX_COUNT)
     }
 
-    /// Reads a text as a type, whose error describes other texts.
+    /// Reads a string and parses it as `T`. The error of `T` becomes the text of the fault.
     pub(super) fn parsed<T>(&self) -> Option<T>
     where
         T: FromStr,
@@ -347,7 +350,7 @@ impl<'r> Entry<'r> {
         self.value.is_array()
     }
 
-    /// Opens a table without defaults.
+    /// Opens this value as a table without defaults.
     pub(super) fn table(&self) -> Option<Section<'r>> {
         let own = self.typed("a table", self.value.as_table())?;
         Some(Section::open(self.reader, self.path.clone(), Some(own), None))
@@ -365,7 +368,8 @@ impl<'r> Entry<'r> {
         self.value
     }
 
-    /// Returns a key of this value, which is a part of the value and no setting of its own.
+    /// Returns the entry of a key inside this value, such as `env` of a secret. The key is a part of the value, and no
+    /// setting of its own.
     pub(super) fn part(&self, key: &str) -> Option<Entry<'r>> {
         let table = self.value.as_table()?;
         // The key is not added to `asked`.
@@ -373,7 +377,7 @@ impl<'r> Entry<'r> {
         table.get(key).map(|value| Entry { reader: self.reader, path: self.path.join(key), value })
     }
 
-    /// Returns a path relative to the base folder.
+    /// Returns a path; a relative one starts at the base folder.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.reader.base.join(path)
     }
@@ -390,7 +394,7 @@ impl<'r> Entry<'r> {
 }
 
 fn unknown_keys(known: &BTreeMap<String, BTreeSet<String>>, path: &KeyPath, table: &Table, faults: &mut Vec<Fault>) {
-    // A table that was not opened replaces a value of another type, whose fault is recorded.
+    // A table that was not opened is in the place of a value of another type, and this fault is recorded already.
     let Some(keys) = known.get(&path.shown) else { return };
     for (key, value) in table {
         let path = path.join(key);
@@ -472,7 +476,7 @@ impl KeyPath {
     }
 }
 
-/// The largest count; beyond it other resources are the limit: memory, the kernel's files.
+/// The largest count. Beyond it, memory and the kernel's file handles are the limit.
 const MAX_COUNT: u32 = 1_000_000;
 
 #[cfg(test)]

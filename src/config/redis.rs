@@ -13,7 +13,7 @@ const MOST_REPLICAS: u32 = 16;
 /// The highest number of a database: far more than Redis' default of 16.
 const MOST_DATABASES: i64 = 65_535;
 
-/// Reads the Redis of the state, and that of the cache if it has its own.
+/// Reads the Redis of state, and the Redis of the cache if the cache has one of its own.
 pub(super) fn read(redis: &Section<'_>) -> Option<Redis> {
     let extra_ca = redis.maybe("extra_ca", tls::trusted_pem);
     let replicas = redis.maybe("replicas", |number| number.number(0..=MOST_REPLICAS)).unwrap_or(0);

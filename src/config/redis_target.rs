@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 /// One Redis: a server, or several of which one holds the keys.
 #[derive(Debug, Clone)]
 pub struct RedisTarget {
-    /// The configuration key that names it.
+    /// The configuration key that names this Redis.
     pub name: &'static str,
     /// The servers.
     pub servers: RedisServers,
@@ -31,16 +31,16 @@ pub enum RedisServers {
         /// Access to the primary.
         access: RedisAccess,
     },
-    /// The owner of the keys' slot in a cluster.
+    /// A cluster, of which the gateway uses the node that owns the slot of its keys.
     Cluster {
-        /// The nodes that are asked for the owner; some of all nodes are enough.
+        /// The nodes that are asked for the owner of the slot; some of the cluster's nodes are enough.
         nodes: Vec<ServerAddress>,
         /// Access to the nodes.
         access: RedisAccess,
     },
 }
 
-/// The access to servers that no URL names.
+/// The access to servers that are given without a URL.
 #[derive(Debug, Clone)]
 pub struct RedisAccess {
     /// The user, if there is one.
@@ -69,7 +69,7 @@ impl RedisTarget {
         Self { name, servers: RedisServers::Url(url), extra_ca }
     }
 
-    /// Returns the addresses of its servers, without users and passwords.
+    /// Returns the addresses of the servers as text, without users and passwords.
     #[must_use]
     pub fn place(&self) -> String {
         let list = |nodes: &[ServerAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

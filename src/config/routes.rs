@@ -1,6 +1,7 @@
-//! Rows of the route table, as tenants name them and as operators add to them.
+//! Rows of the route table, as tenants name them and as operators add them.
 //!
-//! Invariants: no tenant gets the forbidden row, and no added row opens a path of Iluma that hands out the account's keys.
+//! Invariants: no tenant gets the forbidden row, and no added row opens a path of Iluma that hands out the account's
+//! keys.
 
 use super::nearest::nearest;
 use super::reader::Entry;
@@ -9,7 +10,7 @@ use crate::iluma::routes::{ACCOUNT_WORDS, CollectionPlace, CustomRoute, Kind, OW
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// Reads the rows that a tenant's `routes` name, with the rows that these include and the rows that are always allowed.
+/// Reads a tenant's `routes`: the rows in the list, the rows that these include, and the rows that are always allowed.
 pub(super) fn allowed(list: &Entry<'_>) -> Option<BTreeSet<RouteName>> {
     let named = list.each(0..=RouteName::COUNT, |entry| {
         let route = known_route(entry)?;
@@ -58,7 +59,8 @@ pub(super) fn custom(list: &Entry<'_>) -> Option<Vec<CustomRoute>> {
     })
 }
 
-/// Returns the reason why a path in a collection of records may not be like a row.
+/// Returns the reason why a path may not be treated like the row `like`. Only a path in a collection of records can
+/// have one.
 fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     let fits = match CollectionPlace::of(path) {
         CollectionPlace::Outside => true,
@@ -75,7 +77,7 @@ fn collection_problem(path: &str, like: RouteName) -> Option<String> {
     })
 }
 
-/// Returns the row of a price. Rows that Iluma does not charge for, or that never reach it, have no price.
+/// Returns the row that a price names. Rows that Iluma does not charge for, or that never reach it, have no price.
 pub(super) fn priced(name: &str) -> Result<RouteName, String> {
     let names = RouteName::charged().map(RouteName::as_str);
     RouteName::charged()

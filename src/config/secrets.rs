@@ -1,6 +1,6 @@
 //! Secrets and files outside of the configuration file.
 //!
-//! Invariant: no fault shows a secret, nor a text in the place of a secret.
+//! Invariant: no fault shows a secret, or a text that may be a secret in the wrong place.
 
 use super::nearest::MAX_SHOWN_NAME;
 use super::reader::Entry;
@@ -74,8 +74,8 @@ impl Entry<'_> {
         Some(secret)
     }
 
-    /// Returns a stand-in for a secret that is not read: 64 hex digits, which pass as a key and as a token, and differ for
-    /// each configuration key.
+    /// Returns a stand-in for a secret that is not read: 64 hex digits, which pass as a key and as a token, and differ
+    /// for each configuration key.
     fn placeholder(&self, named: &str) -> SecretString {
         hex::encode(Sha256::digest(format!("{} {named}", self.path()))).into()
     }
@@ -121,7 +121,7 @@ impl Entry<'_> {
 
     fn secret_variable(&self) -> Option<SecretString> {
         let name = self.text()?;
-        // A secret that was put here by mistake must not be printed, so only an obvious variable name is.
+        // A secret may be here by mistake, so the fault shows the name only if it is plainly a variable's.
         let plain = !name.is_empty()
             && name.len() <= MAX_SHOWN_NAME
             && name.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
@@ -138,7 +138,7 @@ impl Entry<'_> {
 
     fn secret_file(&self) -> Option<SecretString> {
         let path = self.path_of_file()?;
-        // A secret in the place of a path must not be printed: it has neither a slash nor a dot.
+        // A secret may be here by mistake, so the fault shows the path only if the text has a slash or a dot.
         let place = if self.text()?.contains(['/', '.']) {
             path.display().to_string()
         } else {
@@ -160,7 +160,8 @@ pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     <[u8; 32]>::from_hex(text).ok()
 }
 
-/// Returns the content of a regular file of at most `limit` bytes. A FIFO would block, and a device might never end.
+/// Returns the content of a regular file of at most `limit` bytes. Other files are refused: a FIFO would block, and a
+/// device might never end.
 fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, String> {
     let told = |error: io::Error| error.kind().to_string();
     if !path.metadata().map_err(told)?.is_file() {

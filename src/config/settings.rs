@@ -33,9 +33,9 @@ pub struct Settings {
     pub callbacks: Callbacks,
     /// The listener for platform operators.
     pub admin: Admin,
-    /// The listener for probes and Prometheus; none where it is not configured.
+    /// The listener for probes and Prometheus; `None` if it is not configured.
     pub status: Option<Listener>,
-    /// The wrong credentials that one address may send a minute, on each listener.
+    /// The number of wrong credentials that one address may send in a minute, on each listener.
     pub max_auth_failures: NonZeroU32,
     /// The contact that refusals name, for problems that a team can't solve itself.
     pub contact: Option<String>,
@@ -49,11 +49,11 @@ pub struct Settings {
     pub node: String,
     /// Durable state and key material.
     pub state: State,
-    /// The lifetimes of stored answers, and the bound of the cache.
+    /// The lifetimes of stored answers, and the bounds of the cache.
     pub cache: Cache,
     /// The quotas' periods.
     pub quotas: Quotas,
-    /// The price of a charged call in rupiah, by row; a missing row has no known price.
+    /// The price of a charged call in rupiah, by row; a missing row has the price 0.
     pub prices: BTreeMap<RouteName, u64>,
     /// Iluma accounts by name; at least one.
     pub accounts: BTreeMap<AccountName, Account>,
@@ -63,7 +63,8 @@ pub struct Settings {
     pub routes: Vec<CustomRoute>,
     /// The effective settings as a table, without secrets.
     pub(super) effective: toml::Table,
-    /// The hash of the configuration file's text, which is the same on nodes with the same file: 16 hex digits of SHA-256.
+    /// The hash of the configuration file's text, which is the same on nodes with the same file: 16 hex digits of
+    /// SHA-256.
     pub hash: String,
     /// Files whose change causes a reload: the configuration, secrets, certificates.
     pub files: Vec<PathBuf>,
@@ -91,7 +92,7 @@ pub struct ServerTls {
     pub config: Arc<rustls::ServerConfig>,
     /// The listener's own certificate, the first of its chain.
     pub certificate: CertificateDer<'static>,
-    /// The moment at which that certificate expires; none if it can't be read.
+    /// The moment at which the certificate expires; `None` if it can't be read.
     pub expires: Option<SystemTime>,
 }
 
@@ -123,11 +124,11 @@ pub struct Server {
 pub struct Callbacks {
     /// The socket for Iluma's callbacks.
     pub listener: Listener,
-    /// Networks that callbacks may come from; none if they may come from anywhere.
+    /// The networks that callbacks may come from; `None` if they may come from anywhere.
     pub allow: Option<Vec<IpNet>>,
-    /// The URL at which Iluma reaches that listener.
+    /// The URL at which Iluma reaches the listener.
     pub public_url: Option<http::Uri>,
-    /// The waits between attempts; after the last one a delivery is a dead letter.
+    /// The waits between attempts. If the attempt after the last wait fails, the delivery is a dead letter.
     pub retry: Vec<Duration>,
     /// The time in which an endpoint must send the head of its answer.
     pub timeout: Duration,
@@ -142,7 +143,7 @@ pub struct Callbacks {
 pub struct OutboxBounds {
     /// The largest number of queued deliveries.
     pub deliveries: u64,
-    /// The largest sum of their bytes, as stored.
+    /// The largest sum of the bytes of queued deliveries, as they are stored.
     pub bytes: ByteSize,
 }
 
@@ -151,20 +152,21 @@ pub struct OutboxBounds {
 pub struct Admin {
     /// The socket.
     pub listener: Listener,
-    /// The bearer token of the API; without it the API is off, and health and metrics still work.
+    /// The bearer token of the API that is named `admin`, if it is configured.
     pub token: Option<SecretString>,
-    /// Every token by its name, with its role; `token` is among them as `admin`.
+    /// Every token by its name, with its role; `token` is among them as `admin`. Without any token the API is off, and
+    /// health and metrics still work.
     pub tokens: BTreeMap<String, (SecretString, Role)>,
 }
 
 /// The rights of an operator's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Reads.
+    /// The token may read.
     Viewer,
-    /// Also replays, pauses, resumes, tests, purges and settles.
+    /// The token may also replay, pause, resume, test, purge and settle.
     Operator,
-    /// Also erases, suspends tenants, manages keys and deletes dead letters.
+    /// The token may also erase, suspend tenants, manage keys and delete dead letters.
     Admin,
 }
 
@@ -195,7 +197,7 @@ pub struct Log {
 pub struct Otlp {
     /// The URL below which the collector takes `/v1/traces`.
     pub endpoint: http::Uri,
-    /// The share of the traces that begin here which is sent, from 0 to 1.
+    /// The share of traces that are sent, from 0 to 1. It concerns the traces that begin at this gateway.
     pub sample: f64,
     /// Certificates trusted beside the platform's.
     pub extra_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
@@ -227,7 +229,7 @@ pub struct Upstream {
 /// The treatment of paths that match no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownRoutes {
-    /// POSTs are forwarded, the rest is refused.
+    /// POSTs are forwarded, and everything else is refused.
     Post,
     /// Everything is forwarded.
     Forward,
@@ -259,7 +261,8 @@ pub struct State {
 pub struct Redis {
     /// The Redis for data that must not be lost: callbacks, limits, quotas.
     pub main: RedisTarget,
-    /// The replicas that must have a callback before it is acknowledged.
+    /// The number of replicas that must have a callback before it is acknowledged, and an idempotency key before its
+    /// call.
     pub replicas: u32,
     /// The Redis of the cache, which may be lost, if it has one of its own.
     pub cache: Option<RedisTarget>,
@@ -274,16 +277,16 @@ pub struct Retention {
     pub delivered_callbacks: Duration,
     /// The retention of dead letters, and of callbacks without an owner.
     pub dead_letters: Duration,
-    /// The retention of the ledger's days.
+    /// The retention of the ledger's sums by day.
     pub ledger: Duration,
 }
 
-/// The lifetimes of stored answers, and the bound of the cache.
+/// The lifetimes of stored answers, and the bounds of the cache.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// The bound of the cache in memory.
     pub memory: ByteSize,
-    /// The bound of the level on disk, for a gateway without Redis; 0 is no such level.
+    /// The bound of the level on disk, for a gateway without Redis; 0 means that there is no such level.
     pub disk: ByteSize,
     /// The lifetime of the answer for an existing bank account.
     pub bank_found: Duration,
@@ -308,12 +311,12 @@ pub struct Quotas {
     pub calendar: Calendar,
 }
 
-/// The greatest age of stored answers that a team takes; none is their lifetime.
+/// The greatest age of stored answers that a team accepts. With `None` only their lifetime counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MaxAge {
-    /// The age of answers about bank accounts, and of bank requests by id.
+    /// The greatest age of answers about bank accounts, and of bank requests by id.
     pub bank: Option<Duration>,
-    /// The age of watchlist answers.
+    /// The greatest age of watchlist answers.
     pub cft: Option<Duration>,
 }
 
@@ -349,36 +352,36 @@ pub struct Account {
 pub struct FileKey {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// The end of the key.
+    /// The time at which the key expires, if it does.
     pub expires: Option<SystemTime>,
-    /// The note of operators.
+    /// The operators' note on the key.
     pub note: Option<String>,
 }
 
 /// A team.
 #[derive(Debug)]
 pub struct Tenant {
-    /// The account whose key its requests carry to Iluma.
+    /// The account whose key the team's requests carry to Iluma.
     pub account: AccountName,
-    /// Its keys in the file. Operators may make further ones.
+    /// The team's keys in the file. Operators may make further ones.
     pub key_sha256: Vec<FileKey>,
     /// Rates, concurrency, weight and quotas.
     pub limits: TenantLimits,
-    /// The rows that the team may use, including the included and the always allowed ones.
+    /// The rows that the team may use: those of its `routes`, the rows that these include, and the always allowed rows.
     pub routes: BTreeSet<RouteName>,
-    /// True if its cache entries serve other teams of the account, and theirs serve it.
+    /// True if the team shares cache entries with the other teams of its account.
     pub share_cache: bool,
-    /// The greatest age of stored answers that it takes.
+    /// The greatest age of stored answers that the team accepts.
     pub max_age: MaxAge,
     /// True if records without a prefix and without a known owner are this team's.
     pub owns_unprefixed: bool,
-    /// The hosts to which its callbacks may be sent.
+    /// The hosts to which the team's callbacks may be sent.
     pub callback_hosts: BTreeSet<String>,
     /// Callback URLs by type, until the team sets its own.
     pub callback_urls: BTreeMap<CallbackType, http::Uri>,
     /// The team's `x-callback-token`; `None` derives one from the root key.
     pub callback_token: Option<SecretString>,
-    /// The secrets that sign its callbacks, each as `whsec_` and base64; several during a change. Without any, one is
-    /// derived from the root key.
+    /// The secrets that sign the team's callbacks, each as `whsec_` and base64; several during a change. Without any,
+    /// one is derived from the root key.
     pub webhook_secrets: Vec<SecretString>,
 }

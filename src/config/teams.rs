@@ -22,8 +22,8 @@ use std::str::FromStr;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Reads the accounts. It returns all names too, also those of faulty accounts: a tenant of such an account has no
-/// fault of its own.
+/// Reads the accounts. Also returns the names of all accounts, even of faulty ones, so that a tenant of a faulty
+/// account gets no fault of its own.
 pub(super) fn accounts(accounts: &Section<'_>) -> (BTreeSet<AccountName>, BTreeMap<AccountName, Account>) {
     let members = accounts.members();
     if members.is_empty() {
@@ -96,7 +96,7 @@ pub(super) fn tenants(
     read
 }
 
-/// The values that no two tenants may share, with the key path of the tenant that has each.
+/// The values that no two tenants may share. Each has the key path at which it was read.
 #[derive(Default)]
 struct Seen {
     hashes: BTreeMap<[u8; 32], String>,
@@ -110,7 +110,7 @@ fn tenant(
     default_in_flight: usize,
 ) -> Option<Tenant> {
     let account = tenant.must("account", "missing; give the name of an account", |name| known_account(name, accounts));
-    // A team may live from keys that operators make.
+    // A team may have only keys that operators make.
     let key_sha256 =
         tenant.maybe("key_sha256", |list| list.each(0..=MAX_KEYS, |key| keys::file_key(key, &mut seen.hashes)));
     let limits = limits(tenant, default_in_flight);
@@ -176,7 +176,7 @@ fn limits(tenant: &Section<'_>, default_in_flight: usize) -> Option<TenantLimits
     let budget_per_month = tenant.maybe("budget_per_month", |rupiah| rupiah.number(0..=MAX_CALLS));
     let modes = QuotaMode::ALL.map(|mode| (mode.as_str(), mode));
     let quota_mode = tenant.get("quota_mode", |mode| mode.one_of(&modes));
-    // The default burst of a rate is one second's number.
+    // The default burst is the number of requests of one second.
     let burst = burst.or(requests_per_second);
     if let Some(burst) = burst {
         tenant.show("burst", burst);
@@ -206,7 +206,7 @@ fn known_account(entry: &Entry<'_>, accounts: &BTreeSet<AccountName>) -> Option<
     Some(name)
 }
 
-/// Reads a value, or a list of them.
+/// Reads one value, or a list of 1 to `most` values.
 fn one_or_more<'r, T>(entry: &Entry<'r>, most: usize, mut read: impl FnMut(&Entry<'r>) -> Option<T>) -> Option<Vec<T>> {
     if entry.is_list() { entry.each(1..=most, read) } else { Some(vec![read(entry)?]) }
 }
@@ -289,8 +289,8 @@ where
     name.parse().map_err(|error: N::Err| section.fault(error.to_string())).ok()
 }
 
-/// The text of the fault about a forbidden callback address; cloud metadata services return credentials at some of
-/// them.
+/// The text of the fault about a forbidden callback address. Cloud metadata services return credentials at some of
+/// these addresses.
 const NO_CALLBACKS: &str = "callbacks are never sent to link-local, multicast, unspecified or cloud metadata addresses";
 /// The largest number of tenants, which are label values of every metric.
 const MAX_TENANTS: usize = 1000;
@@ -302,7 +302,7 @@ const MAX_KEYS: usize = 32;
 const MAX_CALLBACK_TOKENS: usize = 4;
 /// The largest number of webhook secrets: the old and the new one, during a change.
 const MAX_WEBHOOK_SECRETS: usize = 4;
-/// The length of a webhook secret that the specification of Standard Webhooks allows.
+/// The lengths in bytes that Standard Webhooks allows for a webhook secret.
 const WEBHOOK_KEY: RangeInclusive<usize> = 24..=64;
 /// The largest number of a team's hosts.
 const MAX_HOSTS: usize = 64;
@@ -310,7 +310,7 @@ const MAX_HOSTS: usize = 64;
 const MAX_AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 /// The largest quota of a day or month, in calls or rupiah; 0 lets a team use only the cache.
 const MAX_CALLS: u64 = 1_000_000_000_000;
-/// The largest weight; more would be a share of nearly everything.
+/// The largest weight; a larger one would take nearly the whole rate.
 const MAX_WEIGHT: u32 = 1000;
 /// The longest wait in the queue; no caller waits longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! The TLS settings of a listener: versions, certificates and keys from PEM files, client CAs.
 //!
-//! Invariants: a key belongs to its certificate; if a client CA is configured, a client without a certificate of it
-//! gets no connection; a fault never repeats the content of a file.
+//! Invariants: a key belongs to its certificate; if a client CA is configured, a client without a certificate of that
+//! CA gets no connection; a fault never repeats the content of a file.
 
 use super::reader::{Entry, Section};
 use super::settings::ServerTls;
@@ -65,7 +65,7 @@ pub(super) fn identity(tls: &Section<'_>) -> Option<(Vec<CertificateDer<'static>
     Some((cert?, key?))
 }
 
-/// Returns the moment at which a certificate expires; none if it can't be read.
+/// Returns the moment at which a certificate expires; `None` if it can't be read.
 fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
@@ -83,7 +83,7 @@ pub(super) fn certificates(file: &Entry<'_>) -> Option<Vec<CertificateDer<'stati
     certificates
 }
 
-/// Reads one or more certificates that can be trusted.
+/// Reads one or more certificates, and checks that each can be a trust anchor.
 pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> {
     if file.skips_secrets() {
         return file.path_of_file().map(|_| Vec::new());
@@ -93,7 +93,7 @@ pub(super) fn trusted(file: &Entry<'_>) -> Option<Vec<CertificateDer<'static>>> 
     Some(certificates)
 }
 
-/// Reads the same certificates as PEM, for libraries that accept only PEM.
+/// Reads and checks certificates as [`trusted`] does, and returns the PEM text, for libraries that accept only PEM.
 pub(super) fn trusted_pem(file: &Entry<'_>) -> Option<Vec<u8>> {
     trusted(file)?;
     if file.skips_secrets() {

@@ -51,7 +51,7 @@ impl Entry<'_> {
         address
     }
 
-    /// Reads a URL of one of the schemes, without anything secret in it.
+    /// Reads a URL of one of the schemes, with the allowed `parts` only, and without a user name or password.
     pub(super) fn url(&self, schemes: &[&str], parts: UrlParts) -> Option<http::Uri> {
         let text = self.text()?;
         match url(text, schemes, parts) {

@@ -62,7 +62,7 @@ fn expired(name: &str, listener: &Listener) -> Option<Fault> {
     Some(Fault::new(&format!("{name}.tls.cert"), format!("{problem}; clients refuse it: give a newer one")))
 }
 
-/// Returns the host of a URL that is reached without TLS on another machine.
+/// Returns the host of a URL if it is another machine and is reached without TLS.
 fn in_clear(url: &Uri) -> Option<&str> {
     let host = url.host().filter(|_| url.scheme_str() == Some("http"))?;
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -70,7 +70,8 @@ fn in_clear(url: &Uri) -> Option<&str> {
     (!own).then_some(host)
 }
 
-/// Returns a warning if a key is of the other kind than the account's name.
+/// Returns a warning if a development key is in an account with a live name, or a live key in one with a development
+/// name.
 fn wrong_kind(name: &str, key: &str) -> Option<String> {
     let named = |words: &[&'static str]| words.iter().find(|word| name.contains(**word)).copied();
     if let (Some(word), true) = (named(&["live", "prod"]), key.starts_with("iluma_development_")) {

@@ -45,8 +45,8 @@ impl Watch {
         }
     }
 
-    /// Watches these files instead. A file that was watched before is compared with its fingerprint when
-    /// [`Watch::changed`] last returned, so no change between is lost.
+    /// Watches these files instead. A file that was watched before is compared with the fingerprint that it had when
+    /// [`Watch::changed`] last returned, so no change since then is lost.
     pub fn set_files(&mut self, files: &[PathBuf]) {
         let mut before = std::mem::take(&mut self.files);
         for file in files {
@@ -93,9 +93,10 @@ fn inode(_: &std::fs::Metadata) -> u64 {
 
 /// The polling interval: shorter than anyone waits before checking that a change has arrived.
 const EVERY: Duration = Duration::from_millis(500);
-/// The time without changes: longer than a tool takes from one file to the next.
+/// The time without changes after which the writing counts as ended: longer than a tool takes from one file to the
+/// next.
 const QUIET: Duration = Duration::from_millis(200);
-/// The largest number of rounds, two seconds: a file that is written continuously is still reported.
+/// The largest number of waits of [`QUIET`], two seconds in all: a file that is written continuously is still reported.
 const MAX_ROUNDS: usize = 10;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The limits of a team, for the team itself.
+//! The limits of a team, in the form that the team sees.
 
 use crate::config::{self, Settings};
 use serde::Serialize;
 
-/// The limits of a team; a missing member has no limit.
+/// The limits of a team, as JSON. If a member is missing, the team has no such limit.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Allowance(serde_json::Value);
 

@@ -47,7 +47,8 @@ pub(super) fn authenticate<'t, 'k>(
     }
 }
 
-/// Returns the session of a request for the team's own API. Looking it up takes a place among the requests without a key.
+/// Returns the session of a request for the team's own API. The look-up takes one of the places for requests without a
+/// key.
 ///
 /// # Errors
 /// Returns a refusal if there is no place, or if state can't be read.
@@ -60,12 +61,13 @@ pub(super) async fn own_session(
     session(gateway, config, given).await
 }
 
-/// Returns true if the request may have a session in a key's place: it is for the team's own API, and has no key.
+/// Returns true if a session may authenticate the request: the request is for the team's own API, and has no key.
 pub(super) fn may_have_session(given: Credentials<'_>) -> bool {
     is_own(given.path) && !given.headers.contains_key(AUTHORIZATION)
 }
 
-/// Returns the portal's session of a request, if it has one whose key still works.
+/// Returns the portal session of a request. `None` if there is no session, or if the key of the session no longer
+/// works.
 ///
 /// # Errors
 /// Returns a refusal if the request has a session, and state can't be read.
@@ -83,7 +85,8 @@ pub(super) async fn session(
     session.map_err(|_| Rejection::SessionsUnavailable)
 }
 
-/// Counts a wrong key, and returns its refusal. A request without a key is no attempt to guess one.
+/// Counts a wrong key, and returns its refusal. A request without a key is not counted, because it does not guess a
+/// key.
 pub(super) fn unauthenticated(gateway: &Gateway, log: &RequestLog, error: Unauthenticated) -> Rejection {
     let client = log.client.filter(|_| error != Unauthenticated::Missing);
     match client.map(|client| gateway.failures.note(Authenticating::Server, client)) {

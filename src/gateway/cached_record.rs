@@ -1,6 +1,7 @@
 //! The handler of a GET of one bank request by its id.
 //!
-//! A final answer is cached, and ends the sharing of the request; while it is pending, Iluma is polled at most once a second.
+//! A final answer is cached, and replaces the stored "pending" of the request. While the request is pending, Iluma is
+//! polled at most once a second.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;
@@ -70,7 +71,7 @@ pub(super) async fn serve(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Asks Iluma for a record that the team is not known to own. The answer never comes from memory, because its time
+/// Asks Iluma for a record that the team is not known to own. The answer never comes from memory, because a fast answer
 /// would reveal that another team knows the id.
 async fn unknown(
     mut exchange: Exchange<'_>,
@@ -90,7 +91,7 @@ async fn unknown(
     shown(&mut exchange, (&fetched, &known), seen, response)
 }
 
-/// Puts the team's view of the record into `response`, the answer of a call.
+/// Puts the team's view of the record into `response`, which is the answer of a call.
 fn shown(
     exchange: &mut Exchange<'_>,
     (fetched, known): (&FetchResult, &Known),

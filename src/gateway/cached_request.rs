@@ -49,7 +49,8 @@ pub(super) async fn serve(
     let scope = scope_of(exchange.tenant);
     let slot = gateway.cache.place(&scope, subject, exchange.route.target.as_str(), &content.parameters);
     let requester = is_prefixed.then(|| exchange.requester());
-    // A hit needs no more. The rest is large and waits for a call: on the heap it costs nothing on other requests.
+    // A hit ends here. The rest is large and waits for a call, so its futures are on the heap and do not slow down
+    // hits.
     if bypass.is_none()
         && !directives.no_cache
         && let Some(hit) = gateway.cache.look_up(&slot, directives.max_age)
@@ -96,8 +97,9 @@ pub(super) async fn serve(
     Box::pin(gateway.fetch(exchange.config, request, exchange.log)).await
 }
 
-/// Takes the reference of the query as the request's own if its body has none. Returns the target for Iluma, with the
-/// tenant's prefix on its reference. If the account has no prefixes, no reference may begin with another team's.
+/// Finds the only reference of a request, in its body or its query. Returns the content with this reference, and the
+/// target for Iluma with the tenant's prefix in the query. If the account adds no prefixes, the target is unchanged,
+/// and a reference with another team's prefix is refused.
 fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(RequestContent, PathAndQuery), Rejection> {
     let target = &exchange.route.target;
     let (own, prefixes) = exchange.prefixes();
@@ -114,8 +116,8 @@ fn prefixed(exchange: &Exchange<'_>, mut content: RequestContent) -> Result<(Req
     Ok((content, target.clone()))
 }
 
-/// Checks that no reference of a request begins with another team's prefix, on a row where references pass as they are.
-/// Iluma judges a body that is malformed or unreadable.
+/// Checks that no reference of a request begins with another team's prefix, on a row that sends references unchanged. A
+/// body that can't be parsed is only scanned for such references, and Iluma judges it.
 fn unprefixed(
     exchange: &Exchange<'_>,
     parsed: Result<RequestContent, BodyError>,
@@ -132,7 +134,7 @@ fn unprefixed(
     Ok(RequestContent::unreadable())
 }
 
-/// Checks the reference of a request that was read.
+/// Returns an error if the reference of a parsed request begins with another team's prefix.
 fn refuse_foreign(
     content: &RequestContent,
     own: &ReferencePrefix,
@@ -160,7 +162,7 @@ pub(super) async fn bypassed(
     Ok(response)
 }
 
-/// Returns the teams that the entries of a tenant's requests may serve.
+/// Returns the scope of a tenant's cache entries: the teams of its account that share the cache, or the tenant alone.
 fn scope_of(tenant: &Tenant) -> Scope<'_> {
     if tenant.share_cache { Scope::shared(&tenant.account) } else { Scope::private(&tenant.account, &tenant.name) }
 }

@@ -1,9 +1,9 @@
 //! Admission and accounting of one upstream call.
 //!
 //! Invariants: a call that may be charged is sent only with its intent in the ledger; a call that was never sent leaves
-//! no trace in limits or ledger; a call ends with one outcome even if its caller goes, and the outcome is unknown if the
-//! answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any point gives
-//! everything back.
+//! no trace in limits or ledger; a call ends with one outcome even if its caller is cancelled, and the outcome is
+//! unknown if the answer was not read. The guard exists before anything is taken, so a caller that is cancelled at any
+//! point gives everything back.
 
 use super::call_reference::{CallReference, answered};
 use super::claim::ClaimGuard;
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// The wait before a GET is repeated: a restarting host needs about this time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// A call that is to be made.
+/// A call that asks for admission.
 #[derive(Clone, Copy)]
 pub(super) struct PlannedCall<'a> {
     pub(super) tenant: &'a Tenant,
@@ -36,8 +36,8 @@ pub(super) struct PlannedCall<'a> {
     pub(super) reference: &'a CallReference,
 }
 
-/// Owns the slots and the intent of one upstream call, from before the first is taken until its outcome is in the
-/// ledger.
+/// Owns the slots and the intent of one upstream call. The guard exists before the first of them is taken, and until
+/// the call's outcome is recorded.
 pub(super) struct CallGuard {
     config: Arc<RuntimeConfig>,
     ledger: Ledger,
@@ -53,7 +53,7 @@ pub(super) struct CallGuard {
     claim: Option<Box<ClaimGuard>>,
     endpoint: Endpoint,
     reference: CallReference,
-    /// The wait that an answer asked for.
+    /// The wait that the answer demands in `retry-after`.
     asked: Option<Duration>,
     /// True once the call may have reached upstream.
     started: bool,
@@ -62,7 +62,7 @@ pub(super) struct CallGuard {
 }
 
 impl CallGuard {
-    /// Admits one upstream call. Waits for the account's fair queue, and until the intent is on disk.
+    /// Admits one upstream call. Waits for a slot in the account's fair queue, and until the intent is on disk.
     pub(super) async fn admit(
         config: &Arc<RuntimeConfig>,
         ledger: &Ledger,
@@ -104,7 +104,7 @@ impl CallGuard {
         Ok(guard)
     }
 
-    /// Marks the call as sent now.
+    /// Marks the call and its claim as sent.
     pub(super) fn start(&mut self, upload: Option<Arc<Progress>>) {
         (self.started, self.upload) = (true, upload);
         if let Some(claim) = &mut self.claim {
@@ -112,7 +112,8 @@ impl CallGuard {
         }
     }
 
-    /// Makes the call. A free GET is repeated once if that may succeed and the budget allows it.
+    /// Makes the call. A free GET that failed is repeated once, if the repetition may succeed and the retry budget
+    /// allows it.
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, CallError> {
         let (upstream, account) = (&self.config.upstream, &self.config.accounts[self.account]);
         let again = if self.charged { None } else { outgoing.again().map(Box::new) };
@@ -125,7 +126,8 @@ impl CallGuard {
         Box::pin(self.repeat(*again, sent)).await
     }
 
-    /// Waits a moment and repeats the call. Returns the outcome `sent` if the limits leave no room.
+    /// Waits a moment, and repeats the call. Returns `sent`, the result of the first attempt, if the limits leave no
+    /// room.
     async fn repeat(
         &self,
         again: Outgoing,
@@ -133,8 +135,8 @@ impl CallGuard {
     ) -> Result<Response<AnswerBody>, CallError> {
         let [jitter] = crate::base::keyring::random::<1>();
         tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + f64::from(jitter) / 255.0)).await;
-        // It is one more call, and waits in the fair queue like any other. No quota counts it, so it needs no count
-        // from other nodes.
+        // The repetition is one more call, and waits in the fair queue like any other call. No quota counts it, so it
+        // needs no time for Redis.
         let budget = Budget::of(Duration::ZERO);
         let wanted = Call { endpoint: &self.endpoint, price: None };
         let Ok(mut permit) = self.config.limits.admit_call(self.tenant, wanted, &budget).await else { return sent };
@@ -148,7 +150,7 @@ impl CallGuard {
         sent
     }
 
-    /// Records that there is no answer.
+    /// Records that the call failed before a whole answer arrived.
     pub(super) fn failed(mut self, error: CallError) {
         self.breaker.failed(error);
         self.tell_circuit();
@@ -194,7 +196,7 @@ impl CallGuard {
         self.asked = retry_after(headers, self.config.clock.wall());
         match status {
             StatusCode::TOO_MANY_REQUESTS => self.refused(),
-            // Its body tells: KTP refuses with this status.
+            // The body decides: KTP reports its rate limit with this status.
             StatusCode::BAD_REQUEST => {}
             status if status.is_server_error() => {}
             _ => self.accepted(),
@@ -260,7 +262,7 @@ impl CallGuard {
         account.metrics.circuit(account.breaker.is_open());
     }
 
-    /// The endpoint refused the call for its rate.
+    /// Records that the endpoint refused the call because of the rate limit.
     fn refused(&mut self) {
         if let Some(limits) = &mut self.limits {
             limits.refused(self.asked);
@@ -268,7 +270,7 @@ impl CallGuard {
         self.tell_backoff();
     }
 
-    /// The endpoint took the call.
+    /// Records that the endpoint accepted the call.
     fn accepted(&mut self) {
         if let Some(limits) = &mut self.limits {
             limits.succeeded();

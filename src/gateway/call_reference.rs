@@ -1,4 +1,4 @@
-//! The reference of an upstream call, by which the ledger settles it if its answer is lost.
+//! The reference of an upstream call, by which the ledger settles the call if its answer is lost.
 
 use crate::base::name::AccountName;
 use crate::iluma::answer::Answer;
@@ -11,29 +11,30 @@ use std::sync::Arc;
 /// The relation of a call to a reference.
 #[derive(Clone, Default)]
 pub(super) enum CallReference {
-    /// The call has no reference, or one that is of no use.
+    /// The call has no reference that the ledger needs.
     #[default]
     None,
-    /// The call makes a record with this reference, as Iluma has it.
+    /// The call makes a record with this reference, as Iluma knows it.
     Known(String),
-    /// The call makes a record whose reference is read, and gets this prefix, while the body is sent.
+    /// The call makes a record, and its body is streamed. Meanwhile the reference is read, and gets this prefix.
     Streamed(ReferencePrefix, Arc<Outcome>),
-    /// The call is a GET of a record whose id no known answer has given. The record's reference may settle a lost call.
+    /// The call is a GET of a record whose id is in no known answer. The record's reference may settle a lost call.
     Unanswered,
 }
 
 impl CallReference {
-    /// Returns the reference of a call that makes a record; `json` is the caller's own, as JSON text.
+    /// Returns the reference of a call that makes a record; `json` is the caller's own reference, as JSON text.
     pub(super) fn of(prefix: Option<&ReferencePrefix>, json: Option<&[u8]>) -> Self {
         prefixed(prefix, json).map_or(Self::None, Self::Known)
     }
 
-    /// Returns the reference of a GET of a record, of which an answer may have named the id.
+    /// Returns the relation of a GET of a record to a reference. `is_named` is true if an answer may have named the
+    /// record's id.
     pub(super) const fn of_get(is_named: bool) -> Self {
         if is_named { Self::None } else { Self::Unanswered }
     }
 
-    /// Has the end of a streamed body wait until the call's reference is in the ledger.
+    /// Makes the end of a streamed body wait until the call's reference is in the ledger.
     pub(super) fn write_before_end(&self, referrer: Referrer, account: AccountName, route: RouteName) {
         let Self::Streamed(prefix, outcome) = self else { return };
         let prefix = prefix.clone();
@@ -46,7 +47,7 @@ impl CallReference {
         });
     }
 
-    /// Returns the reference as Iluma has it, as far as it is known by now.
+    /// Returns the reference as Iluma knows it; `None` if there is none, or if it is not known yet.
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::Known(text) => Some(text.clone()),
@@ -59,7 +60,7 @@ impl CallReference {
     }
 }
 
-/// Returns the reference in an answer, as Iluma has it.
+/// Returns the reference in an answer, as Iluma knows it.
 pub(super) fn answered(answer: &Answer) -> Option<String> {
     answer.reference().and_then(|json| reference_text(json))
 }

@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-/// Answers a callback row.
+/// Answers a request for a callback setting.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -41,9 +41,10 @@ pub(super) async fn serve(
     Ok(json(shown.unwrap_or_default().into()))
 }
 
-/// Returns Iluma's answer, whose shape is not documented; `None` for an error, or without an answer.
+/// Returns Iluma's own answer on this path. The gateway copies the shape of that answer, which is not documented.
+/// `None` for an error, or without an answer.
 async fn upstream_tokens(exchange: &mut Exchange<'_>) -> Option<Bytes> {
-    // The request contains nothing from the team.
+    // The call to Iluma contains nothing from the team.
     let target = PathAndQuery::try_from(exchange.route.target.path()).ok()?;
     let answer = exchange.get(exchange.route.name, target, send::own_head()).await.ok()?;
     (answer.collected.status == StatusCode::OK).then_some(answer.collected.body)

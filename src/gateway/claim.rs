@@ -1,7 +1,7 @@
-//! The claim of an idempotency key: a guard from before the claim is made until its end is in state.
+//! The claim of an idempotency key. A guard exists from before the claim is made until the claim's end is in state.
 //!
-//! Invariants: a claim has one guard, and ends with it, also if the request is cancelled; a claim without a sent call ends as
-//! free; once the call may have been sent, the claim ends as unknown unless the answer decides.
+//! Invariants: a claim has one guard, and ends with it, also if the request is cancelled; a claim without a sent call
+//! ends as free; once the call may have been sent, the claim ends as unknown unless the answer decides.
 
 use super::kept_answer::{Decision, KeptAnswer, decide};
 use super::persons_in::persons_in;
@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
-/// The pause before the end of a claim is written again after a failure.
+/// The pause after a failed attempt to write a claim's end, before the next attempt.
 const REST: Duration = Duration::from_secs(1);
-/// The largest number of attempts to write the end. Without an end in state the key is refused until its retention ends.
+/// The largest number of attempts to write the end. Without an end in state the key is refused until its retention
+/// ends.
 const MOST_ATTEMPTS: usize = 30;
 
-/// The idempotency of a request with a key.
+/// The role of a request with an idempotency key.
 #[derive(Debug)]
 pub(super) enum Idempotency {
     /// The request makes the call.
@@ -43,7 +44,7 @@ pub(super) struct Repetition {
 pub(super) struct ClaimedRequest {
     pub(super) body: Arc<Fingerprinting>,
     pub(super) content_type: Option<HeaderValue>,
-    /// The persons that its path names.
+    /// The persons that the request's path names.
     pub(super) in_path: BTreeSet<Tag>,
 }
 
@@ -62,7 +63,8 @@ pub(super) struct ClaimGuard {
 }
 
 impl ClaimGuard {
-    /// Makes a guard before the claim is made, so that a cancelled claim ends too. The receiver completes once the end is written.
+    /// Makes a guard before the claim is made, so that a cancelled claim ends too. The receiver completes once the end
+    /// is written.
     pub(super) fn before(
         (state, persons): (&State, &Persons),
         tasks: &Tasks,
@@ -88,7 +90,7 @@ impl ClaimGuard {
         self.end = None;
     }
 
-    /// Returns the claim for the ledger.
+    /// Returns the claim's id, which the ledger stores.
     pub(super) fn bytes(&self) -> [u8; 48] {
         self.id.bytes()
     }
@@ -103,7 +105,7 @@ impl ClaimGuard {
         self.end = Some(ClaimEnd::Free);
     }
 
-    /// Ends the claim by an answer.
+    /// Ends the claim with the decision about an answer.
     pub(super) fn answered(mut self, route: RouteName, received: &Received) {
         self.end = Some(match decide(route, received) {
             Decision::Keep => self.kept(received),
@@ -112,19 +114,19 @@ impl ClaimGuard {
         });
     }
 
-    /// Returns the end with the answer for repetitions. Without the whole body of the request, or without the persons in
-    /// it, nothing is kept.
+    /// Returns the end that stores the answer for repetitions. The answer is not stored unless the request's whole body
+    /// was read, and the persons in it are known.
     fn kept(&self, received: &Received) -> ClaimEnd {
         let asks = self.request.body.made();
         if asks.is_none() && !received.is_success() {
-            // Iluma refused the request before it had read it.
+            // Iluma refused the request before it had read the whole body.
             return ClaimEnd::Free;
         }
         let Some(made) = asks else { return ClaimEnd::NotKept };
         let mut tags = match &made.readable {
             Readable::Text(text) => persons_in(&self.persons, self.request.content_type.as_ref(), text),
             Readable::Fields(fields) => {
-                // curl's example in the API document puts quotes around values.
+                // A curl example in Iluma's API document puts quotes around values.
                 let plain = fields.iter().map(|(name, value)| (name.as_str(), value.trim_matches('"')));
                 self.persons.in_fields(plain)
             }
@@ -142,7 +144,8 @@ impl ClaimGuard {
 
 impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        // The end can't be written while the process ends: the key is refused until its retention ends.
+        // Without a runtime the process ends, and the claim's end can't be written. The key is then refused until its
+        // retention ends.
         if let Some(end) = self.end.take()
             && tokio::runtime::Handle::try_current().is_ok()
         {

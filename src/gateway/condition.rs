@@ -1,4 +1,4 @@
-//! The condition of the request path, for operators: endpoints and accounts that fail, quotas that are nearly spent.
+//! The condition of the request path, for operators: endpoints and accounts that fail, and the use of quotas.
 
 use super::core::Gateway;
 use crate::base::name::{AccountName, TenantName};

@@ -31,7 +31,7 @@ pub struct Gateway {
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) owners: Owners,
     pub(super) state: State,
-    /// This process, as the maker of calls with an idempotency key.
+    /// This process, as the holder of claims of idempotency keys.
     pub(super) holder: Holder,
     pub(super) flights: SingleFlight<Fetched>,
     pub(super) overtaking: OvertakingCallbacks,
@@ -56,7 +56,7 @@ pub struct Gateway {
 pub struct Parts {
     /// The Redis in which nodes share the cache.
     pub redis: Option<RedisClient>,
-    /// The level of the cache on disk, where it has one.
+    /// The cache's level on disk, if the cache has one.
     pub disk: Option<DiskLevel>,
     /// Makes person tags.
     pub persons: Persons,
@@ -68,7 +68,7 @@ pub struct Parts {
     pub registry: Registry,
     /// The audit log.
     pub audit: AuditLog,
-    /// The clients that came with wrong keys.
+    /// The counts of clients that sent wrong keys.
     pub failures: AuthFailures,
     /// The ledger.
     pub ledger: Ledger,
@@ -144,7 +144,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Closes upstream connections that carry no request, before the end.
+    /// Closes upstream connections that carry no request. It is called before the process ends.
     pub fn close(&self) {
         self.config.load().upstream.close();
     }
@@ -176,7 +176,7 @@ impl Gateway {
         }
     }
 
-    /// Returns the rupiah of a team's calls this month: what was billable, and what may be.
+    /// Returns the cost in rupiah of a team's calls this month. Calls that may still be billable count too.
     #[must_use]
     pub fn budget_used(&self, tenant: &TenantName) -> u64 {
         let config = self.config.load();
@@ -184,7 +184,7 @@ impl Gateway {
         config.budget_used(tenant)
     }
 
-    /// Leaves the group of nodes, so that the others take over this one's part at once.
+    /// Leaves the group of nodes, so that the other nodes take over this node's part of the limits at once.
     pub async fn leave(&self) {
         let config = self.config.load_full();
         config.limits.leave().await;
@@ -204,7 +204,7 @@ impl Gateway {
         }
     }
 
-    /// Returns the number of record owners that need not be written again.
+    /// Returns the number of record owners that this process has written and remembers.
     #[must_use]
     pub fn known_owners(&self) -> u64 {
         self.owners.known()

@@ -1,4 +1,4 @@
-//! The context of one tenant's request: handlers take it, and nothing else that it contains.
+//! The context of one tenant's request. A handler takes the whole context, instead of its parts.
 
 use super::call_reference::CallReference;
 use super::claim::Idempotency;
@@ -39,13 +39,13 @@ impl<'a> Exchange<'a> {
         self.config.prefix(self.tenant)
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account: an unprefixed reference may not
-    /// begin with another team's prefix.
+    /// Returns the tenant's reference prefix and those of all teams of its account. They are needed even if the account
+    /// adds no prefixes, because no reference may begin with another team's prefix.
     pub(super) fn prefixes(&self) -> (ReferencePrefix, &'a ReferencePrefixes) {
         self.config.prefixes(self.tenant)
     }
 
-    /// Returns true if the request was sent before: its answer is kept, so nothing is sent for it.
+    /// Returns true if the request repeats an earlier one whose answer is stored. Nothing is sent for such a request.
     pub(super) fn is_repetition(&self) -> bool {
         matches!(self.idempotency, Some(Idempotency::Repetition(_)))
     }

@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The age of a stored "pending" from which on Iluma is polled again.
+/// The age at which a stored "pending" is too old, so that Iluma is polled again.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The next step of a request that leads.
@@ -34,7 +34,7 @@ enum Leading {
     Hit(Hit),
     /// Another node's call has given the answer, with the body for any caller.
     Shared(Arc<FetchResult>, JsonTemplate),
-    /// Another node's answer is only for its own caller.
+    /// Another node's answer is only for its own caller, so this request tries again.
     Again,
     /// This node makes the call. Boxed, since the other steps are small.
     Call(Box<(Lead, Option<CallGuard>)>),
@@ -70,7 +70,7 @@ impl Gateway {
         }
         if !directives.no_cache
             && let Some(hit) = self.known(config, &request, directives.max_age, log).await
-            // "Pending" is no stored answer.
+            // "Pending" does not count as a stored answer.
             && !(directives.only_if_cached && hit.entry.pending)
         {
             return Ok(self.reply_from(&hit, caller, route, log).await);
@@ -78,14 +78,14 @@ impl Gateway {
         if directives.only_if_cached {
             return Err(Rejection::OnlyIfCached);
         }
-        // The caller requires an answer that is newer than any call that began earlier.
+        // The caller requires the answer of a call that begins now.
         let is_newest = directives.no_cache || directives.no_store || directives.max_age == Some(Duration::ZERO);
         if is_newest {
             let fetched = self.alone(config, request, log).await?;
             let stored = fetched.is_stored();
             return Ok(brought(&fetched, Report::Directed { stored }, CacheOutcome::Request, log));
         }
-        // The stored answer is too old for this caller; a call in flight brings a new one.
+        // True if an answer is stored, and is too old for the caller's `max-age`.
         let is_directed = directives.max_age.is_some() && self.known(config, &request, None, log).await.is_some();
         match self.join(config, request, log).await {
             Ok(Joined::Hit(hit)) => Ok(self.reply_from(&hit, caller, route, log).await),
@@ -97,10 +97,10 @@ impl Gateway {
                     (false, false) => brought(&fetched, Report::Miss { stored }, CacheOutcome::Miss, log),
                 })
             }
-            // A limit is not Iluma's fault.
+            // A refusal by a limit is no failure of Iluma, so no stale answer is served.
             Err(refused @ Rejection::Refused(_)) => Err(refused),
             failed => {
-                // There is no new answer, and that is Iluma's fault: a stale answer may be served.
+                // Iluma failed to give a new answer, so a stale answer may be served.
                 if let Some(hit) = self.cache.look_up_stale(&slot, directives.max_age, &log.redis).await {
                     if let Some(requester) = &requester {
                         self.own_hit(requester, &hit, reference, &log.redis).await;
@@ -153,7 +153,7 @@ impl Gateway {
         self.call_detached(config, request, (None, guard), log).await
     }
 
-    /// Returns the stored answer, from memory or Redis. If it is an old "pending", Iluma is polled first.
+    /// Returns the stored answer, from L1 or L2. If it is an old "pending", Iluma is polled first.
     pub(super) async fn known(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -163,7 +163,7 @@ impl Gateway {
     ) -> Option<Hit> {
         let hit = match self.cache.look_up(&request.slot, max_age) {
             Some(hit) => hit,
-            // Without a directive the following call asks Redis anyway, in one command less.
+            // Without these directives a claim follows, which reads L2 anyway. This saves a Redis command.
             None if max_age.is_some() || request.directives.only_if_cached => {
                 self.cache.look_further(&request.slot, max_age, &log.redis).await?
             }
@@ -239,7 +239,7 @@ impl Gateway {
         }
     }
 
-    /// Agrees with other nodes that this one makes the call, and admits it.
+    /// Agrees with the other nodes on the node that makes the call. If it is this node, admits the call.
     async fn lead(
         &self,
         config: &Arc<RuntimeConfig>,
@@ -263,7 +263,7 @@ impl Gateway {
             LeaseDecision::Lead(lease) => Some(lease),
             LeaseDecision::Alone => None,
         };
-        // If the call is refused, the next request leads, with its own admission.
+        // If this admission is refused, the next waiting request leads, and asks for its own admission.
         let admitted = pin!(self.admit(config, request, &log.redis));
         let guard = renewing(admitted, lease.as_ref()).await?;
         Ok(Leading::Call(Box::new((Lead { leader, lease }, guard))))
@@ -288,6 +288,7 @@ impl Gateway {
     }
 }
 
-/// The characters that a path segment can't contain (RFC 3986, section 3.3).
+/// The characters that are percent-encoded in a path segment: every one that RFC 3986, section 2.3, does not call
+/// unreserved.
 const PATH: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

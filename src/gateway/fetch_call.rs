@@ -25,9 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Gateway {
-    /// Makes the call in a task of its own, which ends even if no request waits for it any more.
+    /// Makes the call in a task of its own. The task finishes the call even if no request waits for it any more.
     ///
-    /// The call is on the heap: a task's future is moved several times, and the call is most of it.
+    /// The call's future is on the heap, because it is large, and a task's future is moved several times.
     pub(super) async fn call_detached(
         self: &Arc<Self>,
         config: &Arc<RuntimeConfig>,
@@ -46,7 +46,7 @@ impl Gateway {
             let call = AssertUnwindSafe(Box::pin(gateway.call(&config, request, guard, &redis))).catch_unwind();
             let called = renewing(call, lease.as_ref()).await;
             let answer = called.unwrap_or(Err(CallError::Broken)).map(Arc::new);
-            // The rest is for other nodes: a request that has its answer occupies no slot, however long Redis takes.
+            // The rest is for other nodes, and Redis may take long. The request's slot is therefore freed first.
             drop(permit);
             if let Some(leader) = leader {
                 leader.land(answer.clone());
@@ -99,9 +99,9 @@ impl Gateway {
         let read = Read::of(&mut shown, &answer, slot.subject, (reference.as_deref(), prefix.as_ref()));
         tags.extend(answer.persons());
         let names: Vec<_> = tags.iter().copied().collect();
-        // The outcome is in the ledger by now. It comes first: a record with an owner counts as named by an answer, so a
-        // callback would not look for its call by the reference, and a process that was killed in between would leave the
-        // call unknown for ever.
+        // The outcome is in the ledger by now, and must be written before the owner. A record with an owner counts as
+        // named by an answer, so a callback does not settle its call by the reference. In the other order, a kill
+        // between the two writes would leave the call unknown for ever.
         if let (Some(requester), Some(id)) = (&requester, &read.id) {
             let owned = Owned { id, reference: reference.as_deref(), awaits: true, tags: &names };
             self.owners.own(requester, owned, redis).await;
@@ -160,8 +160,8 @@ impl Gateway {
                 Ok(received) => guard.answered(received),
                 Err(error) => guard.failed(*error),
             }
-            // A client that sees the answer finds its outcome in the ledger, even if the process is killed right after. An
-            // outcome that can't be written now is kept, and the answer is still sent.
+            // The outcome is in the ledger before the client sees the answer, so a kill loses nothing. An outcome that
+            // can't be written now is kept in memory, and the answer is still sent.
             let _ = self.ledger.settled().await;
         }
         (received, took)
@@ -178,8 +178,8 @@ impl Gateway {
         match (entry.pending, &entry.id, slot.subject) {
             (true, Some(id), Subject::Bank) => {
                 self.cache.await_result(&account.name, slot, path, entry);
-                // The order here is the reverse of that in `learn`, so the second of the two finds the first one's
-                // data.
+                // `learn` does the same two steps in the other order. So the later one of the two always finds the data
+                // of the earlier one.
                 let overtaking = self.overtaking.remove(&(account.name.clone(), id.to_string()))?;
                 let result = Received::new(from_callback(overtaking), &self.persons);
                 self.settle(&account.name, (None, id), (&result.collected, &result.answer), redis).await
@@ -204,7 +204,7 @@ struct Read {
 }
 
 impl Read {
-    /// Reads an answer, and changes it to the caller's view: its own reference without the prefix.
+    /// Reads an answer, and changes `shown` to the caller's view: with the caller's own reference, without the prefix.
     fn of(
         shown: &mut Collected,
         answer: &Answer,
@@ -213,8 +213,8 @@ impl Read {
     ) -> Self {
         let success = shown.status.is_success();
         let is_record = matches!(subject, Subject::Bank | Subject::BankGet) && success;
-        // If a reference was sent, its absence in the answer is intended. A bank answer echoes the sent reference; with
-        // prefixes there always is one.
+        // A bank answer echoes a reference that was sent. If it has none although one was sent, none is inserted later.
+        // With prefixes a reference is always sent.
         let given = reference.is_some() || prefix.is_some();
         let absent = if is_record && !given { Absent::Insert } else { Absent::Leave };
         let split = answer.template(absent).filter(|_| success);
@@ -223,7 +223,7 @@ impl Read {
             shown.body = for_caller((&mut shown.headers, answer), split.as_ref(), reference, prefix);
         }
         let template = split.unwrap_or_else(|| JsonTemplate::whole(&shown.body));
-        // A text may quote the reference outside of its member: an error in its message, a record in another member.
+        // An answer may quote the reference outside of its member: an error in its message, a record in another member.
         let others = template.with(None);
         let has_prefix = |prefix: &ReferencePrefix| {
             memchr::memmem::find(&others, format!("{}:", prefix.tenant()).as_bytes()).is_some()
@@ -236,7 +236,7 @@ impl Read {
 }
 
 impl Read {
-    /// Returns true if a record has the requested id; other answers have none.
+    /// Returns true if the record has the requested id. Other subjects have no requested id, and return true.
     fn is_what_was_asked(&self, subject: Subject, path: &str) -> bool {
         match subject {
             Subject::BankGet => {
@@ -260,7 +260,7 @@ fn for_caller(
     reference::forget_body(headers);
     stripper.head(headers);
     let Some(split) = split else { return stripper.error(answer.body()) };
-    // The body has Iluma's spelling, without the prefix.
+    // The reference in this body is spelled as Iluma spells it, without the prefix.
     let own = Record::of_answer(answer, &ReferencePrefixes::of([prefix.tenant().clone()]));
     stripper.success(match own.filter(|record| record.ownership(prefix) == Ownership::Own) {
         Some(own) => own.made_with(reference),
@@ -268,8 +268,8 @@ fn for_caller(
     })
 }
 
-/// Returns true if a body contains a reference (JSON text with its quotes). A reference of one or two letters matches
-/// by chance, and proves nothing.
+/// Returns true if a body contains a reference (JSON text with its quotes). A reference of one or two bytes would match
+/// by chance, and is ignored.
 fn quotes(body: &[u8], reference: &[u8]) -> bool {
     let bare = reference.get(1..reference.len().saturating_sub(1)).unwrap_or_default();
     bare.len() > 2 && memchr::memmem::find(body, bare).is_some()

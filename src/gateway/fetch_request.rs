@@ -30,7 +30,7 @@ pub(super) struct FetchRequest {
     pub(super) tags: BTreeSet<Tag>,
     /// The team that becomes an owner of the record in the answer, if there is one.
     pub(super) requester: Option<Requester>,
-    /// The prefix of its reference at Iluma.
+    /// The prefix of the request's reference at Iluma.
     pub(super) prefix: Option<ReferencePrefix>,
     /// The reference of the call at Iluma.
     pub(super) call: CallReference,

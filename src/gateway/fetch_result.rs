@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The time that a callback waits for the answer that it has overtaken.
 const OVERTAKING_LIFETIME: Duration = Duration::from_secs(5);
-/// The largest number of bytes of such callbacks.
+/// The largest total size in bytes of callbacks that wait for their answers.
 const MOST_OVERTAKING_BYTES: u64 = 16 << 20;
 
 /// The result of one call, for every request that waits for it.
@@ -23,7 +23,8 @@ pub(super) struct FetchResult {
     pub(super) answer: Collected,
     /// The parsed answer; `None` if another node read it.
     pub(super) read: Option<Answer>,
-    /// The body for requests with another reference; `None` if it quotes the first one's reference.
+    /// The body for requests with other references; `None` if it quotes the reference of the request that made the
+    /// call.
     pub(super) shared: Option<JsonTemplate>,
     /// The cache entry of the result.
     pub(super) entry: Option<Arc<Entry>>,
@@ -31,7 +32,7 @@ pub(super) struct FetchResult {
     pub(super) id: Option<String>,
     /// The persons that the answer names.
     pub(super) tags: Vec<Tag>,
-    /// The slot of the pending request with this result, and its new entry.
+    /// The cache slot of the pending request that this answer settles, and the new entry of that slot.
     pub(super) settled: Option<(CacheSlot, Arc<Entry>)>,
     pub(super) took: Duration,
 }
@@ -49,7 +50,7 @@ pub(super) enum Joined {
 }
 
 impl FetchResult {
-    /// Returns true if the answer is stored as a result.
+    /// Returns true if the answer is stored, and is not "pending".
     pub(super) fn is_stored(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| !entry.pending)
     }
@@ -108,7 +109,7 @@ pub(super) fn from_other_node(result: SharedResult) -> Fetched {
     }
 }
 
-/// Returns the result of a call for other nodes.
+/// Returns a call's result in the form that is sent to other nodes.
 pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
     match outcome {
         Err(error) => SharedResult::Failed(error.number()),
@@ -122,7 +123,7 @@ pub(super) fn for_other_nodes(outcome: &Fetched) -> SharedResult {
 /// The duties of the request that makes the call for all others.
 pub(super) struct Lead {
     pub(super) leader: Leader<Fetched>,
-    /// The lease over all nodes.
+    /// The lease that keeps other nodes from making the same call.
     pub(super) lease: Option<Lease>,
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Rejection> {
     // A client without a key does not influence the call: its query, headers and directives are ignored.
     let target = PathAndQuery::from_static("/health");
-    // Any account will do: all of them share the one upstream.
+    // The choice of the account does not matter, because all accounts share one upstream.
     let account = config.accounts.first().ok_or(Rejection::Internal)?;
     let slot = gateway.cache.place(&Scope::shared(&account.name), subject, target.as_str(), &[]);
     let request = FetchRequest::get(slot, log.route, None, Directives::default(), (target, HeaderMap::new()));

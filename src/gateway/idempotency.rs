@@ -1,7 +1,7 @@
 //! Requests that may carry an `Idempotency-Key`: one call, however often the request is sent.
 //!
-//! A key is claimed before the request is served. A repeated request passes the same stages as the first one, and gets the
-//! stored answer instead of a call. Invariant: a request without a key is served as if there were no keys.
+//! A key is claimed before the request is served. A repeated request passes the same stages as the first one, and gets
+//! the stored answer instead of a call. Invariant: keys change nothing for a request without a key.
 
 use super::claim::{ClaimGuard, ClaimedRequest, Idempotency, Repetition};
 use super::exchange::Exchange;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// The longest time for which an answer waits until the end of its claim is in state.
 const CLAIM_END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves a request to a row that takes keys.
+/// Serves a request, by its idempotency key if it has one and the row takes keys.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,
@@ -86,7 +86,7 @@ fn identity(method: &Method, exchange: &Exchange<'_>, headers: &HeaderMap) -> [u
     hash.finalize().into()
 }
 
-/// Returns the request with a body whose fingerprint is made while it is read.
+/// Returns the request with a body that is fingerprinted while it is read, and the fingerprint.
 fn fingerprinted(
     exchange: &Exchange<'_>,
     request: Request<Incoming>,

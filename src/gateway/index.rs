@@ -12,7 +12,7 @@ use serde::Serialize;
 /// The sentence that says what the gateway is.
 const ABOUT: &str = "A gateway to the API of Iluma for the teams of this company. Calls work as at Iluma: change the base URL \
                      and the key, and nothing else.";
-/// The path of the team portal; shown where the route table has it.
+/// The path of the team portal. It is shown if the route table has it.
 const PORTAL: &str = "/_gateway/";
 
 /// The description of the service.
@@ -30,13 +30,13 @@ struct Index<'a> {
     contact: Option<&'a str>,
 }
 
-/// Returns true if the path has a row.
+/// Returns true if the route table has a GET row with this path.
 fn has_row(path: &str) -> bool {
     let is_same = |pattern: &str| pattern.trim_matches('/') == path.trim_matches('/');
     ROUTES.iter().flat_map(|row| row.patterns()).any(|(method, pattern)| method == Method::GET && is_same(pattern))
 }
 
-/// Answers in JSON, or in HTML by `accept`.
+/// Answers in HTML if `accept` names HTML, else in JSON.
 pub(super) fn serve(config: &RuntimeConfig, accepted: &HeaderMap) -> Response<ReplyBody> {
     let own = ROUTES.iter().flat_map(|row| row.patterns()).filter(|(_, path)| path.starts_with("_gateway"));
     let index = Index {

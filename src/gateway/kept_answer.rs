@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 /// The largest body that is kept: Iluma's answers have a few kilobytes.
 const LARGEST: usize = 256 << 10;
 
-/// The fields of an answer that belong to its body.
+/// The header fields of an answer that are kept with its body.
 const FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_DISPOSITION, LOCATION];
 
 /// The version of the format.
@@ -52,7 +52,7 @@ pub(super) fn decide(route: RouteName, received: &Received) -> Decision {
     }
 }
 
-/// An answer with the fingerprint of the body that it belongs to.
+/// An answer with the fingerprint of the request's body that it answers.
 #[derive(Debug, Clone)]
 pub(super) struct KeptAnswer {
     /// The hash of the request's body.
@@ -83,7 +83,7 @@ impl KeptAnswer {
         Some(form.freeze())
     }
 
-    /// Reads a stored answer; `None` if another version of the gateway wrote it.
+    /// Reads a stored answer; `None` if it is damaged, or if another version of the gateway wrote it.
     pub(super) fn decode(mut form: Bytes) -> Option<Self> {
         if form.try_get_u8().ok()? != VERSION {
             return None;

@@ -1,7 +1,8 @@
 //! The record owners that this process has written: they need not be written again.
 //!
-//! Invariants: a name is forgotten, never confused with another one; memory is bounded, and the names that are used stay
-//! longest. A general cache would keep orders of use and of expiry for each name too.
+//! Invariants: a name may be forgotten, and is never confused with another one; memory is bounded, and the names that
+//! are used stay longest. A general cache would need more memory, because it also keeps an order of use and an order of
+//! expiry.
 
 use crate::base::uniform_hash::BuildUniform;
 use parking_lot::Mutex;
@@ -10,9 +11,10 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The parts of the table, so that threads seldom wait for each other.
+/// The number of parts of the table. Each part has its own lock, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
-/// The names in one generation of a shard. A hash table of 16,384 places has room for them, in 0.5 MiB.
+/// The largest number of names in one generation of a shard. A hash table of 16,384 places has room for them, in 0.5
+/// MiB.
 const MOST: usize = 14_336;
 
 /// The keyed hash of a team, an account and a record.
@@ -34,7 +36,8 @@ pub(super) struct KnownOwners {
     began: Instant,
 }
 
-/// Two generations: once the younger one is full it becomes the older one, which is forgotten.
+/// Two generations of names. Once the younger one is full, it replaces the older one, and the older names are
+/// forgotten.
 #[derive(Debug, Default)]
 struct Shard {
     young: HashMap<OwnerName, Known, BuildUniform>,
@@ -45,7 +48,7 @@ struct Shard {
 struct Known {
     /// The hash of the newest reference.
     newest: u64,
-    /// Seconds from the beginning until it was written.
+    /// The time of the write, in seconds since the table was made.
     written: u32,
 }
 
@@ -97,7 +100,7 @@ impl KnownOwners {
 
 impl Shard {
     fn insert(&mut self, name: OwnerName, known: Known) {
-        // A full table would grow even if it has the name.
+        // An insertion would grow a full table, even if the table already has the name.
         if let Some(place) = self.young.get_mut(&name) {
             *place = known;
             return;

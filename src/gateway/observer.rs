@@ -11,7 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use std::pin::Pin;
 
-/// The largest beginning of a streamed answer that is read for its charge; Iluma's answers have a few kilobytes.
+/// The largest streamed answer that is read for its charge. A longer one leaves the outcome unknown. Iluma's answers
+/// have a few kilobytes.
 const LARGEST_LOOK: usize = 256 << 10;
 
 /// Reads an answer while it is streamed, and settles its call at the end.
@@ -25,7 +26,7 @@ pub(super) struct ResponseObserver {
 }
 
 impl ResponseObserver {
-    /// Reads the head. Returns `None` if the body is not needed: then the call is settled.
+    /// Records the head of an answer. Returns `None` if the body is not needed, because the call is settled then.
     pub(super) fn new(mut guard: CallGuard, response: &Response<AnswerBody>, tasks: &Tasks) -> Option<Box<Self>> {
         let (status, headers) = (response.status(), response.headers());
         guard.head(status, headers);
@@ -43,7 +44,7 @@ impl ResponseObserver {
         Some(Box::new(Self { guard, status, encoding, seen, too_large: false, tasks }))
     }
 
-    /// Reads a piece of the body.
+    /// Keeps a piece of the answer's body.
     pub(super) fn see(&mut self, data: &Bytes) {
         self.too_large |= self.seen.len() + data.len() > LARGEST_LOOK;
         if !self.too_large {
@@ -51,8 +52,8 @@ impl ResponseObserver {
         }
     }
 
-    /// Ends with the body, `whole` or not. The returned future ends once the outcome is in the ledger; an outcome that
-    /// can't be written now is kept, and the answer is still sent.
+    /// Settles the call at the end of the body; `whole` is false if the body was cut off. The returned future ends once
+    /// the outcome is in the ledger; an outcome that can't be written now is kept, and the answer is still sent.
     pub(super) fn close(mut self: Box<Self>, whole: bool) -> Booked {
         let body = self.seen.split().freeze();
         let body = if whole && !self.too_large { upstream::decoded(&self.encoding, &body) } else { None };
@@ -62,8 +63,8 @@ impl ResponseObserver {
         Box::pin(async move { ledger.settled().await.unwrap_or_default() })
     }
 
-    /// Ends with an answer that was read whole elsewhere; `None` if it could not be read. The returned future ends once
-    /// the outcome is in the ledger.
+    /// Settles the call by an answer that was read whole elsewhere; `None` if it could not be read. The returned future
+    /// ends once the outcome is in the ledger.
     pub(super) fn read_whole(mut self: Box<Self>, answer: Option<&Answer>) -> Booked {
         self.guard.whole(self.status, answer);
         let ledger = self.guard.ledger().clone();
@@ -80,7 +81,7 @@ impl ResponseObserver {
         }
     }
 
-    /// Reads to the end. The body has a deadline for each of its pieces.
+    /// Reads the rest of the body, and settles the call. Each piece of the body has a deadline.
     pub(super) async fn read(mut self: Box<Self>, mut body: AnswerBody) {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return drop(self.close(false)) };

@@ -1,6 +1,6 @@
-//! The team's own callbacks: lists, each attempt, and orders to replay, pause, resume and test.
+//! The team's own callbacks: lists, the attempts of each callback, and orders to replay, pause, resume and test.
 //!
-//! Invariant: a team sees and changes nothing but its own.
+//! Invariant: a team sees and changes only its own callbacks.
 
 use super::exchange::Exchange;
 use super::replies::of_parts;

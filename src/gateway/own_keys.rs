@@ -1,7 +1,7 @@
 //! `POST /_gateway/keys/rotate`: a team replaces the key of its request, or the key of its session.
 //!
-//! Invariants: the order runs to its end also if its client goes; it is in the audit log before it begins and after it has ended,
-//! with the team's name as the token's.
+//! Invariants: the order runs to its end even if its client leaves; the audit log has it before it begins, and has its
+//! outcome after it has ended, with the team's name in place of a token's name.
 
 use super::authentication::{Credentials, authenticate, may_have_session, session};
 use super::exchange::Exchange;
@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Answers with a successor of the request's key, which ends after the grace.
+/// Answers with a new key that replaces the request's key. The old key ends after the grace period.
 pub(super) async fn rotate(
     mut exchange: Exchange<'_>,
     request: Request<Incoming>,

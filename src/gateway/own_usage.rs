@@ -37,7 +37,7 @@ struct Quota {
     resets_in_seconds: u64,
 }
 
-/// Rupiah of this month.
+/// The team's budget for this month and its use, in rupiah.
 #[derive(Serialize)]
 struct Budget {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ struct Period {
     days: BTreeMap<String, Counts>,
 }
 
-/// The days that a request asks for; by default those of this month.
+/// The days that a request asks for. The default is this month, up to today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Asked {
     from: Day,
@@ -71,8 +71,8 @@ struct Asked {
     is_named: bool,
 }
 
-/// Answers with the team's own limits and usage, of today, of this month, and of the days that the query names; or with the rows
-/// of those days as CSV, by `accept`.
+/// Answers with the team's own limits, and with its usage of today, of this month, and of the days that the query
+/// names. If `accept` names CSV, answers with the rows of those days instead.
 pub(super) async fn serve(exchange: Exchange<'_>, accepted: &HeaderMap) -> Result<Response<ReplyBody>, Rejection> {
     let Exchange { gateway, config, tenant, route, .. } = exchange;
     let today = gateway.ledger.today();
@@ -132,7 +132,8 @@ fn answered(content_type: &'static str, body: Vec<u8>, is_complete: bool) -> Res
     of_parts(StatusCode::OK, headers, ReplyBody::full(body.into()))
 }
 
-/// Reads `from` and `to`, both included. With `to` alone the first day is that of its month; with `from` alone the last is today.
+/// Reads the days `from` and `to`, both included. Without `to` the last day is today. Without `from` the first day is
+/// the first one of the last day's month. `None` if the query is malformed.
 fn asked(query: &str, today: Day) -> Option<Asked> {
     let (mut from, mut to) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -34,7 +34,7 @@ pub(super) struct Requester {
     pub(super) account: AccountName,
     /// The type of Iluma's callbacks about the record.
     pub(super) kind: Option<CallbackType>,
-    /// The time of its request.
+    /// The time of the team's request.
     pub(super) asked: SystemTime,
 }
 
@@ -64,12 +64,13 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Makes the owners in `state`, which forgets them after `retention`.
+    /// Makes the owners that are stored in `state`. State forgets an owner after `retention`.
     pub(super) fn new(state: State, retention: Duration) -> Self {
         let (late, waiting) = mpsc::channel(MOST_LATE);
         Self {
             state,
-            // The owner of a record that is still requested is written again in time.
+            // After half of the retention an owner is written again, so that state keeps it while its record is
+            // requested.
             known: KnownOwners::new(retention / 2),
             hashes: [RandomState::new(), RandomState::new()],
             late,
@@ -105,11 +106,11 @@ impl Owners {
         }
     }
 
-    /// Makes the team an owner. If the owner can't be written now, the answer is still sent, and the owner is written as soon as
-    /// possible.
+    /// Makes the team an owner. If the owner can't be written now, the answer is still sent, and the owner is written
+    /// as soon as possible.
     pub(super) async fn own(&self, requester: &Requester, owned: Owned<'_>, redis: &Budget) {
         let Owned { id, reference, awaits, tags } = owned;
-        // An empty reference counts as none, so that an owner gets one callback.
+        // An empty reference counts as none, so that an owner gets only one callback.
         let reference = reference.filter(|reference| *reference != br#""""#);
         let name = self
             .hashes
@@ -135,10 +136,11 @@ impl Owners {
             if self.write_late(&owning) {
                 return;
             }
-            // The newest reference is known again once it is written: its request may be cancelled before that.
+            // `renew` has noted the newest reference as written. It is not written yet, and this request may be
+            // cancelled, so the name is forgotten until the write.
             self.known.forget(name);
         }
-        // Most hits skip this: on the heap it costs nothing on other requests.
+        // Most hits skip this write, so its future is on the heap and does not enlarge theirs.
         match Box::pin(self.within(redis, self.state.own(owning.clone()))).await {
             Some(Ok(())) => self.known.insert(name, newest),
             Some(Err(error @ StateError::Refused)) => {
@@ -146,7 +148,7 @@ impl Owners {
             }
             // The owner may have been written; writing it again changes nothing.
             Some(Err(StateError::Unavailable)) | None => {
-                // The name is removed, so that the next answer writes the owner.
+                // Without room the name is forgotten, so that the next answer writes the owner.
                 if !self.write_late(&owning) {
                     self.known.forget(name);
                     tracing::warn!(
@@ -166,8 +168,8 @@ impl Owners {
         has_room
     }
 
-    /// Waits for `work`. If state is in Redis, it waits no longer than the request's time for Redis, and returns `None`
-    /// then.
+    /// Waits for `work`. If state is in Redis, it waits no longer than the request's time for Redis. Returns `None`
+    /// after that time.
     async fn within<T>(&self, redis: &Budget, work: impl Future<Output = T>) -> Option<T> {
         match self.state {
             State::Sqlite(_) => Some(work.await),
@@ -234,7 +236,7 @@ mod tests {
         let redis = Budget::of(Duration::from_secs(5));
         let owned = |reference: &'static [u8]| Owned { id: "id", reference: Some(reference), awaits: false, tags: &[] };
         owners.own(&requester, owned(br#""first""#), &redis).await;
-        // Nothing takes the waiting ones.
+        // Nothing takes the waiting owners out of the queue.
         let mut waiting = 0;
         loop {
             let text = format!("\"{waiting}\"");
@@ -245,7 +247,7 @@ mod tests {
             owners.own(&requester, owned, &redis).await;
             waiting += 1;
         }
-        // Its request is cancelled after the first step, then it is asked again.
+        // The request is cancelled after its first step, and then sent again.
         let _: Option<()> = owners.own(&requester, owned(br#""second""#), &redis).now_or_never();
         owners.own(&requester, owned(br#""second""#), &redis).await;
         assert_eq!(reference(&owners, &requester).await.as_deref(), Some(&br#""second""#[..]));

@@ -56,7 +56,9 @@ pub(super) enum Seen {
     Nothing,
 }
 
-/// Decides whether a team sees a record. The prefix in the record's reference takes precedence over state.
+/// Decides whether a team sees a record. A team that state knows as an owner sees it. Otherwise the prefix in the
+/// record's reference decides. A record without a prefix is shown only to the fallback owner, if no other team is known
+/// to own it.
 pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool) -> Result<bool, Rejection> {
     match (ownership, known) {
         (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),
@@ -73,8 +75,8 @@ impl Exchange<'_> {
         Known::of(owners.told(&tenant.name, &tenant.account, id, &self.log.redis).await)
     }
 
-    /// Verifies that the team owns the record in the path, by a GET of it if necessary. Returns Iluma's answer if that
-    /// is a failure, which does not show the owner.
+    /// Checks that the team owns the record in the path, by a GET of that record. If the GET fails, returns Iluma's
+    /// answer, because a failure does not show the owner.
     pub(super) async fn check_owner(&mut self) -> Result<Option<Response<ReplyBody>>, Rejection> {
         let id = self.route.record.clone().ok_or(Rejection::Internal)?;
         // The GET is needed even if state knows the team as an owner: the answer of a file or a recapture has no id
@@ -89,8 +91,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Returns the team's view of Iluma's answer about a record. If the team owns it although state does not know that,
-    /// by its prefix or because no other team owns it, the team becomes an owner in state.
+    /// Returns the team's view of Iluma's answer about a record. If state does not know the team as an owner,
+    /// [`may_see`] decides. A team that sees the record becomes an owner in state.
     pub(super) async fn see(&self, id: &str, known: &Known, received: &Received) -> Result<Seen, Rejection> {
         if !received.is_success() {
             return Ok(Seen::Nothing);
@@ -116,8 +118,8 @@ impl Exchange<'_> {
         Ok(Seen::Own(record.own()))
     }
 
-    /// Builds the answer for Iluma's own failure, which reveals nothing about a record. Only the record's owner sees
-    /// its text.
+    /// Builds the answer for a failure of Iluma's. The answer reveals nothing about a record: only the record's owner
+    /// sees the failure's text.
     pub(super) fn failed(&self, known: &Known, mut answer: Collected) -> Response<ReplyBody> {
         let Known::Own(owner) = known else { return reply::withheld_failure(answer.status) };
         let Some((prefix, prefixes)) = self.prefix() else {

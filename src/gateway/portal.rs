@@ -1,7 +1,7 @@
 //! The team portal: pages over the team's own API, for people who do not write HTTP requests.
 //!
-//! Invariants: a page has nothing personal in it, runs nothing but the gateway's own modules, and asks no other host; a session
-//! is a team's key that was shown once, and ends with it.
+//! Invariants: a page contains no personal data, runs only the gateway's own modules, and sends requests to no other
+//! host; a session begins when a team's key is entered, and ends with that key.
 
 mod assets;
 mod examples;

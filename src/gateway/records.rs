@@ -55,11 +55,11 @@ async fn list(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Respons
     if any || text.is_none() || !exchange.tenant.owns_unprefixed || !own.status().is_success() {
         return Ok(own);
     }
-    // A reference without our prefix may not have another team's.
+    // A reference without the team's own prefix must not have another team's prefix.
     if text.as_deref().is_some_and(|text| prefixes.is_foreign(&own_prefix, text)) {
         return Ok(own);
     }
-    // The records may be from before references had prefixes.
+    // The records may be older than the prefixes.
     let answer = exchange.get(name, target, headers).await?.collected;
     page(exchange, answer, text.as_deref()).await.map(|(page, _)| page)
 }
@@ -91,8 +91,8 @@ async fn page(
     Ok((with_body(answer, page), !kept.is_empty()))
 }
 
-/// Settles the calls that made the team's records of a list: by their ids, or by the reference of those that no answer is
-/// known to have named.
+/// Settles the calls that made the team's records in a list. A record that no answer is known to have named settles its
+/// call by the reference. The other records settle their calls by their ids.
 async fn settle(exchange: &Exchange<'_>, prefix: &ReferencePrefix, list: &List) {
     let (gateway, Tenant { name, account, .. }) = (exchange.gateway, exchange.tenant);
     let Some(route) = exchange.route.name.made_by() else { return };

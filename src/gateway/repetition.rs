@@ -1,4 +1,4 @@
-//! The repetition of a request with an idempotency key: its body is read and compared, and the kept answer is given.
+//! The repetition of a request with an idempotency key: its body is compared, and the stored answer is returned.
 
 use super::claim::Repetition;
 use super::exchange::Exchange;
@@ -10,14 +10,15 @@ use crate::upstream::{Outgoing, OutgoingBody};
 use http_body_util::BodyExt as _;
 use std::time::Duration;
 
-/// The bytes by which a repetition may be longer than the request: the framing of multipart bodies differs.
+/// The number of bytes by which a repetition may be longer than the first request: the framing of multipart bodies
+/// differs.
 const FRAMING: u64 = 64 << 10;
 
 impl Exchange<'_> {
-    /// Gives the kept answer for a request that is not sent, if its body is the same.
+    /// Returns the stored answer of the first request, if the bodies are the same. Nothing is sent to Iluma.
     pub(super) async fn repeat(&mut self, repetition: Repetition, outgoing: Outgoing) -> Result<Received, Rejection> {
         read(outgoing.body, &repetition, self.config.upstream.timeouts().idle).await?;
-        // A body that was refused has no fingerprint; the refusal is the reason then.
+        // A refused body has no fingerprint. The caller then reports the refusal instead of this error.
         let made = repetition.body.made().ok_or(BodyError::CutOff)?;
         if made.hash != repetition.kept.hash {
             return Err(KeyConflict::Reused.into());
@@ -27,8 +28,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Reads a body to its end, and keeps nothing of it. `idle` bounds each pause of the client, as for a body that is
-/// forwarded.
+/// Reads a body to its end without storing it. `idle` bounds each pause of the client, as for a body that is forwarded.
 async fn read(mut body: OutgoingBody, repetition: &Repetition, idle: Duration) -> Result<(), Rejection> {
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::TooSlow)?;

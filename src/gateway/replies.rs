@@ -1,4 +1,4 @@
-//! The answers that leave the gateway: Iluma's own, which passes on; from the cache; of the gateway itself.
+//! The answers that leave the gateway: Iluma's own answers, answers from the cache, and answers of shared calls.
 
 use super::fetch_result::FetchResult;
 use super::request_log::RequestLog;
@@ -38,7 +38,7 @@ pub(super) async fn passed_on(
     Ok(response.map(|body| ReplyBody::Upstream(Box::new(body))))
 }
 
-/// Builds a response of its parts.
+/// Builds a response from its parts.
 pub(super) fn of_parts(status: StatusCode, headers: http::HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -46,7 +46,7 @@ pub(super) fn of_parts(status: StatusCode, headers: http::HeaderMap, body: Reply
     response
 }
 
-/// Removes the body, for the answer to HEAD, whose head is that of GET.
+/// Removes the body, for the answer to HEAD. The head stays that of a GET, with its `content-length`.
 pub(super) fn remove_body(response: &mut Response<ReplyBody>) {
     if !response.headers().contains_key(CONTENT_LENGTH)
         && let Some(length) = response.body().size_hint().exact()
@@ -64,7 +64,7 @@ pub(super) fn from_entry(
     route: RouteName,
     log: &mut RequestLog,
 ) -> Response<ReplyBody> {
-    // "Pending" is no stored result: another request's call goes on.
+    // "Pending" is no result: the call of another request is still pending at Iluma.
     let pending = hit.entry.pending && route == RouteName::Bank;
     let (outcome, saved, report) = if pending {
         (CacheOutcome::Shared, Saved::Shared, Report::Pending)
@@ -116,7 +116,7 @@ pub(super) fn brought(
     response
 }
 
-/// Builds the reply to a request that waited for another's call, without any data of that request.
+/// Builds the reply to a request that waited for another request's call. It has no data of that other request.
 pub(super) fn collapsed(
     answer: &Collected,
     body: Bytes,
@@ -138,7 +138,7 @@ fn bare(status: StatusCode, content_type: Option<&HeaderValue>, body: ReplyBody)
     of_parts(status, headers, body)
 }
 
-/// Returns true if an answer in which the team has no record means that the record is absent: a success or a 404. Any
+/// Returns true for a success or a 404. If such an answer shows the team no record, the team has no such record. Any
 /// other status is a failure of Iluma.
 pub(super) fn is_absent(answer: &Collected) -> bool {
     answer.status.is_success() || answer.status == StatusCode::NOT_FOUND
@@ -151,14 +151,15 @@ pub(super) fn with_body(answer: Collected, body: Bytes) -> Response<ReplyBody> {
     of_parts(answer.status, headers, ReplyBody::full(body))
 }
 
-/// Builds a reply with Iluma's error, or another text that is no record, with the caller's own reference.
+/// Builds the reply for Iluma's error, or for another text that is no record. It has the caller's own reference,
+/// without the prefix.
 pub(super) fn stripped(mut answer: Collected, stripper: &PrefixStripper) -> Response<ReplyBody> {
     stripper.head(&mut answer.headers);
     let body = stripper.error(&answer.body);
     with_body(answer, body)
 }
 
-/// Removes headers that would make the answer specific to this caller, or unreadable.
+/// Removes the request's headers that would make the answer specific to this caller, or unreadable.
 pub(super) fn readable(headers: &mut HeaderMap) {
     reference::forwardable_request(headers);
     for name in [

@@ -90,8 +90,8 @@ pub(super) struct RequestLog {
 }
 
 impl RequestLog {
-    /// Opens the log of a request; `metrics` are those of no tenant, until the tenant is known. `redis` is the time for
-    /// which the request may wait for Redis.
+    /// Opens the log of a request. `metrics` are the metrics of requests without a tenant, for use until the tenant is
+    /// known. `redis` is the time for which the request may wait for Redis.
     pub(super) fn open(
         telemetry: &Arc<Telemetry>,
         metrics: &Arc<TenantMetrics>,
@@ -102,7 +102,7 @@ impl RequestLog {
         let (id, id_header) = request_id::of(headers);
         let context = TraceContext::of(headers);
         let span = telemetry.tracer.begin(context).map(|open| Box::new(RequestSpan::new(open)));
-        // The log is on the heap, because it is moved until the answer is sent.
+        // The log is on the heap, because it is moved several times until the answer is sent.
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             metrics: Arc::clone(metrics),
@@ -154,19 +154,20 @@ impl RequestLog {
         self.permit.as_ref().is_some_and(|permit| permit.hold(bytes))
     }
 
-    /// Returns a share of the request's slot in flight.
+    /// Returns a handle that keeps the request's slot in flight occupied.
     pub(super) fn permit(&self) -> Option<Arc<Permit>> {
         self.permit.clone()
     }
 
-    /// Sets the pattern of the request's path, with its method, if the request has a span; `pattern` is called only then.
+    /// Sets the pattern of the request's path, with its method, if the request has a span; `pattern` is called only
+    /// then.
     pub(super) fn matched(&mut self, pattern: impl FnOnce() -> Option<Arc<str>>) {
         if let Some(span) = &mut self.span {
             span.pattern = pattern();
         }
     }
 
-    /// Records an upstream call that just ended: its length, and the status of its answer if there was one.
+    /// Records an upstream call that has ended: its duration, and the status of its answer if there was one.
     pub(super) fn called(&mut self, took: Duration, status: Option<u16>) {
         (self.upstream_took, self.upstream_status) = (Some(took), status);
         if let Some(span) = &mut self.span {
@@ -200,7 +201,8 @@ impl RequestLog {
         tracing::debug!(reason = rejection.reason().into_str(), limit = refusing, "the request was refused");
     }
 
-    /// Returns the span in which the decisions about the request are logged; none below the level `debug`.
+    /// Returns the span in which the decisions about the request are logged. It is disabled unless the level is `debug`
+    /// or finer.
     pub(super) fn log_span(&self) -> Span {
         tracing::debug_span!("request", request_id = %self.id, trace_id = %self.trace)
     }
@@ -223,7 +225,8 @@ impl RequestLog {
                 ended
             }
             Some(Err(error)) => {
-                // The client's connection breaks because upstream's did: this is no client that hung up.
+                // The client's connection breaks because upstream's broke. The reason shows that the client did not
+                // hang up.
                 self.reason = Some(match error {
                     AnswerError::Truncated => Reason::UpstreamTruncated,
                     AnswerError::Stalled => Reason::UpstreamStalled,
@@ -299,14 +302,14 @@ impl Drop for RequestLog {
     }
 }
 
-/// A reply's body, with the log of its request. Its end waits until the call's outcome is in the ledger: a client that
-/// has seen an answer finds the outcome there, even if the process is killed right after.
+/// A reply's body, with the log of its request. The end of the body waits until the call's outcome is in the ledger. So
+/// the outcome is there before the client has the whole answer, even if the process is killed right after.
 #[derive(Debug)]
 pub struct LoggedBody {
     body: ReplyBody,
     log: Box<RequestLog>,
-    /// The piece that leaves next, if it was taken from `body`. On the heap, because few answers wait and every answer is
-    /// moved several times.
+    /// The piece that leaves next, if it was already taken from `body`. It is on the heap, because few answers wait and
+    /// every answer is moved several times.
     next: Option<Box<Next>>,
 }
 
@@ -322,8 +325,8 @@ struct Next {
 type Piece = Option<Result<Frame<Bytes>, AnswerError>>;
 
 impl LoggedBody {
-    /// Takes the first piece of an answer that settles a call, if the piece has arrived. If the piece is the last one too,
-    /// this waits until the call's outcome is in the ledger: head and body leave in one write then.
+    /// Takes the first piece of an answer that settles a call, if the piece has arrived. If the piece is the last one
+    /// too, this waits until the call's outcome is in the ledger: head and body leave in one write then.
     pub(super) async fn gather(&mut self) {
         if self.log.observer.is_none() || self.body.is_end_stream() {
             return;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug)]
 pub(super) struct RequestSpan {
     open: OpenSpan,
-    /// Method and pattern of the path, such as `GET /health`; none where no row of the route table fits.
+    /// Method and pattern of the path, such as `GET /health`; `None` if no row of the route table fits.
     pub(super) pattern: Option<Arc<str>>,
 }
 
@@ -34,7 +34,8 @@ impl RequestSpan {
         Self { open, pattern: None }
     }
 
-    /// Records the call to Iluma that ended at `at`. The gateway's own path is Iluma's, so the pattern is the same.
+    /// Records the call to Iluma that ended at `at`. It gets the request's pattern, because the gateway has the same
+    /// paths as Iluma.
     pub(super) fn called(&self, at: SystemTime, took: Duration, status: Option<u16>) {
         let mut attributes = self.route();
         attributes.extend(status.map(|status| ("http.response.status_code", i64::from(status).into())));
@@ -65,7 +66,7 @@ impl RequestSpan {
         self.open.end(Ended { kind: SpanKind::Server, name, began, took, attributes, is_error });
     }
 
-    /// Returns method and pattern as attributes.
+    /// Returns the method and the path pattern as attributes.
     fn route(&self) -> Vec<(&'static str, opentelemetry::Value)> {
         let parts = self.pattern.as_deref().and_then(|pattern| pattern.split_once(' '));
         parts.map_or_else(Vec::new, |(method, path)| {

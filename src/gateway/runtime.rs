@@ -1,4 +1,6 @@
-//! The request path's part of the configuration in its ready form, replaced as a whole when the configuration changes.
+//! The request path's part of the configuration, ready for use.
+//!
+//! It is replaced as a whole when the configuration changes.
 
 use super::allowance::Allowance;
 use crate::base::clock::Clock;
@@ -29,7 +31,7 @@ pub(super) struct RuntimeConfig {
     pub(super) accounts: Vec<Account>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) clock: Clock,
-    /// The metrics by a tenant's index, like the next two fields.
+    /// The metrics of each tenant, at the tenant's index. `tallies` and `allowances` have the same order.
     pub(super) metrics: Vec<Arc<TenantMetrics>>,
     pub(super) tallies: Vec<Arc<Tally>>,
     pub(super) allowances: Vec<Allowance>,
@@ -50,7 +52,7 @@ pub(super) struct RuntimeConfig {
 pub(super) struct Account {
     pub(super) name: AccountName,
     pub(super) credential: Arc<Credential>,
-    /// The reference prefixes of its teams.
+    /// The reference prefixes of the account's teams.
     pub(super) prefixes: ReferencePrefixes,
     /// True if the account prefixes references.
     pub(super) prefixes_references: bool,
@@ -72,8 +74,8 @@ pub(super) struct Environment<'a> {
 }
 
 impl RuntimeConfig {
-    /// Builds the runtime configuration from settings. It takes over counters, limits and connections of `previous`
-    /// that did not change.
+    /// Builds the runtime configuration from settings. It takes over those counters, limits and connections of
+    /// `previous` whose settings did not change.
     pub(super) fn new(
         settings: &Settings,
         previous: Option<&Self>,
@@ -132,14 +134,15 @@ impl RuntimeConfig {
         })
     }
 
-    /// Gives budgets back what calls had reserved that turned out not to be billable.
+    /// Gives the reserved price of calls that turned out not to be billable back to their teams' budgets.
     pub(super) fn refund(&self, ledger: &Ledger) {
         for refund in ledger.take_refunds() {
             self.limits.refund(&refund.tenant, refund.day, refund.rupiah);
         }
     }
 
-    /// Reports the use of the quotas of the tenant at `index` to metrics; `beyond` is a quota that was exceeded in shadow mode.
+    /// Reports the use of the quotas of the tenant at `index` to metrics; `beyond` is a quota that was exceeded in
+    /// shadow mode.
     pub(super) fn report_quotas(&self, index: usize, beyond: Option<Limit>) {
         let metrics = &self.metrics[index];
         for standing in self.limits.quotas(index).into_iter().flatten() {
@@ -152,7 +155,7 @@ impl RuntimeConfig {
         }
     }
 
-    /// Returns the rupiah of a team's calls this month; 0 for a team that is not configured.
+    /// Returns the cost in rupiah of a team's calls this month; 0 for a team that is not configured.
     pub(super) fn budget_used(&self, tenant: &TenantName) -> u64 {
         let index =
             (0..self.metrics.len()).find(|index| self.tenants.at(*index).is_some_and(|team| team.name == *tenant));
@@ -174,8 +177,8 @@ impl RuntimeConfig {
         self.accounts[tenant.account_index].prefixes_references.then(|| self.prefixes(tenant))
     }
 
-    /// Returns the tenant's reference prefix and those of all teams of its account: an unprefixed reference may not
-    /// begin with another team's prefix.
+    /// Returns the tenant's reference prefix and those of all teams of its account. They are needed even if the account
+    /// adds no prefixes, because no reference may begin with another team's prefix.
     pub(super) fn prefixes(&self, tenant: &Tenant) -> (ReferencePrefix, &ReferencePrefixes) {
         (ReferencePrefix::of(&tenant.name), &self.accounts[tenant.account_index].prefixes)
     }

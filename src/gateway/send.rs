@@ -19,19 +19,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Builds a GET without a body, which is free and may be repeated. HEAD uses its answer.
+/// Builds a GET without a body. It is free, and may be repeated. It is also sent for HEAD.
 pub(super) fn get(target: PathAndQuery, headers: HeaderMap) -> Outgoing {
     Outgoing { method: Method::GET, target, headers, body: OutgoingBody::Empty, repeatable: true }
 }
 
-/// Builds the head of a GET of the gateway's own.
+/// Builds the headers of a GET that the gateway itself makes.
 pub(super) fn own_head() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }
 
 impl Exchange<'_> {
     /// Makes one upstream call on the row `route`, and records it in the request's log. Once a request that may change
-    /// or cost something was sent completely, the call ends even if this future is dropped.
+    /// or cost something was sent completely, the call is finished even if this future is dropped.
     pub(super) async fn send(
         &mut self,
         route: RouteName,
@@ -61,8 +61,8 @@ impl Exchange<'_> {
         Ok(called.sent?)
     }
 
-    /// Makes the request's own call under its idempotency key, if it has one, or gives the answer that the key has.
-    /// Otherwise does the same as [`Exchange::send_whole`].
+    /// Makes the request's own call, under its idempotency key if it has one. A repetition makes no call, and gets the
+    /// stored answer. In all else this is [`Exchange::send_whole`].
     pub(super) async fn send_own(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
         match self.idempotency.take() {
             Some(Idempotency::Repetition(repetition)) => self.repeat(repetition, outgoing).await,
@@ -71,8 +71,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Makes one upstream call and reads its answer whole, even if this future is dropped. Its outcome is in the ledger
-    /// when this returns.
+    /// Makes one upstream call, and reads its answer whole. The call's outcome is in the ledger when this returns. A
+    /// call that may change or cost something is finished even if this future is dropped.
     pub(super) async fn send_whole(&mut self, route: RouteName, outgoing: Outgoing) -> Result<Received, Rejection> {
         self.whole(route, outgoing, None).await
     }
@@ -139,7 +139,7 @@ impl Exchange<'_> {
         Ok(CompleteOnDrop { call: Some(call), permit, progress, tasks }.await)
     }
 
-    /// Gets an answer whole.
+    /// Makes a GET, and reads its answer whole.
     pub(super) async fn get(
         &mut self,
         route: RouteName,
@@ -149,7 +149,8 @@ impl Exchange<'_> {
         self.send_whole(route, get(target, headers)).await
     }
 
-    /// Reads whole an answer that was to be streamed. Its outcome is in the ledger when this returns.
+    /// Reads the whole of an answer that [`Exchange::send`] returned as a stream. The call's outcome is in the ledger
+    /// when this returns.
     pub(super) async fn collect(&mut self, response: Response<AnswerBody>) -> Result<Received, Rejection> {
         let (credential, total) = (&self.account().credential, self.config.upstream.timeouts().answer);
         let collected = upstream::collect(response, Some(credential), total).await;
@@ -194,12 +195,12 @@ impl Outlive for Whole {
     async fn outlive(self) {}
 }
 
-/// A call that outlives its caller: dropped after its body was sent completely, it continues as a task.
+/// A call that outlives its caller. If it is dropped after its body was sent completely, it continues as a task.
 struct CompleteOnDrop<T: Outlive> {
     call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     /// The client's slot in flight.
     permit: Option<Arc<Permit>>,
-    /// The progress of the body; `None` if there is none to wait for.
+    /// The progress of the streamed body; `None` if the call does not stream a body.
     progress: Option<Arc<Progress>>,
     tasks: Tasks,
 }

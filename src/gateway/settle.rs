@@ -50,8 +50,8 @@ impl Gateway {
         }
     }
 
-    /// Stores the final answer to a pending request in the slot of that request. `path` is the one of a GET, if the
-    /// answer came from a GET.
+    /// Stores the final answer to a pending request in the slot of that request. `path` is the path of the GET without
+    /// the id, if the answer came from a GET.
     pub(super) async fn settle(
         &self,
         account: &AccountName,

@@ -15,11 +15,12 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("iluma-gateway/", en
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// The client's head, judged. The head for Iluma is made of it only if there is a call: a hit needs none.
+/// The client's request head, with the decision about a bypass. The head for Iluma is built from it only if there is a
+/// call.
 #[derive(Debug)]
 pub(super) struct SharedHead<'a> {
     sent: &'a HeaderMap,
-    /// The headers that the operator allows.
+    /// The additional headers that the operator allows to be forwarded.
     forwarded: &'a [HeaderName],
     content_type: ContentType,
     /// The reason why the answer must be neither cached nor shared, if any.
@@ -27,7 +28,7 @@ pub(super) struct SharedHead<'a> {
 }
 
 impl<'a> SharedHead<'a> {
-    /// Judges the head of a request whose body has a type.
+    /// Judges the head of a request with a body.
     pub(super) fn of(sent: &'a HeaderMap, forwarded: &'a [HeaderName]) -> Self {
         let content_type = content_type(sent);
         let is_unclear = content_type == ContentType::Unclear || sent.contains_key(CONTENT_ENCODING);
@@ -62,8 +63,8 @@ impl<'a> SharedHead<'a> {
         match &self.content_type {
             ContentType::None => {}
             ContentType::Canonical(value) => drop(headers.insert(CONTENT_TYPE, value.clone())),
-            // Iluma judges the body, for this caller only. The gateway read it as UTF-8, so Iluma must do so too, whatever
-            // charset the client named.
+            // Iluma judges the body, for this caller only. The gateway read it as UTF-8, so Iluma must do so too,
+            // whatever charset the client named.
             ContentType::Unclear => self.sent.get_all(CONTENT_TYPE).iter().for_each(|value| {
                 headers.append(CONTENT_TYPE, without_charset(value));
             }),
@@ -76,7 +77,7 @@ impl<'a> SharedHead<'a> {
     }
 }
 
-/// Returns a content type without its parameters; multipart needs its boundary.
+/// Returns a content type without its parameters. A multipart type keeps them, because its boundary is one of them.
 fn without_charset(value: &HeaderValue) -> HeaderValue {
     let essence = essence(value);
     if essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
@@ -210,7 +211,7 @@ mod tests {
         ] {
             let head = head(&[("content-type", value)], &[]);
             assert_eq!(head.bypass.is_none(), expected, "{value}");
-            // The gateway reads the body as UTF-8, so that is what Iluma is told.
+            // The gateway reads the body as UTF-8, so Iluma must read it in the same way.
             let essence = value.split(';').next().expect("a first part");
             assert_eq!(head.headers[CONTENT_TYPE], essence, "{value}");
         }

@@ -21,21 +21,21 @@ pub(super) async fn forward(
 ) -> Result<Response<ReplyBody>, Rejection> {
     let (mut parts, body) = request.into_parts();
     let (name, target, repeatable) = (exchange.route.name, exchange.route.target.clone(), exchange.route.repeatable);
-    // A reference passes unchanged: with another team's prefix it would belong to that team.
+    // A reference passes unchanged, so it must not have another team's prefix.
     let (prefix, prefixes) = exchange.prefixes();
     reference::scan_query(&target, &prefix, prefixes)?;
     // An unknown row could take references in a body of any kind.
     let encoded = if name == RouteName::Other { EncodedBody::Refused } else { EncodedBody::Decoded };
     let (body, outcome) = scanned(&parts.headers, body, (&prefix, prefixes), encoded)?;
     reference::forwardable_request(&mut parts.headers);
-    // An answer that is kept for repetitions is read.
+    // An answer that is stored for repetitions is read, so it must not be encoded.
     let is_kept = exchange.idempotency.is_some();
     if is_kept {
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, body, repeatable };
     exchange.log.upload(outgoing.body.progress());
-    // A refused body also breaks the call: the refusal is the reason.
+    // A refused body also breaks the call. The client gets the refusal, not the error of the call.
     let refusal = || outcome.and_then(|outcome| outcome.result()).and_then(Result::err);
     if is_kept {
         let sent = exchange.send_own(name, outgoing).await;

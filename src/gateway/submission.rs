@@ -1,6 +1,6 @@
 //! The handler of a submission, which makes a record or repeats one.
 //!
-//! Its reference gets the prefix, and the team becomes an owner of Iluma's record.
+//! The submission's reference gets the prefix, and the team becomes an owner of Iluma's record.
 
 use super::call_reference::CallReference;
 use super::exchange::Exchange;
@@ -57,7 +57,7 @@ pub(super) async fn serve(
     exchange.log.upload(outgoing.body.progress());
     let sent = exchange.send_own(exchange.route.name, outgoing).await;
     let received = match (sent, outcome.as_ref().and_then(|outcome| outcome.result())) {
-        // A refused body also breaks the call: the refusal is the reason.
+        // A refused body also breaks the call. The client gets the refusal, not the error of the call.
         (_, Some(Err(error))) => return Err(error.into()),
         (sent, given) => {
             reference = given.and_then(Result::ok).flatten().or(reference);
@@ -76,7 +76,7 @@ struct Prepared {
     body: OutgoingBody,
     /// The caller's reference, as JSON text.
     reference: Option<Bytes>,
-    /// The result of a body that is rewritten while it is streamed.
+    /// The result of rewriting or scanning the body while it is streamed.
     outcome: Option<Arc<Outcome>>,
 }
 
@@ -89,7 +89,7 @@ async fn prepare(
 ) -> Result<Prepared, Rejection> {
     let is_anew = exchange.route.record.is_some();
     if body.is_end_stream() {
-        // A body is needed for the prefix: without it a new record would have no owner.
+        // The prefix is added to the body. Without a body a new record would have no owner.
         if !is_anew {
             return Err(BodyError::Malformed.into());
         }
@@ -118,7 +118,7 @@ async fn prepare(
     Ok(prepared)
 }
 
-/// Answers if references have prefixes.
+/// Answers for an account that prefixes references.
 async fn answered(
     exchange: &Exchange<'_>,
     received: Received,
@@ -142,7 +142,7 @@ async fn answered(
     Ok(with_body(collected, body))
 }
 
-/// Answers if references have no prefixes: only state knows the owner of the record.
+/// Answers for an account that does not prefix references. Only state knows the owner of the record then.
 async fn answered_unprefixed(exchange: &Exchange<'_>, received: Received) -> Result<Response<ReplyBody>, Rejection> {
     let none = ReferencePrefixes::of([]);
     if let Some(Record { id: Some(id), reference, .. }) =

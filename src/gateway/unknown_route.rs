@@ -15,14 +15,14 @@ use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
-/// Streams a request to Iluma, and its answer back unless that shows another team's record.
+/// Streams a request to Iluma, and its answer back, unless the answer shows another team's record.
 pub(super) async fn serve(
     mut exchange: Exchange<'_>,
     mut request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Rejection> {
     let headers = request.headers_mut();
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    // A part of an answer could not be parsed.
+    // A partial answer could not be parsed.
     headers.remove(RANGE);
     headers.remove(IF_RANGE);
     let response = streamed::forward(&mut exchange, request.map(FingerprintedBody::plain)).await?;
@@ -75,7 +75,8 @@ fn quotes_another_teams(body: &[u8], own: &ReferencePrefix, teams: &ReferencePre
     memchr::memchr_iter(b'"', body).any(begins)
 }
 
-/// Returns true for a JSON content type, or for none, which many clients read as JSON.
+/// Returns true for a JSON content type. Without a content type it returns true as well, because many clients then read
+/// JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
     let essence = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();

@@ -1,8 +1,8 @@
 //! Answers of Iluma, read once, at the edge.
 //!
 //! The cache, the ledger, owners, erasure and the reference prefix each take their part from an [`Answer`]; no other
-//! code reads its body again. Status words, ids and the position of the reference are defined once, here. A member that
-//! is repeated in an object has no clear value: parsers differ on which of the two counts.
+//! code reads its body again. Status words, ids and the position of the reference are defined once, here. A repeated
+//! member of an object has no clear value, because parsers differ about which one counts.
 
 use super::person::{Persons, Tag};
 use super::record_id;
@@ -121,7 +121,7 @@ pub struct Answer {
 enum Shape {
     /// The body is not JSON, or not in UTF-8.
     NotJson,
-    /// The body is JSON, and no object; true for a list.
+    /// The body is JSON, and is not an object; true if it is a list.
     Json(bool),
     Object(Box<Object>),
 }
@@ -133,9 +133,9 @@ struct Object {
     status: Option<Status>,
     failure: Option<Failure>,
     found: Found,
-    /// `result` or the answer itself has a member `need_review`.
+    /// True if `result` or the answer itself has a member `need_review`.
     needs_review: bool,
-    /// True if the list `results` is empty, `None` if there is no such list of objects.
+    /// True if the list `results` is empty; `None` if there is no such list of objects.
     results: Option<bool>,
     /// True if the object has no members.
     is_empty: bool,
@@ -145,7 +145,7 @@ struct Object {
     is_rate_limited: bool,
     /// The value of `reference_id`, as JSON text.
     reference: Option<Bytes>,
-    /// The object as a template for references, if it can hold one; `None` if it names its reference twice.
+    /// The object as a template for any reference; `None` if it names its reference twice.
     template: Option<JsonTemplate>,
     has_reference: bool,
     /// True if any member is repeated.
@@ -189,12 +189,12 @@ impl Answer {
         }
     }
 
-    /// Returns the object if its id and its state are not repeated.
+    /// Returns the object if it repeats neither its id nor its state.
     fn clear(&self) -> Option<&Object> {
         self.object().filter(|object| !object.is_unclear)
     }
 
-    /// Returns the object if no member is repeated.
+    /// Returns the object if it repeats no member.
     fn unambiguous(&self) -> Option<&Object> {
         self.object().filter(|object| !object.is_ambiguous)
     }
@@ -211,7 +211,7 @@ impl Answer {
         &self.persons
     }
 
-    /// Returns true for a JSON object with a clear id and state: neither is repeated.
+    /// Returns true for a JSON object that repeats neither its id nor its state. Both may be absent.
     #[must_use]
     pub fn is_record(&self) -> bool {
         self.clear().is_some()
@@ -258,13 +258,14 @@ impl Answer {
         self.clear()?.failure
     }
 
-    /// Returns whether something was found; `None` if the body is no object with a clear id and state.
+    /// Returns the result of the search; `None` if the body is not an object, or if it repeats a member.
     #[must_use]
     pub fn found(&self) -> Option<Found> {
         Some(self.unambiguous()?.found)
     }
 
-    /// Returns true if Iluma wants a person to look at the answer: its account is on a blacklist, or known not to be.
+    /// Returns true if Iluma marked the answer for review by a person. The bank account is on a blacklist then, or is
+    /// known not to be on one.
     #[must_use]
     pub fn needs_review(&self) -> bool {
         self.object().is_some_and(|object| object.needs_review)
@@ -276,8 +277,8 @@ impl Answer {
         self.unambiguous()?.results
     }
 
-    /// Returns true for an error that reports an exceeded rate limit: KTP answers it with a status that does not show
-    /// it.
+    /// Returns true for an error that reports an exceeded rate limit. KTP reports it with an HTTP status that does not
+    /// show it.
     #[must_use]
     pub fn is_rate_limited(&self) -> bool {
         self.object().is_some_and(|object| object.is_rate_limited)
@@ -377,7 +378,7 @@ fn found(result: &RawValue) -> Found {
     }
 }
 
-/// Returns true if a result has the member by which Iluma marks it, whatever its value.
+/// Returns true if a result has the member `need_review`, whatever its value.
 fn needs_review(result: &RawValue) -> bool {
     let members = serde_json::from_str::<Members<'_>>(result.get());
     members.is_ok_and(|members| members.0.iter().any(|(name, _)| name == "need_review"))

@@ -12,10 +12,10 @@ const DEEPEST: usize = 16;
 /// A callback's body, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackBody {
-    /// The id at Iluma's usual position; `None` if that has no text.
+    /// The id at Iluma's usual position, the member `id`; `None` if that member is absent, `null` or empty.
     pub id: Option<String>,
-    /// The first id anywhere in the body, with which operators find the callback; empty if a member for an id has none.
-    /// `None` only in Iluma's test payload, which has no such member.
+    /// The first id anywhere in the body, by which operators find the callback. It is empty if the members named `id`
+    /// have no usable value. `None` if no member is named `id`, as in Iluma's test payload.
     pub any_id: Option<String>,
     /// The value of `reference_id`, unescaped.
     pub reference: Option<String>,
@@ -33,7 +33,8 @@ impl CallbackBody {
     /// Reads a body.
     ///
     /// # Errors
-    /// Returns an error if it is not a JSON object, or if its id or reference is ambiguous.
+    /// Returns an error if the body is not a JSON object, if its id is not a text or is too long, or if its id or
+    /// reference is repeated.
     pub fn parse(raw: &Bytes) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(raw).map_err(|_| Malformed)?;
         let members: Members<'_> = serde_json::from_str(text).map_err(|_| Malformed)?;
@@ -56,8 +57,8 @@ impl CallbackBody {
         Ok(Self { id, any_id, reference, template })
     }
 
-    /// Returns the tenant whose prefix the reference carries, and the rest of the reference as JSON text: `None` if the
-    /// team gave no reference.
+    /// Returns the tenant that the reference's prefix names, and the rest of the reference as JSON text. The rest is
+    /// `None` if the team gave no reference.
     pub fn prefix(&self) -> Option<(TenantName, Option<Bytes>)> {
         let (tenant, own) = self.reference.as_deref()?.split_once(':')?;
         let own = if own.is_empty() { None } else { serde_json::to_vec(own).ok().map(Bytes::from) };
@@ -71,8 +72,9 @@ impl CallbackBody {
     }
 }
 
-/// Returns the first id below these members that is a text or a number, or an empty one if the members for an id are
-/// empty or too deeply nested; `None` if no member is named `id` in any letter case.
+/// Returns the first text or number below these members that a member named `id`, in any letter case, has as its value.
+/// Returns an empty text if such members have no usable value, or if the nesting is too deep. `None` if there is no
+/// such member.
 fn nested_id(members: &Members<'_>, depth: usize) -> Option<String> {
     let Some(depth) = depth.checked_sub(1) else { return Some(String::new()) };
     let mut found = None;
@@ -88,7 +90,7 @@ fn nested_id(members: &Members<'_>, depth: usize) -> Option<String> {
     found
 }
 
-/// Returns the first id inside a value.
+/// Returns the first id inside a value, in the same form as `nested_id`.
 fn below(text: &str, depth: usize) -> Option<String> {
     if text.starts_with('{') {
         return nested_id(&serde_json::from_str(text).ok()?, depth);
@@ -103,7 +105,7 @@ fn below(text: &str, depth: usize) -> Option<String> {
     ids.find(|id| !id.is_empty()).or(first)
 }
 
-/// Returns a text or a number that may be an id.
+/// Returns a text or a number if it can be an id, else an empty text.
 fn plain(text: &str) -> String {
     let id = match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<String>(text).unwrap_or_default(),

@@ -74,7 +74,7 @@ fn is_forbidden_embedding(address: Ipv6Addr) -> bool {
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     let last = join(s[6], s[7]);
     match s {
-        // The loopback address has the form of an address that is compatible with 0.0.0.1.
+        // The loopback address has the form of an IPv4-compatible address for 0.0.0.1.
         [0, 0, 0, 0, 0, 0, 0, 1] => false,
         // Compatible, mapped (RFC 4291), translated (RFC 2765), and the well-known prefix of NAT64 (RFC 6052).
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {

@@ -1,6 +1,6 @@
 //! Collects the references and ids in a JSON answer, at any depth.
 //!
-//! They show whether the answer of an undocumented route contains another team's record.
+//! The references and ids show whether the answer of an undocumented route contains another team's record.
 //!
 //! One pass reads the answer: its time is linear in the length.
 
@@ -19,14 +19,15 @@ pub const MOST_IDS: usize = 256;
 pub struct Mentions {
     /// All strings that are the value of a member `reference_id`.
     pub references: BTreeSet<String>,
-    /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`.
+    /// The first [`MOST_IDS`] strings that are the value of a member `id` or `*_id`, except `reference_id`.
     pub ids: BTreeSet<String>,
     /// True if a part of the text is not JSON, so that more may be mentioned there.
     pub is_garbled: bool,
 }
 
 impl Mentions {
-    /// Reads a JSON text, or several after one another. A byte order mark before them is skipped, as by many readers.
+    /// Reads a JSON text, or several after one another. A byte order mark before them is skipped, because many readers
+    /// skip it.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
         let mut mentions = Self::default();
@@ -48,7 +49,7 @@ impl Mentions {
         mentions
     }
 
-    /// Reads one JSON text, as far as it is one.
+    /// Reads one JSON text up to its first fault.
     fn read(&mut self, text: &[u8]) {
         let mut reader = serde_json::Deserializer::from_slice(text);
         let _ = Walk { mentions: self, name: Name::Other }.deserialize(&mut reader);

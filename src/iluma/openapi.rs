@@ -1,7 +1,8 @@
-//! The OpenAPI 3.1 document of Iluma's routes as they are through the gateway, and of the team's own API.
+//! The OpenAPI 3.1 document of Iluma's routes, as the gateway serves them, and of the team's own API.
 //!
-//! Invariants: paths and methods are those of the route table; `openapi/operations.json` has the schemas of each, and
-//! `openapi/schemas.json` the shapes. Iluma publishes no such document: the shapes follow the examples of its pages.
+//! Invariants: paths and methods are those of the route table; `openapi/operations.json` names the schemas of each
+//! path, and `openapi/schemas.json` defines them. Iluma publishes no such document: the shapes follow the examples of
+//! its pages.
 
 use super::callback_type::CallbackType;
 use super::routes::{Charge, Kind, ROUTES, RouteSpec};
@@ -16,12 +17,12 @@ const OPERATIONS: &str = include_str!("openapi/operations.json");
 
 const JSON: &str = "application/json";
 
-/// The description of a path of the table, beside what its row says.
+/// The description of a path of the table: what its row does not contain.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Described {
     summary: String,
-    /// The names of parameters, among the components.
+    /// The names of the path's parameters in the document's components.
     #[serde(default)]
     parameters: Vec<String>,
     #[serde(default)]
@@ -153,7 +154,8 @@ fn responses(row: &RouteSpec, schema: &str, or_as: &[String]) -> Value {
     responses
 }
 
-/// Returns the statuses of errors, which have one description each: the gateway's, and those of Iluma's that pass.
+/// Returns the statuses of errors: the gateway's own, and those of Iluma's that are passed on. Each status has one
+/// description.
 const fn statuses(row: &RouteSpec) -> &'static [&'static str] {
     match row.kind {
         Kind::Health(_) => &["400", "429", "500", "503", "504"],
@@ -173,7 +175,7 @@ const fn statuses(row: &RouteSpec) -> &'static [&'static str] {
     }
 }
 
-/// Returns the description of what a team's endpoint gets.
+/// Returns the description of the callback that a team's endpoint gets.
 fn callback(kind: CallbackType) -> Value {
     let schemas = DATA.callbacks.get(kind.as_str()).map_or(&[][..], Vec::as_slice);
     let any: Vec<_> = schemas.iter().map(|name| component("schemas", name)).collect();

@@ -2,7 +2,7 @@
 //!
 //! Invariants: without the root key a tag does not reveal its person; a request, an answer, a callback and an order to
 //! erase give the same tag for the same person, in any letter case, spacing or field; every field of Iluma's API
-//! document is either a means of identification, or an exception with a reason (a test holds it).
+//! document is either a means of identification, or an exception with a reason (a test checks this).
 
 use crate::base::json::{self, Items, Members};
 use crate::base::keyring::Pseudonymizer;
@@ -84,7 +84,7 @@ pub struct NotAPerson;
 pub struct Persons(Pseudonymizer);
 
 impl Persons {
-    /// Makes the tag maker of a root key: it gives the same tags on every node and after every start.
+    /// Derives the maker of tags from the root key. It makes the same tags on every node and after every start.
     #[must_use]
     pub fn new(root: &[u8; 32]) -> Self {
         Self(Pseudonymizer::new(root, "persons v1"))
@@ -144,7 +144,7 @@ impl Persons {
         } else if let Ok(Members(members)) = serde_json::from_str(text) {
             let plain = |value: &str| match value.as_bytes().first() {
                 Some(b'"') => json::text(value).map(Cow::into_owned),
-                // Careless clients write account numbers as numbers.
+                // Some clients write account numbers as JSON numbers.
                 Some(b'-' | b'0'..=b'9') => Some(value.to_owned()),
                 _ => None,
             };
@@ -224,11 +224,11 @@ impl Persons {
     }
 }
 
-/// Returns an Indonesian phone number with its country code: `0812…`, `62812…` and `+62 812…` are the same phone. `None` without
-/// digits. The number as it was given makes a tag too, as in data of earlier versions.
+/// Returns an Indonesian phone number with its country code: `0812…`, `62812…` and `+62 812…` are the same phone.
+/// `None` without digits. The number as it was given gets a tag too, because earlier versions stored that tag.
 fn national(number: &str) -> Option<String> {
     let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    // Behind the trunk prefix there is no country code: an area code may look like it.
+    // After the trunk prefix `0` there is no country code. An area code may look like one.
     let own = match digits.strip_prefix("00") {
         None if digits.starts_with('0') => &digits,
         international => {

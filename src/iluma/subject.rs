@@ -20,7 +20,7 @@ impl Subject {
     /// Every subject; `ALL[subject as usize] == subject`.
     pub const ALL: [Self; 5] = [Self::Bank, Self::BankGet, Self::Cft, Self::BankCodes, Self::Health];
 
-    /// Returns the name in Redis. It never changes, because nodes of neighbouring versions share it.
+    /// Returns the name in Redis. It never changes, because nodes of neighbouring versions share one Redis.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -24,7 +24,7 @@ struct Batch {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Returns once every outcome so far is on disk. Of several waiting callers one writes for all.
+/// Writes the outcomes so far; returns once they are on disk. One of several waiting callers writes for all of them.
 pub(super) async fn settled(ledger: &Arc<Inner>) -> Result<(), DatabaseError> {
     let came = ledger.closings.lock().came;
     let turn = Arc::clone(&ledger.writer).lock_owned().await;

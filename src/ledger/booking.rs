@@ -10,14 +10,13 @@ use crate::iluma::route_name::RouteName;
 use rusqlite::Connection;
 use std::sync::Arc;
 
-/// A call whose intent is on disk. Dropping it without an outcome withdraws the intent, as if the call had never been
-/// booked. The database makes this guard when it commits, so a caller that is cancelled while it waits leaves nothing
-/// behind.
+/// A call whose intent is on disk. Dropping it without an outcome withdraws the intent, and the books forget the call.
+/// The database makes this guard when it commits, so a caller that is cancelled while it waits leaves nothing behind.
 #[derive(Debug)]
 pub struct Booking {
     ledger: Arc<Inner>,
     id: i64,
-    /// The name of the call's reference at Iluma, if it has one and it is known by now.
+    /// The keyed hash of the call's reference at Iluma, if the reference is known by now.
     reference: Option<CallName>,
     ended: bool,
 }
@@ -57,7 +56,7 @@ impl Booking {
         self.id
     }
 
-    /// Sets the call's reference as Iluma has it, if it became known after the booking.
+    /// Sets the call's reference as Iluma knows it, if the reference became known after the booking.
     pub fn refer(&mut self, account: &AccountName, route: RouteName, reference: &str) {
         self.reference = Some(self.ledger.reference(account, route, reference));
     }
@@ -81,8 +80,8 @@ impl Booking {
     }
 }
 
-/// Writes the reference of a booked call before the request is sent completely, so that a process that is killed afterwards
-/// leaves a call that its reference can settle.
+/// Writes the reference of a booked call before the request is sent completely, so that the reference can settle the
+/// call if the process is killed afterwards.
 #[derive(Debug)]
 pub struct Referrer {
     ledger: Arc<Inner>,
@@ -90,7 +89,7 @@ pub struct Referrer {
 }
 
 impl Referrer {
-    /// Writes the reference as Iluma has it. If it can't be written now, the end of the call writes it.
+    /// Writes the reference as Iluma knows it. If it can't be written now, the end of the call writes it.
     pub async fn refer(self, account: &AccountName, route: RouteName, reference: &str) {
         let (id, reference) = (self.id, self.ledger.reference(account, route, reference));
         let _ = self.ledger.database.write(move |connection| journal::refer(connection, id, reference)).await;

@@ -53,7 +53,8 @@ impl Ledger {
                 let (node, first_new) = (journal::node(connection)?, journal::first_new(connection)?);
                 let mut changes = Changes::default();
                 if is_alone {
-                    // Calls that were in flight are lost now, and may have been settled by their reference meanwhile.
+                    // Calls that were in flight in the earlier run are lost. An outcome that waits for their reference
+                    // settles them now.
                     let rules = Rules { first_new, is_alone, now, day: today };
                     references::pair_all(connection, rules, &mut changes)?;
                 }
@@ -98,7 +99,8 @@ impl Ledger {
         })))
     }
 
-    /// Applies other prices, days and times. Calls that are booked already keep theirs.
+    /// Applies other prices, another calendar and another retention. Calls that are already booked keep their price and
+    /// their day.
     pub fn reload(&self, settings: &Settings) {
         self.0.live.store(Arc::new(LedgerConfig::new(settings)));
     }
@@ -115,7 +117,7 @@ impl Ledger {
         self.0.live.load().prices[route as usize]
     }
 
-    /// Takes the prices of calls that turned out not to be billable since the last time.
+    /// Takes the prices of calls that turned out not to be billable since the last such call.
     #[must_use]
     pub fn take_refunds(&self) -> Vec<Refund> {
         std::mem::take(&mut *self.0.refunds.lock())
@@ -127,8 +129,8 @@ impl Ledger {
         &self.0.node
     }
 
-    /// Returns the reason why this node should get no requests: the database, which holds the ledger and, without
-    /// Redis, the inbox, could not be written for 10 s, or another process holds this node's identity.
+    /// Returns the reason why this node should get no requests: the database could not be written for 10 s, or another
+    /// process holds this node's identity. The database holds the ledger and, without Redis, the inbox.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         self.0.unready.lock().clone()
@@ -157,10 +159,10 @@ impl Ledger {
         self.0.tallies.lock().keys().cloned().collect()
     }
 
-    /// Books a call that may be charged. Once this returns the intent is on disk and the call may be sent; dropping the
-    /// future earlier, or the booking without an outcome, withdraws the intent. The call is made under a `claim` if there
-    /// is one. `reference` is the account with the reference as Iluma has it, by which the call can be settled if its
-    /// answer is lost.
+    /// Books a call that may be charged. Once this returns, the intent is on disk and the call may be sent. The intent
+    /// is withdrawn if the future is dropped earlier, or if the booking is dropped without an outcome. `claim` is the
+    /// claim of the request's idempotency key. `reference` is the account, and the reference as Iluma knows it: the
+    /// reference can settle the call if its answer is lost.
     ///
     /// # Errors
     /// Returns an error if the intent was not written; the call must not be made then.
@@ -175,8 +177,8 @@ impl Ledger {
         Booking::take(&self.0, tenant, route, claim, reference).await
     }
 
-    /// Waits until a callback, a GET or an operator has settled calls with claims as not billable, and returns the claims.
-    /// One task may wait.
+    /// Waits until a callback, a GET or an operator has settled calls with claims as not billable, and returns the
+    /// claims. One task may wait.
     pub async fn freed(&self) -> Vec<ClaimLink> {
         loop {
             let freed = std::mem::take(&mut *self.0.freed.lock());
@@ -193,9 +195,9 @@ impl Ledger {
         self.0.close(Call::Named(name), End::Outcome(outcome, Some(name)));
     }
 
-    /// Settles a call by Iluma's id, or else the oldest lost call with the reference: no answer is known to have named the
-    /// record. `about` is the row of the call, and the reference as Iluma has it. An unknown outcome binds the lost call to
-    /// the record, which is still processed.
+    /// Settles a call by Iluma's id, or else the oldest lost call with the reference. It is for a record that no answer
+    /// is known to have named. `route` is the row of the call, and `reference` is the reference as Iluma knows it. An
+    /// unknown outcome binds the lost call to the record, which Iluma still processes.
     pub fn settle_by_reference(
         &self,
         account: &AccountName,
@@ -207,7 +209,8 @@ impl Ledger {
         self.0.close(Call::Referenced(name, reference), End::Outcome(outcome, None));
     }
 
-    /// Returns false if too many outcomes wait for the disk. An outcome that will be told again need not be recorded then.
+    /// Returns false if too many outcomes wait for the disk. An outcome that will be reported again need not be
+    /// recorded then.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.0.closings.lock().waiting.len() < inner::MOST_EARLY
@@ -235,12 +238,13 @@ impl Ledger {
     /// # Errors
     /// Returns an error if something could not be written and is lost.
     pub async fn finish(&self) -> Result<(), DatabaseError> {
-        // This write follows every intent in the writer's queue: those of cancelled callers are withdrawn afterwards.
+        // This write runs after every intent in the writer's queue. Intents of cancelled callers are then withdrawn,
+        // and the flush writes that.
         self.0.database.write(|_| Ok(())).await?;
         self.flush().await
     }
 
-    /// Returns the selected lines; of all nodes, if there are several and Redis answers.
+    /// Returns the selected lines: of all nodes if Redis answers, else of this node.
     ///
     /// # Errors
     /// Returns an error if the ledger can't be read.
@@ -259,7 +263,7 @@ impl Ledger {
         Ok(Statement::of(&selection, own?, others, restored))
     }
 
-    /// Returns false if the books of all nodes have no line of a team. True while those of other nodes can't be read.
+    /// Returns true if the ledger of any node has a line of the team, or if the ledgers of other nodes can't be read.
     ///
     /// # Errors
     /// Returns an error if the ledger can't be read.
@@ -271,7 +275,7 @@ impl Ledger {
         Ok(!rows.is_empty() || !is_complete)
     }
 
-    /// Returns the part of a selection with the days that nodes keep: each day costs a question to Redis.
+    /// Limits a selection to the days that nodes keep, because each day costs a query to Redis.
     fn kept(&self, selection: &Selection) -> Selection {
         let (today, retention) = (self.today(), self.0.live.load().retention);
         let (from, to) = (selection.from.max(today.before(retention)), selection.to.min(today.next()));
@@ -294,8 +298,8 @@ impl Ledger {
         self.0.database.read(look).await
     }
 
-    /// Returns the calls with an unknown outcome that the other nodes show, by the name of the node and their number; `None`
-    /// while Redis is out.
+    /// Returns the calls with an unknown outcome that the other nodes show, by the name of the node and their number;
+    /// `None` while Redis is out.
     pub async fn open_elsewhere(&self) -> Option<Vec<(String, OpenCall)>> {
         by_hand::elsewhere(&self.0).await
     }
@@ -303,7 +307,7 @@ impl Ledger {
     /// Settles calls by hand, of this node and of others.
     ///
     /// # Errors
-    /// Returns an error if a call names no node, or if the ledger can't be written; then nothing was settled.
+    /// Returns an error if a call names an unknown node, or if the ledger can't be written; then nothing was settled.
     pub async fn settle_by_hand(&self, calls: BTreeMap<CallNumber, Outcome>) -> Result<SettledByHand, HandError> {
         by_hand::settle(&self.0, calls).await
     }
@@ -327,8 +331,8 @@ impl Ledger {
     }
 }
 
-/// Returns the lines of these days, both included, with those that other nodes have published. Another process may write the
-/// journal meanwhile.
+/// Returns the lines of these days, both included, with those that other nodes have published. Another process may
+/// write the journal meanwhile.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.
@@ -440,7 +444,7 @@ mod tests {
         let book = async |seed: u8| ledger.book(&name(), RouteName::Ocr, Some([seed; 48]), None).await.unwrap();
         let pending = |id: &str| ChargeOutcome { outcome: Outcome::Unknown, id: Some(id.to_owned()) };
         let free = ChargeOutcome { outcome: Outcome::NotBillable, id: None };
-        // The call's own answer decides its claim itself.
+        // A call's own answer decides the claim directly, so nothing is freed here.
         book(1).await.settle(&account(), &free);
         book(2).await.settle(&account(), &billable());
         book(3).await.settle(&account(), &pending("settled"));
@@ -489,7 +493,7 @@ mod tests {
         let ledger = ledger(folder.path(), &Clock::system()).await;
         let (mut polls, mut ended) = (0, false);
         while !ended {
-            // The drop comes while it waits for the writer, or when the writer may have committed it.
+            // The future is dropped while it waits for the writer, or when the writer may have committed the intent.
             let gate = (polls % 2 == 0).then(|| busy(&ledger));
             ended = dropped_after(polls, ledger.book(&name(), RouteName::Bank, None, None)).await && gate.is_none();
             drop(gate);

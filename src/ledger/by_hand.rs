@@ -1,8 +1,8 @@
 //! Settlements by hand: an operator who has compared Iluma's bill gives the outcome of calls whose outcome is unknown.
 //!
-//! Invariants: a call in flight is never settled by hand, since its own answer will tell; only the node that booked a call
-//! settles it, once. Other nodes leave an order for it in Redis, and its reply there; in Redis each node also shows the
-//! calls that it has open.
+//! Invariants: a call in flight is never settled by hand, because its own answer will decide it; only the node that
+//! booked a call settles it, once. Another node leaves an order for that node in Redis, and finds the reply there. Each
+//! node also shows its open calls in Redis.
 
 use super::batch;
 use super::charge::Outcome;
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 /// The largest number of calls that a node shows to the others: the next ones follow when these are settled.
 const MOST_SHOWN: usize = 1000;
-/// The longest wait for the node that an order is for: a node looks once a second.
+/// The longest wait for the reply to an order. A node reads its orders once a second.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time between two looks for a reply.
+/// The time between two checks for a reply.
 const LOOK: Duration = Duration::from_millis(100);
-/// The time after which a node shows its calls again, though they are the same: what a node that is gone for good has
-/// shown is forgotten by its age.
+/// The time after which a node shows its calls again, even if they are the same. The other nodes forget calls that were
+/// shown long ago, because their node is gone.
 const SHOW_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Settles calls, of this node and of others.
@@ -34,7 +34,7 @@ pub(super) async fn settle(
 ) -> Result<SettledByHand, HandError> {
     let (own, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
         calls.into_iter().partition(|(call, _)| call.node == ledger.name);
-    // The orders for other nodes are planned first: an order that names no node changes nothing.
+    // The orders for other nodes are planned first: if one names an unknown node, nothing is changed.
     let shown = match &ledger.published {
         Some(published) if !others.is_empty() => published.open().await.ok(),
         Some(_) | None => Some(BTreeMap::new()),
@@ -51,7 +51,7 @@ pub(super) async fn settle(
     Ok(done)
 }
 
-/// Settles calls of this journal in one transaction, and returns the answer for each.
+/// Settles calls of this journal in one transaction, and returns the result for each call.
 async fn settle_own(
     ledger: &Arc<Inner>,
     orders: BTreeMap<i64, HandOrder>,
@@ -75,14 +75,14 @@ async fn settle_own(
     batch::flush_with(ledger, work).await
 }
 
-/// The orders for other nodes, by their identity, and what can be answered without them.
+/// The orders for other nodes, by the identity of the node, and the answers that need no order.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     orders: BTreeMap<String, BTreeMap<CallNumber, HandOrder>>,
     done: SettledByHand,
 }
 
-/// Finds the node that each call is for among those that have shown their open calls; `shown` is `None` while Redis is out.
+/// Finds the node of each call among the nodes that have shown their open calls; `shown` is `None` while Redis is out.
 fn plan(
     calls: &BTreeMap<CallNumber, Outcome>,
     shown: Option<&BTreeMap<String, ShownCalls>>,
@@ -106,7 +106,7 @@ fn plan(
             [(id, order)] => {
                 plan.orders.entry((*id).clone()).or_default().insert(call.clone(), *order);
             }
-            // Two nodes of one name have both a call of this number: nobody can tell which one is meant.
+            // Two nodes with this name both have a call with this number, so the order is ambiguous.
             _ => drop(plan.done.left.insert(call.node.clone())),
         }
     }
@@ -156,7 +156,7 @@ pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, 
     {
         let own = orders.iter().map(|(number, (order, _))| (*number, *order)).collect();
         if let Ok(results) = settle_own(ledger, own).await {
-            // An order that stays is taken again, and finds nothing to settle.
+            // If the reply can't be written, the order stays. It is taken again, and finds nothing to settle.
             let _ = published.reply(&orders, &results).await;
         }
     }

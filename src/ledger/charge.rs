@@ -40,7 +40,7 @@ pub struct ChargeOutcome {
 }
 
 impl ChargeOutcome {
-    /// The outcome is unknown, and nothing will settle it.
+    /// The outcome is unknown, and no id can settle the call later.
     pub const UNKNOWN: Self = Self { outcome: Outcome::Unknown, id: None };
 }
 
@@ -67,8 +67,8 @@ pub fn charge_outcome(route: RouteName, status: u16, answer: Option<&Answer>) ->
     }
 }
 
-/// Returns the outcome in a callback, or in the answer to a GET, for the call that made its record: the record's id and
-/// the outcome. `None` if it shows no outcome.
+/// Returns the id of the record in a callback or in the answer to a GET, and the outcome of the call that made the
+/// record. `None` if the answer shows no outcome.
 #[must_use]
 pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
     let id = answer.id()?;
@@ -79,8 +79,9 @@ pub fn settlement_in(answer: &Answer) -> Option<(&str, Outcome)> {
     }
 }
 
-/// Returns the record of a callback or of the answer to a GET, with the outcome of its call, which is unknown while Iluma
-/// still processes it. `None` if it is no record with a state.
+/// Returns the id of the record in a callback or in the answer to a GET, and the outcome of the call that made the
+/// record. The outcome is unknown while Iluma still processes the record. `None` if the answer is no record with a
+/// state.
 #[must_use]
 pub fn seen(answer: &Answer) -> Option<(&str, Outcome)> {
     let pending = || match State::of(answer)? {

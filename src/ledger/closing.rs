@@ -6,7 +6,8 @@ use super::references::{self, Known, Said};
 use super::settlement::{Call, CallName, Closing, End, Rules};
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Ends the calls of a closing; returns false if there are none.
+/// Ends the calls of a closing. Returns false if no call matches, and the closing may still match a call that is not
+/// answered yet.
 pub(super) fn close(
     connection: &Connection,
     closing: &Closing,
@@ -32,7 +33,7 @@ pub(super) fn close(
         Call::NamedElsewhere(name) => {
             let found = close_named(connection, name, closing.end, changes)?;
             if let End::Outcome(outcome, _) = closing.end {
-                // The word has done its work, or the call was settled meanwhile.
+                // The reported outcome has settled the call, or the call was settled before.
                 references::note_used(connection, name, closing.reference, outcome, rules)?;
             }
             Ok(found)
@@ -41,7 +42,7 @@ pub(super) fn close(
             let found = close_named(connection, name, closing.end, changes)?;
             let End::Outcome(outcome, _) = closing.end else { return Ok(true) };
             if found {
-                // Another node may have been told the same, and would settle a lost call by it.
+                // Another node may have got the same outcome, and would settle a lost call by it.
                 references::note_used(connection, name, Some(reference), outcome, rules)?;
                 return Ok(true);
             }
@@ -57,7 +58,7 @@ pub(super) fn close(
             let lost = call.map_or(Ok(None), |call| journal::lost_call(connection, call, rules))?;
             if let (Some(lost), End::Outcome(outcome, _)) = (lost, closing.end) {
                 references::settle(connection, &lost, (name, outcome), changes)?;
-                // A Redis that loses its newest writes learns again that the word is used.
+                // Redis may lose its newest writes. This tells it again that the outcome is used.
                 references::note_used(connection, name, lost.reference, outcome, rules)?;
             }
             Ok(true)
@@ -78,11 +79,12 @@ fn end_own(
         End::Withdrawn => journal::finish(connection, row, By::Withdrawal, changes)?,
         End::Outcome(outcome, name) => {
             let known = name.map_or(Ok(Known::Nothing), |name| references::own_answer(connection, name))?;
-            // An operator decides only calls that have ended, or whose process has.
+            // If the call or its process had ended before, the outcome is an operator's order.
             let is_word = closing.is_early || row.ended || row.id < rules.first_new;
             let is_said = closing.is_early || matches!(known, Known::Waiting(_));
             let (outcome, name, is_word) = match (outcome, known) {
-                // A lost call has taken what was said about this record, so this one takes the place of that call.
+                // A lost call was settled by the outcome of this record, so this call stays unknown in place of the
+                // lost one.
                 (_, Known::Used) => (Outcome::Unknown, None, is_word),
                 (Outcome::Unknown, Known::Waiting(said)) => (said, name, true),
                 (outcome, Known::Nothing | Known::Waiting(_)) => (outcome, name, is_word),
@@ -140,14 +142,14 @@ mod tests {
 
     const DAY: &str = "2026-11-25";
 
-    /// A step of the model: what happens to calls, records and the process.
+    /// A step of the model: an event of a call, a record or the process.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         /// A call with one of a few references is booked; it may reach Iluma, which charges for it or not.
         Book { reference: u8, arrives: bool, billable: bool },
         /// A call in flight ends: its answer is lost, pending or final.
         End { which: usize, how: u8 },
-        /// A callback or a GET gives the outcome of a record; it may do so again.
+        /// A callback or a GET gives the outcome of a record; it may repeat that later.
         Say { which: usize },
         /// The process is killed and starts again.
         Crash,
@@ -164,7 +166,7 @@ mod tests {
         proptest::collection::vec(step, 1..40)
     }
 
-    /// A call as the world has it. A call that arrived has made the record of its number.
+    /// A call in the model. A call that arrived has made the record of its number.
     #[derive(Debug, Clone, Copy)]
     struct Made {
         reference: CallName,
@@ -173,7 +175,7 @@ mod tests {
         in_flight: bool,
         /// True once an answer has named the record.
         answered: bool,
-        /// True once its outcome was said or answered.
+        /// True once its outcome was reported or answered.
         known: bool,
     }
 
@@ -329,7 +331,7 @@ mod tests {
         assert_eq!(world.books(), (0, 1));
     }
 
-    /// Returns what Redis is to forget: the record, and the reference if the word had one.
+    /// Returns the records whose outcomes Redis must forget, each with the reference if the outcome had one.
     fn used(world: &World) -> Vec<(CallName, Option<CallName>)> {
         let mut find = world.connection.prepare("SELECT name, reference FROM ledger_withdrawn ORDER BY name").unwrap();
         let used = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
@@ -353,7 +355,7 @@ mod tests {
         assert_eq!(word(Call::NamedElsewhere(name), billable, reference), ((1, 0), vec![(name, reference)]));
         assert_eq!(word(Call::NamedElsewhere(name), billable, None), ((1, 0), vec![(name, None)]));
         assert_eq!(word(Call::Referenced(name, [0; 32]), billable, None), ((1, 0), vec![(name, reference)]));
-        // A record that is pending keeps its word to come.
+        // The final outcome of a pending record is still to come.
         assert_eq!(word(Call::Referenced(name, [0; 32]), Outcome::Unknown, None), ((0, 1), Vec::new()));
         assert_eq!(word(Call::Named(name), billable, None), ((1, 0), Vec::new()), "no other node was told");
     }

@@ -3,7 +3,7 @@
 use super::selection::Selection;
 use std::collections::BTreeMap;
 
-/// A line of the ledger. A column by which lines were summed is empty.
+/// A line of the ledger. A column over which lines were summed is empty.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Row {
     /// The day, as `2026-11-25`.
@@ -37,7 +37,7 @@ pub struct Counts {
     pub upstream_calls: u64,
     /// Calls that Iluma charges for.
     pub billable: u64,
-    /// Calls for which it may have charged: in flight, pending, or without an answer.
+    /// Calls for which Iluma may have charged: in flight, pending, or without an answer.
     pub unknown: u64,
     /// Requests answered from the cache.
     pub hits: u64,
@@ -47,7 +47,7 @@ pub struct Counts {
     pub shared: u64,
     /// The cost of the billable calls in rupiah, at the price of their time.
     pub cost: u64,
-    /// The cost that hits, collapsed and shared requests would have had.
+    /// The cost in rupiah that hits, collapsed and shared requests would have had.
     pub saved: u64,
 }
 
@@ -105,8 +105,9 @@ impl Statement {
     /// The text for readers of an incomplete statement.
     pub const PARTIAL: &'static str = "Redis is out: these are the figures of this node only";
 
-    /// Makes the statement of the lines of this node and of the others; `None` stands for those of nodes that can't be read.
-    /// Each has at least the first lines of the selection, one more than the page holds if there are as many.
+    /// Makes the statement from the lines of this node and of the other nodes; `others` is `None` if their lines can't
+    /// be read. Each list has at least the first lines of the selection. If there are more lines than the page holds,
+    /// the list has at least one more.
     pub(super) fn of(selection: &Selection, own: Vec<Row>, others: Option<Vec<Row>>, restored: Vec<String>) -> Self {
         let is_complete = others.is_some();
         let mut rows = match others {

@@ -3,7 +3,7 @@
 use super::counts::{Counts, Row};
 use super::selection::Columns;
 
-/// Formats lines, which these columns name, as CSV (RFC 4180). Names need no quotes.
+/// Formats lines as CSV (RFC 4180), each with the columns of its name and its numbers. Names need no quotes.
 #[must_use]
 pub fn csv(columns: Columns, rows: &[Row]) -> String {
     let head: Vec<&str> = columns.names().chain(Counts::NAMES).collect();

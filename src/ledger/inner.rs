@@ -37,7 +37,7 @@ pub(super) struct Inner {
     pub(super) written: AtomicU64,
     /// Settlements that arrived before the answer to their call.
     pub(super) early: Mutex<VecDeque<Settlement>>,
-    /// The prices that budgets get back.
+    /// The prices that are given back to budgets.
     pub(super) refunds: Mutex<Vec<Refund>>,
     /// The claims of calls that were settled as not billable: their keys may be used again.
     pub(super) freed: Mutex<Vec<ClaimLink>>,
@@ -60,7 +60,7 @@ pub(super) struct Inner {
     pub(super) node: String,
     /// Totals for metrics.
     pub(super) totals: Totals,
-    /// The node's name, which people know.
+    /// The node's name in the configuration, which operators see.
     pub(super) name: String,
 }
 
@@ -96,7 +96,7 @@ impl Inner {
         self.namer.name([account.as_str().as_bytes(), id.as_bytes()])
     }
 
-    /// Returns the name of a reference as Iluma has it.
+    /// Returns the keyed hash of a reference as Iluma knows it.
     pub(super) fn reference(&self, account: &AccountName, route: RouteName, reference: &str) -> CallName {
         self.namer.name([account.as_str().as_bytes(), route.as_str().as_bytes(), reference.as_bytes()])
     }

@@ -133,7 +133,7 @@ pub(super) struct Changes {
     pub(super) refunds: Vec<Refund>,
     /// Calls that ended, for metrics.
     pub(super) ended: Vec<EndedCall>,
-    /// The claims of calls that a later word settled as not billable.
+    /// The claims of calls that a later settlement found not billable.
     pub(super) freed: Vec<ClaimLink>,
 }
 
@@ -183,12 +183,12 @@ pub(super) fn leave_open(
     keep.execute(params![number, name, reference]).map(|_| ())
 }
 
-/// The decision about a call.
+/// The way in which a call's outcome was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     /// The call's own answer, which decides its claim itself.
     Answer(Outcome),
-    /// A later word: of a callback, a GET or an operator.
+    /// A later settlement: by a callback, a GET or an operator.
     Word(Outcome),
     /// The call was never sent.
     Withdrawal,
@@ -230,7 +230,7 @@ pub(super) fn finish(connection: &Connection, row: &OpenRow, by: By, changes: &m
     Ok(())
 }
 
-/// Takes the name from calls that have it: what was said about their record has settled another call.
+/// Removes the name from calls that have it, because the outcome of their record has settled another call.
 pub(super) fn forget_name(connection: &Connection, name: CallName) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE ledger_calls SET name = NULL WHERE name = ?1")?.execute([name]).map(|_| ())
 }
@@ -282,7 +282,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Returns the lines of a selection, and one more if there are more than it wants.
+/// Returns the lines of a selection, and one more line if there are more than it wants.
 pub(super) fn rows(connection: &Connection, selection: &Selection) -> rusqlite::Result<Vec<Row>> {
     let Selection { to, tenant, columns, after, most, .. } = selection;
     let (shown, named) = (columns.expressions().join(", "), columns.names().collect::<Vec<_>>().join(", "));
@@ -345,8 +345,8 @@ pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns what a settlement by hand does to a call: it settles one whose outcome is unknown and that is not in flight. Such
-/// a call has ended without an outcome, or belongs to an earlier run, whose numbers are below `first_new`.
+/// Returns the effect of a settlement by hand on a call. It settles a call with an unknown outcome that is not in
+/// flight. Such a call has ended, or belongs to an earlier run: its number is below `first_new`.
 pub(super) fn standing(
     connection: &Connection,
     number: i64,
@@ -430,10 +430,10 @@ pub(super) fn restored(connection: &Connection) -> rusqlite::Result<BTreeSet<Str
     days.collect()
 }
 
-/// Raises a line to a published one; returns false if it is equal or larger already. The published line has the number
-/// of its open calls, but not which ones. The journal's open calls, except those of this process (from `first_new` on),
-/// are therefore replaced by the same number of calls that nothing settles. Otherwise a call that was settled before
-/// the copy was restored could be settled, and charged, a second time.
+/// Raises a line to a published one; returns false if both are equal. The published line has the number of open calls,
+/// and does not list them. The journal's open calls, except those of this process (from `first_new` on), are therefore
+/// replaced by the same number of calls that nothing settles. Otherwise a call that was settled before the copy was
+/// restored could be settled, and charged, a second time.
 pub(super) fn raise(connection: &Connection, row: &Row, first_new: i64) -> rusqlite::Result<bool> {
     let Row { day, tenant, route, counts } = row;
     let (Ok(of), Ok(team)) = (day.parse(), tenant.parse()) else { return Ok(false) };

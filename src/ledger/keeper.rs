@@ -27,7 +27,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 struct Keeper {
     ledger: Arc<Inner>,
-    /// Each connection to Redis, and each end of one.
+    /// Reports each time that the connection to Redis is made or lost.
     news: Option<watch::Receiver<bool>>,
     pruned: Option<Instant>,
     exchanged: Instant,
@@ -41,7 +41,7 @@ struct Keeper {
     /// The open calls that the other nodes see.
     shown: by_hand::Shown,
     offered: rendezvous::Offered,
-    /// The place among the open calls for whose words this node asks.
+    /// The position up to which this node has asked Redis for the outcomes of its older open calls.
     place: words::Place,
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn keep(ledger: Arc<Inner>, membership: Option<Membership>) {
     loop {
         let _ = tokio::time::timeout(FLUSH_INTERVAL, keeper.ledger.closed.notified()).await;
         if batch::flush(&keeper.ledger).await.is_err() {
-            // The database has logged the reason; faster attempts do not empty a full disk.
+            // The database has logged the reason; more frequent attempts do not help on a full disk.
             tokio::time::sleep(FLUSH_INTERVAL).await;
         }
         keeper.note_readiness().await;
@@ -89,7 +89,7 @@ impl Keeper {
             }
         }
         if let Some(news) = self.news.as_mut().filter(|news| news.has_changed().unwrap_or(false)) {
-            // Redis was away, however shortly.
+            // The connection to Redis was lost for some time.
             news.mark_unchanged();
             self.was_up = false;
         }
@@ -187,7 +187,8 @@ async fn publish(ledger: &Inner, published: &PublishedLedgers, days: &BTreeSet<S
     let mut rows = ledger.database.read(read).await.ok()?;
     rows.retain(|row| days.contains(&row.day));
     let retention = ledger.live.load().retention;
-    // The journal records the publication before Redis does: in the other order it would look like an older copy.
+    // The journal records the publication before Redis does: in the other order, a crash between the two would make it
+    // look like an older copy.
     let generation = ledger.database.write(journal::next_generation).await.ok()?;
     published.publish(&rows, retention, generation).await.ok()
 }

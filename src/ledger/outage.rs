@@ -1,6 +1,7 @@
 //! Times in which the database can't be written: they make the node unready.
 //!
-//! A disk that is almost full takes small writes and refuses large ones. Therefore one write that succeeds ends nothing.
+//! A disk that is almost full takes small writes and refuses large ones. Therefore a single successful write does not
+//! end an outage.
 
 use crate::base::database::{Database, RefusedWrites, WriteFault};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 const UNWRITABLE: Duration = Duration::from_secs(10);
 /// The time without a refused write after which the database can be written again.
 const RECOVERED: Duration = Duration::from_secs(3);
-/// Bytes that a probe writes: more than the largest callback of a usual size, and less than any reserve of a disk.
+/// The number of bytes that a probe writes: more than usual callbacks have, and less than the reserve of a disk.
 const PROBE: u32 = 64 << 10;
 
 /// The current outage, if there is one.

@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 
 /// The number of rows that are written in one round trip.
 const TOGETHER: usize = 500;
-/// The number of days that are read at a time: Redis runs the scripts of one connection without a pause, 2 ms each in a large
-/// company.
+/// The number of days that are read at a time. Each day is a script, which takes 2 ms in a large company, and Redis
+/// runs the scripts of one connection without a pause.
 const DAYS_TOGETHER: usize = 2;
 
 /// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
@@ -34,7 +34,8 @@ const REPLY_LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HandOrder {
     pub(super) outcome: Outcome,
-    /// The time of the call's booking, if another node gives the order: a journal that was restored uses numbers again.
+    /// The time of the call's booking, if another node gives the order: a restored journal gives the same numbers
+    /// again.
     pub(super) booked: Option<SystemTime>,
 }
 
@@ -77,18 +78,20 @@ pub(super) struct PublishedLedgers {
     node: String,
 }
 
-/// A word about the record of this name was given to a lost call, of this node if there is one.
+/// A reported outcome that was given to a lost call: the record's name, the outcome, and the call's number and booking
+/// time if the call is this node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Paired(pub(super) CallName, pub(super) Outcome, pub(super) Option<(i64, i64)>);
 
 impl PublishedLedgers {
-    /// The largest number of settlements by reference that the nodes hear. A node that missed one receives it with the next
-    /// offer of its call.
+    /// The largest number of settlements by reference that Redis keeps for the nodes. A node that missed one receives
+    /// it with the next offer of its call.
     pub(super) const MOST_SETTLEMENTS: usize = 10_000;
-    /// The largest number of words that wait for the nodes of their calls, about 20 MB. Many are about calls that are settled
-    /// already, since a record may be read by any node.
+    /// The largest number of reported outcomes that wait in Redis for the nodes of their calls, about 20 MB. Many of
+    /// these calls are already settled, because any node may read a record.
     const MOST_WORDS: usize = 100_000;
-    /// The time that a word waits: a node that is down for longer has to be settled by hand.
+    /// The time that a reported outcome waits in Redis. If the call's node is down for longer, an operator has to
+    /// settle the call.
     const WORD_LIFETIME: Duration = Duration::from_secs(7 * 86400);
 
     pub(super) fn new(redis: RedisClient, node: &str) -> Self {
@@ -99,7 +102,7 @@ impl PublishedLedgers {
         &self.redis
     }
 
-    /// Returns the name of a lost call of this node's among those of all nodes.
+    /// Returns the name of this node's lost call among the lost calls of all nodes.
     pub(super) fn member(&self, call: Lost) -> String {
         format!("{}|{}|{}", self.node, call.number, call.booked)
     }
@@ -145,10 +148,11 @@ impl PublishedLedgers {
         self.rows(selection, Whose::Others).await
     }
 
-    /// Returns the first selected lines, at least one more than the selection wants if there are as many.
+    /// Returns the first selected lines. If there are more than the selection wants, returns at least one more.
     async fn rows(&self, selection: &Selection, whose: Whose) -> Result<Vec<Row>, RedisFailure> {
         let mut sums = Sums::default();
-        // A script for each day: requests have their turn in between, and the next day comes while another is summed.
+        // Each day is a script of its own, so that Redis serves requests in between. The next day arrives while this
+        // one is summed.
         let days = stream::iter(selection.span()).map(|day| self.lines(day, selection, whose));
         let mut days = pin!(days.buffered(DAYS_TOGETHER).ready_chunks(DAYS_TOGETHER));
         while let Some(days) = days.next().await {
@@ -183,7 +187,7 @@ impl PublishedLedgers {
         Ok((day, text))
     }
 
-    /// Says what was said about records, for the nodes of their calls.
+    /// Stores reported outcomes of records in Redis, for the nodes of their calls.
     pub(super) async fn say(&self, said: &[Said]) -> Result<(), RedisFailure> {
         let keys = self.redis.keys();
         let mut script = scripts::SAY.key(keys.ledger_words());
@@ -194,7 +198,7 @@ impl PublishedLedgers {
         self.redis.script::<i64>(&Budget::background(), &script).await.map(|_| ())
     }
 
-    /// Returns what was said about these records.
+    /// Returns the outcomes of these records that were reported at any node.
     pub(super) async fn words(&self, names: &[CallName]) -> Result<Vec<Said>, RedisFailure> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -208,7 +212,7 @@ impl PublishedLedgers {
         Ok(names.iter().zip(words).filter_map(|(name, word)| read(*name, &word?)).collect())
     }
 
-    /// Forgets what was said about a record: its call is settled.
+    /// Deletes the reported outcome of a record, because its call is settled.
     pub(super) async fn forget_word(&self, name: CallName) -> Result<(), RedisFailure> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HDEL").arg(self.redis.keys().ledger_words()).arg(&name[..]).ignore();
@@ -216,7 +220,7 @@ impl PublishedLedgers {
         self.redis.pipeline::<()>(&Budget::background(), &pipeline).await
     }
 
-    /// Leaves orders to settle calls for the node that booked them; it writes its reply under `reply`.
+    /// Stores orders to settle calls for `node`, which booked the calls. That node writes its replies under `reply`.
     pub(super) async fn order(
         &self,
         node: &str,
@@ -232,7 +236,8 @@ impl PublishedLedgers {
         self.redis.pipeline(&Budget::background(), &pipeline).await
     }
 
-    /// Returns the orders for this node that it has not taken yet, by the number of the call, each with its reply's name.
+    /// Returns the orders for this node that it has not taken yet, by the number of the call, each with the name for
+    /// its reply.
     pub(super) async fn orders(&self) -> Result<BTreeMap<i64, (HandOrder, String)>, RedisFailure> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.redis.keys().ledger_orders(&self.node));
@@ -250,7 +255,7 @@ impl PublishedLedgers {
         for (number, (_, reply)) in orders {
             let key = self.redis.keys().ledger_reply(reply);
             let is_settled = results.get(number) == Some(&ByHand::Settled);
-            // The first reply stands: an order that is taken again finds nothing to settle.
+            // The first reply is kept: an order that is taken again finds nothing to settle.
             let field = format!("{}|{number}", self.node);
             pipeline.cmd("HSETNX").arg(&key).arg(field).arg(u8::from(is_settled)).ignore();
             pipeline.cmd("EXPIRE").arg(&key).arg(REPLY_LIFETIME.as_secs()).ignore();
@@ -289,7 +294,7 @@ impl PublishedLedgers {
         Ok(others.filter_map(|(node, text)| Some((node, serde_json::from_str(&text).ok()?))).collect())
     }
 
-    /// Forgets what nodes showed before `oldest`: they are gone for good.
+    /// Deletes the open calls that nodes showed before `oldest`: these nodes do not run any more.
     pub(super) async fn forget_open(&self, oldest: SystemTime) -> Result<(), RedisFailure> {
         let gone: Vec<_> =
             self.open().await?.into_iter().filter(|(_, shown)| shown.at < oldest).map(|(node, _)| node).collect();
@@ -301,7 +306,7 @@ impl PublishedLedgers {
         self.redis.command::<i64>(&Budget::background(), &command).await.map(|_| ())
     }
 
-    /// Returns the settlements by reference after `last`, which is moved to the end.
+    /// Returns the settlements by reference after `last`, and sets `last` to the newest of them.
     pub(super) async fn hear(&self, last: &mut String) -> Result<Vec<Paired>, RedisFailure> {
         type Entry = (String, Vec<String>);
         let mut command = redis::cmd("XRANGE");
@@ -337,7 +342,8 @@ enum Whose {
     Others,
 }
 
-/// Reads a published line: its name, as the selection has it, and its numbers. `None` if it is malformed or not selected.
+/// Reads a published line: its name in the columns of the selection, and its numbers. `None` if it is malformed or not
+/// selected.
 fn line<'a>(selection: &Selection, (day, name): (&'a str, &'a str), numbers: &str) -> Option<([&'a str; 3], Counts)> {
     let mut parts = name.split('|');
     let (_node, tenant, route) = (parts.next()?, parts.next()?, parts.next()?);
@@ -353,14 +359,14 @@ fn line<'a>(selection: &Selection, (day, name): (&'a str, &'a str), numbers: &st
     Some((name, Counts::of(list)))
 }
 
-/// Writes a word as Redis has it: its outcome, and the reference if there is one.
+/// Returns the form of a reported outcome in Redis: the outcome's code, and the reference if there is one.
 fn written(Said { reference, outcome, .. }: &Said) -> Vec<u8> {
     let mut word = references::code(*outcome).to_string().into_bytes();
     word.extend(reference.iter().flatten());
     word
 }
 
-/// Reads the word about a record.
+/// Reads the reported outcome of a record, in the form that Redis has.
 fn read(name: CallName, word: &[u8]) -> Option<Said> {
     let (code, reference) = word.split_first()?;
     let outcome = references::outcome(char::from(*code).to_digit(10)?.into());

@@ -1,41 +1,41 @@
 //! Settlements by reference in the journal.
 //!
-//! A callback or a GET about a record that no answer has named settles the oldest lost call with the same account, route and
-//! prefixed reference.
+//! A callback or a GET about a record that no answer has named settles the oldest lost call with the same account,
+//! route and prefixed reference.
 //!
 //! | table | content |
 //! |---|---|
-//! | `ledger_calls`, with `reference` | calls; one is lost if it ended without an id and without an outcome, or its process did |
-//! | `ledger_references` | what was said about such records by the keyed hash of their ids: it waits, or was used |
-//! | `ledger_withdrawn` | what was said and has settled a call here, for Redis to forget |
+//! | `ledger_calls`, with `reference` | calls; a call is lost if it or its process ended without id and outcome |
+//! | `ledger_references` | reported outcomes of such records, by the keyed hash of the id; each waits or was used |
+//! | `ledger_withdrawn` | the reported outcomes that have settled a call here, and that Redis must forget |
 //!
-//! Invariants: what is said about a record settles one call at most; a call whose own answer named its record is settled by
-//! that id alone; what was said settles no call that was booked later; while a call with the reference is in flight
-//! nothing is settled by it, since its own answer may name the record.
+//! Invariants: the reported outcome of a record settles one call at most; a call whose own answer named its record is
+//! settled only by that id; a reported outcome settles no call that was booked later; while a call with the reference
+//! is in flight, the reference settles nothing, because the call's own answer may name the record.
 
 use super::charge::Outcome;
 use super::journal::{self, By, Changes, OpenRow};
 use super::settlement::{CallName, Rules};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// Something that was said about a record, and settled no call of this journal by the record's id.
+/// An outcome that was reported for a record, and that settled no call of this journal by the record's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Said {
     /// The keyed hash of the record's id.
     pub(super) name: CallName,
-    /// The keyed hash of its account, route and reference, unless an answer has named the record.
+    /// The keyed hash of the record's account, route and reference; `None` if an answer has named the record.
     pub(super) reference: Option<CallName>,
-    /// The outcome; unknown while Iluma still processes the record. The call is bound to that record then.
+    /// The outcome; unknown while Iluma still processes the record. The lost call is bound to the record then.
     pub(super) outcome: Outcome,
 }
 
-/// The state of the words about a record.
+/// The state of the reported outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Nothing,
-    /// This was said about it, and waited.
+    /// This outcome was reported, and waited for its call.
     Waiting(Outcome),
-    /// A call was settled by what was said.
+    /// The reported outcome has settled a call.
     Used,
 }
 
@@ -55,14 +55,15 @@ pub(super) const fn outcome(code: i64) -> Outcome {
     }
 }
 
-/// Takes what was said about a record, because the answer of its own call names it now.
+/// Takes the reported outcome of a record, because the answer of its own call names the record now.
 pub(super) fn own_answer(connection: &Connection, name: CallName) -> rusqlite::Result<Known> {
     let mut find = connection.prepare_cached("SELECT outcome, told FROM ledger_references WHERE name = ?1")?;
     let found: Option<(Option<i64>, i64)> = find.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     Ok(match found {
         None => Known::Nothing,
         Some((None, _)) => Known::Used,
-        // Redis may have given it to a lost call, and will say so; otherwise it says it to this call.
+        // Redis has the outcome. It may have given it to a lost call, and announces that. Otherwise this call gets it
+        // from Redis.
         Some((Some(_), 1..)) => Known::Nothing,
         Some((Some(code), _)) => {
             forget(connection, name)?;
@@ -80,7 +81,7 @@ pub(super) fn note(connection: &Connection, said: Said, rules: Rules) -> rusqlit
     insert.execute(params![said.name, said.reference, code(said.outcome), rules.now, rules.day.to_string()]).map(|_| ())
 }
 
-/// Notes that what was said about a record has settled a call, perhaps of another node.
+/// Records that the reported outcome of a record has settled a call, perhaps a call of another node.
 pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger_references (name, outcome, said, day) VALUES (?1, NULL, ?2, ?3)
@@ -89,7 +90,8 @@ pub(super) fn use_up(connection: &Connection, name: CallName, rules: Rules) -> r
     insert.execute(params![name, rules.now, rules.day.to_string()]).map(|_| ())
 }
 
-/// Notes that a word has settled a call of this journal: Redis has to forget it. A pending record keeps its word to come.
+/// Records that a reported outcome has settled a call of this journal, so that Redis forgets it. An unknown outcome is
+/// not recorded, because the final one is still to come.
 pub(super) fn note_used(
     connection: &Connection,
     name: CallName,
@@ -107,12 +109,13 @@ pub(super) fn note_used(
     insert.execute(params![name, reference, rules.day.to_string()]).map(|_| ())
 }
 
-/// Forgets what was said about a record.
+/// Deletes the reported outcome of a record.
 pub(super) fn forget(connection: &Connection, name: CallName) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM ledger_references WHERE name = ?1")?.execute([name]).map(|_| ())
 }
 
-/// Settles lost calls with a reference by what was said about it, the oldest first, as long as none is in flight.
+/// Settles lost calls with a reference by the outcomes that were reported for it, the oldest first. Stops if a call
+/// with the reference is in flight.
 pub(super) fn pair(
     connection: &Connection,
     reference: CallName,
@@ -124,7 +127,7 @@ pub(super) fn pair(
             return Ok(());
         }
         let Some(call) = oldest_lost(connection, reference, at, rules)? else {
-            // A call that is booked from now on is not about this record.
+            // No call here made this record, and no later call can have made it.
             forget(connection, name)?;
             continue;
         };
@@ -134,15 +137,15 @@ pub(super) fn pair(
     Ok(())
 }
 
-/// Pairs lost calls with what was said about their records. It runs at the start: calls that were in flight when the process
-/// ended are lost.
+/// Pairs lost calls with the outcomes that were reported for their references. It runs at the start, because calls that
+/// were in flight when the process ended are lost.
 pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Changes) -> rusqlite::Result<()> {
     let mut find = connection.prepare("SELECT DISTINCT reference FROM ledger_references WHERE outcome IS NOT NULL")?;
     let references: Vec<CallName> = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     references.into_iter().try_for_each(|reference| pair(connection, reference, rules, changes))
 }
 
-/// Settles a lost call by what was said about a record, or binds it to the record while that is pending.
+/// Settles a lost call by the reported outcome of a record. If the record is pending, binds the call to it.
 pub(super) fn settle(
     connection: &Connection,
     call: &OpenRow,
@@ -155,7 +158,7 @@ pub(super) fn settle(
     }
 }
 
-/// Returns the first thing that was said and waits: the record, the outcome, and the time.
+/// Returns the oldest reported outcome that waits: the record, the outcome, and the time of the report.
 fn waiting(connection: &Connection, reference: CallName) -> rusqlite::Result<Option<(CallName, Outcome, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, outcome, said FROM ledger_references WHERE reference = ?1 AND outcome IS NOT NULL
@@ -185,7 +188,7 @@ fn oldest_lost(
     find.query_row(params![reference, rules.first_new, before], journal::open_row).optional()
 }
 
-/// A lost call that another node's settlement may be for.
+/// A lost call that an outcome from another node may settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) number: i64,
@@ -207,7 +210,8 @@ pub(super) fn lost(connection: &Connection, rules: Rules, most: usize) -> rusqli
     lost.collect()
 }
 
-/// Returns the outcomes that were stored up to `until` and still wait for a lost call of any node, each with its time.
+/// Returns the outcomes that were stored up to `until` and that Redis must still give to a lost call of any node, each
+/// with its time.
 pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqlite::Result<Vec<(Said, i64)>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome, said FROM ledger_references
@@ -221,7 +225,7 @@ pub(super) fn untold(connection: &Connection, until: i64, most: usize) -> rusqli
     found.collect()
 }
 
-/// Notes that Redis has something said for a lost call.
+/// Records that Redis has the reported outcome of a record, for a lost call.
 pub(super) fn told(connection: &Connection, name: CallName, now: i64) -> rusqlite::Result<()> {
     let mut note = connection.prepare_cached("UPDATE ledger_references SET told = ?2 WHERE name = ?1")?;
     note.execute(params![name, now]).map(|_| ())

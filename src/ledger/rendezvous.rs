@@ -1,8 +1,8 @@
-//! Settlements by reference over nodes: lost calls of all nodes, and what was said about records, meet in Redis.
+//! Settlements by reference over nodes: Redis matches reported outcomes with lost calls of all nodes.
 //!
-//! Invariants: what is said about a record is given to one call of one node, the oldest lost one with the reference; it is
-//! given only after a pause in which the node of the record's own call may take it by the record's id; what Redis has not
-//! taken stays in the journal.
+//! Invariants: a reported outcome is given to one call of one node, the oldest lost one with the reference; it is given
+//! only after a pause, in which the node of the record's own call may take it by the record's id; an outcome that Redis
+//! has not taken stays in the journal.
 
 use super::charge::Outcome;
 use super::inner::Inner;
@@ -16,36 +16,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that something said about a record waits for the answer of the record's own call: a node takes within two
-/// seconds what another one was told.
+/// The time that a reported outcome waits for the record's own call. Within two seconds the node of that call takes an
+/// outcome that another node got.
 const PAUSE: Duration = Duration::from_secs(4);
-/// The largest number of things said that one step tells: more follow in the next.
+/// The largest number of reported outcomes that one step sends to Redis. The next step sends more.
 const MOST_TOLD: usize = 500;
-/// The largest number of lost calls that a node offers: a day's number while one in a hundred answers is lost.
+/// The largest number of lost calls that a node offers: those of a day on which one in a hundred answers is lost.
 const MOST_OFFERED: usize = 10_000;
 
 /// The lost calls of this node that Redis has, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Offered(BTreeMap<i64, Lost>);
 
-/// One step of the meeting.
+/// One step of the matching in Redis.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// This was said about a record, at this time in milliseconds.
+    /// The outcome of a record was reported, at this time in milliseconds since 1970.
     Tell(CallName, Outcome, i64),
     /// This call is lost.
     Offer(Lost),
-    /// The call of this record is settled by its own name.
+    /// The call of this record is settled by the record's id.
     Named(CallName),
 }
 
-/// Brings to Redis what is new in the journal.
+/// Sends new reported outcomes and new lost calls from the journal to Redis.
 pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) {
     let _ = tell(ledger, published).await;
     let _ = offer(ledger, published, offered).await;
 }
 
-/// Lets Redis forget what was said about a record: its call is settled by its own name.
+/// Makes Redis forget the reported outcome of a record, because the record's call is settled by the record's id.
 pub(super) async fn named(
     ledger: &Inner,
     published: &PublishedLedgers,
@@ -55,7 +55,7 @@ pub(super) async fn named(
     meet(ledger, published, reference, Step::Named(name)).await
 }
 
-/// Tells what was said about records and has waited long enough.
+/// Sends the reported outcomes that have waited long enough to Redis.
 async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), RedisFailure> {
     let rules = ledger.rules();
     let until = rules.now - i64::try_from(PAUSE.as_millis()).unwrap_or_default();
@@ -63,7 +63,7 @@ async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), R
     for (Said { name, reference, outcome }, at) in ledger.database.read(untold).await.unwrap_or_default() {
         let Some(reference) = reference else { continue };
         meet(ledger, published, reference, Step::Tell(name, outcome, at)).await?;
-        // If this can't be written it is told again, which changes nothing.
+        // If this can't be written, the outcome is sent again, which changes nothing.
         let _ = ledger.database.write(move |connection| references::told(connection, name, rules.now)).await;
     }
     Ok(())

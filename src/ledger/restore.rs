@@ -2,7 +2,8 @@
 //!
 //! Invariants: published numbers never fall; `billable <= Iluma's count <= billable + unknown` also holds for raised
 //! lines. Every publication has a generation, which the journal records before Redis has it, so exactly the journals
-//! whose generation is below the published one are older copies. A single node without Redis can't know it.
+//! whose generation is below the published one are older copies. A single node without Redis can't recognise an older
+//! copy.
 
 use super::counts::Row;
 use super::inner::Inner;
@@ -13,8 +14,8 @@ use crate::base::calendar::Day;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// Compares the journal with the lines that this node published. If the journal is an older copy, raises the journal's lines
-/// to the published ones. Returns true once the journal may be published.
+/// Compares the journal with the lines that this node published. If the journal is an older copy, raises the journal's
+/// lines to the published ones. Returns true once the journal may be published.
 pub(super) async fn recover(ledger: &Inner, published: &PublishedLedgers) -> bool {
     let Ok(own) = ledger.database.read(journal::generation).await else { return false };
     let Ok(there) = published.generation().await else { return false };

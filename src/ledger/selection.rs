@@ -18,7 +18,7 @@ pub struct LineName(pub(super) [String; 3]);
 pub struct NoColumns;
 
 impl Columns {
-    /// All columns, by which no lines are summed.
+    /// All columns: no lines are summed.
     pub const ALL: Self = Self([true; 3]);
     const NAMES: [&'static str; 3] = ["day", "tenant", "route"];
 
@@ -27,7 +27,7 @@ impl Columns {
         Self::NAMES.into_iter().zip(self.0).filter_map(|(name, is_named)| is_named.then_some(name))
     }
 
-    /// Returns the name of a line with these parts, day, team and route, as text.
+    /// Returns the name of a line as text; `parts` are its day, team and route.
     #[must_use]
     pub fn name(self, parts: [&str; 3]) -> String {
         let parts = parts.into_iter().zip(self.0);
@@ -55,13 +55,13 @@ impl Columns {
         self.0[0]
     }
 
-    /// Returns what SQL selects for each column of a name.
+    /// Returns the SQL expression for each column of a name.
     pub(super) fn expressions(self) -> [&'static str; 3] {
         let [day, tenant, route] = self.0;
         [(day, "day"), (tenant, "tenant"), (route, "route")].map(|(is_named, name)| if is_named { name } else { "''" })
     }
 
-    /// Returns the parts of a whole line that are in its name; the others are empty.
+    /// Returns the parts of a line's name; a column that does not name the line is empty.
     pub(super) fn keep(self, parts: [&str; 3]) -> [&str; 3] {
         let [day, tenant, route] = parts;
         let [has_day, has_tenant, has_route] = self.0;
@@ -109,7 +109,8 @@ impl Selection {
         Self { from, to, tenant: None, columns: Columns::ALL, after: None, most: usize::MAX }
     }
 
-    /// Returns the days that have to be read: pages of lines with a day begin at the day of the page.
+    /// Returns the days that have to be read. If the lines have a day, the first day is that of the line before the
+    /// page.
     pub(super) fn span(&self) -> impl Iterator<Item = Day> {
         let (first, last) = (self.first(), self.to);
         std::iter::successors((first <= last).then_some(first), move |day| (*day < last).then(|| day.next()))

@@ -1,4 +1,4 @@
-//! The ends of booked calls: known at once, or settled later by a callback, a GET or another node.
+//! The ends of booked calls: known at once, or settled later by a callback, a GET, an operator or another node.
 
 use super::charge::Outcome;
 use crate::base::calendar::Day;
@@ -10,10 +10,11 @@ use std::time::SystemTime;
 /// The keyed hash of an account and one of Iluma's ids, or of an account, a route and a reference.
 pub(super) type CallName = [u8; 32];
 
-/// The claim of an idempotency key under which a call was made, as state knows it: the key's name and the claim's token.
+/// The claim of an idempotency key under which a call was made, as state knows it: the key's name and the claim's
+/// token.
 pub type ClaimLink = [u8; 48];
 
-/// The outcome of a call by its name: it may be booked here or on another node.
+/// The outcome of a call by its name. The call may be booked here or on another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settlement {
     pub(super) name: CallName,
@@ -29,9 +30,9 @@ pub struct Spent {
     pub day: Day,
     /// Calls on that day.
     pub today: u64,
-    /// Calls in its month so far.
+    /// Calls in that day's month so far.
     pub this_month: u64,
-    /// Rupiah in its month so far: what was billable, and what may be.
+    /// Rupiah in that day's month so far: the cost of billable calls, and of calls that may still be billable.
     pub rupiah: u64,
 }
 
@@ -71,7 +72,7 @@ pub struct SettledByHand {
     pub settled: BTreeSet<CallNumber>,
     /// The calls that are not open: they have an outcome, are in flight, or were never booked.
     pub not_open: BTreeSet<CallNumber>,
-    /// The names of the nodes that did not take their part in time.
+    /// The names of the nodes that did not settle their calls in time, or that could not be identified.
     pub left: BTreeSet<String>,
 }
 
@@ -87,7 +88,7 @@ impl SettledByHand {
 /// The reason why nothing was settled by hand.
 #[derive(Debug, thiserror::Error)]
 pub enum HandError {
-    /// No node of this name has ever shown its calls.
+    /// No node of this name shows its open calls.
     #[error("there is no node {0:?}; GET /v1/usage/unknown names the node of each call")]
     UnknownNode(String),
     /// The ledger can't be written.
@@ -116,9 +117,10 @@ pub struct OpenCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Why {
-    /// Iluma was still processing it: a callback or a GET will settle it.
+    /// Iluma was still processing the request: a callback or a GET will settle the call.
     Pending,
-    /// There was no answer, or one that does not show the outcome: nothing will settle the call by itself.
+    /// There was no answer, or the answer does not show the outcome. Only the reference of the call or an operator can
+    /// settle it.
     Lost,
     /// The call is in flight, or the process ended during it.
     Open,
@@ -141,9 +143,9 @@ impl Why {
 pub(super) struct Closing {
     pub(super) call: Call,
     pub(super) end: End,
-    /// The reference of a booked call, if it is known by now, or of a word from another node.
+    /// The reference of a booked call, if it is known by now, or of an outcome that another node reported.
     pub(super) reference: Option<CallName>,
-    /// True if a settlement that arrived before the call's own answer decides the call.
+    /// True if the outcome is from a settlement that arrived before the call's own answer.
     pub(super) is_early: bool,
 }
 
@@ -168,10 +170,10 @@ pub(super) enum Call {
     Named(CallName),
     /// A call by its name, from another node.
     NamedElsewhere(CallName),
-    /// A call by its name, or else a lost one by its reference: no answer is known to have named the record.
+    /// A call by its name, or else the oldest lost call by its reference. No answer is known to have named the record.
     Referenced(CallName, CallName),
-    /// A lost call that was settled through its reference by the record of this name. `Some`: the call is in this journal,
-    /// by its number and the milliseconds of its booking. `None`: it is another node's.
+    /// A lost call that was settled through its reference by the record of this name. `Some`: the call is in this
+    /// journal, by its number and the milliseconds of its booking. `None`: it is another node's.
     Paired(CallName, Option<(i64, i64)>),
 }
 
@@ -180,8 +182,8 @@ pub(super) enum Call {
 pub(super) enum End {
     /// The call was never sent.
     Withdrawn,
-    /// The call was sent. The name is that of the record in its answer; an unknown outcome keeps it, so that it can be
-    /// settled later.
+    /// The call was sent. The name is that of the record in its answer. With an unknown outcome the name is stored, so
+    /// that the call can be settled later.
     Outcome(Outcome, Option<CallName>),
 }
 

@@ -38,7 +38,7 @@ impl Tally {
         self.calls[route as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes the counts of a route out.
+    /// Takes the counts of a route, and sets them to zero; `price` is the cost of a call that was saved.
     pub(super) fn take(&self, route: RouteName, price: u64) -> Counts {
         let take = |counts: &[AtomicU64; ROUTES]| counts[route as usize].swap(0, Ordering::Relaxed);
         let [hits, collapsed, shared] = [take(&self.saved[0]), take(&self.saved[1]), take(&self.saved[2])];

@@ -1,6 +1,6 @@
 //! Totals since the start of the process, for metrics: outcomes of calls, their cost, and the cost that was saved.
 //!
-//! Invariant: only what is on disk is counted, and once.
+//! Invariant: only data that is on disk is counted, and only once.
 
 use super::charge::Outcome;
 use crate::base::name::TenantName;
@@ -23,12 +23,12 @@ pub struct RouteTotals {
     pub saved: u64,
 }
 
-/// The end of a call that was written to disk.
+/// The end of a call, which is on disk already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndedCall {
     pub(super) tenant: String,
     pub(super) route: String,
-    /// The outcome; none for a call that was never sent.
+    /// The outcome; `None` for a call that was never sent.
     pub(super) outcome: Option<Outcome>,
     pub(super) price: u64,
 }
@@ -81,7 +81,7 @@ impl Totals {
         }
     }
 
-    /// Counts what cached and shared answers saved.
+    /// Counts the cost that cached and shared answers saved, in rupiah.
     pub(super) fn saved(&self, tenant: &TenantName, route: RouteName, saved: u64) {
         if saved > 0 {
             let at = (tenant.as_str().to_owned(), route.as_str().to_owned());
@@ -89,7 +89,7 @@ impl Totals {
         }
     }
 
-    /// Returns the totals of every team and charged route, zero for what never happened.
+    /// Returns the totals of every team and charged route, with zeros for routes without calls.
     pub(super) fn routes(&self, tenants: impl Iterator<Item = TenantName>) -> BTreeMap<(String, String), RouteTotals> {
         let mut routes = self.0.lock().routes.clone();
         for tenant in tenants {

@@ -1,9 +1,9 @@
-//! Settlements by id over nodes: what was said about a record at one node waits in Redis until the node of its call takes it.
+//! Settlements by id over nodes: a reported outcome waits in Redis for the node of its call.
 //!
-//! Invariants: a word leaves the journal of the node that heard it only once Redis has had it for a while, and leaves Redis
-//! only once the settlement is in the journal of the call's node; so a word is lost neither with a process, nor with the newest
-//! writes of Redis, nor because the call's node is down meanwhile. The node of a call asks for its words: it alone knows which
-//! of its calls are open.
+//! Invariants: a reported outcome leaves the journal of the node that got it only after Redis has had it for a while;
+//! it leaves Redis only after the settlement is in the journal of the call's node. So it is not lost if a process ends,
+//! if Redis loses its newest writes, or if the call's node is down for a time. The node of a call asks for the
+//! outcomes, because only this node knows which of its calls are open.
 
 use super::batch;
 use super::closing;
@@ -17,18 +17,19 @@ use rusqlite::{Connection, params};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The time that a word stays in the journal after Redis has it: longer than the newest writes that Redis loses with a crash or
-/// a failover.
+/// The time that a reported outcome stays in the journal after Redis has it. The writes that Redis loses in a crash or
+/// a failover are younger.
 const SECURED: Duration = Duration::from_secs(60);
-/// The largest number of words in one write.
+/// The largest number of reported outcomes in one write.
 const TOGETHER: usize = 500;
-/// The largest number of such writes in a step of the keeper: more follow in the next.
+/// The largest number of such writes in a step of the keeper. The next step makes more.
 const ROUNDS: usize = 20;
-/// The largest number of open calls for whose words a node asks at once: it asks for the newest ones in each step, and for the
-/// older ones in turn.
+/// The largest number of open calls whose outcomes a node asks for at once. It asks for the newest calls in each step,
+/// and for the older ones in turn.
 const ASKED: usize = 1000;
 
-/// The place of a node among its older open calls: it asks next for the words of calls with smaller numbers.
+/// The position of a node among its older open calls. Next the node asks for the outcomes of calls with smaller
+/// numbers.
 #[derive(Debug)]
 pub(super) struct Place(i64);
 
@@ -38,7 +39,7 @@ impl Default for Place {
     }
 }
 
-/// Says to the other nodes what was said here about records whose calls are not in this journal.
+/// Sends to Redis the outcomes that were reported here for records whose calls are not in this journal.
 pub(super) async fn say(ledger: &Arc<Inner>, published: &PublishedLedgers) {
     for _ in 0..ROUNDS {
         let new = |connection: &Connection| unannounced(connection, TOGETHER);
@@ -47,7 +48,7 @@ pub(super) async fn say(ledger: &Arc<Inner>, published: &PublishedLedgers) {
             return;
         }
         let (rules, is_last) = (ledger.rules(), said.len() < TOGETHER);
-        // If this can't be written it is said again, which changes nothing.
+        // If this can't be written, the outcomes are sent again, which changes nothing.
         let noted = ledger.database.write(move |connection| announced(connection, &said, rules.now)).await;
         if noted.is_err() || is_last {
             return;
@@ -55,10 +56,10 @@ pub(super) async fn say(ledger: &Arc<Inner>, published: &PublishedLedgers) {
     }
 }
 
-/// Takes what other nodes said about the records of this journal's open calls.
+/// Takes the outcomes that other nodes sent for the records of this journal's open calls.
 pub(super) async fn take(ledger: &Arc<Inner>, published: &PublishedLedgers, place: &mut Place) {
     let Some(last) = take_below(ledger, published, i64::MAX).await else { return };
-    // Older ones exist only if there are as many as a node asks for at once.
+    // There are older calls only if the newest ones were as many as a node asks for at once.
     let from = if last == i64::MIN { i64::MAX } else { place.0.min(last) };
     *place = Place(match from {
         i64::MAX => i64::MAX,
@@ -66,8 +67,8 @@ pub(super) async fn take(ledger: &Arc<Inner>, published: &PublishedLedgers, plac
     });
 }
 
-/// Takes the words of the newest open calls with numbers below `below`. Returns the smallest number that it asked for, or
-/// `i64::MIN` if there are no smaller ones; `None` if it could not ask.
+/// Takes the reported outcomes of the newest open calls with numbers below `below`. Returns the smallest number that it
+/// asked for, or `i64::MIN` if there are no smaller ones. `None` if Redis or the journal failed.
 async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i64) -> Option<i64> {
     let open = ledger.database.read(move |connection| open_names(connection, below)).await.ok()?;
     let names: Vec<_> = open.iter().map(|(_, name)| *name).collect();
@@ -76,7 +77,8 @@ async fn take_below(ledger: &Arc<Inner>, published: &PublishedLedgers, below: i6
     Some(if open.len() < ASKED { i64::MIN } else { open.last().map_or(i64::MIN, |(number, _)| *number) })
 }
 
-/// Settles calls of this journal by words that Redis has. What can't be written now stays in Redis.
+/// Settles calls of this journal by reported outcomes from Redis. `None` if they can't be written now; they stay in
+/// Redis then.
 async fn settle(ledger: &Arc<Inner>, words: Vec<Said>) -> Option<()> {
     if words.is_empty() {
         return Some(());
@@ -92,7 +94,7 @@ async fn settle(ledger: &Arc<Inner>, words: Vec<Said>) -> Option<()> {
     batch::flush_with(ledger, work).await.ok()
 }
 
-/// Lets Redis forget words that have settled calls of this journal, so that they settle no second one.
+/// Makes Redis forget outcomes that have settled calls of this journal, so that they settle no second call.
 pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) {
     for _ in 0..ROUNDS {
         let Ok(used) = ledger.database.read(unwithdrawn).await else { return };
@@ -110,7 +112,7 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
             }
         }
         let rules = ledger.rules();
-        // If this can't be written they are withdrawn again, which changes nothing.
+        // If this can't be written, they are withdrawn again, which changes nothing.
         let noted = ledger.database.write(move |connection| withdrawn(connection, &used, rules.now)).await;
         if noted.is_err() || is_last {
             return;
@@ -118,7 +120,8 @@ pub(super) async fn withdraw(ledger: &Arc<Inner>, published: &PublishedLedgers) 
     }
 }
 
-/// Says and withdraws everything of the last minute again: Redis was away, and may have lost its newest writes.
+/// Makes the next step send all outcomes and withdrawals of the last minute again, because Redis was away and may have
+/// lost its newest writes.
 pub(super) async fn say_again(ledger: &Inner) {
     let again = |connection: &Connection| {
         connection.execute(
@@ -128,11 +131,11 @@ pub(super) async fn say_again(ledger: &Inner) {
         )?;
         connection.execute("UPDATE ledger_withdrawn SET told = 0 WHERE told > 0", []).map(|_| ())
     };
-    // If this can't be written, neither can the words.
+    // If this can't be written, the outcomes can't be written either.
     let _ = ledger.database.write(again).await;
 }
 
-/// Forgets words and withdrawals that Redis has had for a while.
+/// Deletes reported outcomes and withdrawals that Redis has had for a while.
 pub(super) async fn forget_secured(ledger: &Inner) {
     let before = ledger.rules().now - i64::try_from(SECURED.as_millis()).unwrap_or_default();
     // A failed deletion is tried again with the next step.
@@ -152,7 +155,7 @@ fn forget_before(connection: &Connection, before: i64) -> rusqlite::Result<()> {
         .map(|_| ())
 }
 
-/// Returns what was said and is not announced to the other nodes. They hear nothing of a record that is pending.
+/// Returns the reported outcomes that were not sent to Redis yet. Outcomes of pending records are not among them.
 fn unannounced(connection: &Connection, most: usize) -> rusqlite::Result<Vec<Said>> {
     let mut find = connection.prepare_cached(
         "SELECT name, reference, outcome FROM ledger_references

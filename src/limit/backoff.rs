@@ -1,16 +1,18 @@
 //! The back-off of one endpoint as plain data: every method takes the time as an argument.
 //!
-//! Invariants: refusals of calls that were in flight together are one step, since only a probe's refusal goes a step
-//! further; one call probes at a time; a success of the probe ends the back-off.
+//! Invariants: refusals of calls that were in flight together count as one step, because only the refusal of a probe
+//! begins the next step; one call probes at a time; a success of the probe ends the back-off.
 
 use std::time::{Duration, Instant};
 
-/// The first and the longest wait, from Iluma's document.
+/// The first wait, from Iluma's document.
 const FIRST: Duration = Duration::from_secs(1);
+/// The longest wait without a `Retry-After`, before the random addition; from Iluma's document.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The longest accepted `Retry-After`; a longer one is most likely a mistake of upstream's.
+/// The longest accepted `Retry-After`. A longer one is most likely upstream's mistake, and is cut to this.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-/// The largest random part that is added to a wait, so that clients that were refused together do not return together.
+/// The largest random addition to a wait, as a fraction of the wait. It keeps clients that were refused together from
+/// returning together.
 pub(super) const JITTER: f64 = 0.3;
 
 /// An endpoint that refuses calls.
@@ -33,14 +35,14 @@ pub(super) enum BackoffDecision {
     Probing,
 }
 
-/// A refusal of upstream's.
+/// Upstream's refusal of a call because of its rate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused {
-    /// The number of the probe that was refused, if it was one.
+    /// The number of the refused probe; `None` if the refused call was no probe.
     pub(super) probe: Option<u64>,
     /// The wait that upstream asks for.
     pub(super) retry_after: Option<Duration>,
-    /// A number from 0 to 1.
+    /// A random number from 0 to 1, for the addition to the wait.
     pub(super) random: f64,
 }
 
@@ -50,17 +52,18 @@ impl Backoff {
         Self { step: 1, until: now + wait(1, refused), probe: None }
     }
 
-    /// Makes the back-off that another node reported: this step, which ends after `left`.
+    /// Makes the back-off that another node reported: it is at `step`, and its wait ends after `left`.
     pub(super) fn elsewhere(now: Instant, step: u32, left: Duration) -> Self {
         Self { step, until: now + left, probe: None }
     }
 
-    /// Takes over the state of all nodes; a probe of this node's goes on.
+    /// Takes over the state that the nodes share. A probe of this node goes on.
     pub(super) fn follow(&mut self, now: Instant, step: u32, left: Duration) {
         (self.step, self.until) = (step, now + left);
     }
 
-    /// Records a further refusal. A refused probe is a step; a refused call that was in flight with an earlier one is not.
+    /// Records a further refusal. A refused probe begins the next step. Any other refused call can only prolong the
+    /// wait, by its `retry_after`.
     pub(super) fn refuse(&mut self, now: Instant, refused: Refused) {
         if refused.probe.is_some() && refused.probe == self.probe {
             *self = Self { step: self.step.saturating_add(1), until: now, probe: None };
@@ -82,7 +85,7 @@ impl Backoff {
         }
     }
 
-    /// Returns true if this is the probe in flight.
+    /// Returns true if the probe in flight has this number.
     pub(super) fn is_probe(&self, number: u64) -> bool {
         self.probe == Some(number)
     }

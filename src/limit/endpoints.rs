@@ -2,8 +2,9 @@
 //!
 //! Iluma limits each method and path pattern separately.
 //!
-//! Invariants: an endpoint that accepts calls costs one look-up in an empty map; a pass that was given before its endpoint
-//! began to refuse is not valid any more; a pass that is dropped without a result leaves the probe to the next call.
+//! Invariants: a call to an endpoint that accepts calls costs one look-up in a map that is usually empty; a pass
+//! becomes invalid when its endpoint begins to refuse calls; if the probe's pass is dropped without a result, the next
+//! call may probe.
 
 use super::backoff::{Backoff, BackoffDecision, Refused};
 use super::shared::{Nodes, Probe, Seen};
@@ -21,10 +22,11 @@ use tokio::sync::Notify;
 
 /// The interval at which a node checks another node's probe: about as long as a call takes.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The `retry-after` of a refusal during a probe: the end of the probe is unknown, and this is the smallest value of the field.
+/// The `retry-after` of a refusal during a probe. The end of the probe is unknown, and a second is the smallest value
+/// of the field.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Method and path pattern of an endpoint, all versions together.
+/// The method and the path pattern of an endpoint. All API versions of a path are one endpoint.
 pub type Endpoint = Arc<str>;
 
 /// The endpoints of one account. Clones share them.
@@ -34,7 +36,7 @@ pub(super) struct Endpoints(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     account: AccountName,
-    /// Those that refuse calls. Patterns of the route table: there are no more than rows.
+    /// The endpoints that refuse calls. They come from the route table, so there are at most as many as its rows.
     refusing: Mutex<BTreeMap<Endpoint, Backoff>>,
     /// Wakes calls that wait for a probe's end.
     changed: Notify,
@@ -69,13 +71,13 @@ impl Endpoints {
     /// Waits for permission to call an endpoint, until `deadline` at most.
     ///
     /// # Errors
-    /// Returns the time after which to retry, if the endpoint refuses calls for longer.
+    /// Returns the time after which to retry, if the endpoint backs off beyond the deadline.
     pub(super) async fn pass(&self, endpoint: &Endpoint, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         let shared = &self.0;
         let number = shared.passes.fetch_add(1, Ordering::Relaxed);
         let pass = Pass { shared: Arc::clone(shared), endpoint: Arc::clone(endpoint), number, is_probe: false };
         let is_refusing = shared.refusing.lock().contains_key(endpoint);
-        // Most calls do not wait: on the heap the wait costs them nothing.
+        // Most calls do not wait. The future of a wait is on the heap, so that it costs other calls nothing.
         if is_refusing { Box::pin(shared.wait(pass, deadline, redis)).await } else { Ok(pass) }
     }
 
@@ -94,7 +96,7 @@ impl Endpoints {
             let known = refusing.entry(endpoint.as_str().into());
             known.or_insert_with(|| Backoff::elsewhere(now, *step, *left)).follow(now, *step, *left);
         }
-        // A refusal that the others do not know yet is not forgotten: no success comes before its wait is over.
+        // A refusal that the other nodes do not know yet is kept: no probe can succeed before its wait is over.
         let is_seen = |endpoint: &Endpoint| seen.iter().any(|seen| *seen.endpoint == **endpoint);
         refusing.retain(|endpoint, backoff| !backoff.is_over(now) || is_seen(endpoint));
         drop(refusing);
@@ -141,7 +143,7 @@ impl Pass {
         });
     }
 
-    /// Notes that upstream accepted the call: a probe ends the back-off.
+    /// Notes that upstream accepted the call. If the call was the probe, the back-off ends.
     pub(super) fn succeeded(mut self) {
         if !std::mem::take(&mut self.is_probe) {
             return;
@@ -178,10 +180,10 @@ impl Drop for Pass {
 }
 
 impl Shared {
-    /// Waits until the endpoint takes the call of `pass`, until `deadline` at most.
+    /// Waits until the endpoint takes the call of `pass`, but not beyond `deadline`.
     async fn wait(&self, mut pass: Pass, deadline: Instant, redis: &Budget) -> Result<Pass, Duration> {
         loop {
-            // Before the look, so that a change in between is not missed.
+            // The listener is made before the look, so that no change between them is missed.
             let changed = self.changed.notified();
             let now = self.clock.now();
             let decision = self.refusing.lock().get_mut(&pass.endpoint).map(|backoff| backoff.decide(now, pass.number));
@@ -209,7 +211,8 @@ impl Shared {
         }
     }
 
-    /// Claims the probe among the nodes. Returns `None` if this call has it, else the time after which to try again.
+    /// Claims the probe among the nodes. Returns `None` if this call may be sent, else the time after which to try
+    /// again.
     async fn ask(&self, pass: &Pass, redis: &Budget) -> Option<Duration> {
         let nodes = self.nodes.as_ref()?;
         let probe = nodes.probe(&self.account, &pass.endpoint, redis).await;

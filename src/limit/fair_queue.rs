@@ -29,7 +29,7 @@ struct Shared {
     far: Option<Far>,
 }
 
-/// The account's slots over all nodes.
+/// The account's slots, shared by all nodes.
 #[derive(Debug)]
 struct Far {
     nodes: Nodes,
@@ -43,7 +43,7 @@ struct Far {
 pub(super) struct Slot(Option<Arc<Shared>>);
 
 impl FairQueue {
-    /// Makes the queue of an account. `nodes` share it, if there are several.
+    /// Makes the queue of an account. If there are `nodes`, all of them share its rate.
     pub(super) fn new(account: &AccountName, pace: Pace, nodes: Option<&Nodes>, clock: &Clock, tasks: &Tasks) -> Self {
         let far = |nodes: &Nodes| Far { nodes: nodes.clone(), account: account.clone(), alone: AtomicBool::new(false) };
         let far = nodes.map(far);
@@ -65,7 +65,7 @@ impl FairQueue {
     /// Waits for a slot.
     ///
     /// # Errors
-    /// Returns the time after which to try again if the slot would not come in time, or did not.
+    /// Returns the time after which to try again if the slot would not come in time, or did not come.
     pub(super) async fn slot(&self, tenant: &TenantName, weight: u32) -> Result<Slot, Duration> {
         let (entry, max_wait) = {
             let now = self.0.clock.now();
@@ -83,7 +83,7 @@ impl FairQueue {
         entry.wait(max_wait).await
     }
 
-    /// Returns the rate, and what may leave at once.
+    /// Returns the slots per second and the burst.
     pub(super) fn shape(&self) -> Option<(u32, u32)> {
         self.0.queue.lock().shape()
     }
@@ -110,7 +110,7 @@ impl Drop for Slot {
     }
 }
 
-/// A request's entry in the queue, which it leaves when dropped.
+/// A request's entry in the queue. Dropping it removes it from the queue.
 struct QueueEntry<'a> {
     shared: &'a Arc<Shared>,
     tenant: &'a TenantName,
@@ -129,7 +129,7 @@ impl QueueEntry<'_> {
 impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         self.shared.queue.lock().leave(self.tenant, self.ticket.number);
-        // The slot was granted at the moment of the cancellation.
+        // The slot may have been granted at the moment of the cancellation.
         if self.ticket.slot.try_recv().is_ok() {
             self.shared.give_back();
         }
@@ -162,7 +162,7 @@ impl Shared {
                 None => self.queue.lock().serve(self.clock.now()),
             };
             let Some(wait) = wait else { return };
-            // The wake-up is never early: a timer's millisecond is rounded up.
+            // The timer rounds up to whole milliseconds, so it never wakes this task too early.
             let _ = tokio::time::timeout(wait, self.moved.notified()).await;
         }
     }

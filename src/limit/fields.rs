@@ -1,7 +1,8 @@
 //! `RateLimit` and `RateLimit-Policy`, the fields of draft-ietf-httpapi-ratelimit-headers-11.
 //!
-//! Invariants: the fields come from this node's memory; a hit pays for reading a pair that is at most [`LIFETIME`] old, so
-//! under load the text is built once for many answers; a refusal names its limit first, with nothing left.
+//! Invariants: the fields come from this node's memory; an answer gets the last built pair while that is younger than
+//! [`LIFETIME`], so under load the text is built once for many answers; a refusal lists its limit first, with 0
+//! remaining.
 
 use super::refusal::Refusal;
 use crate::config::Limit;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// Building the text takes about a microsecond: with one in ten milliseconds it is no cost at any load. The contract
-/// allows a second.
+/// The time for which a built text is used again. Building takes about a microsecond, so one build in ten milliseconds
+/// costs nothing at any load. The contract allows a second.
 const LIFETIME: Duration = Duration::from_millis(10);
 
 /// One limit, as the fields show it.
@@ -37,7 +38,7 @@ pub struct RateLimitFields {
 }
 
 impl RateLimitFields {
-    /// Puts the fields into an answer's head, in the place of upstream's.
+    /// Puts the fields into an answer's head, where they replace upstream's.
     pub fn insert_into(self, headers: &mut HeaderMap) {
         headers.insert(RATE_LIMIT_POLICY, self.policy);
         headers.insert(RATE_LIMIT, self.limit);
@@ -68,7 +69,7 @@ impl RecentFields {
     }
 }
 
-/// Puts the limit that refused a request first, with nothing left.
+/// Puts the limit that refused a request first, with 0 remaining.
 pub(super) fn refused(mut items: Vec<Item>, refusal: &Refusal) -> Vec<Item> {
     if let Refusal::Exceeded { limit, quota, window, retry_after } = *refusal {
         items.retain(|item| item.limit != limit);
@@ -77,7 +78,7 @@ pub(super) fn refused(mut items: Vec<Item>, refusal: &Refusal) -> Vec<Item> {
     items
 }
 
-/// Builds both fields, as structured fields (RFC 9651); none for a tenant without limits.
+/// Builds both fields, as structured fields (RFC 9651). Returns `None` for a tenant without limits.
 pub(super) fn fields(items: &[Item]) -> Option<RateLimitFields> {
     let (mut policy, mut limit) = (String::new(), String::new());
     for item in items {
@@ -103,7 +104,7 @@ pub(super) fn fields(items: &[Item]) -> Option<RateLimitFields> {
     Some(RateLimitFields { policy: HeaderValue::try_from(policy).ok()?, limit: HeaderValue::try_from(limit).ok()? })
 }
 
-/// Rounds up: a client that comes back earlier is refused again.
+/// Rounds up to whole seconds: a client that comes back earlier is refused again.
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -3,7 +3,7 @@
 //! Tenants' rates use governor. A fair queue needs operations that governor lacks: returning a slot, the wait for the
 //! next slot without taking it, a pause, another rate at run time.
 //!
-//! Invariant: no span of time takes more than the burst plus the rate's number for that span.
+//! Invariant: in any span of time, no more tokens are taken than the burst plus those that the rate adds in that span.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 pub(super) struct Gcra {
     per_second: u32,
     burst: u32,
-    /// The time at which the bucket is full again; never more than a whole bucket ahead.
+    /// The time at which the bucket is full again. It is at most a whole bucket ahead, except after
+    /// [`Gcra::empty_until`].
     full_at: Instant,
 }
 
 impl Gcra {
-    /// Makes a full bucket. Neither number is 0.
+    /// Makes a full bucket. A 0 counts as 1 in both numbers.
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         Self { per_second: per_second.max(1), burst: burst.max(1), full_at: now }
     }
@@ -33,7 +34,7 @@ impl Gcra {
         }
     }
 
-    /// Returns a token that was not used.
+    /// Gives back a token that was not used.
     pub(super) fn give_back(&mut self) {
         self.full_at = self.full_at.checked_sub(self.interval()).unwrap_or(self.full_at);
     }
@@ -96,8 +97,8 @@ mod tests {
     }
 
     proptest! {
-        /// At all times no window contains more than the burst and the rate's part of it, and a request that comes back
-        /// after the returned time is served.
+        /// No window contains more taken tokens than the burst and the rate's part of the window. A request that comes
+        /// back after the returned time is served.
         #[test]
         fn no_window_holds_more_than_burst_and_rate(
             per_second in 1_u32..200,

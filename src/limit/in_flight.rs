@@ -1,7 +1,7 @@
 //! Bounds on concurrent use: requests in flight, and the bytes of their bodies.
 //!
-//! Invariant: a guard gives everything back when it is dropped, in whatever way the request ends; a refused one leaves
-//! no trace.
+//! Invariant: a guard gives everything back when it is dropped, however the request ends; a refused request leaves no
+//! trace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ pub(super) struct InFlight {
     most: AtomicUsize,
 }
 
-/// One request in flight, until dropped.
+/// One request in flight. Dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct InFlightSlot(Option<Arc<InFlight>>);
 

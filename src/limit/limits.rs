@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The largest number of concurrent requests without a key. They have slots of their own, so that they take none of a
-/// team's.
+/// The largest number of concurrent requests without a key. Such requests have slots of their own, and take none from a
+/// team.
 const MOST_ANONYMOUS: usize = 64;
 
 /// All limits of this process.
@@ -60,7 +60,7 @@ pub struct Call<'a> {
     pub price: Option<u64>,
 }
 
-/// The used part of one tenant's limits.
+/// The limits of one tenant, each with its used part.
 #[derive(Debug)]
 struct TenantState {
     name: TenantName,
@@ -71,11 +71,11 @@ struct TenantState {
     quota: Quota,
     counter: Arc<Counter>,
     fields: RecentFields,
-    /// The index of its account.
+    /// The index of the tenant's account.
     account: usize,
 }
 
-/// The state of one of a tenant's quotas.
+/// The state of one quota of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaState {
     /// The quota.
@@ -205,7 +205,8 @@ impl Limits {
     fn enter(&self, index: usize) -> Result<(&TenantState, Permit), Refusal> {
         let gateway = self.gateway.enter().ok_or(Refusal::Overloaded)?;
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
-        // Slots are returned, but a request of the rate is not: it is taken last.
+        // A dropped slot is free again, but a request that the rate counted stays counted. So callers take the rate
+        // last.
         let slot = tenant.in_flight.enter().ok_or_else(|| Refusal::Exceeded {
             limit: Limit::InFlight,
             quota: tenant.in_flight.most(),
@@ -225,12 +226,12 @@ impl Limits {
         Ok(Permit::new(InFlightSlot::free(), anonymous, None))
     }
 
-    /// Admits one upstream call of the tenant at `index`: waits while its endpoint backs off, counts it toward the quotas if
-    /// it has a price, and waits for its slot. `redis` is its time for the other nodes.
+    /// Admits one upstream call of the tenant at `index`: waits while its endpoint backs off, counts it toward the
+    /// quotas if it has a price, and waits for its slot. `redis` bounds its waits for Redis.
     ///
     /// # Errors
-    /// Returns an error if the endpoint backs off for longer, if a quota is used up, or if the slot would not come in time.
-    /// Nothing was taken then.
+    /// Returns an error if the endpoint backs off for longer, if a quota is used up, or if the slot would not come in
+    /// time. In each case nothing is taken.
     pub async fn admit_call(&self, index: usize, call: Call<'_>, redis: &Budget) -> Result<CallPermit, Refusal> {
         let tenant = self.tenants.get(index).ok_or(Refusal::Overloaded)?;
         let account = self.accounts.get(tenant.account).ok_or(Refusal::Overloaded)?;
@@ -240,8 +241,7 @@ impl Limits {
         loop {
             let pass = account.endpoints.pass(call.endpoint, deadline, redis).await;
             permit.pass = Some(pass.map_err(|retry_after| Refusal::BackingOff { retry_after })?);
-            // The quotas come before the queue, because they need no wait there: a tenant without calls left would only
-            // delay others in the queue.
+            // The quotas come before the queue: a tenant without calls left must not delay other tenants there.
             if let Some(price) = call.price.filter(|_| permit.reservation.is_none()) {
                 permit.reservation = Some(self.reserve(tenant, price, redis).await?);
             }
@@ -252,7 +252,7 @@ impl Limits {
                 window: queue.shape().map(|_| Duration::from_secs(1)),
                 retry_after,
             })?;
-            // The endpoint may have begun to refuse calls meanwhile: then the slot is another's.
+            // The endpoint may have begun to refuse calls meanwhile. Then the dropped slot goes to another call.
             if permit.pass.as_ref().is_some_and(super::endpoints::Pass::is_valid) {
                 permit.slot = Some(slot);
                 return Ok(permit);
@@ -270,7 +270,7 @@ impl Limits {
         let reserved = match &self.nodes {
             Some(nodes) if tenant.quota.is_any() => {
                 let together = Together { tenant: &tenant.name, nodes, redis };
-                // On the heap it costs nothing on a single node.
+                // The future is on the heap, so that it costs nothing on a single node.
                 Box::pin(tenant.quota.reserve_together(&tenant.counter, price, moment, together)).await
             }
             _ => tenant.quota.reserve(&tenant.counter, price, moment),
@@ -283,14 +283,14 @@ impl Limits {
         })
     }
 
-    /// Returns the endpoints of the account at `index` from which it backs off, each with the time until the next probe.
+    /// Returns the endpoints from which the account at `index` backs off, each with the time until the next probe.
     #[must_use]
     pub fn backing_off(&self, index: usize) -> Vec<(Endpoint, Duration)> {
         self.accounts.get(index).map(|account| account.endpoints.refusing()).unwrap_or_default()
     }
 
-    /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. It is called once a
-    /// second if there are other nodes.
+    /// Exchanges the demand with the other nodes, and takes this node's part of the tenants' rates. The caller does
+    /// this once a second if there are other nodes.
     pub async fn heartbeat(&self) {
         let Some(nodes) = &self.nodes else { return };
         let rated = || self.tenants.iter().filter_map(|tenant| Some((&tenant.name, tenant.rate.as_ref()?)));
@@ -316,7 +316,8 @@ impl Limits {
         }
     }
 
-    /// Waits for news of endpoints from the other nodes, and takes over their state. Returns false once there is no more news.
+    /// Waits for news of endpoints from the other nodes, and takes over their state. Returns false once there is no
+    /// more news.
     pub async fn hear(&self, news: &mut BackoffNews) -> bool {
         let Some(changed) = news.next().await else { return false };
         let Some(nodes) = &self.nodes else { return false };
@@ -339,7 +340,7 @@ impl Limits {
         }
     }
 
-    /// Gives a tenant back the price of a call of that day, which turned out not to be billable.
+    /// Gives a tenant back the price of a call of that day, because the call turned out not to be billable.
     pub fn refund(&self, tenant: &TenantName, day: Day, rupiah: u64) {
         if let Some(counter) = self.counters.get(tenant) {
             counter.refund(day, rupiah);
@@ -363,7 +364,8 @@ impl Limits {
         })
     }
 
-    /// Returns the `RateLimit` fields of an answer to the tenant at `index`, which was refused if there is a `refusal`.
+    /// Returns the `RateLimit` fields of an answer to the tenant at `index`. If the answer is a `refusal`, its limit
+    /// comes first.
     #[must_use]
     pub fn fields(&self, index: usize, refusal: Option<&Refusal>) -> Option<RateLimitFields> {
         let tenant = self.tenants.get(index)?;

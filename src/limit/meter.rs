@@ -28,7 +28,7 @@ impl Meter {
         }
     }
 
-    /// Returns true if the meter starts at zero each day, and not each month.
+    /// Returns true if the meter starts at zero each day. The others start at zero each month.
     pub(super) const fn is_daily(self) -> bool {
         match self {
             Self::CallsOfDay => true,

@@ -50,7 +50,8 @@ impl CallPermit {
         }
     }
 
-    /// Notes that upstream refused the call for its rate: its endpoint backs off, for as long as `retry_after` says.
+    /// Notes that upstream refused the call because of its rate. Its endpoint backs off for `retry_after`, or for a
+    /// wait that grows with each refused probe if that is `None`.
     pub fn refused(&mut self, retry_after: Option<Duration>) {
         if let Some(pass) = self.pass.take() {
             pass.refused(retry_after);
@@ -64,7 +65,7 @@ impl CallPermit {
         }
     }
 
-    /// Returns the exceeded quota in shadow mode, which would have refused the call.
+    /// Returns the quota that the call exceeds in shadow mode. An enforced quota would have refused the call.
     #[must_use]
     pub fn beyond(&self) -> Option<Limit> {
         self.reservation.as_ref().and_then(Reservation::beyond)

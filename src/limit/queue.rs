@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The burst after an idle time, as a divisor of a second's slots: enough to even out the jitter of timers and
-/// networks, and too few to look like a burst to upstream.
+/// The divisor that makes the burst after an idle time from the slots of a second. A tenth evens out the jitter of
+/// timers and networks, and is too small to look like a burst to upstream.
 const BURST_PART: u32 = 10;
-/// The longest lane of a tenant, which matters if rate or longest wait are large; each entry is a request that holds
-/// memory.
+/// The largest number of entries in a tenant's lane. It bounds memory if the rate or the longest wait is large: each
+/// entry is a request that holds memory.
 const MOST_WAITING: usize = 1024;
 /// The cost of a slot for a tenant of weight 1, in units that every weight up to 1000 divides with little rounding.
 const COST: u128 = 1 << 32;
@@ -23,7 +23,7 @@ const COST: u128 = 1 << 32;
 /// The rate of an account, and the longest wait for one of its slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// The slots a second; `None` is no limit.
+    /// Slots per second; `None` means no limit.
     pub(super) per_second: Option<u32>,
     pub(super) max_wait: Duration,
 }
@@ -50,8 +50,9 @@ pub(super) struct Queue {
     pub(super) is_served: bool,
     /// True if all nodes grant slots together.
     pub(super) is_far: bool,
-    /// With other nodes: the estimated time of the next slot, and the demand of all nodes relative to this one's.
+    /// The estimated time of the next slot, while several nodes share the rate.
     pub(super) next_far: Option<Instant>,
+    /// The demand of all nodes, as a multiple of this node's demand.
     pub(super) crowd: f64,
     /// This node's part of the rate, while the other nodes can't be reached.
     alone: Option<Gcra>,
@@ -60,7 +61,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Lane {
     weight: u32,
-    /// The virtual finish time of its first entry: the smallest one is served first.
+    /// The virtual finish time of the first entry. The lane with the smallest tag is served first.
     tag: u128,
     waiters: VecDeque<(u64, oneshot::Sender<()>)>,
 }
@@ -167,7 +168,8 @@ impl Queue {
         None
     }
 
-    /// Grants this node's part of the slots, if `nodes` share them and can't be reached.
+    /// Grants this node's part of the slots while Redis is out. `nodes` is the number of nodes that share the rate.
+    /// Returns the same as [`serve`](Self::serve).
     pub(super) fn serve_alone(&mut self, now: Instant, nodes: u32, was_alone: bool) -> Option<Duration> {
         let (rate, _) = self.shape()?;
         let part = (rate / nodes).max(1);
@@ -261,7 +263,7 @@ mod tests {
         Pace { per_second: Some(per_second), max_wait: Duration::from_secs(max_wait) }
     }
 
-    /// A team that sends requests at this rate, in virtual time.
+    /// A team that sends requests at a constant rate, in virtual time.
     struct Team {
         name: TenantName,
         weight: u32,
@@ -348,7 +350,7 @@ mod tests {
     fn a_greedy_team_takes_nothing_of_the_others_shares_and_all_that_they_leave() {
         let start = Clock::system().now();
         let mut queue = Queue::new(pace(50, 2), start);
-        // Nine teams need exactly their fifth of a hundred, the tenth fifty times its own.
+        // Nine teams ask for exactly their share, a tenth of the rate. The tenth team asks for fifty times its share.
         let mut teams: Vec<_> = (0..9).map(|n| team(&format!("t{n}"), 1, 5.0, start)).collect();
         teams.push(team("greedy", 1, 250.0, start));
         run(&mut queue, &mut teams, start, 60);

@@ -1,8 +1,8 @@
 //! Quotas of upstream calls for a day and a month, and of rupiah for a month.
 //!
-//! Invariants: a call is reserved before it is made, and one that was never sent is given back; of any number of calls
-//! at once no more are admitted than the quotas have left; a call is admitted by all quotas or counted by none; a new day
-//! and a new month begin at zero.
+//! Invariants: a call is reserved before it is made; the reservation of a call that was never sent is given back;
+//! concurrent calls never take more than the quotas have left; a call is counted by all quotas, or by none if one
+//! refuses it; each day and each month begins at zero.
 
 use super::meter::{Amounts, Bounds, Meter};
 use super::shared::{self, Ask, Mine, Nodes};
@@ -21,7 +21,7 @@ pub(super) struct Quota {
     mode: QuotaMode,
 }
 
-/// The calls and rupiah that a tenant has spent, over all changes of the configuration.
+/// The counter of a tenant's calls and rupiah. It survives changes of the configuration.
 #[derive(Debug)]
 pub(super) struct Counter(Mutex<Inner>);
 
@@ -32,7 +32,7 @@ pub(super) struct Moment<'a> {
     pub(super) now: SystemTime,
 }
 
-/// The nodes that count a tenant's calls together; `redis` is the time for which a call may wait for them.
+/// The nodes that count a tenant's calls together. `redis` is the time that a call may wait for Redis.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Together<'a> {
     pub(super) tenant: &'a TenantName,
@@ -48,11 +48,12 @@ struct Inner {
     own: Amounts,
     /// The spending of the other nodes, as far as it is known.
     others: Amounts,
-    /// The spending of this node at the last exchange: its spending without the others is counted from there.
+    /// The spending of this node at the last exchange with the others. While Redis is out, only the spending since then
+    /// is measured against this node's part.
     known: Amounts,
     /// A number that grows with every change.
     version: u64,
-    /// The version that the other nodes know of.
+    /// The last version that reached the other nodes.
     told: u64,
 }
 
@@ -65,7 +66,7 @@ pub struct Spent {
     pub today: u64,
     /// The number of calls in the month of that day, including the day.
     pub this_month: u64,
-    /// Price in rupiah of the calls of that month, without those that were not billable.
+    /// Price in rupiah of that month's calls. The price of a call that was not billable is subtracted.
     pub rupiah: u64,
 }
 
@@ -74,11 +75,11 @@ pub struct Spent {
 pub(super) struct Exceeded {
     pub(super) limit: Limit,
     pub(super) quota: u64,
-    /// The time until it begins again.
+    /// The time until the quota starts again at zero.
     pub(super) retry_after: Duration,
 }
 
-/// A counted call. Dropped before it is [kept](Self::keep), it is not counted any more.
+/// A counted call. Dropping it before it is [kept](Self::keep) takes it out of the count.
 #[derive(Debug)]
 pub(super) struct Reservation {
     counter: Option<Arc<Counter>>,
@@ -103,7 +104,7 @@ impl Quota {
         self.bounds.iter().any(Option::is_some)
     }
 
-    /// Counts one call of that price.
+    /// Counts one call of `price` rupiah, unless an enforced quota refuses it.
     pub(super) fn reserve(
         &self,
         counter: &Arc<Counter>,
@@ -123,7 +124,7 @@ impl Quota {
         Ok(Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: beyond.map(Meter::limit) })
     }
 
-    /// Counts one call of that price, if several nodes count together.
+    /// Counts one call of `price` rupiah together with the other nodes, unless an enforced quota refuses it.
     pub(super) async fn reserve_together(
         &self,
         counter: &Arc<Counter>,
@@ -136,7 +137,7 @@ impl Quota {
             let mut inner = counter.on_day(moment.day());
             (inner.add(charge), inner.mine())
         };
-        // The reservation owns the count from before the wait: it is returned if the call is refused or cancelled.
+        // The reservation owns the count before the wait begins: dropping it gives back a refused or cancelled call.
         let mut reservation = Reservation { counter: Some(Arc::clone(counter)), day, charge, beyond: None };
         let enforced = self.mode == QuotaMode::Enforce;
         // A call without a price needs no budget.
@@ -164,7 +165,8 @@ impl Quota {
         }
     }
 
-    /// Returns what this node may spend if each takes its part of what was left when they last heard of each other.
+    /// Returns the quotas of this node while Redis is out: its spending at the last exchange with the others, and an
+    /// equal part of the amount that was left then.
     fn part_of(&self, inner: &Inner, nodes: u32) -> Self {
         let part = |meter: Meter| {
             let (known, others) = (inner.known[meter as usize], inner.others[meter as usize]);
@@ -174,7 +176,8 @@ impl Quota {
         Self { bounds: Meter::ALL.map(part), mode: self.mode }
     }
 
-    /// Returns the quota that does not allow `total`, in which `charge` is included.
+    /// Returns the meter whose quota is below `total`, which includes `charge`. A meter that `charge` does not raise is
+    /// skipped.
     fn beyond(&self, total: &Amounts, charge: Amounts) -> Option<Meter> {
         let exceeds = |meter: &&Meter| {
             let at = **meter as usize;
@@ -201,14 +204,14 @@ impl Moment<'_> {
         self.calendar.day(self.now)
     }
 
-    /// Returns the time until a meter begins again.
+    /// Returns the time until a meter starts again at zero.
     pub(super) fn until_reset(&self, meter: Meter) -> Duration {
         if meter.is_daily() { self.calendar.until_next_day(self.now) } else { self.calendar.until_next_month(self.now) }
     }
 }
 
 impl Counter {
-    /// Makes a counter. `version` is beyond any that a process before this one told other nodes.
+    /// Makes a counter. `version` is larger than any version that an earlier process sent to other nodes.
     pub(super) fn new(spent: Spent, version: u64) -> Arc<Self> {
         let Spent { day, today, this_month, rupiah } = spent;
         let (own, nothing) = ([today, this_month, rupiah], Amounts::default());
@@ -220,12 +223,12 @@ impl Counter {
         self.on_day(day).total()
     }
 
-    /// Gives back the price of a call of that day, which turned out not to be billable.
+    /// Gives back the price of a call of that day, because the call turned out not to be billable.
     pub(super) fn refund(&self, day: Day, rupiah: u64) {
         self.0.lock().give_back(day, [0, 0, rupiah]);
     }
 
-    /// Sends the changes that the other nodes do not know yet.
+    /// Sends this node's amounts to the other nodes, and takes over theirs.
     pub(super) async fn tell(&self, tenant: &TenantName, day: Day, nodes: &Nodes) {
         let mine = self.on_day(day).mine();
         let ask = Ask { day, mine, bounds: [None; 3] };
@@ -236,7 +239,7 @@ impl Counter {
 
     fn hear(&self, day: Day, others: Amounts, mine: Mine) {
         let mut inner = self.on_day(day);
-        // An answer that was overtaken by a later one, or by midnight, says nothing.
+        // An answer that arrives after a newer one, or after midnight, is ignored.
         if inner.day == day && inner.told <= mine.version {
             inner.told = mine.version;
             inner.others = others;
@@ -244,7 +247,8 @@ impl Counter {
         }
     }
 
-    /// Locks the numbers of that day. A clock that went back a little changes nothing.
+    /// Locks the numbers, and resets them first if a new day has begun. An earlier day resets nothing, because a clock
+    /// may go back a little.
     fn on_day(&self, day: Day) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.lock();
         if day > inner.day {
@@ -268,7 +272,7 @@ impl Inner {
         self.day
     }
 
-    /// Subtracts what was spent on that day, unless its day or month is over.
+    /// Subtracts `charge`, which was spent on that day, unless its day or month is over.
     fn give_back(&mut self, day: Day, charge: Amounts) {
         for meter in Meter::ALL {
             let is_counted = if meter.is_daily() { self.day == day } else { self.day.month() == day.month() };
@@ -308,7 +312,7 @@ impl Reservation {
         self.counter = None;
     }
 
-    /// Returns the quota that would have refused the call if it were in force.
+    /// Returns the quota that the call exceeds without being refused (shadow mode).
     pub(super) const fn beyond(&self) -> Option<Limit> {
         self.beyond
     }

@@ -1,7 +1,7 @@
 //! The rate of one tenant's requests with a burst, using governor.
 //!
-//! Invariants: a node admits no more than its part of burst and rate; when the part changes, the node keeps its held
-//! part of the burst as far as there is room, so no node gets a burst twice; reading the rate takes nothing.
+//! Invariants: a node admits no more than its part of burst and rate; when the part changes, the node keeps the
+//! requests in its bucket as far as there is room, so no node gets a burst twice; reading the rate takes nothing.
 
 use crate::base::clock::Clock;
 use arc_swap::ArcSwap;
@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: f64 = 1e9;
-/// The part of the rate that a node keeps for tenants that sent it no requests: far below the tolerance of the limit.
+/// The part of the rate that all nodes share equally while demand exceeds the rate. It lets a node without requests
+/// admit its next one, and is far below the tolerance of the limit.
 const LEAST_PART: f64 = 0.03;
-/// The smallest part of a rate: of one request a second it leaves one in eleven days.
+/// The smallest part of a rate. Of one request per second it leaves one request in eleven days.
 const SMALLEST_PART: f64 = 1e-6;
 
 /// A rate of requests with a burst, of which this node has a part.
@@ -50,13 +51,13 @@ impl Rate {
         Some(Self { clock, per_second, burst, arrival, part, asked: AtomicU64::new(0) })
     }
 
-    /// Takes one request, or returns the time until there is one.
+    /// Takes one request from the rate, or returns the time until the next one is available.
     pub(super) fn take(&self) -> Result<(), Duration> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.part.load().limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.nanos()))
     }
 
-    /// Gives one request back that was [taken](Rate::take).
+    /// Gives back one request that was [taken](Rate::take).
     pub(super) fn give_back(&self) {
         let interval = self.part.load().interval;
         // A moment in the past means a full bucket, which holds no more.
@@ -84,7 +85,7 @@ impl Rate {
         self.part.store(Arc::new(next));
     }
 
-    /// Returns the number of requests since the last call.
+    /// Returns the number of requests since it was last read, and starts counting again at 0.
     pub(super) fn asked(&self) -> u64 {
         self.asked.swap(0, Ordering::Relaxed)
     }
@@ -107,7 +108,7 @@ impl Rate {
     }
 }
 
-/// This node's part of a rate. A governor limiter has one quota for its life, so another part is another limiter with
+/// This node's part of a rate. A governor limiter can't change its quota, so another part needs another limiter with
 /// the same arrival time.
 #[derive(Debug)]
 struct Part {
@@ -152,7 +153,7 @@ impl StateStore for ArrivalTime {
     {
         let mut at = self.at.load(Ordering::Relaxed);
         loop {
-            // A time before the start means a full bucket, like no time.
+            // A time before the start means a full bucket, as `None` does.
             let (outcome, next) = decide(at.checked_sub(self.start).map(Nanos::from))?;
             let next = self.start.saturating_add(next.into());
             match self.at.compare_exchange_weak(at, next, Ordering::Relaxed, Ordering::Relaxed) {
@@ -210,8 +211,9 @@ fn rescaled(arrival: u64, now: u64, before: &Part, next: &Part) -> u64 {
     now + next.window().saturating_sub(u64::try_from(held).unwrap_or(u64::MAX))
 }
 
-/// Returns a node's part of a rate: of the requested rate its share of the requests, and of the unrequested rate an
-/// equal share. A node without requests gets a small part, for its next request.
+/// Returns a node's part of a rate, from 0 to 1. While the demand of all nodes is below the rate, a node gets its own
+/// demand and an equal share of the rest. Otherwise it gets its share of the demand, and a small equal part for its
+/// next request. `mine` and `all` are numbers of requests per second.
 #[allow(clippy::cast_precision_loss, reason = "requests in a second are far below 2^52")]
 pub(super) fn part(per_second: u32, mine: u64, all: u64, nodes: u32) -> f64 {
     let (rate, nodes) = (f64::from(per_second), f64::from(nodes.max(1)));
@@ -298,7 +300,7 @@ mod tests {
         assert!(part(50, 1000, 1000, 3) >= 0.97);
     }
 
-    /// Nodes that share one rate: each second they exchange their requests, and take their parts.
+    /// Nodes that share one rate. Each second they exchange their numbers of requests, and take their parts.
     struct Nodes {
         clock: Clock,
         rates: [Rate; 3],

@@ -30,7 +30,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns true for the refusal of a call, whose request was admitted before.
+    /// Returns true if a call was refused, after its request had been admitted.
     #[must_use]
     pub const fn is_of_a_call(&self) -> bool {
         match self {

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
-/// The longest query for slots: all waiting requests wait for it together.
+/// The timeout of a query for slots. All waiting requests wait together for the query.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(50);
-/// The longest report to other nodes; no request waits for it.
+/// The timeout of a report to other nodes. No request waits for a report.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The longest time of a probe, after which another node may probe; a call takes no longer by default.
+/// The longest time that a node may hold a probe. After it another node may probe. By default no call takes longer.
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// The other nodes. Clones share them.
@@ -70,23 +70,23 @@ pub(super) struct Want {
 /// The answer of Redis to a demand.
 #[derive(Debug)]
 pub(super) struct Given {
-    /// The slots to be used now.
+    /// The slots that are granted now, as a number for each tenant.
     pub(super) turns: Vec<(TenantName, u32)>,
     /// The time after which to ask again.
     pub(super) wait: Duration,
-    /// The demand of all nodes relative to this one's.
+    /// The demand of all nodes, as a multiple of this node's demand.
     pub(super) crowd: f64,
 }
 
-/// A node's own amounts of a tenant's quotas.
+/// The amounts that one node has counted for a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mine {
-    /// A number that grows with every change, so that a message that was overtaken changes nothing.
+    /// A number that grows with every change. Redis ignores a message with an older number.
     pub(super) version: u64,
     pub(super) amounts: Amounts,
 }
 
-/// A reservation of one call: this node's counts with it, and the quotas of all nodes together.
+/// A reservation of one call: this node's amounts, which include the call, and the bounds for all nodes together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
     pub(super) day: Day,
@@ -107,9 +107,9 @@ pub(super) struct Seen {
 pub(super) enum Probe {
     /// The endpoint accepts calls again.
     Free,
-    /// The probe is the node's.
+    /// The node has the probe.
     Granted,
-    /// The endpoint still backs off, or another node probes: the wait until the next look.
+    /// The endpoint still backs off, or another node probes. `left` is the time until the next look.
     Wait { step: u32, left: Duration },
 }
 
@@ -124,7 +124,7 @@ impl Nodes {
         Self(Arc::new(Shared { redis, node: node.to_owned(), alive: AtomicU32::new(1) }))
     }
 
-    /// Returns the channels that the client of the nodes listens to.
+    /// Returns the channels to which the Redis client of the nodes must listen.
     #[must_use]
     pub fn channels(keys: &KeySpace) -> Vec<Channel> {
         vec![keys.backoff_channel()]
@@ -172,7 +172,7 @@ impl Nodes {
         self.0.redis.is_up()
     }
 
-    /// Returns unused slots.
+    /// Gives `back` unused slots of an account back to Redis.
     pub(super) async fn correct_turns(&self, account: &AccountName, (per_second, burst): (u32, u32), back: u32) {
         let mut script = scripts::CORRECT.key(self.turns_key(account));
         script.arg(per_second).arg(burst).arg(back);
@@ -207,7 +207,7 @@ impl Nodes {
         self.say(account, "succeeded", endpoint).await;
     }
 
-    /// Returns a probe that ended without a result.
+    /// Gives back a probe that ended without a result.
     pub(super) async fn release_probe(&self, account: &AccountName, endpoint: &str) {
         self.say(account, "released", endpoint).await;
     }
@@ -229,8 +229,8 @@ impl Nodes {
         Some(list.chunks_exact(3).filter_map(seen).collect())
     }
 
-    /// Reserves a call in a tenant's quotas. Returns the amounts of the other nodes, or the meter that all nodes together
-    /// have used up; `None` while Redis is out.
+    /// Reserves a call in a tenant's quotas. Returns the amounts of the other nodes, or the meter that all nodes
+    /// together have used up; `None` while Redis is out.
     pub(super) async fn reserve(
         &self,
         tenant: &TenantName,

@@ -1,12 +1,13 @@
-//! Style sheets, modules and icons, compiled in. A name has a part of its content's hash, so a browser may keep the file.
+//! Style sheets, modules and icons, which are compiled in. A file's name contains a part of its content's hash, so a
+//! browser may keep the file.
 
 use sha2::{Digest as _, Sha256};
 
-/// The files of a set of pages: the shared ones, and modules of its own.
+/// The files of a set of pages: the files that all pages share, and the set's own modules.
 #[derive(Debug)]
 pub struct Assets(Vec<Served>);
 
-/// A file as it is served.
+/// A file in the form that is served.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Served {
     /// The path.
@@ -27,14 +28,14 @@ const SHARED: [(&str, &str); 5] = [
 ];
 
 impl Assets {
-    /// Makes the files that are served below the path `below`: the shared ones, and `own` by name, each behind those that it
-    /// imports. The last is the module of the pages.
+    /// Makes the files that are served below the path `below`: the shared ones, then `own`, as names and contents. A
+    /// module must come after those that it imports, and the last one is the pages' main module.
     #[must_use]
     pub fn new(below: &str, own: &[(&'static str, &str)]) -> Self {
         let mut served: Vec<(&str, Served)> = Vec::new();
         for (name, content) in SHARED.iter().chain(own) {
             let mut content = (*content).to_owned();
-            // A module imports the others by the names that they are served under.
+            // A module imports other modules by the paths at which they are served.
             for (other, Served { path, .. }) in &served {
                 content = content.replace(&format!("'./{other}'"), &format!("'{path}'"));
             }
@@ -55,7 +56,7 @@ impl Assets {
         &self.0[1].path
     }
 
-    /// Returns the path of the module of the pages.
+    /// Returns the path of the pages' main module, which imports the others.
     #[must_use]
     pub fn module(&self) -> &str {
         &self.0[self.0.len() - 1].path

@@ -8,8 +8,9 @@ use http::{HeaderMap, HeaderName, Method};
 /// The header in which a page's order carries the session's value.
 const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
-/// Returns the session of a request, if it has one that works; `name` is that of the cookie. An order needs the session's value
-/// too, or this host's origin: a browser also sends the cookie for a page of another port of the same host.
+/// Returns the session of a request, if it has a valid one. `name` is the name of the session's cookie. An order also
+/// needs the session's value or this host's origin, because a browser sends the cookie for pages of other ports of the
+/// same host too.
 ///
 /// # Errors
 /// Returns an error if state can't be read.
@@ -24,7 +25,7 @@ pub async fn session<T>(
     Ok(session.filter(|session| method.is_safe() || is_own_order(session, headers)))
 }
 
-/// Returns true if a page of this host gives the order.
+/// Returns true if an order comes from the session's own pages: it carries the session's value, or this host's origin.
 fn is_own_order<T>(session: &Session<T>, headers: &HeaderMap) -> bool {
     if let Some(given) = headers.get(CSRF) {
         return session.has_value(given.as_bytes());

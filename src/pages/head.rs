@@ -3,13 +3,14 @@
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue};
 
-/// Scripts and styles of this origin alone, and nothing in the page itself.
+/// The content security policy of pages. Scripts and styles come only from files of this origin, and never from the
+/// page itself.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
      frame-ancestors 'none'; base-uri 'none'",
 );
 
-/// The field by which no page of another origin embeds a page or a file of this one.
+/// The header that forbids pages of other origins to embed a page or a file of this origin.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Returns the headers of a page.

@@ -18,7 +18,7 @@ pub struct Login<'a> {
     pub help: &'a str,
 }
 
-/// Returns the page to log in, with the reason why the last attempt was refused.
+/// Returns the log-in page, with the reason why the last attempt was refused, if one was.
 #[must_use]
 pub fn login(form: Login<'_>, refused: Option<&str>) -> Markup {
     let Login { assets, action, field, label, help } = form;
@@ -56,7 +56,7 @@ pub fn document_head(title: &str, assets: &Assets) -> Markup {
     }
 }
 
-/// Returns the elements in which modules show refusals, and that an answer lacks other nodes.
+/// Returns the elements for messages of modules: one for refusals, and a notice that an answer lacks the other nodes.
 #[must_use]
 pub fn refusal() -> Markup {
     html! {
@@ -67,7 +67,7 @@ pub fn refusal() -> Markup {
     }
 }
 
-/// Returns the dialog in which modules have orders confirmed.
+/// Returns the dialog in which modules ask the reader to confirm an order.
 #[must_use]
 pub fn confirm_dialog() -> Markup {
     html! {

@@ -1,10 +1,11 @@
-//! Sessions: browsers that have shown a secret once, a token or a team's key.
+//! The sessions of browsers that have shown a secret once: an operator's token or a team's key.
 //!
-//! Sessions are in state, so that every node knows them and a restart ends none. While state can't be read, a node goes on with
-//! the sessions that it has read lately: operators look at the console most when something is out.
+//! Sessions are in state, so that every node knows them and a restart ends none. While state can't be read, a node uses
+//! its copies of the sessions that it has read lately, because operators need the console most during an outage.
 //!
-//! Invariants: what is stored of an id is a keyed hash, and what is stored of a secret can't be read without the id; a session
-//! ends with the secret that opened it; a copy lives no longer than its session would without a request.
+//! Invariants: what is stored of an id is a keyed hash, and what is stored of a secret can't be read without the id; a
+//! session ends with the secret that opened it; a copy of a session ends when the session would end without further
+//! requests.
 
 use crate::base::clock::Clock;
 use crate::base::keyring;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq as _;
 
-/// The most copies of a node, some 200 KiB. Without one a session still works whenever state can be read.
+/// The largest number of copies that a node keeps, some 200 KiB. A session without a copy still works while state can
+/// be read.
 const MOST_COPIES: usize = 1000;
 /// The digits of an id.
 const DIGITS: usize = 64;
@@ -24,19 +26,19 @@ const DIGITS: usize = 64;
 /// SHA-256 of a secret.
 type Hash = [u8; 32];
 
-/// A session, as the page of a request sees it. `T` is the standing of its secret: a role, or a team's key.
+/// The session of a request. `T` is the type of the secret's standing: an operator's role, or a team's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session<T> {
     /// The name of the token or the team that opened it.
     pub holder: Arc<str>,
-    /// The standing of the secret now.
+    /// The current standing of the secret.
     pub standing: T,
-    /// The value that the page's orders carry.
+    /// The value that orders from the session's pages carry, against cross-site request forgery.
     pub csrf: Arc<str>,
 }
 
 impl<T> Session<T> {
-    /// Returns true if a form or a header has the session's value.
+    /// Returns true if `given`, from a form or a header, is the session's value.
     #[must_use]
     pub fn has_value(&self, given: &[u8]) -> bool {
         given.ct_eq(self.csrf.as_bytes()).into()
@@ -54,7 +56,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Returns the sessions of a kind that state has.
+    /// Makes the sessions of one kind, which `state` stores.
     #[must_use]
     pub fn new(kind: SessionKind, state: State, clock: Clock) -> Self {
         Self { kind, state, clock, copies: Mutex::default() }
@@ -80,7 +82,7 @@ impl Sessions {
         id: &str,
         standing: impl FnOnce(&str, &Hash) -> Option<T>,
     ) -> Result<Option<Session<T>>, StateError> {
-        // Any other text was not made here, so state need not be asked.
+        // The gateway made no id of another length, so state is not asked.
         if id.len() != DIGITS {
             return Ok(None);
         }
@@ -97,13 +99,13 @@ impl Sessions {
     /// Ends a session.
     ///
     /// # Errors
-    /// Returns an error if other nodes may still know it: state can't be written.
+    /// Returns an error if state can't be written. Other nodes may still accept the session then.
     pub async fn close(&self, id: &str) -> Result<(), StateError> {
         self.copies.lock().remove(&derived(id, "copy"));
         self.state.close_session(self.kind, id).await
     }
 
-    /// Returns the session as state has it, or as it had it lately if state can't be read.
+    /// Returns the session that state has, or this node's copy of it if state can't be read.
     async fn stored(&self, id: &str) -> Result<Option<StoredSession>, StateError> {
         let name = derived(id, "copy");
         match self.state.session(self.kind, id).await {
@@ -136,14 +138,14 @@ impl Sessions {
     }
 }
 
-/// Hides a secret's hash, or shows it again: XOR with 32 bytes that only the id yields. So a copy of state does not help to guess
-/// a token that people chose.
+/// Hides a secret's hash, or reveals a hidden one, by XOR with 32 bytes that only the id yields. So a copy of state
+/// does not help to guess a token that a person chose.
 fn masked(id: &str, secret: &Hash) -> Hash {
     let mask = derived(id, "secret");
     std::array::from_fn(|at| secret[at] ^ mask[at])
 }
 
-/// Returns bytes that derive from an id, other ones for each purpose, and do not lead back to it.
+/// Returns bytes that are derived from an id for one purpose. They do not reveal the id.
 fn derived(id: &str, purpose: &str) -> Hash {
     Sha256::digest([purpose, ":", id].concat()).into()
 }

@@ -18,15 +18,15 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// The pause after a failure, plus or minus a quarter so that nodes do not probe in step. With the time of a probe it
-/// is far below the 5 s in which operation must be normal again.
+/// The pause after a failure. It varies at random by up to a quarter, so that nodes do not probe in step. With the time
+/// of a probe it is far below the 5 s in which operation must be normal again.
 const COOL_OFF: Duration = Duration::from_millis(500);
-/// The interval of probes on an unused connection.
+/// The interval of probes while Redis answers.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The largest number of different causes that are logged until Redis answers again: one outage has fewer.
 const MOST_CAUSES: usize = 8;
 
-/// The breaker, and the connection while it is closed.
+/// The circuit breaker of one Redis. It has the connection while it is closed.
 pub(super) struct Breaker {
     /// The configuration key of the Redis, for the log.
     pub(super) name: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct Breaker {
     /// The connection; `None` while the breaker is open.
     connection: ArcSwapOption<MultiplexedConnection>,
     up: watch::Sender<bool>,
-    /// The time since when Redis answers, or does not.
+    /// The time at which Redis last began to answer, or went out.
     since: Mutex<SystemTime>,
     /// Every cause since Redis last answered.
     causes: watch::Sender<Vec<Cause>>,
@@ -62,7 +62,7 @@ impl Breaker {
         }
     }
 
-    /// Connects, and reconnects whenever the connection is lost. It never ends.
+    /// Connects, and reconnects whenever the connection is lost. It never returns.
     pub(super) async fn keep(self: &Arc<Self>) {
         loop {
             let listener = Arc::downgrade(self);
@@ -96,7 +96,7 @@ impl Breaker {
         }
     }
 
-    /// Returns the time since when Redis answers, or does not.
+    /// Returns the time at which Redis last began to answer, or went out.
     pub(super) fn since(&self) -> SystemTime {
         *self.since.lock()
     }
@@ -116,7 +116,7 @@ impl Breaker {
         self.connector.another().await
     }
 
-    /// Opens a connection to another node of a cluster, if that one holds `key`; `None` if the server is always the same.
+    /// Opens a connection to the cluster node that holds `key`. Returns `None` if the servers are not a cluster.
     pub(super) async fn to_owner_of(&self, key: &RedisKey) -> Option<Result<MultiplexedConnection, Cause>> {
         if self.connector.is_cluster() { Some(self.connector.to_owner_of(key).await) } else { None }
     }
@@ -167,7 +167,7 @@ impl Breaker {
         }
     }
 
-    /// Returns when the connection can't be used any more.
+    /// Probes the connection, and returns once it can't be used any more.
     async fn while_well(&self, connection: &Arc<MultiplexedConnection>) {
         loop {
             // The notification may be about an earlier connection.

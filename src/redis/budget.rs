@@ -12,8 +12,8 @@ pub struct Budget {
     spent: AtomicU64,
 }
 
-/// The time of a command that no request waits for: far above the usual time, so that a busy Redis is not given up;
-/// far below Iluma's timeouts.
+/// The timeout of a command that no request waits for. It is far above the usual time, so that a busy Redis does not
+/// count as out, and far below Iluma's timeouts.
 pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Budget {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a request waits for Redis no longer than its [`Budget`]; while Redis is out no request sends a command,
 //! only the keeper of the [`Breaker`] does; a Redis that hangs, loads, refuses writes, is full or sends invalid answers
-//! is out, like one that can't be reached.
+//! counts as out, like a Redis that can't be reached.
 
 use super::breaker::Breaker;
 use super::budget::Budget;
@@ -19,10 +19,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-/// The interval between probes while a task waits for a message. If Redis hangs, the task learns of it after this interval
-/// and the budget of one probe.
+/// The interval between probes while a task waits for a message. If Redis hangs, the task learns of it after this
+/// interval and the budget of one probe.
 const VIGIL: Duration = Duration::from_millis(100);
-/// The number of messages that a slow listener may be behind before it is told that it missed some.
+/// The largest number of messages that a listener can be behind. A slower listener misses the oldest, and gets an error
+/// that says so.
 const MOST_MESSAGES: usize = 1024;
 
 /// The reason why Redis gave no usable answer.
@@ -31,19 +32,19 @@ pub enum RedisFailure {
     /// Redis is out, or the budget is spent: the command was not sent, or its outcome is unknown.
     #[error("Redis is out")]
     Out,
-    /// Redis answered with an unexpected value: another program's, or a damaged one.
+    /// Redis works, and only this command failed: the value is another program's or damaged, or the command is refused.
     #[error("a key in Redis has a value of another type")]
     Unexpected,
 }
 
 impl RedisFailure {
-    /// Returns the failure that an error means.
+    /// Converts an error to a failure.
     pub(super) fn of(error: &RedisError) -> Self {
         if is_about_the_value(error) { Self::Unexpected } else { Self::Out }
     }
 }
 
-/// A Redis. Clones share the connection.
+/// The client of one Redis. Clones share the connection.
 #[derive(Clone)]
 pub struct RedisClient(Arc<Shared>);
 
@@ -73,7 +74,7 @@ impl RedisClient {
         });
     }
 
-    /// Waits until Redis answers, for `patience` at most, and returns true if it does.
+    /// Waits until Redis answers, for `patience` at most. Returns false if it did not answer in that time.
     ///
     /// # Errors
     /// Returns the cause if Redis can't be used until an operator changes something.
@@ -119,7 +120,7 @@ impl RedisClient {
         self.0.breaker.is_up()
     }
 
-    /// Returns the time since when Redis answers, or does not.
+    /// Returns the time at which Redis last began to answer, or went out.
     #[must_use]
     pub fn since(&self) -> SystemTime {
         self.0.breaker.since()
@@ -142,7 +143,7 @@ impl RedisClient {
         self.0.breaker.connection()
     }
 
-    /// Opens another connection to the same server, for one user at a time.
+    /// Opens another connection to the same server, for a single user.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         self.0.breaker.another().await
     }
@@ -153,8 +154,8 @@ impl RedisClient {
         self.0.breaker.up()
     }
 
-    /// Returns when Redis is out. A task that waits for a message can't distinguish a Redis that hangs from one without
-    /// messages, so Redis is probed; each probe may take as long as `budget` had at first.
+    /// Waits until Redis is out. A task that waits for a message can't distinguish a hanging Redis from one without
+    /// messages, so Redis is probed meanwhile. Each probe may take the whole time of `budget`, spent or not.
     pub async fn out(&self, budget: &Budget) {
         let mut up = self.watch();
         loop {
@@ -179,7 +180,8 @@ impl RedisClient {
         }
     }
 
-    /// Returns the settings of this Redis that may lose state, where a callback needs `replicas` replicas.
+    /// Returns a warning for each setting of this Redis that may lose state. `replicas` is the number of replicas that
+    /// a callback needs.
     ///
     /// # Errors
     /// Returns an error if Redis is out.
@@ -200,7 +202,7 @@ impl RedisClient {
         let mut warnings = ServerInfo(&info).durability_warnings(save.as_deref(), fsync.as_deref());
         warnings.extend(ServerInfo(&info).replication_warning(replicas));
         if replicas > 0 {
-            // It waits for no replica, and so returns at once.
+            // A WAIT for no replica returns at once.
             let wait = redis::cmd("WAIT").arg(0).arg(1).clone();
             let allowed: Result<u32, _> = self.command(&Budget::background(), &wait).await;
             warnings.extend((allowed == Err(RedisFailure::Unexpected)).then_some(Cause::WaitForbidden));
@@ -216,7 +218,8 @@ impl RedisClient {
         self.ask(budget, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    /// Sends one command about a key that need not be in the slot of all others: in a cluster, to the node that holds it.
+    /// Sends one command about a key that may be in another slot than all other keys. In a cluster, the command goes to
+    /// the node that holds the key.
     ///
     /// # Errors
     /// Returns an error if that node does not answer, or if it answers with an unexpected value.
@@ -271,7 +274,7 @@ impl RedisClient {
             tokio::select! {
                 biased;
                 answer = asking((*connection).clone()) => Some(answer),
-                // Another task has found the outage: this one need not wait for its own timeout.
+                // Another task may find the outage first. Then this task need not wait for its own timeout.
                 _ = up.wait_for(|up| !*up) => None,
             }
         };
@@ -310,12 +313,12 @@ pub async fn examine(target: &config::RedisTarget, keys: KeySpace) -> Option<Cau
     }
 }
 
-/// Returns true if the error concerns one value, and not Redis itself.
+/// Returns true if the error concerns one value or one command, and not Redis itself.
 fn is_about_the_value(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::UnexpectedReturnType => true,
         ErrorKind::Server(ServerErrorKind::ResponseError) => error.code() == Some("ERR"),
-        // One command is not allowed; the probe finds out whether writes are.
+        // Only this command is refused. A probe finds out if writes are refused too.
         _ => matches!(error.code(), Some("WRONGTYPE" | "NOPERM")),
     }
 }
@@ -331,7 +334,7 @@ mod tests {
 
     const REQUEST: Duration = Duration::from_millis(50);
 
-    /// Returns the server's answer to a command after it accepted a write.
+    /// The server's answer to a word of a command, after it has accepted one write.
     type Later = fn(&str) -> &'static str;
 
     const HANGS: Later = |_| "";
@@ -341,7 +344,7 @@ mod tests {
         _ => "",
     };
 
-    /// Serves like a Redis that accepts one write, and answers everything else by `later`.
+    /// Serves like a Redis that accepts one write. From then on `later` answers.
     async fn turning_bad(mut stream: TcpStream, later: Later) {
         let (mut heard, mut written) = (Vec::new(), false);
         let mut buffer = [0; 4096];
@@ -376,7 +379,8 @@ mod tests {
             .unwrap()
     }
 
-    /// Returns a client of a server that turns bad once it is up; it is kept until the guard is dropped.
+    /// Returns a client that is up, whose server answers by `later` from then on. The client stays connected until the
+    /// guard is dropped.
     async fn to_one_that(later: Later) -> (RedisClient, tokio_util::sync::DropGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());

@@ -13,7 +13,7 @@ use redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, RedisResult};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest connect or probe: name, TCP, TLS and a few round trips.
+/// The timeout of a connect or a probe. It covers the look-up of the name, TCP, TLS and a few round trips.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes connections to one Redis.
@@ -68,7 +68,7 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Opens another connection to the server of the last one, which hears no messages.
+    /// Opens another connection to the server of the last one. The new connection receives no published messages.
     pub(super) async fn another(&self) -> Result<MultiplexedConnection, Cause> {
         let client = self.located.lock().as_ref().map(|located| located.client.clone());
         opened(&client.ok_or(Cause::Disconnected)?).await
@@ -79,8 +79,9 @@ impl Connector {
         self.topology.is_cluster()
     }
 
-    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. Its type is erased, because
-    /// requests may wait for it: the future of a request would contain every step of a search through a cluster.
+    /// Opens a connection to the server that holds `key`, which may be another node of a cluster. The future is boxed,
+    /// because the future of a request that waits for it would otherwise contain every step of a search through a
+    /// cluster.
     pub(super) fn to_owner_of<'a>(&'a self, key: &'a RedisKey) -> BoxFuture<'a, Result<MultiplexedConnection, Cause>> {
         async move { opened(&self.topology.locate(key).await?.client).await }.boxed()
     }
@@ -90,7 +91,7 @@ impl Connector {
         self.topology.name()
     }
 
-    /// Returns the cause with the topology's correction.
+    /// Returns the cause as the topology grades it.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         self.topology.judge(cause)
     }
@@ -114,7 +115,7 @@ impl Connector {
     }
 }
 
-/// Opens a connection that hears no messages. Its type is erased, because requests may wait for it.
+/// Opens a connection that receives no published messages. The future is boxed, because futures of requests contain it.
 fn opened(client: &redis::Client) -> BoxFuture<'_, Result<MultiplexedConnection, Cause>> {
     async move {
         // The library's own timeouts are off: PROBE_TIMEOUT covers each step.

@@ -1,4 +1,4 @@
-//! The causes why a Redis can't be used, or should not be used.
+//! The reasons why a Redis can't be used, or should not be used.
 //!
 //! Everything here is a pure function of Redis' answers; the log, the start of the gateway and `check` report the same
 //! cause in the same words. No text quotes a command, a value or a secret.
@@ -13,7 +13,7 @@ const OLDEST: Version = Version { major: 6, minor: 2 };
 /// A reason why Redis cannot be used or should not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
-    /// User and password are wrong.
+    /// The user or the password is wrong.
     #[error("Redis refuses user and password (WRONGPASS): correct them, or set the password in Redis")]
     WrongPassword,
     /// Redis requires a password.
@@ -97,10 +97,10 @@ pub enum Cause {
     /// The servers are not a cluster.
     #[error("these Redis servers are no cluster (cluster-enabled no): name one of them as url")]
     NotACluster,
-    /// The answer is not one of Redis.
+    /// The server does not answer as Redis does.
     #[error("the server at that address does not answer as Redis does")]
     NotRedis,
-    /// Redis answered an error without a special meaning here.
+    /// Redis answered with an error that has no cause of its own in this list.
     #[error("Redis answers with an error ({0})")]
     Other(String),
     /// Nothing survives a restart.
@@ -164,7 +164,7 @@ pub enum Unreachable {
     /// No answer came in time.
     #[error("no answer in time")]
     Timeout,
-    /// Anything else.
+    /// Any other error of the network.
     #[error("the network reports an error")]
     Network,
 }
@@ -340,7 +340,8 @@ impl<'a> ServerInfo<'a> {
         }
     }
 
-    /// Returns the settings of a server that may lose state; `None` means that a setting may not be read.
+    /// Returns a warning for each setting of a server that may lose state. `None` means that the setting could not be
+    /// read.
     pub(super) fn durability_warnings(self, save: Option<&str>, fsync: Option<&str>) -> Vec<Cause> {
         let mut warnings = Vec::new();
         match (self.field("aof_enabled"), save) {

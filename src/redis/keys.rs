@@ -1,8 +1,9 @@
 //! The names of all keys and channels of gateways in Redis.
 //!
-//! Invariants: every name except [`root_sentinel`] begins with one hash tag, `{iluma-gateway:<hex>}`, so a cluster
-//! keeps all of them in one slot and a script may use any of them; the user of a Redis needs keys `{iluma-gateway:*`; gateways with the same root key share these names; a
-//! name reveals nothing of a request, only rows, tenants and accounts of the configuration.
+//! Invariants: every name of the current layout, except [`root_sentinel`], begins with one hash tag,
+//! `{iluma-gateway:<hex>}`, so a cluster keeps all of them in one slot and a script may use any of them; the Redis user
+//! needs access to the keys `{iluma-gateway:*`; gateways with the same root key share these names; a name contains no
+//! data of a request, only names from the configuration and the route table, nodes, dates and keyed hashes.
 //!
 //! The keys of state are named in `scripts/state/prelude.lua`, below [`KeySpace::state`].
 
@@ -12,7 +13,7 @@ use crate::iluma::person::Tag;
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use std::sync::Arc;
 
-/// The version of the layout: of the names below, and of their values. A change that neighbouring versions of the
+/// The version of the layout, which covers the names below and their values. A change that neighbouring versions of the
 /// gateway can't share gets the next number.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 
@@ -36,8 +37,8 @@ impl ToRedisArgs for RedisKey {
 
 impl ToSingleRedisArg for RedisKey {}
 
-/// Returns the key of the root key's sentinel. There is one for a whole Redis, because names that derive from a wrong
-/// root key would not lead to it. In a cluster its slot may belong to another node than all other keys.
+/// Returns the key of the root key's sentinel. It is the same for every root key, because a name that derives from a
+/// wrong root key would not lead to it. In a cluster its slot may belong to another node than all other keys.
 #[must_use]
 pub fn root_sentinel() -> RedisKey {
     RedisKey(b"{iluma-gateway:root}:sentinel".to_vec())
@@ -72,7 +73,7 @@ pub struct EntryScope<'a> {
     pub private: Option<&'a TenantName>,
 }
 
-/// The names of one deployment. Clones share the text.
+/// The names of all keys and channels of one deployment.
 #[derive(Debug, Clone)]
 pub struct KeySpace {
     /// The hex digits in the hash tag.
@@ -92,12 +93,12 @@ impl KeySpace {
         self.key("layout")
     }
 
-    /// Returns the prefix of all names before layouts had numbers: without a hash tag.
+    /// Returns the prefix of all names from the time before layouts had numbers. It has no hash tag.
     pub(super) fn prefix_before_layouts(&self) -> String {
         format!("iluma-gateway:{}:", self.id)
     }
 
-    /// Returns the keys that any gateway from before layout numbers leaves behind.
+    /// Returns the keys by which the leftovers of a gateway without layout numbers are recognised.
     pub(super) fn before_layouts(&self) -> impl Iterator<Item = RedisKey> {
         let names =
             ["epochs", "number", "roll", "state:events", "state:owners", "state:tenants", "state:callbacks:waiting"];
@@ -116,151 +117,153 @@ impl KeySpace {
         self.key("state:")
     }
 
-    /// Returns the hash of the callback URLs that a tenant has set.
+    /// Returns the key of the Redis hash with the callback URLs that a tenant has set.
     #[must_use]
     pub fn callback_urls(&self, tenant: &TenantName) -> RedisKey {
         self.key(&format!("state:urls:{tenant}"))
     }
 
-    /// Returns the hash of the nodes' published figures of one day.
+    /// Returns the key of the Redis hash with the figures of one day that the nodes have published.
     #[must_use]
     pub fn ledger_day(&self, day: &str) -> RedisKey {
         self.key(&format!("ledger:day:{day}"))
     }
 
-    /// Returns the stream of settlements by reference.
+    /// Returns the key of the stream of settlements by reference.
     #[must_use]
     pub fn ledger_settlements(&self) -> RedisKey {
         self.key("ledger:settled")
     }
 
-    /// Returns the hash of what was said about records whose calls are another node's, by the keyed hash of the record.
+    /// Returns the key of the Redis hash with outcomes that were learned for calls of other nodes. A field is the keyed
+    /// hash of a call's record.
     #[must_use]
     pub fn ledger_words(&self) -> RedisKey {
         self.key("ledger:words")
     }
 
-    /// Returns the sorted set of these records, by the time at which it was said.
+    /// Returns the key of the sorted set of the fields of [`ledger_words`](Self::ledger_words), by the time of each.
     #[must_use]
     pub fn ledger_word_times(&self) -> RedisKey {
         self.key("ledger:word-times")
     }
 
-    /// Returns the hash of the orders to settle calls that a node booked.
+    /// Returns the key of the Redis hash with the orders to settle calls that `node` booked.
     #[must_use]
     pub fn ledger_orders(&self, node: &str) -> RedisKey {
         self.key(&format!("ledger:orders:{node}"))
     }
 
-    /// Returns the hash of the replies to such orders, by the name that the orders give.
+    /// Returns the key of the Redis hash with the replies to orders that settle calls by hand. Each order contains
+    /// `name`.
     #[must_use]
     pub fn ledger_reply(&self, name: &str) -> RedisKey {
         self.key(&format!("ledger:reply:{name}"))
     }
 
-    /// Returns the sorted set of the lost calls with a reference, by the keyed hash of it.
+    /// Returns the key of the sorted set of lost calls with one reference. `reference` is its keyed hash.
     #[must_use]
     pub fn ledger_lost(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:lost", reference)
     }
 
-    /// Returns the hash of the words about records with that reference, which wait for a lost call.
+    /// Returns the key of the Redis hash with the outcomes of records of one reference that wait for a lost call.
     #[must_use]
     pub fn ledger_said(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:said", reference)
     }
 
-    /// Returns the hash of the records with that reference whose word was given to a call.
+    /// Returns the key of the Redis hash with the records of one reference whose outcome was given to a call.
     #[must_use]
     pub fn ledger_used(&self, reference: &[u8; 32]) -> RedisKey {
         self.named("ledger:used", reference)
     }
 
-    /// Returns the hash of the calls with an unknown outcome, by node.
+    /// Returns the key of the Redis hash with the calls of an unknown outcome, by node.
     #[must_use]
     pub fn ledger_open(&self) -> RedisKey {
         self.key("ledger:open")
     }
 
-    /// Returns the hash of the number of each node's last publication.
+    /// Returns the key of the Redis hash with the number of each node's last publication.
     #[must_use]
     pub fn ledger_generations(&self) -> RedisKey {
         self.key("ledger:generations")
     }
 
-    /// Returns the hash of the nodes, each with its incarnation and the end of its lease.
+    /// Returns the key of the Redis hash with the nodes, each with its incarnation and the end of its lease.
     #[must_use]
     pub fn nodes(&self) -> RedisKey {
         self.key("nodes")
     }
 
-    /// Returns the hash of the nodes' reports for operators.
+    /// Returns the key of the Redis hash with the nodes' reports for operators.
     #[must_use]
     pub fn node_reports(&self) -> RedisKey {
         self.key("node-reports")
     }
 
-    /// Returns the hash of the fingerprints of the encryption keys of shared state.
+    /// Returns the key of the Redis hash with the fingerprints of the encryption keys of shared state.
     #[must_use]
     pub fn key_sentinels(&self) -> RedisKey {
         self.key("key-sentinels")
     }
 
-    /// Ids of the audit log's entries, in order.
+    /// Returns the key of the sorted set of the audit log's ids.
     #[must_use]
     pub fn audit_ids(&self) -> RedisKey {
         self.key("audit:ids")
     }
 
-    /// Hash of the audit log's entries.
+    /// Returns the key of the Redis hash with the audit log's entries.
     #[must_use]
     pub fn audit_entries(&self) -> RedisKey {
         self.key("audit:entries")
     }
 
-    /// Ids of the receipts of erasures, in order.
+    /// Returns the key of the sorted set of the ids of erasure receipts.
     #[must_use]
     pub fn erasure_ids(&self) -> RedisKey {
         self.key("erasures:ids")
     }
 
-    /// Hash of the receipts of erasures.
+    /// Returns the key of the Redis hash with the erasure receipts.
     #[must_use]
     pub fn erasure_entries(&self) -> RedisKey {
         self.key("erasures:entries")
     }
 
-    /// Number of the last change of the registry.
+    /// Returns the key of the number of the registry's last change.
     #[must_use]
     pub fn registry_number(&self) -> RedisKey {
         self.key("registry:number")
     }
 
-    /// Hash of the registry's rows.
+    /// Returns the key of the Redis hash with the registry's rows.
     #[must_use]
     pub fn registry_rows(&self) -> RedisKey {
         self.key("registry:rows")
     }
 
-    /// Returns the set of nodes by the time of their last heartbeat.
+    /// Returns the key of the sorted set of nodes, by the time of their last heartbeat.
     #[must_use]
     pub fn limit_nodes(&self) -> RedisKey {
         self.key("limit:nodes")
     }
 
-    /// Returns the hash of the requests of each node's tenants.
+    /// Returns the key of the Redis hash with the number of requests of each tenant at each node.
     #[must_use]
     pub fn limit_asked(&self) -> RedisKey {
         self.key("limit:asked")
     }
 
-    /// Returns the fair queue of an account.
+    /// Returns the key of the fair queue of an account.
     #[must_use]
     pub fn limit_queue(&self, account: &AccountName) -> RedisKey {
         self.key(&format!("limit:queue:{account}"))
     }
 
-    /// Returns the hash of a tenant's calls in a period.
+    /// Returns the key of the Redis hash with the number of a tenant's calls in a day or month, by node.
     #[must_use]
     pub fn limit_quota(&self, tenant: &TenantName, period: &str) -> RedisKey {
         self.key(&format!("limit:quota:{tenant}:{period}"))
@@ -272,7 +275,7 @@ impl KeySpace {
         self.key(&format!("limit:backoff:{account}"))
     }
 
-    /// Returns the key of the rupiah of a tenant's calls in a month.
+    /// Returns the key of the Redis hash with the price in rupiah of a tenant's calls in a month, by node.
     #[must_use]
     pub fn limit_budget(&self, tenant: &TenantName, month: &str) -> RedisKey {
         self.key(&format!("limit:budget:{tenant}:{month}"))
@@ -292,13 +295,14 @@ impl KeySpace {
         RedisKey(name)
     }
 
-    /// Returns a pattern for the entries of a subject (or `*`), private to a tenant (or `*`).
+    /// Returns a pattern for the keys of cache entries. `subject` and `private`, the tenant of private entries, may be
+    /// `*`.
     #[must_use]
     pub fn cache_entries(&self, subject: &str, private: &str) -> RedisKey {
         self.key(&format!("cache:entry:{subject}:{private}:*"))
     }
 
-    /// Returns the lease of the node that makes the call for an entry.
+    /// Returns the key of the lease of the node that makes the call for an entry.
     #[must_use]
     pub fn cache_lease(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:lease", key)
@@ -310,7 +314,7 @@ impl KeySpace {
         self.named("cache:result", key)
     }
 
-    /// Returns the mark that a node waits for an entry.
+    /// Returns the key of the mark that a node waits for an entry.
     #[must_use]
     pub fn cache_wanted(&self, key: &[u8; 32]) -> RedisKey {
         self.named("cache:wanted", key)
@@ -322,43 +326,43 @@ impl KeySpace {
         self.named("cache:pending", id)
     }
 
-    /// Returns the set of the entries that name a person.
+    /// Returns the key of the set of cache entries that name a person.
     #[must_use]
     pub fn cache_tag(&self, tag: &Tag) -> RedisKey {
         self.named("cache:tag", tag.bytes())
     }
 
-    /// Returns the tombstone of an erased person.
+    /// Returns the key of the tombstone of an erased person.
     #[must_use]
     pub fn cache_tombstone(&self, tag: &Tag) -> RedisKey {
         self.named("cache:erased", tag.bytes())
     }
 
-    /// Returns the hash of the current epochs.
+    /// Returns the key of the Redis hash with the current epochs.
     #[must_use]
     pub fn cache_epochs(&self) -> RedisKey {
         self.key("cache:epochs")
     }
 
-    /// Returns the number of the last change.
+    /// Returns the key of the number of the cache's last change.
     #[must_use]
     pub fn cache_number(&self) -> RedisKey {
         self.key("cache:number")
     }
 
-    /// Returns the list of changes by number.
+    /// Returns the key of the sorted set of the cache's changes, by number.
     #[must_use]
     pub fn cache_changes(&self) -> RedisKey {
         self.key("cache:changes")
     }
 
-    /// Returns the hash of the nodes with the last change that each has applied.
+    /// Returns the key of the Redis hash with the last change that each node has applied.
     #[must_use]
     pub fn cache_membership(&self) -> RedisKey {
         self.key("cache:membership")
     }
 
-    /// Returns the number of entries that nodes removed from memory for a change.
+    /// Returns the key of the number of entries that nodes removed from memory for one change.
     #[must_use]
     pub fn cache_removed(&self, number: u64) -> RedisKey {
         self.key(&format!("cache:removed:{number}"))

@@ -1,4 +1,4 @@
-//! Version of the layout of keys and values in Redis, which every node checks before it uses a Redis.
+//! The version of the layout of keys and values in Redis, which every node checks before it uses a Redis.
 //!
 //! Invariant: a node never reads or writes keys of a layout that it does not know.
 
@@ -18,7 +18,7 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, keys: &KeySpac
     keys.before_layouts().for_each(|key| {
         exists.arg(key);
     });
-    // A cluster that has these keys in other slots, or a user who may not read them, counts as without old keys.
+    // An error counts as no old keys: a cluster may have them in other slots, or the user may not read them.
     let found: Result<u64, _> = exists.query_async(connection).await;
     if found.is_ok_and(|count| count > 0) { Err(Cause::OldLayout(keys.prefix_before_layouts())) } else { Ok(()) }
 }

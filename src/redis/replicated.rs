@@ -15,9 +15,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The largest number of connections, and so of writes at once. A write takes two round trips and a replica's answer:
-/// at a millisecond each these are more than 2,000 callbacks a second.
+/// at a millisecond each, eight connections carry more than 2,000 callbacks a second.
 const MOST_CONNECTIONS: usize = 8;
-/// The longest wait for replicas: they answer within a round trip, and a step of state may take twice as long.
+/// The longest wait for replicas. They usually answer within a round trip; a whole step of state may take twice this
+/// time.
 const REPLICATION: Duration = Duration::from_secs(1);
 
 /// Runs scripts on connections of its own, and waits for replicas.
@@ -33,12 +34,12 @@ pub struct ReplicatedWriter {
 /// A connection for one write at a time.
 struct Dedicated {
     connection: MultiplexedConnection,
-    /// The client's connection at that time: the next one may lead to another server.
+    /// The client's connection when this one was opened. A later connection of the client may lead to another server.
     main: Arc<MultiplexedConnection>,
 }
 
 impl ReplicatedWriter {
-    /// Makes a writer whose writes need `replicas` replicas; with 0 it is the client itself.
+    /// Makes a writer whose writes need `replicas` replicas. With 0, it writes on the client's own connection.
     #[must_use]
     pub fn new(client: RedisClient, replicas: u32) -> Self {
         let (slots, idle) = (Semaphore::new(MOST_CONNECTIONS), Mutex::default());
@@ -55,8 +56,8 @@ impl ReplicatedWriter {
     /// to write each time.
     ///
     /// # Errors
-    /// Returns an error if Redis is out, if too few replicas have the write (the primary may have it then), or if Redis answers
-    /// with an unexpected value.
+    /// Returns an error if Redis is out, if too few replicas have the write (the primary may have it then), or if Redis
+    /// answers with an unexpected value.
     pub async fn script<T: FromRedisValue>(
         &self,
         budget: &Budget,
@@ -71,7 +72,7 @@ impl ReplicatedWriter {
     async fn replicated<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisFailure> {
         let _slot = self.slots.acquire().await.map_err(|_| RedisFailure::Out)?;
         let main = self.client.current().ok_or(RedisFailure::Out)?;
-        // The server may have closed an idle connection, and still work.
+        // The server may have closed an idle connection and still work. Then the script runs on a new one.
         if let Some(connection) = self.idle(&main)
             && let Ok(answer) = self.write(connection, &main, script).await
         {
@@ -81,7 +82,7 @@ impl ReplicatedWriter {
         self.write(connection, &main, script).await.unwrap_or_else(|error| Err(RedisFailure::of(&error)))
     }
 
-    /// Writes on a connection and waits for the replicas. The inner result is that of a connection that works.
+    /// Runs the script on a connection, and waits for the replicas. The outer error means that the connection failed.
     async fn write<T: FromRedisValue>(
         &self,
         mut connection: MultiplexedConnection,
@@ -107,7 +108,7 @@ impl ReplicatedWriter {
         Ok(Err(RedisFailure::Out))
     }
 
-    /// Takes an idle connection to the server of `main`, and drops those to earlier ones.
+    /// Takes an idle connection to the server of `main`, and drops idle connections to earlier servers.
     fn idle(&self, main: &Arc<MultiplexedConnection>) -> Option<MultiplexedConnection> {
         let mut idle = self.idle.lock();
         idle.retain(|dedicated| Arc::ptr_eq(&dedicated.main, main));

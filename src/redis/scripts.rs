@@ -3,7 +3,7 @@
 //! A script runs atomically. `KEYS` contains at least one key, by which a cluster finds the node that owns the slot;
 //! every other key of the script has the same hash tag.
 
-/// Declares scripts. Each consists of one or more files, shared preludes first.
+/// Declares scripts. Each script consists of one or more files, with the shared prelude first.
 macro_rules! scripts {
     ($($name:ident = [$($file:literal),+];)*) => {
         $(

@@ -1,6 +1,7 @@
 //! Locates the server that holds the gateway's keys: one server, sentinels, or a cluster.
 //!
-//! It is the one in a URL, the primary that sentinels name, or the owner of the keys' slot in a cluster.
+//! The server is the one that the URL names, the primary that the sentinels name, or the cluster node that owns the
+//! keys' slot.
 //!
 //! Invariant: the answer of one sentinel or of one node of a cluster is never trusted alone: the located server itself
 //! must say that it is a primary, and accept the keys.
@@ -20,9 +21,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest query of a sentinel or of a node of a cluster: two of them fit into the second that a start waits.
+/// The timeout of a query to a sentinel or to a cluster node. Two such queries fit into the second that a start waits.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(400);
-/// The largest number of cluster nodes that are remembered in addition to the configured ones, in case those are gone.
+/// The largest number of cluster nodes that are remembered besides the configured nodes, in case all of those are gone.
 const MOST_KNOWN: usize = 16;
 
 /// The servers, and the credentials for them.
@@ -69,8 +70,8 @@ impl Topology {
         matches!(self.target.servers, RedisServers::Cluster { .. })
     }
 
-    /// Returns the cause with this topology's correction: if the new primary can be located, a former primary is no
-    /// fault.
+    /// Returns the cause as this topology grades it. With sentinels or in a cluster, the new primary can be located. So
+    /// the answer of a former primary counts as a failover there, and not as a fault.
     pub(super) fn judge(&self, cause: Cause) -> Cause {
         let is_followed = match (&self.target.servers, &cause) {
             (RedisServers::Url(_), _) => false,
@@ -94,7 +95,7 @@ impl Topology {
         Ok(Located { client: self.reached(&address, access).map_err(cause)?, address: Some(address) })
     }
 
-    /// Returns true if most sentinels name another primary than `address`.
+    /// Returns true if more than half of the sentinels agree on a primary other than `address`.
     pub(super) async fn has_moved(&self, address: &ServerAddress) -> bool {
         let RedisServers::Sentinel { nodes, .. } = &self.target.servers else { return false };
         let (votes, _) = self.votes().await;
@@ -248,7 +249,7 @@ struct SlotRange {
     owner: ServerAddress,
 }
 
-/// Reads the answer to CLUSTER SLOTS. A node without a host means the node that answered.
+/// Reads the answer to CLUSTER SLOTS. A row without a host means the node that answered, `asked`.
 fn slot_ranges(answer: &Value, asked: &str) -> Vec<SlotRange> {
     let Value::Array(rows) = answer else { return Vec::new() };
     let number = |value: &Value| match value {

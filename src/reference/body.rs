@@ -4,10 +4,10 @@ use crate::base::bounded_body::{self, BodyTimeouts, NotWhole};
 use bytes::Bytes;
 use http_body::Body;
 
-/// The largest request body that is read rather than streamed: real bank and watchlist requests have a few hundred bytes.
+/// The largest request body that is read whole. Real bank and watchlist requests have a few hundred bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
 
-/// The reasons why a request body cannot be used. Nothing was sent to Iluma.
+/// The reasons why a request body cannot be used. Iluma never receives the whole of such a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is larger than [`LARGEST_BODY`]. The answer is a 413.

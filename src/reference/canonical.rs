@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The canonical encoding of members: sorted by name, each name and each value after its length.
+/// The canonical encoding of members. They are sorted by name, and a length precedes each name and each value.
 pub(super) struct Canonical<'a> {
     members: Vec<(Cow<'a, str>, Value<'a>)>,
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 /// The content of a bank or watchlist request.
 #[derive(Debug)]
 pub struct RequestContent {
-    /// All members except `reference_id` in one canonical encoding: it is equal exactly if the requests are equal.
+    /// All members except `reference_id`, in a canonical encoding. Two encodings are equal exactly if the requests mean
+    /// the same.
     pub parameters: Vec<u8>,
     /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
     pub reference: Option<Bytes>,

@@ -70,7 +70,7 @@ impl Kind {
     }
 }
 
-/// The encodings that can be undone. Brotli is none of them: its window takes up to 16 MiB for each body.
+/// The encodings that can be undone. Brotli is not among them, because its window takes up to 16 MiB for each body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
@@ -95,7 +95,7 @@ impl Encoding {
     }
 }
 
-/// Returns false for a plain body.
+/// Returns true if the body has a content encoding.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     !matches!(Encoding::of(headers), Ok(None))
 }
@@ -107,8 +107,8 @@ pub fn essence(value: &HeaderValue) -> &[u8] {
     value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// Returns the charsets that a content type names, in the order of its parameters. A parameter `charset*` (RFC 8187) has
-/// its raw value.
+/// Returns the charsets that a content type names, in the order of its parameters. A parameter `charset*` (RFC 8187)
+/// yields `*`.
 pub(super) fn charsets(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let parameters = value.as_bytes().split(|b| *b == b';').skip(1).map(<[u8]>::trim_ascii);
     parameters.filter_map(|parameter| {

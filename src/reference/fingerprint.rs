@@ -1,8 +1,8 @@
 //! The fingerprint of a request's body, made while the body is read or forwarded.
 //!
-//! Two requests under one idempotency key are the same if their fingerprints are. Invariants: a multipart body is compared
-//! part by part, any other body byte by byte; the body passes unchanged; at most [`LARGEST_BODY`] bytes are held, with
-//! room for them, so that the persons of the request can be found.
+//! Two requests under one idempotency key are the same if their fingerprints are the same. Invariants: a multipart body
+//! is compared part by part, any other body byte by byte; the body passes unchanged; at most [`LARGEST_BODY`] bytes are
+//! held, if there is room for them, so that the persons of the request can be found.
 
 use super::body::{BodyError, LARGEST_BODY};
 use super::content_type::{self, Charset, Kind};
@@ -40,7 +40,7 @@ pub enum Readable {
     Nothing,
 }
 
-/// The fingerprint of a body that arrives, for code that does not hold the body.
+/// The fingerprint of a body that is still arriving, for code that does not hold the body.
 #[derive(Default)]
 pub struct Fingerprinting {
     length: AtomicU64,
@@ -61,13 +61,13 @@ impl Fingerprinting {
     }
 }
 
-/// A body whose fingerprint is made while it passes, if it is wanted.
+/// A body that passes on unchanged. If a fingerprint is wanted, it is made meanwhile.
 pub struct FingerprintedBody<B> {
     body: B,
     maker: Option<Box<Maker>>,
 }
 
-/// Returns true if the gateway may hold so many further bytes.
+/// A function that returns true if the gateway may hold this number of further bytes.
 type Room = Box<dyn FnMut(usize) -> bool + Send + Sync>;
 
 struct Maker {
@@ -131,7 +131,7 @@ impl Maker {
                 (Sha256::digest([&b"bytes"[..], &bytes].concat()), readable)
             }
         };
-        // The body ends once.
+        // The body ends only once, so no fingerprint was set before.
         let _ = self.result.made.set(Fingerprint { hash: hash.into(), length: self.result.length(), readable });
     }
 }
@@ -171,7 +171,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for FingerprintedBody<B> {
     }
 }
 
-/// Returns the class of a request's content type, which is part of the request's identity: its parameters are not.
+/// Returns a request's content type without its parameters. Only this part of it belongs to the request's identity.
 #[must_use]
 pub fn content_class(headers: &HeaderMap) -> Vec<u8> {
     let kind = headers.get(CONTENT_TYPE).map(|value| content_type::essence(value).to_ascii_lowercase());

@@ -14,7 +14,7 @@ use std::ops::Range;
 /// Parses a form. Its values count as strings, so it means the same as the JSON object with these strings.
 pub(super) fn content(body: &Bytes) -> Result<RequestContent, BodyError> {
     let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
-    // Servers that ignore content types read it as JSON, where the reference would be another one.
+    // Servers that ignore content types read such a body as JSON, in which the reference would be another one.
     if text.starts_with(b"{") {
         return Err(BodyError::Mistyped);
     }
@@ -69,7 +69,7 @@ fn placed(whole: &Bytes, own: Option<(Pair, Bytes)>) -> (InsertPoint, Option<Byt
     (InsertPoint::given(whole, pair.value.start, open, "%3A"), Some(reference))
 }
 
-/// The positions of a pair's name and value, encoded.
+/// The positions of a pair's name and value in the encoded text.
 struct Pair {
     name: Range<usize>,
     value: Range<usize>,
@@ -87,7 +87,7 @@ fn pairs(whole: &[u8]) -> impl Iterator<Item = Pair> {
 }
 
 impl Pair {
-    /// Returns true if this is the reference, by its decoded name.
+    /// Returns true if this pair is the reference. `name` is its decoded name.
     fn is_reference(&self, whole: &[u8], name: &str) -> Result<bool, BodyError> {
         // Some servers read a semicolon as a separator too.
         let mut others = whole[self.name.start..self.value.end].split(|b| *b == b';').skip(1);

@@ -3,10 +3,10 @@
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
-/// The field that asks Iluma for a magic reply.
+/// The field that asks Iluma for a simulated answer (a magic reply).
 const MAGIC: HeaderName = HeaderName::from_static("x-magic-reply");
 
-/// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop makes again.
+/// Returns true for a hop-by-hop field (RFC 9110, section 7.6.1), which each hop sets itself.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -21,8 +21,8 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Returns true for the ids of a trace: forwarding them would let each side follow requests through the other's
-/// systems.
+/// Returns true for a field with the ids of a trace: forwarding them would let each side follow requests through the
+/// other's systems.
 fn is_trace(name: &str) -> bool {
     matches!(
         name,
@@ -38,17 +38,16 @@ fn is_trace(name: &str) -> bool {
         || name.starts_with("x-datadog-")
 }
 
-/// The field with the key of a request that may be repeated.
+/// The field with a request's idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The field that marks the stored answer to a repeated request.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Returns true for a field of a request that is not sent to Iluma, in addition to the hop-by-hop fields.
+/// Returns true for a request's field, other than a hop-by-hop field, that is not sent to Iluma.
 fn stays_with_request(name: &str) -> bool {
     let credential_or_session = matches!(name, "authorization" | "cookie" | "cookie2");
-    // The gateway makes its own host, has decided whether the body is ready, and has read the cache directives and the
-    // key.
+    // The gateway makes its own host, answers `expect` itself, and has read the cache directives and the key.
     let for_us = matches!(name, "host" | "expect" | "cache-control" | "pragma" | IDEMPOTENCY_KEY);
     let trace = name == "x-request-id" || is_trace(name);
     // A client can't ask for a part of an answer: a secret could be cut into two parts.
@@ -60,7 +59,7 @@ fn stays_with_request(name: &str) -> bool {
 /// or that reveals the way of the request to the gateway. The spelling does not matter: many servers read `_` as `-`,
 /// and some drop both.
 fn is_disguise(name: &str) -> bool {
-    // Most fields of most requests; the search below would find nothing in them.
+    // These are most fields of most requests. The search below would find nothing in them.
     let is_common = matches!(
         name,
         "accept"
@@ -129,7 +128,7 @@ fn is_disguise(name: &str) -> bool {
         || equals.contains(&folded.as_str())
 }
 
-/// Returns true for a field of an answer that is not sent to the client, in addition to the hop-by-hop fields.
+/// Returns true for an answer's field, other than a hop-by-hop field, that is not sent to the client.
 fn stays_with_response(name: &str) -> bool {
     // A session of Iluma's load balancer belongs to the account, not to one team; alt-svc would lead clients around the
     // gateway; the gateway sets the other fields itself.
@@ -145,17 +144,17 @@ fn stays_with_response(name: &str) -> bool {
     ) || is_trace(name)
 }
 
-/// Removes from a request's head the fields that are not forwarded.
+/// Removes the fields of a request's head that are not forwarded.
 pub fn forwardable_request(headers: &mut HeaderMap) {
     keep(headers, stays_with_request);
 }
 
-/// Removes from an answer's head or trailers the fields that are not passed on.
+/// Removes the fields of an answer's head or trailers that are not passed on.
 pub fn forwardable_response(headers: &mut HeaderMap) {
     keep(headers, stays_with_response);
 }
 
-/// Removes from a request's trailers the fields that are not forwarded.
+/// Removes the fields of a request's trailers that are not forwarded.
 pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     // Trailers may not contain fields of framing and routing (RFC 9110, section 6.5.1).
     keep(trailers, |name| {
@@ -163,14 +162,14 @@ pub fn forwardable_trailers(trailers: &mut HeaderMap) {
     });
 }
 
-/// Removes from a head the fields that are wrong once the body was changed.
+/// Removes the fields of a head that are wrong once the body has changed.
 pub fn forget_body(headers: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "content-digest", "repr-digest", "digest", "etag", "accept-ranges"] {
         headers.remove(name);
     }
 }
 
-/// Removes the hop-by-hop fields, the fields that `Connection` names, and those for which `stays` is true.
+/// Removes the hop-by-hop fields, the fields that `Connection` names, and the fields for which `stays` is true.
 fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
     let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || stays(name.as_str())).cloned().collect();
@@ -179,8 +178,8 @@ fn keep(headers: &mut HeaderMap, stays: fn(&str) -> bool) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // hyper needs the framing, and a body without its type or its encoding would be read as another one: naming these
-        // fields is an attack.
+        // hyper needs the framing, and a body without its type or its encoding would be misread: naming these fields is
+        // an attack.
         .filter(|name| ![header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name));
     dropped.extend(nominated);
     for name in dropped {

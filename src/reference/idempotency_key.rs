@@ -18,7 +18,8 @@ pub struct IdempotencyKey(Box<[u8]>);
 pub struct MalformedKey;
 
 impl IdempotencyKey {
-    /// Returns the key of a request, if it has one. The key in quotes (RFC 9651, section 3.3.3) is the same key as without.
+    /// Returns the key of a request, if it has one. A key in quotes (RFC 9651, section 3.3.3) is the same key as
+    /// without quotes.
     ///
     /// # Errors
     /// Returns an error if the key is malformed or given twice.

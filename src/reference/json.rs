@@ -58,7 +58,8 @@ fn may_have_lost(name: &str) -> bool {
     !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// Returns the reference in Iluma's spelling: a slice of `body` if it has that spelling.
+/// Returns the reference in Iluma's spelling, as a slice of `body` if it has that spelling there. Returns `None` for a
+/// `null`.
 fn reference(value: &str, body: &Bytes) -> Result<Option<Bytes>, BodyError> {
     match value.as_bytes() {
         b"null" => return Ok(None),
@@ -250,7 +251,7 @@ mod tests {
             prop_assert_eq!(first, parameters(&write(&pairs, " ")));
         }
 
-        /// The length precedes each part, so different flat requests never have the same encoding.
+        /// A length precedes each part, so different flat requests never have the same encoding.
         #[test]
         fn different_questions_have_different_encodings(
             a in proptest::collection::btree_map("[ab]{1,3}", "[ab]{0,3}", 0..4),

@@ -1,11 +1,11 @@
-//! Checks references that are forwarded without our own prefix: none may begin with another team's prefix.
+//! Checks references to which no prefix is added: none may begin with another team's prefix.
 //!
 //! Invariants: at most [`LARGEST_RAW`] bytes are held; the time is linear in the input, however it is cut into pieces.
 
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The largest number of bytes that are examined of a name or a reference. The longest prefix fits several times, even
+/// The largest number of bytes of a name or a reference that are examined. The longest prefix fits several times, even
 /// with each letter escaped.
 pub(super) const BEGINNING: usize = 1 << 10;
 

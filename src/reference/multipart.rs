@@ -3,8 +3,8 @@
 //! Invariants: every byte passes unchanged, except the value of the one part named `reference_id` (and its length, if
 //! the part declares one); at most a delimiter, a part's head ([`LARGEST_HEAD`]) and a reference
 //! ([`LARGEST_REFERENCE`]) are held; ambiguous bodies, which parsers interpret differently, do not pass to their end.
-//! Therefore all known differences of parsers are refused: preambles, bare line ends before a boundary, padding after
-//! one, folded or repeated fields, escaped quotes, `name*`.
+//! Forms that parsers are known to read differently are therefore refused: preambles, bare line ends before a boundary,
+//! padding after one, folded or repeated fields, escaped quotes, `name*`.
 
 use super::body::BodyError;
 use super::boundary::Boundary;
@@ -16,7 +16,7 @@ use crate::base::json_template::{Absent, join};
 use bytes::{Buf as _, Bytes};
 use memchr::memmem::{self, Finder};
 
-/// The largest head of a part: browsers' heads have a few hundred bytes, and a long file name in UTF-8 fits.
+/// The largest head of a part. Browsers' heads have a few hundred bytes, and a long file name in UTF-8 fits.
 const LARGEST_HEAD: usize = 16 << 10;
 
 /// The largest number of parts of a body: Iluma's forms have up to five.
@@ -24,7 +24,7 @@ const MOST_PARTS: usize = 128;
 
 /// The treatment of the reference.
 enum Task {
-    /// The reference gets the prefix; [`Absent`] decides the case of no reference.
+    /// The reference gets the prefix. [`Absent`] decides about a body without a reference.
     Prefix(ReferencePrefix, Absent),
     /// The reference passes unless it has another team's prefix.
     Scan(ReferencePrefix, ReferencePrefixes),
@@ -250,7 +250,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Passes the prefixed reference, if the part that ended is the reference.
+    /// Ends a part. If the part is the reference, it is checked and passed on, with the prefix if one is needed.
     fn end_part(&mut self, out: &mut Pieces) -> Result<(), BodyError> {
         if let Task::Hash(parts) = &mut self.task {
             parts.end();
@@ -274,7 +274,7 @@ impl Rewriter {
                 }
                 out.push(join(&[&text, value.as_bytes()]));
             }
-            // No part is the reference there.
+            // A body that is only hashed has no reference part.
             (Task::Hash(_), _) => {}
             (Task::Prefix(prefix, _), declared) => {
                 let length = value.len() + prefix.name().len() + 1;
@@ -291,13 +291,13 @@ impl Rewriter {
 }
 
 enum Found {
-    /// A delimiter begins with its line end here. The bytes after it may still be missing.
+    /// A delimiter with its line end begins at this position. The bytes after the delimiter may still be missing.
     Delimiter(usize),
     /// This many bytes are no part of a delimiter.
     Nothing { passes: usize },
 }
 
-/// Searches a delimiter in the body of a part. No byte of a `fresh` part has passed yet.
+/// Searches for a delimiter in the body of a part. No byte of a `fresh` part has passed yet.
 fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyError> {
     let delimiter = finder.needle();
     // Some parsers read the line end of the head as the delimiter's.
@@ -310,14 +310,14 @@ fn find(finder: &Finder<'_>, data: &[u8], fresh: bool) -> Result<Found, BodyErro
             [.., b'\r', b'\n'] => return Ok(Found::Delimiter(at - 2)),
             // Some parsers read half a line end as a whole one.
             [.., b'\r' | b'\n'] => return Err(BodyError::Malformed),
-            // No other delimiter begins in it, because it has no line end.
+            // No other delimiter begins inside this one, because it has no line end.
             _ => from = at + delimiter.len(),
         }
     }
     if fresh && delimiter.starts_with(data) {
         return Ok(Found::Nothing { passes: 0 });
     }
-    // The longest suffix that may be the beginning of a delimiter with its line end, or with half of one.
+    // The longest suffix that may begin a delimiter is held: a delimiter with its line end, or with half of it.
     let earliest = data.len().saturating_sub(delimiter.len() + 1);
     let begins = |at: usize| match &data[at..] {
         [b'\r', b'\n', rest @ ..] | [b'\r' | b'\n', rest @ ..] => delimiter.starts_with(rest),
@@ -767,7 +767,8 @@ mod tests {
             prop_assert!(most <= form.boundary.len() + 8 + 120 + value, "{}", most);
         }
 
-        /// Whatever the body contains, and even if it is cut off, the forwarded bytes hold no reference without the prefix.
+        /// The forwarded bytes contain no reference without the prefix, whatever the body contains, and even if it is
+        /// cut off.
         #[test]
         fn a_parser_of_another_make_finds_no_reference_without_prefix(
             pieces in proptest::collection::vec(prop::sample::select(vec![

@@ -17,9 +17,9 @@ pub(super) enum Named {
     Other,
 }
 
-/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, for all kinds of servers:
-/// some read `reference_id[0]` and `[reference_id]` as the same name (qs, PHP, Rack), others ignore case, trim, end at
-/// NUL, replace dots and spaces by underscores (PHP), or read `referenceId` and `reference-id` as the same field
+/// Returns the meaning of a parameter's name in JSON, a form, a query or a multipart body, for all kinds of servers.
+/// Some read `reference_id[0]` and `[reference_id]` as the same name (qs, PHP, Rack). Others ignore case, trim, end at
+/// NUL, or replace dots and spaces by underscores (PHP). Others read `referenceId` and `reference-id` as the same field
 /// (Jackson, Spring).
 pub(super) fn named(name: &str) -> Named {
     if name == REFERENCE {

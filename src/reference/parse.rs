@@ -11,7 +11,8 @@ impl RequestContent {
     /// Parses a JSON or form body.
     ///
     /// # Errors
-    /// Returns an error if the reference can't be read exactly, because then it could not be given back.
+    /// Returns an error if the body is encoded, malformed or of another type, or if the reference can't be read exactly
+    /// and so could not be given back.
     pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self, BodyError> {
         let (kind, charset) = Kind::with_charset(headers)?;
         let mut content = match kind {

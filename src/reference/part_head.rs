@@ -11,20 +11,20 @@ use std::ops::Range;
 #[derive(Default)]
 pub(super) struct Head {
     pub(super) is_reference: bool,
-    /// The position of the digits of its content length.
+    /// The position of the digits of the part's content length.
     pub(super) length: Option<Range<usize>>,
     /// True if the part's charset equals UTF-8 for ASCII characters only, so that the reference must be ASCII.
     pub(super) must_be_ascii: bool,
 }
 
 impl Head {
-    /// Parses the fields of a part, without the empty line.
+    /// Parses the head of a part. `text` ends before the empty line.
     pub(super) fn parse(text: &[u8]) -> Result<Self, BodyError> {
         let (mut disposition, mut kind, mut encoding, mut length) = (None, None, None, None);
         let mut start = 0;
         for line in lines(text) {
-            // The line has a bare line end, NUL or the like. A line that begins with a space continues the previous
-            // one, and has no name.
+            // A line with a bare line end, NUL or another control character is malformed. So is a line that begins with
+            // a space: it continues the previous line, and has no name.
             if line.iter().any(|b| (b.is_ascii_control() && *b != b'\t') || *b == 0x7f) {
                 return Err(BodyError::Malformed);
             }
@@ -83,7 +83,7 @@ impl Head {
     }
 }
 
-/// Splits at CRLF only.
+/// Splits a head at CRLF only.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -95,8 +95,8 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only on ASCII.
-/// Returns `None` for another charset, or for a type that some servers read as a file. JSON is accepted, because some clients
-/// label every text part as JSON.
+/// Returns `None` for another charset, or for a type that some servers read as a file. JSON is accepted, because some
+/// clients label every text part as JSON.
 fn is_utf8(kind: &[u8]) -> Option<bool> {
     let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
     let essence = kind[..end].trim_ascii();

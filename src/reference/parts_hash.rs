@@ -1,7 +1,7 @@
 //! The hash of the parts of a multipart body: names, file names, content types and bytes, in order.
 //!
-//! Invariant: two bodies have the same hash if they have the same parts. Boundaries, other fields of the parts, and the pieces in
-//! which a body arrived make no difference.
+//! Invariant: two bodies have the same hash if they have the same parts. Boundaries, other fields of the parts, and the
+//! pieces in which a body arrived make no difference.
 
 use super::parameters::parameters;
 use super::part_head::lines;
@@ -21,7 +21,7 @@ pub(super) struct PartsHash {
     fields: Vec<(String, String)>,
 }
 
-/// The part whose bytes arrive.
+/// The part whose bytes are arriving.
 struct Part {
     hash: Sha256,
     /// The name of a part that is no file.

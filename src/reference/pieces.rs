@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 
-/// The largest size of a piece that is joined of small ones: joining costs a copy and saves a frame.
+/// The largest size of a piece that is joined from small ones: joining costs a copy and saves a frame.
 const SMALL: usize = 4 << 10;
 
 impl Pieces {

@@ -8,8 +8,8 @@ use crate::base::name::TenantName;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The longest reference, decoded: the API document shows identifiers of some ten characters, and each entry, callback
-/// and answer repeats the reference.
+/// The longest reference in bytes, decoded. The API document shows identifiers of about ten characters, and each cache
+/// entry, callback and answer repeats the reference.
 pub(super) const LARGEST_REFERENCE: usize = 4 << 10;
 
 /// A team's name and a colon, which precede its references.
@@ -47,7 +47,7 @@ impl ReferencePrefixes {
         Self(names.into())
     }
 
-    /// Returns the team of this name.
+    /// Returns the team of this name, if its prefix is one of these.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Option<&TenantName> {
         let at = self.0.binary_search_by(|known| known.as_str().cmp(name)).ok()?;
@@ -78,9 +78,9 @@ pub fn reference_json(text: &str) -> Bytes {
     serde_json::to_vec(text).unwrap_or_default().into()
 }
 
-/// Splits the inside of a JSON string after its first colon: returns the name before it and the position after it, in
-/// any spelling. Returns `None` if the string does not begin with a name and a colon. Any name is returned, even if no
-/// team has it.
+/// Splits the inside of a JSON string after its first colon, in any spelling. Returns the name before the colon, even
+/// if no team has it, and the position after the colon. Returns `None` if the string does not begin with a name and a
+/// colon.
 pub(super) fn json_prefix(inner: &[u8]) -> Option<(String, usize)> {
     let (mut name, mut at) = (String::new(), 0);
     loop {

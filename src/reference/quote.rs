@@ -12,7 +12,7 @@ pub(super) struct Quote {
     pub(super) end: usize,
 }
 
-/// The prefix and the reference that are searched.
+/// The prefixed reference that is searched for.
 pub(super) struct Needle {
     bytes: Vec<u8>,
     /// The length of the prefix with its colon.
@@ -70,7 +70,7 @@ impl Needle {
     }
 }
 
-/// Returns the end of the colon at `at`, in clear or escaped.
+/// Returns the end of the colon at `at`, in clear or escaped; `None` if there is no colon.
 pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
     let spelled = |spelling: &[u8]| {
@@ -81,7 +81,7 @@ pub(super) fn colon(text: &[u8], at: usize) -> Option<usize> {
     spelled(b":").or(json).or_else(|| spelled(b"\\:")).or_else(|| spelled(b"%3a")).map(|length| at + length)
 }
 
-/// Returns true if the name at `at` is a whole one: not the end of a longer name, and not a part of an escape.
+/// Returns true if a whole name begins at `at`: not the end of a longer name, and not a part of an escape.
 pub(super) fn begins_word(text: &[u8], at: usize) -> bool {
     let before = &text[..at];
     let escape = |length: usize| {
@@ -107,7 +107,7 @@ pub(super) fn is_parameter(text: &[u8], at: usize) -> bool {
     before.ends_with(b"reference_id=") || before.ends_with(b"reference_id%3D")
 }
 
-/// Returns true if the text fills the space between two quotation marks, brackets or the like.
+/// Returns true if the text from `at` to `end` is alone between two quotation marks, brackets or the like.
 pub(super) fn is_alone(text: &[u8], at: usize, end: usize) -> bool {
     let opens = text[..at].last().is_some_and(|b| b"\"'`=([<".contains(b));
     let closes = text.get(end).is_some_and(|b| b"\"'`\\&)]>".contains(b));

@@ -1,4 +1,4 @@
-//! Scans bodies and queries that are forwarded without our own prefix: none may carry another team's prefix.
+//! Scans bodies and queries to which no prefix is added: none may carry another team's prefix.
 //!
 //! Invariants: the top-level reference of an object or a form is checked in any spelling, also if it is repeated or cut
 //! into pieces; a body in which a reference could hide is refused; Iluma judges other malformed bodies.
@@ -33,14 +33,16 @@ pub(super) enum Kind {
 pub enum EncodedBody {
     /// The body is refused.
     Refused,
-    /// The body is scanned as it is and as it decodes; it passes as it came.
+    /// The body is scanned as it is and decoded. It is forwarded unchanged.
     Decoded,
 }
 
-/// Returns the kind as which a body is scanned. A server that ignores content types may read any body as JSON.
+/// Returns the kind of scan for a body: form, multipart, or JSON for every other type, because a server that ignores
+/// content types may read any body as JSON.
 ///
 /// # Errors
-/// Returns an error if the body can't be scanned: in a charset that is unlike ASCII, or of two types.
+/// Returns an error if the body can't be scanned: it has two types, a type that servers read differently, a malformed
+/// boundary, or a charset unlike ASCII.
 pub(super) fn kind(headers: &HeaderMap) -> Result<Kind, BodyError> {
     let kind = kind_in_any_charset(headers)?;
     let is_odd = headers.get(CONTENT_TYPE).is_some_and(|value| charsets(value).any(|charset| !is_like_ascii(charset)));
@@ -57,7 +59,7 @@ fn kind_in_any_charset(headers: &HeaderMap) -> Result<Kind, BodyError> {
     if essence.eq_ignore_ascii_case(b"multipart/form-data") {
         return Boundary::of(value.as_bytes()).map(Kind::Multipart).ok_or(BodyError::Malformed);
     }
-    // Some servers read every multipart body as a form, and some the beginning of a malformed type as a type.
+    // Some servers read every multipart body as a form. Some read the beginning of a malformed type as a type.
     if starts_with_ignoring_case(essence, b"multipart/") || essence.iter().any(|b| !is_token(*b) && *b != b'/') {
         return Err(BodyError::UnknownType);
     }
@@ -76,8 +78,8 @@ pub fn scan_query(target: &PathAndQuery, own: &ReferencePrefix, prefixes: &Refer
     FormReader::query().feed(target.query().unwrap_or_default().as_bytes(), &mut judge)
 }
 
-/// Scans a body that was read whole, on a route where references are not prefixed. Its charset is not judged: the body is
-/// forwarded under a content type without one.
+/// Scans a body that was read whole, on a route where references are not prefixed. Its charset is not judged: the body
+/// is forwarded under a content type without a charset.
 ///
 /// # Errors
 /// Returns an error if a reference begins with the prefix of a team other than `own`, or if the body can't be scanned.
@@ -100,8 +102,8 @@ pub fn scan_body(
     }
 }
 
-/// Scans a body that is JSON or a form while it passes: as it is, and as it decodes. A server that ignores the encoding reads
-/// it as it is.
+/// Scans a body that is JSON or a form while it passes, as it is and decoded. A server that ignores the encoding reads
+/// the body as it is.
 pub(super) struct BodyScanner {
     plain: ForeignPrefixScanner,
     encoded: Option<EncodedScanner>,

@@ -1,7 +1,7 @@
-//! Scans what an encoded body decodes to, for another team's prefix.
+//! Decodes an encoded body, and scans it for another team's prefix.
 //!
-//! Invariants: every byte that a server could decode so far was scanned; at most [`LARGEST_DECODED`] bytes are decoded for
-//! one body, whatever its own length is.
+//! Invariants: every byte that a server could decode so far was scanned; at most [`LARGEST_DECODED`] bytes are decoded
+//! for one body, whatever its own length is.
 
 use super::body::BodyError;
 use super::content_type::Encoding;
@@ -9,7 +9,7 @@ use super::foreign_prefix::ForeignPrefixScanner;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use std::io::{self, Write};
 
-/// The largest body, decoded: pictures in base64 have some megabytes.
+/// The largest body, decoded. Pictures in base64 have several megabytes.
 const LARGEST_DECODED: usize = 16 << 20;
 
 /// Decodes a body piece by piece, in each way in which a server may decode it, and scans it.
@@ -17,9 +17,9 @@ pub(super) struct EncodedScanner(Vec<Decoder>);
 
 enum Decoder {
     Gzip(MultiGzDecoder<Sink>),
-    /// Deflate as in the standard.
+    /// Deflate with zlib's header, as the standard requires.
     Zlib(ZlibDecoder<Sink>),
-    /// Deflate as in the practice of many clients.
+    /// Deflate without a header, as many clients send it.
     Raw(DeflateDecoder<Sink>),
     /// The rest can't be decoded.
     Broken,
@@ -66,14 +66,14 @@ fn decode<D: Write>(
 ) -> (io::Result<()>, Option<BodyError>) {
     let written = decoder.write_all(data).and_then(|()| decoder.flush());
     if written.is_err() {
-        // The decoder still has what it decoded before; its end gives that to the sink.
+        // The decoder still has bytes that it decoded before the error. Finishing it passes them to the sink.
         let _ = finish(decoder);
     }
     let fault = sink(decoder).fault;
     (written, fault)
 }
 
-/// Takes decoded bytes.
+/// Takes decoded bytes, and scans them.
 struct Sink {
     scanner: ForeignPrefixScanner,
     length: usize,

@@ -8,11 +8,11 @@ use super::prefix::LARGEST_REFERENCE;
 /// The position of the next byte in a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScanState {
-    /// Before the first name of a body. A body that is JSON is recognised here.
+    /// The next byte may begin the first name of a body. A body that is JSON is recognised here.
     Start,
     Name,
-    /// The next byte is in the value of the reference: its decoded length so far, and the missing hexadecimal digits of
-    /// an escape.
+    /// The next byte is in the value of the reference. `length` is its decoded length so far, `digits` the number of
+    /// hexadecimal digits that an escape still needs.
     Reference {
         length: usize,
         digits: u8,
@@ -20,7 +20,7 @@ enum ScanState {
     Skipped,
 }
 
-/// A form that is read byte by byte.
+/// Reads a form byte by byte.
 pub(super) struct FormReader {
     state: ScanState,
 }
@@ -39,7 +39,7 @@ impl FormReader {
     pub(super) fn feed(&mut self, data: &[u8], judge: &mut Judge) -> Result<(), BodyError> {
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
-            // Files in base64 are long.
+            // Files in base64 are long, so the end of a skipped value is searched for.
             let skipped = if self.state == ScanState::Skipped {
                 memchr::memchr2(b'&', b';', rest).unwrap_or(rest.len())
             } else {
@@ -70,7 +70,7 @@ impl FormReader {
             }
             (ScanState::Start | ScanState::Name, _) if judge.name_byte(byte) => ScanState::Name,
             (ScanState::Start | ScanState::Name, _) => {
-                // A file that is declared as a form has a long name. An incomplete escape has no letter yet.
+                // A file that is declared as a form looks like one long name. An incomplete escape has no letter yet.
                 let name = judge.name();
                 let end = name.len() - name.len().min(2);
                 if name.as_bytes()[end..].contains(&b'%') || named_so_far(&name) != Named::Other {

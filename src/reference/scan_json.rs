@@ -4,7 +4,7 @@ use super::body::BodyError;
 use super::judge::Judge;
 use super::name::{Named, named, named_so_far};
 
-/// A JSON text that is read byte by byte. A malformed text is not refused here: Iluma refuses it.
+/// Reads a JSON text byte by byte. It does not refuse a malformed text: Iluma does.
 #[derive(Default)]
 pub(super) struct JsonReader {
     depth: usize,
@@ -39,7 +39,7 @@ impl JsonReader {
     pub(super) fn feed(&mut self, data: &[u8], judge: &mut Judge) -> Result<(), BodyError> {
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
-            // Files in base64 are long.
+            // Files in base64 are long, so the end of a skipped string is searched for.
             let skipped = match self.state {
                 ScanState::Done => return Ok(()),
                 ScanState::Skipped { escaped: false } => memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len()),
@@ -61,7 +61,7 @@ impl JsonReader {
     fn byte(&mut self, byte: u8, judge: &mut Judge) -> Result<ScanState, BodyError> {
         Ok(match self.state {
             ScanState::Before => match byte {
-                // A byte order mark may precede the object, in UTF-8 or in wide characters, whose other half is NUL.
+                // A byte order mark may precede the object. In UTF-16 and UTF-32, NUL bytes may precede it too.
                 b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf | 0xfe | 0xff | 0 => ScanState::Before,
                 b'{' => {
                     *self = Self { depth: 1, ..Self::default() };
@@ -69,7 +69,7 @@ impl JsonReader {
                 }
                 _ => ScanState::Done,
             },
-            // Wide characters: the names would be read as others. JSON itself has no such byte.
+            // A NUL byte means UTF-16 or UTF-32, in which names would be misread. JSON in UTF-8 has no such byte.
             ScanState::Between | ScanState::Name { .. } if byte == 0 => return Err(BodyError::UnknownType),
             ScanState::Between => return self.between(byte),
             ScanState::Name { escaped: false } if byte == b'"' => {

@@ -29,7 +29,8 @@ pub struct FilteredBody<B> {
     trailers: Option<HeaderMap>,
     stage: Stage,
     outcome: Arc<Outcome>,
-    /// The work that the end of the body waits for. A body has to be `Sync`, which the lock gives; nothing else takes it.
+    /// The work for which the end of the body waits. A body must be `Sync`, which the lock provides; no other task
+    /// takes the lock.
     held: Mutex<Option<Work>>,
 }
 
@@ -54,7 +55,7 @@ enum Stage {
 
 /// Work that a body waits for.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Makes work of a caller's reference.
+/// Makes the work for a caller's reference.
 type ToWork = Box<dyn FnOnce(Bytes) -> Work + Send>;
 
 /// The result of a forwarded body, for code that no longer holds the body.
@@ -65,15 +66,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Holds back the end of the body until the work is done that `work` returns for the caller's reference, if the caller gives
-    /// one: Iluma does not have the whole body before. Without effect once the body has ended.
+    /// Holds back the end of the body until the work for the caller's reference is done, so Iluma does not have the
+    /// whole body before. `work` makes that work. It is not called if the caller gives no reference, or if the body has
+    /// ended.
     pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
         *self.before_end.lock() = Some(Box::new(work));
     }
 
-    /// Returns `None` as long as the client's body has not ended, or if it was dropped before. Otherwise returns the
-    /// caller's reference as JSON text with its quotes (`None` if it gave none, or if references were only scanned), or
-    /// the reason why the body was cut off.
+    /// Returns the caller's reference as JSON text with its quotes, or the reason why the body was cut off. The
+    /// reference is `None` if the caller gave none, or if references were only scanned. The result is `None` until the
+    /// body has ended or was cut off, and stays `None` if the body was dropped before.
     #[must_use]
     pub fn result(&self) -> Option<Result<Option<Bytes>, BodyError>> {
         self.result.get().cloned()
@@ -98,10 +100,10 @@ impl<B> fmt::Debug for FilteredBody<B> {
     }
 }
 
-/// The side that cut a body off.
+/// The error that cut a body off, by the side that caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError<E> {
-    /// The gateway refused it.
+    /// The gateway refused the body.
     #[error(transparent)]
     Refused(BodyError),
     /// The client cut the body off.
@@ -120,7 +122,7 @@ where
     }
 
     /// Passes a body on unchanged, and cuts it off if its reference has the prefix of a team other than `own`. The body
-    /// may have any type; one that is neither a form nor multipart is scanned as JSON if it begins like an object.
+    /// may have any type. If it is neither a form nor multipart, it is scanned as JSON if it begins like an object.
     ///
     /// # Errors
     /// Returns an error if the body can't be scanned.

@@ -1,7 +1,8 @@
 //! Restores the caller's own reference in answers and callbacks, or removes the reference if the caller gave none.
 //!
-//! Invariants: only the prefix is removed, or the member that contains nothing else; the order, spaces and spelling of
-//! everything else stay; no team sees another team's prefix; a nested `reference_id` belongs to other data and stays.
+//! Invariants: only the prefix is removed, or the member that contains only the prefix; the order, spaces and spelling
+//! of everything else stay; no team sees another team's prefix; a nested `reference_id` belongs to other data and
+//! stays.
 
 use super::name::REFERENCE;
 use super::prefix::{ReferencePrefix, ReferencePrefixes, json_prefix};
@@ -46,7 +47,7 @@ impl Answer {
     }
 }
 
-/// A record of Iluma's, in an answer, a list or a callback.
+/// A record of Iluma, in an answer, a list or a callback.
 pub struct Record {
     /// Iluma's id, as text.
     pub id: Option<String>,
@@ -66,7 +67,7 @@ pub enum Ownership {
     Own,
     /// The reference has the prefix of another team of the account.
     Foreign,
-    /// The reference has no team's prefix: the owner is in the state.
+    /// The reference has no team's prefix: only the state knows the owner.
     Unprefixed,
 }
 
@@ -94,8 +95,8 @@ impl Record {
         Some(Self::assemble(body.slice_ref(text.as_bytes()), id, reference, spliced, prefixes))
     }
 
-    /// Makes the record of an answer, which was parsed before. Returns `None` if it is no object, or repeats a member
-    /// that identifies records.
+    /// Makes the record of an answer that was parsed before. Returns `None` if the answer is no object, or repeats a
+    /// member that identifies records.
     #[must_use]
     pub fn of_answer(answer: &iluma::answer::Answer, prefixes: &ReferencePrefixes) -> Option<Self> {
         if !answer.is_record() {
@@ -127,7 +128,7 @@ impl Record {
         Self { id, prefixed_by, reference, body, spliced }
     }
 
-    /// Returns the owner of the record as this team sees it.
+    /// Returns the ownership of the record, as the team of the prefix sees it.
     #[must_use]
     pub fn ownership(&self, prefix: &ReferencePrefix) -> Ownership {
         match &self.prefixed_by {
@@ -137,8 +138,8 @@ impl Record {
         }
     }
 
-    /// Returns the record for the team that made it with this reference: in Iluma's spelling, without the prefix. Iluma
-    /// echoes the bare prefix both for an empty reference and for none.
+    /// Returns the record for the team that made it with this reference: in Iluma's spelling, without the prefix. An
+    /// empty reference is inserted again, because Iluma echoes the bare prefix both for it and for no reference.
     #[must_use]
     pub fn made_with(&self, reference: Option<&[u8]>) -> Bytes {
         match reference {
@@ -153,8 +154,8 @@ impl Record {
         &self.body
     }
 
-    /// Returns the body for the team of the prefix: with the reference after the prefix, or without one. A record
-    /// without a prefix is unchanged.
+    /// Returns the body for the team of the prefix. Its reference is the text after the prefix; if there is no text, it
+    /// has no reference. A record without a prefix is unchanged.
     #[must_use]
     pub fn own(&self) -> Bytes {
         match &self.prefixed_by {
@@ -163,14 +164,14 @@ impl Record {
         }
     }
 
-    /// Returns the body for this team: its [own](Self::own), or, if the prefix is another team's, without a reference.
-    /// A team that shares the record has a reference of its own, for [`Record::with`].
+    /// Returns the [own](Self::own) body, or the body without a reference if the prefix is another team's. A team that
+    /// shares the record has a reference of its own: use [`Record::with`].
     #[must_use]
     pub fn seen_by(&self, prefix: &ReferencePrefix) -> Bytes {
         if self.ownership(prefix) == Ownership::Foreign { self.with(None) } else { self.own() }
     }
 
-    /// Returns the body with this reference (JSON text with its quotes), or with none.
+    /// Returns the body with this reference (JSON text with its quotes), or without a reference.
     #[must_use]
     pub fn with(&self, reference: Option<&[u8]>) -> Bytes {
         self.spliced.with(reference)
@@ -215,9 +216,9 @@ impl List {
         self.items.iter().filter_map(|(_, record)| record.as_ref())
     }
 
-    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by), and
-    /// with Iluma's other members (`has_more`, links) with the caller's own reference. `keep` is called for each record
-    /// in order.
+    /// Returns the page with the records for which `keep` is true, each as [the team sees it](Record::seen_by). Iluma's
+    /// other members (`has_more`, links) stay, with the caller's own reference in them. `keep` is called for each
+    /// record in order.
     ///
     /// Iluma's cursors are unchanged: a page may have fewer records than its limit, or none, and still have a next
     /// page.
@@ -227,7 +228,7 @@ impl List {
             return stripper.strip(&self.body);
         };
         let mut parts = vec![stripper.strip(&self.body.slice(..first.start))];
-        // The comma and the spaces after an item are removed with the item that follows it.
+        // Each gap (comma and spaces) is removed together with the item that follows it.
         let mut before = first.start..first.start;
         let mut any = false;
         for (at, record) in &self.items {
@@ -249,9 +250,9 @@ impl List {
 /// Removes the prefix from texts in which Iluma quotes a reference: errors, links, and nested members of answers.
 pub struct PrefixStripper {
     prefix: ReferencePrefix,
-    /// The caller's own reference after the prefix; `None` if it gave none, or an empty one.
+    /// The prefix and the caller's own reference; `None` if the caller gave no reference, or an empty one.
     needle: Option<Needle>,
-    /// True if the caller's own reference begins like a prefixed one: a prefix may be its own text.
+    /// True if the caller's own reference itself begins with the prefix: then a prefix may be the caller's own text.
     is_prefix_like: bool,
 }
 
@@ -276,7 +277,8 @@ impl PrefixStripper {
         self.strip(&record.map_or_else(|| body.clone(), |record| record.own()))
     }
 
-    /// Returns the body of a success, whose own reference has no prefix any more, without the prefix in its other members.
+    /// Returns the body of a success without the prefix in its other members. The prefix of its own reference was
+    /// removed before. If the caller's reference itself begins with the prefix, the body is unchanged.
     #[must_use]
     pub fn success(&self, body: Bytes) -> Bytes {
         if self.is_prefix_like { body } else { self.strip(&body) }

@@ -23,7 +23,7 @@ fn headers(kind: &str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())])
 }
 
-/// Bodies that repeat the text that a parser searches: start, piece, end.
+/// Bodies that repeat a text for which a parser searches: start, repeated piece, end.
 const JSON: &[(&str, &str, &str)] = &[
     (r#"{"reference_id":""#, "alpha:", r#""}"#),
     (r#"{"reference_id":""#, r"\u0061", r#""}"#),

@@ -1,4 +1,4 @@
-//! The refusals of a request for its `Idempotency-Key`.
+//! The refusals of a request because of its `Idempotency-Key`.
 
 use crate::reference::MalformedKey;
 

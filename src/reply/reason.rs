@@ -4,8 +4,8 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// The reason of an error that the gateway made: the value of `x-gateway-error`, of `reason` in the log, and the label of
-/// `gateway_errors_total`.
+/// The reason of an error that the gateway made: the value of `x-gateway-error`, of `reason` in the log, and the label
+/// of `gateway_errors_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Reason {

@@ -30,16 +30,17 @@ use tokio_rustls::TlsAcceptor;
 /// The largest number of open h2 streams of one connection. Each costs a task and a window.
 const MOST_STREAMS: u32 = 128;
 
-/// The flow-control windows of an h2 connection: the unread bytes that a client may send on one stream, and on all. Every
-/// stream can fill its own, so that a request that Iluma reads slowly delays no other.
+/// The flow-control window of an h2 stream: the unread bytes that a client may send on it.
 const STREAM_WINDOW: u32 = 64 << 10;
+/// The flow-control window of an h2 connection. Every stream can fill its own window, so that a request that Iluma
+/// reads slowly delays no other.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
-/// The time after which a dead h2 peer is noticed, without an answer to a ping.
+/// The interval of pings to an h2 peer. A dead peer is noticed because it does not answer one.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The bytes that hyper reads of a body at once, and may buffer of an answer: with this size hundreds of connections
-/// stay small.
+/// The largest number of bytes that hyper reads of a body at once, and may buffer of an answer. With this size hundreds
+/// of connections need little memory.
 const BUFFER: usize = 64 << 10;
 
 /// The field that announces the time for which a connection without a request is kept.
@@ -50,7 +51,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(super) struct ConnectionBounds {
     /// The time for a request's head, and for a TLS handshake.
     pub(super) header_timeout: Duration,
-    /// The time without a request.
+    /// The time for which a connection without a request is kept.
     pub(super) keep_alive_timeout: Duration,
     /// The largest head of a request, in bytes.
     pub(super) header_bytes: usize,
@@ -84,7 +85,8 @@ impl Connection {
     /// Serves until the connection ends. `services` makes the connection's service; `address` is the peer's address.
     ///
     /// # Errors
-    /// Returns an error if the connection lacks the header of the PROXY protocol where it needs one, or if the TLS handshake fails.
+    /// Returns an error if the connection lacks the header of the PROXY protocol where it needs one, or if the TLS
+    /// handshake fails.
     pub(super) async fn serve<S, B>(
         self,
         mut stream: TcpStream,
@@ -137,8 +139,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the client's address: the one in the PROXY header if the load balancer is trusted, or if no load balancers are
-    /// configured; else the peer's.
+    /// Returns the client's address. It is the address in the PROXY header if the load balancer is trusted, or if no
+    /// load balancers are configured; else it is the peer's.
     fn source(&self, peer: IpAddr, named: Option<IpAddr>) -> IpAddr {
         let trusted = &self.listener.trusted_proxies;
         let believed = trusted.is_empty() || trusted.iter().any(|network| network.contains(&peer));
@@ -206,7 +208,8 @@ impl Connection {
         let announced = announcement(bounds.keep_alive_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
             let announced = is_kept(&request).then(|| announced.clone()).flatten();
-            // The call begins inside: its future is made where it stays, and not copied for each request.
+            // The call begins inside this future, so that its own future is made in place and not copied for each
+            // request.
             let service = service.clone();
             async move {
                 let mut response = service.call(request).await?;
@@ -233,7 +236,7 @@ impl Connection {
             // The client is gone: a request in progress ends with its connection.
             () = reset => return Ok(()),
         };
-        // A cut-off answer may have no other end than that of the connection (HTTP/1.0).
+        // In HTTP/1.0 an answer may end only with its connection. So a cut-off answer ends with a reset.
         if ended.is_err() {
             signs.note_break();
         }

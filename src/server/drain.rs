@@ -19,7 +19,7 @@ struct Signal {
 }
 
 impl Drain {
-    /// Ends every connection, including those that begin later.
+    /// Begins the drain: every connection ends after its current requests, also a connection that begins later.
     pub(super) fn tell(&self) {
         self.0.told.store(true, Ordering::Release);
         self.0.notify.notify_waiters();

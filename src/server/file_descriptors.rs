@@ -12,8 +12,8 @@ pub struct Limit {
     pub now: u64,
 }
 
-/// Raises the soft limit (RLIMIT_NOFILE) to the hard one. Many systems start processes with 1,024 for the sake of old
-/// programs, which is far below the need of a server.
+/// Raises the soft limit (RLIMIT_NOFILE) to the hard one. Many systems start processes with 1,024 because of old
+/// programs. A server needs far more.
 ///
 /// # Errors
 /// Returns an error if the system refuses.

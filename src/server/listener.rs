@@ -31,7 +31,7 @@ const STREAM_END: Duration = Duration::from_secs(1);
 /// The bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The largest number of connections; one more waits in the kernel's backlog.
+    /// The largest number of connections; further ones wait in the kernel's backlog.
     connections: usize,
     /// The bounds of each connection.
     each: ConnectionBounds,
@@ -57,14 +57,14 @@ pub trait Events: Clone + Send + 'static {
     /// A guard that lives as long as a connection.
     type Guard: Send + 'static;
 
-    /// Is called when a connection was accepted.
+    /// Reports an accepted connection. The server keeps the guard until the connection ends.
     fn connected(&self) -> Self::Guard;
 
-    /// Is called when a TLS handshake failed.
+    /// Reports a failed TLS handshake.
     fn handshake_failed(&self);
 }
 
-/// A bound socket.
+/// A bound socket that serves connections.
 #[derive(Debug)]
 pub struct Server {
     name: &'static str,
@@ -124,8 +124,8 @@ impl Server {
         ListenerHandle(Arc::clone(&self.settings))
     }
 
-    /// Serves until `stop`, then drains: it finishes the requests in flight, within `drain`. `services` makes the
-    /// service of each connection from its other end.
+    /// Serves until `stop` is cancelled, then drains: requests in flight may finish, within `drain`. `services` makes
+    /// the service of a connection for its peer.
     pub async fn serve<M, S, B>(self, services: M, events: impl Events, stop: CancellationToken, drain: Duration)
     where
         M: Fn(Peer) -> S + Send + Sync + 'static,

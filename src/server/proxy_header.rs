@@ -1,7 +1,7 @@
-//! The header of the PROXY protocol (versions 1 and 2), with which load balancers of TCP name the client.
+//! The header of the PROXY protocol (versions 1 and 2), by which TCP load balancers name the client.
 //!
-//! Invariants: not a byte beyond the header is read; the header has a bound; a connection without one is refused,
-//! because a client could forge an address if the header were optional.
+//! Invariants: no byte beyond the header is read; the header has a bound; a connection without one is refused, because
+//! a client could forge an address if the header were optional.
 
 use ppp::{HeaderResult, v1, v2};
 use std::io;
@@ -10,14 +10,16 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// The first bytes of version 2. Every header of version 1 has at least as many.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, command, family, and the length of the rest.
+/// The length of the fixed part of version 2: signature, command, family, and the length of the rest.
 const FIXED: usize = 16;
 /// The longest line of version 1, by its specification.
 const LONGEST_LINE: usize = 107;
-/// The longest rest of a header of version 2: at most 216 bytes of addresses, and extensions, which are usually below a kilobyte.
+/// The longest rest of a header of version 2, in bytes. Addresses have at most 216; extensions are usually below a
+/// kilobyte.
 const LONGEST_REST: usize = 4096;
 
-/// Reads the header. Returns the client's address; `None` if the connection is the load balancer's own, as for health checks.
+/// Reads the header. Returns the client's address; `None` if the connection is the load balancer's own, as for health
+/// checks.
 ///
 /// # Errors
 /// Returns an error if the connection broke, or does not begin with a valid header.
@@ -69,7 +71,7 @@ fn source(header: &[u8]) -> Result<Option<IpAddr>, &'static str> {
 mod tests {
     use super::*;
 
-    /// A header of version 2 with this command and family, and what follows its length.
+    /// Returns a header of version 2 with this command and family, and with `rest` after its length.
     fn second(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
         [&SIGNATURE[..], &[0x20 | command, family], &length, rest].concat()

@@ -17,7 +17,7 @@ const PREFACE: &[u8; 3] = b"PRI";
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// Bytes that were read to recognise the protocol, and the index of the next one to be read again.
+    /// Bytes that were read to recognise the protocol. The protocol then reads those from `next` to `end` again.
     first: [u8; PREFACE.len()],
     next: usize,
     end: usize,

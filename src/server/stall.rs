@@ -1,6 +1,7 @@
 //! A guard around a client's stream, for slow and stuck clients.
 //!
-//! It disconnects a peer that reads nothing, makes a broken answer recognisable, and gives the peer time to read a refusal.
+//! It disconnects a peer that reads nothing, makes a broken answer recognisable, and gives the peer time to read a
+//! refusal.
 
 use super::signs::Signs;
 use super::socket::Resets;
@@ -11,13 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// The time, and the bytes, that a peer may go on sending after the last byte of the answer.
+/// The longest time for which a peer may go on sending after the last byte of the answer.
 const LINGER: Duration = Duration::from_secs(2);
+/// The largest number of bytes that a peer may send in that time.
 const MOST_LINGERED: usize = 16 << 20;
 
-/// A stream whose writes fail if none of them makes progress for a while, and which ends with a reset if its connection
-/// broke off. It is closed once the peer has stopped sending: closing it earlier resets the connection, and a client
-/// that was refused in the middle of an upload might never read the reason.
+/// A stream whose writes fail if no write makes progress for a while. If its connection broke off, it ends with a
+/// reset. Otherwise it is closed once the peer has stopped sending: closing it earlier resets the connection, and a
+/// client that was refused in the middle of an upload might never read the reason.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,

@@ -25,7 +25,7 @@ struct Open {
     requests: usize,
     idle_since: Instant,
     next: u64,
-    /// Answers with a piece that waits to be requested, and the time since when it waits.
+    /// The answers whose next piece is not requested yet, each with the time since when it waits.
     untaken: HashMap<u64, Instant>,
 }
 

@@ -1,6 +1,7 @@
 //! The stored attempts at a delivery: the time, the result, and the duration of each.
 //!
-//! Invariants: nothing of a person, a URL or a body is in an attempt; a delivery remembers its newest [`MOST_KEPT`] attempts.
+//! Invariants: nothing of a person, a URL or a body is in an attempt; a delivery remembers its newest [`MOST_KEPT`]
+//! attempts.
 
 use super::times::{length, millis, time};
 use std::fmt;
@@ -8,13 +9,14 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// The attempts that a delivery remembers: all of the longest schedule, and a day of hourly probes.
+/// The largest number of attempts that a delivery remembers: enough for the longest retry schedule, which has 21
+/// attempts, or for a day of hourly probes.
 pub const MOST_KEPT: usize = 32;
 
 /// One attempt at a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptRecord {
-    /// The time when it began.
+    /// The time when the attempt began.
     pub time: SystemTime,
     /// The result.
     pub result: AttemptResult,
@@ -27,7 +29,7 @@ pub struct AttemptRecord {
 pub enum AttemptResult {
     /// The endpoint answered with this status, which is no redirect.
     Status(u16),
-    /// There was no answer, or none that counts.
+    /// There was no answer, or the answer has no status that counts.
     Error(AttemptError),
 }
 
@@ -35,13 +37,13 @@ pub enum AttemptResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum AttemptError {
-    /// No connection, or no head of an answer, in time.
+    /// The connection, or the head of the answer, did not come in time.
     Timeout,
     /// The connection was refused: no process listens at the address.
     Refused,
     /// The host's name leads to no address.
     Dns,
-    /// The TLS handshake failed, such as for a certificate that is not trusted.
+    /// The TLS handshake failed, for example because a certificate is not trusted.
     Tls,
     /// The connection broke before the head of an answer.
     Reset,
@@ -57,16 +59,16 @@ pub enum AttemptError {
     NoUrl,
 }
 
-/// The news that an attempt brings about its endpoint.
+/// The conclusion about an endpoint from one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointNews {
-    /// Nothing: the endpoint was not asked.
+    /// No conclusion: no request was sent to the endpoint.
     None,
-    /// It works.
+    /// The endpoint works.
     Success,
-    /// It fails.
+    /// The endpoint fails.
     Failure,
-    /// It wants no more deliveries: 410.
+    /// The endpoint wants no more deliveries: it answered 410.
     Gone,
 }
 
@@ -131,17 +133,19 @@ impl FromStr for AttemptResult {
     }
 }
 
-/// Returns the attempts of a history as it is stored, oldest first. Text of another version is left out.
+/// Returns the attempts in a stored history, oldest first. Attempts that can't be parsed, such as those of another
+/// version, are left out.
 pub(super) fn parsed(history: &str) -> Vec<AttemptRecord> {
     history.split_ascii_whitespace().filter_map(AttemptRecord::parse).collect()
 }
 
-/// Returns the newest attempt of a history as it is stored.
+/// Returns the newest attempt in a stored history.
 pub(super) fn last(history: &str) -> Option<AttemptRecord> {
     history.split_ascii_whitespace().next_back().and_then(AttemptRecord::parse)
 }
 
-/// Returns a history with one more attempt. The oldest attempts beyond [`MOST_KEPT`] are dropped.
+/// Returns a history to which `attempt` is added, if there is one. The oldest attempts beyond [`MOST_KEPT`] are
+/// dropped.
 pub(super) fn extended(history: &str, attempt: Option<&AttemptRecord>) -> String {
     let Some(attempt) = attempt else { return history.to_owned() };
     let attempt = attempt.to_string();

@@ -1,7 +1,7 @@
 //! The audit log: every order of an operator, durable, and listed over all nodes.
 //!
-//! Invariants: an entry is written before its order begins, and again when it has ended; an order whose entry could not be
-//! written is not begun; an entry holds no personal data.
+//! Invariants: an entry is written before its order begins, and again when it has ended; an order whose entry could not
+//! be written is not begun; an entry holds no personal data.
 
 use super::error::StateError;
 use super::shared_log::{self, LogEntries, LogPage, SharedList, SharedLog};
@@ -22,9 +22,9 @@ pub const AUDIT_MIGRATIONS: (&str, &[&str]) = (
 
 /// The outcome of an order that has begun.
 pub const BEGUN: &str = "begun";
-/// The outcome of an order whose process ended before it did.
+/// The outcome of an order whose process ended before the order did.
 const INTERRUPTED: &str = "interrupted";
-/// The newest entries among which interrupted orders are sought: more than a process carries out at once.
+/// The number of newest entries that are searched for interrupted orders: more than a process carries out at once.
 const MOST_INTERRUPTED: usize = 1000;
 
 /// The audit log of a node. Clones share it.
@@ -37,7 +37,7 @@ struct Inner {
     node: String,
 }
 
-/// An order as the audit log has it before the order begins.
+/// The data about an order that the audit log keeps, as far as it is known when the entry is written.
 #[derive(Debug, Clone)]
 pub struct Ordered {
     /// The name of the token.
@@ -50,11 +50,11 @@ pub struct Ordered {
     pub order: &'static str,
     /// The subject of the order, without personal data.
     pub subject: Option<String>,
-    /// The outcome, as far as it is known.
+    /// The outcome: [`BEGUN`] until the order has ended.
     pub outcome: &'static str,
 }
 
-/// An entry that was written, by which its end is noted.
+/// A written entry, which [`AuditLog::end`] takes to note the end of its order.
 #[derive(Debug, Clone)]
 pub struct Entry {
     id: String,
@@ -110,8 +110,8 @@ impl AuditLog {
         self.0.log.write(&entry.id, entry.text.to_string()).await
     }
 
-    /// Notes the outcome of orders that an earlier process began and did not end: `interrupted`. It is called at the start,
-    /// before any order.
+    /// Notes the outcome `interrupted` for the orders that an earlier process began and did not end. Returns their
+    /// number. The caller calls this at the start, before any order.
     ///
     /// # Errors
     /// Returns an error if the log can't be read or written.
@@ -142,8 +142,8 @@ impl AuditLog {
     }
 }
 
-/// Writes the entry of an order that a command has carried out into the database of a gateway, which may run; the gateway
-/// shares it with the other nodes.
+/// Writes the entry of an order that a command has carried out. The entry goes into the database of a gateway, which
+/// may be running. That gateway shares the entry with the other nodes.
 ///
 /// # Errors
 /// Returns an error if the entry was not written.

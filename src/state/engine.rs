@@ -32,10 +32,10 @@ pub enum State {
 
 impl State {
     /// Makes a team an owner, durably, or stores its newer reference. A callback that was received earlier goes to this
-    /// team too, if it [awaits](Owning::awaits) one. Repeating the call changes only the time.
+    /// team too, if the team [awaits](Owning::awaits) one. Repeating the call changes only the time.
     ///
     /// # Errors
-    /// Returns an error if the owner was not stored.
+    /// Returns an error if it is not certain that the owner was stored; the caller may repeat the call.
     pub async fn own(&self, owning: Owning) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.own(owning).await,
@@ -57,7 +57,7 @@ impl State {
     /// Stores a callback durably.
     ///
     /// # Errors
-    /// Returns an error if the callback was not stored: Iluma has to send it again.
+    /// Returns an error if it is not certain that the callback was stored durably: Iluma has to send it again.
     pub async fn receive(&self, callback: Callback) -> Result<ReceiveOutcome, StateError> {
         match self {
             Self::Sqlite(engine) => engine.receive(callback).await,
@@ -65,8 +65,8 @@ impl State {
         }
     }
 
-    /// Hands out callbacks that are to be fanned out now, the longest overdue first; they are not handed out again for
-    /// `lease`. A callback that can't be decrypted waits for its key. If the future is dropped, all are given back.
+    /// Hands out callbacks whose fan-out is due, the longest overdue first. They are not handed out again for `lease`.
+    /// A callback that can't be decrypted waits for its key. If the future is dropped, all are given back.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -77,12 +77,12 @@ impl State {
         }
     }
 
-    /// Stores the decision on a callback with all its deliveries in one step. If an owner was added since the hand-out,
-    /// the callback is handed out again; existing deliveries are not made twice. Returns the team of each delivery that
-    /// found its outbox full: such a delivery is a dead letter at once.
+    /// Stores the decision on a callback with all its deliveries. If an owner was added since the hand-out, the
+    /// callback is handed out again; existing deliveries are not made twice. Returns the team of each delivery for
+    /// which the team's outbox had no room: such a delivery is a dead letter at once.
     ///
     /// # Errors
-    /// Returns an error if nothing was stored; the callback will be handed out again.
+    /// Returns an error if the decision was not stored as a whole; the callback will be handed out again.
     pub async fn settle(
         &self,
         waiting: &Waiting,
@@ -95,11 +95,11 @@ impl State {
         }
     }
 
-    /// Puts callbacks of cache hits into the outboxes. Returns the team of each callback that found its outbox full:
-    /// such a callback is dropped.
+    /// Puts callbacks of cache hits into the outboxes. Returns the team of each callback for which the team's outbox
+    /// had no room: such a callback is dropped.
     ///
     /// # Errors
-    /// Returns an error if none of the callbacks was stored.
+    /// Returns an error if not all of the callbacks were handled; some may be in the outboxes.
     pub async fn enqueue(&self, made: Vec<Made>, bounds: &OutboxBounds) -> Result<Vec<TenantName>, StateError> {
         match self {
             Self::Sqlite(engine) => engine.enqueue(made, bounds).await,
@@ -107,9 +107,9 @@ impl State {
         }
     }
 
-    /// Hands out due deliveries, the longest overdue first: for each team up to the wanted number. They are not handed
-    /// out again within `lease`, nor after they are concluded. A delivery that can't be decrypted waits for its key. If
-    /// the future is dropped, all are given back.
+    /// Hands out due deliveries, the longest overdue first: for each team up to the wanted number. A delivery is not
+    /// handed out again during `lease`, or after it was concluded. A delivery that can't be decrypted waits for its
+    /// key. If the future is dropped, all are given back.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -135,7 +135,7 @@ impl State {
     /// Stops attempts at these endpoints until they are resumed, durably.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if state can't be written.
     pub async fn pause(&self, endpoints: &[Endpoint], reason: PauseReason) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.pause(endpoints, reason).await,
@@ -146,7 +146,7 @@ impl State {
     /// Ends the pauses of these endpoints; returns how many were paused.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if state can't be written.
     pub async fn resume(&self, endpoints: &[Endpoint], which: Resume) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.resume(endpoints, which).await,
@@ -165,8 +165,8 @@ impl State {
         }
     }
 
-    /// Makes dead letters of some deliveries to paused endpoints that are due and have been queued for longer than `age`;
-    /// returns the team of each. The caller repeats it.
+    /// Turns deliveries to paused endpoints into dead letters, if they are due and have been queued for longer than
+    /// `age`. Returns the team of each. One call changes a bounded number of them, so the caller repeats it.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -191,7 +191,7 @@ impl State {
     /// Deletes a dead letter. Its name stays for a while, so that the same callback is not delivered again.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if state can't be written.
     pub async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
         match self {
             Self::Sqlite(engine) => engine.delete(id).await,
@@ -213,7 +213,7 @@ impl State {
     /// Queues deliveries again, and returns their number.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if state can't be written. In Redis some of the deliveries may be queued then.
     pub async fn replay(&self, what: Replay) -> Result<u64, StateError> {
         match self {
             Self::Sqlite(engine) => engine.replay(what).await,
@@ -232,10 +232,10 @@ impl State {
         }
     }
 
-    /// Sets the URL of a team for a type of callback, which ends a pause that the gateway made by itself.
+    /// Sets the URL of a team for a type of callback, and ends a pause that the gateway made by itself.
     ///
     /// # Errors
-    /// Returns an error if the URL was not stored.
+    /// Returns an error if it is not certain that the URL was stored and the pause ended.
     pub async fn set_url(&self, tenant: &TenantName, kind: CallbackType, url: &str) -> Result<(), StateError> {
         match self {
             Self::Sqlite(engine) => engine.set_url(tenant, kind, url).await,
@@ -243,7 +243,7 @@ impl State {
         }
     }
 
-    /// Deletes the URLs that were set for these endpoints, which ends pauses that the gateway made by itself.
+    /// Deletes the URLs that were set for these endpoints, and ends pauses that the gateway made by itself.
     ///
     /// # Errors
     /// Returns an error if a URL may still be there.
@@ -254,8 +254,8 @@ impl State {
         }
     }
 
-    /// Returns the URLs that a team set. They have no end of life, so a URL under an old key is encrypted again with
-    /// the newest.
+    /// Returns the URLs that a team set. URLs do not expire, so a URL under an old encryption key is encrypted again
+    /// with the newest key.
     ///
     /// # Errors
     /// Returns an error if state can't be read.
@@ -266,11 +266,12 @@ impl State {
         }
     }
 
-    /// Claims an idempotency key, durably, or returns what the key has. After [`Claimed::New`] and after an error the
-    /// claim must be [ended](State::end_claim).
+    /// Claims an idempotency key durably, or returns what is stored for the key. After [`Claimed::New`] and after an
+    /// error the claim must be [ended](State::end_claim).
     ///
     /// # Errors
-    /// Returns an error if the key may not be claimed: state can't be written, or the disk is below its reserve.
+    /// Returns an error if the claim is not certain: state can't be written, or the free space of the disk is below its
+    /// reserve.
     pub async fn claim_key(&self, claiming: &Claiming) -> Result<Claimed, StateError> {
         let id = self.claim_of(claiming);
         match self {
@@ -279,17 +280,17 @@ impl State {
         }
     }
 
-    /// Returns the claim of a request, which need not exist.
+    /// Returns the id of a request's claim, also if there is no such claim yet.
     #[must_use]
     pub fn claim_of(&self, claiming: &Claiming) -> ClaimId {
         ClaimId { name: self.secrecy().claim(&claiming.tenant, &claiming.key), token: claiming.token }
     }
 
-    /// Ends a claim. A claim whose outcome is unknown may still get an answer, and any claim may become free. Returns false
-    /// if the claim is not there any more, or has ended.
+    /// Ends a claim. A claim whose outcome is unknown may still get an answer, and any claim may become free. Returns
+    /// false if the claim is not there any more, or has ended.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed; the call may be repeated.
+    /// Returns an error if state can't be written; the call may be repeated.
     pub async fn end_claim(&self, claim: &ClaimId, end: ClaimEnd) -> Result<bool, StateError> {
         match self {
             Self::Sqlite(engine) => engine.end_claim(claim, end).await,
@@ -297,11 +298,12 @@ impl State {
         }
     }
 
-    /// Stores a session that a holder opened, durably. `secret` is kept as it is. The holder's session that ends first makes
-    /// room for it.
+    /// Stores a new session of a holder durably. `secret` is stored unchanged. If the holder has the largest number of
+    /// sessions, the one that ends first is removed.
     ///
     /// # Errors
-    /// Returns an error if the session was not stored: state can't be written, or the disk is below its reserve.
+    /// Returns an error if it is not certain that the session was stored: state can't be written, or the free space of
+    /// the disk is below its reserve.
     pub async fn open_session(
         &self,
         kind: SessionKind,
@@ -339,8 +341,9 @@ impl State {
         }
     }
 
-    /// Erases persons. Teams stay owners of their records, without references; a later callback about these records is
-    /// delivered, and its content is removed with the delivery. Returns once the data is in no file any more.
+    /// Erases persons. Teams stay owners of their records, without references. A later callback about these records is
+    /// delivered, and its content is removed after the delivery. The embedded engine returns once no file contains the
+    /// data. Redis' append-only file may contain it, encrypted, until Redis rewrites that file.
     ///
     /// # Errors
     /// Returns an error if the removal is not certain: the caller has to repeat it.
@@ -351,8 +354,8 @@ impl State {
         }
     }
 
-    /// Removes some of the entries that are older than their retention, and returns their number. Callers repeat it
-    /// until that is 0.
+    /// Removes some of the entries that are older than their retention, and returns their number. Callers repeat the
+    /// call until the number is 0.
     ///
     /// # Errors
     /// Returns an error if state can't be written.
@@ -397,7 +400,7 @@ impl State {
         self.secrecy().unreadable()
     }
 
-    /// Waits until there may be callbacks to fan out. One task may wait.
+    /// Waits until there may be callbacks to fan out. Only one task may wait.
     pub async fn arrival(&self) {
         match self {
             Self::Sqlite(engine) => engine.arrival().await,
@@ -405,7 +408,7 @@ impl State {
         }
     }
 
-    /// Waits until there may be deliveries to make. One task may wait.
+    /// Waits until there may be deliveries to make. Only one task may wait.
     pub async fn work(&self) {
         match self {
             Self::Sqlite(engine) => engine.work().await,
@@ -413,7 +416,8 @@ impl State {
         }
     }
 
-    /// Closes the engine in good order: acknowledged changes stay. The shared database is closed with it.
+    /// Closes the engine in good order: acknowledged changes stay. The embedded engine also closes the database, which
+    /// other parts use too.
     pub async fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close().await,

@@ -1,4 +1,4 @@
-//! Names and contents of stored entries: names reveal nothing, and contents can be decrypted in one place only.
+//! Names and contents of stored entries. A name reveals nothing; a content is decrypted only under its own name.
 
 use super::error::StateError;
 use super::sessions::{SessionKind, SessionName};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The name of a record: an id at an account.
 pub(super) type Record = [u8; 32];
 
-/// The name of a reference of a team that waits for a record.
+/// The name of a team's reference that waits for the callbacks of a record.
 pub(super) type ReferenceName = [u8; 32];
 
 /// The name of a team's idempotency key.
@@ -45,7 +45,7 @@ impl DeliveryId {
 }
 
 impl CallbackName {
-    /// Returns the callback's id among deliveries: operators see both in one list.
+    /// Returns the id by which operators name the callback, in the form of a delivery's id.
     pub(super) fn short(&self) -> DeliveryId {
         let mut short = [0; 16];
         short.copy_from_slice(&self.0[..16]);
@@ -129,7 +129,8 @@ impl Secrecy {
         self.namer.name([b"claim", tenant.as_str().as_bytes(), key])
     }
 
-    /// Returns the stored name of a request that has an idempotency key: its path may name a person.
+    /// Returns the stored name of a request that has an idempotency key. It is a keyed hash, because the request's path
+    /// may name a person.
     pub(super) fn claimed_request(&self, claim: &ClaimName, request: &[u8; 32]) -> [u8; 32] {
         self.namer.name([b"request", claim, request])
     }
@@ -180,8 +181,8 @@ impl Secrecy {
         self.unpacked(self.open(&place(b"delivery", &id.0, ""), hidden)?)
     }
 
-    /// Encrypts the id that Iluma gave to a callback or delivery, apart from its body: a list shows the id without decrypting
-    /// the body. `name` is the name of the callback or delivery.
+    /// Encrypts the id that Iluma gave to a callback or delivery, apart from its body: a list shows the id without
+    /// decrypting the body. `name` is the name of the callback or delivery.
     pub(super) fn hide_id(&self, name: &[u8], upstream_id: &str) -> Vec<u8> {
         self.keyring.encrypt(&place(b"id", name, ""), upstream_id.as_bytes())
     }
@@ -194,7 +195,7 @@ impl Secrecy {
         self.keyring.encrypt(&place(b"url", kind.as_str().as_bytes(), tenant.as_str()), url.as_bytes())
     }
 
-    /// Returns the URL's envelope under the current encryption key, if it has another key.
+    /// Returns a new envelope of the URL under the current encryption key, if `hidden` has another key.
     pub(super) fn renewed_url(
         &self,
         tenant: &TenantName,
@@ -215,8 +216,8 @@ impl Secrecy {
         self.text(url)
     }
 
-    /// Decrypts an envelope. One that can't be decrypted is unavailable state, never an absent entry: its key may reach
-    /// this node later, or be restored.
+    /// Decrypts an envelope. If that fails, the entry counts as unavailable, never as absent: its key may reach this
+    /// node later, or be restored.
     fn open(&self, place: &[u8], hidden: &[u8]) -> Result<Vec<u8>, StateError> {
         self.keyring.decrypt(place, hidden).map_err(|error| {
             self.note_unreadable(&error, Keyring::key_id(hidden));
@@ -238,7 +239,7 @@ impl Secrecy {
         })
     }
 
-    /// Counts a failed decryption. Only doublings are logged: there may be as many failures as entries.
+    /// Counts a failed decryption. A line is logged only when the count has doubled, because every entry may fail.
     fn note_unreadable(&self, error: &Unopened, key: Option<&str>) {
         let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
@@ -251,7 +252,8 @@ impl Secrecy {
     }
 }
 
-/// Returns the associated data of an envelope: lengths separate the parts.
+/// Returns the associated data of an envelope. The length of each part comes before it, so that different parts never
+/// give the same data.
 fn place(what: &[u8], name: &[u8], tenant: &str) -> Vec<u8> {
     let mut place = b"state".to_vec();
     for part in [what, name, tenant.as_bytes()] {

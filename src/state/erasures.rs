@@ -1,7 +1,8 @@
 //! Receipts of erasures: durable, and listed over all nodes.
 //!
-//! Invariant: a receipt names the numbers of removed entries and the nodes, and contains no personal data. The person tags stored
-//! with it are keyed hashes, and serve restores alone: a restore erases everybody who was erased after the copy was made.
+//! Invariant: a receipt names the numbers of removed entries and the nodes, and contains no personal data. The person
+//! tags stored with it are keyed hashes, which only a restore uses: it erases every person who was erased after the
+//! backup was made.
 
 use super::error::StateError;
 use super::shared_log::{LogEntries, LogPage, SharedList, SharedLog};
@@ -36,7 +37,8 @@ pub struct ErasureReceipt {
     pub removed: ErasedCounts,
     /// The nodes, each with the state of the order.
     pub nodes: Vec<NodeOutcome>,
-    /// The names of the nodes and stores that could not be reached; the order is to be given again.
+    /// The names of the nodes and stores that could not be reached. If there are any, an operator must give the order
+    /// again.
     pub left: Vec<String>,
 }
 
@@ -73,7 +75,7 @@ pub struct NodeOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    /// The node has taken the order.
+    /// The node has carried out the order.
     Done,
     /// The node could not be reached, or could not carry out all of it.
     Left,
@@ -90,12 +92,12 @@ pub struct StoredReceipt {
 }
 
 impl StoredReceipt {
-    /// Returns the person tags; one that is damaged is left out.
+    /// Returns the person tags, without damaged ones.
     pub fn tags(&self) -> impl Iterator<Item = Tag> {
         self.persons.iter().filter_map(|text| tag(text))
     }
 
-    /// Reads a line of an export.
+    /// Reads a line of an export; `None` if the line is damaged.
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok().filter(|stored: &Self| stored.persons.iter().all(|text| tag(text).is_some()))
@@ -113,7 +115,8 @@ impl Erasures {
         Self(Arc::new(SharedLog::new("erasures", database, shared, clock)))
     }
 
-    /// Writes the receipt of an erasure that has ended, durably. Returns it, and the error if it could not be written.
+    /// Writes the receipt of an erasure that has ended, durably. Returns the receipt, and an error if it could not be
+    /// written.
     pub async fn note(
         &self,
         removed: ErasedCounts,
@@ -147,7 +150,7 @@ impl Erasures {
     }
 }
 
-/// Returns the receipts in a database; none if it is of a version that had no receipts.
+/// Returns the receipts in a database. The list is empty if a version without receipts wrote the database.
 ///
 /// # Errors
 /// Returns an error if the database can't be read.

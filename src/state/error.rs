@@ -2,13 +2,14 @@
 
 use crate::base::database::DatabaseError;
 
-/// The reason why state could not be read or changed. Nothing was changed.
+/// The reason why state could not be read or changed. In Redis a change that failed as
+/// [`Unavailable`](Self::Unavailable) may still have been made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// State can't be reached or written now.
     #[error("state can't be reached or written; try again later")]
     Unavailable,
-    /// State refuses the operation permanently: a damaged entry, or a programming error.
+    /// State refuses the operation permanently, because of a damaged entry or a programming error.
     #[error("state refused the operation: an entry is damaged, or the gateway has a fault; see the log")]
     Refused,
 }

@@ -26,7 +26,7 @@ pub(crate) fn settings() -> config::State {
     }
 }
 
-/// Returns an empty embedded state that no file holds.
+/// Returns an empty state of the embedded engine, in memory.
 pub(crate) fn in_memory(clock: Clock) -> State {
     let database = Database::in_memory(&[MIGRATIONS]).expect("a database in memory");
     State::Sqlite(Arc::new(Sqlite::new(database, &settings(), clock)))

@@ -1,7 +1,7 @@
 //! The idempotency keys of teams: a key is claimed before its call, and keeps the answer for a day.
 //!
-//! Invariants: a key has one claim at a time, whose token ends it; a claim that ended as free leaves nothing behind; an
-//! answer that names an erased person is not stored again.
+//! Invariants: a key has at most one claim at a time, and only the claim's token can end it; a claim that ends as free
+//! is deleted; an answer is not stored if it names a person who was erased since the request.
 
 use super::envelopes::ClaimName;
 use crate::base::keyring::random;
@@ -31,7 +31,7 @@ impl Holder {
         Self { node: node.to_owned(), process }
     }
 
-    /// Returns the text by which engines store it.
+    /// Returns the text that engines store for the holder.
     pub(super) fn text(&self) -> String {
         format!("{}/{}", self.node, self.process)
     }
@@ -49,11 +49,11 @@ pub struct Claiming {
     pub tenant: TenantName,
     /// The key.
     pub key: Box<[u8]>,
-    /// The hash of the request without its body: a repetition must have the same.
+    /// The hash of the request without its body: a repetition must have the same hash.
     pub request: [u8; 32],
     /// The process that makes the call.
     pub holder: Holder,
-    /// The token of this claim: a step that is repeated finds its own claim.
+    /// The token of this claim, by which a repeated step recognises its own claim.
     pub token: ClaimToken,
 }
 
@@ -90,7 +90,7 @@ impl ClaimId {
 /// The result of claiming a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// The key is claimed by this request now: it must end the claim.
+    /// This request has claimed the key, and must end the claim.
     New,
     /// Another request with the key is in flight.
     InFlight,
@@ -102,7 +102,7 @@ pub enum Claimed {
     NotKept,
     /// The answer was erased together with its person.
     Erased,
-    /// The key was given to another request.
+    /// The key belongs to another request, which has another hash.
     OtherRequest,
 }
 
@@ -117,7 +117,7 @@ pub enum ClaimEnd {
         content: Bytes,
         /// The persons that the request and the answer name.
         tags: Vec<Tag>,
-        /// The time of the request: data that was erased later is not stored again.
+        /// The time of the request: the answer is not stored if one of its persons was erased later.
         asked: SystemTime,
     },
     /// There was an answer that is not kept.
@@ -163,7 +163,7 @@ pub(super) struct KeyRow {
 }
 
 impl KeyRow {
-    /// Returns the result for a request that finds this key. The answer in it is still encrypted.
+    /// Returns the result for a request that finds this key. The answer in the result is still encrypted.
     pub(super) fn met_by(self, claiming: &Claiming, request: &[u8; 32]) -> Claimed {
         let in_flight = if claiming.holder.has_succeeded(&self.holder) || self.age > LONGEST_CALL {
             Claimed::Unknown

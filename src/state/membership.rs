@@ -1,8 +1,8 @@
 //! The membership of a node among the nodes that share a Redis.
 //!
-//! Invariants: one incarnation (one start of a process) at a time holds an identity, which is in a node's own database,
-//! under a lease in Redis; a process whose identity another one holds publishes nothing; a new encryption key encrypts
-//! only once every live node knows it.
+//! Invariants: a node's identity is in its own database, and one incarnation (one start of a process) at a time holds
+//! it, under a lease in Redis; a process publishes nothing while another process holds its identity; a new encryption
+//! key encrypts only once every live node knows it.
 
 use super::error::StateError;
 use super::times::length;
@@ -21,9 +21,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The interval of attempts to get an identity whose lease has not ended.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The longest report: some hundred lines, of which a healthy node has a few.
+/// The longest report in bytes: some hundred lines. The report of a healthy node has a few.
 const LONGEST_REPORT: usize = 64 << 10;
-/// The time for which a node that stopped its heartbeats without leaving is shown.
+/// The time for which a node is shown after its last heartbeat, unless it has left with [`leave`](Membership::leave).
 const LONGEST_SILENCE: Duration = Duration::from_secs(600);
 
 /// The node's membership. Clones share it.
@@ -68,11 +68,12 @@ impl ReportedNode {
 /// The claim of a process on its node's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityClaim {
-    /// Redis was not asked yet, because it is out.
+    /// No heartbeat has reached Redis yet.
     Unverified,
     /// This incarnation holds the identity.
     Held,
-    /// Another incarnation holds the identity: this process, or the other one, runs on a copy of the database.
+    /// Another incarnation holds the identity: it has ended without giving it back, or one of the two processes runs on
+    /// a copy of the other's database.
     Cloned {
         /// The name of the other node.
         other: String,
@@ -92,8 +93,8 @@ pub struct IdentityTaken {
     pub other: String,
 }
 
-/// The answer to a heartbeat: true if this incarnation holds the identity, the holder's name, the rest of its lease,
-/// and the names and keys of the live nodes.
+/// The answer to a heartbeat: true if this incarnation holds the identity, the holder's name, the rest of its lease in
+/// milliseconds, and the name and the keys of each live node in turn.
 type Answer = (bool, String, u64, Vec<String>);
 
 impl Membership {
@@ -115,8 +116,8 @@ impl Membership {
         }))
     }
 
-    /// Takes the identity, and waits for the lease of a predecessor that ended without giving it back. With Redis out
-    /// it returns at once, and a later heartbeat verifies it.
+    /// Takes the identity, and waits for the lease of a predecessor that ended without giving it back. While Redis is
+    /// out it returns at once, and a later heartbeat verifies the identity.
     ///
     /// # Errors
     /// Returns an error if another incarnation goes on renewing its lease.

@@ -11,17 +11,18 @@ use crate::iluma::person::Tag;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
 
-/// The time that a callback without an owner waits for the answer to its POST: twice the default deadline of an answer.
+/// The time for which a callback without an owner waits, because the answer to its POST may still bring the owner:
+/// twice the default deadline of an answer.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// The time that a callback is kept after its fan-out for late owners: as long as a pending request is shared.
+/// The time for which a callback is kept for late owners after its fan-out: as long as a pending request is shared.
 pub const LATE: Duration = Duration::from_secs(600);
 
 /// The largest number of entries of a page.
 pub const MOST_LISTED: usize = 1000;
 
-/// The pause before an entry that could not be decrypted is tried again: keys return by an operator's reload, not
-/// sooner.
+/// The pause before an entry that could not be decrypted is tried again: a missing key returns only with an operator's
+/// reload.
 pub(super) const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
 /// The largest number of a team's references that wait for one id: one for each identical request during its PENDING
@@ -46,7 +47,7 @@ pub struct Owning {
     pub awaits: bool,
     /// The persons that the record names.
     pub tags: Vec<Tag>,
-    /// The time of the request: data that was erased later is not stored again.
+    /// The time of the request: the reference is not stored if one of the persons was erased later.
     pub asked: SystemTime,
 }
 
@@ -55,7 +56,7 @@ pub struct Owning {
 pub struct Owner {
     /// The team.
     pub tenant: TenantName,
-    /// The team's newest reference as JSON text; `None` if it gave none, or if it was erased.
+    /// The team's newest reference as JSON text; `None` if the team gave none, or if the reference was erased.
     pub reference: Option<Bytes>,
     /// The time at which the team became an owner or gave this reference.
     pub since: SystemTime,
@@ -102,7 +103,7 @@ pub struct Waiting {
     pub received: SystemTime,
     /// The references that wait for the callback.
     pub awaiting: Vec<Awaiting>,
-    /// The fencing token: the engine's event number at the hand-out.
+    /// The fencing token of the hand-out: it shows if the callback has changed since.
     pub(super) fencing_token: i64,
 }
 
@@ -111,9 +112,9 @@ pub struct Waiting {
 pub struct Awaiting {
     /// The team.
     pub tenant: TenantName,
-    /// The team's reference as JSON text; `None` if it gave none, or if it was erased.
+    /// The team's reference as JSON text; `None` if the team gave none, or if the reference was erased.
     pub reference: Option<Bytes>,
-    /// True if the record's person was erased, together with its references.
+    /// True if the record's person was erased, and the references with it.
     pub erased: bool,
 }
 
@@ -124,7 +125,7 @@ pub enum FanOutDecision {
     Deliver(CallbackType, Vec<Copy>),
     /// No owner is known yet: the callback is examined again at this time, or when an owner is added.
     Wait(SystemTime),
-    /// The callback has no owner: it is set aside.
+    /// The callback has no owner: it is set aside for operators.
     Unowned,
 }
 
@@ -133,7 +134,7 @@ pub enum FanOutDecision {
 pub struct Copy {
     /// The team.
     pub tenant: TenantName,
-    /// Its reference as JSON text.
+    /// The team's reference as JSON text.
     pub reference: Option<Bytes>,
     /// The body for the team.
     pub body: Bytes,
@@ -148,7 +149,7 @@ pub struct Made {
     pub id: String,
     /// The callback's type.
     pub kind: CallbackType,
-    /// The team and its body.
+    /// The team, its reference and its body.
     pub copy: Copy,
     /// The persons that the body names.
     pub tags: Vec<Tag>,
@@ -169,13 +170,13 @@ pub struct Delivery {
     pub body: Bytes,
     /// The number of failed attempts.
     pub attempts: u32,
-    /// The number of probes of a paused endpoint among them, which the schedule does not count.
+    /// The number of failed attempts that were probes of a paused endpoint. The retry schedule does not count these.
     pub probes: u32,
     /// True if the delivery is a probe of a paused endpoint.
     pub is_probe: bool,
     /// The time of receipt of its callback.
     pub received: SystemTime,
-    /// Its attempts, as they are stored.
+    /// The history of attempts, as it is stored.
     pub(super) history: String,
     /// The fencing token of the current claim.
     pub(super) fencing_token: i64,
@@ -207,7 +208,7 @@ pub enum DeliveryOutcome {
     Dead,
     /// A probe of a paused endpoint failed: the schedule of the delivery stays as it is.
     Probed,
-    /// The delivery was not attempted: it was claimed by mistake, or the process ended.
+    /// The delivery was not attempted: it was claimed by mistake, or the process is ending.
     Untried,
 }
 
@@ -243,11 +244,12 @@ pub struct Page {
     pub tenant: Option<TenantName>,
     /// Only entries of this type.
     pub kind: Option<CallbackType>,
-    /// Only entries from this time on: the time of the end of a delivery, or of receipt if it is queued or unowned.
+    /// Only entries from this time on. The time of a dead or delivered entry is that of its end; the time of a queued
+    /// or unowned entry is that of its receipt.
     pub since: Option<SystemTime>,
-    /// Only entries until this time, which is included.
+    /// Only entries until this time, inclusive.
     pub until: Option<SystemTime>,
-    /// The entry before the page.
+    /// The last entry of the page before.
     pub after: Option<Cursor>,
     /// The largest number of entries; at most [`MOST_LISTED`].
     pub most: usize,
@@ -256,22 +258,23 @@ pub struct Page {
 /// The position of an entry in its list: by time, then by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// Milliseconds since 1970.
+    /// The time that orders the list, in milliseconds since 1970.
     pub at: i64,
-    /// The entry.
+    /// The entry's id.
     pub id: DeliveryId,
 }
 
 /// An entry of a list, without data of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The position, whose id replays the entry. Its time is the due time, the end, or (unowned) the removal.
+    /// The position in the list. Its id is the one that a replay takes. Its time is the due time of a queued entry, the
+    /// end of a dead or delivered one, or the removal of an unowned one.
     pub cursor: Cursor,
     /// The team; `None` if the entry has no owner.
     pub tenant: Option<TenantName>,
     /// The record's account.
     pub account: AccountName,
-    /// Its type, if known.
+    /// The callback's type, if known.
     pub kind: Option<CallbackType>,
     /// Iluma's id; `None` if it can't be decrypted.
     pub upstream_id: Option<String>,
@@ -284,12 +287,13 @@ pub struct Listed {
 }
 
 impl Page {
-    /// Returns true if the page leaves out entries of its list.
+    /// Returns true if the page filters its list by type or by time.
     pub(super) const fn is_filtered(&self) -> bool {
         self.kind.is_some() || self.since.is_some() || self.until.is_some()
     }
 
-    /// Returns true if an entry is of the page's type and time; `at` is the time that orders the list.
+    /// Returns true if the entry has the page's type, and its time is within the page's times. `at` is the time that
+    /// orders the list.
     pub(super) fn takes(&self, status: DeliveryStatus, kind: Option<CallbackType>, at: i64, received: i64) -> bool {
         let time = match status {
             DeliveryStatus::Dead | DeliveryStatus::Delivered => at,
@@ -323,14 +327,15 @@ pub enum Deleted {
     Unknown,
 }
 
-/// The deliveries that are sent again, from the first attempt on.
+/// The deliveries to send again. Their retry schedule starts again from the first attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
     /// This delivery, in any status; or this unowned callback, if it has an owner now.
     One(DeliveryId),
     /// This delivery, if it belongs to this team.
     Own(TenantName, DeliveryId),
-    /// All that was sent to this team, or could not be sent, since this time, and until this time if there is one.
+    /// All deliveries to this team that were delivered or became dead letters since the first time, and until the
+    /// second time if there is one.
     Since(TenantName, SystemTime, Option<SystemTime>),
     /// All dead letters, or those of this team.
     AllDead(Option<TenantName>),

@@ -5,7 +5,7 @@ use crate::iluma::callback_type::CallbackType;
 use std::time::{Duration, SystemTime};
 use strum::{EnumString, IntoStaticStr};
 
-/// The time of failures without a success after which an endpoint is paused.
+/// The time after which a failing endpoint is paused: from its first failure on, without a success.
 pub const FAILING: Duration = Duration::from_secs(86_400);
 
 /// The time between two probes of an endpoint that is paused because it fails.
@@ -43,7 +43,7 @@ pub struct Pause {
     pub reason: PauseReason,
     /// The time when the pause began.
     pub since: SystemTime,
-    /// The time of the next probe, where the endpoint is probed.
+    /// The time of the next probe, if the endpoint is probed.
     pub probe: Option<SystemTime>,
 }
 
@@ -52,7 +52,7 @@ pub struct Pause {
 pub enum Resume {
     /// Every pause.
     Any,
-    /// A pause that the gateway made by itself: the endpoint has changed.
+    /// A pause that the gateway made by itself. It ends because the endpoint's URL has changed.
     Automatic,
 }
 

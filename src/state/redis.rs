@@ -1,7 +1,7 @@
 //! State in a Redis that several gateways share.
 //!
-//! Each method is a script, which Redis runs atomically. A script that would touch too many entries continues in
-//! further steps, each of which leaves the data consistent: a callback counts as fanned out with the last of its
+//! Each method runs scripts, which Redis executes atomically. If a script would touch too many entries, the method runs
+//! it in several steps. Each step leaves the data consistent: a callback counts as fanned out only with the last of its
 //! deliveries, and a repeated step does nothing. `src/redis/scripts/state/prelude.lua` names the keys and the moves. A
 //! method that returned `Unavailable` may still have been executed; every method except
 //! [`enqueue`](super::State::enqueue) may be repeated.
@@ -12,15 +12,16 @@
 //!
 //! Times: leases, due times and retention follow Redis' own clock. The caller's times are translated by the difference
 //! that the last answers showed (`Skew`), so a node with a wrong clock gets nothing early and holds nothing longer.
-//! After a failover the clock is another machine's: a lease is longer or shorter by the difference of these two. Times
-//! in lists are Redis'.
+//! After a failover the clock is another machine's: a lease is longer or shorter by the difference of the two clocks.
+//! Times in lists are those of Redis' clock.
 //!
-//! Nodes: a hand-out has a fencing token, and the holder of an older token can store only "the team has received it".
-//! Events of a node wake its own waiting tasks; other nodes find them at their next poll.
+//! Nodes: a hand-out has a fencing token, and the holder of an older token can store only "the team has received it". A
+//! change by a node wakes the node's own waiting tasks; other nodes find the new work at their next poll.
 //!
-//! Durability is that of the Redis: [`durability_warnings`](super::State::durability_warnings) reports its weaknesses. Replicas get an
-//! acknowledged change a moment later: a failover in that moment loses it, except for callbacks, which may wait for
-//! `state.redis.replicas`. The append-only file contains erased data, encrypted, until Redis rewrites it.
+//! Durability is that of Redis: [`durability_warnings`](super::State::durability_warnings) reports its weaknesses.
+//! Replicas get an acknowledged change a moment later: a failover in that moment loses it. Callbacks and claims of
+//! idempotency keys are safe from this, if `state.redis.replicas` makes them wait for replicas. The append-only file
+//! contains erased data, encrypted, until Redis rewrites it.
 
 mod endpoints;
 mod engine;

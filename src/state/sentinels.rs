@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// The name of the root key's sentinel. The names of encryption keys' sentinels begin with `key:`.
 const ROOT: &str = "root";
 
-/// The error for a configured key that is not the one of the stored state.
+/// The error for a configured key that differs from the key with which state was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WrongKey {
     /// The root key is wrong.
@@ -55,7 +55,7 @@ impl From<DatabaseError> for KeyError {
     }
 }
 
-/// Returns name and fingerprint of each configured key.
+/// Returns the name and the fingerprint of each configured key, the root key first.
 fn fingerprints(settings: &config::State) -> Vec<(String, [u8; 32])> {
     let root = (ROOT.to_owned(), keyring::fingerprint(settings.root_key.expose_secret()));
     let keyring = Keyring::new(&settings.encryption_keys);

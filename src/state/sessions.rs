@@ -1,7 +1,8 @@
-//! Sessions of people in a browser, who have shown a secret once: an operator's token, or a team's key.
+//! Sessions of people in a browser. A person opens one with a secret: an operator's token, or a team's key.
 //!
-//! Invariants: only keyed hashes of session ids are stored; a session ends half an hour after its last request, and twelve hours
-//! after its first; a holder has at most [`MOST_SESSIONS`], of which the one that ends first makes room.
+//! Invariants: only keyed hashes of session ids are stored; a session ends half an hour after its last request, and
+//! twelve hours after its first; a holder has at most [`MOST_SESSIONS`]: a further one replaces the one that ends
+//! first.
 
 use std::time::Duration;
 use strum::IntoStaticStr;
@@ -12,7 +13,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 /// The longest time of a session: a working day.
 pub(super) const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
 
-/// The most sessions of one token or team at once: a hundred people who share it.
+/// The largest number of sessions of one token or team at a time: a hundred people may share it.
 pub const MOST_SESSIONS: usize = 100;
 
 /// The stored name of a session.
@@ -28,24 +29,24 @@ pub enum SessionKind {
     Portal,
 }
 
-/// A session that state has.
+/// A session as state stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSession {
     /// The name of the token or the team that opened it.
     pub holder: String,
-    /// The 32 bytes about the holder's secret that it was opened with.
+    /// The 32 bytes that the caller derived from the holder's secret when the session was opened.
     pub secret: [u8; 32],
-    /// The time after which it ends without a request.
+    /// The time until the session ends, if no request comes.
     pub left: Duration,
 }
 
 impl SessionKind {
-    /// Returns the text by which engines store a holder.
+    /// Returns the text that engines store for a holder with this name.
     pub(super) fn holder(self, name: &str) -> String {
         format!("{}:{name}", <&str>::from(self))
     }
 
-    /// Returns the holder's name in such a text, if it is of this kind.
+    /// Returns the holder's name in such a text, if the text is of this kind.
     pub(super) fn holder_in(self, text: &str) -> Option<String> {
         Some(text.strip_prefix(<&str>::from(self))?.strip_prefix(':')?.to_owned())
     }

@@ -1,10 +1,10 @@
 //! A log of entries that each node writes to its own database, and that is listed over all nodes.
 //!
-//! With Redis each node copies its entries to a shared list, at once or as soon as Redis is back. So one request to Redis reads
-//! the entries of all nodes. Without Redis the list consists of the node's own entries.
+//! With Redis each node copies its entries to a shared list, at once or as soon as Redis is back. So one request to
+//! Redis reads the entries of all nodes. Without Redis the list consists of the node's own entries.
 //!
-//! Invariants: an entry that was written survives any crash of its node; it stays for the retention, also if Redis loses what it
-//! holds.
+//! Invariants: an entry that was written survives any crash of its node; an entry stays for the retention, even if
+//! Redis loses its data.
 
 use super::error::StateError;
 use super::times::{length, millis};
@@ -29,16 +29,17 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of such intervals between two removals of expired entries.
 const INTERVALS_PER_SWEEP: u32 = 3600;
 
-/// A log. The table of its name in the node's own database has `id`, `entry` and `shared`.
+/// A log. Its table in the node's own database has the log's name, and the columns `id`, `entry` and `shared`.
 #[derive(Debug)]
 pub(super) struct SharedLog {
     table: &'static str,
     database: Database,
     shared: Option<SharedList>,
     clock: Clock,
-    /// The number of entries since the start.
+    /// The number of ids that were given out since the start.
     written: AtomicU32,
-    /// Only one task at a time copies entries, so that an older version of an entry never replaces a newer one.
+    /// The lock of the task that copies entries: with one task at a time, an older version of an entry never replaces a
+    /// newer one.
     sharing: tokio::sync::Mutex<()>,
 }
 
@@ -46,20 +47,20 @@ pub(super) struct SharedLog {
 #[derive(Debug)]
 pub(super) struct SharedList {
     pub(super) redis: RedisClient,
-    /// Ids in order.
+    /// The name of the sorted set of the ids.
     pub(super) ids: RedisKey,
-    /// Hash of the entries by id.
+    /// The name of the hash that has the entries by id.
     pub(super) entries: RedisKey,
 }
 
-/// A part of a log.
+/// The part of a log that a caller asks for.
 #[derive(Debug, Clone, Default)]
 pub struct LogPage {
     /// The id of the last entry of the page before.
     pub after: Option<String>,
-    /// The first moment.
+    /// The moment from which on entries were written.
     pub from: Option<SystemTime>,
-    /// The moment before which the last entry was written.
+    /// The moment before which entries were written.
     pub to: Option<SystemTime>,
     /// The largest number of entries.
     pub most: usize,
@@ -72,7 +73,7 @@ pub struct LogPage {
 pub struct LogEntries<T> {
     /// The entries.
     pub entries: Vec<T>,
-    /// The id of the last one, if there may be more.
+    /// The id of the last entry, if more entries may follow.
     pub next: Option<String>,
     /// False if only this node's entries could be read.
     pub is_complete: bool,
@@ -83,7 +84,8 @@ impl SharedLog {
         Self { table, database, shared, clock, written: AtomicU32::new(0), sharing: tokio::sync::Mutex::default() }
     }
 
-    /// Returns the id of an entry that is written now. Ids are in the order of their entries, also within a millisecond.
+    /// Returns the id and the time of an entry that is written now. Ids sort in the order of their entries, also within
+    /// a millisecond.
     pub(super) fn next_id(&self) -> (String, SystemTime) {
         let now = self.clock.wall();
         let place = self.written.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
@@ -105,8 +107,8 @@ impl SharedLog {
         Ok(())
     }
 
-    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached. `read` parses an
-    /// entry; the page leaves out entries that can't be parsed.
+    /// Returns a page of the log: the entries of all nodes, or of this node alone if Redis can't be reached. `read`
+    /// parses an entry; the page leaves out entries that can't be parsed.
     ///
     /// # Errors
     /// Returns an error if the log can't be read.
@@ -183,7 +185,7 @@ impl SharedLog {
         }
     }
 
-    /// Copies entries that are not shared yet to Redis. Returns true if Redis has all of them then.
+    /// Copies entries that are not shared yet to Redis. Returns true if Redis then has all entries.
     async fn share(&self) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) else { return false };
         let _sharing = self.sharing.lock().await;
@@ -205,7 +207,7 @@ impl SharedLog {
     }
 
     async fn note_shared(&self, entries: Vec<(String, String)>) -> Result<(), DatabaseError> {
-        // An entry that was written again meanwhile is to be shared again.
+        // An entry that was written again meanwhile must be shared again.
         let update = format!("UPDATE {} SET shared = 1 WHERE id = ?1 AND entry = ?2", self.table);
         let note = self.database.write(move |connection| {
             let mut statement = connection.prepare_cached(&update)?;
@@ -244,7 +246,7 @@ impl SharedLog {
         Ok(rows.await?)
     }
 
-    /// Returns the smallest id of an entry that is kept.
+    /// Returns the lower bound of the ids of entries that are kept.
     fn oldest(&self) -> String {
         format!("{:013}", (millis(self.clock.wall()) - length(RETENTION)).max(0))
     }
@@ -273,7 +275,7 @@ fn bounds(page: &LogPage) -> (String, String) {
     (lower, end.map_or("+".to_owned(), |end| format!("({end}")))
 }
 
-/// Returns the beginning of the ids of entries at this time; an empty text without a time.
+/// Returns the prefix of the ids of entries at this time; an empty text if there is no time.
 fn bound(time: Option<SystemTime>) -> String {
     time.map_or(String::new(), |time| format!("{:013}", millis(time)))
 }
@@ -283,7 +285,8 @@ pub(super) fn entry_id(now: SystemTime, place: u32) -> String {
     format!("{:013}-{place:06x}{:08x}", millis(now), u32::from_be_bytes(keyring::random()))
 }
 
-/// Writes an entry into the database of a gateway from another process; the gateway shares it if it runs.
+/// Writes an entry into the database of a gateway from another process. If the gateway is running, it shares the entry
+/// with the other nodes.
 pub(super) fn write_beside(state: &config::State, table: &str, id: &str, text: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&state.path, flags)?;

@@ -3,8 +3,8 @@
 //! The first barrier is that lines consist of listed fields; this one removes data that is in such a field
 //! by mistake, such as the text of a dependency's error. It may remove more than necessary.
 //!
-//! Invariants: a line of valid JSON stays valid JSON; scrubbing twice is scrubbing once (a line is scrubbed until
-//! nothing more is found); no input makes it panic; the time is linear in the length of the line.
+//! Invariants: a line of valid JSON stays valid JSON; scrubbing a line a second time changes nothing (a line is
+//! scrubbed until nothing more is found); no input makes it panic; the time is linear in the length of the line.
 
 mod redactor;
 mod scan;

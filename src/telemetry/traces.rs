@@ -1,8 +1,8 @@
 //! Spans of sampled traces, sent to a collector of OpenTelemetry (OTLP over HTTP with protobuf).
 //!
-//! Invariants: a request that is not sampled makes no span; ending a span never waits for the collector: spans that find no
-//! room, and spans that the collector does not take, are dropped and counted; names and attributes come from the
-//! configuration and from enums, never from input, and hold neither URLs nor queries.
+//! Invariants: a request that is not sampled makes no span; ending a span never waits for the collector: spans that
+//! find no room, and spans that the collector does not take, are dropped and counted; names and attributes come from
+//! the configuration and from enums, never from input, and hold neither URLs nor queries.
 
 mod export;
 mod layer;

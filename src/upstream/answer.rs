@@ -82,8 +82,8 @@ impl AnswerBody {
     /// Removes all secrets from an answer: from its head at once, from its body while it streams.
     pub(super) fn hide(response: &mut Response<Self>, credential: &Arc<Credential>) {
         credential.clean(response.headers_mut());
-        // The body may be plain although the head names an encoding; a body that is really encoded has no secret that can
-        // be found.
+        // The body may be plain although the head names an encoding. A body that is really encoded has no secret that
+        // can be found.
         response.body_mut().mask = Some(Mask::new(credential));
     }
 
@@ -253,7 +253,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Decodes one gzip, deflate or br, up to the largest answer.
+/// Decodes one gzip, deflate or br encoding, up to the size of the largest answer.
 fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let encoding = encodings.next()?.to_str().ok()?.trim().to_ascii_lowercase();

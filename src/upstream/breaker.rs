@@ -1,7 +1,7 @@
-//! The circuit breaker of an account: while Iluma only fails, nothing is sent, except one probe from time to time.
+//! The circuit breaker of an account: while Iluma is failing, nothing is sent, except one probe from time to time.
 //!
-//! Invariants: only Iluma's faults open the circuit (no answer, a broken one, a 5xx), never a refusal by the gateway,
-//! never a 4xx, including 429; while it is open nothing is sent except one probe after each cool-off; one successful
+//! Invariants: only Iluma's faults open the circuit (no answer, a broken answer, a 5xx); a refusal by the gateway and a
+//! 4xx, 429 included, never do; while it is open nothing is sent except one probe after each cool-off; one successful
 //! probe closes it. Opening and closing are logged once each.
 
 use super::error::CallError;
@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Half of the examined window: the current half and the one before are 5 to 10 seconds.
+/// Half of the window in which calls are counted. The current half and the one before cover 5 to 10 seconds.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
 /// The fewest calls that can open the circuit: two timeouts in a quiet night are no outage.
 const LEAST_CALLS: u32 = 10;
-/// The share of the calls that must fail: half of them.
+/// The share of calls whose failure opens the circuit: one of two.
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
 /// The first cool-off: long enough to take the load off Iluma, short enough for a quick return. It doubles with each
 /// probe that fails.
@@ -64,7 +64,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// A permit to make one call. Dropped without a finding, it does not count.
+/// A permit to make one call. If it is dropped without a finding, the call does not count.
 #[derive(Debug)]
 pub struct BreakerPermit {
     breaker: Arc<CircuitBreaker>,

@@ -15,7 +15,7 @@ use crate::base::tasks::Tasks;
 use crate::config;
 use std::sync::Arc;
 
-/// Attempts to connect for one request: a host that was just restarting accepts the second.
+/// The number of attempts to connect for one request. A host that was restarting accepts the second attempt.
 const CONNECT_ATTEMPTS: usize = 2;
 
 /// The largest number of sends of one request: servers that restart refuse once or twice; servers that refuse more
@@ -30,8 +30,8 @@ pub struct Upstream {
     pool: Arc<Pool>,
     timeouts: Timeouts,
     reachability: Reachability,
-    /// The lock that a request holds while it opens a connection that several requests will share (HTTP/2). The other requests
-    /// wait for that connection.
+    /// The lock that a request holds while it opens a connection that several requests will share (HTTP/2). The other
+    /// requests wait for that connection.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -95,7 +95,7 @@ impl Upstream {
             let kept = if only_fresh { None } else { self.pool.take() };
             let pooled = match kept {
                 Some(pooled) => pooled,
-                // A connect is rare and large: on the heap it costs nothing on other requests.
+                // A connect is rare, and its future is large. On the heap it costs other requests nothing.
                 None => Box::pin(self.connect()).await?,
             };
             let fresh = pooled.is_fresh();
@@ -120,15 +120,17 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Pooled, CallError> {
-        // If one connection serves many requests, those that need a new one wait for the request that makes it.
+        // If one connection serves many requests, the requests that need a new connection wait for the one that makes
+        // it.
         let mut turn = None;
         if self.pool.multiplexes() {
             turn = Some(self.connecting.lock().await);
             if let Some(pooled) = self.pool.take() {
                 return Ok(pooled);
             }
-            // The request that had the turn before failed to connect. From here each request connects at once: one after
-            // the other, the last would wait for the timeouts of all others.
+            // No connection is there, so the request that had the turn before failed to connect. If none is shared any
+            // more, each request connects at once: one after the other, the last would wait for the timeouts of all
+            // others.
             turn = turn.filter(|_| self.pool.multiplexes());
         }
         for _ in 0..CONNECT_ATTEMPTS {
@@ -147,7 +149,7 @@ impl Upstream {
 }
 
 /// Returns the request to be sent again, or the error that ends the call. `fresh` is true if its connection had carried
-/// no request before; `sends` is the number of times that it may have left.
+/// no request before; `sends` is the number of times that the request may have left.
 fn next(failed: Failed, fresh: bool, sends: usize) -> Result<Outgoing, CallError> {
     let error = match failed.outcome {
         // A kept connection had closed: the request takes another one. A new connection that takes no byte counts as a

@@ -31,17 +31,19 @@ use tower::Service as _;
 /// through a few such buffers.
 const BUFFER: usize = 64 << 10;
 
-/// The largest number of fields in an answer's head: as many as fit into the buffer with 16 bytes each. Bytes are the
-/// bound of heads, because real fields are longer.
+/// The largest number of fields in an answer's head: as many as fit into the buffer with 16 bytes each. Real fields are
+/// longer, so in practice the bytes bound a head.
 const MOST_FIELDS: usize = BUFFER / 16;
 
-/// Windows of an h2 connection: the unread bytes that Iluma may send, for each answer and in all. There is room for
-/// every request on a connection, so that a client that reads slowly delays no other.
+/// The window of an h2 stream: the unread bytes that Iluma may send of one answer.
 const STREAM_WINDOW: u32 = 128 << 10;
+/// The window of an h2 connection. Every answer on it can fill its own window, so that a client that reads slowly
+/// delays no other.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
-/// The interval of pings to an h2 peer, and the time for an answer to one.
+/// The interval of pings to an h2 peer.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// The time in which an h2 peer must answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes connections to one upstream host.
@@ -144,7 +146,7 @@ impl Connector {
         Ok(Pooled::Http1 { connection, fresh: true })
     }
 
-    /// Makes an h2 connection. It serves several requests at once, so it gets a task of its own. It is used once the
+    /// Makes an h2 connection. It serves several requests at once, so a task of its own drives it. It is used once the
     /// peer's limit on concurrent requests is known.
     async fn http2(&self, stream: Stream) -> Result<Pooled, ConnectError> {
         let (stream, reads) = SettingsWatch::new(stream);
@@ -197,7 +199,7 @@ fn tls(
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-/// Waits until the peer accepts requests, and returns the number of concurrent ones.
+/// Waits until the peer accepts requests, and returns the number that it accepts at once.
 async fn allowed_streams(connection: &mut Http2Connection, reads: &AtomicWaker) -> Result<usize, ConnectError> {
     poll_fn(|cx| {
         reads.register(cx.waker());

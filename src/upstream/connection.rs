@@ -27,8 +27,8 @@ pub(super) type Http2Sender = http2::SendRequest<OutgoingBody>;
 pub(super) type Http2Connection =
     http2::Connection<TokioIo<SettingsWatch<Stream>>, OutgoingBody, crate::base::tasks::Tasks>;
 
-/// The largest number of requests on one h2 connection, even if the peer allows more: it bounds the requests that break
-/// with it.
+/// The largest number of requests on one h2 connection, even if the peer allows more. It limits the requests that break
+/// with the connection.
 pub(super) const MOST_STREAMS: usize = 100;
 
 /// The age at which a connection gets no further requests, so that a changed DNS answer takes effect within minutes.
@@ -49,7 +49,7 @@ impl Pooled {
         }
     }
 
-    /// Returns the name of its protocol.
+    /// Returns the name of the connection's protocol.
     pub(super) const fn protocol(&self) -> &'static str {
         match self {
             Self::Http1 { .. } => "http/1.1",
@@ -58,7 +58,8 @@ impl Pooled {
     }
 }
 
-/// An h2 connection, driven by a task of its own. Each clone stands for one request on it.
+/// An h2 connection, driven by a task of its own. Each clone of its `Arc`, except the pool's, counts as one request on
+/// it.
 #[derive(Debug)]
 pub(super) struct Http2 {
     pub(super) sender: Http2Sender,
@@ -85,7 +86,7 @@ impl Http2 {
         !self.retired.load(Ordering::Relaxed) && is_young(self.born, now) && self.sender.is_ready()
     }
 
-    /// Returns true if one more request fits. The pool counts as one of the holders.
+    /// Returns true if one more request fits. The count includes the pool's own `Arc`.
     pub(super) fn has_room(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= self.allowed_streams.load(Ordering::Relaxed).min(MOST_STREAMS)
     }

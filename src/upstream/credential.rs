@@ -15,7 +15,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Returns the credential of an account whose answers may contain only its own key.
+    /// Returns the credential of an account. Only the account's own key is hidden in its answers.
     #[must_use]
     pub fn new(api_key: &SecretString) -> Self {
         Self::with_secrets(api_key, Arc::new(Secrets::new([api_key], [])))
@@ -66,15 +66,17 @@ impl Mask {
         Self { credential: Arc::clone(credential), held: Bytes::new() }
     }
 
-    /// Returns the part of `data`, and of earlier held data, that certainly contains no secret.
+    /// Masks the secrets in the held data and in `data`. Returns all of it, except an end that may be the beginning of
+    /// a secret: that end is held.
     pub(super) fn pass(&mut self, data: Bytes) -> Bytes {
         let mut covered = self.last(data);
-        // Masked bytes end in no beginning of a secret, so only the rest is examined.
+        // A masked secret is never the beginning of another one, so only unmasked bytes are held.
         self.held = covered.split_off(covered.len() - self.credential.hidden.undecided(&covered));
         covered
     }
 
-    /// Returns the held data followed by `data`, the last piece of the body, with secrets masked: none can end later.
+    /// Masks the secrets in the held data and in `data`, the last piece of the body. Returns all of it, because no
+    /// secret can end later.
     pub(super) fn last(&mut self, data: Bytes) -> Bytes {
         let held = self.rest();
         let data = if held.is_empty() { data } else { [&held[..], &data[..]].concat().into() };

@@ -17,8 +17,9 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// The deadline of an answer's head. While the client sends its body, each progress extends it; then Iluma has its
-/// time. It begins when the request has its connection, so time in a queue does not count.
+/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline. After that,
+/// `Timeouts::answer` applies. The deadline begins when the request has its connection, so time in a queue does not
+/// count.
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,
@@ -59,7 +60,7 @@ impl ResponseDeadline {
         self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Failed)
     }
 
-    /// Records whether the body has moved since the last call.
+    /// Records if the body has moved since the last look, and returns its stage.
     fn look(&mut self) -> Stage {
         let Some(progress) = &self.progress else { return Stage::Done };
         let (stage, bytes) = (progress.stage(), progress.bytes());

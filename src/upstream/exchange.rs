@@ -18,14 +18,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-/// The body of an answer, with its connection if that serves no other request.
+/// The body of an answer, with the h1 connection, or the share in an h2 connection, on which it arrives.
 pub(super) enum Source {
     Http1(Incoming, Box<Http1>),
-    /// The share in the connection counts until the body ends.
+    /// The share counts as a request on the connection until the body ends.
     Http2(Incoming, Arc<Http2>),
 }
 
-/// A request that got no head of an answer.
+/// The failure of a request before the head of its answer.
 pub(super) struct Failed {
     pub(super) outcome: SendOutcome,
     /// The request, if it can be sent again.
@@ -35,11 +35,11 @@ pub(super) struct Failed {
 /// The outcome of a request without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendOutcome {
-    /// No byte of the request left.
+    /// No byte of the request left this process.
     Unsent,
-    /// Upstream proved that it processed nothing of it.
+    /// Upstream proved that it processed nothing of the request.
     NotProcessed,
-    /// Iluma may have processed some of it.
+    /// Iluma may have processed some of the request.
     Sent(CallError),
 }
 
@@ -56,10 +56,12 @@ pub(super) async fn exchange(
     let mut deadline = ResponseDeadline::new(request.body.progress(), timeouts);
     match pooled {
         Pooled::Http1 { mut connection, fresh } => {
-            // A kept connection that closes now is not Iluma's fault; h1 itself proves nothing.
+            // A kept connection may close at this moment, which is not Iluma's fault. h1 can't prove that Iluma
+            // processed nothing.
             let again = if fresh { None } else { request.again() };
             let mut answer = pin!(connection.sender.try_send_request(request.into_http1(origin)));
-            // The answer arrives only by driving the connection, so its own wake-up would be one more.
+            // The answer arrives only by driving the connection, so a wake-up by the answer itself would be a second
+            // one.
             let sent = poll_fn(|cx| {
                 connection.drive(cx);
                 let mut unwoken = Context::from_waker(Waker::noop());
@@ -97,7 +99,7 @@ async fn http2(
     .await
 }
 
-/// Returns the answer or the outcome of the request. `again` is the repeated request, if it can be sent again.
+/// Returns the answer or the outcome of the request. `again` makes the request to be sent again, if that is possible.
 fn finish(
     sent: Result<Sent, CallError>,
     deadline: &ResponseDeadline,

@@ -151,7 +151,8 @@ impl Progress {
 }
 
 impl OutgoingBody {
-    /// Makes a body from a filtered one, which may be cut off; `trailers` removes the trailers that are not forwarded.
+    /// Makes a streamed body from a filtered body, which may be cut off. `trailers` removes the trailers that are not
+    /// forwarded.
     #[must_use]
     pub fn filtered<B>(body: B, trailers: fn(&mut HeaderMap)) -> Self
     where

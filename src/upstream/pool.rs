@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest number of unused connections that are kept: more were opened by a burst that is over.
+/// The largest number of unused h1 connections that are kept. More of them come from a burst that is over.
 const MOST_IDLE: usize = 512;
 
 /// Kept connections.
@@ -70,12 +70,12 @@ impl Pool {
         }
     }
 
-    /// Returns true if Iluma last accepted several requests on one connection.
+    /// Returns true if an h2 connection is kept: Iluma accepts several requests on one connection.
     pub(super) fn multiplexes(&self) -> bool {
         !self.kept.lock().http2.is_empty()
     }
 
-    /// Closes every connection that carries no request.
+    /// Closes every connection that carries no request, and takes no further request onto the others.
     pub(super) fn clear(&self) {
         *self.kept.lock() = Kept::default();
     }

@@ -8,8 +8,9 @@ use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The number that a GET adds to the budget, and the cost of a repetition.
+/// The number that a GET adds to the budget.
 const DEPOSIT: u32 = 1;
+/// The number that a repetition takes from the budget.
 const COST: u32 = 10;
 /// The largest budget: ten repetitions, so that requests survive the restart of a host without flooding it.
 const MOST: u32 = 10 * COST;
@@ -25,7 +26,7 @@ impl RetryBudget {
         Self(AtomicU32::new(MOST))
     }
 
-    /// Adds a GET to the budget.
+    /// Adds the deposit of one GET to the budget.
     pub fn note(&self) {
         let add = |budget: u32| Some((budget + DEPOSIT).min(MOST));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
@@ -44,8 +45,8 @@ impl Default for RetryBudget {
     }
 }
 
-/// Returns true if an immediate repetition may succeed: there was no answer and time is left, or a proxy answered that
-/// reached no server. A server that sends `retry-after` is not asked before that time.
+/// Returns true if an immediate repetition may succeed: no answer came and time is left, or a proxy answered that could
+/// not reach a server. A server that sends `retry-after` is not asked before that time.
 #[must_use]
 pub fn may_go_better(sent: &Result<Response<AnswerBody>, CallError>) -> bool {
     match sent {

@@ -19,7 +19,7 @@ const SHORTEST: usize = 8;
 /// The longest spelling of one byte: `%61` with each character as an escape of JSON.
 const SPELLING: usize = 18;
 
-/// The secrets of all accounts, which are searched in answers.
+/// The secrets of all accounts, for which answers are searched.
 pub struct Secrets {
     /// The secrets' encodings, sorted.
     patterns: Vec<Zeroizing<Vec<u8>>>,
@@ -113,7 +113,7 @@ impl Secrets {
     fn begins(&self, text: &[u8]) -> usize {
         let longest = self.reach / SPELLING;
         let begins = |end: &[u8]| {
-            // The first pattern behind the end is a longer one that begins with it, if there is any.
+            // If a longer pattern begins with `end`, the first pattern that sorts after `end` does.
             let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
             self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
         };

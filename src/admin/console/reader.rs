@@ -1,10 +1,10 @@
-//! The reader of a page.
+//! The operator who reads a page of the console.
 
 use crate::admin::audit::Order;
 use crate::config::Role;
 use crate::pages::Session;
 
-/// The reader of a page, with the lists that its forms offer.
+/// The operator who reads a page, with the lists that the page's forms offer.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     pub(super) session: &'a Session<Role>,
@@ -16,7 +16,7 @@ pub(super) struct Reader<'a> {
     pub(super) teams: &'a [&'a str],
     /// The callback types of Iluma.
     pub(super) types: &'a [&'static str],
-    /// The rows of the route table.
+    /// The names of the rows of the route table.
     pub(super) routes: &'a [&'static str],
 }
 
@@ -26,7 +26,7 @@ impl Reader<'_> {
         self.session.standing >= order.role()
     }
 
-    /// Returns the names of the orders that the reader may give, for the modules.
+    /// Returns the names of the orders that the reader may give, with spaces in between, for the modules.
     pub(super) fn orders(&self) -> String {
         let given: Vec<&str> = Order::ALL.into_iter().filter(|order| self.may(*order)).map(Order::as_str).collect();
         given.join(" ")

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use maud::Markup;
 use std::sync::Arc;
 
-/// The answer to a token that is not in the configuration.
+/// The message for a token that is not in the configuration.
 const UNKNOWN_TOKEN: &str = "This token is not known. Tokens are those of [admin.tokens] in the configuration.";
 
 /// Returns the console's paths.
@@ -71,7 +71,7 @@ async fn show(context: &Context, headers: &HeaderMap, view: View) -> Response {
     page(StatusCode::OK, views::page(view, &reader))
 }
 
-/// Opens a session for a token. A wrong one counts as any failed authentication of this listener.
+/// Opens a session for the token in the form. A wrong token counts as a failed authentication at this listener.
 async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Response {
     let client = request.extensions().get::<Client>().copied();
     let Ok(body) = whole_body(request).await else { return StatusCode::BAD_REQUEST.into_response() };
@@ -95,7 +95,7 @@ async fn log_in(State(context): State<Arc<Context>>, request: Request) -> Respon
     }
 }
 
-/// Ends the session, if its own page asks for it.
+/// Ends the session if the form has the session's value, which only its own pages have.
 async fn log_out(State(context): State<Arc<Context>>, request: Request) -> Response {
     let id = pages::cookie(request.headers(), COOKIE_NAME).map(str::to_owned);
     let session = match session(&context, request.headers()).await {
@@ -135,7 +135,7 @@ async fn asset(request: Request) -> Response {
     }
 }
 
-/// Answers a refusal with the page to log in: status and headers are those that the API would answer with.
+/// Returns the log-in page with the text of a refusal. The status and the headers are those of the API's answer.
 fn refused(refusal: Refusal) -> Response {
     let markup = views::login(Some(&refusal.to_string()));
     let mut response = refusal.into_response();

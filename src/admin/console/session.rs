@@ -8,8 +8,8 @@ use http::{HeaderMap, Method};
 /// The name of the session's cookie.
 pub(super) const COOKIE_NAME: &str = "iluma_gateway_session";
 
-/// Returns the session of a request, if it has one that works. `role_of` returns the role of the token with this name, if its
-/// secret still has this hash.
+/// Returns the session of a request, if it has a valid one. `role_of` returns the role of the token with this name, if
+/// its secret still has this hash.
 ///
 /// # Errors
 /// Returns an error if state can't be read.

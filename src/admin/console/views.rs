@@ -11,8 +11,8 @@ fn place(id: &str, heading: &str) -> Markup {
     }
 }
 
-/// Returns the form of an order, or the reason why the reader does not have it. `purpose` begins the sentence "… needs the
-/// role operator".
+/// Returns the form of an order, or the reason why the reader may not give the order. `purpose` is the subject of that
+/// sentence, "… needs the role operator".
 fn form_of(order: Order, reader: &Reader<'_>, purpose: &str, form: &Markup) -> Markup {
     html! {
         @if reader.may(order) {
@@ -26,7 +26,8 @@ fn form_of(order: Order, reader: &Reader<'_>, purpose: &str, form: &Markup) -> M
     }
 }
 
-/// Returns a select for a team; `any` is the text for all teams, where the select may mean them.
+/// Returns a select for a team; `any` is the text of the option for all teams. Without it the reader must choose a
+/// team.
 fn team_select(id: &str, any: Option<&str>, reader: &Reader<'_>) -> Markup {
     html! {
         label for=(id) { "Team"
@@ -38,7 +39,7 @@ fn team_select(id: &str, any: Option<&str>, reader: &Reader<'_>) -> Markup {
     }
 }
 
-/// Returns a select whose options are their own texts; `any` is the text of the empty one.
+/// Returns a select whose options show their own values; `any` is the text of the option without a value.
 fn select((id, name, label): (&str, &str, &str), any: &str, options: &[&str]) -> Markup {
     html! {
         label for=(id) { (label)
@@ -227,7 +228,7 @@ pub(super) fn erasure(reader: &Reader<'_>) -> Markup {
     }
 }
 
-/// The columns by which the books are summed, with their names for the reader.
+/// The columns by which the ledger is summed, with their names for the reader.
 const SUMS: [(&str, &str); 4] =
     [("tenant", "team"), ("route", "route"), ("day", "day"), ("day,tenant,route", "day, team and route")];
 

@@ -1,15 +1,15 @@
-//! The failures of a database: what its caller is told, and the disk's part in it.
+//! The failures of a database: the error for the caller, and the disk's fault for operators.
 
-/// The reason why work was not done. Nothing of it was done.
+/// The reason why work was not done. The work changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseError {
     /// The disk is full or fails, or another program holds the file.
     #[error("the database can't be written")]
     Unwritable,
-    /// The work can't be done: a constraint, or a programming error.
+    /// The work violates a constraint, or has a programming error.
     #[error("the database refused the operation: see the log, and report it")]
     Refused,
-    /// The file is damaged, or no database.
+    /// The file is damaged, or is not a database.
     #[error("the database file is damaged: restore a backup")]
     Damaged,
     /// The database was closed.
@@ -17,7 +17,7 @@ pub enum DatabaseError {
     Closed,
 }
 
-/// Reason why the last write to the disk failed, for operators.
+/// The reason why the last write to the disk failed, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteFault {
     /// No space is left.
@@ -34,7 +34,7 @@ pub enum WriteFault {
     Io,
 }
 
-/// Returns the public error; SQLite's own text may quote the data that was to be stored.
+/// Returns the error for the caller, without SQLite's own text, which may quote the data of the write.
 pub(super) fn told(error: &rusqlite::Error) -> DatabaseError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
@@ -44,7 +44,7 @@ pub(super) fn told(error: &rusqlite::Error) -> DatabaseError {
     }
 }
 
-/// Returns the disk's part in an error, if it has one.
+/// Returns the fault of the disk or the file that caused an error, if one did.
 pub(super) fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DiskFull, FileLockingProtocolFailed, PermissionDenied, ReadOnly, SystemIoFailure,
@@ -54,7 +54,7 @@ pub(super) fn write_fault(error: &rusqlite::Error) -> Option<WriteFault> {
         SystemIoFailure => Some(WriteFault::Io),
         ReadOnly | CannotOpen | PermissionDenied => Some(WriteFault::ReadOnly),
         DatabaseBusy | FileLockingProtocolFailed => Some(WriteFault::Locked),
-        // The codes are SQLite's, whose newer versions add some.
+        // Newer versions of SQLite may have further codes.
         _ => None,
     }
 }

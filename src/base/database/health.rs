@@ -4,27 +4,27 @@ use super::error::WriteFault;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
-/// Writes that a database may lose.
+/// The writes that a database may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// None, even if the machine loses power: a commit waits for the disk.
+    /// No writes, even if the machine loses power: a commit waits for the disk.
     Power,
-    /// The newest writes, and only if the machine loses power. Space that is free can be given back to the disk.
+    /// The newest writes, and only if the machine loses power. Free space in the file can be given back to the disk.
     Process {
-        /// Bytes of the write-ahead log from which on it is written back into the file.
+        /// The size of the write-ahead log, in bytes, at which its pages are written back into the file.
         log: u32,
     },
 }
 
 impl Durability {
-    /// Bytes of a page of SQLite's.
+    /// The size of a page of the database, in bytes.
     const PAGE: u32 = 4096;
 
-    /// Returns the statements that prepare the writer, before there are tables.
+    /// Returns the statements that prepare the writer. They run before tables are created.
     pub(super) fn pragmas(self) -> String {
         match self {
-            // Names are random, so every row is on a page of its own: 16 MiB of pages are remembered, and as many go back at
-            // once.
+            // Names are random, so every changed row is on another page. SQLite keeps 16 MiB of pages in memory. It
+            // writes the log back into the file when the log has 4096 pages, also 16 MiB.
             Self::Power => {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096;".to_owned()
             }
@@ -37,7 +37,7 @@ impl Durability {
     }
 }
 
-/// Outcome of the last write, shared with the writer's thread.
+/// The outcomes of writes, which the writer's thread records and operators read.
 #[derive(Debug)]
 pub(super) struct Health {
     pub(super) path: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct Health {
 /// The transactions that the disk refused since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RefusedWrites {
-    /// Their number.
+    /// The number of these transactions.
     pub count: u64,
     /// The reason of the last one; `None` if there was none.
     pub last: Option<WriteFault>,

@@ -1,9 +1,10 @@
 //! The writer of a database: one thread, which commits the work of many callers as one transaction.
 //!
-//! Invariants: work that fails or panics leaves no change, and undoes no other work; a caller is answered after the commit.
+//! Invariants: work that fails or panics changes nothing, and does not undo other work; a caller is answered after the
+//! commit.
 //!
-//! There are no savepoints: SQLite would copy each page that work changes, although work hardly ever fails. If it does, the
-//! whole transaction is undone, and all other work of it runs again.
+//! There are no savepoints: SQLite would copy each page that work changes, and work rarely fails. If work fails, the
+//! whole transaction is undone, and its other work runs again.
 
 use super::error::{DatabaseError, WriteFault, told, write_fault};
 use super::health::Health;
@@ -11,14 +12,14 @@ use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::{mpsc, oneshot};
 
-/// The largest number of jobs in one transaction, so that the first one does not wait for all the rest.
+/// The largest number of jobs in one transaction. It bounds the time that the first job waits for the others.
 const MOST_TOGETHER: usize = 256;
 
 /// A message to the writer.
 pub(super) enum Job {
     /// Work for a transaction.
     Work(Box<dyn Work>),
-    /// The end of the writer, which is told once the file is closed.
+    /// The end of the writer. The sender reports that the file is closed.
     Close(oneshot::Sender<()>),
 }
 
@@ -26,11 +27,11 @@ pub(super) enum Job {
 pub(super) trait Work: Send {
     /// Runs the work in the open transaction. Returns an error if the work failed and the transaction must be undone.
     fn run(&mut self, connection: &Connection) -> Result<(), Undo>;
-    /// Answers the caller by the outcome of the commit.
+    /// Answers the caller with the work's result, or with the error of the commit.
     fn answer(self: Box<Self>, committed: Result<(), DatabaseError>);
 }
 
-/// A failure of work, with the disk's part in it.
+/// A failure of work, with the fault of the disk if the disk caused it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Undo(Option<WriteFault>);
 
@@ -40,7 +41,7 @@ pub(super) struct Call<S, T, U, F, W, O> {
     work: F,
     /// Returns true if the caller no longer wants the work.
     is_cancelled: W,
-    /// Makes the answer of the state and the work's result.
+    /// Makes the answer from the state and the work's result.
     finish: O,
     answer: oneshot::Sender<Result<U, DatabaseError>>,
     /// The result of the last run.
@@ -56,7 +57,8 @@ where
     W: Fn(&oneshot::Sender<Result<U, DatabaseError>>) -> bool + Send,
     O: FnOnce(S, T) -> U + Send,
 {
-    /// Makes work on `state` whose result goes through `finish` to `answer`. It does not begin once `is_cancelled`.
+    /// Makes work on `state`. `finish` turns the state and the result into the answer, which `answer` sends. The work
+    /// does not run if `is_cancelled` returns true.
     pub(super) fn new(
         state: S,
         work: F,
@@ -102,10 +104,10 @@ where
     }
 }
 
-/// Work of one transaction.
+/// A caller's work in a transaction.
 struct Member {
     work: Box<dyn Work>,
-    /// The failure, after which it does not run again.
+    /// The failure of the work. Failed work does not run again.
     failed: Option<Undo>,
 }
 
@@ -115,7 +117,8 @@ impl From<Box<dyn Work>> for Member {
     }
 }
 
-/// Runs the writer until the database is closed or every clone is dropped.
+/// Runs the writer until the database is closed, or every clone of the database is dropped. If the database is closed,
+/// it returns the sender that reports the end.
 pub(super) fn serve(
     writer: &Connection,
     mut jobs: mpsc::Receiver<Job>,
@@ -147,7 +150,8 @@ pub(super) fn serve(
     }
 }
 
-/// Runs the members, and those that join them, in one transaction without the members that fail.
+/// Runs the members, and the work that `more` adds, in one transaction. If a member fails, the transaction is undone,
+/// and the others run again without that member.
 fn transact(
     connection: &Connection,
     members: &mut Vec<Member>,
@@ -175,7 +179,7 @@ fn transact(
     commit(connection)
 }
 
-/// Commits the open transaction. Nothing of a transaction that can't be committed is kept.
+/// Commits the open transaction. If the commit fails, the transaction is undone.
 fn commit(connection: &Connection) -> rusqlite::Result<()> {
     let committed = control(connection, "COMMIT");
     if committed.is_err() {
@@ -184,7 +188,7 @@ fn commit(connection: &Connection) -> rusqlite::Result<()> {
     committed
 }
 
-/// Undoes the transaction, unless the error has ended it.
+/// Undoes the transaction, unless the error has ended it already.
 fn roll_back(connection: &Connection) {
     if !connection.is_autocommit() {
         let _ = control(connection, "ROLLBACK");

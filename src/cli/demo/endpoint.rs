@@ -24,7 +24,7 @@ const LARGEST: usize = 1 << 20;
 /// The number of callbacks that are kept: the tour reads a handful, and the demo may serve for days.
 const KEPT: usize = 100;
 
-/// The longest time that the end waits for its connections.
+/// The longest time that a stop of the endpoint waits for its connections.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A server on loopback that runs until it is stopped.
@@ -79,7 +79,7 @@ impl Endpoint {
         format!("http://{}/kyc", self.address)
     }
 
-    /// Answers 503 from now on, or 200 again.
+    /// Makes the endpoint answer 503 from now on if `out` is true, or 200 again.
     pub(super) fn is_out(&self, out: bool) {
         self.desk.is_out.store(out, Ordering::Release);
     }

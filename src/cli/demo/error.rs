@@ -36,7 +36,7 @@ pub(in super::super) enum DemoError {
     Unexpected(String),
 }
 
-/// Returns an error that names the expectation `what` if it does not hold.
+/// Returns an error that names the expectation `what` if `so` is false.
 pub(super) fn expect(so: bool, what: &str) -> Result<(), DemoError> {
     if so { Ok(()) } else { Err(DemoError::Unexpected(what.to_owned())) }
 }

@@ -31,7 +31,7 @@ pub(in super::super) struct Args {
 /// Shows the gateway's functions, then serves until Ctrl-C.
 ///
 /// # Errors
-/// Returns an error of the system, or a step with an unexpected result.
+/// Returns an error if the system refuses something, or if a step has an unexpected result.
 pub(in super::super) async fn run(args: Args) -> Result<(), DemoError> {
     let token = keygen::secret();
     let options = simulator::Options {
@@ -47,7 +47,7 @@ pub(in super::super) async fn run(args: Args) -> Result<(), DemoError> {
     let log = Lines::default();
     let surroundings = Environment { access_log: Box::new(log.clone()), clock: Clock::system(), diagnostics: true };
     let app = App::start(&settings, surroundings).await?;
-    // The port is known only now.
+    // The port is known only after the start.
     settings.callbacks.public_url = Some(format!("http://{}", app.callbacks_address()).parse()?);
 
     let tour = Tour::new(&app, &simulator, &settings);

@@ -14,7 +14,7 @@ pub(super) struct Team {
 
 impl Team {
     pub(super) async fn new(name: &'static str) -> io::Result<Self> {
-        // The names above are valid.
+        // All callers give valid names.
         let tenant: Result<TenantName, _> = name.parse();
         let key = tenant.map(|tenant| keygen::team_key(&tenant));
         let key = key.unwrap_or_else(|_| unreachable!("the demo's teams have proper names"));

@@ -28,7 +28,7 @@ const KTP: &str = "/v1/identity/ktp_name/validations";
 const CAPTURES: &str = "/v1/identity/document_ocr_captures";
 pub(super) const URLS: &str = "/v1/callback/urls";
 
-/// The number of identical concurrent requests: as many as in a busy minute of a payout team.
+/// The number of identical concurrent requests: as many as a payout team sends in a busy minute.
 const CROWD: u32 = 50;
 
 /// The longest step of the tour: the log's writer wakes ten times a second, callbacks take some tenths of a second.
@@ -254,7 +254,7 @@ impl<'a> Tour<'a> {
         Ok(bodies.filter_map(|body| Some(body["reference_id"].as_str()?.to_owned())).collect())
     }
 
-    /// Shows the books once every call's outcome is known, and compares them with the simulator's count.
+    /// Prints the ledger once every call's outcome is known, and compares it with the simulator's count.
     async fn bill(&self) -> Result<(), DemoError> {
         let started = self.clock.now();
         let rows = loop {

@@ -20,7 +20,7 @@ const SECTIONS: [(&str, &str); 5] = [
 /// The reader of the page.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    /// The value of the session, which the page's orders carry.
+    /// The session's CSRF token, which the page's orders carry.
     pub(super) csrf: &'a str,
     pub(super) tenant: &'a Tenant,
     /// The URL of the gateway, in front of a path.
@@ -31,7 +31,7 @@ pub(super) struct Reader<'a> {
     pub(super) contact: Option<&'a str>,
 }
 
-/// Returns the page with the form for a key.
+/// Returns the log-in page, which has a form for a key.
 pub(super) fn login(refused: Option<&str>, contact: Option<&str>) -> Markup {
     let mut help =
         "Log in with an API key of your team. The session ends after half an hour without a request.".to_owned();
@@ -101,7 +101,7 @@ fn section((id, heading): (&str, &str), content: &Markup) -> Markup {
     html! { section id=(id) aria-labelledby={ (id) "-heading" } { h2 id={ (id) "-heading" } { (heading) } (content) } }
 }
 
-/// Returns an empty element, which the module fills.
+/// Returns an empty element, which the page's JavaScript module fills.
 fn place(id: &str) -> Markup {
     html! { div id=(id) { p class="empty" { "Loading…" } } }
 }

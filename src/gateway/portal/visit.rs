@@ -102,7 +102,7 @@ async fn show(
     Ok(html(StatusCode::OK, page::page(&reader)))
 }
 
-/// Opens a session for a key. A wrong one counts like any failed authentication of this listener.
+/// Opens a session for a key. A wrong key counts like any failed authentication of this listener.
 async fn log_in(
     gateway: &Gateway,
     config: &RuntimeConfig,
@@ -128,7 +128,7 @@ async fn log_in(
     Ok(refused(rejection, config, log))
 }
 
-/// Ends the session, if its own page asks for it.
+/// Ends the session, if the form has the session's CSRF token: only the session's own page has it.
 async fn log_out(
     gateway: &Gateway,
     config: &RuntimeConfig,
@@ -176,7 +176,7 @@ fn file(path: &str) -> Result<Response<ReplyBody>, Rejection> {
 fn refused(rejection: Rejection, config: &RuntimeConfig, log: &mut RequestLog) -> Response<ReplyBody> {
     log.rejected(&rejection);
     let mut response = rejection.into_response(None);
-    // A browser would ask for name and password by itself.
+    // With this header a browser would ask for a name and a password by itself.
     response.headers_mut().remove(WWW_AUTHENTICATE);
     let page = page::login(Some(&rejection.to_string()), config.contact.as_deref());
     for (name, value) in pages::page_headers() {

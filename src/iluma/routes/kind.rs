@@ -14,7 +14,7 @@ pub enum Kind {
     PublicList(Subject),
     /// Answers with Iluma's health, without a key.
     Health(Subject),
-    /// Makes a record, or makes it again: its reference is prefixed, and the tenant becomes an owner.
+    /// Makes a record, or makes it again. The record's reference is prefixed, and the tenant becomes an owner.
     Submission,
     /// Answers with records by id or as a list: the tenant sees only its own.
     Records,
@@ -26,20 +26,23 @@ pub enum Kind {
     CallbackSetting,
     /// Serves the team's own API.
     OwnApi,
-    /// Answers OPTIONS with the path's methods, and sends nothing. It depends on the method: no row has it.
+    /// Answers OPTIONS with the path's methods, and sends nothing. No row has this kind: the router sets it by the
+    /// method.
     Options,
     /// Refuses the request.
     Forbidden,
-    /// Serves paths that match no row; `upstream.unknown_routes` decides.
+    /// Serves paths that match no row; `upstream.unknown_routes` decides if they are forwarded.
     Unknown,
-    /// Refuses a path in a collection of records that matches no row. No row has this kind: the router sets it by the path.
+    /// Refuses a path in a collection of records that matches no row. No row has this kind: the router sets it by the
+    /// path.
     Closed,
-    /// Refuses a path below the team's own API that matches no row. No row has this kind: the router sets it by the path.
+    /// Refuses a path below the team's own API that matches no row. No row has this kind: the router sets it by the
+    /// path.
     Absent,
 }
 
 impl Kind {
-    /// Returns true if each request goes to Iluma: no answer is stored.
+    /// Returns true if each request goes to Iluma, because the cache stores no answer.
     #[must_use]
     pub const fn is_always_sent(self) -> bool {
         match self {
@@ -57,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Returns the subject of the cached answers, if they are cached.
+    /// Returns the subject of the answers, if the cache stores them.
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
@@ -79,7 +82,8 @@ impl Kind {
         }
     }
 
-    /// Returns true for a part of Iluma's API that an operator's `[[routes]]` entry may be `like`.
+    /// Returns true if an operator's `[[routes]]` entry may be `like` a row of this kind: the row is a part of Iluma's
+    /// API.
     #[must_use]
     pub const fn is_of_ilumas_api(self) -> bool {
         match self {

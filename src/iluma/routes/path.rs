@@ -1,14 +1,15 @@
 //! The normal form for the path of a request.
 //!
-//! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty (except for one trailing slash), `.` or
-//! `..`, or hides a slash in an encoding, also if it is encoded several times; unreserved characters are decoded, and the remaining
-//! encodings are in upper case (RFC 3986, section 6.2.2). The same path is routed and forwarded.
+//! Invariants of a [`NormalPath`]: it begins with `/`; no segment is empty, except after one trailing slash; no segment
+//! is `.` or `..`, or hides a slash in an encoding, also if it is encoded several times; unreserved characters are
+//! decoded, and the remaining encodings are in upper case (RFC 3986, section 6.2.2). The same path is routed and
+//! forwarded.
 
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Rounds of decoding in which a hidden slash or dot segment is searched. Some servers decode twice; a path that is
-/// still encoded after this many rounds is an attack, and refused.
+/// The number of rounds of decoding in which a hidden slash or dot segment is searched. Some servers decode twice. A
+/// path that is still encoded after these rounds is an attack, and is refused.
 const DECODING_ROUNDS: usize = 8;
 
 /// A path in normal form.
@@ -92,7 +93,7 @@ fn check_segment(segment: &str, is_encoded: bool) -> Result<(), PathError> {
     if segment.is_empty() {
         return Err(PathError::EmptySegment);
     }
-    // `..;x` is a dot segment to servers that first cut off path parameters.
+    // Servers that first cut off path parameters read `..;x` as a dot segment.
     let is_dots = |text: &str| text.starts_with('.') && matches!(text.split(';').next(), Some("." | ".."));
     if is_dots(segment) {
         return Err(PathError::DotSegment);

@@ -14,14 +14,14 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Segments of paths that reveal an account's secrets or settings: a path with one of them, or with [`OWN_WORD`], that matches
-/// no row is refused, also if the operator has added a route for it.
+/// Segments of paths that reveal an account's secrets or settings. A path with one of them, or with [`OWN_WORD`], is
+/// refused if no row of the table matches it. This holds also if the operator has added a route for it.
 pub const ACCOUNT_WORDS: [&str; 3] = ["callback", "businesses", "api_keys"];
 /// The segment of the gateway's own API.
 pub const OWN_WORD: &str = "_gateway";
 
 /// The collections of records. A path in a collection that matches no row is refused, in any method and with any
-/// suffix: a server that reads paths loosely would show another team's record there.
+/// suffix: a server that is not strict about paths could show another team's record there.
 const COLLECTIONS: [&str; 7] = [
     "bank_account_data_requests",
     "bank_account_validation_details",
@@ -147,8 +147,8 @@ impl Table {
         Ok(Route { name, kind, repeatable, target: retarget(target, &path)?, record, callback_type })
     }
 
-    /// Returns the endpoint that a call goes to: method and path pattern, all versions together. Paths that no row knows are
-    /// one endpoint for each method.
+    /// Returns the endpoint of a call: its method and path pattern. All versions of a path are one endpoint. Paths that
+    /// match no row are one endpoint for each method.
     #[must_use]
     pub fn endpoint(&self, method: &Method, target: &PathAndQuery) -> Arc<str> {
         self.pattern(method, target).unwrap_or_else(|| format!("{method} {}", RouteName::Other).into())
@@ -183,7 +183,7 @@ fn is_forbidden(path: &NormalPath<'_>) -> bool {
     path.names(&ACCOUNT_WORDS) || path.names(&[OWN_WORD])
 }
 
-/// Returns the row of a path that no pattern matches.
+/// Returns the name of the row for a path that no pattern matches.
 fn unknown(path: &NormalPath<'_>) -> RouteName {
     if path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(OWN_WORD)) {
         RouteName::Gateway
@@ -235,7 +235,7 @@ impl Row {
             text => Segment::Literal(text.to_ascii_lowercase().into()),
         };
         let segments = || pattern.trim_matches('/').split('/');
-        // An operator may give the parameter another name.
+        // An operator may give the parameter of the id another name.
         let id =
             segments().position(|text| text == ":id").or_else(|| segments().position(|text| text.starts_with(':')));
         let record = id.filter(|_| name.spec().names_records());
@@ -255,7 +255,8 @@ impl Row {
             })
     }
 
-    /// Returns true if the row serves only the record that its path names, or in a collection a submission.
+    /// Returns true if the row may serve the path. In a collection of records a row may only serve the record that its
+    /// path names, or a submission.
     fn may_serve(&self, path: &NormalPath<'_>) -> bool {
         !path.names(&COLLECTIONS) || self.name.spec().may_stand_in_collection(self.record.is_some())
     }
@@ -265,8 +266,8 @@ impl Row {
         segments.get(self.record?).map(|id| (*id).into())
     }
 
-    /// Returns the path as Iluma documents it: words in lower case, no trailing slash, the segments in place of a `:x`
-    /// unchanged.
+    /// Returns the path as Iluma documents it: words in lower case, and no trailing slash. Segments in place of a `:x`
+    /// are unchanged.
     fn canonical(&self, segments: &[&str]) -> String {
         let mut path = String::with_capacity(64);
         for (pattern, segment) in self.pattern.iter().zip(segments) {
@@ -396,7 +397,7 @@ mod tests {
     #[test]
     fn a_collection_of_records_is_closed_but_for_its_rows() {
         let added = |path: &str, like| CustomRoute { method: Method::GET, path: path.into(), like };
-        // `check` refuses the first pattern; if it is configured all the same, it serves no record.
+        // `check` refuses the first pattern; if it is still configured, it serves no record.
         let custom = [
             added("/v*/identity/id_card_images/:id/pages/:page", RouteName::Ktp),
             added("/v*/identity/id_card_images/:id/pages", RouteName::OcrGet),

@@ -1,8 +1,8 @@
-//! Examples of requests, for the team portal: invented values, no person's.
+//! Examples of requests, for the team portal. All values are invented, and belong to no person.
 
 use crate::iluma::route_name::RouteName;
 
-/// An example of the requests on some paths of a row.
+/// An example of a request, for some paths of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// The text that these paths contain.
@@ -66,7 +66,7 @@ const DOCUMENT: &[(&str, &str)] = &[
 ];
 const RECAPTURE: Sample = Sample { path: "/recapture", version: "v1", body: SampleBody::None };
 
-/// Returns the examples of a row: the first one whose text is in a path fits it.
+/// Returns the examples of a row. The example of a path is the first one whose `path` text is in that path.
 pub(super) const fn of(name: RouteName) -> &'static [Sample] {
     match name {
         RouteName::Bank => const { &[json("/bank_account_data_requests", "v1.1", BANK), json("", "v1.2", BANK)] },

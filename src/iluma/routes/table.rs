@@ -1,8 +1,8 @@
 //! THE route table: one row says everything about a route, and no other list of routes exists.
 //!
 //! Configuration names, metric labels, prices, cache subjects, callback types and handlers derive from it. A new route
-//! of Iluma's is a name in `iluma/route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which the
-//! compiler checks.
+//! of Iluma's is a name in `iluma/route_name.rs` and a row here. Invariant: `ROUTES[name as usize].name == name`, which
+//! the compiler checks.
 
 use super::kind::{Charge, Kind, References};
 use super::samples::{self, Sample};
@@ -20,7 +20,8 @@ pub struct RouteSpec {
     pub name: RouteName,
     /// The name in configuration, logs and metrics.
     pub text: &'static str,
-    /// Methods and paths. `v*` stands for any version, `:id` for the id of a record, any other `:name` for any one segment.
+    /// Methods and paths. `v*` stands for any version, `:id` for the id of a record, any other `:name` for any one
+    /// segment.
     pub paths: &'static [&'static str],
     /// The handler.
     pub kind: Kind,
@@ -32,7 +33,8 @@ pub struct RouteSpec {
     pub idempotent: bool,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// The types of Iluma's callbacks about records of the row: the first type whose text is in the path's pattern.
+    /// The types of Iluma's callbacks about records of the row, each with a text. The first type whose text is in the
+    /// path's pattern applies.
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],
@@ -50,7 +52,7 @@ const BANK: &[(&str, CallbackType)] = &[
     ("", CallbackType::NameValidatorRequest),
 ];
 
-/// The path of the team portal. Its other paths are below it, and so is the team's own API.
+/// The path of the team portal. The portal's other paths and the team's own API are below it.
 pub const PORTAL: &str = "/_gateway";
 
 /// The path at which the portal opens a session.
@@ -67,7 +69,7 @@ pub const ROTATE_KEY: &str = "/_gateway/keys/rotate";
 /// The path at which a team reads the secret that signs its callbacks.
 pub const WEBHOOK_SECRET: &str = "/_gateway/webhook_secret";
 
-/// The path that says what answers there, to a client without a key too.
+/// The path that describes the service, also to a client without a key.
 pub const INDEX: &str = "/";
 
 /// The path of the OpenAPI document.
@@ -76,7 +78,7 @@ pub const OPENAPI: &str = "/_gateway/openapi.json";
 /// The path at which a team lists its callbacks; orders about them are below it.
 pub const OWN_CALLBACKS: &str = "/_gateway/callbacks";
 
-/// Makes a row that is streamed and charged: the other synchronous routes.
+/// Makes a row that is streamed and charged, for a synchronous route.
 const fn streamed(name: RouteName, text: &'static str, paths: &'static [&'static str]) -> RouteSpec {
     RouteSpec {
         name,
@@ -319,7 +321,7 @@ const _: () = {
 };
 
 impl RouteSpec {
-    /// Returns methods and path patterns.
+    /// Returns the method and the path pattern of each path of the row.
     pub fn patterns(&self) -> impl Iterator<Item = (Method, &'static str)> {
         let method = |text: &str| Method::from_bytes(text.as_bytes()).ok();
         self.paths.iter().filter_map(move |path| path.split_once(' ').and_then(|(m, path)| Some((method(m)?, path))))
@@ -345,7 +347,7 @@ impl RouteName {
         makers().find(|row| row.includes.contains(&self)).map(|row| row.name)
     }
 
-    /// Returns the row whose calls make the records of a type of callbacks.
+    /// Returns the row whose calls make the records that callbacks of this type are about.
     #[must_use]
     pub fn called_back(kind: CallbackType) -> Option<Self> {
         makers().find(|row| row.callbacks.iter().any(|(_, known)| *known == kind)).map(|row| row.name)
@@ -382,7 +384,7 @@ impl RouteSpec {
     }
 }
 
-/// Returns the methods and paths of the rows with a segment, for messages: `GET /_gateway/usage`.
+/// Returns the methods and paths that contain the segment, for messages: `GET /_gateway/usage`.
 #[must_use]
 pub fn documented(segment: &str) -> String {
     let paths = ROUTES.iter().flat_map(|row| row.paths).map(|path| path.replacen(' ', " /", 1));
@@ -480,7 +482,7 @@ mod tests {
                 assert_eq!(row.charge, Charge::Never, "{name}: charge");
             }
             assert_eq!(row.charge == Charge::Unknown, row.kind == Kind::Unknown, "{name}: charge");
-            // The cache serves a repetition of the other charged rows.
+            // On the other charged rows the cache serves a repetition.
             let is_repeated = matches!(row.kind, Kind::Streamed | Kind::Submission);
             assert_eq!(row.idempotent, is_repeated && row.charge == Charge::Answered, "{name}: idempotent");
             if let Some(method) = row.kind.only_method() {

@@ -3,7 +3,7 @@
 
 const token = document.querySelector('meta[name="csrf-token"]').content;
 
-/** Sends a request, and says so on the page if the answer lacks the other nodes. */
+/** Sends a request. If the answer lacks the other nodes, the page shows a notice. */
 async function answer(method, path, accept, body) {
   const headers = { accept };
   if (method !== 'GET') headers['x-csrf-token'] = token;
@@ -26,12 +26,12 @@ export async function ask(method, path, body) {
   let value = null;
   try { value = text === '' ? null : JSON.parse(text); } catch { value = null; }
   if (got.ok) return value;
-  // An order that could not be carried out everywhere answers with what is left.
+  // The answer to an order that was not carried out everywhere names the nodes and stores that are left.
   const why = value?.left ? `Not done everywhere. Left: ${value.left.join(', ')}. Give the order again.` : value?.message;
   throw Object.assign(new Error(why ?? `The gateway answered ${got.status}.`), { value });
 }
 
-/** Reads a path in another type than JSON. Returns the text, or throws. */
+/** Reads a path in a type other than JSON. Returns the text, or throws. */
 export async function text(path, accept) {
   const got = await answer('GET', path, accept);
   if (!got.ok) throw new Error(`The gateway answered ${got.status}.`);

@@ -1,4 +1,4 @@
-// Elements, numbers, times and questions: what every view needs. Texts are set as text, never as HTML.
+// The tools of every view: elements, numbers, times and questions. Texts are set as text, never as HTML.
 
 /** Makes an element with attributes and children; a child is an element or a text. */
 export function el(name, attributes = {}, ...children) {
@@ -13,7 +13,7 @@ export function el(name, attributes = {}, ...children) {
   return made;
 }
 
-/** The time zone in which the gateway's days begin, and the reader's. */
+/** The time zone in which the gateway's days begin, and the reader's time zone. */
 export const zone = document.querySelector('meta[name="time-zone"]').content;
 export const ownZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -36,7 +36,7 @@ export function bytes(value) {
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
-/** A time in the reader's zone, by itself or without its day; the title has it in the gateway's zone. */
+/** A time in the reader's zone, with or without its day. Its title has the time in the gateway's zone. */
 export function time(value, format = here) {
   if (!value) return '–';
   const at = new Date(value);
@@ -47,7 +47,7 @@ export function time(value, format = here) {
 export const timeOfDay = (value) => time(value, clock);
 /** Words of a name: upstream_calls_per_day is "Upstream calls per day". */
 export const words = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll('_', ' ');
-/** Days, or hours and minutes, of seconds. */
+/** A number of seconds as days, or as hours and minutes. */
 export function span(seconds) {
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.round((seconds % 3600) / 60)];
   return hours >= 48 ? `${Math.round(hours / 24)} days` : hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min`;
@@ -73,7 +73,7 @@ export function pager(after, next, load) {
   return el('div', { class: 'pager' }, after && button('First page', undefined), next && button('Next page', next));
 }
 
-/** Has the browser save a text as a file. */
+/** Makes the browser save a text as a file. */
 export function save(name, type, parts) {
   const url = URL.createObjectURL(new Blob(parts, { type }));
   el('a', { href: url, download: name }).click();
@@ -87,10 +87,10 @@ export function tiles(figures) {
     ...figures.map(([name, value]) => el('div', { class: 'tile' }, el('dt', {}, name), el('dd', {}, value))));
 }
 
-/** The most days of a chart, and the fewest places for them. */
+/** The largest number of days in a chart, and the smallest number of places for bars. */
 const [MOST_DAYS, PLACES] = [400, 14];
 
-/** Bars of what was spent and saved by day; `days` have `day`, `spent` and `saved`. */
+/** A bar chart of the amounts spent and saved by day; `days` have `day`, `spent` and `saved`. */
 export function bars(label, all) {
   const days = all.slice(-MOST_DAYS);
   const most = Math.max(1, ...days.map((day) => Math.max(day.spent, day.saved)));
@@ -111,22 +111,22 @@ export function bars(label, all) {
     el('div', { class: 'axis' }, el('span', {}, days[0]?.day ?? ''), el('span', {}, days.length > 1 ? days.at(-1).day : '')));
 }
 
-/** Replaces what an element of the page shows. */
+/** Replaces the content of an element of the page. */
 export function show(id, ...children) {
   document.getElementById(id)?.replaceChildren(...children);
 }
 
-/** Tells a refusal. */
+/** Shows a refusal. */
 export function refuse(text) {
   show('refusal', text);
 }
 
-/** Tells what became of an order. */
+/** Shows the outcome of an order. */
 export function tell(text) {
   show('outcome', text);
 }
 
-/** Asks once, in a dialog whose button has the order's own name. Returns true if it was pressed. */
+/** Asks for confirmation in a dialog whose button has the order's name. Returns true if the reader pressed it. */
 export function confirmed(order, sentence) {
   const dialog = document.getElementById('confirm');
   const [text, button, cancel] = ['confirm-text', 'confirm-order', 'confirm-cancel'].map((id) => document.getElementById(id));

@@ -1,8 +1,8 @@
-// Orders of a page: asked once in a dialog, given, and their outcome told.
+// Orders of a page: the reader confirms an order in a dialog, the page sends it and shows its outcome.
 
 import { confirmed, refuse, tell } from './dom.js';
 
-/** Asks once, gives an order, and tells the outcome; then `again` reads the page's data once more. */
+/** Asks for confirmation, gives an order, and shows its outcome. Then `again` reloads the page's data. */
 export async function give(name, sentence, run, again) {
   refuse('');
   tell('');
@@ -10,7 +10,7 @@ export async function give(name, sentence, run, again) {
   await carryOut(run, again);
 }
 
-/** Gives an order without a question, and tells the outcome; then `again` reads the page's data once more. */
+/** Gives an order without a question, and shows its outcome. Then `again` reloads the page's data. */
 export async function carryOut(run, again) {
   refuse('');
   tell('');
@@ -22,7 +22,7 @@ export async function carryOut(run, again) {
   }
 }
 
-/** Calls `run` with the fields of a form instead of sending it, and tells its fault. */
+/** Calls `run` with the fields of a form instead of sending the form, and shows the fault of `run`. */
 export function onSubmit(id, run) {
   const form = document.getElementById(id);
   form?.addEventListener('submit', async (event) => {

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 /// The largest number of entries of one step, about a millisecond of work: other clients wait for Redis meanwhile.
 pub(super) const MOST_TOUCHED: usize = 200;
 
-/// The bytes after which a step carries no more entries, in both directions: they pass within its time on a slow
-/// network too.
+/// The bytes after which a step carries no more entries, in its request or in its answer. Even on a slow network they
+/// pass within the step's timeout.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
 /// The engine of gateways that share a Redis.
@@ -35,7 +35,7 @@ pub struct Redis {
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) skew: Skew,
-    /// The tasks of hand-outs, and of entries that are given back.
+    /// The tasks that hand entries out, and that give them back.
     pub(super) tasks: Tasks,
     sentinels: Sentinels,
     /// True once the keys were verified against those of the other nodes.
@@ -97,7 +97,7 @@ impl Redis {
         self.secrecy.show_reference(record, tenant, hidden).map(Some)
     }
 
-    /// Converts a time of ours to Redis' clock, in milliseconds.
+    /// Converts a time of this node's clock to Redis' clock, in milliseconds.
     pub(super) async fn theirs(&self, time: SystemTime) -> Result<i64, StateError> {
         if self.skew.ahead().is_none() {
             let _: i64 = self.run(&TIME, |_| {}).await?;
@@ -105,7 +105,7 @@ impl Redis {
         Ok(millis(time).saturating_add(self.skew.ahead().unwrap_or(0)))
     }
 
-    /// Converts a time of Redis' clock to ours.
+    /// Converts a time of Redis' clock, in milliseconds, to this node's clock.
     pub(super) fn ours(&self, millis: i64) -> SystemTime {
         time(millis.saturating_sub(self.skew.ahead().unwrap_or(0)))
     }
@@ -164,7 +164,8 @@ impl Redis {
         Ok(self.redis.command(&Budget::background(), command).await?)
     }
 
-    /// Returns once scripts may run, that is once the keys are verified against those of the other nodes.
+    /// Returns an error if scripts may not run: before the first one, the keys are verified against those of the other
+    /// nodes.
     async fn ready(&self) -> Result<(), StateError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(StateError::Unavailable);
@@ -181,7 +182,8 @@ impl Redis {
 
     pub(in super::super) async fn verify_keys(&self) -> Result<(), KeyError> {
         if !self.verified.load(Ordering::Relaxed) {
-            // Boxed: it happens once, and every request that asks state would carry its size.
+            // The future is boxed, because it runs once: otherwise it would enlarge the future of every request that
+            // asks state.
             Box::pin(self.sentinels.verify(&self.redis, true)).await?;
             self.verified.store(true, Ordering::Relaxed);
         }

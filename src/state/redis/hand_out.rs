@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 /// An entry that a caller has under a lease.
 pub(super) trait Leased: Send + Sync + Sized + 'static {
-    /// Ends the lease, as if the entry had not been handed out.
+    /// Ends the lease, so that the entry can be handed out again at once.
     fn give_back(&self, engine: &Redis) -> impl Future<Output = Result<(), StateError>> + Send;
 }
 
@@ -34,7 +34,8 @@ impl<T: Leased> Drop for HandOut<T> {
     }
 }
 
-/// Runs a step that leases entries to its end, even if the caller is cancelled; then they are given back.
+/// Runs a step that leases entries. The step runs to its end even if the caller is cancelled; in this case the entries
+/// are given back.
 pub(super) async fn hand_out<T: Leased>(
     engine: &Arc<Redis>,
     step: impl Future<Output = Result<Vec<T>, StateError>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Idempotency keys.
+//! Idempotency keys, stored in Redis.
 
 use super::super::error::StateError;
 use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, KeyStatus};

@@ -58,7 +58,7 @@ impl Redis {
             }
             let Some(name) = row.first().and_then(|name| name.as_slice().try_into().ok()) else { continue };
             let received = row.get(5).and_then(|received| parsed(received)).unwrap_or(0);
-            // If this fails, the callback returns with the end of its lease.
+            // If this fails, the callback is handed out again at the end of its lease.
             let _ = self.put_off(&CallbackName(name), fencing_token, received).await;
         }
         Ok(found)
@@ -95,7 +95,7 @@ impl Redis {
             }
             FanOutDecision::Deliver(kind, copies) => dead = self.fan_out(waiting, kind, copies, bounds).await?,
         }
-        // An owner may have been added meanwhile.
+        // An owner may have been added meanwhile, so the callback may be due again.
         self.arrived.notify_one();
         Ok(dead)
     }
@@ -126,7 +126,7 @@ impl Redis {
             if made > 0 {
                 self.due.notify_one();
             }
-            // The callback was claimed by another or erased: there is nothing to deliver.
+            // Another claimant has the callback, or it was erased: there is nothing to deliver.
             if made < 0 || is_last {
                 return Ok(dead);
             }
@@ -152,8 +152,8 @@ impl Redis {
         Ok(Waiting { name, account, kind, id, body, received, awaiting, fencing_token })
     }
 
-    /// Returns the number of queued deliveries (negative if another claimant has the callback), and the teams whose
-    /// deliveries became dead letters.
+    /// Stores one step of a decision. Returns the number of queued deliveries, and the teams whose deliveries became
+    /// dead letters. The number is negative if another claimant has the callback, or if it is gone.
     async fn settled(
         &self,
         name: &CallbackName,
@@ -181,7 +181,7 @@ impl Redis {
 
 /// One step of settling a callback.
 enum Settlement<'a> {
-    /// It waits until this time of Redis' clock.
+    /// The callback waits until this time of Redis' clock.
     Wait(i64),
     /// The callback is set aside.
     Unowned,

@@ -25,7 +25,8 @@ impl Redis {
         }
         let (mut after, mut found) = (page.after, Vec::new());
         loop {
-            // A filter takes some of what is read; without one, one step is enough.
+            // A filter leaves out rows that were read, so further steps may follow. Without a filter one step is
+            // enough.
             let step = if page.is_filtered() { MOST_LISTED } else { most };
             let rows: Vec<Fields> = self
                 .run(&LIST, |call| {
@@ -89,7 +90,7 @@ impl Redis {
             Replay::AllDead(tenant) => ("dead", tenant.as_ref(), &[][..], 0, None),
         };
         let mut replayed = 0;
-        // Entries that are concluded later are not included, however many steps it takes.
+        // Entries that are concluded after the first step are not included, however many steps follow.
         let mut until = ends.map_or_else(String::new, |ends| millis(ends).to_string());
         loop {
             let replay = |call: &mut ScriptInvocation<'_>| {

@@ -73,11 +73,13 @@ impl Redis {
             let answer: Result<(i64, i64, Vec<Fields>), StateError> = self.run(&CLAIM, claim).await;
             let (fencing_token, enough, rows) = match answer {
                 Ok(answer) => answer,
-                // Deliveries that are claimed already do not wait for the end of their lease.
+                // The deliveries that are claimed already are returned: otherwise they would wait for the end of their
+                // lease.
                 Err(_) if !claimed.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            // The next step continues at the team at which this one ended, which has some of its deliveries.
+            // The next step continues with the team at which this one ended. That team has some of its deliveries
+            // already.
             let place = usize::try_from(enough).unwrap_or(wanted.len());
             wanted.drain(..place.min(wanted.len()));
             for row in rows {
@@ -88,7 +90,7 @@ impl Redis {
                 }
                 match self.delivery(&row, fencing_token) {
                     Ok(delivery) => claimed.push(delivery),
-                    // If this fails, the delivery returns with the end of its lease.
+                    // If this fails, the delivery is handed out again at the end of its lease.
                     Err(_) => drop(self.put_off_delivery(&row, fencing_token).await),
                 }
             }
@@ -231,7 +233,7 @@ impl NewDelivery {
     }
 }
 
-/// Returns the number of these entries that one step takes.
+/// Returns the number of entries, from the first on, that one step takes.
 pub(super) fn step<T>(entries: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0;
     let fits = entries.iter().take(MOST_TOUCHED / 2).take_while(|entry| {

@@ -35,14 +35,14 @@ impl Redis {
 
     pub(in super::super) async fn sweep(&self) -> Result<u64, StateError> {
         let Retention { owners, delivered_callbacks: delivered, dead_letters: dead, .. } = self.retention;
-        // Persons are kept as long as any entry that they lead to.
+        // A person is kept as long as any entry that the person leads to.
         let persons = owners.max(delivered).max(dead).max(KEPT) + EARLY + LATE;
         let mut swept = 0;
         for (list, age) in [
             ("deliveries:delivered", delivered),
             ("deliveries:known", delivered),
             ("deliveries:dead", dead),
-            // The team of such a delivery is not configured any more.
+            // Such a delivery belongs to a team that is not configured any more.
             ("deliveries:queued", dead),
             ("callbacks:kept", Duration::ZERO),
             ("callbacks:known", delivered),

@@ -1,4 +1,4 @@
-//! Sessions.
+//! Sessions of people, stored in Redis.
 
 use super::super::error::StateError;
 use super::super::sessions::{ABSOLUTE, IDLE, MOST_SESSIONS, SessionKind, SessionName, StoredSession};

@@ -1,12 +1,13 @@
-//! The difference between our clock and that of the Redis that all nodes share.
+//! The difference between this node's clock and that of the Redis that all nodes share.
 //!
 //! Invariants: a measured difference is never larger than the real one, and smaller by at most the time of an answer.
-//! So a time of ours is never converted to a later one: a request before an erasure does not count as one after it.
+//! So a time of this node is never converted to a later one: a request before an erasure does not count as one after
+//! it.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// The time for which a measurement counts: clocks are set now and then.
+/// The time for which a measurement counts, because clocks are set from time to time.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The best of the last measurements.
@@ -15,13 +16,13 @@ pub(super) struct Skew(Mutex<Option<Reading>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    /// The milliseconds that their clock is ahead of ours, at least.
+    /// Redis' clock minus this node's in milliseconds, or a little less: positive if Redis' clock is ahead.
     ahead: i64,
     taken: Instant,
 }
 
 impl Skew {
-    /// Records that their clock showed `theirs` before ours showed `ours`, in milliseconds.
+    /// Records a measurement: Redis' clock showed `theirs`, and then this node's clock showed `ours`, in milliseconds.
     pub(super) fn note(&self, theirs: i64, ours: i64, now: Instant) {
         let mut best = self.0.lock();
         let ahead = theirs.saturating_sub(ours);
@@ -31,7 +32,7 @@ impl Skew {
         }
     }
 
-    /// Returns the milliseconds that their clock is ahead of ours, at least; `None` before the first measurement.
+    /// Returns Redis' clock minus this node's in milliseconds, or a little less; `None` before the first measurement.
     pub(super) fn ahead(&self) -> Option<i64> {
         self.0.lock().map(|best| best.ahead)
     }
@@ -46,12 +47,12 @@ mod tests {
     fn the_quickest_answer_counts_until_it_is_old() {
         let (skew, start) = (Skew::default(), Clock::system().now());
         assert_eq!(skew.ahead(), None);
-        // Their clock is 100 ahead of ours; the answers take 30, 2 and 50.
+        // Redis' clock is 100 ms ahead of this node's; the answers take 30, 2 and 50 ms.
         for (theirs, ours, ahead) in [(1100, 1030, 70), (1200, 1102, 98), (1300, 1250, 98)] {
             skew.note(theirs, ours, start);
             assert_eq!(skew.ahead(), Some(ahead));
         }
-        // Our clock was set meanwhile.
+        // This node's clock was set meanwhile.
         skew.note(9000, 99_000, start + FRESH);
         assert_eq!(skew.ahead(), Some(98));
         skew.note(9000, 99_000, start + FRESH + Duration::from_millis(1));

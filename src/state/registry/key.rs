@@ -43,7 +43,8 @@ impl KeyInfo {
     /// Returns a key of the file.
     pub(super) fn of_file(tenant: &TenantName, key: &FileKey) -> Self {
         Self {
-            // Distinguishes the keys of a file; a part of the hash of a hash reveals neither.
+            // The id distinguishes the keys of a file. A part of the hash of a hash reveals neither the hash nor the
+            // key.
             id: format!("file-{}", &hex::encode(Sha256::digest(key.sha256))[..12]),
             tenant: tenant.clone(),
             note: key.note.clone(),
@@ -54,7 +55,8 @@ impl KeyInfo {
         }
     }
 
-    /// Returns the key as the API shows it; `key` is what the team sends, which is shown once.
+    /// Returns the key as the API shows it. `key` is the secret that the team sends; it is shown only once, when it is
+    /// made.
     #[must_use]
     pub fn json(&self, key: Option<&SecretString>) -> Value {
         let shown = |time: Option<SystemTime>| time.map(moment::seconds);
@@ -80,7 +82,7 @@ pub(super) struct Record {
     pub(super) tenant: String,
     pub(super) sha256: [u8; 32],
     pub(super) note: Option<String>,
-    /// Milliseconds since 1970, like the next.
+    /// The time of creation in milliseconds since 1970. `expires` has the same unit.
     pub(super) created: i64,
     pub(super) expires: Option<i64>,
 }
@@ -90,13 +92,13 @@ impl Record {
         Self { tenant: tenant.to_string(), sha256, note, created: millis(now), expires: None }
     }
 
-    /// Writes the record, authenticated for the key's id.
+    /// Returns the record as text that is authenticated for the key's id.
     pub(super) fn write(&self, id: &str, mac: &Pseudonymizer) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
         format!("{}.{text}", hex::encode(mac.name([id.as_bytes(), text.as_bytes()])))
     }
 
-    /// Reads a record; none if it was not written with the root key for this id.
+    /// Reads a record; `None` if it was not written with the root key for this id.
     pub(super) fn read(id: &str, value: &str, mac: &Pseudonymizer) -> Option<Self> {
         let (tag, text) = value.split_once('.')?;
         let expected = hex::encode(mac.name([id.as_bytes(), text.as_bytes()]));
@@ -104,7 +106,8 @@ impl Record {
         is_ours.then(|| serde_json::from_str(text).ok())?
     }
 
-    /// Returns the time at which the key ends, given the row of its end; `None` if it was revoked.
+    /// Returns the time at which the key ends, given the row of its end. The result is `None` if the key was revoked,
+    /// and `Some(None)` if it has no end.
     pub(super) fn end(&self, row: Option<i64>) -> Option<Option<i64>> {
         match row {
             Some(..0) => None,

@@ -11,13 +11,16 @@ use crate::base::team_key::{TeamKey, team_key};
 use secrecy::SecretString;
 use std::time::{Duration, SystemTime};
 
-/// The time for which a rotated key still works: the default, and the longest that an order may choose.
+/// The time for which a rotated key still works, if the order names no other.
 const GRACE: Duration = Duration::from_secs(86400);
+/// The longest time for which an order may let a rotated key work.
 const MOST_GRACE: Duration = Duration::from_secs(366 * 86400);
 
-/// The largest number of keys of one tenant that are neither revoked nor ended, beside those of the file. A key counts for
-/// [`COUNTED`] at least, because a rotation without a grace would otherwise make any number of records.
+/// The largest number of keys that orders may make for one tenant. A key counts until it has ended, and for at least
+/// [`COUNTED`]. A revoked key does not count.
 const MOST_KEYS: usize = 32;
+/// The time for which a new key counts even if it has ended: rotations without a grace could otherwise make any number
+/// of records.
 const COUNTED: Duration = Duration::from_secs(86400);
 
 /// A key that is to be made.
@@ -27,7 +30,7 @@ pub struct NewKey {
     pub tenant: TenantName,
     /// The note of operators.
     pub note: Option<String>,
-    /// The lifetime of the key; none has no end.
+    /// The lifetime of the key; `None` makes a key without an end.
     pub lifetime: Option<Duration>,
 }
 
@@ -40,13 +43,13 @@ pub struct Taken<T> {
     pub left: Vec<String>,
 }
 
-/// Reason why an order about a key was not carried out.
+/// The reason why an order about a key was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyOrderError {
-    /// There is no such key of this team.
+    /// The team has no key with this id.
     #[error("the team has no such key")]
     Unknown,
-    /// The configuration file defines it.
+    /// The configuration file defines the key.
     #[error("the configuration file defines this key: change key_sha256 there")]
     FromFile,
     /// The key has expired or was revoked.
@@ -55,7 +58,7 @@ pub enum KeyOrderError {
     /// The team already has the largest number of keys.
     #[error("the team has {MOST_KEYS} keys that are open or less than a day old: revoke one first")]
     TooMany,
-    /// Nothing was changed.
+    /// State could not be changed.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -64,7 +67,7 @@ impl Registry {
     /// Makes a key. Its secret is returned only here.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
     pub async fn create(&self, new: NewKey) -> Result<Taken<(KeyInfo, SecretString)>, KeyOrderError> {
         let tenant = new.tenant.clone();
         self.make(new, Rows::new(), || self.has_room(&tenant, None)).await
@@ -73,7 +76,7 @@ impl Registry {
     /// Makes a successor of a key. The old key ends after `grace`; the successor has its note and its lifetime.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
     pub async fn rotate(
         &self,
         tenant: &TenantName,
@@ -85,7 +88,7 @@ impl Registry {
         let lifetime = lifetime.and_then(|record| u64::try_from(record.expires? - record.created).ok());
         let end = millis(self.now() + grace).to_string();
         let new = NewKey { tenant: tenant.clone(), note: before.note, lifetime: lifetime.map(Duration::from_millis) };
-        // Without a grace the successor takes the place of the old key; with one both are open for a while.
+        // Without a grace the successor replaces the old key; with a grace both are open for a while.
         let replaced = grace.is_zero().then_some(id);
         // An order before this one, here or on another node, may have ended the key.
         let admit = || self.open_key(tenant, id).and_then(|_| self.has_room(tenant, replaced));
@@ -95,10 +98,10 @@ impl Registry {
     /// Revokes a key. Repeating the order changes nothing here, and reaches nodes that were not reached before.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
     pub async fn revoke(&self, tenant: &TenantName, id: &str) -> Result<Taken<KeyInfo>, KeyOrderError> {
         let key = self.key(tenant, id)?;
-        // The first revocation stays.
+        // If the key was revoked before, the time of that revocation stays.
         let end = self.row(Field::End, id).filter(|end| end.starts_with('-'));
         let end = end.unwrap_or_else(|| (-millis(self.now())).to_string());
         let left = self.apply(Rows::from([((Field::End, id.to_owned()), end)]), || Ok::<_, StateError>(())).await?;
@@ -108,7 +111,7 @@ impl Registry {
     /// Suspends a tenant, or ends its suspension.
     ///
     /// # Errors
-    /// Returns an error if nothing was changed.
+    /// Returns an error if the order was refused or could not be stored. Nothing was changed then.
     pub async fn suspend(&self, tenant: &TenantName, is_suspended: bool) -> Result<Taken<()>, StateError> {
         // Another node's order may be newer than this copy.
         self.follow().await;
@@ -129,7 +132,8 @@ impl Registry {
         self.infos(tenant)
     }
 
-    /// Refuses one more key if the tenant has the largest number. `replaced` is a key that ends with the order.
+    /// Returns an error if the tenant already has the largest number of keys. `replaced` is a key that ends with the
+    /// order and does not count.
     fn has_room(&self, tenant: &TenantName, replaced: Option<&str>) -> Result<(), KeyOrderError> {
         let now = self.now();
         let is_new = |key: &KeyInfo| key.created.is_some_and(|created| created + COUNTED > now);
@@ -158,13 +162,13 @@ impl Registry {
         Ok(Taken { value: (info, key), left })
     }
 
-    /// Finds a key that has not ended.
+    /// Returns a key that has not ended.
     fn open_key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
         let key = self.key(tenant, id)?;
         if is_open(&key, self.now()) { Ok(key) } else { Err(KeyOrderError::Ended) }
     }
 
-    /// Finds a key that an order may change, also one that was revoked.
+    /// Returns a key that an order may change, also one that was revoked.
     fn key(&self, tenant: &TenantName, id: &str) -> Result<KeyInfo, KeyOrderError> {
         if let Some(known) = self.infos(tenant).into_iter().find(|key| key.id == id) {
             return if known.source == Source::File { Err(KeyOrderError::FromFile) } else { Ok(known) };
@@ -176,7 +180,8 @@ impl Registry {
     }
 }
 
-/// Reads the body of an order to rotate, which may be empty: `{"grace":"24h"}`.
+/// Reads the body of an order to rotate a key, `{"grace":"24h"}`. An empty body means the default; an invalid one gives
+/// `None`.
 #[must_use]
 pub fn grace(body: &[u8]) -> Option<Duration> {
     #[derive(Default, serde::Deserialize)]

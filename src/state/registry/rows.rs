@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 /// The subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Field {
-    /// A key's record, by its id.
+    /// A key's record, by the key's id.
     Key,
-    /// The end of a key in milliseconds since 1970, by its id; below zero, the time of its revocation.
+    /// The end of a key in milliseconds since 1970, by the key's id. A negative number is the time of its revocation.
     End,
-    /// The minute of a key's last use in milliseconds since 1970, by its id.
+    /// The minute of a key's last use in milliseconds since 1970, by the key's id.
     Used,
-    /// A tenant's suspension, by its name: twice the version, and one more while it is suspended.
+    /// A tenant's suspension, by the tenant's name. The value is twice the version, plus one while the tenant is
+    /// suspended.
     Suspension,
 }
 
-/// The row that stays of two.
+/// The rule by which one of two values of a row is kept: the first, the smallest, or the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Once,
@@ -76,19 +77,19 @@ fn supersedes(field: Field, known: Option<&str>, value: &str) -> bool {
     }
 }
 
-/// Writes a row's name as Redis has it.
+/// Returns a row's name in the form in which Redis stores it.
 pub(super) fn field_of((field, name): &Name) -> String {
     format!("{}:{name}", field.as_str())
 }
 
-/// Reads a row's name.
+/// Reads a row's name from the form in which Redis stores it.
 pub(super) fn name_of(text: &str) -> Option<Name> {
     let (field, name) = text.split_once(':')?;
     let field = Field::ALL.into_iter().find(|known| known.as_str() == field)?;
     Some((field, name.to_owned()))
 }
 
-/// Returns a suspension's value after `known`.
+/// Returns a new value of a suspension, which supersedes the value `known`.
 pub(super) fn suspension(known: Option<&str>, now: i64, is_suspended: bool) -> String {
     let version = known.and_then(|text| text.parse::<i64>().ok()).map_or(now, |known| (known / 2 + 1).max(now));
     (version * 2 + i64::from(is_suspended)).to_string()

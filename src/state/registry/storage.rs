@@ -1,4 +1,4 @@
-//! The two places of a copy: the node's own database, and Redis.
+//! The two stores of the registry's rows: the node's own database, and Redis.
 
 use super::rows::{Field, Rows, field_of, name_of};
 use crate::base::database::{Database, DatabaseError};
@@ -14,7 +14,7 @@ pub const REGISTRY_MIGRATIONS: (&str, &[&str]) = (
     ],
 );
 
-/// The largest number of rows in one step in Redis, because other clients wait for it.
+/// The largest number of rows that one step writes to Redis, because other clients wait meanwhile.
 const MOST_ROWS: usize = 200;
 
 /// Reads the node's own copy.
@@ -53,7 +53,8 @@ pub(super) async fn read(redis: &RedisClient, known: &str) -> Result<Option<(Str
     Ok(is_new.then(|| (number, rows.collect())))
 }
 
-/// Merges rows into the shared copy. With `is_change`, nodes that read it next find that it has changed.
+/// Merges rows into the shared copy. With `is_change`, the number of the last change grows, so that other nodes read
+/// the copy again.
 pub(super) async fn publish(redis: &RedisClient, rows: &Rows, is_change: bool) -> Result<(), RedisFailure> {
     let all: Vec<_> = rows.iter().collect();
     for some in all.chunks(MOST_ROWS) {

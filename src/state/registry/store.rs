@@ -26,7 +26,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of such intervals between two writes of the keys' last uses.
 const INTERVALS_PER_FLUSH: u32 = 5;
 
-/// Announces to every node that the shared copy has changed; returns the names of the nodes and stores that were not reached.
+/// Announces to every node that the shared copy has changed; returns the names of the nodes and stores that were not
+/// reached.
 pub type Announce = Box<dyn Fn() -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
 /// The registry of keys and suspensions. Clones share it.
@@ -40,7 +41,7 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     rows: Mutex<Rows>,
     files: Mutex<Vec<(TenantName, FileKey)>>,
-    /// Uses on this node by the key's id; they outlive the tables.
+    /// The last uses on this node, by the key's id. They stay when the table is built again.
     used: Mutex<BTreeMap<String, Arc<AtomicI64>>>,
     table: ArcSwap<KeyTable>,
     turn: tokio::sync::Mutex<Position>,
@@ -91,7 +92,7 @@ impl Registry {
         let _ = self.0.announce.set(announce);
     }
 
-    /// Takes over the keys of other settings.
+    /// Replaces the keys of the configuration by those of new settings.
     pub fn reload(&self, settings: &Settings) {
         let all = settings.tenants.iter();
         let files = all.flat_map(|(name, tenant)| tenant.key_sha256.iter().map(|key| (name.clone(), key.clone())));
@@ -99,7 +100,7 @@ impl Registry {
         self.rebuild();
     }
 
-    /// Returns the keys of this moment.
+    /// Returns the current table of keys.
     #[must_use]
     pub fn table(&self) -> Guard<Arc<KeyTable>> {
         self.0.table.load()
@@ -118,8 +119,8 @@ impl Registry {
         }
     }
 
-    /// Merges the shared copy into this node's copy, and the other way round. Returns true if this node then has the changes of
-    /// every earlier order.
+    /// Merges the shared copy into this node's copy, and the other way round. Returns true if this node then has the
+    /// changes of every earlier order.
     pub async fn follow(&self) -> bool {
         let Some(redis) = &self.0.redis else { return true };
         if !redis.is_up() {
@@ -149,9 +150,9 @@ impl Registry {
         self.follow().await;
     }
 
-    /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the names of
-    /// the nodes and stores that could not be reached. Orders of this node take turns: each sees those before it in `admit`,
-    /// which may refuse it.
+    /// Puts an order into effect: on this node's disk, on this node, in the shared copy, on every node. Returns the
+    /// names of the nodes and stores that could not be reached. Orders of this node run one after another. `admit` sees
+    /// the changes of earlier orders, and may refuse this one.
     pub(super) async fn apply<E: From<StateError>>(
         &self,
         changed: Rows,
@@ -189,7 +190,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes the last uses of keys in both copies.
+    /// Writes the last uses of keys to this node's copy and to the shared one.
     async fn flush_uses(&self) {
         let uses: Rows = {
             let used = self.0.used.lock();
@@ -202,7 +203,7 @@ impl Registry {
         }
         self.0.rows.lock().extend(news.clone());
         if let Some(redis) = &self.0.redis {
-            // The next use of the key is noted again.
+            // If this fails, the key's next use is written again.
             let _ = storage::publish(redis, &news, false).await;
         }
     }
@@ -227,7 +228,7 @@ impl Registry {
         of_tenant.map(|key| KeyInfo { last_used: used(key), ..key.info.clone() }).collect()
     }
 
-    /// Returns the keys that end by themselves until `end`. A key that was rotated has a successor, and is left out.
+    /// Returns the keys that end by themselves until `end`. Rotated keys are left out, because they have a successor.
     #[must_use]
     pub fn expiring(&self, end: SystemTime) -> Vec<KeyInfo> {
         let (table, now) = (self.table(), self.now());
@@ -240,7 +241,7 @@ impl Registry {
         table.keys.iter().filter(is_meant).map(|key| key.info.clone()).collect()
     }
 
-    /// Builds the table of the keys that are valid now.
+    /// Builds the table of the keys that were not revoked.
     fn rebuild(&self) {
         let (files, rows, mut used) = (self.0.files.lock(), self.0.rows.lock(), self.0.used.lock());
         let names = rows.iter().filter(|((field, _), value)| *field == Field::Suspension && rows::is_suspended(value));

@@ -1,4 +1,4 @@
-//! The table of valid keys, in which each request looks its key up.
+//! The table of keys, in which each request looks up its key.
 
 use super::super::times::millis;
 use super::key::KeyInfo;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::SystemTime;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// Uses are noted to the minute.
+/// The precision of a key's last use, in milliseconds.
 const MINUTE: i64 = 60_000;
 
 /// A SHA-256 as four words, which take four comparisons instead of 32.
@@ -26,7 +26,7 @@ pub struct ActiveKey {
     /// True while the team is suspended.
     pub is_suspended: bool,
     pub(super) info: KeyInfo,
-    /// Milliseconds since 1970.
+    /// The end of the key in milliseconds since 1970; `None` if it has no end.
     pub(super) ends: Option<i64>,
     /// The minute of its last use on this node, in milliseconds since 1970; 0 for none.
     pub(super) used: Arc<AtomicI64>,
@@ -59,8 +59,8 @@ impl KeyTable {
         Self::new(all.map(active).collect(), BTreeSet::new())
     }
 
-    /// Returns the key with this SHA-256, if it has not ended, and notes its use. Every hash is compared, so that the time
-    /// reveals nothing.
+    /// Returns the key with this SHA-256, if it has not ended, and notes its use. Every hash is compared, so that the
+    /// time of the look-up reveals nothing about the keys.
     #[must_use]
     pub fn find(&self, sha256: &[u8; 32], now: SystemTime) -> Option<&ActiveKey> {
         let hash = words(sha256);
@@ -104,7 +104,7 @@ fn words(hash: &[u8; 32]) -> Hash {
 
 #[cfg(test)]
 impl KeyTable {
-    /// Returns a table for tests, of teams and keys.
+    /// Returns a table for tests, from pairs of a team and its key.
     #[must_use]
     pub fn of(keys: &[(&str, &str)]) -> Self {
         use super::key::Source;

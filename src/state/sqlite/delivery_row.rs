@@ -31,7 +31,7 @@ pub(super) struct DeliveryRow {
 }
 
 impl DeliveryRow {
-    /// The columns that [`DeliveryRow::read`] takes.
+    /// The columns that [`DeliveryRow::read`] needs.
     pub(super) const COLUMNS: &str =
         "id, tenant, account, kind, content, attempts, probes, received, due, history, standing";
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-/// The largest number of deliveries that one step makes dead letters, because other work waits for the writer.
+/// The largest number of deliveries that one step turns into dead letters, because other work waits for the writer.
 const MOST_EXPIRED: usize = 500;
 
 /// The paused types of callbacks, by team.
@@ -81,7 +81,7 @@ impl Sqlite {
         let before = now.saturating_sub(length(age));
         let look = self.database.read(move |db| {
             let mut find = db.prepare_cached(
-                // Endpoints first: most of the time none is paused, and then no delivery is read.
+                // The endpoints come first: most of the time none is paused, and then no delivery is read.
                 "SELECT deliveries.id, deliveries.tenant FROM endpoints
                  CROSS JOIN deliveries INDEXED BY deliveries_age USING (tenant, kind) WHERE endpoints.pause IS NOT NULL AND deliveries.standing = 0 AND deliveries.queued < ?1
                  AND deliveries.due <= ?2 LIMIT ?3",
@@ -108,7 +108,8 @@ impl Sqlite {
         Ok(self.database.write(expire).await?)
     }
 
-    /// Hands out the oldest delivery of each of these endpoints whose probe is due, and sets the time of the next probe.
+    /// Hands out the oldest delivery of each of these endpoints whose probe is due, and sets the time of the next
+    /// probe.
     pub(super) async fn probes(
         &self,
         endpoints: Vec<(String, String)>,

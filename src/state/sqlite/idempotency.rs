@@ -1,4 +1,4 @@
-//! Idempotency keys.
+//! Idempotency keys, stored in SQLite.
 
 use super::super::error::StateError;
 use super::super::idempotency::{ClaimEnd, ClaimId, Claimed, Claiming, KEPT, KeyRow, KeyStatus};
@@ -17,7 +17,7 @@ impl Sqlite {
                 let holder = claiming.holder.text();
                 self.database.write(move |db| claimed(db, &id, (&request, &holder), now)).await?
             }
-            // Existing keys are still read.
+            // Existing keys are still read while the disk is nearly full.
             Err(error) => Some(self.database.read(move |db| found(db, &id, now)).await?.ok_or(error)?),
         };
         let claimed = found.map_or(Claimed::New, |row| row.met_by(claiming, &request));
@@ -59,7 +59,7 @@ impl Sqlite {
     }
 }
 
-/// Returns the existing key, or claims it.
+/// Returns the key if it exists; otherwise claims it and returns `None`.
 fn claimed(
     db: &Connection,
     id: &ClaimId,

@@ -99,7 +99,7 @@ impl Sqlite {
             FanOutDecision::Deliver(kind, copies) => self.fan_out(waiting, kind, copies, *bounds).await?,
         };
         self.callbacks.give_back(&name);
-        // An owner may have been added meanwhile.
+        // An owner may have been added meanwhile, so the callback may be due again.
         self.arrived.notify_one();
         if made > 0 {
             self.due.notify_one();
@@ -190,7 +190,7 @@ impl Sqlite {
         let now = self.now();
         let remove = now + length(self.retention.dead_letters);
         let unowned = move |db: &Connection| {
-            // Content that must not be kept is not kept for operators either.
+            // The content of an erased person is not kept for operators either.
             db.prepare_cached(
                 "UPDATE callbacks SET standing = iif(fleeting, 3, 2), content = iif(fleeting, NULL, content), due = ?3
                  WHERE name = ?1 AND touched = ?2 AND standing = 0",
@@ -214,10 +214,11 @@ pub(super) struct CallbackRow {
 }
 
 impl CallbackRow {
-    /// The columns that [`CallbackRow::read`] takes.
+    /// The columns that [`CallbackRow::read`] needs.
     pub(super) const COLUMNS: &str = "name, record, account, kind, content, received, touched, due";
 
-    /// Returns the first and the last name that a callback may have which is shown by this id.
+    /// Returns the smallest and the largest name that begin with this id: a callback is shown by the first half of its
+    /// name.
     pub(super) fn names(id: DeliveryId) -> ([u8; 32], [u8; 32]) {
         let (mut first, mut last) = ([0; 32], [0xff; 32]);
         first[..16].copy_from_slice(&id.0);

@@ -58,7 +58,7 @@ impl Sqlite {
                 0 => DeliveryStatus::Queued,
                 1 => DeliveryStatus::Dead,
                 2 => DeliveryStatus::Delivered,
-                // Known, but not kept.
+                // The delivery's name is known, but its content is not kept.
                 _ => return None,
             };
             Some(Found { status, entry: self.listed(&row)?, history: parsed(&row.history) })
@@ -72,7 +72,7 @@ impl Sqlite {
     pub(in super::super) async fn delete(&self, id: DeliveryId) -> Result<Deleted, StateError> {
         let (found, now) = (self.find(id).await?, self.now());
         let delete = move |db: &Connection| {
-            // Its name stays, so that a repeat is recognised.
+            // The delivery's name stays, so that a repeat is recognised.
             db.execute(
                 "UPDATE deliveries SET standing = 3, content = NULL, due = ?2 WHERE id = ?1 AND standing = 1",
                 params![id.0, now],
@@ -94,7 +94,7 @@ impl Sqlite {
                 Replay::One(id) => {
                     let again = db.execute(&format!("{AGAIN} id = ?2"), params![now, id.0])?;
                     let (first, last) = CallbackRow::names(*id);
-                    // The callback waits as long as a new one again; then it is unowned again.
+                    // The callback waits as long as a new one; then it is unowned again.
                     let unowned = "UPDATE callbacks SET standing = 0, due = ?1, received = ?1, touched = touched + 1
                                    WHERE name BETWEEN ?2 AND ?3 AND standing = 2 AND content IS NOT NULL";
                     again + db.execute(unowned, params![now, first, last])?

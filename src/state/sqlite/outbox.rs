@@ -56,7 +56,8 @@ impl Sqlite {
         wanted: &[(TenantName, usize)],
         lease: Duration,
     ) -> Result<Vec<Delivery>, StateError> {
-        // A delivery that is concluded after this line is not queued any more when its row is read.
+        // The leases are read before the rows: a delivery that is concluded in between is not queued any more when its
+        // row is read.
         let (held, wanted, now) = (self.deliveries.held(), wanted.to_vec(), self.now());
         let leased = held.clone();
         let look = self.database.read(move |db| {
@@ -137,8 +138,8 @@ fn due(db: &Connection, tenant: &TenantName, now: i64, most: usize) -> rusqlite:
     find.query_map(params![tenant.as_str(), now, limit(most)], DeliveryRow::read)?.collect()
 }
 
-/// Returns a team's deliveries that are due, except those of the types that are paused: however many of these there are,
-/// they are not read.
+/// Returns a team's deliveries that are due, except those of paused types. Deliveries of paused types are not read,
+/// however many there are.
 fn due_but(
     db: &Connection,
     (tenant, paused): (&TenantName, &BTreeSet<String>),

@@ -42,7 +42,7 @@ impl Sqlite {
                 if added == 0 {
                     return Ok(false);
                 }
-                // A fan-out in progress will find that the callback was touched, and repeat itself.
+                // A fan-out in progress will find that the callback was touched; the callback is then handed out again.
                 let released = db
                     .prepare_cached(
                         "UPDATE callbacks SET standing = 0, due = ?2, touched = touched + 1

@@ -70,7 +70,7 @@ fn erase_record(db: &Connection, record: &Record, erased: &mut Erased) -> rusqli
     of("UPDATE awaiting SET reference = NULL WHERE record = ?1")?;
     let waited = "SELECT count(*) FROM callbacks WHERE record = ?1 AND standing IN (0, 2) AND content IS NOT NULL";
     erased.callbacks += db.query_row(waited, [record], |row| row.get::<_, i64>(0))?.unsigned_abs();
-    // The names stay, so that a repeat is recognised.
+    // The names of callbacks stay, so that a repeat is recognised.
     of("UPDATE callbacks SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;
     erased.deliveries +=
         of("UPDATE deliveries SET standing = 3, content = NULL WHERE record = ?1 AND content IS NOT NULL")?;

@@ -17,7 +17,7 @@ impl Sqlite {
         let before = |age: Duration| now - length(age);
         let (owners, delivered, dead) =
             (before(retention.owners), before(retention.delivered_callbacks), before(retention.dead_letters));
-        // Persons are kept as long as any entry that they lead to.
+        // A person is kept as long as any entry that the person leads to.
         let claims = before(KEPT);
         let persons = owners.min(delivered).min(dead).min(claims) - length(EARLY + LATE);
         let swept = self.database.write(move |db| {
@@ -30,9 +30,10 @@ impl Sqlite {
                 run(&delete("deliveries", "id", &format!("standing = {standing} AND due < ?1")), delivered)?;
             }
             run(&delete("deliveries", "id", "standing = 1 AND due < ?1"), dead)?;
-            // The team of such a delivery is not configured any more.
+            // Such a delivery belongs to a team that is not configured any more.
             run(&delete("deliveries", "id", "standing = 0 AND due < ?1"), dead)?;
-            // The callback was fanned out: late owners can't follow any more, but repeats can.
+            // The callback was fanned out, and no late owner may follow any more. Its name stays, because a repeat may
+            // still come.
             run(
                 "UPDATE callbacks SET standing = 3, content = NULL WHERE name IN
                  (SELECT name FROM callbacks WHERE standing = 1 AND due < ?1 LIMIT ?2)",

@@ -4,8 +4,8 @@
 ///
 /// - `callbacks.standing`: 0 to be fanned out, 1 fanned out and kept for late owners, 2 unowned, 3 known without
 ///   content. `due` is the time of the next step: examine again, remove the content, remove the row.
-/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known without content. `due` is the time to send, or of
-///   the end.
+/// - `deliveries.standing`: 0 queued, 1 dead, 2 delivered, 3 known without content. `due` is the time of the next
+///   attempt, or the time of the end.
 /// - Times are milliseconds since 1970.
 pub const MIGRATIONS: (&str, &[&str]) = (
     "state",

@@ -1,4 +1,4 @@
-//! Sessions.
+//! Sessions of people, stored in SQLite.
 
 use super::super::error::StateError;
 use super::super::sessions::{ABSOLUTE, IDLE, MOST_SESSIONS, SessionKind, SessionName, StoredSession};
@@ -7,14 +7,14 @@ use super::engine::{Sqlite, limit};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::time::Duration;
 
-/// The step in which the end of a session moves on: a page that asks often does not write each time.
+/// The smallest step by which the end of a session is moved: a page that asks often does not cause a write each time.
 const STEP: Duration = Duration::from_secs(10);
 
-/// A row.
+/// A row of a session.
 struct Row {
     holder: String,
     secret: [u8; 32],
-    /// Milliseconds since 1970, like the next.
+    /// The end without a further request, in milliseconds since 1970. `last` is the latest end, in the same unit.
     ends: i64,
     last: i64,
 }

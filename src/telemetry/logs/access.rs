@@ -16,7 +16,8 @@ use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 use crate::telemetry::redact::Redactor;
 
-/// The longest line without its two texts (method and reason): the keys are 222 bytes, the values 387 at most.
+/// The longest line in bytes, without its two texts (method and reason): its keys have 222 bytes, its values at most
+/// 387.
 const LONGEST: usize = 656;
 
 /// The fields of a request's line. It has no other data: no path, no header, no body.
@@ -96,7 +97,7 @@ impl AccessLog {
     }
 }
 
-/// Returns the text of a second, which a thread formats once for all requests of that second.
+/// Returns the text of a second since 1970. A thread formats it once for all its requests of that second.
 fn this_second(second: u64) -> [u8; STAMP] {
     thread_local! {
         static LAST: Cell<(u64, [u8; STAMP])> = const { Cell::new((u64::MAX, [0; STAMP])) };
@@ -185,7 +186,7 @@ fn address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Writes a text of the program's own between quotes, unescaped if possible.
+/// Writes a text from the program's own code. A text that would need JSON escapes becomes `?`.
 fn word(out: &mut Vec<u8>, text: &'static str) {
     if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
         out.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! One diagnostic as a line of JSON, with the access log's names for the same things.
+//! One diagnostic as a line of JSON. A field that the access log has too has the same name there.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher};
@@ -14,7 +14,8 @@ use super::stamp::moment;
 /// The largest number of characters of a field that are kept.
 const LONGEST_FIELD: usize = 8 * 1024;
 
-/// Fields with the access log's names that do not distinguish equal diagnostics, in addition to `time` and `level`.
+/// The fields that stand beside `time` and `level`, as in the access log. Diagnostics that differ only in these fields
+/// count as equal.
 const SHARED: [&str; 2] = ["request_id", "trace_id"];
 
 /// A diagnostic without its time.
@@ -34,7 +35,7 @@ impl Diagnostic {
         diagnostic
     }
 
-    /// Returns a message of the gateway's own at the level `ERROR`.
+    /// Returns a diagnostic with a message of the gateway itself, at the level `ERROR`.
     pub(super) fn made(message: &str, fields: &[(&str, Value)]) -> Self {
         let target = "iluma_gateway".to_owned();
         let mut diagnostic = Self { level: Level::ERROR, target, shared: Map::new(), fields: Map::new() };
@@ -56,7 +57,7 @@ impl Diagnostic {
         }
     }
 
-    /// Returns the line with its end; `left_out` is the number of equal diagnostics without a line.
+    /// Returns the line with its newline; `left_out` is the number of equal diagnostics that got no line.
     pub(super) fn line(&self, time: SystemTime, left_out: Option<u64>) -> Vec<u8> {
         let mut line = Map::new();
         line.insert("time".into(), moment(time).into());
@@ -64,7 +65,7 @@ impl Diagnostic {
         line.insert("target".into(), self.target.as_str().into());
         let mut fields = self.fields.clone();
         match left_out {
-            // Each diagnostic has its own fields; the sum has none.
+            // Each diagnostic belongs to its own request; the count of several belongs to none.
             Some(left_out) => drop(fields.insert("left_out".into(), left_out.into())),
             None => line.extend(self.shared.clone()),
         }
@@ -74,7 +75,7 @@ impl Diagnostic {
         line
     }
 
-    /// Adds the fields of a span around it, unless it has them itself.
+    /// Adds the fields of a span around the diagnostic, except those that the diagnostic has itself.
     pub(super) fn belongs_to(&mut self, span: &Shared) {
         for (name, value) in &span.0 {
             self.shared.entry(name).or_insert_with(|| value.clone());
@@ -95,7 +96,7 @@ impl Diagnostic {
     }
 }
 
-/// The fields of a span that the lines in it have too.
+/// The fields of a span that are copied to each diagnostic inside the span.
 #[derive(Debug, Default)]
 pub(super) struct Shared(Map<String, Value>);
 

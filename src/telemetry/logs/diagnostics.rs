@@ -1,4 +1,4 @@
-//! Diagnostics on standard error: JSON lines, equal warnings once a second, without ever waiting for the reader.
+//! Diagnostics on standard error as JSON lines. Equal warnings within a second are counted; no caller ever waits.
 
 use std::io::{self, Write};
 use std::panic;
@@ -16,9 +16,9 @@ use super::repeats::Repeats;
 use crate::base::clock::Clock;
 use crate::telemetry::redact::Redactor;
 
-/// Sends diagnostics to standard error as JSON lines. Of a panic only the position is logged: its message may quote
-/// input. The environment variable `RUST_LOG` overrides `level`; other crates than this one are capped at `warn` in any
-/// case. Returns `None` and changes nothing if a subscriber is set already.
+/// Sends diagnostics to standard error as JSON lines. A panic is logged with its position only, because its message may
+/// quote input. The environment variable `RUST_LOG` overrides `level`; crates other than this one are always capped at
+/// `warn`. Returns `None` and changes nothing if a subscriber is set already.
 ///
 /// # Errors
 /// Returns an error if the system can't start a thread.

@@ -15,19 +15,20 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::telemetry::redact::Redactor;
 
-/// The bytes that may wait for each thread: some 800 lines, a second's work of a busy thread at ten wake-ups a second.
+/// The bytes of lines that may wait for each thread: some 800 lines. A busy thread logs these in a second, and the
+/// writer wakes ten times a second.
 pub(super) const ROOM: usize = 256 * 1024;
 
 /// The longest time that a line waits before it is written.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
 
-/// The largest batch of one write; at this size a write costs next to nothing per line.
+/// The largest batch of one write, in bytes: at this size a write costs next to nothing for each line.
 const BATCH: usize = 1024 * 1024;
 
 /// The longest time that the end of a log waits for a sink that accepts nothing.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A function that adds the writer's own lines, now or (true) at the end of the log.
+/// A function that adds the writer's own lines. Its first argument is true at the end of the log.
 pub(super) type Tick = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
 
 /// A bounded, lossy, counted channel to a sink. Clones share it.
@@ -90,12 +91,13 @@ impl Lines {
         let (end, done) = sync_channel(1);
         let batch = Batch { shared: shared.clone(), out, redactor, line: Vec::new(), bytes: Vec::new(), lines: 0 };
         let thread = thread::Builder::new().name(name.into()).spawn(move || batch.run(period, tick, &end))?;
-        // It is set only here, so it is empty.
+        // The writer is set only here, so this can't fail.
         let _ = shared.writer.set(thread.thread().clone());
         Ok((Self { shared: shared.clone() }, LogWriter { shared, thread: Some(thread), done }))
     }
 
-    /// Adds the line that `fill` appends with its end, `most` bytes at most. Without room it is dropped and counted.
+    /// Adds the line that `fill` appends, including its newline: `most` bytes at most. If there is no room, the line is
+    /// dropped and counted.
     pub(super) fn push(&self, most: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let kept = OPEN.try_with(|open| {
             let mut open = open.try_borrow_mut().ok()?;

@@ -1,8 +1,8 @@
 //! Subscriptions to the access log: the lines as they are written, for operators who watch live.
 //!
-//! Invariants: a subscriber costs requests nothing, because the log's own thread passes on the scrubbed lines; without a
-//! subscriber a batch of lines costs one read of a number; a subscriber gets so many lines a second at most, and loses the
-//! others and those that it is too slow for, which are counted; it delays no other.
+//! Invariants: a subscriber costs requests nothing, because the log's own thread passes on the scrubbed lines; without
+//! a subscriber a batch of lines costs one read of a number; a subscriber gets a bounded number of lines a second, and
+//! lines that it loses by this bound or because it is slow are counted; no subscriber delays another.
 
 use crate::base::clock::Clock;
 use crate::base::name::TenantName;
@@ -18,10 +18,11 @@ use tokio::sync::mpsc;
 
 /// The largest number of subscribers of a node: every operator of a large company, with several windows each.
 pub const MOST_SUBSCRIBERS: usize = 64;
-/// The lines that wait for a subscriber: half a second's work of a busy node, some 200 KiB.
+/// The largest number of lines that wait for a subscriber: a busy node writes them in half a second, and they have some
+/// 200 KiB.
 const WAITING: usize = 512;
-/// The lines a second that a subscriber gets on average, beyond those that may wait: more than a person reads. It
-/// bounds what subscribers cost a busy node.
+/// The number of lines a second that a subscriber gets on average, beyond those that may wait: more than a person
+/// reads. It bounds the cost of subscribers for a busy node.
 const PACE: u32 = 200;
 
 /// The lines of an access log. Clones share the subscribers.
@@ -46,11 +47,12 @@ struct Subscriber {
     allowance: Allowance,
 }
 
-/// The lines that a subscriber may still get: as many as may wait at first, then [`PACE`] more each second.
+/// The number of lines that a subscriber may still get: at first [`WAITING`], then [`PACE`] more each second, up to
+/// [`WAITING`].
 #[derive(Debug)]
 struct Allowance {
     lines: u32,
-    /// The time up to which it has grown.
+    /// The time up to which the allowance has grown.
     at: Instant,
 }
 
@@ -78,12 +80,12 @@ impl Allowance {
 }
 
 impl Subscriber {
-    /// Returns true if further lines have to be shown to it one by one.
+    /// Returns true if the subscriber needs further lines one by one: it may still get lines, or has a filter.
     fn looks_on(&self) -> bool {
         self.allowance.lines > 0 || !self.filter.is_empty()
     }
 
-    /// Passes on a line that the filter takes.
+    /// Sends a line that the filter takes, or counts it as dropped.
     fn pass(&mut self, line: Bytes) {
         if !self.allowance.take() || self.lines.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -94,20 +96,20 @@ impl Subscriber {
 /// The lines that a subscriber wants; empty fields mean all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineFilter {
-    /// Only those of this team.
+    /// Only lines of this team.
     pub tenant: Option<TenantName>,
-    /// Only those of this row of the route table.
+    /// Only lines of this row of the route table.
     pub route: Option<RouteName>,
-    /// Only those with these statuses.
+    /// Only lines with these statuses.
     pub status: Option<Statuses>,
 }
 
-/// One status, or a class of them.
+/// One status, or a class of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statuses {
     /// This status.
     One(u16),
-    /// All of a class, by its first digit.
+    /// All statuses of a class, given by its first digit.
     Class(u16),
 }
 
@@ -158,7 +160,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Waits for the next line, without its end. None once the log has ended.
+    /// Waits for the next line, and returns it without its newline. The end of the log does not end the wait.
     pub async fn line(&mut self) -> Option<Bytes> {
         self.lines.recv().await
     }
@@ -194,7 +196,7 @@ impl LiveLines {
         Some(Subscription { id, lines, dropped, shared: Arc::clone(&self.0) })
     }
 
-    /// Passes whole lines on.
+    /// Passes whole lines on to the subscribers.
     fn offer(&self, lines: &[u8]) {
         if self.0.listening.load(Ordering::Relaxed) == 0 {
             return;
@@ -222,7 +224,7 @@ impl LiveLines {
     }
 }
 
-/// The sink of an access log, which shows subscribers what it writes.
+/// The sink of an access log, which also passes the written lines on to subscribers.
 pub(super) struct Shown {
     pub(super) out: Box<dyn Write + Send>,
     pub(super) live: LiveLines,
@@ -233,7 +235,7 @@ impl Write for Shown {
         self.out.write(bytes)
     }
 
-    // The log writes whole lines, and only in this way.
+    // The log writes whole lines, and only with this method.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.live.offer(bytes);
         self.out.write_all(bytes)

@@ -44,7 +44,8 @@ impl Repeats {
         true
     }
 
-    /// Returns the diagnostics with suppressed repeats in the past second (`last`: until now), with their number.
+    /// Returns the diagnostics that had suppressed repeats in the past second, with the number of these. With `last` it
+    /// returns them at once, even if their second has not passed.
     pub(super) fn take(&self, now: Instant, last: bool) -> Vec<(Diagnostic, u64)> {
         let mut over = Vec::new();
         self.0.lock().retain(|_, repeat| {

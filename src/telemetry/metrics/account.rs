@@ -31,12 +31,12 @@ impl AccountMetrics {
         }
     }
 
-    /// Shows whether the circuit is open.
+    /// Sets the gauge that shows if the circuit is open.
     pub fn circuit(&self, open: bool) {
         self.circuit.set(i64::from(open));
     }
 
-    /// Notes the number of endpoints that refuse calls for their rate.
+    /// Sets the number of endpoints that refuse calls because of the rate.
     pub fn backing_off(&self, endpoints: usize) {
         self.backing_off.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
     }

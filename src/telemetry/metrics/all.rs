@@ -23,21 +23,21 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes a registry with all metrics at zero; `version` is the label of `build_info`.
+    /// Makes a registry with all metrics at zero; `version` and `revision` are the labels of `build_info`.
     #[must_use]
     pub fn new(version: &str, revision: &str) -> Self {
         Self { shared: Arc::new(Shared::new(version, revision)) }
     }
 
-    /// Returns a tenant's counters, which live as long as its configuration; a second call continues them. `None`,
-    /// labelled `none`, is for requests without a known key.
+    /// Returns a tenant's counters, which live as long as the tenant's configuration. A second call returns counters
+    /// that continue the same series. `None` is for requests without a known key, with the label `none`.
     #[must_use]
     pub fn tenant(&self, name: Option<&TenantName>) -> Arc<TenantMetrics> {
         let tenant = name.map_or("none", TenantName::as_str).to_owned();
         Arc::new(TenantMetrics::new(&self.shared, tenant))
     }
 
-    /// Returns an account's counters, in the same way.
+    /// Returns an account's counters. A second call returns counters that continue the same series.
     #[must_use]
     pub fn account(&self, name: &AccountName) -> Arc<AccountMetrics> {
         Arc::new(AccountMetrics::new(&self.shared, name.as_str().to_owned()))
@@ -63,7 +63,7 @@ impl Metrics {
         self.shared.last_reload.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// Counts a callback. Both labels are from the configuration, or `none`.
+    /// Counts a callback. The labels `account` and `type` have a known name, or `none`.
     pub fn callback_received(&self, account: Option<&AccountName>, kind: Option<CallbackType>, outcome: &'static str) {
         let labels = [account.map_or("none", AccountName::as_str), kind.map_or("none", CallbackType::as_str), outcome];
         self.shared.callbacks_received.with_label_values(&labels).inc();
@@ -86,7 +86,7 @@ impl Metrics {
             let gauge = self.shared.callback_queue.with_label_values(&[tenant, state]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         };
-        // A scrape between the two lines misses a tenant once; a tenant with an empty queue stays absent.
+        // A scrape during this update may miss a tenant once. A tenant with an empty queue has no series.
         self.shared.callback_queue.reset();
         self.shared.outbox_bytes.reset();
         set("none", "waiting", waiting);
@@ -100,7 +100,7 @@ impl Metrics {
         self.shared.callback_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Shows errors with each of these reasons from the start, at 0.
+    /// Shows the error counter of each of these reasons from the start, at 0.
     pub fn gateway_error_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
             self.shared.gateway_errors.with_label_values(&[reason]).inc_by(0);
@@ -129,7 +129,7 @@ impl Metrics {
         self.shared.gateway_errors.with_label_values(&[reason]).inc();
     }
 
-    /// Shows all of a tenant's delivery outcomes from now on, at 0.
+    /// Shows the counter of each delivery outcome of these tenants from now on, at 0.
     pub fn callback_outcomes<'a>(&self, tenants: impl Iterator<Item = &'a TenantName>, outcomes: &[&'static str]) {
         for tenant in tenants {
             for outcome in outcomes {
@@ -173,8 +173,8 @@ impl Metrics {
     }
 }
 
-/// Turns Prometheus' text format into OpenMetrics: there a counter's name has no `_total` in its description, and the text has
-/// an end.
+/// Turns Prometheus' text format into OpenMetrics. In OpenMetrics a counter's description names it without `_total`,
+/// and the text ends with `# EOF`.
 fn openmetrics(text: &str) -> String {
     let mut open = String::with_capacity(text.len() + 16);
     let counters: BTreeSet<&str> =

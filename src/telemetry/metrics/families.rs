@@ -235,7 +235,7 @@ pub const TLS_CERTIFICATE_EXPIRY: Family = Family {
     labels: &["listener"],
 };
 
-/// Ended calls that Iluma may charge for.
+/// Ended calls that Iluma may charge for, by outcome.
 pub const LEDGER_CALLS: Family = Family {
     kind: Kind::Counter,
     name: "ledger_calls_total",
@@ -279,7 +279,7 @@ pub const CACHE_BYTES: Family = Family {
     labels: &[],
 };
 
-/// Record owners that need not be written again.
+/// Owners of records that this process remembers as written, so that it need not write them again.
 pub const KNOWN_OWNERS: Family = Family {
     kind: Kind::Gauge,
     name: "known_owners",
@@ -319,7 +319,7 @@ pub const SPANS: Family = Family {
     labels: &["outcome"],
 };
 
-/// 1 while Redis answers, and if none is configured.
+/// 1 while every Redis answers, and if none is configured.
 pub const REDIS_UP: Family = Family {
     kind: Kind::Gauge,
     name: "redis_up",
@@ -335,7 +335,7 @@ pub const REDIS_CACHE: Family = Family {
     labels: &["outcome"],
 };
 
-/// 1 while the disk cache can be read and written, and where none is configured.
+/// 1 while the disk cache can be read and written, and if none is configured.
 pub const CACHE_DISK_UP: Family = Family {
     kind: Kind::Gauge,
     name: "cache_disk_up",

@@ -8,12 +8,13 @@ pub enum Period {
     Day,
     /// A month.
     Month,
-    /// A month, in rupiah.
+    /// A month, for a budget in rupiah.
     BudgetMonth,
 }
 
 pub(super) const PERIODS: [&str; 3] = ["day", "month", "budget_month"];
-/// The percentages of a quota with a warning: time to talk about it, and the end.
+/// The percentages of a quota at which a warning is shown: 80, while there is time to raise the quota, and 100, its
+/// end.
 pub(super) const WARNINGS: [(u64, &str); 2] = [(80, "80"), (100, "100")];
 
 /// The outcome of reading a new configuration.

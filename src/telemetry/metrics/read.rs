@@ -36,7 +36,7 @@ impl Read {
             pair
         };
         let mut pairs: Vec<LabelPair> = self.family.labels.iter().zip(values).map(pair).collect();
-        // As the registry orders those of its own families.
+        // The registry orders the labels of its own families in this way too.
         pairs.sort();
         metric.set_label(pairs);
         // The number is exact up to 2^53, which no counter here reaches.

@@ -13,9 +13,10 @@ use crate::iluma::route_name::RouteName;
 use crate::telemetry::CacheOutcome;
 
 /// The bounds of the histograms in seconds. A hit takes microseconds, so the first bound, half a millisecond, means
-/// "did not leave the process"; up to 50 ms is the cost of Redis and the gateway itself; Iluma's own checks take from a
-/// tenth of a second to many; 30 s is the default deadline of upstream, and 60 s more than any request should last.
-/// Three bounds a decade distinguish enough for alerts; more would be more series for each route and outcome.
+/// "did not leave the process". Up to 50 ms is the cost of Redis and of the gateway itself. Iluma's own checks take
+/// from a tenth of a second to many seconds. 30 s is the default deadline of upstream, and 60 s is more than any
+/// request should last. Three bounds a decade are enough for alerts; each further one would add a series for each route
+/// and outcome.
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -71,7 +72,7 @@ impl Shared {
         let connections = gauges(&families::CONNECTIONS);
         let handshakes = counters(&families::TLS_HANDSHAKE_FAILURES);
         gauges(&families::BUILD_INFO).with_label_values(&[version, revision]).set(1);
-        // A machine without /proc has no such numbers; nothing else does register these names.
+        // A machine without /proc has no such numbers. No other part registers these names.
         let _ = registry.register(Box::new(ProcessCollector::for_self()));
         Self {
             requests: counters(&families::REQUESTS),

@@ -15,8 +15,8 @@ use crate::telemetry::CacheOutcome;
 pub struct TenantMetrics {
     shared: Arc<Shared>,
     tenant: String,
-    /// Requests by route, then by status and outcome: a tenant uses few routes, and a route's cells have three
-    /// kilobytes.
+    /// Requests by route, then by status and outcome. Each route's cells are made on its first use: a tenant uses few
+    /// routes, and the cells of one have about five kilobytes.
     requests: Cells<Cells<IntCounter>>,
     /// Saved calls, by route and reason.
     saved: Cells<IntCounter>,
@@ -70,7 +70,7 @@ impl TenantMetrics {
         self.limited[limit as usize].inc();
     }
 
-    /// Shows the used part of a quota.
+    /// Sets the gauges of a quota: the used part, the quota itself, and its warnings.
     pub fn quota(&self, period: Period, used: u64, quota: u64) {
         let gauges = self.quotas[period as usize].get_or_init(|| {
             let (shared, labels) = (&*self.shared, [self.tenant.as_str(), PERIODS[period as usize]]);

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use super::secrets::Secrets;
 use super::spans::cut;
 
-/// The largest number of passes. A dirty line takes two (the second finds nothing). A line that changes even after this
-/// many was made for that purpose, and is removed as a whole.
+/// The largest number of passes. A dirty line takes two (the second finds nothing). A line that still has finds after
+/// this many was made for that purpose, and is removed as a whole.
 const PASSES: usize = 8;
 
 /// Scrubs lines. Clones share the secrets and the count.
@@ -26,8 +26,8 @@ struct Shared {
 }
 
 impl Redactor {
-    /// Makes a scrubber that removes these secrets, in addition to its rules. Secrets of fewer than four bytes are not searched:
-    /// they would match ordinary text.
+    /// Makes a scrubber that removes these secrets, in addition to its rules. Secrets of fewer than four bytes are not
+    /// searched: they would match ordinary text.
     #[must_use]
     pub fn new(secrets: Vec<SecretString>) -> Self {
         Self { shared: Arc::new(Shared { secrets: ArcSwap::from_pointee(Secrets::new(&secrets)), total: 0.into() }) }
@@ -44,8 +44,8 @@ impl Redactor {
         self.shared.total.load(Ordering::Relaxed)
     }
 
-    /// Removes personal data and secrets from one line of JSON and returns the number of removals. In a string each
-    /// find becomes `[redacted]`; a number becomes the string `"[redacted]"`.
+    /// Removes personal data and secrets from one line of JSON and returns the number of removals. Inside a JSON string
+    /// each find becomes `[redacted]`. Outside of strings a number becomes the string `"[redacted]"`.
     ///
     /// It removes: seven and more digits in a row; nine and more with single separators between them, fewer after
     /// `+62`; e-mail addresses, also percent-encoded; Iluma's and the gateway's keys; `Basic` and `Bearer` credentials;
@@ -356,7 +356,7 @@ mod tests {
             let redactor = redactor(&["secret-number-one"]);
             let planted = format!("{before}{number}{after}");
             let line = if raw { planted } else { serde_json::json!({ "message": planted }).to_string() };
-            // Its position in a raw line may make it a counter of a line that is no log line of ours.
+            // In a raw line, which is not a real log line, the number may stand where the value of a counter would.
             prop_assume!(!(raw && before.ends_with("_us\":")));
             let out = scrubbed(&redactor, &line);
             prop_assert!(!out.contains(&number), "{}", out);

@@ -7,7 +7,7 @@ use crate::base::team_key::KEY_MARK;
 /// seven or eight.
 const RUN: usize = 7;
 
-/// The number of digits with single separators that count as personal. A date has eight.
+/// The number of digits, with single separators between them, that count as personal. A date has eight digits.
 const JOINED: usize = 9;
 
 /// The longest local part of an e-mail address: 64 characters (RFC 5321, 4.5.3.1.1), each percent-encoded, plus a
@@ -192,7 +192,7 @@ fn country_code(line: &[u8], at: usize) -> usize {
 }
 
 /// Returns the end of the IPv4 address that is the whole string from `start`. Every line of the access log has the
-/// client's: skipping it at once saves reading its four numbers as parts of one.
+/// client's address: skipping it at once is cheaper than reading its four numbers as parts of one number.
 fn quoted_address(line: &[u8], start: usize) -> Option<usize> {
     line[..start].ends_with(b"\"").then_some(())?;
     let mut at = start;
@@ -227,8 +227,8 @@ fn uuid_at(line: &[u8], start: usize) -> bool {
 /// The number of hexadecimal digits of a trace's id, and of a delivery's id after its `msg_`.
 const HEX_ID: usize = 32;
 
-/// Returns true if the id of a delivery has its underscore at `at`, and is not a part of something longer. It is a
-/// keyed hash; digits without a single letter are no such id, but digits that someone put there.
+/// Returns true if the id of a delivery has its underscore at `at`, and is not a part of something longer. The id is a
+/// keyed hash, so it almost always has a letter; digits alone count as a number.
 fn is_delivery(line: &[u8], at: usize) -> bool {
     let Some(before) = line[..at].strip_suffix(b"msg") else { return false };
     let Some((digits, behind)) = line[at + 1..].split_first_chunk() else { return false };
@@ -236,8 +236,8 @@ fn is_delivery(line: &[u8], at: usize) -> bool {
     is_hex_id(digits) && ends(before.last()) && ends(behind.first())
 }
 
-/// Returns true if the key `trace_id` has its underscore at `at` and a trace's id as its value, which is random. Digits
-/// without a single letter are none.
+/// Returns true if the key `trace_id` has its underscore at `at`, and its value is the id of a trace. The id is random,
+/// so it almost always has a letter; digits alone count as a number.
 fn is_trace(line: &[u8], at: usize) -> bool {
     let Some(value) = line[at..].strip_prefix(b"_id\":\"").filter(|_| line[..at].ends_with(b"\"trace")) else {
         return false;
@@ -315,8 +315,8 @@ fn timestamp(line: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Returns the end of the number at `start`, if its key says that it counts something. The quote ends a key and not a
-/// text inside of a string, where a backslash would precede it.
+/// Returns the end of the number at `start`, if its key says that it counts something. The quote before the colon ends
+/// a real key: inside of a string, a backslash would stand before it.
 fn counter(line: &[u8], start: usize) -> Option<usize> {
     let key = line[..start].strip_suffix(b"\":")?;
     if ![&b"_us"[..], b"_ms", b"_bytes"].into_iter().any(|unit| key.ends_with(unit)) {
@@ -336,7 +336,7 @@ fn email(line: &[u8], at: usize, length: usize) -> Option<Find> {
     if before == 0 || after == 0 {
         return None;
     }
-    // If the bound cut into a character, its other bytes stay whole.
+    // If the bound cut into a character, the find begins after the character's bytes.
     let start = at - before;
     let start = start + line[start..at].iter().take_while(|b| **b & 0xC0 == 0x80).count();
     Some((start, at + length + after))

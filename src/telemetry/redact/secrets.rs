@@ -27,8 +27,8 @@ pub(super) struct Secrets {
 
 struct Pattern {
     bytes: Zeroizing<Vec<u8>>,
-    /// True if following characters of this alphabet belong to the find: the pattern is the certain part of an
-    /// encoding.
+    /// True if the pattern is only the certain part of a base64 text: the base64 characters that follow it belong to
+    /// the find.
     encoded: bool,
 }
 

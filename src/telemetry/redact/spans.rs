@@ -18,9 +18,9 @@ pub(super) struct Span {
 /// The position of a find, not yet aligned with the tokens of JSON.
 pub(super) type Find = (usize, usize);
 
-/// Turns finds into spans: no half escapes, no half marks, and outside of strings whole literals (half a number and a
-/// string are no JSON). A find across the quotes of a string is ignored: no rule makes one, and a secret's own quotes
-/// would be escaped.
+/// Turns finds into spans. A span cuts no escape and no mark in half. Outside of strings it covers whole literals,
+/// because half a number next to a string is not JSON. A find across the quotes of a string is ignored: no rule makes
+/// one, and a secret's own quotes would be escaped.
 pub(super) fn frame(line: &[u8], mut finds: Vec<Find>) -> Vec<Span> {
     finds.sort_unstable();
     // One walk over the line serves all finds. `unit` is the beginning of the last escape or byte before `at`.

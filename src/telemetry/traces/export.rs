@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The largest batch: some 200 KiB.
+/// The largest number of spans in a batch: some 200 KiB.
 const BATCH: usize = 512;
 /// The time in which further spans join a batch.
 const DELAY: Duration = Duration::from_millis(500);
@@ -91,7 +91,7 @@ pub(super) fn exporter(otlp: &Otlp, node: &str, tasks: &Tasks) -> Result<SpanExp
     Ok(exporter)
 }
 
-/// Sends spans in batches until `stop` is cancelled, and then what waits.
+/// Sends spans in batches until `stop` is cancelled, and then sends those that still wait.
 pub(super) async fn export(
     exporter: SpanExporter,
     mut waiting: mpsc::Receiver<SpanData>,

@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The number of values of the random part of a trace's id.
+/// The number of values that the random part of a trace's id can have.
 const ALL: u64 = 1 << 56;
 
-/// Spans that wait for the exporter: some 2 MiB.
+/// The largest number of spans that wait for the exporter: some 2 MiB.
 const MOST_WAITING: usize = 2048;
 
 /// Begins spans. Clones share the exporter; without a collector it begins none.
@@ -25,7 +25,7 @@ pub struct Tracer(Option<Arc<Exporting>>);
 
 #[derive(Debug)]
 struct Exporting {
-    /// Traces that begin here are sampled if the random part of their id is less.
+    /// A trace that begins here is sampled if the random part of its id is below this number.
     below: u64,
     spans: mpsc::Sender<SpanData>,
     counts: Arc<SpanCounts>,
@@ -39,16 +39,16 @@ pub struct OpenSpan {
     id: SpanId,
 }
 
-/// The end of a span.
+/// The data of a span that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// `Server` for an answered request, `Client` for one that the gateway made.
     pub kind: SpanKind,
     /// Method and path pattern, or another name from an enum.
     pub name: Cow<'static, str>,
-    /// The time at which it began.
+    /// The time at which the span began.
     pub began: SystemTime,
-    /// Its length.
+    /// The duration of the span.
     pub took: Duration,
     /// Attributes by the semantic conventions of OpenTelemetry for HTTP.
     pub attributes: Vec<(&'static str, Value)>,
@@ -64,7 +64,8 @@ pub fn request_method(label: &'static str) -> &'static str {
 }
 
 impl Tracer {
-    /// Starts the exporter in `tasks`; when `stop` is cancelled it sends the spans that wait, and ends. `node` names this instance.
+    /// Starts the exporter in `tasks`; when `stop` is cancelled it sends the spans that wait, and ends. `node` names
+    /// this instance.
     ///
     /// # Errors
     /// Returns an error if the collector's certificate or endpoint can't be used.
@@ -85,7 +86,8 @@ impl Tracer {
         self.0.as_ref().map(|exporting| Arc::clone(&exporting.counts)).unwrap_or_default()
     }
 
-    /// Begins a span if the trace is sampled: by the caller's choice, or by the share of those that begin here.
+    /// Begins a span if the trace is sampled. The caller's choice decides for the caller's trace, and the configured
+    /// share for a trace that begins here.
     #[must_use]
     pub fn begin(&self, context: TraceContext) -> Option<OpenSpan> {
         let exporting = self.0.as_ref()?;
@@ -107,7 +109,7 @@ impl OpenSpan {
         self.exporting.take(self.data(self.id, (parent, is_remote), ended));
     }
 
-    /// Records a part of the span that has ended.
+    /// Records a child of the span. The child has ended.
     pub fn child(&self, ended: Ended) {
         self.exporting.take(self.data(fresh(), (self.id, false), ended));
     }
@@ -141,8 +143,8 @@ impl Exporting {
     }
 }
 
-/// Returns the last 56 bits of a trace's id, which are random (W3C Trace Context, level 2). Of the others some are fixed,
-/// since the gateway's ids are UUIDs.
+/// Returns the last 56 bits of a trace's id, which are random (W3C Trace Context, level 2). Some of the other bits are
+/// fixed, because the gateway's ids are UUIDs.
 fn random_part(id: [u8; 16]) -> u64 {
     let [.., a, b, c, d, e, f, g] = id;
     u64::from_be_bytes([0, a, b, c, d, e, f, g])

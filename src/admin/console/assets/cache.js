@@ -5,7 +5,7 @@ import { bytes, number, share, show, table, tiles } from './dom.js';
 import { metrics, series, total } from './operator.js';
 import { give, onSubmit } from './orders.js';
 
-/** The cache's parts in requests that needed no call of their own. */
+/** The values of the label `cache` for requests that needed no call of their own. */
 const NEEDED_NO_CALL = ['hit', 'stale', 'collapsed', 'shared'];
 
 export async function read() {

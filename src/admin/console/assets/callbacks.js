@@ -1,4 +1,4 @@
-// Callbacks: lists by state, what became of each, replays, pauses, tests.
+// Callbacks: lists by state, the attempts at each, replays, pauses, tests.
 
 import { ask } from './api.js';
 import { el, number, show, pager, table, time } from './dom.js';
@@ -15,7 +15,7 @@ const EMPTY = {
 
 const result = ({ status, error }) => error ?? (status ? `status ${status}` : '–');
 
-/** Reads the list by the form's filters, behind the entry `after`. */
+/** Reads the list by the form's filters, from the entry that follows `after`. */
 export async function read(after) {
   const filter = Object.fromEntries([...new FormData(document.getElementById('callback-filter'))].filter(([, value]) => value !== ''));
   const query = new URLSearchParams({ ...filter, limit: 100, ...(after && { after }) });
@@ -76,7 +76,7 @@ const SENTENCES = {
 async function endpoint({ tenant, type }, form) {
   const name = form.dataset.order;
   const body = type ? { tenant, type } : { tenant };
-  // A test changes nothing, so nothing is asked.
+  // A test changes nothing, so it needs no confirmation.
   if (name === 'Test') return carryOut(() => test(body), () => read());
   return give(name, SENTENCES[name](`the team ${tenant}`, type ? `the type ${type}` : 'any type'), async () => {
     const done = await ask('POST', `/v1/callbacks/${name.toLowerCase()}`, body);

@@ -12,7 +12,7 @@ import * as nodes from './nodes.js';
 
 const view = { overview, teams, live, cache, callbacks, erasure, money, nodes }[document.body.dataset.view];
 
-/** Runs a part of the view, and tells its fault. */
+/** Runs a part of the view, and shows its fault. */
 async function run(part) {
   document.getElementById('partial').hidden = true;
   try {
@@ -28,5 +28,5 @@ show('zones', zone === ownZone
   : `Times are those of ${ownZone}; a pointer on one shows it in ${zone}, in which the days of the books begin.`);
 view.bind?.(run);
 run(() => view.read());
-// What is left open shows what is now.
+// A page that stays open reloads its data.
 if (view.EVERY) setInterval(() => { if (document.visibilityState === 'visible') run(() => view.read()); }, view.EVERY);

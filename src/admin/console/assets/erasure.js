@@ -38,7 +38,7 @@ async function erase(fields, form) {
     try {
       receipt(await ask('POST', '/v1/erase', fields));
     } catch (error) {
-      // What was done is in the receipt, also where something is left.
+      // The receipt shows the parts that are done, also if other parts are left.
       if (error.value?.id) receipt(error.value);
       throw error;
     } finally {
@@ -48,7 +48,7 @@ async function erase(fields, form) {
   }, () => read());
 }
 
-/** Reads the history, the newest first, behind the receipt `after`. */
+/** Reads the history, the newest first, from the receipt that follows `after`. */
 export async function read(after) {
   const { erasures, next } = await ask('GET', `/v1/erasures?newest_first=true&limit=${PAGE}${after ? `&after=${after}` : ''}`);
   show('erasures', table('Erasures, the newest first', [

@@ -1,4 +1,4 @@
-// Money: what was spent and saved, budgets, and calls that are settled by hand.
+// Money: the amounts spent and saved, budgets, and calls that are settled by hand.
 
 import { ask, text } from './api.js';
 import { bars, el, number, pager, rupiah, save, share, show, table, tiles, time } from './dom.js';
@@ -13,7 +13,7 @@ const NAMES = {
 };
 NAMES['day,tenant,route'] = [...NAMES.day, ...NAMES.tenant, ...NAMES.route];
 
-/** The rows of a page of the table, and of the CSV, and the most pages of the CSV. */
+/** The rows of a page of the table, the rows of a page of the CSV, and the largest number of pages of the CSV. */
 const [PAGE, LARGEST, MOST_PAGES] = [500, 10_000, 200];
 
 /** The reasons why an outcome is unknown. */
@@ -23,7 +23,7 @@ const WHY = {
   open: 'open: its process ended during it',
 };
 
-/** The days and the team of the form, and what the table sums by. */
+/** Returns the days and the team of the form, and the columns by which the table sums. */
 function chosen() {
   const fields = Object.fromEntries([...new FormData(document.getElementById('range'))].filter(([, value]) => value !== ''));
   const { by, ...range } = fields;
@@ -35,7 +35,7 @@ const usage = (range, more) => `/v1/usage?${new URLSearchParams({ ...range, ...m
 async function books() {
   const { by, range } = chosen();
   const [{ rows, from, to }] = await Promise.all([ask('GET', usage(range, { by: 'day' })), lines(by, range)]);
-  // The days that the gateway took: those of its own time zone.
+  // The form shows the days that the gateway chose, in its own time zone.
   document.getElementById('from').value = from;
   document.getElementById('to').value = to;
   show('sums', tiles([
@@ -49,7 +49,7 @@ async function books() {
   show('chart', bars('By day, in rupiah:', byDay(rows, from, to)));
 }
 
-/** Shows a page of the rows; of teams and routes the dearest come first, which fit into one answer. */
+/** Shows a page of the rows. Teams and routes fit into one answer, so they are sorted by cost, the highest first. */
 async function lines(by, range, after) {
   const isWhole = by === 'tenant' || by === 'route';
   const { rows, next, from, to } = await ask('GET', usage(range, { by, ...(!isWhole && { limit: PAGE }), ...(after && { after }) }));

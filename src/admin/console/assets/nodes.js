@@ -1,16 +1,16 @@
-// Nodes & audit: the nodes as they report themselves, and who ordered what.
+// Nodes & audit: the reports of the nodes, and the orders of operators.
 
 import { ask } from './api.js';
 import { el, number, pager, show, span, table, time, words } from './dom.js';
 import { carryOut, onSubmit } from './orders.js';
 
-/** The entries of a page. */
+/** The number of entries of a page. */
 const PAGE = 50;
 
 /** Lines of a cell. */
 const lines = (all, empty) => (all.length === 0 ? [empty] : all.map((one) => el('div', {}, ...one)));
 const bad = (text) => el('span', { class: 'bad' }, text);
-/** The beginning of a long text, with the whole as its title. */
+/** The beginning of a long text; its title has the whole text. */
 const short = (text) => (text ? el('code', { title: text }, text.slice(0, 8)) : '–');
 
 const redis = (node) => lines((node.redis ?? []).map((one) => [
@@ -41,7 +41,7 @@ async function nodes() {
     ], found, 'No node has reported yet. Load the page again in a few seconds.'));
 }
 
-/** The moment at which a day of the reader begins, or the day behind it. */
+/** The moment at which a day in the reader's time zone begins, or the day after it. */
 function moment(day, shift) {
   const at = new Date(`${day}T00:00:00`);
   at.setDate(at.getDate() + shift);

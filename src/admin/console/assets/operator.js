@@ -1,4 +1,4 @@
-// What the views of operators share: the orders that a role may give, the gateway's metrics, sums of the books.
+// Tools of the operators' views: the orders that a role may give, the gateway's metrics, sums of the ledger.
 
 import { el } from './dom.js';
 import { give } from './orders.js';
@@ -8,7 +8,7 @@ const orders = new Set(document.body.dataset.orders.split(' '));
 /** True if the session's role may give an order, by its name in the audit log. */
 export const may = (order) => orders.has(order);
 
-/** A button that gives an order; absent where the role may not. `again` reads the view's data once more. */
+/** A button that gives an order, or nothing if the role may not give it. `again` reloads the view's data. */
 export function button(order, name, sentence, run, again) {
   if (!may(order)) return undefined;
   const isDanger = ['Delete', 'Revoke', 'Suspend'].includes(name);
@@ -31,10 +31,10 @@ export async function metrics() {
 export const series = (all, name) => all.filter((one) => one.name === `iluma_gateway_${name}`);
 /** The sum of a metric's series. */
 export const total = (all, name) => series(all, name).reduce((sum, one) => sum + one.value, 0);
-/** The sum of a field of the books' rows. */
+/** The sum of a field of the ledger's rows. */
 export const sum = (rows, field) => rows.reduce((result, row) => result + (row[field] ?? 0), 0);
 
-/** What was spent and saved on each day from one to another. */
+/** The amounts spent and saved on each day between two days. */
 export function byDay(rows, from, to) {
   const days = new Map();
   const step = new Date(`${from}T00:00:00Z`);

@@ -1,13 +1,13 @@
-// Overview: alarms, today and this month. It reads itself again while it is visible.
+// Overview: alarms, today and this month. The view reloads its data while it is visible.
 
 import { ask } from './api.js';
 import { bars, el, number, rupiah, share, show, tiles, time, words, zone } from './dom.js';
 import { byDay, sum } from './operator.js';
 
-/** The time between two readings, in milliseconds. */
+/** The time between two reloads, in milliseconds. */
 export const EVERY = 30_000;
 
-/** The view in which an alarm is looked into. */
+/** The view that shows the details of an alarm. */
 const places = {
   dead_letters: ['Callbacks', '/console/callbacks'],
   callbacks_unowned: ['Callbacks', '/console/callbacks'],
@@ -18,7 +18,7 @@ const places = {
   key_expires: ['Teams & keys', '/console/teams'],
 };
 
-/** The alarms of one name: what happened where, and once what to do. */
+/** The alarms of one name: the condition at each place, then one instruction for all. */
 function kind(alarms) {
   const [{ name, severity, action }] = alarms;
   const [view, path] = places[name] ?? ['Nodes & audit', '/console/nodes'];
@@ -30,7 +30,7 @@ function kind(alarms) {
     el('p', {}, action, ' See ', el('a', { href: path }, view), '.'));
 }
 
-/** Alarms by name, in the order of the first of each. */
+/** Groups alarms by name, in the order of the first alarm of each group. */
 function byName(alarms) {
   const kinds = new Map();
   for (const alarm of alarms) kinds.set(alarm.name, [...(kinds.get(alarm.name) ?? []), alarm]);

@@ -73,7 +73,7 @@ async function keys() {
   ], found, `The team ${team} has no key. An admin creates one below.`));
 }
 
-/** Shows a key that was just made. It is shown this once. */
+/** Shows a new key. No later page shows the key again. */
 function secret(made) {
   show('new-key', el('p', {}, 'Hand this key to the team now: it is not shown again.'), el('pre', { tabindex: '0' }, made.key));
 }

@@ -1,4 +1,4 @@
-// The team portal. It fills the page that the gateway rendered from the team's own API, and gives its orders.
+// The team portal. It fills the gateway's page with data from the team's own API, and sends the team's orders there.
 
 import { ask } from './api.js';
 import { el, number, refuse, rupiah, share, show, span, table, tell, tiles, time, words } from './dom.js';

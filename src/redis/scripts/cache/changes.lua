@@ -1,5 +1,6 @@
 -- Prepares the shared keys of changes: epochs, number, list. A value of another type is another program's: it is
--- removed, and counts as lost. The number begins with the time in milliseconds: there are never as many changes.
+-- removed, and counts as lost. A new number starts at the time in milliseconds: changes never come that fast, so no
+-- number is given twice.
 local kinds = {'hash', 'string', 'zset'}
 for at, kind in ipairs(kinds) do
   local is = redis.call('TYPE', KEYS[at]).ok

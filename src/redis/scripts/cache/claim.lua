@@ -10,7 +10,7 @@ if ARGV[3] == '1' then
 end
 if text(KEYS[2]) then
   local left = redis.call('PTTL', KEYS[2])
-  -- A lease without an end, or with a later end, is not ours.
+  -- A lease without an end, or with a later end, is another program's.
   if left >= 0 and left <= tonumber(ARGV[2]) then
     redis.call('SET', KEYS[4], '1', 'PX', ARGV[2])
     return {'wait', '', left}

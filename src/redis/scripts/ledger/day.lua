@@ -1,7 +1,8 @@
 -- The published lines of a day as one text, which costs the reader a tenth of what thousands of fields do.
 -- KEYS: the lines of the day, `NODE|TEAM|ROUTE` with their numbers.
 -- ARGV: a node; 'own' for its lines, 'others' for those of the other nodes; a team, empty for all
--- Returns names and numbers in turn, with line feeds in between; what has one itself is damaged, and left out. No text is made but the result, so that Redis is soon free again.
+-- Returns names and numbers in turn, separated by line feeds. A line that contains a line feed is damaged, and is left
+-- out. The script makes no text except the result, so that Redis is soon free again.
 local lines, mark, is_own, team = redis.call('HGETALL', KEYS[1]), ARGV[1] .. '|', ARGV[2] == 'own', '|' .. ARGV[3] .. '|'
 local found, count, sub, find = {}, 0, string.sub, string.find
 for at = 1, #lines, 2 do

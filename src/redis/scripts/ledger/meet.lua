@@ -1,7 +1,8 @@
 -- Lost calls and what was said about records of one account, route and reference: each word is given to one call.
--- KEYS: the lost calls, `NODE|NUMBER|BOOKED` by the milliseconds of their booking; what was said and waits, by the record,
---   as `OUTCOME:MILLISECONDS`; the records whose word was given to a call, with the call and the outcome; the stream of
---   settlements, which all nodes read; the words by the record alone, which the node of its call takes, and the times of these.
+-- KEYS: the lost calls, `NODE|NUMBER|BOOKED` by the milliseconds of their booking; what was said and waits, by the
+--   record, as `OUTCOME:MILLISECONDS`; the records whose word was given to a call, with the call and the outcome; the
+--   stream of settlements, which all nodes read; the words by the record alone, which the node of its call takes; the
+--   times of these.
 -- ARGV: seconds that calls and used words are kept, entries that the stream keeps, the step, and what it needs:
 --   tell, record, `OUTCOME:MILLISECONDS`; offer, call, milliseconds of its booking; named, record
 local kept, most, step = ARGV[1], ARGV[2], ARGV[3]
@@ -19,7 +20,7 @@ end
 if step == 'tell' then
   if redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
   local known = redis.call('HGET', KEYS[2], ARGV[4])
-  -- What was pending may have ended.
+  -- A pending record may have ended: a later word replaces the word `2` (pending).
   if not known or string.sub(known, 1, 1) == '2' then redis.call('HSET', KEYS[2], ARGV[4], ARGV[5]) end
 elseif step == 'offer' then
   -- The node may have missed what was given to its call.
@@ -35,7 +36,7 @@ elseif step == 'offer' then
 else
   redis.call('HDEL', KEYS[2], ARGV[4])
   take(ARGV[4])
-  -- The other node tells it soon, if it has not yet.
+  -- Another node may still tell this record's word. The mark makes that word void.
   if redis.call('HSETNX', KEYS[3], ARGV[4], '') == 1 and redis.call('TTL', KEYS[3]) < 0 then
     redis.call('EXPIRE', KEYS[3], 600)
   end

@@ -1,6 +1,6 @@
 -- What was said about records whose calls are another node's: each word waits until the node of its call takes it.
--- KEYS: the words by the record, as the outcome, followed by the reference if there is one; the records by the milliseconds of
---   their words.
+-- KEYS: the words by the record, as the outcome, followed by the reference if there is one; the records by the
+--   milliseconds of their words.
 -- ARGV: seconds that a word is kept, words that are kept, and then record and word of each.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

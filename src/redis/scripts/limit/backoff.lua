@@ -1,7 +1,8 @@
 -- The back-off of an account's endpoints over all nodes.
 -- KEYS: a hash of the account: `ENDPOINT` = `step:end:end of the probe`, in microseconds of Redis' clock.
 -- ARGV: the order, then the endpoint and what the order needs:
---   probe, endpoint, microseconds that a probe may take: answers {0 free, 1 granted or 2 not now, step, microseconds left}
+--   probe, endpoint, microseconds that a probe may take: answers {0 free, 1 granted or 2 not now, step, microseconds
+--     left}
 --   refused, endpoint, 1 if it was the probe, microseconds that Iluma asks for (-1: none), jitter from 1.0 on, and the
 --     channel and account that tell the other nodes
 --   succeeded, endpoint, channel, account; released, endpoint
@@ -36,7 +37,7 @@ elseif order == 'refused' then
     till = math.max(till, now + wait)
   end
   put()
-  -- Of refusals of calls that were in flight together the first tells.
+  -- Only a refusal that moves the end is published: of calls that were in flight together, usually the first one.
   if till ~= before then redis.call('PUBLISH', ARGV[6], ARGV[7]) end
 elseif order == 'succeeded' then
   redis.call('HDEL', KEYS[1], endpoint)

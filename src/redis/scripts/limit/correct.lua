@@ -1,5 +1,5 @@
--- Returns unused slots. KEYS: those of fair_queue.lua.
--- ARGV: slots per second, burst, slots to return.
+-- Gives back unused slots. KEYS: those of fair_queue.lua.
+-- ARGV: slots per second, burst, slots to give back.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval = 1000000 / ARGV[1]

@@ -1,6 +1,6 @@
--- Records that a node is alive and the requests of its tenants. Answers the number of nodes of the last three
--- heartbeats, and the sums over them. KEYS: nodes by time, a hash `TENANT|NODE` = count. ARGV: node, then tenant and
--- count.
+-- Records that a node is alive and the requests of its tenants. Answers the number of nodes that reported in the last
+-- three seconds, and the sum over them for each tenant. KEYS: nodes by time, a hash `TENANT|NODE` = count. ARGV: node,
+-- then tenant and count.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])

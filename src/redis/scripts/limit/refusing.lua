@@ -1,4 +1,5 @@
--- Lists an account's endpoints that refuse calls. KEYS: as in backoff.lua. Answers {endpoint, step, microseconds left, …}.
+-- Lists an account's endpoints that refuse calls. KEYS: as in backoff.lua. Answers {endpoint, step, microseconds
+-- left, …}.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local flat, list = redis.call('HGETALL', KEYS[1]), {}

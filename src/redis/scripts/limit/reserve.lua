@@ -1,8 +1,8 @@
 -- Counts a call toward a tenant's quotas unless all nodes together would exceed one.
 -- KEYS: a hash for each meter (calls of the day, calls of the month, rupiah of the month): `NODE` = `version:amount`. A
--- node's own amount says which of many calls at once it is, so each of them has a place of its own.
--- ARGV: node, version, then amount and quota (-1: none) of each meter. Answers {0, or the number of the meter whose quota is
--- exceeded, {amounts of the other nodes}}.
+-- node's own amount includes the call, so concurrent calls of a node bring different amounts.
+-- ARGV: node, version, then amount and quota (-1: none) of each meter. Answers {0, or the number of the meter whose
+-- quota is exceeded, {amounts of the other nodes}}.
 local node, version = ARGV[1], tonumber(ARGV[2])
 local sums, refused = {}, 0
 for k = 1, #KEYS do

@@ -1,6 +1,6 @@
 -- Lists entries of a log, oldest first, or newest first.
--- KEYS: ids in order, hash of entries. ARGV: lower and upper bound as ZRANGEBYLEX takes them, how many at most, 1 for the newest
--- first. Answers id and text of each entry.
+-- KEYS: ids in order, hash of entries. ARGV: lower and upper bound as ZRANGEBYLEX takes them, the largest number, 1 for
+-- the newest first. Answers id and text of each entry.
 local ids
 if ARGV[4] == '1' then
   ids = redis.call('ZREVRANGEBYLEX', KEYS[1], ARGV[2], ARGV[1], 'LIMIT', 0, ARGV[3])

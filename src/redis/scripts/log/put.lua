@@ -1,5 +1,5 @@
 -- Writes entries of a log, and removes some that are older than it keeps them.
--- KEYS: ids in order, hash of entries. ARGV: the id that the oldest kept entry is not below, then id and text of each entry.
+-- KEYS: ids in order, hash of entries. ARGV: the lowest id that is kept, then id and text of each entry.
 local call = redis.call
 for at = 2, #ARGV, 2 do
   call('ZADD', KEYS[1], 0, ARGV[at])

@@ -1,6 +1,7 @@
--- KEYS: the hash of nodes, the hash of their reports. ARGV: this node's identity, its incarnation, its name, its keys, the
--- lease in milliseconds (0: leave), the milliseconds by which a test has moved the clock, its report for operators. Answers {whether this incarnation holds the
--- identity, the name of the holder, the remaining milliseconds of its lease, {name, keys, ...} of each live node}.
+-- KEYS: the hash of nodes, the hash of their reports. ARGV: this node's identity, its incarnation, its name, its keys,
+-- the lease in milliseconds (0: leave), the milliseconds by which a test has moved the clock, its report for operators.
+-- Answers {1 if this incarnation holds the identity, else 0; the name of the holder; the remaining milliseconds of its
+-- lease; {name, keys, ...} of each live node}.
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[6])

@@ -1,6 +1,6 @@
--- KEYS: the hash of nodes, the hash of their reports. ARGV: the lease in milliseconds, the longest silence in milliseconds, the
--- milliseconds by which a test has moved the clock. Answers identity, name, milliseconds since the last heartbeat and report
--- of each node.
+-- KEYS: the hash of nodes, the hash of their reports. ARGV: the lease in milliseconds, the longest silence in
+-- milliseconds, the milliseconds by which a test has moved the clock. Answers identity, name, milliseconds since the
+-- last heartbeat and report of each node.
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[3])

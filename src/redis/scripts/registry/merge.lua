@@ -1,6 +1,6 @@
 -- Merges rows into the shared copy of the registry.
--- KEYS: number of the last change, hash of rows. ARGV: 1 if a change gets a number, else 0; then field, rule and value of
--- each row. Rules: once (the first value stays), least and most (numbers). Answers how many rows changed.
+-- KEYS: number of the last change, hash of rows. ARGV: 1 if a change gets a number, else 0; then field, rule and value
+-- of each row. Rules: once (the first value stays), least and most (numbers). Answers the number of rows that changed.
 local call = redis.call
 local changed = 0
 for at = 2, #ARGV, 3 do
@@ -17,7 +17,7 @@ for at = 2, #ARGV, 3 do
   end
 end
 if changed > 0 and ARGV[1] == '1' then
-  -- By the clock, so that a number never comes back after Redis has lost what it held.
+  -- The number follows the clock, so that it never comes back after Redis has lost its data.
   local clock = call('TIME')
   local now = clock[1] * 1000000 + clock[2]
   local last = tonumber(call('GET', KEYS[1]) or '0') or 0

@@ -1,6 +1,7 @@
--- ARGV: the lease, the bytes after which the hand-out ends, the largest number of expired leases per team, the time between
--- two probes, then teams and their wanted numbers. Answers the fencing token, the team at which the bytes were used up (-1:
--- none), and {id, tenant, account, kind, content, attempts, received, probes, history, `1` for a probe} of each delivery.
+-- ARGV: the lease, the bytes after which the hand-out ends, the largest number of expired leases per team, the time
+-- between two probes, then teams and their wanted numbers. Answers the fencing token, the team at which the bytes were
+-- used up (-1: none), and {id, tenant, account, kind, content, attempts, received, probes, history, `1` for a probe} of
+-- each delivery.
 local rows, bytes, turn = {}, 0, 0
 local most = tonumber(ARGV[4])
 

@@ -1,6 +1,7 @@
--- ARGV: id, the fencing token, outcome (`delivered`, `dead`, `retry`, `probed`, `untried`), failed attempts, the time of the
--- next attempt, failed probes, the history of attempts, the news about the endpoint (`success`, `failure`, `gone`, or empty),
--- the time of failures that pauses an endpoint, the time between two probes. Answers 1 if the outcome was stored.
+-- ARGV: id, the fencing token, outcome (`delivered`, `dead`, `retry`, `probed`, `untried`), failed attempts, the time
+-- of the next attempt, failed probes, the history of attempts, the news about the endpoint (`success`, `failure`,
+-- `gone`, or empty), the time of failures that pauses an endpoint, the time between two probes. Answers 1 if the
+-- outcome was stored.
 local id, fate = ARGV[2], ARGV[4]
 local name = key('delivery', id)
 local delivery = call('HMGET', name, 'standing', 'turn', 'tenant', 'record', 'fleeting', 'due', 'kind')

@@ -1,7 +1,7 @@
 -- ARGV: id. Deletes a dead letter; answers `done`, `not_dead` or `unknown`.
 local delivery = call('HMGET', key('delivery', ARGV[2]), 'standing', 'tenant', 'record')
 if delivery[1] == 'dead' then
-  -- Its name stays, so that a repeat is known for one.
+  -- The name stays, so that a repeat is recognised.
   move_delivery(ARGV[2], delivery[2], delivery[3], 'dead', 'known', now)
   return {now, 'done'}
 end

@@ -1,5 +1,5 @@
 -- ARGV: person, 1 for the first step of the erasure, the largest number of entries to change. Answers the numbers of
--- owners, callbacks, deliveries and answers whose content was removed, and whether more steps are needed. A record may be
+-- owners, callbacks, deliveries and answers whose content was removed, and 1 if more steps are needed. A record may be
 -- the name of an idempotency key.
 local person, most = ARGV[2], tonumber(ARGV[4])
 -- This comes first, so that nothing of the person is stored while the rest is removed.

@@ -1,5 +1,5 @@
--- ARGV: the age of what is too old, how many at the most. Makes dead letters of what is parked at paused endpoints; answers
--- the team of each.
+-- ARGV: the age from which a delivery is too old, the largest number of deliveries. Turns deliveries that are too old
+-- and parked at paused endpoints into dead letters. Answers the team of each.
 local dead, most = {}, tonumber(ARGV[3])
 for _, name in ipairs(call('SMEMBERS', key('parked'))) do
   if pause_of(name) then

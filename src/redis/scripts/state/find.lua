@@ -1,5 +1,5 @@
--- ARGV: id. Answers the standing of a delivery or an unowned callback, and {due, name, tenant, account, kind, upstream's
--- id, attempts, received, history}; nothing if there is none.
+-- ARGV: id. Answers the standing of a delivery or an unowned callback, and {due, name, tenant, account, kind,
+-- upstream's id, attempts, received, history}; nothing if there is none.
 local function row(standing, name, entry)
   local fields = call('HMGET', entry, 'tenant', 'account', 'kind', 'id', 'attempts', 'received', 'history')
   local row = {call('HGET', entry, 'due') or '', name}

@@ -1,5 +1,5 @@
--- ARGV: name, holder, secret, the longest time between two requests, the longest time in all, the largest number of the holder's
--- sessions.
+-- ARGV: name, holder, secret, the longest time between two requests, the longest time in all, the largest number of the
+-- holder's sessions.
 local name, holder = ARGV[2], ARGV[3]
 local last = now + tonumber(ARGV[6])
 call('HSET', key('session', name), 'holder', holder, 'secret', ARGV[4], 'last', string.format('%.0f', last))

@@ -1,4 +1,4 @@
--- Answers {endpoint, reason, since, when it is probed next} of each pause.
+-- Answers {endpoint, reason, since, time of the next probe} of each pause.
 local rows, fields = {}, call('HGETALL', key('pauses'))
 for at = 1, #fields, 2 do
   local pause = cmsgpack.unpack(fields[at + 1])

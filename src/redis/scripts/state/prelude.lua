@@ -115,8 +115,8 @@ local function release(record, most)
   return #names
 end
 
--- Sessions: a hash for each {holder, secret, last}, where `last` is the latest end. `sessions` has all of them by their ends, and
--- `sessions:of` those of a holder.
+-- Sessions: a hash for each {holder, secret, last}, where `last` is the latest end. `sessions` has all of them by their
+-- ends, and `sessions:of` those of a holder.
 
 local function set_session_end(name, holder, ends)
   call('ZADD', key('sessions'), ends, name)
@@ -130,8 +130,8 @@ local function forget_session(name)
   call('DEL', key('session', name))
 end
 
--- Endpoints are named `tenant:type`. `failing` has the time of an endpoint's first failure since its last success; `pauses`
--- has {reason, since, probe} of each paused endpoint, where `probe` is the time of its next probe.
+-- Endpoints are named `tenant:type`. `failing` has the time of an endpoint's first failure since its last success;
+-- `pauses` has {reason, since, probe} of each paused endpoint, where `probe` is the time of its next probe.
 
 local function endpoint(tenant, kind)
   return tenant .. ':' .. kind
@@ -148,8 +148,8 @@ end
 
 -- Deliveries: `queued`, `dead`, `delivered`, `known` without content; finally `gone`. Each status except the last has a
 -- list of all, and one of each team. A queued delivery is `ready` by its due time, `held` by the end of its lease, or
--- `parked` by the time of its queueing, if it became due while its endpoint was paused. `age` of an endpoint has all its
--- queued deliveries by the time of their queueing.
+-- `parked` by the time of its queueing, if it became due while its endpoint was paused. `age` of an endpoint has all
+-- its queued deliveries by the time of their queueing.
 
 -- The bytes of each team's queued deliveries: `outbox:bytes`, by team. They are counted again from zero after every
 -- empty queue.

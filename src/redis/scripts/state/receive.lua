@@ -1,7 +1,7 @@
 -- ARGV: name, record, account, kind, content, id, persons. Answers 1 if the callback is new.
 local name, record = ARGV[2], ARGV[3]
 if call('EXISTS', key('callback', name)) == 1 then
-  -- Replicas are waited for by what was written: a repeat that writes nothing would be acknowledged without them.
+  -- WAIT covers only what was written: a repeat that writes nothing would be acknowledged without replicas.
   call('HSET', key('callback', name), 'repeated', now)
   return {now, 0}
 end

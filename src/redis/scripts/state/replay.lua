@@ -1,5 +1,6 @@
--- ARGV: the kind (`one`, `since`, `dead`), the team (empty: all), the largest number, the start and the end of the period
--- (no end: now), the id. Answers the end of the period, now at the latest, and the number of entries that are sent again.
+-- ARGV: the kind (`one`, `since`, `dead`), the team (empty: all), the largest number, the start and the end of the
+-- period (no end: now), the id. Answers the end of the period, now at the latest, and the number of entries that are
+-- sent again.
 local what, most = ARGV[2], tonumber(ARGV[4])
 local replayed = 0
 local team = ARGV[3] ~= '' and ARGV[3] or nil

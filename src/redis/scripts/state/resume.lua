@@ -1,4 +1,4 @@
--- ARGV: which pauses (`any`, `automatic`), endpoints. Answers how many of them were paused so.
+-- ARGV: the kind of pauses (`any`, `automatic`), endpoints. Answers the number of endpoints that had such a pause.
 local resumed = 0
 for at = 3, #ARGV do
   local pause = pause_of(ARGV[at])

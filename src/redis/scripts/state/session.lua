@@ -1,5 +1,5 @@
--- ARGV: name, the longest time between two requests. Answers {holder, secret, the time that is left}, or nothing; restarts that
--- time.
+-- ARGV: name, the longest time between two requests. Answers {holder, secret, the time that is left}, or nothing.
+-- Restarts that time.
 local name = ARGV[2]
 local found = call('HMGET', key('session', name), 'holder', 'secret', 'last')
 local ends = number(call('ZSCORE', key('sessions'), name))

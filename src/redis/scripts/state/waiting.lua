@@ -1,6 +1,6 @@
 -- ARGV: the largest number, the lease, the bytes after which the hand-out ends, the largest number of expired leases.
 -- Answers the fencing token, and {name, record, account, kind, content, received} of each callback, followed by
--- {tenant, reference, kind, whether erased} of each reference that waits for it.
+-- {tenant, reference, kind, `1` if erased} of each reference that waits for it.
 local waiting, holding = key('callbacks:waiting'), key('callbacks:holding')
 for _, name in ipairs(due_in(holding, tonumber(ARGV[5]))) do
   call('ZREM', holding, name)
