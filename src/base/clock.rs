@@ -2,15 +2,23 @@
 //!
 //! Invariant: a test moves both readings of a clock together, and only forward.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A clock. Clones share the time that was added to it.
+/// A clock. Clones share the time that was added to it, and stop together.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Nanoseconds that a test has added; `None` in production.
-    ahead: Option<Arc<AtomicU64>>,
+    /// The changes that a test has made; `None` in production.
+    adjustment: Option<Arc<Adjustment>>,
+}
+
+#[derive(Debug, Default)]
+struct Adjustment {
+    /// Nanoseconds that were added.
+    ahead: AtomicU64,
+    /// Both readings at the moment when the clock was stopped, without the added time.
+    stopped: OnceLock<(Instant, SystemTime)>,
 }
 
 impl Clock {
@@ -23,36 +31,60 @@ impl Clock {
     /// Returns a clock that shows the machine's time plus the time that [`Clock::advance`] has added.
     #[must_use]
     pub fn adjustable() -> Self {
-        Self { ahead: Some(Arc::default()) }
+        Self { adjustment: Some(Arc::default()) }
     }
 
     /// Moves an adjustable clock forward; does nothing to a system clock.
     pub fn advance(&self, by: Duration) {
-        if let Some(ahead) = &self.ahead {
+        if let Some(adjustment) = &self.adjustment {
             let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-            ahead.fetch_add(nanos, Ordering::SeqCst);
+            adjustment.ahead.fetch_add(nanos, Ordering::SeqCst);
+        }
+    }
+
+    /// Stops an adjustable clock: from now on only [`Clock::advance`] moves it. Does nothing to a system clock.
+    pub fn stop(&self) {
+        if let Some(adjustment) = &self.adjustment {
+            adjustment.stopped.get_or_init(machine);
         }
     }
 
     /// Returns the time for measuring durations.
     #[must_use]
     pub fn now(&self) -> Instant {
-        // This is the machine's time. If a test has paused the runtime, it stands still like the runtime's clock.
-        tokio::time::Instant::now().into_std() + self.added()
+        self.stopped().map_or_else(instant, |(now, _)| now) + self.added()
     }
 
     /// Returns the time that people and other programs read.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn wall(&self) -> SystemTime {
-        SystemTime::now() + self.added()
+        self.stopped().map_or_else(system_time, |(_, wall)| wall) + self.added()
     }
 
     /// Returns the time that was added, which other machines' clocks do not have. It is zero in production.
     #[must_use]
     pub fn added(&self) -> Duration {
-        self.ahead.as_ref().map_or(Duration::ZERO, |ahead| Duration::from_nanos(ahead.load(Ordering::SeqCst)))
+        let ahead = |adjustment: &Arc<Adjustment>| Duration::from_nanos(adjustment.ahead.load(Ordering::SeqCst));
+        self.adjustment.as_ref().map_or(Duration::ZERO, ahead)
     }
+
+    fn stopped(&self) -> Option<(Instant, SystemTime)> {
+        self.adjustment.as_ref()?.stopped.get().copied()
+    }
+}
+
+fn machine() -> (Instant, SystemTime) {
+    (instant(), system_time())
+}
+
+/// Returns the machine's time, except if a test has paused the runtime: then both clocks stand still together.
+fn instant() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+fn system_time() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]
@@ -66,5 +98,14 @@ mod tests {
         clock.clone().advance(Duration::from_secs(3600));
         assert!(clock.now() - before >= Duration::from_secs(3600));
         assert!(clock.wall().duration_since(wall).unwrap() >= Duration::from_secs(3600));
+    }
+    #[test]
+    fn a_stopped_clock_moves_only_by_what_is_added() {
+        let clock = Clock::adjustable();
+        clock.stop();
+        let (before, wall) = (clock.now(), clock.wall());
+        clock.clone().advance(Duration::from_secs(60));
+        clock.stop();
+        assert_eq!((clock.now() - before, clock.wall()), (Duration::from_secs(60), wall + Duration::from_secs(60)));
     }
 }

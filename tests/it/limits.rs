@@ -32,9 +32,11 @@ fn waiting(rig: &Rig, team: &str, path: &str) -> JoinHandle<Answer> {
     tokio::spawn(rig.post(team, path, QUESTION).send())
 }
 
+/// The clock stands still, so that no rate gets a further request however slow the machine is.
 async fn limited(change: impl FnOnce(RigBuilder) -> RigBuilder) -> (Upstream, Rig) {
     let upstream = Upstream::agreeing().await;
     let rig = change(Rig::builder().upstream(upstream.url())).start().await;
+    rig.clock.stop();
     (upstream, rig)
 }
 

@@ -90,6 +90,7 @@ async fn used() -> Rig {
 
 async fn used_with(change: impl FnOnce(RigBuilder) -> RigBuilder) -> Rig {
     let rig = change(Rig::builder().tenant("slow", "requests_per_second = 1\nburst = 1")).start().await;
+    rig.clock.stop();
     use_it(&rig).await;
     rig
 }
