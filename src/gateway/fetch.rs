@@ -97,6 +97,9 @@ impl Gateway {
                     (false, false) => brought(&fetched, Report::Miss { stored }, CacheOutcome::Miss, log),
                 })
             }
+            Ok(Joined::Shared(fetched, body)) if !fetched.is_failure() => {
+                Ok(self.reply_shared((&fetched, body), caller, route, log).await)
+            }
             // A refusal by a limit is no failure of Iluma, so no stale answer is served.
             Err(refused @ Rejection::Refused(_)) => Err(refused),
             failed => {
@@ -111,10 +114,7 @@ impl Gateway {
                     Joined::Led(fetched) => {
                         Ok(brought(&fetched, Report::Miss { stored: false }, CacheOutcome::Miss, log))
                     }
-                    Joined::Shared(fetched, body) => {
-                        self.own_fetched(caller, &fetched, &log.redis).await;
-                        Ok(collapsed(&fetched.answer, body.with(reference), route, log))
-                    }
+                    Joined::Shared(fetched, body) => Ok(self.reply_shared((&fetched, body), caller, route, log).await),
                     Joined::Hit(hit) => Ok(self.reply_from(&hit, caller, route, log).await),
                 }
             }
@@ -133,6 +133,18 @@ impl Gateway {
             self.own_hit(requester, hit, caller.reference, &log.redis).await;
         }
         from_entry(hit, caller.reference, route, log)
+    }
+
+    /// Replies with the answer of a call that another request made, and makes the caller an owner of its record.
+    async fn reply_shared(
+        &self,
+        (fetched, body): (&FetchResult, JsonTemplate),
+        caller: Caller<'_>,
+        route: RouteName,
+        log: &mut RequestLog,
+    ) -> Response<ReplyBody> {
+        self.own_fetched(caller, fetched, &log.redis).await;
+        collapsed(&fetched.answer, body.with(caller.reference), route, log)
     }
 
     /// Makes the caller an owner of the record in a call's answer.
