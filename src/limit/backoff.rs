@@ -40,10 +40,21 @@ pub(super) enum BackoffDecision {
 pub(super) struct Refused {
     /// The number of the refused probe; `None` if the refused call was no probe.
     pub(super) probe: Option<u64>,
-    /// The wait that upstream asks for.
-    pub(super) retry_after: Option<Duration>,
+    retry_after: Option<Duration>,
     /// A random number from 0 to 1, for the addition to the wait.
     pub(super) random: f64,
+}
+
+impl Refused {
+    /// Makes a refusal. `retry_after` is the wait that upstream asks for; a wait of more than an hour is cut to an hour.
+    pub(super) fn new(probe: Option<u64>, retry_after: Option<Duration>, random: f64) -> Self {
+        Self { probe, retry_after: retry_after.map(|asked| asked.min(LONGEST_ASKED)), random }
+    }
+
+    /// Returns the wait that upstream asks for, at most an hour.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
 }
 
 impl Backoff {
@@ -108,7 +119,7 @@ impl Backoff {
 
 fn wait(step: u32, Refused { retry_after, random, .. }: Refused) -> Duration {
     let doubled = FIRST.saturating_mul(1_u32.checked_shl(step.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST);
-    retry_after.map_or_else(|| doubled.mul_f64(1.0 + JITTER * random.clamp(0.0, 1.0)), |asked| asked.min(LONGEST_ASKED))
+    retry_after.unwrap_or_else(|| doubled.mul_f64(1.0 + JITTER * random.clamp(0.0, 1.0)))
 }
 
 #[cfg(test)]
@@ -150,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_wait_is_the_one_that_was_asked_for_or_has_at_most_thirty_percent_more() {
-        let asked = |retry_after| Refused { retry_after: Some(retry_after), ..PLAIN };
+        // The wait that other nodes get is the same.
+        assert_eq!(Refused::new(None, Some(seconds(86400)), 0.0).retry_after(), Some(seconds(3600)));
+        let asked = |retry_after| Refused::new(None, Some(retry_after), 0.0);
         for (step, refused, expected) in [
             (1, Refused { random: 1.0, ..PLAIN }, Duration::from_millis(1300)),
             (7, Refused { random: 0.5, ..PLAIN }, seconds(69)),

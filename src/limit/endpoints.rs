@@ -116,7 +116,7 @@ impl Pass {
     pub(super) fn refused(mut self, retry_after: Option<Duration>) {
         let [random] = keyring::random::<1>();
         let probe = self.is_probe.then_some(self.number);
-        let refused = Refused { probe, retry_after, random: f64::from(random) / 255.0 };
+        let refused = Refused::new(probe, retry_after, f64::from(random) / 255.0);
         let now = self.shared.clock.now();
         let mut is_new = false;
         {

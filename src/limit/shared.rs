@@ -195,7 +195,7 @@ impl Nodes {
     /// Reports that upstream refused a call.
     pub(super) async fn endpoint_refused(&self, account: &AccountName, endpoint: &str, refused: Refused) {
         let mut script = scripts::BACKOFF.key(self.0.redis.keys().limit_backoff(account));
-        let asked = refused.retry_after.map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
+        let asked = refused.retry_after().map_or(-1, |asked| i64::try_from(micros(asked)).unwrap_or(i64::MAX));
         script.arg("refused").arg(endpoint).arg(u8::from(refused.probe.is_some())).arg(asked);
         script.arg(format!("{:.3}", 1.0 + JITTER * refused.random));
         script.arg(self.0.redis.keys().backoff_channel()).arg(account.as_str());
