@@ -375,6 +375,15 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_shares_no_state_any_more_starts_with_outcomes_that_it_kept_for_others() {
+        let mut world = World::new();
+        world.rules.is_alone = false;
+        world.close(Call::Named(record(9)), Outcome::Billable, None);
+        world.rules.is_alone = true;
+        assert_eq!(references::pair_all(&world.connection, world.rules, &mut Changes::default()), Ok(()));
+    }
+
+    #[test]
     fn rows_of_an_earlier_version_are_read() {
         let connection = Connection::open_in_memory().unwrap();
         journal::MIGRATIONS[..4].iter().for_each(|migration| connection.execute_batch(migration).unwrap());

@@ -140,7 +140,10 @@ pub(super) fn pair(
 /// Pairs lost calls with the outcomes that were reported for their references. It runs at the start, because calls that
 /// were in flight when the process ended are lost.
 pub(super) fn pair_all(connection: &Connection, rules: Rules, changes: &mut Changes) -> rusqlite::Result<()> {
-    let mut find = connection.prepare("SELECT DISTINCT reference FROM ledger_references WHERE outcome IS NOT NULL")?;
+    // An outcome that is meant for other nodes may have no reference.
+    let mut find = connection.prepare(
+        "SELECT DISTINCT reference FROM ledger_references WHERE outcome IS NOT NULL AND reference IS NOT NULL",
+    )?;
     let references: Vec<CallName> = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     references.into_iter().try_for_each(|reference| pair(connection, reference, rules, changes))
 }
