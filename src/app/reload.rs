@@ -9,8 +9,7 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 impl App {
-    /// Applies other settings. If they are refused, the gateway keeps the former ones; callbacks may have the new ones
-    /// already.
+    /// Applies other settings, all of them or none.
     ///
     /// # Errors
     /// Returns an error if the machine has no usable trust store for upstream's certificate.
@@ -19,8 +18,9 @@ impl App {
         let new = secrets(settings);
         let mut known = self.known_secrets.lock();
         self.redactor.replace(known.iter().chain(&new).cloned().collect());
-        self.callbacks.reload(settings)?;
+        let callbacks = self.callbacks.prepare(settings)?;
         self.gateway.reload(settings)?;
+        self.callbacks.reload(callbacks);
         self.storage.registry.reload(settings);
         self.events.configured(settings);
         *known = new;

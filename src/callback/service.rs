@@ -54,6 +54,13 @@ pub struct Inflow {
     pub(super) made: mpsc::Receiver<Made>,
 }
 
+/// Other settings of the callback feature, with everything that could have failed done.
+pub struct PreparedReload {
+    config: CallbackConfig,
+    /// The client for teams' endpoints, if it changes.
+    client: Option<WebhookClient>,
+}
+
 impl Callbacks {
     /// Returns the callback feature for `settings`, the receiver that [`Callbacks::run`] consumes, and the receiver of
     /// arrived callbacks for the parts that learn from them.
@@ -86,18 +93,24 @@ impl Callbacks {
         Ok((Arc::new(callbacks), Inflow { made: journal }, arrivals))
     }
 
-    /// Applies other settings; deliveries in progress finish under the old ones.
+    /// Prepares [`Callbacks::reload`]. Nothing changes yet.
     ///
     /// # Errors
-    /// Returns the errors of [`Callbacks::new`]; then everything is unchanged.
-    pub fn reload(&self, settings: &Settings) -> Result<(), rustls::Error> {
+    /// Returns the errors of [`Callbacks::new`].
+    pub fn prepare(&self, settings: &Settings) -> Result<PreparedReload, rustls::Error> {
         let config = CallbackConfig::new(settings);
-        if config.extra_ca != self.config.load().extra_ca {
-            let client = WebhookClient::new(&config.extra_ca, self.clock.clone(), self.connections.clone())?;
+        let is_same = config.extra_ca == self.config.load().extra_ca;
+        let client = || WebhookClient::new(&config.extra_ca, self.clock.clone(), self.connections.clone());
+        let client = if is_same { None } else { Some(client()?) };
+        Ok(PreparedReload { config, client })
+    }
+
+    /// Applies other settings; deliveries in progress finish under the old ones.
+    pub fn reload(&self, PreparedReload { config, client }: PreparedReload) {
+        if let Some(client) = client {
             self.client.store(Arc::new(client));
         }
         self.config.store(Arc::new(config));
-        Ok(())
     }
 
     /// Accepts a callback of the gateway's own, for an answer from the cache. It is stored within 100 ms and delivered
@@ -115,6 +128,12 @@ impl Callbacks {
     #[must_use]
     pub fn may_listen(&self, tenant: &TenantName) -> bool {
         self.config.load().teams.get(tenant).is_some_and(|team| !team.hosts.is_empty())
+    }
+}
+
+impl std::fmt::Debug for PreparedReload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedReload").finish_non_exhaustive()
     }
 }
 
