@@ -10,7 +10,7 @@ use super::wire;
 use crate::base::keyring;
 use crate::iluma::person::Tag;
 use crate::iluma::subject::Subject;
-use crate::redis::{Budget, RedisFailure, scripts::cache as scripts};
+use crate::redis::{Budget, KeySpace, RedisFailure, scripts::cache as scripts};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ enum Sweep {
     Count,
 }
 
-/// Removes or counts the entries whose names match, and returns their number.
+/// Removes or counts the entries whose names match, and returns their number. An entry and its copy count once.
 async fn sweep(node: &CacheMembership, (subject, private): (&str, &str), sweep: Sweep) -> Result<u64, RedisFailure> {
     let pattern = node.keys().cache_entries(subject, private);
     let (mut cursor, mut number) = (0_u64, 0_u64);
@@ -167,13 +167,11 @@ async fn sweep(node: &CacheMembership, (subject, private): (&str, &str), sweep: 
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
         let (next, found): (u64, Vec<Vec<u8>>) = node.redis().command(&Budget::background(), &command).await?;
-        number += match sweep {
-            Sweep::Unlink if !found.is_empty() => {
-                let mut command = redis::cmd("UNLINK");
-                node.redis().command::<u64>(&Budget::background(), command.arg(found)).await?
-            }
-            Sweep::Unlink | Sweep::Count => found.len() as u64,
-        };
+        number += found.iter().filter(|key| !KeySpace::is_cache_copy(key)).count() as u64;
+        if sweep == Sweep::Unlink && !found.is_empty() {
+            let mut command = redis::cmd("UNLINK");
+            let _: u64 = node.redis().command(&Budget::background(), command.arg(found)).await?;
+        }
         cursor = next;
         if cursor == 0 {
             return Ok(number);

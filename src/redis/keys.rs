@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// gateway can't share gets the next number.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 
+/// The end of the key of a cache entry's copy.
+const COPY: &[u8] = b":copy";
+
 /// The name of a key in Redis. Only a [`KeySpace`] makes names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisKey(Vec<u8>);
@@ -291,8 +294,14 @@ impl KeySpace {
     #[must_use]
     pub fn cache_copy(&self, scope: EntryScope<'_>, key: &[u8; 32]) -> RedisKey {
         let RedisKey(mut name) = self.cache_entry(scope, key);
-        name.extend_from_slice(b":copy");
+        name.extend_from_slice(COPY);
         RedisKey(name)
+    }
+
+    /// Returns true for the key of a copy of a cache entry.
+    #[must_use]
+    pub fn is_cache_copy(key: &[u8]) -> bool {
+        key.ends_with(COPY)
     }
 
     /// Returns a pattern for the keys of cache entries. `subject` and `private`, the tenant of private entries, may be

@@ -3,8 +3,13 @@
 for _, key in ipairs(KEYS) do
   local is = redis.call('TYPE', key).ok
   if is == 'set' then
-    local entries = redis.call('SPOP', key, 500)
-    return {#entries, redis.call('UNLINK', unpack(entries))}
+    local entries, removed = redis.call('SPOP', key, 500), 0
+    for _, entry in ipairs(entries) do
+      local unlinked = redis.call('UNLINK', entry)
+      -- An entry and its copy count once.
+      if string.sub(entry, -5) ~= ':copy' then removed = removed + unlinked end
+    end
+    return {#entries, removed}
   elseif is ~= 'none' then
     redis.call('DEL', key)
     return {-1, 0}
