@@ -58,7 +58,7 @@ pub struct Args {
     /// The largest number of requests a second of each key; further ones are answered RATE_LIMIT_EXCEEDED
     #[arg(long, value_name = "N")]
     pub requests_per_second: Option<u32>,
-    /// Value of `retry-after` on 429 and 503 (whole seconds)
+    /// Value of `retry-after` on 429 (whole seconds)
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub retry_after: Duration,
     /// Count calls with development keys as charged too

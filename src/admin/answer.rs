@@ -16,7 +16,7 @@ use std::time::Duration;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// No admin token is configured.
-    #[error("the admin API is off; set admin.token in the configuration to use it")]
+    #[error("the admin API is off; set admin.tokens or admin.token in the configuration to use it")]
     Off,
     #[error("the admin token is missing or wrong")]
     Unauthorized,

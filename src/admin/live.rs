@@ -105,7 +105,6 @@ impl Follower {
                     return if (self.is_known)().await { Some(Event::default().comment("heartbeat")) } else { None };
                 }
                 line = self.lines.line() => {
-                    let line = line?;
                     match self.lines.dropped() {
                         0 => return Some(line_event(&line)),
                         dropped => {

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 /// The bounds of a request.
 const BOUNDS: Bounds = Bounds {
-    // The largest order settles some hundred calls. Other orders have a handful of fields.
+    // The largest order settles a thousand calls without notes, or some hundred with them. Other orders have a handful
+    // of fields.
     body: 64 << 10,
     // An operator's machine sends a body of this size at once.
     body_deadline: Duration::from_secs(10),

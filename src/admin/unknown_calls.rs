@@ -160,7 +160,7 @@ fn wanted(body: &[u8]) -> Result<Vec<Settlement>, Refusal> {
     let unclear = || {
         Refusal::invalid(
             "the body must be {\"calls\":[{\"node\",\"number\",\"outcome\":\"billable\" or \"not_billable\",\"note\"}]}, with 1 to \
-             1000 different calls, and notes of one line of at most 200 characters",
+             1000 different calls in at most 64 KiB, and notes of one line of at most 200 characters",
         )
     };
     let Settlements { calls } = serde_json::from_slice(body).map_err(|_| unclear())?;

@@ -69,7 +69,7 @@ enum Command {
     Usage(usage::Args),
     /// Copy the state of a gateway to a new file, also while it serves; the cache is not copied.
     Backup(backup::BackupArgs),
-    /// Restore a copy of the state, with everything that was erased since. The gateway must not run.
+    /// Restore a copy of the state, and repeat all later erasures. The gateway must not run.
     ///
     /// The replaced state is set aside. Stored answers are not used any more, and keys that were made by the API are dropped.
     Restore(backup::RestoreArgs),

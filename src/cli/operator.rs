@@ -21,8 +21,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest wait for the answer to an order. An order waits some seconds for every node.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest wait for the answer to an order. The gateway answers within a minute.
+const TIMEOUT: Duration = Duration::from_secs(65);
 /// The largest answer: most are a few numbers; a year's usage has some megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 use toml::Value;
 
-/// The longest note of a key, in bytes.
+/// The longest note of a key, in characters.
 const MAX_NOTE: usize = 200;
 
 /// Reads one member of `key_sha256`; `seen` holds the hashes of the earlier members, with their key paths.
@@ -62,7 +62,7 @@ fn end(entry: &Entry<'_>) -> Option<SystemTime> {
 
 fn text(entry: &Entry<'_>) -> Option<String> {
     let text = entry.text()?.trim();
-    if text.is_empty() || text.len() > MAX_NOTE || text.chars().any(char::is_control) {
+    if text.is_empty() || text.chars().count() > MAX_NOTE || text.chars().any(char::is_control) {
         entry.fault("must be one line of 1 to 200 characters");
         return None;
     }

@@ -112,7 +112,7 @@ const LIFETIME: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(
 const REDIS_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 /// The longest retention: data about persons is useless beyond the time that auditors require.
 const RETENTION: Duration = Duration::from_secs(10 * 366 * 86400);
-/// The longest contact in bytes: longer than any channel's name or address.
+/// The longest contact in characters: longer than any channel's name or address.
 const MAX_CONTACT: usize = 200;
 /// The largest number of forwarded headers: each makes requests bypass the cache, and nobody needs many.
 const MAX_FORWARD_HEADERS: usize = 16;
@@ -341,7 +341,7 @@ fn upstream(upstream: &Section<'_>) -> Option<Upstream> {
 /// Reads a line of text that a message can quote.
 fn contact(entry: &Entry<'_>) -> Option<String> {
     let text = entry.text()?.trim();
-    if text.is_empty() || text.len() > MAX_CONTACT || text.chars().any(char::is_control) {
+    if text.is_empty() || text.chars().count() > MAX_CONTACT || text.chars().any(char::is_control) {
         entry.fault("must be one line of 1 to 200 characters, such as \"#kyc-platform on Slack\"");
         return None;
     }

@@ -1,5 +1,6 @@
-//! Style sheets, modules and icons, which are compiled in. A file's name contains a part of its content's hash, so a
-//! browser may keep the file.
+//! Style sheets, modules and icons, which are compiled in.
+//!
+//! A file's name contains a part of its content's hash, so a browser may keep the file.
 
 use sha2::{Digest as _, Sha256};
 

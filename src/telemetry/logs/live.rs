@@ -161,8 +161,12 @@ pub struct Subscription {
 
 impl Subscription {
     /// Waits for the next line, and returns it without its newline. The end of the log does not end the wait.
-    pub async fn line(&mut self) -> Option<Bytes> {
-        self.lines.recv().await
+    pub async fn line(&mut self) -> Bytes {
+        match self.lines.recv().await {
+            Some(line) => line,
+            // The subscription shares the sender, so the channel never closes.
+            None => std::future::pending().await,
+        }
     }
 
     /// Returns the number of lines that were lost since the last call of this method.
