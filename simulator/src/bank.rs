@@ -173,7 +173,7 @@ impl Finding {
     }
 }
 
-/// The parameters of a valid request.
+/// A bank request: its parameters, and the id that the simulator gives it.
 struct Account {
     version: Version,
     number: String,

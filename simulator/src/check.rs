@@ -69,7 +69,8 @@ impl<'a> Check<'a> {
         text
     }
 
-    /// Returns one or more of `choices`, from an array, or from comma-separated text in a form.
+    /// Reads a required list of choices: an array, or comma-separated text. Notes an error if it is empty or has
+    /// another item.
     pub(super) fn choices(&mut self, field: &str, choices: &[&str]) -> Vec<String> {
         let items: Vec<String> = match self.form.fields.get(field) {
             Some(Value::Array(items)) if items.len() <= choices.len() => {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The text that `--help` shows after the flags: an example and the rules of the data.
+/// The text after the flags in `--help`: an example, the rules of the invented data, and the faults.
 const RULES: &str = "\
 Example:
   iluma-gateway simulate --listen 127.0.0.1:8090 --callback-delay 2s

@@ -32,7 +32,7 @@ pub(super) struct Context {
     config: ArcSwap<AdminConfig>,
     /// The console's sessions.
     pub(super) sessions: Sessions,
-    /// The lines of the access log, as they are written.
+    /// The live access log: subscribers get each line when it is written.
     pub(super) live: LiveLines,
     /// The reports of all nodes.
     pub(super) watch: NodeWatch,

@@ -89,7 +89,7 @@ pub struct BackoffFact {
     pub left: Duration,
 }
 
-/// An endpoint of a team's that is paused.
+/// A paused endpoint of a team.
 #[derive(Debug, Clone)]
 pub struct PauseFact {
     /// The team.

@@ -300,9 +300,9 @@ pub fn reserve(path: &Path) -> Result<File, OpenError> {
     lock(path)
 }
 
-/// Locks the file against other processes, also those that open it by another link, until the returned file is closed.
-/// The lock is a file of its own, because SQLite's locks end as soon as this process closes any handle of the database
-/// file.
+/// Locks a database file against other processes until the returned lock file is closed. Links are resolved first, so
+/// every link to the database has the same lock. The lock is a separate file: closing a second handle of the database
+/// file would end SQLite's own locks.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_of(path)?)?;
     match file.try_lock() {
@@ -544,6 +544,24 @@ mod tests {
         tool.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(database.write(insert(1)).await, Err(DatabaseError::Unwritable));
         assert_eq!(database.write_fault(), Some(WriteFault::Locked));
+        tool.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(database.write(insert(1)).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_for_a_held_file_fails_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let database = Database::open(&path, NUMBERS).unwrap();
+        let wait = std::time::Duration::from_millis(200);
+        database.write(move |connection| connection.busy_timeout(wait)).await.unwrap();
+        let tool = Connection::open(&path).unwrap();
+        tool.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let began = tokio::time::Instant::now();
+        let outcomes = futures_util::future::join_all((0..20).map(|number| database.write(insert(number)))).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Err(DatabaseError::Unwritable)), "{outcomes:?}");
+        let attempts = began.elapsed().as_millis() / wait.as_millis();
+        assert!(attempts < 10, "one after the other they take 20 attempts: {attempts}");
         tool.execute_batch("ROLLBACK").unwrap();
         assert_eq!(database.write(insert(1)).await, Ok(1));
     }

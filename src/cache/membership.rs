@@ -95,7 +95,8 @@ fn name_of(member: &str) -> &str {
     member.rsplit_once(':').map_or(member, |(name, _)| name)
 }
 
-/// The number of the last change, all epochs, and the changes after the last known one.
+/// The news that a node reads from Redis: the number of the newest entry in the list of changes, all epochs, and the
+/// entries that are new to this node, each with its number.
 type News = (u64, BTreeMap<String, Vec<u8>>, Vec<(Vec<u8>, u64)>);
 
 impl CacheMembership {

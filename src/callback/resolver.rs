@@ -21,7 +21,7 @@ pub(super) enum Unresolved {
     Forbidden,
 }
 
-/// The system's resolver, without the addresses that no callback may go to.
+/// A resolver that asks the system's resolver and drops forbidden addresses.
 #[derive(Clone)]
 pub(super) struct Permitted(GaiResolver);
 

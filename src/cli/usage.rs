@@ -49,7 +49,7 @@ enum Order {
     Reconcile(reconcile::Args),
 }
 
-/// The reason why no table was printed.
+/// The reason why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UsageError {
     /// The configuration has faults.

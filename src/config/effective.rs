@@ -20,7 +20,8 @@ pub(super) enum Step {
 /// A value that is shown in the place of another one; `None` shows nothing.
 pub(super) type Shown = (Vec<Step>, Option<Value>);
 
-/// The name of the defaults' table that has the defaults of each table whose name the operator chose.
+/// The name in `default.toml` for tables whose names the operator chooses, such as `[tenants.lending]`: its defaults are
+/// those of each such table.
 const ANY: &str = "*";
 
 /// Returns the operator's table with the defaults for its missing keys, and with the shown values in their places.

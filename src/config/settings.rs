@@ -143,7 +143,7 @@ pub struct Callbacks {
 pub struct OutboxBounds {
     /// The largest number of queued deliveries.
     pub deliveries: u64,
-    /// The largest sum of the bytes of queued deliveries, as they are stored.
+    /// The largest total size of queued deliveries, in their stored form.
     pub bytes: ByteSize,
 }
 

@@ -203,7 +203,7 @@ impl CallGuard {
         }
     }
 
-    /// Records the body of an answer; `None` if it could not be read.
+    /// Settles by the body of an answer. `answer` is `None` if the body was not needed, or could not be read.
     pub(super) fn whole(&mut self, status: StatusCode, answer: Option<&Answer>) {
         let account = self.account_name();
         if self.charged {

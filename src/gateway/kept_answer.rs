@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 /// The largest body that is kept: Iluma's answers have a few kilobytes.
 const LARGEST: usize = 256 << 10;
 
-/// The header fields of an answer that are kept with its body.
+/// The header fields that are kept with an answer's body.
 const FIELDS: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_DISPOSITION, LOCATION];
 
 /// The version of the format.

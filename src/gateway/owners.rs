@@ -177,7 +177,8 @@ impl Owners {
         }
     }
 
-    /// Runs [`of`](Self::of) within the request's time for Redis.
+    /// Returns the result of [`of`](Self::of). If state is in Redis, returns `Unavailable` once the request's time for
+    /// Redis is over.
     pub(super) async fn told(
         &self,
         tenant: &TenantName,

@@ -46,7 +46,7 @@ pub(super) fn of_parts(status: StatusCode, headers: http::HeaderMap, body: Reply
     response
 }
 
-/// Removes the body, for the answer to HEAD. The head stays that of a GET, with its `content-length`.
+/// Removes the body, to answer a HEAD request. The header fields stay as for GET, `content-length` included.
 pub(super) fn remove_body(response: &mut Response<ReplyBody>) {
     if !response.headers().contains_key(CONTENT_LENGTH)
         && let Some(length) = response.body().size_hint().exact()

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The longest search for the slot of a callback's answer; no request waits for it.
+/// The time limit of Redis for finding the cache entry that a callback completes. It may be long, because no request
+/// waits.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Gateway {

@@ -145,7 +145,7 @@ async fn order(
     done.left.extend(waiting.into_iter().map(|(_, call)| call.node));
 }
 
-/// The calls that this node showed last.
+/// The open calls that this node last published for the other nodes, and the time of that.
 #[derive(Debug, Default)]
 pub(super) struct Shown(Option<(Instant, Vec<OpenCall>)>);
 

@@ -45,7 +45,8 @@ pub(super) async fn exchange(ledger: &Arc<Inner>, published: &PublishedLedgers, 
     let _ = offer(ledger, published, offered).await;
 }
 
-/// Makes Redis forget the reported outcome of a record, because the record's call is settled by the record's id.
+/// Removes a record's reported outcome from Redis, and marks the record as used. The record's id has settled its call,
+/// so the outcome must not settle a second call.
 pub(super) async fn named(
     ledger: &Inner,
     published: &PublishedLedgers,

@@ -24,8 +24,8 @@ const SECURED: Duration = Duration::from_secs(60);
 const TOGETHER: usize = 500;
 /// The largest number of such writes in a step of the keeper. The next step makes more.
 const ROUNDS: usize = 20;
-/// The largest number of open calls whose outcomes a node asks for at once. It asks for the newest calls in each step,
-/// and for the older ones in turn.
+/// The largest number of open calls in one question to Redis. Each step of the keeper asks about the newest calls, and
+/// then about the next group of older ones.
 const ASKED: usize = 1000;
 
 /// The position of a node among its older open calls. Next the node asks for the outcomes of calls with smaller

@@ -140,7 +140,7 @@ pub enum Cause {
          a failover to any other replica may lose acknowledged callbacks; set replicas = {in_sync}"
     )]
     ReplicasUnawaited {
-        /// The replicas that a callback needs.
+        /// The number of replicas that must have a callback before it is acknowledged.
         wanted: u32,
         /// The replicas that are in sync.
         in_sync: u32,

@@ -132,6 +132,12 @@ impl KeySpace {
         self.key(&format!("ledger:day:{day}"))
     }
 
+    /// Returns the key of the text of one day's published figures, which is made when they are read.
+    #[must_use]
+    pub fn ledger_day_text(&self, day: &str) -> RedisKey {
+        self.key(&format!("ledger:text:{day}"))
+    }
+
     /// Returns the key of the stream of settlements by reference.
     #[must_use]
     pub fn ledger_settlements(&self) -> RedisKey {
@@ -431,6 +437,7 @@ mod tests {
             names.state(),
             names.callback_urls(&tenant),
             names.ledger_day("2026-11-25"),
+            names.ledger_day_text("2026-11-25"),
             names.ledger_settlements(),
             names.ledger_words(),
             names.ledger_word_times(),

@@ -22,15 +22,15 @@ pub mod cache {
     scripts! {
         BEGIN_CHANGE = ["cache/changes.lua", "cache/begin_change.lua"];
         CATCH_UP = ["cache/changes.lua", "cache/catch_up.lua"];
-        CLAIM = ["cache/text.lua", "cache/claim.lua"];
+        CLAIM = ["text.lua", "cache/claim.lua"];
         DISCARD = ["cache/discard.lua"];
         ERASE_TAGGED = ["cache/erase_tagged.lua"];
         HEARTBEAT = ["cache/heartbeat.lua"];
-        LAND = ["cache/text.lua", "cache/land.lua"];
+        LAND = ["text.lua", "cache/land.lua"];
         MEMBERSHIP = ["cache/membership.lua"];
-        RELEASE = ["cache/text.lua", "cache/release.lua"];
-        RENEW = ["cache/text.lua", "cache/renew.lua"];
-        STORE = ["cache/text.lua", "cache/store.lua"];
+        RELEASE = ["text.lua", "cache/release.lua"];
+        RENEW = ["text.lua", "cache/renew.lua"];
+        STORE = ["text.lua", "cache/store.lua"];
     }
 }
 
@@ -50,7 +50,7 @@ pub mod ledger {
     use std::sync::LazyLock;
 
     scripts! {
-        DAY = ["ledger/day.lua"];
+        DAY = ["text.lua", "ledger/day.lua"];
         MEET = ["ledger/meet.lua"];
         SAY = ["ledger/say.lua"];
     }

@@ -67,7 +67,7 @@ pub enum Ownership {
     Own,
     /// The reference has the prefix of another team of the account.
     Foreign,
-    /// The reference has no team's prefix: only the state knows the owner.
+    /// The reference has no known team's prefix, so it does not show the owner.
     Unprefixed,
 }
 

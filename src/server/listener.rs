@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The pause of the acceptor while the system has no free sockets.
+/// The pause after a failed accept, such as when the process has too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// The time for h2 streams to end after their connection has ended.

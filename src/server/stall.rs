@@ -17,9 +17,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The largest number of bytes that a peer may send in that time.
 const MOST_LINGERED: usize = 16 << 20;
 
-/// A stream whose writes fail if no write makes progress for a while. If its connection broke off, it ends with a
-/// reset. Otherwise it is closed once the peer has stopped sending: closing it earlier resets the connection, and a
-/// client that was refused in the middle of an upload might never read the reason.
+/// A stream whose writes fail if the peer takes nothing for `timeout`. After a broken answer, dropping the stream
+/// resets the connection. A normal close waits until the peer stops sending, for a bounded time and number of bytes: a
+/// close while data arrives resets the connection, and the client might lose a refusal.
 #[derive(Debug)]
 pub(super) struct StallGuard<I: Resets> {
     stream: I,

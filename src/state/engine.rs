@@ -177,7 +177,7 @@ impl State {
         }
     }
 
-    /// Returns a delivery, or an unowned callback, with its attempts.
+    /// Returns a delivery with its attempts, or an unowned callback.
     ///
     /// # Errors
     /// Returns an error if state is not available.

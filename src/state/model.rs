@@ -107,7 +107,7 @@ pub struct Waiting {
     pub(super) fencing_token: i64,
 }
 
-/// A reference that waits for a record's callbacks.
+/// A team that expects a record's callbacks, with the reference of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaiting {
     /// The team.
@@ -208,7 +208,7 @@ pub enum DeliveryOutcome {
     Dead,
     /// A probe of a paused endpoint failed: the schedule of the delivery stays as it is.
     Probed,
-    /// The delivery was not attempted: it was claimed by mistake, or the process is ending.
+    /// No attempt was made: the callback URL could not be read, or the task that took the delivery was cancelled.
     Untried,
 }
 

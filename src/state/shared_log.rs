@@ -146,7 +146,8 @@ impl SharedLog {
         Ok(rows.await?)
     }
 
-    /// Copies entries that are not shared yet to Redis, and removes expired ones, until the future is dropped.
+    /// Copies new entries to Redis, and deletes expired entries from the node's database. An entry that waits for Redis
+    /// is kept. Runs until the future is dropped.
     pub(super) async fn keep(&self) {
         let mut looks: u32 = 0;
         loop {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const HALF_WINDOW: Duration = Duration::from_secs(5);
 /// The fewest calls that can open the circuit: two timeouts in a quiet night are no outage.
 const LEAST_CALLS: u32 = 10;
-/// The share of calls whose failure opens the circuit: one of two.
+/// The share of failed calls that opens the circuit: one half, as (part, whole).
 const FAULTS_OF_CALLS: (u32, u32) = (1, 2);
 /// The first cool-off: long enough to take the load off Iluma, short enough for a quick return. It doubles with each
 /// probe that fails.

@@ -46,7 +46,7 @@ pub(super) struct Health {
     refused: Mutex<RefusedWrites>,
 }
 
-/// The transactions that the disk refused since the start of the process.
+/// The number of transactions with a write fault since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RefusedWrites {
     /// The number of these transactions.

@@ -151,13 +151,17 @@ pub(super) fn serve(
 }
 
 /// Runs the members, and the work that `more` adds, in one transaction. If a member fails, the transaction is undone,
-/// and the others run again without that member.
+/// and the others run again without that member. If no transaction can begin, all work that waits becomes a member and
+/// fails together: while another program holds the file, each attempt takes seconds.
 fn transact(
     connection: &Connection,
     members: &mut Vec<Member>,
     mut more: impl FnMut() -> Option<Box<dyn Work>>,
 ) -> rusqlite::Result<()> {
-    control(connection, "BEGIN IMMEDIATE")?;
+    if let Err(error) = control(connection, "BEGIN IMMEDIATE") {
+        members.extend(std::iter::from_fn(more).take(MOST_TOGETHER).map(Member::from));
+        return Err(error);
+    }
     let mut at = 0;
     loop {
         if at == members.len() {

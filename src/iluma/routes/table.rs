@@ -33,8 +33,8 @@ pub struct RouteSpec {
     pub idempotent: bool,
     /// True if the row's answers to a GET may settle an earlier call whose outcome is unknown.
     pub settles: bool,
-    /// The types of Iluma's callbacks about records of the row, each with a text. The first type whose text is in the
-    /// path's pattern applies.
+    /// The callback types of the row's records. Each has a part of a path: the first one whose part is in the path's
+    /// pattern applies. An empty part fits every path.
     pub callbacks: &'static [(&'static str, CallbackType)],
     /// The rows that are allowed as well if a tenant's `routes` name this row.
     pub includes: &'static [RouteName],

@@ -100,7 +100,8 @@ impl Redis {
         Ok(dead)
     }
 
-    /// Stores the deliveries of a callback, in steps; returns the teams of those that are dead letters.
+    /// Stores a callback's deliveries, in steps. Returns the teams whose outbox is full: their deliveries became dead
+    /// letters at once.
     async fn fan_out(
         &self,
         waiting: &Waiting,

@@ -106,8 +106,8 @@ impl Record {
         is_ours.then(|| serde_json::from_str(text).ok())?
     }
 
-    /// Returns the time at which the key ends, given the row of its end. The result is `None` if the key was revoked,
-    /// and `Some(None)` if it has no end.
+    /// Returns the earlier of the key's expiry and its stored end. The stored end is negative for a revoked key: then
+    /// the result is `None`. It is `Some(None)` if the key never ends.
     pub(super) fn end(&self, row: Option<i64>) -> Option<Option<i64>> {
         match row {
             Some(..0) => None,
