@@ -7,6 +7,10 @@ import { give, onSubmit } from './orders.js';
 
 const limit = (value) => (value === null || value === undefined ? 'none' : number(value));
 
+/** The used part of a budget, which may take two lines, so that the orders of a row fit beside it. */
+const budget = (team) =>
+  el('span', { class: 'wraps' }, el('span', {}, rupiah(team.budget_used)), ' of ', el('span', {}, rupiah(team.budget_per_month)));
+
 function suspension(team) {
   if (!team.suspended) {
     const what = `Every request of the team ${team.name} is refused with 403, and its callbacks wait, until it is resumed.`;
@@ -34,7 +38,7 @@ function list(tenants) {
     ['In flight', (team) => limit(team.max_in_flight), 'number'],
     ['Calls/day', (team) => limit(team.upstream_calls_per_day), 'number'],
     ['Calls/month', (team) => limit(team.upstream_calls_per_month), 'number'],
-    ['Budget', (team) => (team.budget_per_month ? `${rupiah(team.budget_used)} of ${rupiah(team.budget_per_month)}` : 'none'), 'number'],
+    ['Budget', (team) => (team.budget_per_month ? budget(team) : 'none'), 'number'],
     ['Orders', (team) => [suspension(team)], 'orders'],
   ], found, empty, 200));
 }
