@@ -31,9 +31,17 @@ $ kubectl create secret generic iluma-gateway --from-literal=root-key="$(iluma-g
 $ helm upgrade --install kyc deploy/helm/iluma-gateway --values my-values.yaml
 ```
 
-`ci/one-node.yaml`, `ci/several-nodes.yaml` and `ci/tls.yaml` are values to start from; the tests render all of them and check what
-comes out. Needs Kubernetes 1.30 or newer. After the installation: the first hour of docs/operate.md. The root key and the encryption key are
-needed to read the volumes and every backup: keep them where the backups are not.
+Needs Kubernetes 1.30 or newer. `ci/one-node.yaml`, `ci/several-nodes.yaml` and `ci/tls.yaml` are values to start from; the tests render
+all of them and check what comes out. After the installation: [the first hour](../../../docs/operate.md#first-hour).
+
+- **Keys**: the root key and the encryption key are needed to read the volumes and every backup. Keep them where the backups are not.
+- **TLS**: name a Secret as `tlsSecret`, and give a listener its files, as in `ci/tls.yaml`:
+  `config: { server: { tls: { cert: /etc/iluma-gateway/tls/tls.crt, key: /etc/iluma-gateway/tls/tls.key } } }`. If the listener with
+  health and metrics has TLS (`status`, or `admin` without it): `probeScheme: HTTPS`.
+- **Restart**: after a change of an encryption key, of Redis' URL or password, or of another key that
+  [the configuration](../../../docs/configuration.md) marks with "restart": `kubectl rollout restart statefulset/kyc-iluma-gateway`.
+- **Later**: [a node does not start](../../../docs/operate.md#a-node-does-not-start), [backup](../../../docs/operate.md#backup),
+  [upgrade](../../../docs/operate.md#upgrade), [rotation of keys](../../../docs/operate.md#rotate-keys), [alerts](../../../docs/operate.md#alerts).
 
 | value | default | |
 |---|---|---|
