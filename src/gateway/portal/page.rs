@@ -1,4 +1,5 @@
-//! The page of a team, rendered on the server: headings, forms, examples, and empty places that the module fills.
+//! The page of a team, rendered on the server: headings, forms, examples, and empty places that the page's JavaScript
+//! module fills.
 
 use super::assets::ASSETS;
 use super::examples::{Example, examples};
@@ -31,7 +32,8 @@ pub(super) struct Reader<'a> {
     pub(super) contact: Option<&'a str>,
 }
 
-/// Returns the log-in page, which has a form for a key.
+/// Returns the log-in page, which has a form for a key. `refused` is the reason of a refused log-in, which the page
+/// shows.
 pub(super) fn login(refused: Option<&str>, contact: Option<&str>) -> Markup {
     let mut help =
         "Log in with an API key of your team. The session ends after half an hour without a request.".to_owned();
