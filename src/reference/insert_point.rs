@@ -20,23 +20,23 @@ pub(super) struct InsertPoint {
 }
 
 impl InsertPoint {
-    /// Returns the insert point before the reference at `at`.
+    /// Returns the insert point before the caller's reference, which begins at `at`.
     pub(super) fn given(whole: &Bytes, at: usize, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut: at..at, open, close, given: true }
     }
 
-    /// Returns the insert point of a missing reference; the prefix replaces `cut`.
+    /// Returns the insert point for a missing reference. The prefix replaces the bytes `cut`.
     pub(super) fn absent(whole: &Bytes, cut: Range<usize>, open: &'static str, close: &'static str) -> Self {
         Self { whole: whole.clone(), cut, open, close, given: false }
     }
 
-    /// Returns the body without a prefix.
+    /// Returns the body or the query without the prefix.
     pub(super) const fn whole(&self) -> &Bytes {
         &self.whole
     }
 
-    /// Returns the prefixed body. If the caller gave no reference, `absent` decides whether the body gets the bare
-    /// prefix.
+    /// Returns the body or the query with the prefix. If the caller gave no reference, `absent` decides whether the
+    /// bare prefix is inserted.
     pub(super) fn prefixed(&self, prefix: &ReferencePrefix, absent: Absent) -> Bytes {
         if !self.given && absent == Absent::Leave {
             return self.whole.clone();
