@@ -70,7 +70,7 @@ async fn tell(ledger: &Arc<Inner>, published: &PublishedLedgers) -> Result<(), R
     Ok(())
 }
 
-/// Offers calls that are lost now, and withdraws those that are not lost any more.
+/// Offers calls that are lost now to Redis, and withdraws offered calls that are not lost any more.
 async fn offer(ledger: &Arc<Inner>, published: &PublishedLedgers, offered: &mut Offered) -> Result<(), RedisFailure> {
     let rules = ledger.rules();
     let lost = move |connection: &Connection| references::lost(connection, rules, MOST_OFFERED);
