@@ -53,7 +53,7 @@ pub(super) struct CallGuard {
     claim: Option<Box<ClaimGuard>>,
     endpoint: Endpoint,
     reference: CallReference,
-    /// The wait that the answer demands in `retry-after`.
+    /// The wait that the answer demands in `retry-after`; `None` if it demands none.
     asked: Option<Duration>,
     /// True once the call may have reached upstream.
     started: bool,

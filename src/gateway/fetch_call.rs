@@ -170,7 +170,7 @@ impl Gateway {
     }
 
     /// Connects a pending bank request with its result. It is called when either of the two is stored. Returns the
-    /// cache slot of the request and its new entry; `None` if the other one is still missing.
+    /// cache slot of the request and its new entry; `None` if one of the two is missing.
     async fn settle_pending(
         &self,
         account: &Account,

@@ -53,7 +53,7 @@ struct Known {
 }
 
 impl KnownOwners {
-    /// Makes a table that forgets an owner some time after it was written.
+    /// Makes a table that forgets an owner once `lifetime` has passed since the owner was written.
     pub(super) fn new(lifetime: Duration) -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()), lifetime: lifetime.as_secs(), began: Instant::now() }
     }

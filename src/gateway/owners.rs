@@ -189,9 +189,9 @@ impl Owners {
         self.within(redis, self.of(tenant, account, id)).await.unwrap_or(Err(StateError::Unavailable))
     }
 
-    /// Returns the team as an owner of a record, and true if another team is known to own the record too. The owner is
-    /// `None` if the team is not known to own the record. Owners that are being written are waited for first, for a
-    /// second at most.
+    /// Returns the owners of a record from the team's view. The first value is the team as an owner; `None` if the team
+    /// is not known to own the record. The second value is true if another team is known to own it. The look-up first
+    /// waits for owners that are being written, for a second at most.
     pub(super) async fn of(
         &self,
         tenant: &TenantName,

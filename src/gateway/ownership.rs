@@ -58,7 +58,7 @@ pub(super) enum Seen {
 
 /// Decides whether a team sees a record. A team that state knows as an owner sees it. Otherwise the prefix in the
 /// record's reference decides. A record without a prefix is shown only to the fallback owner, if no other team is known
-/// to own it.
+/// to own it. Returns an error if state has to decide and can't be read.
 pub(super) fn may_see(ownership: Ownership, known: &Known, owns_unprefixed: bool) -> Result<bool, Rejection> {
     match (ownership, known) {
         (_, Known::Own(_)) | (Ownership::Own, _) => Ok(true),

@@ -151,7 +151,7 @@ pub(super) fn with_body(answer: Collected, body: Bytes) -> Response<ReplyBody> {
     of_parts(answer.status, headers, ReplyBody::full(body))
 }
 
-/// Builds the reply for Iluma's error, or for another text that is no record. It has the caller's own reference,
+/// Builds the reply for Iluma's error, or for another text that is no record. The reply has the caller's own reference,
 /// without the prefix.
 pub(super) fn stripped(mut answer: Collected, stripper: &PrefixStripper) -> Response<ReplyBody> {
     stripper.head(&mut answer.headers);

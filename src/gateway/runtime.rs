@@ -74,8 +74,8 @@ pub(super) struct Environment<'a> {
 }
 
 impl RuntimeConfig {
-    /// Builds the runtime configuration from settings. It takes over those counters, limits and connections of
-    /// `previous` whose settings did not change.
+    /// Builds the runtime configuration from settings. It takes over the counters, limits and connections of `previous`
+    /// if their settings did not change.
     pub(super) fn new(
         settings: &Settings,
         previous: Option<&Self>,

@@ -109,7 +109,7 @@ pub enum Found {
     Unclear,
 }
 
-/// One answer, read once.
+/// One answer of Iluma's, which is parsed once.
 #[derive(Debug, Clone)]
 pub struct Answer {
     body: Bytes,

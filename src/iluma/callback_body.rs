@@ -6,7 +6,7 @@ use crate::base::json_template::{Absent, JsonTemplate};
 use crate::base::name::TenantName;
 use bytes::Bytes;
 
-/// The deepest nesting in which an id is searched; no documented body is nested deeper than 5.
+/// The deepest nesting that is read in the search for an id; no documented body is nested deeper than 5.
 const DEEPEST: usize = 16;
 
 /// A callback's body, parsed.

@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest URL in bytes: common servers accept no longer request line.
+/// The longest URL in bytes. Common servers do not accept a longer request line.
 const MAX_URL: usize = 2048;
 
 /// The longest host name in bytes (RFC 1035, section 2.3.4).

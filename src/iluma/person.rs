@@ -61,7 +61,8 @@ const ACCOUNT: [&str; 2] = ["bank_code", "bank_account_number"];
 /// The two fields of a name. Many people share a given name, so one tag is made of both fields if both are given.
 const NAME: [&str; 2] = ["given_name", "surname"];
 
-/// The entries of a business document, `{"name":"director_names","values":[{"value":"…"}]}`, whose values are names.
+/// The names of those entries of a business document whose values are names of persons. An entry has the form
+/// `{"name":"director_names","values":[{"value":"…"}]}`.
 const DOCUMENT_NAMES: &[&str] =
     &["director_names", "commisioner_names", "commissioner_names", "shareholder_names", "notary"];
 const DOCUMENT_ENTRY: [&str; 2] = ["name", "values"];

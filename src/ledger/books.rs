@@ -129,7 +129,7 @@ impl Ledger {
         &self.0.node
     }
 
-    /// Returns the reason why this node should get no requests; `None` if it is ready. The database could not be
+    /// Returns `None` if this node is ready, else the reason why it should get no requests: the database could not be
     /// written for 10 s, or another process holds this node's identity. The database holds the ledger and, without
     /// Redis, the inbox.
     #[must_use]
@@ -335,8 +335,8 @@ impl Ledger {
     }
 }
 
-/// Returns the lines of these days, both included, with those that other nodes have published. Another process may
-/// write the journal meanwhile.
+/// Returns the lines of these days, both included: the lines of this node's journal, and the lines that other nodes
+/// have published. Another process may write the journal meanwhile.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or damaged. A missing journal counts as empty.

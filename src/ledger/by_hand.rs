@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// shown long ago, because their node is gone.
 const SHOW_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Settles calls, of this node and of others.
+/// Settles calls of this node and of other nodes by hand. Returns the results for all calls.
 pub(super) async fn settle(
     ledger: &Arc<Inner>,
     calls: BTreeMap<CallNumber, Outcome>,

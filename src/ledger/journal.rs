@@ -124,7 +124,7 @@ pub(super) fn refer(connection: &Connection, id: i64, reference: CallName) -> ru
     refer.execute(params![id, reference]).map(|_| ())
 }
 
-/// The changes that one transaction has made with the ends of calls.
+/// The effects of the calls that one transaction has ended.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Days whose lines changed.
@@ -186,7 +186,7 @@ pub(super) fn leave_open(
 /// The way in which a call's outcome was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// The call's own answer, which decides its claim itself.
+    /// The call's own answer, which also decides the claim of the call.
     Answer(Outcome),
     /// A later settlement: by a callback, a GET or an operator.
     Word(Outcome),

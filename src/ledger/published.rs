@@ -23,13 +23,15 @@ const TOGETHER: usize = 500;
 /// The number of days that are read at once. A script reads one day, in about 2 ms for a large company if it has to make
 /// the day's text. Redis runs the scripts of a connection without a pause, so more of them would delay other requests.
 const DAYS_TOGETHER: usize = 2;
-/// The time for which Redis keeps the text of a day for further questions, such as those of one view of the console.
+/// The time for which Redis keeps the text of a day for further reads, such as the other reads of one view of the
+/// console.
 const TEXT_LIFETIME: Duration = Duration::from_secs(60);
 /// The largest text of a day that Redis keeps, in bytes: a thousand teams on four nodes. For a year that is 183 MiB at
 /// most.
 const LARGEST_TEXT: usize = 512 << 10;
 
-/// The time that an order to settle a call by hand waits for its node: that node may be down for a weekend.
+/// The time that an order to settle a call by hand waits for its node. It is far longer than a weekend, for which a
+/// node may be down.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30 * 86400);
 /// The time that a reply waits for the node that gave the order.
 const REPLY_LIFETIME: Duration = Duration::from_secs(60);

@@ -110,7 +110,7 @@ impl Selection {
     }
 
     /// Returns the days that have to be read. If lines are named by their day, the first of these days is the day of
-    /// the line before the page.
+    /// the line before the page, unless `from` is later.
     pub(super) fn span(&self) -> impl Iterator<Item = Day> {
         let (first, last) = (self.first(), self.to);
         std::iter::successors((first <= last).then_some(first), move |day| (*day < last).then(|| day.next()))

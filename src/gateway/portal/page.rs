@@ -18,7 +18,7 @@ const SECTIONS: [(&str, &str); 5] = [
     ("examples", "Examples"),
 ];
 
-/// The reader of the page.
+/// The reader of the page, and the data that the page shows to this reader.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     /// The session's CSRF token, which the page's orders carry.

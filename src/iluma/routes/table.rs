@@ -407,7 +407,7 @@ impl RouteName {
         all
     };
 
-    /// Returns the row.
+    /// Returns the row with this name.
     #[must_use]
     pub const fn spec(self) -> &'static RouteSpec {
         &ROUTES[self as usize]
@@ -419,7 +419,7 @@ impl RouteName {
         self.spec().text
     }
 
-    /// Returns the rows that Iluma may charge for, in the table's order.
+    /// Returns the names of the rows whose calls Iluma may charge for, in the table's order.
     pub fn charged() -> impl Iterator<Item = Self> + Clone {
         Self::ALL.into_iter().filter(|name| name.spec().charge != Charge::Never)
     }
