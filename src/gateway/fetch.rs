@@ -1,5 +1,4 @@
-//! Answers to requests that the cache may answer: from the cache, from a call in flight here or on another node, or
-//! from Iluma.
+//! Answers from the cache, from a call in flight here or on another node, or from Iluma.
 //!
 //! At most one call per cache key is in flight. Exceptions: the request bypasses the cache; it requires an answer that
 //! is newer than any call in flight; Redis is out, so other nodes may make the same call; the answer is only for its

@@ -1,5 +1,6 @@
-//! The page of a team, rendered on the server: headings, forms, examples, and empty places that the page's JavaScript
-//! module fills.
+//! The page of a team, which is rendered on the server.
+//!
+//! The page has headings, forms, examples, and empty places that its JavaScript module fills.
 
 use super::assets::ASSETS;
 use super::examples::{Example, examples};
