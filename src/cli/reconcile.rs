@@ -65,7 +65,7 @@ pub(super) enum BillError {
     Outside(Day),
 }
 
-/// The numbers of calls on a bill, by day and route.
+/// The bill: the numbers of calls by day and route.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bill {
     calls: BTreeMap<(Day, RouteName), u64>,
@@ -84,14 +84,15 @@ pub(super) struct Difference {
 }
 
 impl Bill {
-    /// Reads a bill.
+    /// Reads the bill that the options name.
     pub(super) fn read(args: &Args) -> Result<Self, BillError> {
         let columns = [&args.day, &args.route, &args.count];
         let reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(&args.bill)?;
         Self::parse(reader, columns)?.between(args.from, args.to)
     }
 
-    /// Sets the first and the last day that are compared, if the options give them.
+    /// Sets the first and the last day that are compared, if the options give them. Returns an error if the period is
+    /// not 1 to 400 days, or if the bill has a day outside of it.
     fn between(mut self, from: Option<Day>, to: Option<Day>) -> Result<Self, BillError> {
         let (first, last) = self.days;
         let (from, to) = (from.unwrap_or(first), to.unwrap_or(last));
@@ -159,7 +160,7 @@ impl Bill {
     }
 }
 
-/// Returns the differences of these days as a table.
+/// Returns the differences as a table. `from` and `to` are the first and the last compared day.
 pub(super) fn table((from, to): (Day, Day), differences: &[Difference]) -> String {
     if differences.is_empty() {
         return format!("The bill and the ledger agree from {from} to {to}.\n");
