@@ -3,7 +3,7 @@
 use rlimit::Resource;
 use std::io;
 
-/// Limits of open file descriptors.
+/// The limits of open file descriptors before and after [`raise`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The soft limit that the process was started with.
