@@ -35,7 +35,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Returns the number of the error between nodes; it stays the same in all versions.
+    /// Returns the number that names the error in data that nodes share. It stays the same in all versions.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
