@@ -38,7 +38,7 @@ pub(super) struct Context {
     pub(super) watch: NodeWatch,
     /// The number of reloads of the configuration. Each reload notifies the receivers.
     reloads: watch::Sender<u64>,
-    /// Cancelled when the drain begins.
+    /// The token that is cancelled when the drain begins.
     draining: CancellationToken,
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// The time between two comments in a stream without lines. They keep proxies from closing the quiet connection.
+/// The time between two comments in a stream. The comments keep proxies from closing a connection without lines.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Streams the lines of the access log that are written from now on. The query may select a `tenant`, a `route`, and a

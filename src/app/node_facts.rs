@@ -37,17 +37,17 @@ impl NodeEvents {
         }
     }
 
-    /// Notes the configuration in effect.
+    /// Records the hash of the configuration in effect.
     pub(super) fn configured(&self, settings: &Settings) {
         self.configuration.lock().clone_from(&settings.hash);
     }
 
-    /// Notes the outcome of a reload.
+    /// Records the outcome of a reload.
     pub(super) fn reloaded(&self, reload: ReloadFact) {
         *self.reload.lock() = reload;
     }
 
-    /// Notes the sizes of the queues.
+    /// Records the sizes of the queues of callbacks.
     pub(super) fn queues(&self, queues: &Queues) {
         self.queues.lock().clone_from(queues);
     }

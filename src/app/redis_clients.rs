@@ -44,7 +44,7 @@ impl RedisClients {
         Ok(Self { main: Some(main), cache: Some(cache) })
     }
 
-    /// Returns each client once.
+    /// Returns all clients. A client that is both `main` and `cache` is returned once.
     pub(super) fn all(&self) -> impl Iterator<Item = &RedisClient> {
         // A client that serves both purposes is returned once.
         let main = self.main.iter().filter(|main| self.cache.as_ref().is_none_or(|cache| !cache.is(main)));

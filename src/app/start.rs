@@ -235,7 +235,7 @@ fn report(admin: &Arc<Admin>, facts: FactCollector, storage: &Storage, stages: &
 }
 
 /// Connects to Redis, joins the other nodes, and reads the data that all nodes share. Also starts the background work
-/// that needs them.
+/// that needs this data.
 async fn catch_up(
     settings: &Settings,
     (gateway, arrivals): (&Arc<Gateway>, mpsc::Receiver<Arrived>),

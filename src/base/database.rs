@@ -28,7 +28,7 @@ pub use health::{Durability, RefusedWrites};
 
 /// The largest number of jobs that wait for the writer; further callers wait until there is room.
 const MOST_WAITING: usize = 1024;
-/// The number of concurrent readers; further callers wait for one.
+/// The number of concurrent readers; further callers wait for a free reader.
 const READERS: usize = 2;
 /// The number of compiled statements that each connection keeps. The gateway has fewer statements, so each is compiled
 /// only once.

@@ -36,7 +36,7 @@ pub(crate) fn assert_linear<T>(name: &str, make: impl Fn(usize) -> T, work: impl
     panic!("{name}: 64 KiB take {best:?}, 1 MiB takes {least:?}, more than {MOST} times as long");
 }
 
-/// Returns a text of `size` bytes that repeats `piece` between `before` and `behind`.
+/// Returns a text of at most `size` bytes that repeats `piece` between `before` and `behind` as often as it fits.
 pub(crate) fn repeated(before: &str, piece: &str, behind: &str, size: usize) -> String {
     let count = size.saturating_sub(before.len() + behind.len()) / piece.len();
     [before, &piece.repeat(count), behind].concat()

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-/// A byte of decoded text, and the position of the byte or escape that it comes from.
+/// A byte of decoded text, and the position in the original text of the byte or escape that it comes from.
 pub type Unit = (u8, usize);
 
 /// The kinds of escapes that are decoded.

@@ -31,7 +31,7 @@ use tower_http::timeout::{RequestBodyDeadlineLayer, TimeoutLayer};
 /// The header with the reason of an error that the gateway made.
 pub const GATEWAY_ERROR: HeaderName = HeaderName::from_static("x-gateway-error");
 
-/// The bounds of one router.
+/// The bounds that one router sets for each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// The longest body of a request, in bytes.

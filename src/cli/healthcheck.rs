@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 /// The longest wait for the answer. A healthy gateway answers far earlier, and the usual limits of health checks are
 /// longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer; a normal one is one line.
+/// The longest accepted answer, in bytes. A normal answer is one line.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Options of the command.

@@ -46,7 +46,7 @@ pub(super) enum BillError {
     /// The file can't be read, or is not CSV.
     #[error("--bill: {0}")]
     Csv(#[from] csv::Error),
-    /// A column is missing.
+    /// A column is missing. Holds its name, and the names of the columns that the bill has.
     #[error(
         "--bill: there is no column {0:?} in the head line, which has {1}; name the columns with --day, --route and --count"
     )]
@@ -57,7 +57,7 @@ pub(super) enum BillError {
     /// There is no line.
     #[error("--bill: the file has no line of calls")]
     Empty,
-    /// The days of the bill, or of the options, are not a period of 1 to 400 days.
+    /// The days of the bill, or of the options, are not a period of 1 to 400 days. Holds the first and the last day.
     #[error("{0} to {1} is no period of 1 to 400 days: correct --from and --to, or a date in the bill")]
     Period(Day, Day),
     /// A line's day is outside the options' period.
@@ -73,7 +73,7 @@ pub(super) struct Bill {
     days: (Day, Day),
 }
 
-/// A day and route for which the bill and the ledger have different numbers of calls.
+/// A day and route for which the bill and the billable calls of the ledger differ.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     day: String,
@@ -136,8 +136,8 @@ impl Bill {
         self.days
     }
 
-    /// Returns every day and route for which the bill and the ledger's lines differ. `rows` are the lines of the
-    /// compared days.
+    /// Returns every day and route for which the bill and the billable calls of the ledger differ. `rows` are the lines
+    /// of the compared days.
     pub(super) fn compare(&self, rows: &[Row]) -> Vec<Difference> {
         let mut all = BTreeMap::<(String, String), [u64; 3]>::new();
         for ((day, route), count) in &self.calls {

@@ -54,7 +54,7 @@ export function span(seconds) {
 }
 
 /**
- * Makes a table with at most `most` rows of `all`. A column is [heading, function from a row to its cell, class of cells].
+ * Makes a table with at most `most` rows of `all`. A column is [heading, function from row to cell, class of cells].
  * If `all` is empty, the text `empty` takes the place of the table.
  */
 export function table(caption, columns, all, empty, most = 500) {
