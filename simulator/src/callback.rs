@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::key::Key;
 
-/// The largest number of accounts that may set URLs. One developer has a handful.
+/// The largest number of accounts that may set URLs. One developer has a handful of accounts.
 const MAX_ACCOUNTS: usize = 10_000;
 /// The longest URL in bytes.
 const MAX_URL: usize = 2048;

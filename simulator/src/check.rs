@@ -53,7 +53,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Returns a number written as a string, as it should be, or as a JSON number, as careless clients write it.
+    /// Returns the text of a required number. It should be a string. A JSON number is accepted too, because careless
+    /// clients send it.
     pub(super) fn numeric(&mut self, field: &str) -> String {
         match self.form.fields.get(field) {
             Some(Value::Number(number)) => number.to_string(),

@@ -7,7 +7,7 @@ use http_body::Body;
 /// The largest request body in bytes that is read whole. Real bank and watchlist requests have a few hundred bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
 
-/// The reason why a request body cannot be used. Iluma never receives the whole body then.
+/// The reason why a request body cannot be used. Iluma never receives such a body whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is larger than [`LARGEST_BODY`]. The answer is a 413.
@@ -16,7 +16,7 @@ pub enum BodyError {
     /// The gateway, or the tenant, holds as many bytes of request bodies as allowed. The answer is a 503.
     #[error("too many request bodies are held at once (server.max_buffered), so nothing was sent; try again later")]
     NoRoom,
-    /// The client sent nothing for too long. The answer is a 408.
+    /// The client sent nothing for too long, or the whole body did not arrive in time. The answer is a 408.
     #[error("the request body did not arrive in time")]
     TooSlow,
     /// The client hung up, or broke its own framing. The answer is a 400, if the client is still there.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub struct RequestContent {
     /// All members except `reference_id`, in a canonical encoding. Two encodings are equal exactly if the requests mean
-    /// the same. Empty if the body can't be read.
+    /// the same. The encoding is empty if the body can't be read.
     pub parameters: Vec<u8>,
     /// The caller's reference as JSON text with its quotes; `None` if it is absent or null.
     pub reference: Option<Bytes>,

@@ -211,7 +211,7 @@ pub struct Directives {
 }
 
 impl Directives {
-    /// Reads the directives of a request; malformed ones are ignored.
+    /// Reads the directives of a request. Malformed directives are ignored.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();

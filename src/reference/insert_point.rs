@@ -11,9 +11,9 @@ pub(super) struct InsertPoint {
     whole: Bytes,
     /// The bytes that the prefix replaces: empty, except for a `null`.
     cut: Range<usize>,
-    /// The text before the team's name.
+    /// The text that is inserted before the team's name.
     open: &'static str,
-    /// The text after the team's name.
+    /// The text that is inserted after the team's name.
     close: &'static str,
     /// True if the caller gave a reference.
     given: bool,

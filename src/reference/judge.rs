@@ -5,11 +5,11 @@
 use super::body::BodyError;
 use super::prefix::{LARGEST_REFERENCE, ReferencePrefix, ReferencePrefixes};
 
-/// The number of bytes, as received, after which a longer name or reference is judged. The longest prefix fits several
-/// times, even with each letter escaped.
+/// The number of bytes, before decoding, after which a longer name or reference is judged. The longest prefix fits
+/// several times, even with each letter escaped.
 pub(super) const BEGINNING: usize = 1 << 10;
 
-/// The longest reference in bytes, as received. An escape of JSON has six bytes for one byte.
+/// The longest reference in bytes, before decoding. An escape of JSON has six bytes for one byte.
 const LARGEST_RAW: usize = 6 * LARGEST_REFERENCE;
 
 /// Decodes the escapes of a text like the most tolerant server.
@@ -28,7 +28,7 @@ impl Judge {
         Self { own, prefixes, text: Vec::new(), decode }
     }
 
-    /// Takes the next byte of a name. Returns false if the name exceeds the bound; the byte is dropped then.
+    /// Takes the next byte of a name. Returns false, and drops the byte, if the name has [`BEGINNING`] bytes already.
     pub(super) fn name_byte(&mut self, byte: u8) -> bool {
         let fits = self.text.len() < BEGINNING;
         if fits {

@@ -40,7 +40,8 @@ enum State {
     Head,
     /// The next byte is in a part that passes. `fresh` is true until a byte of the part has passed.
     Part { fresh: bool },
-    /// The next byte is in the reference. The reference and its head are held until the reference ends.
+    /// The next byte is in the reference. The reference and its head are held until the reference ends. `fresh` is true
+    /// until a byte of the reference has arrived.
     Reference { fresh: bool, head: Head },
     /// The next byte follows the closing delimiter.
     Closed,

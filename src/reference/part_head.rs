@@ -95,9 +95,9 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only on ASCII.
-/// Returns `None` for another charset, for malformed parameters, or for a type that some servers read as a file. JSON
-/// is accepted, because some clients label every text part as JSON.
+/// Returns true if the text of a part of this type is UTF-8, and false if its charset agrees with UTF-8 only for ASCII
+/// characters. Returns `None` for another charset, for malformed parameters, or for a type that some servers read as a
+/// file. JSON is accepted, because some clients label every text part as JSON.
 fn is_utf8(kind: &[u8]) -> Option<bool> {
     let end = kind.iter().position(|b| *b == b';').unwrap_or(kind.len());
     let essence = kind[..end].trim_ascii();

@@ -47,7 +47,7 @@ impl ReferencePrefixes {
         Self(names.into())
     }
 
-    /// Returns the team with this name; `None` if no prefix belongs to such a team.
+    /// Returns the team with this name; `None` if no team of the account has this name.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Option<&TenantName> {
         let at = self.0.binary_search_by(|known| known.as_str().cmp(name)).ok()?;

@@ -67,7 +67,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Holds back the end of the body until the future that `work` returns is done. So Iluma can't have the whole body
-    /// before. `work` gets the caller's reference as JSON text. It is not called if the caller gives no reference, or
+    /// earlier. `work` gets the caller's reference as JSON text. It is not called if the caller gives no reference, or
     /// if the body has ended already.
     pub fn before_end(&self, work: impl FnOnce(Bytes) -> Work + Send + 'static) {
         *self.before_end.lock() = Some(Box::new(work));

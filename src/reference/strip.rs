@@ -167,7 +167,7 @@ impl Record {
     }
 
     /// Returns the body for the team of `prefix`: without a reference if the record has another team's prefix, else the
-    /// [own](Self::own) body. A team that shares the record has its own reference for it: use [`Record::with`].
+    /// [own](Self::own) body. For a team that shares the record under its own reference, use [`Record::with`].
     #[must_use]
     pub fn seen_by(&self, prefix: &ReferencePrefix) -> Bytes {
         if self.ownership(prefix) == Ownership::Foreign { self.with(None) } else { self.own() }
@@ -261,7 +261,7 @@ pub struct PrefixStripper {
 }
 
 impl PrefixStripper {
-    /// Makes the stripper for a caller's own reference; `None` if the caller gave no reference.
+    /// Makes the stripper for a caller's own reference. `reference` is `None` if the caller gave no reference.
     #[must_use]
     pub fn new(prefix: ReferencePrefix, reference: Option<&str>) -> Self {
         let needle = reference.filter(|own| !own.is_empty()).map(|own| Needle::new(prefix.name(), own));

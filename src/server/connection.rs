@@ -32,8 +32,8 @@ const MOST_STREAMS: u32 = 128;
 
 /// The flow-control window of an h2 stream: the unread bytes that a client may send on it.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// The flow-control window of an h2 connection. Every stream can fill its own window, so that a request that Iluma
-/// reads slowly delays no other.
+/// The flow-control window of an h2 connection. Every stream can fill its own window. So a request that Iluma reads
+/// slowly does not delay other requests.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer. A dead peer is noticed because it does not answer a ping.
@@ -62,7 +62,7 @@ pub(super) struct ConnectionBounds {
     pub(super) write_timeout: Duration,
 }
 
-/// One connection.
+/// One connection of a client.
 pub(super) struct Connection {
     pub(super) listener: Arc<Listener>,
     pub(super) bounds: ConnectionBounds,
@@ -87,7 +87,7 @@ impl Connection {
     ///
     /// # Errors
     /// Returns an error if a required header of the PROXY protocol is missing or not valid, or if the TLS handshake
-    /// fails. Each must end within the timeout.
+    /// fails. Both must be complete within the header timeout.
     pub(super) async fn serve<S, B>(
         self,
         mut stream: TcpStream,

@@ -38,7 +38,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the bounds of the tenants' listener, which fit the other listeners too.
+    /// Returns the bounds of the tenants' listener. The other listeners use the same bounds.
     #[must_use]
     pub fn new(server: &config::Server, upstream: &config::Upstream) -> Self {
         let each = ConnectionBounds {

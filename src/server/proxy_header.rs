@@ -15,8 +15,8 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = 16;
 /// The longest header of version 1 in bytes, by the specification. It is a line of text.
 const LONGEST_LINE: usize = 107;
-/// The longest rest of a header of version 2, in bytes. Addresses have at most 216; extensions are usually below a
-/// kilobyte.
+/// The largest length in bytes after the fixed part of a header of version 2. Addresses have at most 216 bytes;
+/// extensions usually have less than a kilobyte.
 const LONGEST_REST: usize = 4096;
 
 /// Reads the header. Returns the client's address; `None` if the header names no client, such as for a health check of

@@ -37,8 +37,8 @@ const MOST_FIELDS: usize = BUFFER / 16;
 
 /// The window of an h2 stream: the unread bytes that Iluma may send of one answer.
 const STREAM_WINDOW: u32 = 128 << 10;
-/// The window of an h2 connection. Every answer on it can fill its own window, so that a client that reads slowly
-/// delays no other.
+/// The window of an h2 connection. Every answer on it can fill its own window. So a client that reads slowly does not
+/// delay other clients.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
 /// The interval of pings to an h2 peer.

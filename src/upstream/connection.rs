@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-/// The bytes of a connection, in clear or through TLS.
+/// The byte stream of a connection, in clear or through TLS.
 pub(super) type Stream = DrainedIo<Either<TcpStream, TlsStream<TcpStream>>>;
 
 pub(super) type Http1Sender = http1::SendRequest<OutgoingBody>;

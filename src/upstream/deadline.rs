@@ -17,9 +17,9 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline. After that,
-/// `Timeouts::answer` applies. The deadline begins when the request has its connection, so time in a queue does not
-/// count.
+/// The deadline of an answer's head. While the client sends its body, any progress extends the deadline by
+/// `Timeouts::idle`. After that, `Timeouts::answer` applies. The deadline begins when the request has its connection,
+/// so time in a queue does not count.
 pub(super) struct ResponseDeadline {
     progress: Option<Arc<Progress>>,
     timeouts: Timeouts,

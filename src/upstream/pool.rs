@@ -34,7 +34,7 @@ impl Pool {
         Self { kept: Mutex::default(), idle_timeout, clock }
     }
 
-    /// Takes a kept connection that seems to be open.
+    /// Takes a kept connection that seems to be open; `None` if there is none.
     pub(super) fn take(&self) -> Option<Pooled> {
         let now = self.clock.now();
         loop {
