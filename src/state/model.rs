@@ -27,7 +27,7 @@ pub const MOST_LISTED: usize = 1000;
 pub(super) const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
 /// The largest number of references of one team that wait for the callbacks of one record. Each identical request adds
-/// one reference while the record is pending.
+/// at most one reference while the record is pending.
 pub(super) const MOST_AWAITING: usize = 1000;
 
 /// A new owner of a record.
